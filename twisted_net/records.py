@@ -1,0 +1,103 @@
+"""Frozen records that are checked where they are made, and words for what a type allows."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A frozen record whose fields are checked against their annotations when it is made.
+
+    msgspec checks what it decodes; this also checks what Python code passes, so that a
+    limit is right wherever it comes from. Bounds are written once, in the annotation::
+
+        class Limits(Record):
+            max_line: Annotated[int, Meta(ge=64, description="longest line, in bytes")] = 16_384
+
+    :raises ValueError: for a field outside its bounds, naming the field and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for name, annotation in field_types(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, Record):
+                continue
+            try:
+                msgspec.convert(value, annotation)
+            except msgspec.ValidationError:
+                raise ValueError(
+                    f"{type(self).__name__}.{name} must be {describe(annotation)}, not {value!r}"
+                ) from None
+
+
+@cache
+def field_types(record: type[msgspec.Struct]) -> dict[str, Any]:  # Any: annotations are of any form
+    """Give the annotation of each field of *record*, in order, its bounds included."""
+    hints = get_type_hints(record, include_extras=True)
+    return {name: hints[name] for name in record.__struct_fields__}
+
+
+def describe(annotation: Any) -> str:  # Any: annotations are of any form
+    """
+    Say in words which values an annotation allows.
+
+    >>> describe(Annotated[int, Meta(ge=1, le=9)])
+    'an integer from 1 to 9'
+    """
+    base, meta = split_meta(annotation)
+    origin = get_origin(base)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(value) for value in get_args(base))
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(part) for part in get_args(base))
+    if origin in (tuple, list):
+        return "a list, each item " + describe(get_args(base)[0])
+    if base in _NUMBERS:
+        return _NUMBERS[base] + _range(meta)
+    if base is str:
+        return "text" + "".join(_text_bounds(meta))
+    return _WORDS.get(base, getattr(base, "__name__", str(base)))
+
+
+def split_meta(annotation: Any) -> tuple[Any, Meta]:  # Any: annotations are of any form
+    """Take an annotation apart into its type and its bounds, which may be none."""
+    metadata = getattr(annotation, "__metadata__", ())
+    metas = [item for item in metadata if isinstance(item, Meta)]
+    base = get_args(annotation)[0] if metadata else annotation
+    return base, metas[0] if metas else Meta()
+
+
+_NUMBERS = {int: "an integer", float: "a number"}
+_WORDS = {bool: "true or false", type(None): "nothing", bytes: "bytes", dict: "a table"}
+
+
+def _range(meta: Meta) -> str:
+    if meta.ge is not None and meta.le is not None:
+        return f" from {meta.ge} to {meta.le}"
+    bounds = [
+        f"{words} {bound}"
+        for words, bound in (
+            ("of at least", meta.ge),
+            ("above", meta.gt),
+            ("of at most", meta.le),
+            ("below", meta.lt),
+        )
+        if bound is not None
+    ]
+    return " " + " and ".join(bounds) if bounds else ""
+
+
+def _text_bounds(meta: Meta) -> Iterator[str]:
+    if meta.min_length is not None:
+        yield f" of at least {meta.min_length} characters"
+    if meta.max_length is not None:
+        yield f" of at most {meta.max_length} characters"
+    if meta.pattern is not None:
+        yield f" that matches {meta.pattern}"

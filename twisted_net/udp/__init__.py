@@ -1,0 +1,3 @@
+"""The datagram server over UDP."""
+
+from __future__ import annotations
