@@ -18,7 +18,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     msgspec checks what it decodes; this also checks what Python code passes, so that a
     limit is right wherever it comes from. Bounds are written once, in the annotation::
 
-        class Limits(Record):
+        class Limits(Record, frozen=True):
             max_line: Annotated[int, Meta(ge=64, description="longest line, in bytes")] = 16_384
 
     :raises ValueError: for a field outside its bounds, naming the field and what is allowed.

@@ -1,0 +1,425 @@
+"""The hall: what a command is, who knows them all, and how a line becomes an answer."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from attrs import frozen
+
+from twisted_net.errors import (
+    BadArguments,
+    BadQuotes,
+    CommandError,
+    ControlCharacter,
+    EmptyMessage,
+    FetchError,
+    NotUTF8,
+    TwistedNetError,
+    UnknownCommand,
+)
+from twisted_net.records import describe, split_meta
+from twisted_net.sessions import Session
+
+ANSWERED = (CommandError, FetchError)
+"""The errors that a handler may raise to answer with them; any other is a bug in the handler."""
+
+_encode = msgspec.json.Encoder().encode
+_Handler = TypeVar("_Handler", bound=Callable[..., object])
+
+
+class Kind(Enum):
+    """How a handler runs."""
+
+    PLAIN = "plain"
+    ASYNC = "async"
+    BLOCKING = "blocking"
+
+
+class Fields(dict[str, object]):
+    """
+    An answer of several members, which stand beside ``command`` instead of one ``result``.
+
+    :raises ValueError: for a member whose name the protocol needs for itself.
+    """
+
+    def __init__(self, **members: object) -> None:
+        taken = members.keys() & {"command", "error", "code", "event"}
+        if taken:
+            raise ValueError(f"an answer may not have a member {min(taken)!r} of its own")
+        super().__init__(members)
+
+
+@frozen
+class Request:
+    """
+    What a handler may know about the line that it answers.
+
+    A handler gets it by declaring a first parameter of this type.
+
+    :param session: the client that asks.
+    :param commands: the registry that the command was found in.
+    """
+
+    session: Session
+    commands: Commands
+
+
+@frozen
+class Parameter:
+    """
+    One argument of a command.
+
+    :param annotation: its type and bounds, as msgspec reads them.
+    :param repeated: whether it takes all the arguments that are left.
+    """
+
+    name: str
+    annotation: Any  # of any form that msgspec takes
+    required: bool
+    repeated: bool
+
+    @property
+    def usage(self) -> str:
+        """The argument as HELP shows it."""
+        shown = f"<{self.name}>" if self.required else f"[{self.name}]"
+        return f"[{self.name} ...]" if self.repeated else shown
+
+    @property
+    def is_text(self) -> bool:
+        """Whether any word will do, as it stands."""
+        return self.annotation is str
+
+    def convert(self, word: str, position: int) -> object:
+        """
+        Make the value of one word; *position* counts from 1.
+
+        :raises BadArguments: for a word of another type or outside the bounds.
+        """
+        try:
+            return msgspec.convert(word, self.annotation, strict=False)
+        except msgspec.ValidationError:
+            shown = word if len(word) <= 64 else word[:64] + "…"
+            raise BadArguments(
+                f"argument {position} ({self.name}) must be {describe(self.annotation)}, "
+                f"not {shown!r}"
+            ) from None
+
+
+class Command:
+    """
+    One command: its name, its arguments with their types and bounds, a line of help, a handler.
+
+    Made by :meth:`Commands.command` from the handler's signature.
+
+    :raises TypeError: for a handler whose parameters cannot be read from a line.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handler: Callable[..., object],
+        help: str,  # noqa: A002  # the field's word
+        blocking: bool,
+    ) -> None:
+        if not re.fullmatch(r"[A-Z][A-Z0-9_.-]*", name):
+            raise ValueError(f"{name!r} is no name for a command: it is A-Z, then A-Z 0-9 _ . -")
+        awaited = inspect.iscoroutinefunction(handler)
+        if blocking and awaited:
+            raise TypeError(f"{name}: an async handler cannot be blocking")
+        self.name = name
+        self.handler = handler
+        self.help = help
+        self.kind = Kind.BLOCKING if blocking else Kind.ASYNC if awaited else Kind.PLAIN
+        self.parameters, self._wants_request = _parameters(name, handler)
+        self._least = sum(parameter.required for parameter in self.parameters)
+        endless = any(parameter.repeated for parameter in self.parameters)
+        self._most = float("inf") if endless else len(self.parameters)
+        self._all_text = all(parameter.is_text for parameter in self.parameters)
+        self._prefix = b'{"command":' + _encode(name)
+
+    @property
+    def usage(self) -> str:
+        """The command and its arguments, as HELP shows them."""
+        return " ".join([self.name, *(parameter.usage for parameter in self.parameters)])
+
+    def run(self, words: list[str], request: Request | None) -> bytes | Waiting:
+        """
+        Run the handler on the words after the name.
+
+        :param request: for a handler that wants it.
+        :return: the answer as a line, or what gives it later.
+        :raises BadArguments: for the wrong number or type of arguments.
+        """
+        if not self._least <= len(words) <= self._most:
+            raise BadArguments(f"wrong number of arguments ({len(words)}); usage: {self.usage}")
+        values: list[Any] = words if self._all_text else self._convert(words)
+        if request is not None:
+            values = [request, *values]
+        if self.kind is not Kind.PLAIN:
+            blocking = self.kind is Kind.BLOCKING
+            return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking)
+        return self.answer(self.handler(*values))
+
+    def answer(self, value: object) -> bytes | Waiting:
+        """
+        Encode what the handler gave, or wait for it where it is an awaitable.
+
+        :raises TypeError: for a value that JSON does not have.
+        """
+        if type(value) is Fields:
+            members = _encode(value)
+            return self._prefix + (b"," + members[1:] if value else b"}") + b"\n"
+        try:
+            return self._prefix + b',"result":' + _encode(value) + b"}\n"
+        except TypeError:
+            # A plain function may give a Deferred; to look only now keeps the others fast.
+            if isinstance(value, Awaitable):
+                return Waiting(self.name, lambda: value, self.answer)
+            raise
+
+    @property
+    def wants_request(self) -> bool:
+        """Whether the handler's first parameter is the :class:`Request`."""
+        return self._wants_request
+
+    def _convert(self, words: list[str]) -> list[object]:
+        values = []
+        for i, word in enumerate(words):
+            parameter = self.parameters[min(i, len(self.parameters) - 1)]
+            values.append(parameter.convert(word, i + 1))
+        return values
+
+
+class Waiting:
+    """
+    An answer that is still to come: the transport starts the handler and awaits it.
+
+    :param name: the command, or None for the fallback.
+    :param start: calls the handler, and gives its value, or an awaitable of it.
+    :param encode: makes the answer of the value.
+    :param blocking: whether *start* must be called in a thread, since it may take its time.
+    """
+
+    __slots__ = ("_encode", "blocking", "name", "start")
+
+    def __init__(
+        self,
+        name: str | None,
+        start: Callable[[], object],
+        encode: Callable[[object], bytes | Waiting],
+        blocking: bool = False,
+    ) -> None:
+        self.name = name
+        self.start = start
+        self.blocking = blocking
+        self._encode = encode
+
+    def answer(self, value: object) -> bytes:
+        """
+        Encode what the handler gave in the end.
+
+        :raises TypeError: for a value that JSON does not have.
+        """
+        line = self._encode(value)
+        if isinstance(line, Waiting):
+            raise TypeError(f"{self.name} gave an awaitable of an awaitable")
+        return line
+
+    def refuse(self, error: TwistedNetError) -> bytes:
+        """Encode the error with which the handler ended."""
+        return encode_error(error, self.name)
+
+
+class Commands:
+    """
+    The commands of a server, by name.
+
+    :param fallback: answers lines of which the first word is no command. It is called with the
+        :class:`Request` and the text of the line, and gives the whole answer as a mapping,
+        or an awaitable of it. Without one, such lines are refused.
+    """
+
+    def __init__(self, fallback: Callable[[Request, str], object] | None = None) -> None:
+        self.fallback = fallback
+        self._table: dict[str, Command] = {}
+
+    def __iter__(self) -> Iterator[Command]:
+        """Go through the commands by name."""
+        return iter(sorted(self._table.values(), key=lambda command: command.name))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, name: str) -> Command | None:
+        """Give the command of this name, in any case."""
+        return self._table.get(name) or self._table.get(name.upper())
+
+    def command(
+        self,
+        name: str | None = None,
+        *,
+        help: str | None = None,  # noqa: A002  # the field's word
+        blocking: bool = False,
+    ) -> Callable[[_Handler], _Handler]:
+        """
+        Declare the function below as a command.
+
+        Its parameters are the command's arguments: their annotations (``str``, ``int``,
+        ``float``, ``bool``, a ``Literal``, each with or without msgspec's ``Meta`` bounds) say
+        what is allowed, a default makes one optional, ``*words`` takes all that are left. A
+        first parameter annotated :class:`Request` is no argument. What it returns becomes the
+        ``result``, or the members of :class:`Fields`; it refuses by raising
+        :class:`~twisted_net.errors.CommandError`.
+
+        :param name: the function's own name, in capitals, where none is given.
+        :param help: one line; the first of the docstring where none is given.
+        :param blocking: whether the function may take its time: it runs in a thread.
+        :raises ValueError: for a name that is taken or is no name.
+        :raises TypeError: for parameters that cannot be read from a line.
+        """
+
+        def declare(handler: _Handler) -> _Handler:
+            own = getattr(handler, "__name__", "").strip("_").upper()
+            lines = (inspect.getdoc(handler) or "").splitlines() or [""]
+            self._add(Command(name or own, handler, help or lines[0], blocking))
+            return handler
+
+        return declare
+
+    def update(self, other: Commands) -> None:
+        """
+        Take over all commands of another registry, and its fallback where it has one.
+
+        :raises ValueError: for a name that is taken.
+        """
+        for command in other:
+            self._add(command)
+        self.fallback = other.fallback or self.fallback
+
+    def answer(self, line: bytes, session: Session) -> bytes | Waiting:
+        """
+        Answer one line of a client, and count it.
+
+        :param line: without its end.
+        :return: a line of JSON with its LF, or what gives it later.
+        :raises Exception: whatever a handler raises beyond :data:`ANSWERED`.
+        """
+        session.messages += 1
+        session.sessions.messages += 1
+        command = None
+        try:
+            text = line.decode()
+            # One call finds nearly every harmless line; the search for the others is slower.
+            if not text.isprintable():
+                _refuse_control_characters(text)
+            words = text.split()
+            if not words:
+                raise EmptyMessage
+            command = self._table.get(words[0]) or self._table.get(words[0].upper())
+            if command is None:
+                if self.fallback is None:
+                    raise UnknownCommand(words[0])
+                return _encode_whole(self.fallback(Request(session, self), text.strip()))
+            words = words[1:] if '"' not in text else split_quoted(text)[1:]
+            return command.run(words, Request(session, self) if command.wants_request else None)
+        except UnicodeDecodeError as error:
+            return encode_error(NotUTF8(error.start, line[error.start]))
+        except ANSWERED as error:
+            return encode_error(error, command.name if command else None)
+
+    def name_of(self, line: bytes) -> str | None:
+        """Give the name of the command that a line asks for, where there is one."""
+        words = line.decode(errors="replace").split(None, 1)
+        command = self.get(words[0]) if words else None
+        return command.name if command else None
+
+    def _add(self, command: Command) -> None:
+        if command.name in self._table:
+            raise ValueError(f"there is a command {command.name} already")
+        self._table[command.name] = command
+
+
+def encode_error(error: TwistedNetError, command: str | None = None) -> bytes:
+    """Encode an error as an answer; *command* names the command that refused, if one did."""
+    members: dict[str, object] = {"error": str(error), "code": error.code, **error.details()}
+    if command is not None:
+        members["command"] = command
+    return _encode(members) + b"\n"
+
+
+def split_quoted(text: str) -> list[str]:
+    r"""
+    Split a line at white space, quoted arguments kept whole.
+
+    A quote opens an argument only at its start: ``{"a":1}`` is one plain word. Inside quotes
+    ``\"`` is a quote and ``\\`` a backslash; any other backslash stands for itself.
+
+    :raises BadQuotes: for a quote without an end, or an end that no white space follows.
+    """
+    words = []
+    position = 0
+    while match := _WORD.match(text, position):
+        position = match.end()
+        if match["plain"] is not None:
+            words.append(match["plain"])
+        elif match["quoted"] is None:
+            raise BadQuotes(f"the quote at position {match.start('open')} has no end")
+        elif position < len(text) and not text[position].isspace():
+            raise BadQuotes(f"white space must follow the closing quote at position {position - 1}")
+        else:
+            words.append(_ESCAPE.sub(r"\1", match["quoted"]))
+    return words
+
+
+_WORD = re.compile(
+    r"""\s*(?:(?P<plain>[^"\s]\S*)|(?P<open>")(?:(?P<quoted>(?:[^"\\]|\\.)*)")?)""", re.DOTALL
+)
+_ESCAPE = re.compile(r'\\(["\\])')
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_TYPES = (str, int, float, bool)
+
+
+def _refuse_control_characters(text: str) -> None:
+    match = _CONTROL.search(text)
+    if match is not None:
+        raise ControlCharacter(match.start(), match[0])
+
+
+def _encode_whole(value: object) -> bytes | Waiting:
+    """Encode the answer of a fallback, which is the whole line."""
+    if isinstance(value, Awaitable):
+        return Waiting(None, lambda: value, _encode_whole)
+    return _encode(value) + b"\n"
+
+
+def _parameters(name: str, handler: Callable[..., object]) -> tuple[list[Parameter], bool]:
+    """Read a handler's parameters, and whether the first one is the request."""
+    hints = get_type_hints(handler, include_extras=True)
+    parameters = list(inspect.signature(handler).parameters.values())
+    wants_request = bool(parameters) and hints.get(parameters[0].name) is Request
+    found = []
+    for parameter in parameters[wants_request:]:
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            raise TypeError(f"{name}: a line has no argument by name, so none for {parameter.name}")
+        annotation = hints.get(parameter.name, str)
+        if not _is_readable(annotation):
+            raise TypeError(
+                f"{name}: no argument can have the type of {parameter.name}: {annotation}"
+            )
+        repeated = parameter.kind is parameter.VAR_POSITIONAL
+        required = parameter.default is parameter.empty and not repeated
+        found.append(Parameter(parameter.name, annotation, required, repeated))
+    return found, wants_request
+
+
+def _is_readable(annotation: Any) -> bool:  # Any: annotations are of any form
+    base, _ = split_meta(annotation)
+    if get_origin(base) is Literal:
+        return all(type(value) in _TYPES for value in get_args(base))
+    parts = [part for part in get_args(base) if part is not type(None)]
+    return base in _TYPES or (bool(parts) and all(_is_readable(part) for part in parts))

@@ -1,0 +1,168 @@
+"""Who is connected, and what became of those who were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+
+import msgspec
+from attrs import frozen
+
+
+class End(Enum):
+    """Why a connection ended; the values are what STATS and the log show."""
+
+    CLIENT_CLOSED = "client_closed"
+    CONNECTION_LOST = "connection_lost"
+    IDLE_TIMEOUT = "idle_timeout"
+    WRITE_TIMEOUT = "write_timeout"
+    DRAINED = "drained"
+    ABORTED = "aborted"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+
+
+class Session:
+    """
+    One client, for as long as it is connected.
+
+    :ivar name: ``host:port``, unique among the open sessions.
+    :ivar client: the address as the transport tells it: host and port.
+    :ivar connected: when it came, in seconds of the wall clock.
+    :ivar messages: lines received, the refused ones included.
+    :ivar undelivered: events that were not sent, since the client did not read.
+    :ivar sessions: all the sessions of the same server.
+    """
+
+    __slots__ = (
+        "_data",
+        "_deliver",
+        "client",
+        "connected",
+        "messages",
+        "name",
+        "sessions",
+        "undelivered",
+    )
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        name: str,
+        client: tuple[str, int],
+        deliver: Callable[[bytes], str | None],
+    ) -> None:
+        self.sessions = sessions
+        self.name = name
+        self.client = client
+        self.connected = sessions.wall()
+        self.messages = 0
+        self.undelivered = 0
+        self._deliver = deliver
+        self._data: dict[str, object] | None = None
+
+    @property
+    def data(self) -> dict[str, object]:
+        """What handlers keep between the lines of this client; gone with the connection."""
+        if self._data is None:
+            self._data = {}
+        return self._data
+
+    def deliver(self, line: bytes) -> str | None:
+        """
+        Send a line that the client did not ask for.
+
+        :param line: whole, with its LF.
+        :return: None, or in a word why the client does not get it; then it is counted.
+        """
+        failure = self._deliver(line)
+        if failure is not None:
+            self.undelivered += 1
+        return failure
+
+
+@frozen
+class Delivery:
+    """How an event fared: to how many it went, and why not to the others, by name."""
+
+    delivered: int
+    failures: Mapping[str, str]
+
+
+class Sessions:
+    """
+    The open sessions of one server, by name, and the figures of all that ever were.
+
+    :param wall: gives the seconds of the wall clock.
+    :ivar started: when the server was made, in seconds of the wall clock.
+    :ivar messages: lines received by all sessions, the ended ones included.
+    :ivar opened: sessions that ever began.
+    :ivar ended: how many connections ended, by reason; refused ones are here alone.
+    :ivar undelivered: events that clients did not get.
+    """
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self.wall = wall
+        self.started = wall()
+        self.messages = 0
+        self.opened = 0
+        self.undelivered = 0
+        self.ended = dict.fromkeys(End, 0)
+        self._open: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Go through the open sessions, oldest first; they may end meanwhile."""
+        return iter(list(self._open.values()))
+
+    def open(self, host: str, port: int, deliver: Callable[[bytes], str | None]) -> Session:
+        """
+        Register a client that has connected.
+
+        :param deliver: sends one line, or gives in a word why it cannot.
+        """
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # One client port may speak to two ports of ours.
+        taken = 1
+        while name in self._open:
+            taken += 1
+            name = f"{name.partition('#')[0]}#{taken}"
+        session = self._open[name] = Session(self, name, (host, port), deliver)
+        self.opened += 1
+        return session
+
+    def close(self, session: Session, end: End) -> None:
+        """Take a session out; its name is free again."""
+        del self._open[session.name]
+        self.ended[end] += 1
+
+    def refused(self) -> None:
+        """Count a connection that never became a session."""
+        self.ended[End.TOO_MANY_CONNECTIONS] += 1
+
+    def broadcast(self, event: Mapping[str, object]) -> Delivery:
+        """
+        Send an event to every client, encoded once; one failure does not touch the others.
+
+        :param event: its members; ``event`` names its kind.
+        """
+        line = encode_event(event)
+        delivered = 0
+        failures: dict[str, str] = {}
+        for session in self:
+            failure = session.deliver(line)
+            if failure is None:
+                delivered += 1
+            else:
+                failures[session.name] = failure
+        self.undelivered += len(failures)
+        return Delivery(delivered, failures)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_event(event: Mapping[str, object]) -> bytes:
+    """Encode an event as the line that goes over the wire."""
+    return _encode(event) + b"\n"

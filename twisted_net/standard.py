@@ -1,0 +1,130 @@
+"""The commands that come with it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from twisted_net.commands import Command, Commands, Fields, Request
+from twisted_net.errors import CommandError, UnknownCommand
+from twisted_net.sessions import End, Session
+
+FAILURES_SHOWN = 20
+"""How many clients BROADCAST names of those that it did not reach; all of them are counted."""
+
+Fetch = Callable[[str], Awaitable[Mapping[str, object]]]
+
+
+def standard_commands(fetch: Fetch | None = None) -> Commands:
+    """
+    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, BROADCAST, HELP, and FETCH.
+
+    :param fetch: gets a URL for FETCH, which is left out where there is none.
+    """
+    commands = Commands()
+    declare = commands.command
+    declare("ECHO", help="Give the arguments back, joined by one space.")(_echo)
+    declare("TIME", help="The time of the server, ISO 8601 with offset.")(_time)
+    declare("PING", help="Give PONG: the server is there.")(_ping)
+    declare("STATS", help="Figures of this server.")(_stats)
+    declare("CLIENTS", help="Who is connected, oldest first, each with its figures.")(_clients)
+    declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
+    declare("HELP", help="The commands, or one command, with their arguments.")(_help)
+    if fetch is not None:
+        declare("FETCH", help="Get a URL over HTTP, from the cache while it is fresh.")(
+            _fetch_with(fetch)
+        )
+    return commands
+
+
+def acknowledge(request: Request, text: str) -> dict[str, object]:
+    """Answer any line as the first version of this server did: a fallback for :class:`Commands`."""
+    return {
+        "status": "success",
+        "message": f"received: {text}",
+        "client": list(request.session.client),
+    }
+
+
+def _echo(*words: str) -> str:
+    return " ".join(words)
+
+
+def _time(request: Request) -> str:
+    return _iso(request.session.sessions.wall())
+
+
+def _ping() -> str:
+    return "PONG"
+
+
+def _stats(request: Request) -> Fields:
+    sessions = request.session.sessions
+    return Fields(
+        message_count=sessions.messages,
+        connections=len(sessions),
+        connections_opened=sessions.opened,
+        connections_ended={end.value: sessions.ended[end] for end in End},
+        undelivered=sessions.undelivered,
+        uptime=round(sessions.wall() - sessions.started, 3),
+    )
+
+
+def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100) -> Fields:
+    sessions = request.session.sessions
+    shown = [_figures(session) for _, session in zip(range(limit), sessions, strict=False)]
+    return Fields(count=len(sessions), clients=shown)
+
+
+def _broadcast(request: Request, *words: str) -> Fields:
+    if not words:
+        raise CommandError("there is no message to broadcast")
+    session = request.session
+    event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
+    delivery = session.sessions.broadcast(event)
+    return Fields(
+        delivered=delivery.delivered,
+        failed=len(delivery.failures),
+        failures=dict(list(delivery.failures.items())[:FAILURES_SHOWN]),
+    )
+
+
+def _help(request: Request, command: str | None = None) -> Fields:
+    if command is None:
+        return Fields(commands=[_description(known) for known in request.commands])
+    known = request.commands.get(command)
+    if known is None:
+        raise UnknownCommand(command)
+    return Fields(commands=[_description(known)])
+
+
+def _fetch_with(fetch: Fetch) -> Callable[[str], Awaitable[Fields]]:
+    async def answer(url: str) -> Fields:
+        return Fields(**await fetch(url))
+
+    return answer
+
+
+def _iso(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")
+
+
+def _figures(session: Session) -> dict[str, object]:
+    return {
+        "client": session.name,
+        "connected": _iso(session.connected),
+        "messages": session.messages,
+        "undelivered": session.undelivered,
+    }
+
+
+def _description(command: Command) -> dict[str, str]:
+    return {
+        "name": command.name,
+        "usage": command.usage,
+        "help": command.help,
+        "kind": command.kind.value,
+    }
