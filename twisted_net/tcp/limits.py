@@ -26,9 +26,11 @@ class Limits(Record, frozen=True):
     - ``write_timeout``: a peer that has not read what waits for it within this time is
       disconnected.
     - ``idle_timeout``: a connection from which nothing came for this long, and which waits
-      for nothing, is told so and closed, at most a quarter later. 0 is never.
+      for nothing, is told so and closed, at most a quarter or a second later. 0 is never.
     - ``command_timeout``: a waiting handler is cancelled, and answered with ``timeout``. It
       is above the HTTP client's own 30 s, whose error says more.
+    - ``max_blocking``: blocking commands of all connections that run in a thread or wait for
+      one; one more is answered with ``busy``.
     """
 
     max_connections: Annotated[int, Meta(ge=1, description="connections at once")] = 10_000
@@ -54,3 +56,6 @@ class Limits(Record, frozen=True):
     command_timeout: Annotated[
         float, Meta(gt=0, description="seconds that a waiting command may take")
     ] = 60.0
+    max_blocking: Annotated[
+        int, Meta(ge=1, description="blocking commands that run or wait for a thread")
+    ] = 1000

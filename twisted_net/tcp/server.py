@@ -1,0 +1,522 @@
+"""The command server: one protocol per connection, one factory per server."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable
+from math import ceil
+from typing import Protocol as Seam
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.blocking import BlockingCalls
+from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
+from twisted_net.errors import (
+    CommandTimeout,
+    Internal,
+    LineTooLong,
+    TooManyConnections,
+    TwistedNetError,
+    UnterminatedLine,
+)
+from twisted_net.sessions import End, Sessions, encode_event
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.lines import LineFramer
+
+SWEEP_INTERVAL = 1.0
+"""Seconds between two looks at the connections that have a time limit."""
+
+LINGER_TIMEOUT = 2.0
+"""
+Seconds in which a peer that we hang up on may read our last words and end its half.
+
+To close a socket that holds unread input resets the connection, and a reset may overtake the
+answers. So we end our half first, drop what still comes, and wait for the peer to end its own.
+"""
+
+MAX_LINGERING = 256
+"""Connections refused with words at one time; further ones are closed without."""
+
+
+class _Transport(ITCPTransport, IConsumer, IPushProducer):
+    """What a TCP connection of Twisted's offers."""
+
+
+class _Place:
+    """The place of one answer in the queue of its connection; None while it is waited for."""
+
+    __slots__ = ("answer", "waited")
+
+    def __init__(self, answer: bytes | None = None) -> None:
+        self.answer = answer
+        self.waited: Deferred[None] | None = None
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class CommandProtocol(Protocol):
+    """
+    One client: its lines in, its answers out, in order.
+
+    Lines run as they come, at most ``turn_budget`` of them in one reactor turn, and their
+    answers leave in one write. A line whose handler waits keeps its place in the queue of
+    answers, and the lines after it run meanwhile, up to ``max_pending``. The connection is
+    not read while lines are left over or the peer does not read.
+
+    As a producer it is the transport's: :meth:`pauseProducing` says that the peer does not
+    read what we write.
+    """
+
+    transport: _Transport
+
+    # On the class, as most connections never need one of their own: that keeps idle ones small.
+    _lines: list[bytes | None] | None = None  # not run yet, from the index _next on
+    _next = 0
+    _queue: deque[_Place] | None = None  # from the first answer that is waited for
+    _turn: IDelayedCall | None = None
+    _running = False
+    _reading = True
+    _input_ended = False
+    _writable = True
+    _surplus = 0  # bytes of events written since the peer stopped reading
+    _last_wish: End | None = None  # why to end once all is answered
+    _end: End | None = None  # why we ended it; no answer follows
+
+    quiet = 0
+    """Looks of the factory's since the last byte came."""
+
+    def __init__(self, factory: CommandFactory) -> None:
+        self._factory = factory
+        self._framer = LineFramer(factory.limits.max_line)
+
+    @override
+    def connectionMade(self) -> None:
+        # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        peer = self.transport.getPeer()
+        self.session = self._factory.sessions.open(peer.host, peer.port, self.deliver)
+        self._factory.opened(self)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._end is not None:
+            return
+        self.quiet = 0
+        lines = self._framer.feed(data)
+        if not lines:
+            return
+        if self._lines is None:
+            self._lines = lines
+        else:
+            self._lines += lines
+        if self._turn is None and self._writable:
+            self._run()
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its half: answer what it asked, then end ours."""
+        self._input_ended = True
+        if self._end is not None:
+            self.transport.loseConnection()
+            return
+        self._last_wish = End.CLIENT_CLOSED
+        self._go_on()
+
+    def writeConnectionLost(self) -> None:
+        """Our half has ended, as :meth:`hang_up` wished; the peer has a while to end its own."""
+        if self._end is not None:
+            self._factory.watch(self, LINGER_TIMEOUT, self._end)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._end is None:
+            clean = reason.check(ConnectionDone) is not None
+            self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._lines = None
+        queue, self._queue = self._queue, None
+        for place in queue or ():
+            if place.waited is not None:
+                place.waited.cancel()
+        self._factory.sessions.close(self.session, self._end)
+        self._factory.closed(self)
+
+    # --- IPushProducer: what the transport says of the peer ---
+
+    def pauseProducing(self) -> None:
+        """The peer does not read: run nothing more until it does."""
+        if self._writable:
+            self._writable = False
+            self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
+
+    def resumeProducing(self) -> None:
+        """The peer has read everything."""
+        self._writable = True
+        self._surplus = 0
+        self._factory.unwatch(self)
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; :meth:`connectionLost` follows."""
+
+    # --- what the factory and others ask for ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is due to this client."""
+        return self._lines is None and self._queue is None and self._writable and not self._end
+
+    def deliver(self, line: bytes) -> str | None:
+        """Send a line that is no answer, or say in a word why it cannot be sent."""
+        if self._end is not None:
+            return "closing"
+        if not self._writable:
+            if self._surplus + len(line) > self._factory.limits.max_output:
+                return "output_full"
+            self._surplus += len(line)
+        self.transport.write(line)
+        return None
+
+    def finish(self, end: End) -> None:
+        """Take no more lines, answer those that were taken, then hang up."""
+        if self._last_wish is None:
+            self._last_wish = end
+        self._go_on()
+
+    def hang_up(self, end: End) -> None:
+        """End the connection once the peer has read what was written; further lines are dropped."""
+        self._end = end
+        self.transport.unregisterProducer()
+        # Until the last byte has left; writeConnectionLost sets the time that follows.
+        self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
+        # TLS has no half of a connection to end.
+        if self._input_ended or ISSLTransport.providedBy(self.transport):
+            self.transport.loseConnection()
+            return
+        self.transport.loseWriteConnection()
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
+
+    def abort(self, end: End) -> None:
+        """End the connection now."""
+        self._end = end
+        self.transport.abortConnection()
+
+    # --- lines and answers ---
+
+    def _run(self) -> None:
+        """Run lines, up to the budget of one turn, and write their answers at once."""
+        self._turn = None
+        lines = self._lines
+        assert lines is not None
+        limits = self._factory.limits
+        following = self._next
+        stop = min(len(lines), following + limits.turn_budget)
+        answers: list[bytes] = []
+        self._running = True
+        while following < stop:
+            queue = self._queue
+            if queue is not None and len(queue) >= limits.max_pending:
+                break
+            answer = self._answer(lines[following])
+            following += 1
+            if queue is not None:
+                queue.append(_Place(answer) if isinstance(answer, bytes) else answer)
+            elif isinstance(answer, bytes):
+                answers.append(answer)
+            else:
+                self._queue = deque((answer,))
+        self._running = False
+        if following == len(lines):
+            self._lines, self._next = None, 0
+        else:
+            self._next = following
+        if answers:
+            self.transport.write(b"".join(answers))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what is next: write the answers that are due, take a turn, read, or hang up."""
+        if self._end is not None or self._running:
+            return
+        queue = self._queue
+        if queue is not None and queue[0].answer is not None:
+            self._write_due(queue)
+            queue = self._queue
+        if self._lines is not None:
+            if (
+                self._turn is None
+                and self._writable
+                and (queue is None or len(queue) < self._factory.limits.max_pending)
+            ):
+                self._turn = self._factory.reactor.callLater(0, self._run)
+        elif queue is None and self._last_wish is not None:
+            if self._input_ended and self._framer.unfinished:
+                self.transport.write(encode_error(UnterminatedLine()))
+            self.hang_up(self._last_wish)
+            return
+        # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
+        reading = self._lines is None and self._writable and self._last_wish is None
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _write_due(self, queue: deque[_Place]) -> None:
+        """Write the answers at the head of the queue, up to the first that is waited for."""
+        answers = []
+        while queue and (answer := queue[0].answer) is not None:
+            answers.append(answer)
+            queue.popleft()
+        if not queue:
+            self._queue = None
+        self.transport.write(b"".join(answers))
+
+    def _answer(self, line: bytes | None) -> bytes | _Place:
+        """Answer one line, or keep a place for its answer."""
+        factory = self._factory
+        if line is None:
+            self.session.messages += 1
+            factory.sessions.messages += 1
+            return factory.line_too_long
+        try:
+            answer = factory.commands.answer(line, self.session)
+        # A bug of a handler ends here, or in _wait.
+        except Exception:
+            name = factory.commands.name_of(line)
+            factory.log.failure("the handler of {command} failed", command=name)
+            return encode_error(Internal(), name)
+        if isinstance(answer, bytes):
+            return answer
+        place = _Place()
+        place.waited = Deferred.fromCoroutine(self._wait(place, answer))
+        return place if place.answer is None else place.answer
+
+    async def _wait(self, place: _Place, waiting: Waiting) -> None:
+        """Await a handler, and put its answer into the place that was kept."""
+        factory = self._factory
+        error: TwistedNetError
+        try:
+            place.answer = waiting.answer(await factory.start(waiting))
+        except ANSWERED as refusal:
+            error = refusal
+        except DeferredTimeout:
+            error = CommandTimeout(factory.limits.command_timeout)
+        except CancelledError:
+            # By connectionLost, or within the handler.
+            error = Internal()
+        except Exception:
+            factory.log.failure("the handler of {command} failed", command=waiting.name)
+            error = Internal()
+        if place.answer is None:
+            place.answer = waiting.refuse(error)
+        if self._queue is not None:
+            self._go_on()
+
+
+@implementer(IHalfCloseableProtocol)
+class RefusingProtocol(Protocol):
+    """Tells one client too many so, and waits a while for it to leave."""
+
+    transport: _Transport
+
+    def __init__(self, factory: CommandFactory) -> None:
+        self._factory = factory
+
+    @override
+    def connectionMade(self) -> None:
+        self.transport.write(self._factory.too_many_connections)
+        self.transport.loseWriteConnection()
+        self._factory.opened(self)
+        self._factory.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
+
+    def readConnectionLost(self) -> None:
+        """The client has left."""
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The client has been told."""
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._factory.closed(self)
+
+    def abort(self, end: End) -> None:
+        """End the connection now."""
+        self.transport.abortConnection()
+
+
+class _Abortable(Seam):
+    def abort(self, end: End) -> None: ...
+
+
+class CommandFactory(Factory):
+    """
+    A command server: give it to ``listenTCP`` or to any stream server endpoint.
+
+    :param reactor: whose time it uses; its threads too, for blocking commands.
+    :param commands: what the clients may ask for.
+    :param limits: what they may not.
+    :ivar sessions: who is connected; its ``broadcast`` reaches them all.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self, reactor: IReactorTime, commands: Commands, limits: Limits | None = None
+    ) -> None:
+        self.reactor = reactor
+        self.commands = commands
+        self.limits = limits = limits or Limits()
+        self.sessions = Sessions(time.time)
+        self.line_too_long = encode_error(LineTooLong(limits.max_line))
+        self.too_many_connections = encode_error(TooManyConnections(limits.max_connections))
+        self._blocking = BlockingCalls(reactor, limits.max_blocking)
+        self._protocols: set[CommandProtocol] = set()
+        self._refusing: set[RefusingProtocol] = set()
+        self._deadlines: dict[_Abortable, tuple[float, End]] = {}
+        self._sweeping: IDelayedCall | None = None
+        self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
+        self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
+        self._idle_look = 0.0
+        self._draining = False
+        self._drained: list[Deferred[None]] = []
+
+    @override
+    def startFactory(self) -> None:
+        self._draining = False
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        if self._draining:
+            return None
+        if len(self._protocols) < self.limits.max_connections:
+            return CommandProtocol(self)
+        self.sessions.refused()
+        return RefusingProtocol(self) if len(self._refusing) < MAX_LINGERING else None
+
+    def drain(self, timeout: float) -> Deferred[None]:
+        """
+        Tell all clients that the server goes, answer what they asked, and close.
+
+        Stop listening first: a connection that still comes is closed without a word.
+
+        :param timeout: seconds after which the connections that are left are aborted.
+        :return: fires when no connection is left.
+        """
+        if not self._draining:
+            self._draining = True
+            self.sessions.broadcast({"event": "shutdown", "timeout": timeout})
+            for protocol in list(self._protocols):
+                protocol.finish(End.DRAINED)
+        deadline = self.reactor.callLater(timeout, self.abort)
+        drained: Deferred[None] = Deferred()
+        drained.addBoth(lambda _: deadline.cancel() if deadline.active() else None)
+        self._drained.append(drained)
+        self._fire_if_drained()
+        return drained
+
+    def abort(self) -> None:
+        """End all connections now."""
+        connections: list[_Abortable] = [*self._protocols, *self._refusing]
+        for connection in connections:
+            connection.abort(End.ABORTED)
+
+    # --- what the protocols tell and ask ---
+
+    def opened(self, connection: CommandProtocol | RefusingProtocol) -> None:
+        """Take in a connection that was made."""
+        if isinstance(connection, CommandProtocol):
+            self._protocols.add(connection)
+        else:
+            self._refusing.add(connection)
+        if self._sweeping is None:
+            self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
+
+    def closed(self, connection: CommandProtocol | RefusingProtocol) -> None:
+        """Let go of a connection that is lost."""
+        self._deadlines.pop(connection, None)
+        if isinstance(connection, CommandProtocol):
+            self._protocols.discard(connection)
+        else:
+            self._refusing.discard(connection)
+        if not self._protocols and not self._refusing and self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        self._fire_if_drained()
+
+    def watch(self, connection: _Abortable, timeout: float, end: End) -> None:
+        """Abort a connection with this reason in so many seconds; a later call replaces this."""
+        self._deadlines[connection] = (self.reactor.seconds() + timeout, end)
+
+    def unwatch(self, connection: _Abortable) -> None:
+        """Forget the time limit of a connection."""
+        self._deadlines.pop(connection, None)
+
+    def start(self, waiting: Waiting) -> Deferred[object]:
+        """
+        Start a command that waits.
+
+        :return: fires with what it gave, or with a time-out once it is cancelled.
+        :raises TooBusy: for a blocking command where too many are under way.
+        """
+        if waiting.blocking:
+            result = self._blocking.call(waiting.start)
+        else:
+            result = Deferred.fromCoroutine(_awaited(waiting.start()))
+        # A fresh answer from a cache is there at once, and needs no timer.
+        if not result.called:
+            result.addTimeout(self.limits.command_timeout, self.reactor)
+        return result
+
+    def _fire_if_drained(self) -> None:
+        if self._draining and not self._protocols and not self._refusing:
+            drained, self._drained = self._drained, []
+            for deferred in drained:
+                deferred.callback(None)
+
+    def _sweep(self) -> None:
+        """Abort the connections whose time is over, and close those that are idle."""
+        self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
+        now = self.reactor.seconds()
+        for connection, (deadline, end) in list(self._deadlines.items()):
+            if deadline <= now:
+                del self._deadlines[connection]
+                connection.abort(end)
+        if self.limits.idle_timeout and now >= self._idle_look:
+            self._idle_look = now + self._idle_interval
+            for protocol in list(self._protocols):
+                protocol.quiet += 1
+                if protocol.quiet >= self._idle_looks and protocol.idle:
+                    protocol.deliver(_IDLE)
+                    protocol.hang_up(End.IDLE_TIMEOUT)
+
+
+async def _awaited(value: object) -> object:
+    return await value if isinstance(value, Awaitable) else value
+
+
+_IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})
