@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -116,6 +117,7 @@ class Command:
 
     Made by :meth:`Commands.command` from the handler's signature.
 
+    :ivar wants_request: whether the handler's first parameter is the :class:`Request`.
     :raises TypeError: for a handler whose parameters cannot be read from a line.
     """
 
@@ -135,12 +137,14 @@ class Command:
         self.handler = handler
         self.help = help
         self.kind = Kind.BLOCKING if blocking else Kind.ASYNC if awaited else Kind.PLAIN
-        self.parameters, self._wants_request = _parameters(name, handler)
+        self.parameters, self.wants_request = _parameters(name, handler)
         self._least = sum(parameter.required for parameter in self.parameters)
         endless = any(parameter.repeated for parameter in self.parameters)
-        self._most = float("inf") if endless else len(self.parameters)
+        self._most = sys.maxsize if endless else len(self.parameters)
         self._all_text = all(parameter.is_text for parameter in self.parameters)
+        self._plain = self.kind is Kind.PLAIN
         self._prefix = b'{"command":' + _encode(name)
+        self._result_prefix = self._prefix + b',"result":'
 
     @property
     def usage(self) -> str:
@@ -160,10 +164,14 @@ class Command:
         values: list[Any] = words if self._all_text else self._convert(words)
         if request is not None:
             values = [request, *values]
-        if self.kind is not Kind.PLAIN:
-            blocking = self.kind is Kind.BLOCKING
-            return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking)
-        return self.answer(self.handler(*values))
+        if self._plain:
+            value = self.handler(*values)
+            # Most answers are text; the rest of them take the longer way.
+            if type(value) is str:
+                return self._result_prefix + _encode(value) + b"}\n"
+            return self.answer(value)
+        blocking = self.kind is Kind.BLOCKING
+        return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking)
 
     def answer(self, value: object) -> bytes | Waiting:
         """
@@ -175,17 +183,12 @@ class Command:
             members = _encode(value)
             return self._prefix + (b"," + members[1:] if value else b"}") + b"\n"
         try:
-            return self._prefix + b',"result":' + _encode(value) + b"}\n"
+            return self._result_prefix + _encode(value) + b"}\n"
         except TypeError:
             # A plain function may give a Deferred; to look only now keeps the others fast.
             if isinstance(value, Awaitable):
                 return Waiting(self.name, lambda: value, self.answer)
             raise
-
-    @property
-    def wants_request(self) -> bool:
-        """Whether the handler's first parameter is the :class:`Request`."""
-        return self._wants_request
 
     def _convert(self, words: list[str]) -> list[object]:
         values = []

@@ -60,6 +60,11 @@ class Session:
         self._deliver = deliver
         self._data: dict[str, object] | None = None
 
+    def count(self) -> None:
+        """Count a line received."""
+        self.messages += 1
+        self.sessions.messages += 1
+
     @property
     def data(self) -> dict[str, object]:
         """What handlers keep between the lines of this client; gone with the connection."""

@@ -34,7 +34,6 @@ from twisted_net.errors import (
     Internal,
     LineTooLong,
     TooManyConnections,
-    TwistedNetError,
     UnterminatedLine,
 )
 from twisted_net.sessions import End, Sessions, encode_event
@@ -231,21 +230,23 @@ class CommandProtocol(Protocol):
         assert lines is not None
         limits = self._factory.limits
         following = self._next
-        stop = min(len(lines), following + limits.turn_budget)
+        answer_to, session = self._factory.commands.answer, self.session
         answers: list[bytes] = []
         self._running = True
-        while following < stop:
+        for line in lines[following : following + limits.turn_budget]:
             queue = self._queue
             if queue is not None and len(queue) >= limits.max_pending:
                 break
-            answer = self._answer(lines[following])
             following += 1
-            if queue is not None:
-                queue.append(_Place(answer) if isinstance(answer, bytes) else answer)
-            elif isinstance(answer, bytes):
+            try:
+                answer = answer_to(line, session) if line is not None else self._too_long()
+            # A bug of a handler ends here, or in _wait.
+            except Exception:
+                answer = self._failed(self._factory.commands.name_of(line or b""))
+            if queue is None and type(answer) is bytes:
                 answers.append(answer)
             else:
-                self._queue = deque((answer,))
+                self._enqueue(answer)
         self._running = False
         if following == len(lines):
             self._lines, self._next = None, 0
@@ -253,7 +254,10 @@ class CommandProtocol(Protocol):
             self._next = following
         if answers:
             self.transport.write(b"".join(answers))
-        self._go_on()
+        # Nothing follows nearly every turn; to find that out here is cheaper.
+        settled = self._lines is None and self._queue is None and self._last_wish is None
+        if not (settled and self._writable and self._reading):
+            self._go_on()
 
     def _go_on(self) -> None:
         """Do what is next: write the answers that are due, take a turn, read, or hang up."""
@@ -294,44 +298,41 @@ class CommandProtocol(Protocol):
             self._queue = None
         self.transport.write(b"".join(answers))
 
-    def _answer(self, line: bytes | None) -> bytes | _Place:
-        """Answer one line, or keep a place for its answer."""
-        factory = self._factory
-        if line is None:
-            self.session.messages += 1
-            factory.sessions.messages += 1
-            return factory.line_too_long
-        try:
-            answer = factory.commands.answer(line, self.session)
-        # A bug of a handler ends here, or in _wait.
-        except Exception:
-            name = factory.commands.name_of(line)
-            factory.log.failure("the handler of {command} failed", command=name)
-            return encode_error(Internal(), name)
-        if isinstance(answer, bytes):
-            return answer
+    def _too_long(self) -> bytes:
+        self.session.count()
+        return self._factory.line_too_long
+
+    def _failed(self, command: str | None) -> bytes:
+        """Log the exception that is being handled, which is a bug of a handler's."""
+        self._factory.log.failure("the handler of {command} failed", command=command)
+        return encode_error(Internal(), command)
+
+    def _enqueue(self, answer: bytes | Waiting) -> None:
+        """Put an answer behind those that are waited for, or start to wait for it."""
         place = _Place()
-        place.waited = Deferred.fromCoroutine(self._wait(place, answer))
-        return place if place.answer is None else place.answer
+        if isinstance(answer, Waiting):
+            place.waited = Deferred.fromCoroutine(self._wait(place, answer))
+        else:
+            place.answer = answer
+        if self._queue is None:
+            self._queue = deque((place,))
+        else:
+            self._queue.append(place)
 
     async def _wait(self, place: _Place, waiting: Waiting) -> None:
         """Await a handler, and put its answer into the place that was kept."""
-        factory = self._factory
-        error: TwistedNetError
         try:
-            place.answer = waiting.answer(await factory.start(waiting))
-        except ANSWERED as refusal:
-            error = refusal
+            answer = waiting.answer(await self._factory.start(waiting))
+        except ANSWERED as error:
+            answer = waiting.refuse(error)
         except DeferredTimeout:
-            error = CommandTimeout(factory.limits.command_timeout)
+            answer = waiting.refuse(CommandTimeout(self._factory.limits.command_timeout))
         except CancelledError:
             # By connectionLost, or within the handler.
-            error = Internal()
+            answer = waiting.refuse(Internal())
         except Exception:
-            factory.log.failure("the handler of {command} failed", command=waiting.name)
-            error = Internal()
-        if place.answer is None:
-            place.answer = waiting.refuse(error)
+            answer = self._failed(waiting.name)
+        place.answer = answer
         if self._queue is not None:
             self._go_on()
 
