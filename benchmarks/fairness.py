@@ -1,0 +1,175 @@
+"""
+What one client does to the others: ``python -m benchmarks.fairness``.
+
+Three measurements, each of ours and of plain Twisted (LineOnlyReceiver, DatagramProtocol) in
+turn, over interleaved rounds:
+
+- the round trip of one client's PING while four others send ECHO as fast as they can;
+- the same while one client floods the UDP port;
+- the memory of the server after a client has sent up to 150 MB of ECHO and read nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import selectors
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from benchmarks.servers import Server, running
+
+SERVERS = ("ours", "plain")
+NEVER_READING_BYTES = 150_000_000
+STALLED = 3.0
+"""Seconds without a byte taken after which a sender gives up."""
+
+
+def round_trips(server: Server, seconds: float) -> list[float]:
+    """Send PING and await its answer, again and again; give the milliseconds of each."""
+    times = []
+    with server.connect() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            begin = time.perf_counter()
+            client.sendall(b"PING\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += client.recv(4096)
+            times.append((time.perf_counter() - begin) * 1000)
+            assert b"PONG" in answer, answer
+            time.sleep(0.002)
+    return times
+
+
+def pipeline(tcp_port: int, clients: int, seconds: float) -> None:
+    """Let *clients* connections send small ECHO lines as fast as the server takes them."""
+    block = b"ECHO hello world\n" * 4096
+    selector = selectors.DefaultSelector()
+    left: dict[socket.socket, memoryview] = {}
+    for _ in range(clients):
+        client = socket.create_connection(("127.0.0.1", tcp_port))
+        client.setblocking(False)
+        left[client] = memoryview(block)
+        selector.register(client, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for key, events in selector.select(0.1):
+            client = key.fileobj  # type: ignore[assignment]  # only sockets are registered
+            if events & selectors.EVENT_READ:
+                client.recv(262_144)
+            if events & selectors.EVENT_WRITE:
+                left[client] = left[client][client.send(left[client]) :] or memoryview(block)
+    for client in left:
+        client.close()
+
+
+def flood(udp_port: int, seconds: float) -> None:
+    """Send small datagrams as fast as the kernel takes them, and read no answer."""
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", udp_port))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for _ in range(100):
+                client.send(b"flood")
+
+
+def never_read(server: Server) -> tuple[int, int]:
+    """Send ECHO and read nothing; give the bytes that were taken, and the growth of the server."""
+    before = server.resident()
+    block = memoryview(b"ECHO hello world\n" * 4096)
+    sent, highest = 0, before
+    with server.connect() as client:
+        client.settimeout(STALLED)
+        rest = block
+        while sent < NEVER_READING_BYTES:
+            try:
+                count = client.send(rest)
+            except (TimeoutError, ConnectionError):
+                break
+            sent += count
+            rest = rest[count:] or block
+            highest = max(highest, server.resident())
+        time.sleep(0.5)
+        highest = max(highest, server.resident())
+    return sent, highest - before
+
+
+@contextmanager
+def beside(load: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """Run *load* in a process of its own while the block runs, which it outlives by nothing."""
+    process = multiprocessing.get_context("spawn").Process(target=load, args=arguments)
+    process.start()
+    try:
+        # It has to import and connect first.
+        time.sleep(1.0)
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def percentile(times: list[float], share: float) -> float:
+    """Give the time that *share* of all do not exceed."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def measure(rounds: int, seconds: float) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Give (p50, p99) in ms of each round, by load and server."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+
+    def note(load: str, server: Server) -> None:
+        times = round_trips(server, seconds)
+        found.setdefault((load, server.name), []).append(
+            (statistics.median(times), percentile(times, 0.99))
+        )
+
+    for _ in range(rounds):
+        for name in SERVERS:
+            with running(name) as server:
+                note("alone", server)
+                with beside(pipeline, server.tcp_port, 4, seconds + 10):
+                    note("4 clients pipeline ECHO", server)
+                with beside(flood, server.udp_port, seconds + 10):
+                    note("a UDP flood", server)
+    return found
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    options = parser.parse_args()
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        # The servers have the first core, the load has the others.
+        os.sched_setaffinity(0, cores - {min(cores)})
+
+    found = measure(options.rounds, options.seconds)
+    print(f"PING beside others: ms, medians of {options.rounds} rounds")
+    print(f"{'load':26}{'server':>8}{'p50':>10}{'p99':>10}{'p99, plain / ours':>20}")
+    for load in dict.fromkeys(load for load, _ in found):
+        p99 = {}
+        for name in SERVERS:
+            p50 = statistics.median(pair[0] for pair in found[load, name])
+            p99[name] = statistics.median(pair[1] for pair in found[load, name])
+            ratio = f"{p99['plain'] / p99['ours']:.1f}" if name == "plain" else ""
+            print(f"{load:26}{name:>8}{p50:10.2f}{p99[name]:10.2f}{ratio:>20}")
+
+    print("\nA client that sends up to 150 MB of ECHO and never reads")
+    print(f"{'server':>8}{'MB taken':>12}{'MB grown':>12}")
+    for name in SERVERS:
+        with running(name) as server:
+            sent, grown = never_read(server)
+            print(f"{name:>8}{sent / 1e6:12.1f}{grown / 1e6:12.1f}")
+
+
+if __name__ == "__main__":
+    main()
