@@ -1,0 +1,60 @@
+"""What the documentation says agrees with the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.errors import CommandError, FetchError, TwistedNetError
+from twisted_net.sessions import End
+from twisted_net.standard import standard_commands
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+async def _fetch(url: str) -> dict[str, object]:
+    raise NotImplementedError(url)
+
+
+def family(error: type[TwistedNetError]) -> Iterator[type[TwistedNetError]]:
+    """Go through an error and all that derive from it."""
+    yield error
+    for child in error.__subclasses__():
+        if child.__module__ == "twisted_net.errors":
+            yield from family(child)
+
+
+class ProtocolPageTests(SynchronousTestCase):
+    """``docs/protocol.rst`` names all that is on the wire."""
+
+    def setUp(self) -> None:
+        self.page = (ROOT / "docs" / "protocol.rst").read_text()
+
+    def test_error_codes(self) -> None:
+        """Each code that a client may see stands in a table."""
+        for error in [*family(CommandError), *family(FetchError)]:
+            self.assertTrue(f"\n`{error.code}` " in self.page, error.code)
+
+    def test_commands(self) -> None:
+        """Each command has its entry, with its arguments as HELP shows them."""
+        for command in standard_commands(_fetch):
+            self.assertTrue(f"\n`{command.usage}`\n" in self.page, command.usage)
+
+    def test_ends(self) -> None:
+        """Each reason for which a connection ends is explained."""
+        for end in End:
+            self.assertTrue(f"\n`{end.value}` " in self.page, end.value)
+
+
+class ReadmeTests(SynchronousTestCase):
+    """The commands of ``README.rst`` are those that are run for every change."""
+
+    def test_test_command(self) -> None:
+        """``.ci/run`` runs the README's test command, letter by letter."""
+        readme = (ROOT / "README.rst").read_text()
+        section = readme.split("\nTest it\n")[1]
+        command = section.split("::\n\n", 1)[1].split("\n", 1)[0].strip()
+        self.assertTrue("pytest" in command)
+        self.assertTrue(f"\n{command}\n" in (ROOT / ".ci" / "run").read_text())
