@@ -63,7 +63,7 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
         return _NUMBERS[base] + _range(meta)
     if base is str:
         return "text" + "".join(_text_bounds(meta))
-    return _WORDS.get(base, getattr(base, "__name__", str(base)))
+    return _WORDS.get(origin or base, getattr(base, "__name__", str(base)))
 
 
 def split_meta(annotation: Any) -> tuple[Any, Meta]:  # Any: annotations are of any form

@@ -1,0 +1,125 @@
+"""Records are checked where they are made, and say what they allow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.records import Record, describe, field_types, split_meta
+
+
+class Inner(Record, frozen=True):
+    """Stands in another record."""
+
+    size: Annotated[int, Meta(ge=1, le=9)] = 3
+
+
+class Outer(Record, frozen=True):
+    """Has a field of each kind."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    inner: Inner = Inner()
+    ratio: Annotated[float, Meta(gt=0)] = 1.0
+    limit: Annotated[int, Meta(ge=0)] | None = None
+
+
+class RecordTests(SynchronousTestCase):
+    """:class:`Record` refuses what its annotations do not allow."""
+
+    def test_valid(self) -> None:
+        """Values within their bounds are kept as they are."""
+        outer = Outer(name="x", inner=Inner(size=9), ratio=2, limit=0)
+        self.assertEqual((outer.inner.size, outer.ratio, outer.limit), (9, 2, 0))
+
+    def test_outside_the_bounds(self) -> None:
+        """The error names the record, the field, what is allowed and what was found."""
+        error = self.assertRaises(ValueError, Inner, size=10)
+        self.assertEqual(str(error), "Inner.size must be an integer from 1 to 9, not 10")
+
+    def test_wrong_types(self) -> None:
+        """A value of another type is refused, a bool for an integer and an optional's too."""
+        wrong: list[dict[str, Any]] = [  # Any: wrong on purpose
+            {"name": 1},
+            {"name": "x", "ratio": "1"},
+            {"name": "x", "limit": -1},
+            {"name": "x", "limit": True},
+        ]
+        for arguments in wrong:
+            with self.subTest(arguments=arguments):
+                self.assertRaises(ValueError, Outer, **arguments)
+
+    def test_decoding_checks_too(self) -> None:
+        """What msgspec decodes is held to the same bounds, and to known keys."""
+        self.assertEqual(msgspec.convert({"size": 2}, Inner), Inner(size=2))
+        self.assertRaises(msgspec.ValidationError, msgspec.convert, {"size": 10}, Inner)
+        self.assertRaises(msgspec.ValidationError, msgspec.convert, {"sise": 2}, Inner)
+
+    def test_frozen(self) -> None:
+        """A record does not change."""
+        self.assertRaises(AttributeError, setattr, Inner(), "size", 2)
+
+
+class FieldTypesTests(SynchronousTestCase):
+    """:func:`field_types` reads annotations."""
+
+    def test_order_and_bounds(self) -> None:
+        """Fields come in order, with their bounds."""
+        types = field_types(Outer)
+        self.assertEqual(list(types), ["name", "inner", "ratio", "limit"])
+        self.assertEqual(split_meta(types["name"]), (str, Meta(min_length=1)))
+        self.assertEqual(types["inner"], Inner)
+
+
+class DescribeTests(SynchronousTestCase):
+    """:func:`describe` says in words which values a type allows."""
+
+    def test_words(self) -> None:
+        """Each kind of annotation has its words."""
+        cases: list[tuple[Any, str]] = [  # Any: annotations are of any form
+            (int, "an integer"),
+            (float, "a number"),
+            (bool, "true or false"),
+            (str, "text"),
+            (bytes, "bytes"),
+            (dict, "a table"),
+            (dict[str, int], "a table"),
+            (None.__class__, "nothing"),
+            (Inner, "Inner"),
+            (Literal["a", 2], "one of 'a', 2"),
+            (int | None, "an integer or nothing"),
+            (Annotated[int, Meta(ge=0)] | str, "an integer of at least 0 or text"),
+            (list[int], "a list, each item an integer"),
+            (tuple[Annotated[int, Meta(gt=1)], ...], "a list, each item an integer above 1"),
+        ]
+        for annotation, words in cases:
+            with self.subTest(words=words):
+                self.assertEqual(describe(annotation), words)
+
+    def test_numbers(self) -> None:
+        """Each bound of a number is told, in one phrase where both ends count."""
+        cases = [
+            (Meta(ge=1, le=9), "a number from 1 to 9"),
+            (Meta(ge=1), "a number of at least 1"),
+            (Meta(gt=1), "a number above 1"),
+            (Meta(le=1), "a number of at most 1"),
+            (Meta(lt=1), "a number below 1"),
+            (Meta(gt=0, le=1), "a number above 0 and of at most 1"),
+        ]
+        for meta, words in cases:
+            with self.subTest(words=words):
+                self.assertEqual(describe(Annotated[float, meta]), words)
+
+    def test_text(self) -> None:
+        """The bounds of a text are told."""
+        meta = Meta(min_length=1, max_length=3, pattern="^a")
+        self.assertEqual(
+            describe(Annotated[str, meta]),
+            "text of at least 1 characters of at most 3 characters that matches ^a",
+        )
+
+    def test_other_annotations(self) -> None:
+        """An annotation that is not ours is passed over."""
+        self.assertEqual(split_meta(Annotated[int, "a note"]), (int, Meta()))

@@ -1,0 +1,398 @@
+"""Reads a record of settings out of a TOML file, the environment and options; writes it as TOML."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from attrs import field, frozen
+
+from twisted_net.errors import ConfigError
+from twisted_net.records import Record, describe, field_types, split_meta
+
+NONE = "none"
+"""How every layer spells None, which TOML cannot say, where a setting may have it."""
+
+SHOWN = 64
+"""Characters of a wrong value that a mistake repeats."""
+
+R = TypeVar("R", bound=Record)
+
+
+@frozen
+class Setting:
+    """
+    One value that an operator may set: a field of a record, or of a record inside it.
+
+    :param path: the names from the outermost record to the field.
+    :param default: its value where no layer gives one.
+    """
+
+    path: tuple[str, ...]
+    annotation: Any  # of any form that msgspec takes
+    default: object
+
+    @property
+    def key(self) -> str:
+        """Its name in a file, as TOML's dotted key: ``tcp.max_line``."""
+        return ".".join(self.path)
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line, without the hyphens in front: ``tcp-max-line``."""
+        return "-".join(self.path).replace("_", "-")
+
+    def variable(self, prefix: str) -> str:
+        """Its name in the environment: ``TWISTED_NET_TCP__MAX_LINE``."""
+        return prefix + "__".join(self.path).upper()
+
+    @property
+    def description(self) -> str:
+        """What it is, in the words of its record; empty where the record says nothing."""
+        return next((meta.description for meta in _metas(self.annotation) if meta.description), "")
+
+    @property
+    def allowed(self) -> str:
+        """Which values it takes, in words."""
+        parts = _union(self.annotation)
+        if type(None) not in parts:
+            return describe(self.annotation)
+        return " or ".join([*(describe(part) for part in parts if part is not type(None)), NONE])
+
+    def from_toml(self, value: object) -> object:
+        """
+        Check a value that TOML gave, whose type must be right.
+
+        :raises ValueError: for a value that is not allowed.
+        """
+        return self._convert(value, strict=True)
+
+    def from_text(self, text: str) -> object:
+        """
+        Make the value out of the text of a variable or an option.
+
+        A number or a truth value is read out of the text. A list is either JSON, if it
+        begins with ``[``, or its items with commas between them; white space around an
+        item does not count, and no text is no item. A table is JSON.
+
+        :raises ValueError: for text that is not allowed.
+        """
+        text.encode()  # UnicodeEncodeError, a ValueError, for bytes that were not UTF-8
+        if self._is_none(text):
+            return None
+        origins = {get_origin(split_meta(part)[0]) for part in _union(self.annotation)}
+        is_list = bool(origins & {list, tuple})
+        if dict in origins or (is_list and text.lstrip().startswith("[")):
+            return self._convert(_decode_json(text), strict=True)
+        if is_list:
+            items = [item.strip() for item in text.split(",")] if text.strip() else []
+            return self._convert(items, strict=False)
+        return self._convert(text, strict=False)
+
+    def _convert(self, value: object, strict: bool) -> object:
+        if self._is_none(value):
+            return None
+        converted = msgspec.convert(value, self.annotation, strict=strict)
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError("not a finite number")
+        return converted
+
+    def _is_none(self, value: object) -> bool:
+        return value == NONE and type(None) in _union(self.annotation)
+
+
+def settings(record: Record) -> Iterator[Setting]:
+    """
+    Give every setting of a record and of the records in it, in the order of their fields.
+
+    :param record: the one with all the defaults.
+    """
+    return _settings(record, ())
+
+
+@frozen
+class Loaded(Generic[R]):
+    """
+    What the layers came to.
+
+    :param origins: by dotted key, where a value comes from; defaults are not among them.
+    """
+
+    record: R
+    origins: Mapping[str, str] = field(factory=dict)
+
+
+class Layers(Generic[R]):
+    """
+    Collects values for a record, layer by layer; a later layer wins over an earlier one.
+
+    No mistake stops it: each becomes a line of its own, and :meth:`load` raises them all.
+
+    :param defaults: the record with all the defaults.
+    :param prefix: what the names of its variables in the environment begin with.
+    """
+
+    def __init__(self, defaults: R, prefix: str) -> None:
+        self._defaults = defaults
+        self._prefix = prefix
+        self._settings = {setting.path: setting for setting in settings(defaults)}
+        self._sections = {path[:i] for path in self._settings for i in range(len(path))}
+        self._values: dict[tuple[str, ...], object] = {}
+        self._origins: dict[tuple[str, ...], str] = {}
+        self._wrong: set[tuple[str, ...]] = set()
+        self._mistakes: list[str] = []
+
+    def add_toml(self, text: str, name: str) -> None:
+        """
+        Take the text of a TOML file; its values must have the types of their settings.
+
+        :param name: of the file, for the mistakes in it.
+        """
+        try:
+            table = tomllib.loads(text)
+        except RecursionError:
+            self._mistakes.append(f"{name}: nested too deeply")
+        except ValueError as error:
+            self._mistakes.append(_not_toml(name, str(error)))
+        else:
+            self._take_table(table, (), name)
+
+    def add_environment(self, environ: Mapping[str, str]) -> None:
+        """Take the variables whose names begin with the prefix; the others are left alone."""
+        known = {setting.variable(self._prefix): setting for setting in self._settings.values()}
+        for variable, text in environ.items():
+            if not variable.startswith(self._prefix):
+                continue
+            setting = known.get(variable)
+            if setting is not None:
+                self._take_text(setting, text, variable)
+                continue
+            path = tuple(variable.removeprefix(self._prefix).lower().split("__"))
+            if path in self._sections:
+                what = f"{'.'.join(path)} is a section; its variables begin with {variable}__"
+            else:
+                what = "there is no such setting" + _suggest(variable, known, self._prefix)
+            self._mistakes.append(f"{variable}: {what}")
+
+    def add_options(self, options: Mapping[str, str]) -> None:
+        """
+        Take the texts of options.
+
+        :param options: by :attr:`Setting.option`; other names are a bug of the caller.
+        """
+        known = {setting.option: setting for setting in self._settings.values()}
+        for option, text in options.items():
+            self._take_text(known[option], text, f"--{option}")
+
+    def add_mistake(self, line: str) -> None:
+        """Count something else, such as a file that cannot be read, among the mistakes."""
+        self._mistakes.append(line)
+
+    def load(self) -> Loaded[R]:
+        """
+        Make the record.
+
+        What a record itself refuses (a ValueError where it is made) is a mistake like the
+        others; it is looked for where the values of that record are right one by one.
+
+        :raises ConfigError: with the mistakes of all layers, if there are any.
+        """
+        record = self._build(self._defaults, ())
+        if self._mistakes or record is None:
+            raise ConfigError(self._mistakes)
+        return Loaded(record, {".".join(path): where for path, where in self._origins.items()})
+
+    def _take_table(self, table: dict[str, Any], path: tuple[str, ...], name: str) -> None:
+        for key, value in table.items():
+            here = (*path, key)
+            if here in self._settings:
+                self._take(self._settings[here], value, name)
+            elif here not in self._sections:
+                self._mistakes.append(f"{name}: {self._unknown(here)}")
+            elif isinstance(value, dict):
+                self._take_table(value, here, name)
+            else:
+                self._refuse(here, f"{_shown(value)}, must be a table", name)
+
+    def _take(self, setting: Setting, value: object, where: str) -> None:
+        try:
+            converted = setting.from_toml(value)
+        except ValueError:
+            self._refuse(setting.path, f"{_shown(value)}, must be {setting.allowed}", where)
+        else:
+            self._keep(setting.path, converted, where)
+
+    def _take_text(self, setting: Setting, text: str, where: str) -> None:
+        try:
+            converted = setting.from_text(text)
+        except ValueError:
+            self._refuse(setting.path, f"{_shown(text)}, must be {setting.allowed}", where)
+        else:
+            self._keep(setting.path, converted, where)
+
+    def _keep(self, path: tuple[str, ...], value: object, where: str) -> None:
+        self._values[path] = value
+        self._origins[path] = where
+
+    def _refuse(self, path: tuple[str, ...], what: str, where: str) -> None:
+        self._wrong.add(path)
+        self._mistakes.append(f"{where}: {'.'.join(path)} is {what}")
+
+    def _unknown(self, path: tuple[str, ...]) -> str:
+        """Say that there is no such setting, and which one may be meant."""
+        section, name = path[:-1], path[-1]
+        known = [*self._settings, *self._sections]
+        beside = [other[-1] for other in known if other and other[:-1] == section]
+        meant = [(*section, near) for near in get_close_matches(name, beside, 1)]
+        meant += [other for other in self._settings if other[-1] == name]
+        hint = f"; did you mean {'.'.join(meant[0])}?" if meant else ""
+        return f"there is no setting {_cut('.'.join(path))}{hint}"
+
+    def _build(self, default: Any, path: tuple[str, ...]) -> Any:  # Any: a record of any type
+        """Make a record, or give None where a mistake lies in it or in a record within it."""
+        parts: dict[str, object] = {}
+        broken = any(wrong[: len(path)] == path for wrong in self._wrong)
+        record: type[Record] = type(default)
+        for name in field_types(record):
+            here = (*path, name)
+            value = getattr(default, name)
+            if here in self._sections:
+                parts[name] = self._build(value, here)
+                broken = broken or parts[name] is None
+            else:
+                parts[name] = self._values.get(here, value)
+        if broken:
+            return None
+        try:
+            return record(**parts)
+        except ValueError as error:
+            within = [known for known in self._origins if known[: len(path)] == path]
+            origins = ", ".join(dict.fromkeys(self._origins[known] for known in within))
+            # A record names its field as Limits.max_line; the operator knows it by its key.
+            message = str(error).removeprefix(f"{record.__name__}.")
+            separator = "." if message != str(error) else ": "
+            section = ".".join(path) + separator if path else ""
+            self._mistakes.append(f"{origins}: {section}{message}")
+            return None
+
+
+def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
+    """
+    Write every setting of *record* as a TOML file that reads back as an equal record.
+
+    Above each setting stands what it is and what is allowed, behind it where its value is from.
+
+    :param origins: as in :class:`Loaded`; what is not in it is called a default.
+    """
+    origins = origins or {}
+    # The outermost record's own settings first: below a heading they would be that table's.
+    sections: dict[tuple[str, ...], list[str]] = {(): []}
+    for setting in settings(record):
+        about = f"{setting.description} ({setting.allowed})".lstrip()
+        sections.setdefault(setting.path[:-1], []).extend(
+            [
+                f"# {_comment(about)}",
+                f"{setting.path[-1]} = {_literal(setting.default)}"
+                f"  # {_comment(origins.get(setting.key, 'default'))}",
+                "",
+            ]
+        )
+    lines = sections.pop(())
+    for section, its_lines in sections.items():
+        lines += [f"[{'.'.join(section)}]", *its_lines]
+    return "\n".join(lines)
+
+
+def _settings(record: Record, path: tuple[str, ...]) -> Iterator[Setting]:
+    for name, annotation in field_types(type(record)).items():
+        value = getattr(record, name)
+        if isinstance(value, Record):
+            yield from _settings(value, (*path, name))
+        else:
+            yield Setting((*path, name), annotation, value)
+
+
+def _union(annotation: Any) -> tuple[Any, ...]:  # Any: annotations are of any form
+    """Give the types of a union, their bounds included, or the one type that it is."""
+    base, _ = split_meta(annotation)
+    if get_origin(base) in (Union, types.UnionType):
+        return get_args(base)
+    return (annotation,)
+
+
+def _metas(annotation: Any) -> Iterator[msgspec.Meta]:  # Any: as above
+    yield split_meta(annotation)[1]
+    for part in _union(annotation):
+        yield split_meta(part)[1]
+
+
+def _decode_json(text: str) -> object:
+    try:
+        decoded: object = msgspec.json.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return decoded
+
+
+def _not_toml(name: str, message: str) -> str:
+    """Put tomllib's sentence behind the place that it ends with."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message)
+    if found is None:
+        return f"{name}: this is not TOML: {message}"
+    what, line, column = found.groups()
+    place = f"line {line}, column {column}" if line else "at its end"
+    return f"{name}, {place}: this is not TOML: {what[:1].lower()}{what[1:]}"
+
+
+def _suggest(name: str, known: Mapping[str, object], prefix: str) -> str:
+    # Without the prefix, which all have in common and which would make every name look alike.
+    names = [other.removeprefix(prefix) for other in known]
+    near = get_close_matches(name.removeprefix(prefix).upper(), names, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _shown(value: object) -> str:
+    try:
+        return _cut(_literal(value))
+    except TypeError:
+        return _cut(str(value))  # a date or a time
+
+
+def _comment(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+def _literal(value: object) -> str:
+    """
+    Spell a value as TOML does.
+
+    :raises TypeError: for a value of a type that settings do not have.
+    """
+    match value:
+        case None:
+            return f'"{NONE}"'
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(value)
+        case str():
+            # JSON's escapes are TOML's, but for two: TOML also wants DEL escaped, and takes
+            # no surrogates, so that only the ASCII controls may be escaped.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list() | tuple():
+            return f"[{', '.join(map(_literal, value))}]"
+        case dict():
+            pairs = (f"{_literal(str(key))} = {_literal(item)}" for key, item in value.items())
+            return f"{{{', '.join(pairs)}}}"
+    raise TypeError(f"TOML has no {type(value).__name__}")
