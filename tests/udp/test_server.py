@@ -38,7 +38,7 @@ WALL = 0.0
 
 class FakeSocket:
     """
-    A datagram socket without a network, which cuts and refuses as Linux does.
+    A datagram socket without a network, which cuts as Linux does, and refuses as the BSDs do too.
 
     :ivar incoming: what ``recvfrom`` gives, oldest first: a datagram and its source, or an error.
     :ivar outgoing: what ``sendto`` took.
@@ -56,6 +56,7 @@ class FakeSocket:
         self._taken = taken
         self._doubled_buffer = 2 * 212_992
         self._address: Source = ("127.0.0.1", 0)
+        self._peer: Source | None = None
 
     def setblocking(self, flag: bool) -> None:
         assert not flag
@@ -77,7 +78,7 @@ class FakeSocket:
         return self._address
 
     def connect(self, address: Source) -> None:
-        """Take any address."""
+        self._peer = address
 
     def fileno(self) -> int:
         return -1 if self.closed else 77
@@ -96,15 +97,21 @@ class FakeSocket:
         return data[:size], source
 
     def sendto(self, data: bytes, address: Source) -> int:
+        if self._peer is not None:
+            raise OSError(errno.EISCONN, "Socket is already connected")
+        return self._send(data, address)
+
+    def send(self, data: bytes) -> int:
+        assert self._peer is not None
+        return self._send(data, self._peer)
+
+    def _send(self, data: bytes, address: Source) -> int:
         if self.send_errors:
             raise OSError(self.send_errors.popleft(), "as the test asked")
         if len(data) > MAX_PAYLOAD:
             raise OSError(errno.EMSGSIZE, "Message too long")
         self.outgoing.append((data, address))
         return len(data)
-
-    def send(self, data: bytes) -> int:
-        return self.sendto(data, HERE)
 
 
 class Recorder(DatagramProtocol):
