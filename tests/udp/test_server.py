@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import udp
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
@@ -247,7 +248,7 @@ class ReadTests(PortTestCase):
         """A port with one peer tells its protocol that the peer refused."""
         recorder = Recorder()
         port, fake = self.open_port(recorder)
-        port.connect(*HERE)
+        udp.Port.connect(port, *HERE)
         fake.incoming.append(OSError(errno.ECONNREFUSED, "refused"))
         port.doRead()
         self.assertEqual(recorder.refusals, 1)
@@ -303,7 +304,7 @@ class WriteTests(PortTestCase):
         """A port with one peer sends there without an address, and to its source."""
         recorder = Recorder()
         port, fake = self.open_port(recorder)
-        port.connect(*HERE)
+        udp.Port.connect(port, *HERE)
         fake.incoming.append((b"a", HERE))
         port.doRead()
         port.write(b"1")
