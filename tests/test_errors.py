@@ -1,0 +1,218 @@
+"""Each error has a code of its own, a sentence to act on, and its data."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net import errors
+from twisted_net.errors import (
+    AddressRefused,
+    BadArguments,
+    BadQuotes,
+    BadResponse,
+    BadStatus,
+    BodyMismatch,
+    BodyTooLarge,
+    CannotConnect,
+    ClientClosed,
+    CommandError,
+    CommandTimeout,
+    ConfigError,
+    ConnectionBroken,
+    ControlCharacter,
+    EmptyMessage,
+    FetchError,
+    FetchTimeout,
+    Internal,
+    InvalidURL,
+    LineTooLong,
+    NameNotFound,
+    NotUTF8,
+    TLSFailed,
+    TooBusy,
+    TooManyConnections,
+    TooManyRedirects,
+    TwistedNetError,
+    UnknownCommand,
+    UnterminatedLine,
+)
+
+ALL = [
+    cls
+    for _, cls in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(cls, TwistedNetError)
+]
+
+
+class CodeTests(SynchronousTestCase):
+    """Codes are the wire's names of errors."""
+
+    def test_own(self) -> None:
+        """Each class has a code of its own, which no other has."""
+        codes = [cls.__dict__.get("code") for cls in ALL]
+        self.assertNotIn(None, codes)
+        self.assertEqual(len(set(codes)), len(ALL))
+
+    def test_spelling(self) -> None:
+        """A code is made of small letters, digits and underscores."""
+        for cls in ALL:
+            self.assertTrue(re.fullmatch(r"[a-z][a-z0-9_]*", cls.code), cls)
+
+    def test_stable(self) -> None:
+        """The codes that clients of the command server see do not change."""
+        for name, code in WIRE_CODES.items():
+            self.assertEqual(getattr(errors, name).code, code)
+
+
+WIRE_CODES = {
+    "BadArguments": "bad_arguments",
+    "BadQuotes": "bad_quotes",
+    "CommandError": "refused",
+    "CommandTimeout": "timeout",
+    "ControlCharacter": "control_character",
+    "EmptyMessage": "empty",
+    "Internal": "internal",
+    "LineTooLong": "line_too_long",
+    "NotUTF8": "not_utf8",
+    "TooBusy": "busy",
+    "TooManyConnections": "too_many_connections",
+    "UnknownCommand": "unknown_command",
+    "UnterminatedLine": "unterminated_line",
+}
+
+CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
+    (TwistedNetError("so"), "so", {}),
+    (CommandError("no"), "no", {}),
+    (EmptyMessage(), "empty message", {}),
+    (UnknownCommand("NOPE"), "unknown command: NOPE", {}),
+    (NotUTF8(3, 0xFF), "the line is not UTF-8: byte 0xff at position 3", {"position": 3}),
+    (
+        ControlCharacter(2, "\0"),
+        "the line holds the control character U+0000 at position 2",
+        {"position": 2},
+    ),
+    (BadQuotes("where"), "where", {}),
+    (BadArguments("which"), "which", {}),
+    (LineTooLong(64), "the line is longer than 64 bytes", {"limit": 64}),
+    (UnterminatedLine(), "the last line has no end (LF) and was not run", {}),
+    (TooManyConnections(9), "too many connections: this server takes 9", {"limit": 9}),
+    (CommandTimeout(2.5), "the command took longer than 2.5 seconds", {"limit": 2.5}),
+    (TooBusy(4), "4 blocking commands are waiting already; try again later", {"limit": 4}),
+    (Internal(), "internal error; the server's log tells more", {}),
+    (FetchError("no"), "no", {}),
+    (InvalidURL("x:", "no host"), "cannot request x:: no host", {}),
+    (AddressRefused("h", "private"), "h may not be reached: private", {"host": "h"}),
+    (NameNotFound("h"), "no address found for h", {"host": "h"}),
+    (
+        CannotConnect("h", 80, "refused"),
+        "cannot connect to h port 80: refused",
+        {"host": "h", "port": 80},
+    ),
+    (TLSFailed("h", "expired"), "no secure connection to h: expired", {"host": "h"}),
+    (
+        FetchTimeout("body", 5),
+        "time ran out while waiting for body (limit for this phase: 5 s)",
+        {"phase": "body", "limit": 5, "total": False},
+    ),
+    (
+        FetchTimeout("connect", 30, total=True),
+        "time ran out while waiting for connect (limit for the whole call: 30 s)",
+        {"phase": "connect", "limit": 30, "total": True},
+    ),
+    (
+        ConnectionBroken("body", "reset"),
+        "the connection ended while waiting for body: reset",
+        {"phase": "body"},
+    ),
+    (BadResponse("no status"), "the server's response cannot be used: no status", {}),
+    (BodyTooLarge(10), "the response body is larger than 10 bytes", {"limit": 10}),
+    (
+        BodyTooLarge(10, decoded=True),
+        "the decompressed response body is larger than 10 bytes",
+        {"limit": 10},
+    ),
+    (BodyMismatch("not JSON"), "not JSON", {}),
+    (
+        BadStatus(503, "Busy", "http://h/", {"Retry-After": "9"}, "oh"),
+        "http://h/ answered 503 Busy",
+        {"status": 503, "excerpt": "oh"},
+    ),
+    (
+        BadStatus(599, "", "http://h/", {}, ""),
+        "http://h/ answered 599",
+        {"status": 599, "excerpt": ""},
+    ),
+    (TooManyRedirects(10), "more than 10 redirects", {"limit": 10}),
+    (ClientClosed(), "the HTTP client is closed", {}),
+    (ConfigError(["one", "two"]), "one\ntwo", {}),
+]
+
+
+class SentenceTests(SynchronousTestCase):
+    """The text is for a person, the details are for a program."""
+
+    def test_text_and_details(self) -> None:
+        """Each error says what it is about, and gives the figures beside it."""
+        for error, text, details in CASES:
+            self.assertEqual(str(error), text)
+            self.assertEqual(error.details(), details, error)
+
+    def test_all_answers_are_tried(self) -> None:
+        """No error that clients of the command server see is left out of these tests."""
+        tried = {type(error).__name__ for error, _, _ in CASES}
+        self.assertEqual(WIRE_CODES.keys() - tried, set())
+
+    def test_details_are_json(self) -> None:
+        """Details can go over the wire, and take no name that an answer needs."""
+        for error, _, details in CASES:
+            json.dumps(details)
+            self.assertFalse(details.keys() & {"error", "code", "command", "event"}, error)
+
+    def test_long_name(self) -> None:
+        """Of an unknown command's name 64 characters are shown, and all are kept."""
+        self.assertEqual(str(UnknownCommand("x" * 64)), "unknown command: " + "x" * 64)
+        error = UnknownCommand("x" * 65)
+        self.assertEqual(str(error), "unknown command: " + "x" * 64 + "…")
+        self.assertEqual(error.name, "x" * 65)
+
+
+class FetchErrorTests(SynchronousTestCase):
+    """Errors of fetches tell whether to try again."""
+
+    def test_transient_and_unsent(self) -> None:
+        """What may pass is transient; what never left this machine is unsent."""
+        told = {
+            type(error).__name__: (error.transient, error.unsent)
+            for error, _, _ in CASES
+            if isinstance(error, FetchError) and not isinstance(error, FetchTimeout)
+        }
+        no, sent, not_sent = (False, False), (True, False), (True, True)
+        self.assertEqual(
+            told,
+            {
+                "FetchError": no,
+                "InvalidURL": (False, True),
+                "AddressRefused": (False, True),
+                "NameNotFound": not_sent,
+                "CannotConnect": not_sent,
+                "TLSFailed": no,
+                "ConnectionBroken": sent,
+                "BadResponse": no,
+                "BodyTooLarge": no,
+                "BodyMismatch": no,
+                "BadStatus": no,
+                "TooManyRedirects": no,
+                "ClientClosed": no,
+            },
+        )
+
+    def test_timeout(self) -> None:
+        """Of a phase it is transient, of the whole call not; of connecting it is unsent."""
+        self.assertTrue(FetchTimeout("headers", 1).transient)
+        self.assertFalse(FetchTimeout("headers", 1, total=True).transient)
+        self.assertTrue(FetchTimeout("connect", 1).unsent)
+        self.assertFalse(FetchTimeout("headers", 1).unsent)
