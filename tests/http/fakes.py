@@ -1,0 +1,163 @@
+"""What stands in for a server in tests without a reactor."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar, cast
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import IConsumer, IProtocol
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.http.bodies import BodyResponse, deliver_bytes
+
+_T = TypeVar("_T")
+
+
+def canned(
+    code: int = 200,
+    body: bytes = b"",
+    headers: Sequence[tuple[str, str]] = (),
+    reason: Failure | None = None,
+) -> IResponse:
+    """Give a response that is all there."""
+    made = Headers()
+    for name, value in headers:
+        made.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
+    deliver = deliver_bytes(body, reason)
+    return BodyResponse((b"HTTP", 1, 1), code, b"Reason", made, len(body), None, deliver)
+
+
+@frozen
+class Sent:
+    """A request as a :class:`FakeAgent` saw it."""
+
+    method: bytes
+    uri: bytes
+    headers: Headers
+    body: bytes | None
+
+    def header(self, name: str) -> list[str]:
+        """Give the values of one field."""
+        return [value.decode("latin-1") for value in self.headers.getRawHeaders(name.encode(), [])]
+
+
+@implementer(IAgent)
+@define
+class FakeAgent:
+    """Answers each request with the next of *answers*: a response, an error, or a Deferred."""
+
+    answers: list[Any]  # Any: as described
+    sent: list[Sent] = field(factory=list)
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        body = None
+        if bodyProducer is not None:
+            transport = StringTransport()
+            bodyProducer.startProducing(cast(IConsumer, transport))
+            body = transport.value()
+        self.sent.append(Sent(method, uri, (headers or Headers()).copy(), body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Deferred):
+            return answer
+        return fail(answer) if isinstance(answer, BaseException) else succeed(answer)
+
+
+class Gatherer(Protocol):
+    """Receives a body, and how it ended."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.reason: Failure | None = None
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        self.body += data
+
+    @override
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        assert self.reason is None
+        self.reason = reason
+
+
+class MemoryTransport(StringTransport):
+    """A connection whose end is told to its protocol at once."""
+
+    def __init__(self, protocol: IProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self.ended = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Accepted."""
+
+    @override
+    def abortConnection(self) -> None:
+        self.end(ConnectionAborted())
+
+    @override
+    def loseConnection(self) -> None:
+        self.end(ConnectionDone())
+
+    def end(self, reason: Exception) -> None:
+        """Lose the connection."""
+        if not self.ended:
+            self.ended = True
+            self._protocol.connectionLost(Failure(reason))
+
+
+class Wire:
+    """The server's side of one connection that was opened in a ``MemoryReactorClock``."""
+
+    def __init__(self, reactor: MemoryReactorClock, index: int = -1) -> None:
+        self.host, self.port, factory = reactor.tcpClients[index][:3]
+        self._protocol = factory.buildProtocol(None)
+        self.transport = MemoryTransport(self._protocol)
+        self._protocol.makeConnection(self.transport)
+
+    def received(self) -> bytes:
+        """Take what the client has sent."""
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Let the client receive *data*."""
+        self._protocol.dataReceived(data)
+
+    def close(self, reason: Exception | None = None) -> None:
+        """End the connection as a server does, or for *reason*."""
+        self.transport.end(reason or ConnectionDone())
+
+
+def refuse(reactor: MemoryReactorClock, reason: Exception, index: int = -1) -> None:
+    """Let an attempt to connect fail."""
+    factory = reactor.tcpClients[index][2]
+    factory.clientConnectionFailed(None, Failure(reason))
+
+
+class HttpTestCase(SynchronousTestCase):
+    """Runs coroutines without a reactor."""
+
+    def start(self, coroutine: Coroutine[Any, Any, _T]) -> Deferred[_T]:
+        """Begin a coroutine."""
+        return Deferred.fromCoroutine(coroutine)
+
+    def run_now(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine that has nothing to wait for."""
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))

@@ -1,0 +1,619 @@
+"""Tests of :mod:`twisted_net.http.caching`, under the sections of RFC 9111."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.caching import (
+    CACHEABLE_BY_DEFAULT,
+    CacheRequest,
+    CacheSettings,
+    Decision,
+    Entry,
+    Forward,
+    Fresh,
+    Revalidate,
+    Rules,
+    Unsatisfiable,
+    directives,
+    invalidated,
+    replace_variant,
+)
+from twisted_net.http.dates import format_date
+from twisted_net.http.fields import Fields
+
+NOW = 1_795_305_600.0
+KEY = "http://a.example/p"
+Pairs = Sequence[tuple[str, str]]
+
+
+def asked(method: str = "GET", *pairs: tuple[str, str]) -> CacheRequest:
+    """Give a request."""
+    return CacheRequest(method, KEY, Fields(pairs))
+
+
+class RulesTestCase(SynchronousTestCase):
+    """A private cache, and how to fill it."""
+
+    settings = CacheSettings()
+
+    def setUp(self) -> None:
+        self.rules = Rules(self.settings)
+
+    def stored(
+        self,
+        *pairs: tuple[str, str],
+        status: int = 200,
+        request: CacheRequest | None = None,
+        delay: float = 0.0,
+    ) -> list[Entry]:
+        """Give what the store holds after this response, which came at NOW after *delay*."""
+        request = request or asked()
+        fields = Fields(pairs)
+        if not self.rules.storable(request, status, fields, NOW):
+            return []
+        return [self.rules.make_entry(request, status, "OK", fields, b"body", NOW - delay, NOW)]
+
+    def decide(
+        self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str], method: str = "GET"
+    ) -> Decision:
+        """Give the decision on a request with these fields, *later* seconds after NOW."""
+        return self.rules.lookup(asked(method, *pairs), stored, NOW + later)
+
+    def lifetime(self, stored: Sequence[Entry]) -> float | None:
+        """Give the last whole second at which a plain request is served; None if never."""
+        fresh = [
+            second
+            for second in (*range(130), 299, 300, 3599, 3600)
+            if isinstance(self.decide(stored, second), Fresh)
+        ]
+        return fresh[-1] if fresh else None
+
+
+class FreshnessTests(RulesTestCase):
+    """§4.2: an answer is fresh while its age is below its lifetime."""
+
+    def test_max_age(self) -> None:
+        """It is served until its lifetime is over, with its age."""
+        stored = self.stored(("Cache-Control", "max-age=60"))
+        decision = self.decide(stored, 59.5)
+        self.assertEqual(decision, Fresh(stored[0], 59.5))
+        self.assertEqual(self.decide(stored, 60), Forward("stale"))
+
+    def test_expires(self) -> None:
+        """``Expires`` counts from ``Date``, and without one from when the answer came."""
+        expires = ("Expires", format_date(NOW + 60))
+        self.assertEqual(self.lifetime(self.stored(expires)), 59)
+        date = ("Date", format_date(NOW - 10))
+        self.assertEqual(self.lifetime(self.stored(expires, date)), 59)
+
+    def test_server_clock_is_wrong(self) -> None:
+        """A server whose clock is ahead or behind has the lifetime that it means."""
+        for skew in (-5000, 5000):
+            fields = (
+                ("Date", format_date(NOW + skew)),
+                ("Expires", format_date(NOW + skew + 60)),
+            )
+            stored = self.stored(*fields, ("ETag", '"x"'))
+            # Behind: it seems to have been made long ago, and so is old at once (§4.2.3).
+            self.assertEqual(self.lifetime(stored), None if skew < 0 else 59)
+
+    def test_max_age_before_expires(self) -> None:
+        """§5.3: with max-age, ``Expires`` is ignored."""
+        stored = self.stored(
+            ("Cache-Control", "max-age=60"), ("Expires", format_date(NOW - 9999)), ("ETag", '"x"')
+        )
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_invalid_expires(self) -> None:
+        """§5.3: an invalid date, "0" above all, means already expired."""
+        for text in ("0", "-1", "never", "", format_date(NOW + 60) + "x"):
+            with self.subTest(text=text):
+                self.assertEqual(
+                    self.lifetime(self.stored(("Expires", text), ("ETag", '"x"'))), None
+                )
+        self.assertEqual(self.stored(("Expires", "0")), [])
+
+    def test_s_maxage_is_not_for_private_caches(self) -> None:
+        """§5.2.2.10: a private cache ignores it."""
+        stored = self.stored(("Cache-Control", "s-maxage=9, max-age=60"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_first_of_two(self) -> None:
+        """§4.2.1: of a directive that comes twice the first counts."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Cache-Control", "max-age=5"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_invalid_max_age(self) -> None:
+        """§4.2.1: what is no number of seconds is no freshness."""
+        for text in ("max-age", "max-age=", "max-age=-1", "max-age=x", "max-age=1.5", "max-age=६०"):
+            with self.subTest(text=text):
+                self.assertEqual(self.stored(("Cache-Control", text)), [])
+
+    def test_huge_max_age(self) -> None:
+        """§1.2.2: a number too large is a very long time."""
+        for digits in ("9999999999", "9" * 5000):
+            stored = self.stored(("Cache-Control", "max-age=" + digits))
+            self.assertIsInstance(self.decide(stored, 2**31 - 1), Fresh)
+            self.assertEqual(self.decide(stored, 2**31), Forward("stale"))
+
+    def test_quoted_max_age(self) -> None:
+        """An argument in quotes is one without."""
+        self.assertEqual(self.lifetime(self.stored(("Cache-Control", 'max-age="60"'))), 59)
+
+
+class AgeTests(RulesTestCase):
+    """§4.2.3: how old an answer is."""
+
+    def test_age_field(self) -> None:
+        """The age that it came with counts, and the time that it took to come."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"), delay=5.0)
+        self.assertEqual(stored[0].age(NOW + 1), 36.0)
+        self.assertEqual(self.lifetime(stored), 24)
+
+    def test_date(self) -> None:
+        """Without ``Age``, the time since ``Date`` is its age; the greater of both counts."""
+        date = ("Date", format_date(NOW - 20))
+        stored = self.stored(("Cache-Control", "max-age=60"), date)
+        self.assertEqual(stored[0].age(NOW), 20.0)
+        stored = self.stored(("Cache-Control", "max-age=60"), date, ("Age", "5"))
+        self.assertEqual(stored[0].age(NOW), 20.0)
+
+    def test_first_age(self) -> None:
+        """§5.1: of several ages the first counts; one that is none is ignored."""
+        for lines, age in (
+            ((("Age", "7"), ("Age", "9")), 7.0),
+            ((("Age", "7, 9"),), 7.0),
+            ((("Age", "x"),), 0.0),
+            ((("Age", "-7"),), 0.0),
+            ((("Age", "7.5"),), 0.0),
+            ((("Age", ""),), 0.0),
+        ):
+            with self.subTest(lines=lines):
+                stored = self.stored(("Cache-Control", "max-age=60"), *lines)
+                self.assertEqual(stored[0].age(NOW), age)
+
+    def test_clock_set_back(self) -> None:
+        """A clock that goes back does not make an answer younger than it came."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"))
+        self.assertEqual(stored[0].age(NOW - 100), 30.0)
+
+
+class StorableTests(RulesTestCase):
+    """§3: what may be stored."""
+
+    FRESH = ("Cache-Control", "max-age=60")
+
+    def test_methods(self) -> None:
+        """Only answers to GET are."""
+        for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"):
+            self.assertEqual(self.stored(self.FRESH, request=asked(method)), [])
+
+    def test_statuses(self) -> None:
+        """Final ones are if their freshness is stated, but for parts of a body and 304."""
+        for status in (200, 203, 302, 404, 410, 418, 500):
+            self.assertEqual(len(self.stored(self.FRESH, status=status)), 1)
+        for status in (100, 103, 206, 304):
+            self.assertEqual(self.stored(self.FRESH, status=status), [])
+
+    def test_no_store(self) -> None:
+        """§5.2.2.5, §5.2.1.5: either side may forbid it."""
+        self.assertEqual(self.stored(("Cache-Control", "max-age=60, NO-STORE")), [])
+        request = asked("GET", ("Cache-Control", "no-store"))
+        self.assertEqual(self.stored(self.FRESH, request=request), [])
+
+    def test_ranges(self) -> None:
+        """An answer to a request for a part is not."""
+        self.assertEqual(self.stored(self.FRESH, request=asked("GET", ("Range", "bytes=0-1"))), [])
+
+    def test_private(self) -> None:
+        """§5.2.2.7: this cache is private."""
+        stored = self.stored(("Cache-Control", "private, max-age=60"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_nothing_said(self) -> None:
+        """Without freshness and validator an answer is not worth its room."""
+        self.assertEqual(self.stored(), [])
+        self.assertEqual(self.stored(("Cache-Control", "max-age=0")), [])
+        self.assertEqual(self.stored(("Cache-Control", "no-cache, max-age=60")), [])
+
+    def test_validator(self) -> None:
+        """With a validator it is stored, and asked for again with it."""
+        for name in ("ETag", "Last-Modified"):
+            self.assertEqual(len(self.stored((name, '"x"'))), 1)
+            self.assertEqual(len(self.stored((name, '"x"'), ("Cache-Control", "no-cache"))), 1)
+        self.assertEqual(self.stored(("ETag", '"x"'), status=500), [])
+        self.assertEqual(
+            len(self.stored(("ETag", '"x"'), ("Cache-Control", "public"), status=500)), 1
+        )
+
+    def test_vary_star(self) -> None:
+        """§4.1: what varies by something unknown answers no second request."""
+        self.assertEqual(self.stored(self.FRESH, ("Vary", "Accept, *")), [])
+
+    def test_hop_by_hop(self) -> None:
+        """§3.1: fields of one connection are not stored, nor those that ``Connection`` lists."""
+        stored = self.stored(
+            self.FRESH,
+            ("Connection", "X-Hop, close"),
+            ("X-Hop", "1"),
+            ("Keep-Alive", "1"),
+            ("Transfer-Encoding", "chunked"),
+            ("X-End", "1"),
+        )
+        self.assertEqual(list(stored[0].fields), ["cache-control", "x-end"])
+
+    def test_size(self) -> None:
+        """A body over the limit does not fit."""
+        rules = Rules(CacheSettings(max_object=10))
+        self.assertTrue(rules.fits(10))
+        self.assertFalse(rules.fits(11))
+
+
+class DefaultLifetimeTests(RulesTestCase):
+    """``default_ttl`` is the lifetime of answers that state none."""
+
+    settings = CacheSettings(default_ttl=300.0)
+
+    def test_nothing_said(self) -> None:
+        """It is used where the server says nothing."""
+        self.assertEqual(self.lifetime(self.stored()), 299)
+
+    def test_something_said(self) -> None:
+        """What the server says comes first."""
+        self.assertEqual(self.lifetime(self.stored(("Cache-Control", "max-age=60"))), 59)
+        self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
+        self.assertEqual(self.stored(("Cache-Control", "no-cache")), [])
+        self.assertEqual(self.stored(("Expires", "0")), [])
+
+    def test_statuses(self) -> None:
+        """It is for the statuses of RFC 9110 §15.1 alone: no error of the server is kept so."""
+        kept = {status for status in range(200, 600) if self.stored(status=status)}
+        self.assertEqual(kept, set(CACHEABLE_BY_DEFAULT))
+
+    def test_for_one_call(self) -> None:
+        """A call may bring its own, or none; it judges what other calls have stored."""
+        stored = self.stored()
+        self.rules = self.rules.with_default(10.0)
+        self.assertEqual(self.lifetime(stored), 9)
+        self.rules = self.rules.with_default(None)
+        self.assertEqual(self.decide(stored, 1), Forward("stale"))
+        self.assertEqual(self.stored(), [])
+
+
+class LookupTests(RulesTestCase):
+    """§4: which requests are answered from the store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+
+    def test_nothing_stored(self) -> None:
+        """The request goes out."""
+        self.assertEqual(self.decide([], 0), Forward("uri-miss"))
+
+    def test_other_methods(self) -> None:
+        """HEAD is answered by what GET has brought; nothing else is."""
+        self.assertIsInstance(self.decide(self.kept, 0, method="HEAD"), Fresh)
+        self.assertEqual(self.decide(self.kept, 60, method="HEAD"), Forward("stale"))
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            self.assertEqual(self.decide(self.kept, 0, method=method), Forward("method"))
+
+    def test_own_conditions(self) -> None:
+        """A request with conditions or for a part is left to the server."""
+        for name in (
+            "If-Match",
+            "If-None-Match",
+            "If-Modified-Since",
+            "If-Unmodified-Since",
+            "Range",
+        ):
+            self.assertEqual(self.decide(self.kept, 0, (name, "x")), Forward("request"))
+
+    def test_request_no_store(self) -> None:
+        """§5.2.1.5: what must not be stored is not looked up either."""
+        self.assertEqual(
+            self.decide(self.kept, 0, ("Cache-Control", "no-store")), Forward("request")
+        )
+
+    def test_request_no_cache(self) -> None:
+        """§5.2.1.4, §5.4: a fresh answer is validated first if the request says so."""
+        revalidate = Revalidate(self.kept[0], [("If-None-Match", '"x"')])
+        self.assertEqual(self.decide(self.kept, 0, ("Cache-Control", "no-cache")), revalidate)
+        self.assertEqual(self.decide(self.kept, 0, ("Pragma", "No-Cache")), revalidate)
+        ignored = (("Pragma", "no-cache"), ("Cache-Control", "max-age=60"))
+        self.assertIsInstance(self.decide(self.kept, 0, *ignored), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Fresh)
+
+    def test_request_max_age(self) -> None:
+        """§5.2.1.1: an answer of this age at most."""
+        self.assertIsInstance(self.decide(self.kept, 9, ("Cache-Control", "max-age=9")), Fresh)
+        self.assertIsInstance(
+            self.decide(self.kept, 10, ("Cache-Control", "max-age=9")), Revalidate
+        )
+
+    def test_request_min_fresh(self) -> None:
+        """§5.2.1.3: an answer that stays fresh for so long."""
+        self.assertIsInstance(self.decide(self.kept, 50, ("Cache-Control", "min-fresh=10")), Fresh)
+        self.assertIsInstance(
+            self.decide(self.kept, 51, ("Cache-Control", "min-fresh=10")), Revalidate
+        )
+
+    def test_request_max_stale(self) -> None:
+        """§5.2.1.2: a stale answer is taken, if it is stale for no longer than that."""
+        stale = ("Cache-Control", "max-stale=10")
+        self.assertIsInstance(self.decide(self.kept, 59, stale), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 70, stale), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 71, stale), Revalidate)
+        self.assertIsInstance(self.decide(self.kept, 9999, ("Cache-Control", "max-stale")), Fresh)
+
+    def test_must_revalidate(self) -> None:
+        """§5.2.2.2: then never."""
+        kept = self.stored(("Cache-Control", "max-age=60, must-revalidate"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(kept, 70, ("Cache-Control", "max-stale")), Revalidate)
+
+    def test_response_no_cache(self) -> None:
+        """§5.2.2.4: an answer that says so is validated each time."""
+        for text in ("no-cache, max-age=60", 'max-age=60, no-cache="set-cookie, x"'):
+            kept = self.stored(("Cache-Control", text), ("ETag", '"x"'))
+            self.assertIsInstance(self.decide(kept, 0), Revalidate)
+            self.assertIsInstance(self.decide(kept, 0, ("Cache-Control", "max-stale")), Revalidate)
+
+    def test_only_if_cached(self) -> None:
+        """§5.2.1.7: a stored answer or 504, and nothing goes out."""
+        only = ("Cache-Control", "only-if-cached")
+        self.assertIsInstance(self.decide(self.kept, 0, only), Fresh)
+        self.assertEqual(self.decide(self.kept, 60, only), Unsatisfiable())
+        self.assertEqual(self.decide([], 0, only), Unsatisfiable())
+        self.assertEqual(self.decide([], 0, ("Cache-Control", "max-age=1")), Forward("uri-miss"))
+
+    def test_validators(self) -> None:
+        """§4.3.1: a stale answer is asked about with all that it has."""
+        when = format_date(NOW - 9)
+        kept = self.stored(("ETag", 'W/"x"'), ("Last-Modified", when))
+        conditions = [("If-None-Match", 'W/"x"'), ("If-Modified-Since", when)]
+        self.assertEqual(self.decide(kept, 0), Revalidate(kept[0], conditions))
+
+
+class VaryTests(RulesTestCase):
+    """§4.1: an answer serves the requests that agree on what it varies by."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kept: list[Entry] = []
+        for language in ("en", "de, fr"):
+            request = asked("GET", ("Accept-Language", language))
+            self.kept += self.stored(
+                ("Cache-Control", "max-age=60"),
+                ("Vary", "Accept-Language, accept-LANGUAGE"),
+                request=request,
+            )
+
+    def test_each_has_its_own(self) -> None:
+        """The variant of the request is served."""
+        for i, language in enumerate(("en", "de,fr")):
+            decision = self.decide(self.kept, 0, ("Accept-Language", language))
+            self.assertEqual(decision, Fresh(self.kept[i], 0.0))
+
+    def test_none_fits(self) -> None:
+        """Another value, or none, goes out; an empty one is not none."""
+        self.assertEqual(self.decide(self.kept, 0, ("Accept-Language", "it")), Forward("vary-miss"))
+        self.assertEqual(self.decide(self.kept, 0), Forward("vary-miss"))
+        absent = self.stored(("Cache-Control", "max-age=60"), ("Vary", "X"))
+        self.assertEqual(self.decide(absent, 0, ("X", "")), Forward("vary-miss"))
+        self.assertIsInstance(self.decide(absent, 0), Fresh)
+
+    def test_newest_of_two(self) -> None:
+        """Of two that fit, the one that came last is served."""
+        newer = self.stored(("Cache-Control", "max-age=99"))
+        decision = self.decide([*self.kept, *newer], 0, ("Accept-Language", "en"))
+        self.assertEqual(decision, Fresh(newer[0], 0.0))
+
+    def test_replace(self) -> None:
+        """A new answer takes the place of the one for the same requests; the oldest goes."""
+        en, de = self.kept
+        self.assertEqual(replace_variant([en, de], en, 5), (de, en))
+        self.assertEqual(replace_variant([en], de, 1), (de,))
+
+
+class UsersTests(RulesTestCase):
+    """What came for one user is not served to another."""
+
+    def test_authorization_and_cookie(self) -> None:
+        """The same credentials are served, others and none are not."""
+        for name in ("Authorization", "Cookie"):
+            request = asked("GET", (name, "secret-1"))
+            kept = self.stored(("Cache-Control", "max-age=60"), request=request)
+            self.assertIsInstance(self.decide(kept, 0, (name, "secret-1")), Fresh)
+            self.assertEqual(self.decide(kept, 0, (name, "secret-2")), Forward("vary-miss"))
+            self.assertEqual(self.decide(kept, 0), Forward("vary-miss"))
+
+    def test_no_secret_is_stored(self) -> None:
+        """An entry holds a digest, not the credentials."""
+        request = asked("GET", ("Authorization", "Bearer hunter2"))
+        kept = self.stored(("Cache-Control", "max-age=60"), request=request)
+        self.assertNotIn("hunter2", repr(kept[0]))
+
+
+class SharedTests(RulesTestCase):
+    """A cache for many users keeps what may be shared, and shares it."""
+
+    settings = CacheSettings(shared=True, default_ttl=300.0)
+
+    def test_private(self) -> None:
+        """§5.2.2.7: not what is private."""
+        self.assertEqual(self.stored(("Cache-Control", "private, max-age=60")), [])
+
+    def test_s_maxage(self) -> None:
+        """§5.2.2.10: its own lifetime comes first, and is not passed."""
+        kept = self.stored(("Cache-Control", "max-age=9, s-maxage=60"))
+        self.assertEqual(self.lifetime(kept), 59)
+        self.assertEqual(self.decide(kept, 70, ("Cache-Control", "max-stale")), Forward("stale"))
+        kept = self.stored(("Cache-Control", "max-age=60, proxy-revalidate"))
+        self.assertEqual(self.decide(kept, 70, ("Cache-Control", "max-stale")), Forward("stale"))
+
+    def test_authorization(self) -> None:
+        """§3.5: an answer for one user is stored only by its server's word."""
+        request = asked("GET", ("Authorization", "x"))
+        self.assertEqual(self.stored(("Cache-Control", "max-age=60"), request=request), [])
+        self.assertEqual(self.stored(request=request), [])
+        for permit in ("public", "must-revalidate", "s-maxage=60"):
+            kept = self.stored(("Cache-Control", f"max-age=60, {permit}"), request=request)
+            self.assertIsInstance(self.decide(kept, 0), Fresh)
+
+
+class FreshenTests(RulesTestCase):
+    """§4.3.4: a 304 makes a stored answer fresh."""
+
+    def test_fields(self) -> None:
+        """Its fields replace those of the same name; what describes the bytes stays."""
+        request = asked("GET", ("Accept", "a"))
+        (old,) = self.stored(
+            ("Cache-Control", "max-age=60"),
+            ("ETag", '"x"'),
+            ("Vary", "Accept"),
+            ("X-A", "1"),
+            ("X-B", "1"),
+            ("Age", "50"),
+            ("Content-Length", "4"),
+            ("Content-Type", "text/plain"),
+            request=request,
+        )
+        fields = Fields(
+            [
+                ("Cache-Control", "max-age=90"),
+                ("X-A", "2"),
+                ("Content-Length", "0"),
+                ("Content-Type", "x/y"),
+                ("Connection", "close"),
+            ]
+        )
+        new = self.rules.freshen(asked(), old, fields, NOW + 60, NOW + 61)
+        self.assertEqual(new.age(NOW + 61), 1.0)
+        self.assertEqual(new.lifetime, 90.0)
+        self.assertEqual((new.body, new.status), (b"body", 200))
+        self.assertEqual(new.fields["x-a"], "2")
+        self.assertEqual(new.fields["x-b"], "1")
+        self.assertEqual(new.fields["content-length"], "4")
+        self.assertEqual(new.fields["content-type"], "text/plain")
+        self.assertNotIn("connection", new.fields)
+        self.assertNotIn("age", new.fields)
+        self.assertEqual((new.vary, new.variant), (old.vary, old.variant))
+
+
+class InvalidatedTests(SynchronousTestCase):
+    """§4.4: what an unsafe request makes invalid."""
+
+    def test_unsafe(self) -> None:
+        """Its target, if it did not fail."""
+        for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
+            for status in (200, 204, 303):
+                self.assertEqual(invalidated(asked(method), status, Fields()), [KEY])
+            for status in (100, 400, 500):
+                self.assertEqual(invalidated(asked(method), status, Fields()), [])
+
+    def test_safe(self) -> None:
+        """Nothing."""
+        for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
+            self.assertEqual(invalidated(asked(method), 200, Fields()), [])
+
+    def test_locations(self) -> None:
+        """Also what it names, if that is of the same origin."""
+        fields = Fields([("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")])
+        expected = [KEY, "http://a.example/new", "http://a.example/x?y"]
+        self.assertEqual(invalidated(asked("POST"), 201, fields), expected)
+        for other in ("http://b.example/", "https://a.example/", "http://[", "ftp://a.example/"):
+            fields = Fields([("Location", other)])
+            self.assertEqual(invalidated(asked("POST"), 201, fields), [KEY])
+
+
+class DirectivesTests(SynchronousTestCase):
+    """:func:`directives` reads §5.2, and never fails."""
+
+    def read(self, *lines: str) -> dict[str, str | None]:
+        """Read some lines of Cache-Control."""
+        return directives(Fields([("Cache-Control", line) for line in lines]))
+
+    def test_forms(self) -> None:
+        """With and without argument, in quotes, in several lines, in any case."""
+        self.assertEqual(
+            self.read('Max-Age=5 , no-cache="a, b", X="q\\"\\\\"', "no-store,,public", ""),
+            {
+                "max-age": "5",
+                "no-cache": "a, b",
+                "x": 'q"\\',
+                "no-store": None,
+                "public": None,
+            },
+        )
+
+    def test_junk(self) -> None:
+        """What cannot be read does not hide what can."""
+        self.assertEqual(self.read("=, (), a b, max-age=5"), {"a": None, "max-age": "5"})
+        self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
+        self.assertEqual(self.read("max-age =5"), {"max-age": None})
+        self.assertEqual(directives(Fields()), {})
+
+    @given(st.text(max_size=60))
+    def test_never_raises(self, text: str) -> None:
+        """Any text gives directives in lower case."""
+        for name in self.read(text):
+            self.assertEqual(name, name.lower())
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["max-age", "no-store", "x", "s-maxage"]),
+                st.none()
+                | st.text("abc019", min_size=1, max_size=5)
+                | st.text('a,"\\= ', max_size=5),
+            ),
+            max_size=6,
+        )
+    )
+    def test_model(self, items: list[tuple[str, str | None]]) -> None:
+        """What is written by the grammar is read back, the first of each name."""
+        written, expected = [], {}
+        for name, value in items:
+            quoted = (
+                "" if value is None else '="' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+            )
+            written.append(name + quoted)
+            expected.setdefault(name, value)
+        self.assertEqual(self.read(" ,  ".join(written)) if written else {}, expected)
+
+
+class HostileFieldsTests(RulesTestCase):
+    """No response makes the rules fail."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ("Cache-Control", "Expires", "Date", "Age", "Vary", "ETag", "Last-Modified")
+                ),
+                st.text(max_size=30)
+                | st.sampled_from(["max-age=60", "no-cache", "0", "*", format_date(NOW)]),
+            ),
+            max_size=6,
+        ),
+        st.integers(100, 599),
+        st.booleans(),
+    )
+    def test_any_fields(self, pairs: list[tuple[str, str]], status: int, shared: bool) -> None:
+        """Whatever the fields are: an answer served is one that was stored, and in its time."""
+        rules = Rules(CacheSettings(shared=shared, default_ttl=60.0))
+        fields = Fields(pairs)
+        invalidated(asked("POST"), status, fields)
+        if not rules.storable(asked(), status, fields, NOW):
+            return
+        entry = rules.make_entry(asked(), status, "", fields, b"", NOW, NOW)
+        decision = rules.lookup(asked(), [entry], NOW + 61)
+        if isinstance(decision, Fresh):
+            self.assertGreater(entry.lifetime or 0.0, 61)
+        again = rules.freshen(asked(), entry, fields, NOW, NOW)
+        self.assertEqual(again.body, entry.body)

@@ -1,0 +1,51 @@
+"""Tests of :mod:`twisted_net.http.fields`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.fields import Fields
+
+
+class FieldsTests(SynchronousTestCase):
+    """:class:`Fields` finds a field by a name in any case."""
+
+    FIELDS = Fields([("Set-Cookie", "a=1"), (b"ETag", b'"\xe9"'), ("set-cookie", "b=2")])
+
+    def test_any_case(self) -> None:
+        """A name is found however it is written."""
+        self.assertEqual(self.FIELDS["etag"], '"é"')
+        self.assertIn("ETAG", self.FIELDS)
+        self.assertNotIn("date", self.FIELDS)
+        self.assertNotIn(3, self.FIELDS)
+
+    def test_several_lines(self) -> None:
+        """Lines of one name are joined; each of them can be had."""
+        self.assertEqual(self.FIELDS["Set-Cookie"], "a=1, b=2")
+        self.assertEqual(self.FIELDS.get_all("SET-COOKIE"), ["a=1", "b=2"])
+        self.assertEqual(self.FIELDS.get_all("date"), [])
+        self.assertEqual(self.FIELDS.first("set-cookie"), "a=1")
+        self.assertIsNone(self.FIELDS.first("date"))
+
+    def test_mapping(self) -> None:
+        """As a mapping it has each name once, in lower case."""
+        self.assertEqual(list(self.FIELDS), ["set-cookie", "etag"])
+        self.assertEqual(len(self.FIELDS), 2)
+        self.assertEqual(self.FIELDS.get("date", "none"), "none")
+        self.assertRaises(KeyError, self.FIELDS.__getitem__, "date")
+
+    def test_pairs_keep_order_and_case(self) -> None:
+        """The lines are kept as they came."""
+        pairs = (("Set-Cookie", "a=1"), ("ETag", '"é"'), ("set-cookie", "b=2"))
+        self.assertEqual(self.FIELDS.pairs, pairs)
+        self.assertEqual(repr(self.FIELDS), f"Fields({list(pairs)!r})")
+
+    def test_replaced(self) -> None:
+        """All lines of a name give way to the new ones; the original stays."""
+        changed = self.FIELDS.replaced([("SET-COOKIE", "c=3"), ("Age", "0")])
+        self.assertEqual(dict(changed), {"etag": '"é"', "set-cookie": "c=3", "age": "0"})
+        self.assertEqual(self.FIELDS["set-cookie"], "a=1, b=2")
+
+    def test_without(self) -> None:
+        """Fields are left out by name."""
+        self.assertEqual(dict(self.FIELDS.without(["Set-Cookie", "x"])), {"etag": '"é"'})

@@ -1,0 +1,154 @@
+"""Tests of :mod:`twisted_net.http.urls`."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.errors import InvalidURL
+from twisted_net.http.urls import (
+    MAX_URL,
+    Target,
+    join,
+    parse_target,
+    redact,
+    split_credentials,
+)
+
+
+class ParseTargetTests(SynchronousTestCase):
+    """:func:`parse_target` reads what is fit for the wire and refuses the rest."""
+
+    def test_parts(self) -> None:
+        """Scheme, host, port and path are told apart; the fragment is dropped."""
+        target = parse_target("HTTP://Example.ORG:8080/a/b?c=d/e#f")
+        self.assertEqual(target, Target("http", "example.org", 8080, "/a/b?c=d/e"))
+        self.assertEqual(target.origin, ("http", "example.org", 8080))
+        self.assertEqual(target.authority, "example.org:8080")
+
+    def test_canonical(self) -> None:
+        """URLs that differ by case of the host, default port or empty path are one."""
+        for url in ("http://a.b", "HTTP://A.B:80", "http://a.b:80/", "http://a.b:/#x"):
+            with self.subTest(url=url):
+                self.assertEqual(parse_target(url).url, "http://a.b/")
+        self.assertEqual(parse_target("https://a.b:443?q").url, "https://a.b/?q")
+        self.assertEqual(parse_target("https://a.b:80/").url, "https://a.b:80/")
+
+    def test_ipv6(self) -> None:
+        """An IPv6 address loses its brackets, and has them again in the authority."""
+        target = parse_target("http://[2001:DB8::1]:81/")
+        self.assertEqual(target.host, "2001:db8::1")
+        self.assertEqual(target.url, "http://[2001:db8::1]:81/")
+        self.assertEqual(parse_target("http://[::1]").authority, "[::1]")
+
+    def test_refused(self) -> None:
+        """Each of these is refused, most because two readers could see two hosts in it."""
+        for url in (
+            "",
+            "example.org",
+            "//example.org/",
+            "/path",
+            "ftp://example.org/",
+            "file:///etc/passwd",
+            "http:/example.org",
+            "http://",
+            "http:///path",
+            "http://?x",
+            "http://:80/",
+            "http://a b/",
+            "http://a/ b",
+            "http://a/\r\nX: y",
+            "http://a/\u00e9",
+            "http://b\u00fccher.example/",
+            "http://a\\@b/",
+            "http://user@a/",
+            "http://user:pw@a/",
+            "http://%31/",
+            "http://[::1%25eth0]/",
+            "http://[::1/",
+            "http://::1/",
+            "http://a:0/",
+            "http://a:65536/",
+            "http://a:99999999999999999999/",
+            "http://a:-1/",
+            "http://a:8o/",
+            "http://-a/",
+            "http://a/" + "x" * MAX_URL,
+        ):
+            with self.subTest(url=url[:50]):
+                self.assertRaises(InvalidURL, parse_target, url)
+
+    def test_no_secret_in_the_error(self) -> None:
+        """The error shows the URL without its credentials."""
+        error = self.assertRaises(InvalidURL, parse_target, "http://me:hunter2@a/?token=s3cret")
+        self.assertNotIn("hunter2", str(error))
+        self.assertNotIn("s3cret", str(error))
+        self.assertIn("http://***@a/?token=***", str(error))
+
+    def test_longest(self) -> None:
+        """A URL of the greatest length is read."""
+        url = "http://a/" + "x" * (MAX_URL - 9)
+        self.assertEqual(parse_target(url).url, url)
+
+    @given(st.text(max_size=60))
+    def test_canonical_form_is_stable(self, text: str) -> None:
+        """What is read at all is read again from its canonical form, unchanged."""
+        try:
+            target = parse_target("http://" + text)
+        except InvalidURL:
+            return
+        self.assertEqual(parse_target(target.url), target)
+        self.assertTrue(target.url.isascii())
+
+
+class SplitCredentialsTests(SynchronousTestCase):
+    """:func:`split_credentials` takes user name and password out of a URL."""
+
+    def test_none(self) -> None:
+        """A URL without them stays as it is, an @ behind the host included."""
+        for url in ("http://a/@b", "http://a?x@y", "http://a#x@y", "nonsense"):
+            self.assertEqual(split_credentials(url), (url, None))
+
+    def test_both(self) -> None:
+        """They are decoded; the last @ is the one that ends them."""
+        self.assertEqual(
+            split_credentials("http://m%40e:p:w@x@host:1/p"),
+            ("http://host:1/p", ("m@e", "p:w@x")),
+        )
+        self.assertEqual(split_credentials("http://me@host"), ("http://host", ("me", "")))
+
+
+class JoinTests(SynchronousTestCase):
+    """:func:`join` follows RFC 3986 §5."""
+
+    def test_relative(self) -> None:
+        """A reference is taken inside its base."""
+        self.assertEqual(join("http://a/b/c?d", "e"), "http://a/b/e")
+        self.assertEqual(join("http://a/b/c", "/e"), "http://a/e")
+        self.assertEqual(join("http://a/b", "//x/y"), "http://x/y")
+        self.assertEqual(join("http://a/b", "https://x/"), "https://x/")
+
+    def test_malformed(self) -> None:
+        """A reference that is none is refused."""
+        self.assertRaises(InvalidURL, join, "http://a/", "http://[x/")
+
+
+class RedactTests(SynchronousTestCase):
+    """:func:`redact` hides secrets."""
+
+    def test_userinfo(self) -> None:
+        """User name and password become stars, also an @ inside them."""
+        self.assertEqual(redact("http://u:p@ss@h/p"), "http://***@h/p")
+
+    def test_parameters(self) -> None:
+        """Parameters that by their names are secrets become stars; others are shown."""
+        shown = redact("http://h/?a=1&api_key=k&Token=t&monkey=m&X-Amz-Signature=s&access_token=")
+        self.assertEqual(
+            shown,
+            "http://h/?a=1&api_key=***&Token=***&monkey=m&X-Amz-Signature=***&access_token=",
+        )
+
+    def test_length(self) -> None:
+        """A long URL is cut."""
+        self.assertEqual(redact("http://h/" + "x" * 300), "http://h/" + "x" * 191 + "…")

@@ -1,0 +1,708 @@
+"""
+The layers of an HTTP request, each of them an ``IAgent`` over the next.
+
+From the outside: decompress, cache, retry, one attempt, connections. Each works alone, with
+anything that takes an agent; :class:`HTTPAgent` puts them together. All are below redirects and
+cookies, so that each hop passes through all of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from attrs import define
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IHostnameResolver, IProtocol, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import _newclient
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss, _DataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.errors import (
+    BadResponse,
+    BodyTooLarge,
+    ConnectionBroken,
+    FetchError,
+    FetchTimeout,
+    TLSFailed,
+)
+from twisted_net.http.bodies import (
+    BodyResponse,
+    BodyWatch,
+    BytesProducer,
+    Deadline,
+    Relay,
+    collect,
+    decoded,
+    deliver_bytes,
+    discard,
+    response_fields,
+)
+from twisted_net.http.caching import (
+    CacheRequest,
+    Entry,
+    Fresh,
+    Revalidate,
+    Rules,
+    Unsatisfiable,
+    invalidated,
+)
+from twisted_net.http.connections import Connection, ConnectionPool, Connector
+from twisted_net.http.fields import Fields
+from twisted_net.http.guard import Guard, Reach
+from twisted_net.http.retrying import Attempt, RetryPolicy, parse_retry_after
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.stores import MemoryStore, Store
+from twisted_net.http.urls import Target, parse_target, redact
+
+log = Logger()
+
+_T = TypeVar("_T")
+_HTTP_1_1 = (b"HTTP", 1, 1)
+
+
+def log_attempt(attempt: Attempt) -> None:
+    """Log one attempt: a failed one that is repeated as news, any other for debugging."""
+    emit = log.debug if attempt.wait is None else log.info
+    emit(
+        "{method} {url} attempt {number}: {outcome} after {seconds:.3f} s{next}",
+        method=attempt.method,
+        url=attempt.url,
+        number=attempt.number,
+        outcome=attempt.outcome,
+        seconds=attempt.seconds,
+        wait=attempt.wait,
+        next="" if attempt.wait is None else f"; the next one in {attempt.wait:.3f} s",
+    )
+
+
+@define(eq=False)
+class Call:
+    """
+    What holds for one call of a client, however many requests it takes, and what came of it.
+
+    :param deadline: the end of its time; None for no limit.
+    :param retry: its policy.
+    :param rules: of its cache; None to leave the cache alone.
+    :param max_body: most bytes of a body, as sent and as decompressed.
+    :param whole: read each body to its end inside the attempt, so that one that breaks off is
+        asked for again.
+    :param idempotent: whether its requests may be repeated; None to go by the policy.
+    :ivar url: of the last request.
+    :ivar attempts: made over the network, in all.
+    :ivar age: of the answer in seconds, where it came from the cache; None where it did not.
+    """
+
+    deadline: Deadline | None
+    retry: RetryPolicy
+    rules: Rules | None
+    max_body: int
+    whole: bool = False
+    idempotent: bool | None = None
+    url: str = ""
+    attempts: int = 0
+    age: float | None = None
+
+
+@implementer(IAgent)
+class HTTPAgent:
+    """
+    All the layers in one agent, with the settings that one record holds.
+
+    ``treq.client.HTTPClient(HTTPAgent(reactor))`` has a cache, retries, limits and, if told so, a
+    guard. A request by :meth:`request` has the time of ``settings.timeout`` in all.
+
+    :param reach: where requests may go; None for everywhere, which suits URLs that your own
+        program makes. For URLs of strangers, give ``Reach()`` at least.
+    :param store: keeps the cache; by default a :class:`MemoryStore` within the settings.
+    :param agent: makes the single attempts, in place of connections of our own (for tests).
+    :param resolver: looks names up; by default the reactor's.
+    :param tls_policy: says which certificates are trusted; by default the system's.
+    :param chance: draws a number from 0 to 1, evenly.
+    :param wall: the time of day, in seconds since 1970.
+    :param report: is told of each attempt, when it is over.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
+        settings: HttpSettings | None = None,
+        *,
+        reach: Reach | None = None,
+        store: Store | None = None,
+        agent: IAgent | None = None,
+        resolver: IHostnameResolver | None = None,
+        tls_policy: IPolicyForHTTPS | None = None,
+        chance: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+        report: Callable[[Attempt], None] = log_attempt,
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings = settings or HttpSettings()
+        guard = None if reach is None else Guard(reach)
+        connector = Connector(
+            reactor,
+            timeout=settings.connect_timeout,
+            guard=guard,
+            resolver=resolver,
+            tls_policy=tls_policy,
+        )
+        self._pool = ConnectionPool(reactor, connector, settings)
+        self._attempts = agent or AttemptAgent(reactor, self._pool, settings, guard=guard)
+        cache = settings.cache
+        self._rules = Rules(cache) if cache.enabled else None
+        self._store = store or MemoryStore(cache.max_entries, cache.max_bytes, cache.max_variants)
+        self._chance = chance
+        self._wall = wall
+        self._report = report
+
+    def new_call(self) -> Call:
+        """Give the terms of a call that begins now, as the settings have them."""
+        timeout = self._settings.timeout
+        return Call(
+            deadline=Deadline(self._reactor.seconds() + timeout, timeout),
+            retry=self._settings.retry,
+            rules=self._rules,
+            max_body=self._settings.max_body,
+        )
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        return self.bound_to(self.new_call()).request(method, uri, headers, bodyProducer)
+
+    def bound_to(self, call: Call) -> IAgent:
+        """Give the layers as an agent for the requests of one call."""
+        agent = self._attempts
+        if isinstance(agent, AttemptAgent):
+            agent = agent.within(call.deadline, call.max_body)
+        agent = RetryAgent(
+            agent,
+            self._reactor,
+            call.retry,
+            call=call,
+            chance=self._chance,
+            wall=self._wall,
+            report=self._report,
+        )
+        if call.rules is not None:
+            agent = CachingAgent(agent, self._store, call.rules, call=call, wall=self._wall)
+        return DecodingAgent(agent, call.max_body, call=call)
+
+    async def close(self) -> None:
+        """Drop all connections and the store; requests under way fail."""
+        await self._pool.close()
+        closing = self._store.close()
+        if closing is not None:
+            await closing
+
+
+@implementer(IAgent)
+class AttemptAgent:
+    """
+    Makes one attempt: connect or take a connection, send, wait for the header, watch the body.
+
+    Fails with errors of this package only. What it lets through is checked first: the URL, and
+    with a guard where it leads.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        pool: ConnectionPool,
+        settings: HttpSettings,
+        *,
+        guard: Guard | None = None,
+        deadline: Deadline | None = None,
+        max_body: int | None = None,
+    ) -> None:
+        self._clock = clock
+        self._pool = pool
+        self._settings = settings
+        self._guard = guard
+        self._deadline = deadline
+        self._max_body = settings.max_body if max_body is None else max_body
+
+    def within(self, deadline: Deadline | None, max_body: int) -> AttemptAgent:
+        """Give the same agent with an end to its time and another limit for bodies."""
+        return AttemptAgent(
+            self._clock,
+            self._pool,
+            self._settings,
+            guard=self._guard,
+            deadline=deadline,
+            max_body=max_body,
+        )
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
+
+    async def _request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None,
+        producer: IBodyProducer | None,
+    ) -> IResponse:
+        target = parse_target(uri.decode("latin-1"))
+        if self._guard is not None:
+            self._guard.check_url(target.scheme, target.host, target.port)
+        connection = self._pool.take(target.origin)
+        if connection is None:
+            connection = await self._timed(
+                self._pool.connect(target), "connect", self._settings.connect_timeout
+            )
+        request = _newclient.Request(
+            method,
+            target.path.encode(),
+            self._framed(headers, target),
+            producer,
+            persistent=True,
+        )
+        try:
+            response = await self._timed(
+                connection.request(request), "headers", self._settings.headers_timeout
+            )
+        except FetchTimeout:
+            connection.abort_now()
+            raise
+        except _TWISTED_ERRORS as error:
+            raise connection.refusal or translated(error, target.host, "headers") from error
+        return self._watched(response, connection, target)
+
+    def _framed(self, headers: Headers | None, target: Target) -> Headers:
+        """The header as it is sent: a ``Host``, and no framing but what the body needs."""
+        framed = Headers() if headers is None else headers.copy()
+        framed.removeHeader(b"content-length")
+        framed.removeHeader(b"transfer-encoding")
+        if not framed.hasHeader(b"host"):
+            framed.setRawHeaders(b"host", [target.authority.encode()])
+        return framed
+
+    def _watched(self, response: IResponse, connection: Connection, target: Target) -> IResponse:
+        if response.length == 0:
+            return response
+        if isinstance(response.length, int) and response.length > self._max_body:
+            connection.abort_now()
+            raise BodyTooLarge(self._max_body)
+        watch = BodyWatch(
+            self._clock,
+            response,
+            connection.end,
+            limit=self._max_body,
+            deadline=self._deadline,
+            silence=self._settings.silence_timeout,
+            translate=lambda reason: translated_failure(reason, target.host),
+        )
+        connection.begin(watch)
+        return watch.response()
+
+    async def _timed(self, waiting: Deferred[_T], phase: str, limit: float | None) -> _T:
+        """Await *waiting*, at most for *limit* seconds and until the deadline."""
+        seconds = float("inf") if limit is None else limit
+        error = FetchTimeout(phase, seconds)
+        if self._deadline is not None:
+            left = self._deadline.at - self._clock.seconds()
+            if left < seconds:
+                seconds, error = max(0.0, left), self._deadline.exceeded(phase)
+        if seconds == float("inf"):
+            return await waiting
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            waiting.cancel()
+
+        timer = self._clock.callLater(seconds, expire)
+        try:
+            return await waiting
+        except Exception:
+            if expired:
+                raise error from None
+            raise
+        finally:
+            if timer.active():
+                timer.cancel()
+
+
+@implementer(IAgent)
+class RetryAgent:
+    """
+    Makes a failed request again, as a policy has it.
+
+    Failed are: an error that says of itself that it is transient, and a status that the policy
+    lists. The last response is given as it is, whatever its status; the last error is raised. A
+    request whose body cannot be sent twice is made once.
+
+    :param call: the terms of the call; without, the policy and no deadline.
+    """
+
+    def __init__(
+        self,
+        agent: IAgent,
+        clock: IReactorTime,
+        policy: RetryPolicy,
+        *,
+        call: Call | None = None,
+        chance: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+        report: Callable[[Attempt], None] = log_attempt,
+    ) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._policy = policy
+        self._call = call or Call(None, policy, None, 0)
+        self._chance = chance
+        self._wall = wall
+        self._report = report
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
+
+    async def _request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None,
+        producer: IBodyProducer | None,
+    ) -> IResponse:
+        verb = method.decode("ascii")
+        shown = redact(uri.decode("latin-1"))
+        repeatable = self._call.idempotent
+        if repeatable is None:
+            key = headers is not None and headers.hasHeader(b"idempotency-key")
+            repeatable = self._policy.repeatable(verb, idempotency_key=key)
+        replayable = producer is None or isinstance(producer, BytesProducer)
+        number = 0
+        while True:
+            number += 1
+            self._call.attempts += 1
+            started = self._clock.seconds()
+            response, error = await self._attempt(method, uri, headers, producer)
+            wait = None
+            if replayable and (repeatable or (error is not None and error.unsent)):
+                wait = self._wait(number, response, error)
+            self._report(
+                Attempt(
+                    method=verb,
+                    url=shown,
+                    number=number,
+                    seconds=self._clock.seconds() - started,
+                    status=None if response is None else response.code,
+                    error=None if error is None else str(error),
+                    wait=wait,
+                )
+            )
+            if wait is None:
+                if response is None:
+                    raise cast(FetchError, error)
+                return response
+            if response is not None:
+                discard(response)
+            await deferLater(self._clock, wait)
+
+    async def _attempt(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None,
+        producer: IBodyProducer | None,
+    ) -> tuple[IResponse | None, FetchError | None]:
+        try:
+            response = await self._agent.request(method, uri, headers, producer)
+            if self._call.whole and response.length != 0:
+                body, reason = await collect(response)
+                response = BodyResponse.like(response, deliver_bytes(body, reason))
+        except FetchError as error:
+            return None, error
+        return response, None
+
+    def _wait(
+        self, made: int, response: IResponse | None, error: FetchError | None
+    ) -> float | None:
+        floor = None
+        if response is not None:
+            if response.code not in self._policy.statuses:
+                return None
+            lines = response.headers.getRawHeaders(b"retry-after", [])
+            if lines:
+                floor = parse_retry_after(lines[0].decode("latin-1"), self._wall())
+        elif error is not None and not error.transient:
+            return None
+        deadline = self._call.deadline
+        left = None if deadline is None else deadline.at - self._clock.seconds()
+        return self._policy.wait(made, self._chance(), floor=floor, left=left)
+
+
+@implementer(IAgent)
+class CachingAgent:
+    """
+    Answers from a store what :class:`~twisted_net.http.caching.Rules` allow.
+
+    :param call: gets the age of an answer that came from the store.
+    """
+
+    def __init__(
+        self,
+        agent: IAgent,
+        store: Store,
+        rules: Rules,
+        *,
+        call: Call | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._agent = agent
+        self._store = store
+        self._rules = rules
+        self._call = call
+        self._wall = wall
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
+
+    async def _request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None,
+        producer: IBodyProducer | None,
+    ) -> IResponse:
+        headers = headers or Headers()
+        request = CacheRequest(
+            method.decode("ascii"),
+            parse_target(uri.decode("latin-1")).url,
+            Fields(
+                (name, value) for name, values in headers.getAllRawHeaders() for value in values
+            ),
+        )
+        stored = self._store.get(request.key)
+        if inspect.isawaitable(stored):
+            stored = await stored
+        decision = self._rules.lookup(request, stored, self._wall())
+        self._note(None)
+        if isinstance(decision, Fresh):
+            return self._serve(request, decision.entry, decision.age)
+        if isinstance(decision, Unsatisfiable):
+            return _answer(504, b"Gateway Timeout", Headers(), b"")
+        if isinstance(decision, Revalidate):
+            headers = headers.copy()
+            for name, value in decision.conditions:
+                headers.setRawHeaders(name.encode(), [value.encode("latin-1")])
+        sent = self._wall()
+        response = await self._agent.request(method, uri, headers, producer)
+        received = self._wall()
+        fields = response_fields(response)
+        if isinstance(decision, Revalidate) and response.code == 304:
+            entry = self._rules.freshen(request, decision.entry, fields, sent, received)
+            self._store.put(request.key, entry)
+            return self._serve(request, entry, entry.age(received))
+        for key in invalidated(request, response.code, fields):
+            self._store.remove(key)
+        if self._rules.storable(request, response.code, fields, received):
+            return self._stored(request, response, fields, sent, received)
+        return response
+
+    def _note(self, age: float | None) -> None:
+        if self._call is not None:
+            self._call.age = age
+
+    def _serve(self, request: CacheRequest, entry: Entry, age: float) -> IResponse:
+        self._note(age)
+        headers = Headers()
+        for name, value in entry.fields.replaced([("Age", str(int(age)))]).pairs:
+            headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
+        body = entry.body if request.method == "GET" else b""
+        return _answer(entry.status, entry.reason.encode("latin-1"), headers, body)
+
+    def _stored(
+        self,
+        request: CacheRequest,
+        response: IResponse,
+        fields: Fields,
+        sent: float,
+        received: float,
+    ) -> IResponse:
+        """Give a response whose body goes into the store as it is read."""
+
+        def keep(body: bytes) -> None:
+            self._store.put(
+                request.key,
+                self._rules.make_entry(
+                    request,
+                    response.code,
+                    response.phrase.decode("latin-1"),
+                    fields,
+                    body,
+                    sent,
+                    received,
+                ),
+            )
+
+        if response.length == 0:
+            keep(b"")
+            return response
+        return BodyResponse.like(
+            response,
+            lambda receiver: response.deliverBody(_Copy(receiver, keep, self._rules.fits)),
+        )
+
+
+class _Copy(Relay):
+    """Hands a body on and keeps a copy of it, unless it grows too large or ends too early."""
+
+    def __init__(
+        self, receiver: IProtocol, keep: Callable[[bytes], None], fits: Callable[[int], bool]
+    ) -> None:
+        super().__init__(receiver)
+        self._keep = keep
+        self._fits = fits
+        self._chunks: list[bytes] | None = []
+        self._total = 0
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        self._total += len(data)
+        if self._chunks is not None:
+            if self._fits(self._total):
+                self._chunks.append(data)
+            else:
+                self._chunks = None
+        self._receiver.dataReceived(data)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # Of a body that ends with its connection nobody knows whether it is whole.
+        if self._chunks is not None and reason.check(ResponseDone):
+            self._keep(b"".join(self._chunks))
+        super().connectionLost(reason)
+
+
+@implementer(IAgent)
+class DecodingAgent:
+    """
+    Asks for compressed bodies and decompresses them, piece by piece, up to a limit.
+
+    :param limit: most bytes of a decompressed body.
+    """
+
+    def __init__(self, agent: IAgent, limit: int, *, call: Call | None = None) -> None:
+        self._agent = agent
+        self._limit = limit
+        self._call = call
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        if self._call is not None:
+            self._call.url = uri.decode("latin-1")
+        headers = Headers() if headers is None else headers.copy()
+        wanted = headers.getRawHeaders(b"accept-encoding", [])
+        if wanted[-1:] == [b"gzip"]:
+            wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
+        headers.setRawHeaders(b"accept-encoding", wanted or [b"gzip, deflate"])
+        answered = self._agent.request(method, uri, headers, bodyProducer)
+        return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))
+
+
+def _answer(code: int, phrase: bytes, headers: Headers, body: bytes) -> IResponse:
+    return BodyResponse(_HTTP_1_1, code, phrase, headers, len(body), None, deliver_bytes(body))
+
+
+# What Twisted's HTTP client fails with; a request that it cannot generate is the caller's fault.
+_TWISTED_ERRORS = (
+    _newclient.RequestTransmissionFailed,
+    _newclient.ResponseFailed,
+    _newclient.RequestNotSent,
+)
+_ENDED = (
+    ConnectionClosed,
+    OSError,
+    _newclient.ConnectionAborted,
+    _newclient.RequestNotSent,
+    PotentialDataLoss,
+    _DataLoss,
+)
+
+
+def translated(error: BaseException, host: str, phase: str) -> BaseException:
+    """
+    Give an error of Twisted's HTTP client as one of this package.
+
+    Its own errors, and the cancelling of a call, are given as they are.
+    """
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, (FetchError, CancelledError)):
+            return cause
+    for cause in causes:
+        if isinstance(cause, (SSL.Error, VerificationError)):
+            return TLSFailed(host, _tls_reason(cause))
+    for cause in causes:
+        if not isinstance(cause, _ENDED):
+            return BadResponse(f"{type(cause).__name__}: {cause}")
+    reason = str(causes[0]) if causes else ""
+    return ConnectionBroken(phase, reason.rstrip(".") or "it was closed")
+
+
+def translated_failure(failure: Failure, host: str) -> Failure:
+    """Give the failure of a body as one of this package."""
+    return Failure(translated(cast(BaseException, failure.value), host, "body"))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The errors at the bottom of one that wraps others."""
+    reasons = getattr(error, "reasons", None)
+    if reasons is None:
+        return [error]
+    return [cause for reason in reasons for cause in _causes(reason.value)]
+
+
+def _tls_reason(cause: BaseException) -> str:
+    if isinstance(cause, VerificationError):
+        return "its certificate is for another host"
+    # OpenSSL's errors carry lists of (library, function, reason).
+    found = cause.args[0] if cause.args else None
+    if isinstance(found, list) and found:
+        return "; ".join(str(entry[-1]) for entry in found)
+    return str(cause) or type(cause).__name__

@@ -1,0 +1,542 @@
+"""The HTTP client: the verbs that people expect, awaitable, with retries, a cache and limits."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypedDict, TypeVar, Unpack, overload
+
+import msgspec
+from attrs import field, frozen
+from hyperlink import EncodedURL, URLParseError
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar, scoped_cookie
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from twisted_net.errors import (
+    BadStatus,
+    BodyMismatch,
+    ClientClosed,
+    FetchError,
+    InvalidURL,
+    TooManyRedirects,
+)
+from twisted_net.http.agent import Call, HTTPAgent
+from twisted_net.http.bodies import Deadline, body_producer, collect, response_fields
+from twisted_net.http.fields import Fields
+from twisted_net.http.redirecting import CREDENTIALS, Hop, next_hop
+from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.urls import redact, split_credentials
+
+_T = TypeVar("_T")
+
+EXCERPT = 200
+"""Characters of a body that :class:`~twisted_net.errors.BadStatus` carries."""
+
+
+class CallOptions(TypedDict, total=False):
+    """
+    What may be said of one call. The names are treq's, where treq has them.
+
+    :ivar params: added to the query of the URL.
+    :ivar headers: name to value, or to a list of values; they replace the client's own.
+    :ivar data: sent as it is (bytes, or str as UTF-8), as a form (a mapping, or pairs), or from a
+        file or another ``IBodyProducer``; the latter are sent once and never again.
+    :ivar files: sent as ``multipart/form-data``, as treq takes them; sent once.
+    :ivar auth: user name and password (RFC 7617). Those in the URL are taken as well.
+    :ivar cookies: sent with this call only.
+    :ivar timeout: seconds for the whole call; None for no limit.
+    :ivar retries: how many, or a policy.
+    :ivar idempotent: whether this request may be repeated; without, the policy decides.
+    :ivar cache: False to leave the cache alone.
+    :ivar default_ttl: seconds that an answer is fresh which does not say so itself.
+    :ivar max_body: most bytes of the body.
+    :ivar allow_redirects: False to be given a redirect as the response.
+    """
+
+    params: Any  # Any: treq takes mappings and pairs of nearly anything
+    headers: Mapping[str, str | Sequence[str]]
+    data: Any  # Any: as described
+    files: Any  # Any: treq's own forms
+    auth: tuple[str, str]
+    cookies: Mapping[str, str]
+    timeout: float | None
+    retries: int | RetryPolicy
+    idempotent: bool
+    cache: bool
+    default_ttl: float | None
+    max_body: int
+    allow_redirects: bool
+
+
+class Options(CallOptions, total=False):
+    """
+    What may be said of one request.
+
+    :ivar json: sent as JSON: anything that msgspec encodes.
+    """
+
+    json: Any  # Any: as described
+
+
+@frozen(slots=True)
+class Response:
+    """
+    A response with its body.
+
+    :param method: of the last request, after redirects; :param url: likewise, without
+        credentials in its authority.
+    :param body: decompressed.
+    :param age: seconds since the origin made or confirmed it, where it came from the cache.
+    :param attempts: requests that went over the network for this call; 0 where a fresh answer
+        lay in the cache.
+    :param elapsed: seconds that the whole call took.
+    """
+
+    method: str
+    url: str
+    status: int
+    reason: str
+    headers: Fields
+    body: bytes = field(repr=False)
+    attempts: int
+    elapsed: float
+    age: float | None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the body came from the cache, confirmed by its server or not."""
+        return self.age is not None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success, 200 to 299."""
+        return 200 <= self.status < 300
+
+    def text(self) -> str:
+        """
+        Decode the body by the charset that the response names, or else as UTF-8.
+
+        What cannot be decoded becomes U+FFFD.
+        """
+        parameters = self.headers.get("content-type", "").split(";")[1:]
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "charset":
+                try:
+                    return self.body.decode(value.strip().strip("\"'"), "replace")
+                except (LookupError, ValueError):
+                    break
+        return self.body.decode("utf-8", "replace")
+
+    @overload
+    def json(self) -> Any: ...  # Any: JSON is of any form
+
+    @overload
+    def json(self, type: type[_T]) -> _T: ...
+
+    def json(self, type: Any = Any) -> Any:  # noqa: A002 - msgspec's word; typed by the overloads
+        """
+        Decode the body as JSON, into *type* if one is given.
+
+        :param type: anything that msgspec decodes into.
+        :raises BodyMismatch: where it is no JSON, or does not fit, saying where.
+        """
+        try:
+            return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
+        except msgspec.DecodeError as error:
+            raise BodyMismatch(f"the body from {redact(self.url)}: {error}") from None
+        except RecursionError:
+            raise BodyMismatch(f"the body from {redact(self.url)} is nested too deep") from None
+
+    def raise_for_status(self) -> Response:
+        """
+        Give this response, if its status is one of success.
+
+        :raises BadStatus: for any status but 200 to 299.
+        """
+        if self.ok:
+            return self
+        raise BadStatus(
+            self.status,
+            self.reason,
+            redact(self.url),
+            self.headers,
+            self.text()[:EXCERPT],
+        )
+
+
+class Client:
+    """
+    Makes HTTP requests.
+
+    Its verbs are coroutines; in code with callbacks, wrap them:
+    ``Deferred.fromCoroutine(client.get(url))``. Cancelling such a Deferred cancels the request.
+    A call fails with a :class:`~twisted_net.errors.FetchError`, whatever goes wrong on the way.
+
+    By default it keeps no cookies beyond one call with its redirects, and goes everywhere. Close
+    it at the end, or use it in ``async with``.
+
+    :param reactor: any, epoll or asyncio; the global one is never touched.
+    :param cookiejar: keeps cookies from one call to the next. Whoever gives one bounds it.
+    :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``reach``.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: several interfaces of Twisted's reactors in one
+        settings: HttpSettings | None = None,
+        *,
+        cookiejar: IndexableCookieJar | None = None,
+        **layers: Any,  # Any: as HTTPAgent types them
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings or HttpSettings()
+        self._agent = HTTPAgent(reactor, self._settings, **layers)
+        self._cookiejar = cookiejar
+        self._calls: set[Deferred[Response]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """
+        Cancel what is under way, close all connections, forget the cache.
+
+        Calls under way fail with :class:`~twisted_net.errors.ClientClosed`, and so do all after
+        it. When it returns, no connection is open and no timer runs. Closing twice is harmless.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for call in list(self._calls):
+            call.cancel()
+        await self._agent.close()
+
+    async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+        """
+        Make a request and give its response with the whole body, whatever its status.
+
+        :param method: in any case.
+        :param url: absolute; what is not ASCII is encoded.
+        """
+        if self._closed:
+            raise ClientClosed
+        made = Deferred.fromCoroutine(self._request(method.upper(), url, options))
+        self._calls.add(made)
+        try:
+            return await made
+        except CancelledError:
+            if self._closed:
+                raise ClientClosed from None
+            raise
+        finally:
+            self._calls.discard(made)
+
+    async def get(self, url: str, **options: Unpack[Options]) -> Response:
+        """GET *url*; see :meth:`request`."""
+        return await self.request("GET", url, **options)
+
+    async def head(self, url: str, **options: Unpack[Options]) -> Response:
+        """HEAD *url*; see :meth:`request`."""
+        return await self.request("HEAD", url, **options)
+
+    async def options(self, url: str, **options: Unpack[Options]) -> Response:
+        """OPTIONS *url*; see :meth:`request`."""
+        return await self.request("OPTIONS", url, **options)
+
+    async def post(self, url: str, **options: Unpack[Options]) -> Response:
+        """POST to *url*; see :meth:`request`."""
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: str, **options: Unpack[Options]) -> Response:
+        """PUT to *url*; see :meth:`request`."""
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Unpack[Options]) -> Response:
+        """PATCH *url*; see :meth:`request`."""
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: str, **options: Unpack[Options]) -> Response:
+        """DELETE *url*; see :meth:`request`."""
+        return await self.request("DELETE", url, **options)
+
+    @overload
+    async def get_json(self, url: str, **options: Unpack[Options]) -> Any: ...  # Any: JSON
+
+    @overload
+    async def get_json(self, url: str, *, type: type[_T], **options: Unpack[Options]) -> _T: ...
+
+    async def get_json(
+        self,
+        url: str,
+        *,
+        type: Any = Any,  # noqa: A002 - as in Response.json
+        **options: Unpack[Options],
+    ) -> Any:
+        """
+        GET *url* and decode its JSON, into *type* if one is given.
+
+        :raises BadStatus: for any status but 200 to 299.
+        :raises BodyMismatch: where the body is no JSON or does not fit.
+        """
+        response = await self.request("GET", url, **options)
+        return response.raise_for_status().json(type)
+
+    @overload
+    async def post_json(
+        self,
+        url: str,
+        json: Any,  # Any: whatever msgspec encodes
+        **options: Unpack[CallOptions],
+    ) -> Any: ...
+
+    @overload
+    async def post_json(
+        self,
+        url: str,
+        json: Any,
+        *,
+        type: type[_T],
+        **options: Unpack[CallOptions],
+    ) -> _T: ...
+
+    async def post_json(
+        self,
+        url: str,
+        json: Any,
+        *,
+        type: Any = Any,  # noqa: A002 - as in Response.json
+        **options: Unpack[CallOptions],
+    ) -> Any:
+        """
+        POST *json* to *url* and decode the JSON that comes back; None where nothing does.
+
+        :raises BadStatus: for any status but 200 to 299.
+        :raises BodyMismatch: where the body is no JSON or does not fit.
+        """
+        response = (await self.request("POST", url, json=json, **options)).raise_for_status()
+        return response.json(type) if response.body else None
+
+    async def gather(
+        self, calls: Iterable[str | Callable[[], Awaitable[_T]]], *, limit: int = 10
+    ) -> list[Response | _T | FetchError]:
+        """
+        Make many calls, some at a time, and give what each came to, in their order.
+
+        A call that fails with a :class:`~twisted_net.errors.FetchError` has that error in its
+        place. Any other exception is a bug: it ends the others and is raised.
+
+        :param calls: each a URL to GET, or a function that makes a call, such as
+            ``partial(client.get_json, url)``; taken from the iterable one by one, when there is
+            room.
+        :param limit: most calls at a time.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}")
+        results: list[Any] = []  # Any: a place is None until its call is over
+        waiting = iter(calls)
+
+        async def work() -> None:
+            for call in waiting:
+                place = len(results)
+                results.append(None)
+                try:
+                    results[place] = await (self.get(call) if isinstance(call, str) else call())
+                except FetchError as error:
+                    results[place] = error
+
+        workers = [Deferred.fromCoroutine(work()) for _ in range(limit)]
+        try:
+            await gatherResults(workers, consumeErrors=True)
+        except FirstError as first:
+            for worker in workers:
+                worker.cancel()
+            first.subFailure.raiseException()
+        return results
+
+    def _call(self, options: Options) -> Call:
+        """The terms of a call, from the settings and its options."""
+        call = self._agent.new_call()
+        call.whole = True
+        call.idempotent = options.get("idempotent")
+        call.max_body = options.get("max_body", call.max_body)
+        if "timeout" in options:
+            timeout = options["timeout"]
+            call.deadline = (
+                None if timeout is None else Deadline(self._reactor.seconds() + timeout, timeout)
+            )
+        retries = options.get("retries")
+        if isinstance(retries, RetryPolicy):
+            call.retry = retries
+        elif retries is not None:
+            call.retry = msgspec.structs.replace(call.retry, retries=retries)
+        if not options.get("cache", True):
+            call.rules = None
+        elif "default_ttl" in options and call.rules is not None:
+            call.rules = call.rules.with_default(options["default_ttl"])
+        return call
+
+    async def _request(self, method: str, url: str, options: Options) -> Response:
+        started = self._reactor.seconds()
+        call = self._call(options)
+        url, credentials = split_credentials(url)
+        headers = self._headers(options, options.get("auth", credentials))
+        body = _body(options, headers)
+        jar = _Jar(self._cookiejar)
+        jar.add(url, options.get("cookies", {}))
+        http = HTTPClient(self._agent.bound_to(call), jar.jar, body_producer)
+        for _ in range(self._settings.max_redirects + 1):
+            answer = await _send(http, self._reactor, method, url, headers, body)
+            jar.save()
+            fields = response_fields(answer)
+            hop = None
+            if options.get("allow_redirects", True):
+                hop = next_hop(method, call.url, answer.code, fields.first("location"))
+            if hop is None or (hop.with_body and not body.replayable):
+                content = b"" if answer.length == 0 else (await collect(answer))[0]
+                return Response(
+                    method=method,
+                    url=call.url,
+                    status=answer.code,
+                    reason=answer.phrase.decode("latin-1"),
+                    headers=_plain(fields),
+                    body=content,
+                    attempts=call.attempts,
+                    elapsed=self._reactor.seconds() - started,
+                    age=call.age,
+                )
+            method, url = hop.method, hop.url
+            headers, body = _along(hop, headers, body)
+        raise TooManyRedirects(self._settings.max_redirects)
+
+    def _headers(self, options: Options, credentials: tuple[str, str] | None) -> Headers:
+        headers = Headers()
+        for name, value in options.get("headers", {}).items():
+            headers.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
+        if not headers.hasHeader("user-agent"):
+            headers.setRawHeaders("User-Agent", [self._settings.user_agent])
+        if not headers.hasHeader("accept"):
+            headers.setRawHeaders("Accept", ["application/json"])
+        if credentials is not None and not headers.hasHeader("authorization"):
+            token = base64.b64encode(":".join(credentials).encode()).decode()
+            headers.setRawHeaders("Authorization", [f"Basic {token}"])
+        return headers
+
+
+@frozen(slots=True)
+class _Body:
+    """What a request carries: arguments for treq."""
+
+    params: Any = None  # Any: as in Options
+    data: Any = None
+    files: Any = None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent again: what is read from a file cannot."""
+        return not self.files and (
+            self.data is None or isinstance(self.data, (bytes, dict, list, tuple))
+        )
+
+
+def _body(options: Options, headers: Headers) -> _Body:
+    """The body that the options ask for; *headers* get its type if it is JSON."""
+    data = options.get("data")
+    if "json" in options:
+        if data is not None or options.get("files"):
+            raise TypeError("json cannot be combined with data or files")
+        data = msgspec.json.encode(options["json"])
+        if not headers.hasHeader("content-type"):
+            headers.setRawHeaders("Content-Type", ["application/json"])
+    elif isinstance(data, str):
+        data = data.encode()
+    return _Body(options.get("params"), data, options.get("files"))
+
+
+async def _send(
+    http: HTTPClient, reactor: Any, method: str, url: str, headers: Headers, body: _Body
+) -> IResponse:
+    """Make one request, no redirects, and give its response."""
+    try:
+        parsed = EncodedURL.from_text(url).to_uri()
+    except (URLParseError, ValueError) as error:
+        raise InvalidURL(redact(url), str(error)) from None
+    return await http.request(
+        method,
+        parsed,
+        params=body.params,
+        headers=headers.copy(),
+        data=body.data,
+        files=body.files,
+        allow_redirects=False,
+        unbuffered=True,
+        reactor=reactor,  # or treq would import the global one
+    )
+
+
+def _along(hop: Hop, headers: Headers, body: _Body) -> tuple[Headers, _Body]:
+    """What of a request goes along on a redirect."""
+    headers = headers.copy()
+    if not hop.with_credentials:
+        for name in CREDENTIALS:
+            headers.removeHeader(name)
+    if hop.with_body:
+        # The new URL has its own query.
+        return headers, _Body(None, body.data, body.files)
+    for name in ("content-type", "content-language", "content-location", "content-encoding"):
+        headers.removeHeader(name)
+    return headers, _Body()
+
+
+def _plain(fields: Fields) -> Fields:
+    """Take out the empty ``Content-Encoding`` that treq adds to responses without one."""
+    return fields.without(["content-encoding"]) if fields.get("content-encoding") == "" else fields
+
+
+class _Jar:
+    """
+    The cookies of one call: those kept by the client, and those for this call only.
+
+    treq would leave the latter in the client's jar.
+    """
+
+    def __init__(self, kept: IndexableCookieJar | None) -> None:
+        self._kept = kept
+        self.jar = IndexableCookieJar()
+        for cookie in kept or ():
+            self.jar.set_cookie(cookie)
+        self._own: set[int] = set()
+
+    def add(self, url: str, cookies: Mapping[str, str]) -> None:
+        """Send *cookies* to the origin of *url*, in this call only."""
+        for name, value in cookies.items():
+            cookie = scoped_cookie(EncodedURL.from_text(url), name, value)
+            self.jar.set_cookie(cookie)
+            self._own.add(id(cookie))
+
+    def save(self) -> None:
+        """Keep what the servers have set, and forget what they have deleted."""
+        if self._kept is None:
+            return
+        now = list(self.jar)
+        names = {(cookie.domain, cookie.path, cookie.name) for cookie in now}
+        for cookie in list(self._kept):
+            if (cookie.domain, cookie.path, cookie.name) not in names:
+                self._kept.clear(cookie.domain, cookie.path, cookie.name)
+        for cookie in now:
+            if id(cookie) not in self._own:
+                self._kept.set_cookie(cookie)

@@ -1,0 +1,424 @@
+"""Connections to HTTP servers: how they are made, checked, kept for reuse, and ended."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IReactorTime,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+from twisted.web._newclient import HTTP11ClientProtocol, Request
+from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.errors import (
+    BadResponse,
+    CannotConnect,
+    ClientClosed,
+    FetchError,
+    NameNotFound,
+)
+from twisted_net.http.bodies import BodyWatch
+from twisted_net.http.guard import Guard
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.urls import Target
+
+MAX_ADDRESSES = 8
+"""Most addresses of one host that are tried."""
+
+STAGGER = 0.25
+"""Seconds after which the next address is tried beside the last one (RFC 8305 §5)."""
+
+Origin = tuple[str, str, int]
+
+
+class Connection(HTTP11ClientProtocol):
+    """
+    One connection to a server, which tells its pool when it is idle and when it is lost.
+
+    :ivar reused: whether it has brought a response before.
+    :ivar refusal: why it was dropped, where it was dropped for what the server sent.
+    :ivar watch: holds the response that is now on its way to its limits.
+    """
+
+    def __init__(self, pool: ConnectionPool, origin: Origin, max_head: int) -> None:
+        HTTP11ClientProtocol.__init__(self, self._rest)
+        self._pool = pool
+        self._max_head = max_head
+        self._head: int | None = None
+        self.origin = origin
+        self.reused = False
+        self.refusal: FetchError | None = None
+        self.watch: BodyWatch | None = None
+
+    @override
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._pool.add(self)
+
+    @override
+    def request(self, request: Request) -> Deferred[IResponse]:
+        self._head = 0
+
+        def answered(result: IResponse | Failure) -> IResponse | Failure:
+            self._head = None
+            return result
+
+        return cast("Deferred[IResponse]", super().request(request).addBoth(answered))
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        HTTP11ClientProtocol.dataReceived(self, data)
+        # The parser bounds a line, but neither their number nor that of interim responses.
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > self._max_head:
+                self.refusal = BadResponse(f"its header is larger than {self._max_head} bytes")
+                self.abort_now()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        HTTP11ClientProtocol.connectionLost(self, reason)
+        self._release()
+        self._pool.remove(self)
+
+    def begin(self, watch: BodyWatch) -> None:
+        """Let *watch* hold the body that is about to come to its limits."""
+        if self.state in ("WAITING", "TRANSMITTING"):
+            self.watch = watch
+            watch.start()
+
+    def end(self, watch: BodyWatch) -> None:
+        """Drop the connection, unless it has done with the response of *watch*."""
+        if self.watch is watch:
+            self.abort_now()
+
+    def abort_now(self) -> None:
+        """Drop the connection without a farewell, which a silent server might never answer."""
+        cast(Any, self.transport).abortConnection()  # Any: of TCP and TLS, in no common interface
+
+    def _rest(self, _: HTTP11ClientProtocol) -> None:
+        self.reused = True
+        self._release()
+        self._pool.put(self)
+
+    def _release(self) -> None:
+        if self.watch is not None:
+            self.watch.source_done()
+            self.watch = None
+
+
+class ConnectionPool:
+    """
+    Keeps connections that may serve another request, and knows all that are open.
+
+    It never sends a request twice: who wants that has a policy for it.
+
+    :param connector: makes the connections.
+    """
+
+    def __init__(self, clock: IReactorTime, connector: Connector, settings: HttpSettings) -> None:
+        self._clock = clock
+        self._connector = connector
+        self._settings = settings
+        self._open: set[Connection] = set()
+        self._idle: OrderedDict[Connection, float] = OrderedDict()
+        self._idle_by_origin: dict[Origin, list[Connection]] = {}
+        self._timer: IDelayedCall | None = None
+        self._closed = False
+        self._closing: list[Deferred[None]] = []
+
+    def take(self, origin: Origin) -> Connection | None:
+        """Give an idle connection to *origin*, the one used last; None where there is none."""
+        while self._idle_by_origin.get(origin):
+            connection = self._idle_by_origin[origin][-1]
+            self._forget(connection)
+            if connection.state == "QUIESCENT":
+                return connection
+        return None
+
+    def connect(self, target: Target) -> Deferred[Connection]:
+        """
+        Make a new connection.
+
+        Cancelling stops it. It fails with one of :class:`~twisted_net.errors.AddressRefused`,
+        :class:`~twisted_net.errors.NameNotFound`, :class:`~twisted_net.errors.CannotConnect` and
+        :class:`~twisted_net.errors.ClientClosed`.
+        """
+        if self._closed:
+            return Deferred.fromCoroutine(_raise(ClientClosed()))
+        factory = _ConnectionFactory(
+            lambda: Connection(self, target.origin, self._settings.max_head)
+        )
+        return Deferred.fromCoroutine(self._connector.connect(target, factory))
+
+    def add(self, connection: Connection) -> None:
+        """Note that a connection is open."""
+        self._open.add(connection)
+        if self._closed:
+            connection.abort_now()
+
+    def remove(self, connection: Connection) -> None:
+        """Note that a connection is gone."""
+        self._open.discard(connection)
+        self._forget(connection)
+        if not self._open:
+            waiting, self._closing = self._closing, []
+            for done in waiting:
+                done.callback(None)
+
+    def put(self, connection: Connection) -> None:
+        """Keep a connection that has done its work, or close it where there are enough."""
+        of_origin = self._idle_by_origin.setdefault(connection.origin, [])
+        of_origin.append(connection)
+        self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
+        if len(of_origin) > self._settings.idle_per_origin:
+            self._drop(of_origin[0])
+        elif len(self._idle) > self._settings.max_idle:
+            self._drop(next(iter(self._idle)))
+        if self._timer is None and self._idle:
+            self._timer = self._clock.callLater(self._settings.idle_timeout, self._sweep)
+
+    def close(self) -> Deferred[None]:
+        """Drop all connections, idle or not; fires when the last one is gone."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._open:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._closing.append(done)
+        for connection in list(self._open):
+            connection.abort_now()
+        return done
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long: one timer for all, and none per request."""
+        self._timer = None
+        now = self._clock.seconds()
+        while self._idle:
+            connection, until = next(iter(self._idle.items()))
+            if until > now:
+                self._timer = self._clock.callLater(until - now, self._sweep)
+                return
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.abort_now()
+
+    def _forget(self, connection: Connection) -> None:
+        if self._idle.pop(connection, None) is None:
+            return
+        of_origin = self._idle_by_origin[connection.origin]
+        of_origin.remove(connection)
+        if not of_origin:
+            del self._idle_by_origin[connection.origin]
+
+
+class Connector:
+    """
+    Looks a host up, checks what was found, and connects to exactly that.
+
+    :param reactor: connects, and looks names up unless *resolver* does.
+    :param guard: refuses addresses; None lets all pass.
+    :param tls_policy: says which certificates are trusted; by default the system's.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
+        *,
+        timeout: float,
+        guard: Guard | None = None,
+        resolver: IHostnameResolver | None = None,
+        tls_policy: IPolicyForHTTPS | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._guard = guard
+        self._resolver = resolver
+        self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
+
+    async def connect(self, target: Target, factory: Factory) -> Connection:
+        """Give an open connection to *target*; see :meth:`ConnectionPool.connect`."""
+        addresses = await self._addresses(target)
+        if self._guard is not None:
+            self._guard.check_addresses(target.host, target.port, addresses)
+        endpoints = [self._endpoint(target, address) for address in addresses[:MAX_ADDRESSES]]
+        try:
+            protocol = await connect_first(self._reactor, endpoints, factory)
+        except (ConnectError, ConnectionClosed, OSError) as error:
+            raise CannotConnect(target.host, target.port, _short(error)) from error
+        return cast(Connection, protocol)
+
+    async def _addresses(self, target: Target) -> list[str]:
+        if is_address(target.host):
+            return [target.host]
+        found: Deferred[list[str]] = Deferred()
+        resolver = self._resolver or self._reactor.nameResolver
+        resolver.resolveHostName(_Receiver(found), target.host, target.port)
+        addresses = await found
+        if not addresses:
+            raise NameNotFound(target.host)
+        return interleave(addresses)
+
+    def _endpoint(self, target: Target, address: str) -> IStreamClientEndpoint:
+        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        endpoint = kind(self._reactor, address, target.port, self._timeout)
+        if target.scheme == "http":
+            return endpoint
+        creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
+        # The clock is given, or it would be the global reactor.
+        return wrapClientTLS(creator, endpoint, clock=self._reactor)
+
+
+def connect_first(
+    clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
+) -> Deferred[IProtocol]:
+    """
+    Connect to the first of some endpoints that answers ("happy eyeballs", RFC 8305).
+
+    Each is tried when the one before has failed, or has not answered for :data:`STAGGER` seconds.
+    Fails as the first one did if all fail. Cancelling stops all.
+
+    :param endpoints: at least one, the best first.
+    """
+    race = _Race(clock, endpoints, factory)
+    race.start_next()
+    return race.winner
+
+
+class _Race:
+    def __init__(
+        self, clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
+    ) -> None:
+        self._clock = clock
+        self._left = list(endpoints)
+        self._factory = factory
+        self._pending: list[Deferred[IProtocol]] = []
+        self._first_failure: Failure | None = None
+        self._timer: IDelayedCall | None = None
+        self._over = False
+        self.winner: Deferred[IProtocol] = Deferred(lambda _: self._stop())
+
+    def start_next(self) -> None:
+        self._stop_timer()
+        if not self._left:
+            if not self._pending and self._first_failure is not None:
+                self._over = True
+                self.winner.errback(self._first_failure)
+            return
+        attempt = self._left.pop(0).connect(self._factory)
+        self._pending.append(attempt)
+        if self._left:
+            self._timer = self._clock.callLater(STAGGER, self._next_is_due)
+        attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
+
+    def _next_is_due(self) -> None:
+        self._timer = None
+        self.start_next()
+
+    def _won(self, protocol: IProtocol, attempt: Deferred[IProtocol]) -> None:
+        self._pending.remove(attempt)
+        if self._over:
+            # Two answered within one turn, and cancelling came too late for this one.
+            cast(Connection, protocol).abort_now()
+            return
+        self._stop()
+        self.winner.callback(protocol)
+
+    def _lost(self, failure: Failure, attempt: Deferred[IProtocol]) -> None:
+        self._pending.remove(attempt)
+        if self._over:
+            return
+        self._first_failure = self._first_failure or failure
+        self.start_next()
+
+    def _stop(self) -> None:
+        self._over = True
+        self._stop_timer()
+        for attempt in list(self._pending):
+            attempt.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """Gathers the addresses of a name; what comes after it was given up is dropped."""
+
+    def __init__(self, found: Deferred[list[str]]) -> None:
+        self._found = found
+        self._addresses: list[str] = []
+
+    def resolutionBegan(self, resolution: IHostResolution) -> None:
+        """Nothing to do: the system's resolver cannot be stopped."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        host = cast(Any, address).host  # Any: IPv4Address and IPv6Address share no interface
+        if host not in self._addresses:
+            self._addresses.append(host)
+
+    def resolutionComplete(self) -> None:
+        if not self._found.called:
+            self._found.callback(self._addresses)
+
+
+class _ConnectionFactory(Factory):
+    noisy = False
+
+    def __init__(self, make: Callable[[], Connection]) -> None:
+        self._make = make
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        return self._make()
+
+
+def interleave(addresses: Sequence[str]) -> list[str]:
+    """Put addresses of both families in turn, beginning with the family of the first one."""
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    second = [address for address in addresses if address not in first]
+    mixed: list[str] = []
+    for i in range(max(len(first), len(second))):
+        mixed += first[i : i + 1] + second[i : i + 1]
+    return mixed
+
+
+def is_address(host: str) -> bool:
+    """Say whether *host* is an address as written in a URL, and not a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _raise(error: FetchError) -> Connection:
+    raise error
+
+
+def _short(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).rstrip(".")

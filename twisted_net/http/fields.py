@@ -1,0 +1,70 @@
+"""Header fields: ordered pairs, looked up by a name in any case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+
+class Fields(Mapping[str, str]):
+    """
+    The header fields of a message; it never changes.
+
+    As a mapping, names are in lower case and a field that came in several lines has its
+    values joined by ``", "`` (RFC 9110 §5.2). :attr:`pairs` keeps the lines as they came.
+
+    :param pairs: name and value of each line, in order. Bytes are read as Latin-1, which loses
+        none (RFC 9110 §5.5).
+    """
+
+    __slots__ = ("_index", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str | bytes, str | bytes]] = ()) -> None:
+        self.pairs: tuple[tuple[str, str], ...] = tuple(
+            (_text(name), _text(value)) for name, value in pairs
+        )
+        index: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            index.setdefault(name.lower(), []).append(value)
+        self._index = index
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._index[name.lower()])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._index
+
+    def __repr__(self) -> str:
+        return f"Fields({list(self.pairs)!r})"
+
+    def get_all(self, name: str) -> list[str]:
+        """Give the value of each line of this name, in order: what ``Set-Cookie`` needs."""
+        return list(self._index.get(name.lower(), ()))
+
+    def first(self, name: str) -> str | None:
+        """Give the value of the first line of this name."""
+        values = self._index.get(name.lower())
+        return values[0] if values else None
+
+    def replaced(self, changes: Iterable[tuple[str, str]]) -> Fields:
+        """Give these fields with every name in *changes* replaced by the lines there."""
+        new = list(changes)
+        names = {name.lower() for name, _ in new}
+        kept: list[tuple[str | bytes, str | bytes]] = [
+            (name, value) for name, value in self.pairs if name.lower() not in names
+        ]
+        return Fields([*kept, *new])
+
+    def without(self, names: Iterable[str]) -> Fields:
+        """Give these fields without those of *names*."""
+        dropped = {name.lower() for name in names}
+        return Fields((name, value) for name, value in self.pairs if name.lower() not in dropped)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

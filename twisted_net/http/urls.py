@@ -1,0 +1,132 @@
+"""What a URL names: its target, its origin, its credentials, and how it is shown without them."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote, urljoin
+
+from attrs import frozen
+
+from twisted_net.errors import InvalidURL
+
+MAX_URL = 8000
+"""Longest URL requested, in characters: RFC 9110 §4.1 recommends to support at least this."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHOWN = 200
+
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)"
+    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?"
+)
+# Percent-encoded host names, IPv6 zones and backslashes are refused: what one reader of such a URL
+# takes for the host, another does not.
+_HOST = re.compile(
+    r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]*))?"
+)
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
+_SECRET_PARAMETER = re.compile(
+    r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
+    r"|signature|token|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^&#]+"
+)
+
+
+@frozen(slots=True)
+class Target:
+    """
+    Where a request goes, in canonical form.
+
+    :param scheme: in lower case.
+    :param host: in lower case; an IPv6 address without its brackets.
+    :param port: the scheme's own where the URL gives none.
+    :param path: path and query, as they stand in the request line; never empty.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what shares connections and may share credentials."""
+        return self.scheme, self.host, self.port
+
+    @property
+    def authority(self) -> str:
+        """Host and port for the ``Host`` field; the port left out where it is the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The URL again: one text for all ways to write it that are equal by case and port."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+
+@lru_cache(maxsize=1024)
+def parse_target(url: str) -> Target:
+    """
+    Read an absolute ``http`` or ``https`` URL that is fit for the wire; its fragment is dropped.
+
+    :raises InvalidURL: for any other text. A user name or password in it is refused too (RFC 9110
+        §4.2.4): :func:`split_credentials` takes them out first.
+    """
+    shown = redact(url)
+    if len(url) > MAX_URL:
+        raise InvalidURL(shown, f"it is longer than {MAX_URL} characters")
+    match = _URL.fullmatch(url)
+    if match is None or _VISIBLE.fullmatch(url) is None:
+        raise InvalidURL(shown, "it is not an absolute URL in plain ASCII")
+    scheme = match["scheme"].lower()
+    if scheme not in _DEFAULT_PORTS:
+        raise InvalidURL(shown, "its scheme is neither http nor https")
+    if "@" in match["authority"]:
+        raise InvalidURL(shown, "a user name or password does not belong here")
+    found = _HOST.fullmatch(match["authority"])
+    if found is None:
+        raise InvalidURL(shown, "its host or port is malformed")
+    port = int(found["port"][:6]) if found["port"] else _DEFAULT_PORTS[scheme]
+    if not 1 <= port <= 65_535:
+        raise InvalidURL(shown, "its port is not one from 1 to 65535")
+    return Target(
+        scheme=scheme,
+        host=found["host"].strip("[]").lower(),
+        port=port,
+        path=(match["path"] or "/") + (match["query"] or ""),
+    )
+
+
+def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """Take user name and password out of a URL; give it without them, and them (decoded)."""
+    match = _USERINFO.match(url)
+    if match is None:
+        return url, None
+    user, _, password = match["userinfo"].partition(":")
+    return match["start"] + url[match.end() :], (unquote(user), unquote(password))
+
+
+def join(base: str, reference: str) -> str:
+    """
+    Give the URL that *reference* means inside the document at *base* (RFC 3986 §5).
+
+    :raises InvalidURL: where it means none.
+    """
+    try:
+        return urljoin(base, reference)
+    except ValueError as error:
+        raise InvalidURL(redact(reference), str(error)) from None
+
+
+def redact(url: str) -> str:
+    """
+    Give a URL as it may be shown and logged.
+
+    User name and password, and the values of parameters that by their names are secrets
+    (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
+    """
+    shown = _USERINFO.sub(r"\g<start>***@", url)
+    shown = _SECRET_PARAMETER.sub(r"\g<name>***", shown)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
