@@ -1,0 +1,178 @@
+"""The configuration: its defaults, its layers, and that every setting is explained."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.config import PREFIX, Config, TcpSettings, UdpSettings, load_config
+from twisted_net.errors import ConfigError
+from twisted_net.http.settings import FetchSettings, HttpSettings
+from twisted_net.layers import settings, to_toml
+from twisted_net.tcp.limits import Limits
+from twisted_net.udp.datagrams import DatagramLimits
+
+
+class ConfigTests(SynchronousTestCase):
+    """:class:`Config` nests the records that the parts themselves take."""
+
+    def test_addresses(self) -> None:
+        """By default both servers listen on loopback, at the ports of the original system."""
+        config = Config()
+        self.assertEqual((config.tcp.interface, config.tcp.port), ("127.0.0.1", 8888))
+        self.assertEqual((config.udp.interface, config.udp.port), ("127.0.0.1", 9999))
+
+    def test_sections(self) -> None:
+        """A section can be handed to the part that it configures, and has its defaults."""
+        config = Config()
+        for section, record in [
+            (config.tcp, Limits()),
+            (config.udp, DatagramLimits()),
+            (config.http, HttpSettings()),
+            (config.fetch, FetchSettings()),
+        ]:
+            with self.subTest(section=type(section).__name__):
+                self.assertIsInstance(section, type(record))
+                for setting in settings(record):
+                    value: object = section
+                    for name in setting.path:
+                        value = getattr(value, name)
+                    self.assertEqual(value, setting.default)
+
+    def test_nothing_to_serve(self) -> None:
+        """A configuration that serves nothing is refused; each server may be off alone."""
+        Config(tcp=TcpSettings(enabled=False))
+        Config(udp=UdpSettings(enabled=False))
+        error = self.assertRaises(
+            ValueError, Config, tcp=TcpSettings(enabled=False), udp=UdpSettings(enabled=False)
+        )
+        self.assertIn("nothing is served", str(error))
+
+    def test_numeric_interfaces(self) -> None:
+        """An interface is a numeric address of either family, or nothing for all."""
+        for interface in ("", "0.0.0.0", "::", "::1", "fe80::1%eth0"):
+            with self.subTest(interface=interface):
+                self.assertEqual(TcpSettings(interface=interface).interface, interface)
+        for settings_type in (TcpSettings, UdpSettings):
+            with self.subTest(settings_type=settings_type.__name__):
+                error = self.assertRaises(ValueError, settings_type, interface="localhost")
+                self.assertIn("127.0.0.1 or ::1", str(error))
+
+    def test_every_setting_is_explained(self) -> None:
+        """Every setting has a description of one line, and a name of its own in each layer."""
+        all_settings = list(settings(Config()))
+        for setting in all_settings:
+            with self.subTest(setting=setting.key):
+                self.assertTrue(setting.description)
+                self.assertTrue(setting.description.isprintable())
+        names = {setting.variable(PREFIX) for setting in all_settings}
+        self.assertEqual(len(names), len(all_settings))
+        self.assertEqual(len({setting.option for setting in all_settings}), len(all_settings))
+
+    def test_every_default_can_be_given(self) -> None:
+        """Printing the defaults and reading them back gives the defaults."""
+        text = to_toml(Config())
+        self.assertEqual(load_config(("net.toml", text), {}, {}).record, Config())
+
+    @given(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "drain-timeout": st.floats(0, 86_400),
+                "threads": st.integers(1, 1000),
+                "tcp-port": st.integers(0, 65_535),
+                "tcp-fallback": st.sampled_from(["none", "acknowledge"]),
+                "http-user-agent": st.text("abc \"'\\{}#", min_size=1),
+                "http-cache-default-ttl": st.integers(0, 1000) | st.just("none"),
+                "http-headers-timeout": st.integers(1, 1000) | st.just("none"),
+                "fetch-public": st.sampled_from(["true", "false"]),
+            },
+        )
+    )
+    def test_round_trip(self, options: dict[str, object]) -> None:
+        """What print-config prints is the configuration that it was given."""
+        loaded = load_config(None, {}, {name: str(value) for name, value in options.items()})
+        printed = to_toml(loaded.record, loaded.origins)
+        self.assertEqual(load_config(("net.toml", printed), {}, {}).record, loaded.record)
+
+
+class LoadConfigTests(SynchronousTestCase):
+    """:func:`load_config` lays the environment over the file, and options over both."""
+
+    def test_precedence(self) -> None:
+        """Options win over variables, variables over the file, the file over defaults."""
+        file = ("net.toml", "threads = 1\n[tcp]\nport = 1\nbacklog = 1\nmax_line = 100")
+        environ = {"TWISTED_NET_TCP__PORT": "2", "TWISTED_NET_TCP__BACKLOG": "2", "HOME": "/"}
+        loaded = load_config(file, environ, {"tcp-port": "3"})
+        self.assertEqual(
+            loaded.record, Config(threads=1, tcp=TcpSettings(port=3, backlog=2, max_line=100))
+        )
+        self.assertEqual(
+            loaded.origins,
+            {
+                "threads": "net.toml",
+                "tcp.port": "--tcp-port",
+                "tcp.backlog": "TWISTED_NET_TCP__BACKLOG",
+                "tcp.max_line": "net.toml",
+            },
+        )
+
+    def test_no_file(self) -> None:
+        """Without a file and without settings the defaults are loaded."""
+        self.assertEqual(load_config(None, {}, {}).record, Config())
+
+    def test_all_mistakes_at_once(self) -> None:
+        """Every mistake of every layer has its line."""
+        file = ("net.toml", "[tcp]\nmax_conections = 5\nport = 'x'")
+        error = self.assertRaises(
+            ConfigError, load_config, file, {"TWISTED_NET_UPD__PORT": "1"}, {"udp-port": "-1"}
+        )
+        self.assertEqual(
+            error.mistakes,
+            [
+                "net.toml: there is no setting tcp.max_conections; did you mean "
+                "tcp.max_connections?",
+                'net.toml: tcp.port is "x", must be an integer from 0 to 65535',
+                "TWISTED_NET_UPD__PORT: there is no such setting; did you mean "
+                "TWISTED_NET_UDP__PORT?",
+                '--udp-port: udp.port is "-1", must be an integer from 0 to 65535',
+            ],
+        )
+
+    def test_earlier_mistakes(self) -> None:
+        """A mistake that was made before the layers comes first among theirs."""
+        error = self.assertRaises(
+            ConfigError,
+            load_config,
+            None,
+            {},
+            {"tcp-port": "x", "udp-interface": "localhost"},
+            ["net.toml: No such file or directory"],
+        )
+        self.assertEqual(
+            error.mistakes,
+            [
+                "net.toml: No such file or directory",
+                '--tcp-port: tcp.port is "x", must be an integer from 0 to 65535',
+                "--udp-interface: udp.interface must be a numeric address, such as 127.0.0.1 or "
+                "::1, or \"\", not 'localhost'",
+            ],
+        )
+
+    def test_rules(self) -> None:
+        """What the configuration refuses as a whole names the layers that said so."""
+        error = self.assertRaises(
+            ConfigError,
+            load_config,
+            ("net.toml", "tcp.enabled = false"),
+            {},
+            {"udp-enabled": "false"},
+        )
+        self.assertEqual(
+            error.mistakes,
+            [
+                "net.toml, --udp-enabled: tcp.enabled and udp.enabled are both false: "
+                "nothing is served"
+            ],
+        )

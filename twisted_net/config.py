@@ -1,0 +1,138 @@
+"""Everything that an operator can set, in one record, and where its values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from msgspec import Meta
+from msgspec import field as default
+
+from twisted_net.http.settings import FetchSettings, HttpSettings
+from twisted_net.layers import Layers, Loaded
+from twisted_net.records import Record
+from twisted_net.tcp.limits import Limits
+from twisted_net.udp.datagrams import DatagramLimits
+
+PREFIX = "TWISTED_NET_"
+"""What the names of our environment variables begin with; no other use is made of such names."""
+
+Port = Annotated[int, Meta(ge=0, le=65_535, description="port; 0 for any that is free")]
+
+Interface = Annotated[
+    str,
+    Meta(description='numeric address to listen on; "" for all of IPv4, "::" for all of IPv6 too'),
+]
+
+
+class TcpSettings(Limits, frozen=True):
+    """
+    The command server, ``[tcp]``: where it listens, beside its limits.
+
+    Host and port are those of the original server, whose only handler is the ``acknowledge``
+    fallback. 4096 is what Linux allows a queue of connections to be since 5.4; a burst of
+    clients beyond the usual 50 then connects without a second's wait.
+    """
+
+    enabled: Annotated[bool, Meta(description="whether commands are served over TCP")] = True
+    interface: Interface = "127.0.0.1"
+    port: Port = 8888
+    backlog: Annotated[
+        int, Meta(ge=1, le=65_535, description="connections that may wait to be accepted")
+    ] = 4096
+    fallback: Annotated[
+        Literal["none", "acknowledge"],
+        Meta(description="what answers a line that is no command; none: it is refused"),
+    ] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_interface(self)
+
+
+class UdpSettings(DatagramLimits, frozen=True):
+    """
+    The datagram server, ``[udp]``: where it listens, beside its limits.
+
+    Host and port are those of the original server.
+    """
+
+    enabled: Annotated[bool, Meta(description="whether datagrams are served over UDP")] = True
+    interface: Interface = "127.0.0.1"
+    port: Port = 9999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_interface(self)
+
+
+class Config(Record, frozen=True):
+    """
+    The whole configuration; ``Config()`` is what runs where nothing is set.
+
+    Ten seconds to drain are well within the 90 that systemd waits before it kills; ``docker
+    stop`` waits only ten, and wants less here or more there. Ten threads are what Twisted's own
+    pool has.
+
+    :raises ValueError: where nothing is left to serve.
+    """
+
+    commands: Annotated[
+        tuple[str, ...],
+        Meta(description="registries of own commands, each as module:name"),
+    ] = ()
+    drain_timeout: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="seconds that clients have to get their answers at stop"),
+    ] = 10.0
+    threads: Annotated[
+        int, Meta(ge=1, le=1000, description="threads for blocking commands and name look-ups")
+    ] = 10
+    tcp: TcpSettings = default(default_factory=TcpSettings)
+    udp: UdpSettings = default(default_factory=UdpSettings)
+    http: HttpSettings = default(default_factory=HttpSettings)
+    fetch: FetchSettings = default(default_factory=FetchSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tcp.enabled and not self.udp.enabled:
+            raise ValueError("tcp.enabled and udp.enabled are both false: nothing is served")
+
+
+def _check_interface(settings: TcpSettings | UdpSettings) -> None:
+    # A name would be looked up where it is bound, which takes its time and may fail there.
+    if settings.interface:
+        try:
+            ip_address(settings.interface)
+        except ValueError:
+            raise ValueError(
+                f"{type(settings).__name__}.interface must be a numeric address, such as "
+                f'127.0.0.1 or ::1, or "", not {settings.interface!r}'
+            ) from None
+
+
+def load_config(
+    file: tuple[str, str] | None,
+    environ: Mapping[str, str],
+    options: Mapping[str, str],
+    mistakes: Iterable[str] = (),
+) -> Loaded[Config]:
+    """
+    Make the configuration out of a file, the environment and options; later ones win.
+
+    :param file: its name and its text, which is TOML.
+    :param environ: all of the environment; a variable of ours is ``TWISTED_NET_TCP__PORT``.
+    :param options: texts by the names of options without their hyphens: ``tcp-port``.
+    :param mistakes: those made before, such as a file that cannot be read.
+    :raises ConfigError: with these and with all mistakes in the three layers.
+    """
+    layers = Layers(Config(), PREFIX)
+    for mistake in mistakes:
+        layers.add_mistake(mistake)
+    if file is not None:
+        name, text = file
+        layers.add_toml(text, name)
+    layers.add_environment(environ)
+    layers.add_options(options)
+    return layers.load()
