@@ -7,7 +7,9 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from attrs import frozen
@@ -102,7 +104,11 @@ class Parameter:
         :raises BadArguments: for a word of another type or outside the bounds.
         """
         try:
-            return msgspec.convert(word, self.annotation, strict=False)
+            value: object = msgspec.convert(word, self.annotation, strict=False)
+            # JSON has neither NaN nor infinities, and few handlers expect them.
+            if isinstance(value, float) and not isfinite(value):
+                raise msgspec.ValidationError
+            return value
         except msgspec.ValidationError:
             shown = word if len(word) <= 64 else word[:64] + "…"
             raise BadArguments(
@@ -273,11 +279,11 @@ class Commands:
         Declare the function below as a command.
 
         Its parameters are the command's arguments: their annotations (``str``, ``int``,
-        ``float``, ``bool``, a ``Literal``, each with or without msgspec's ``Meta`` bounds) say
-        what is allowed, a default makes one optional, ``*words`` takes all that are left. A
-        first parameter annotated :class:`Request` is no argument. What it returns becomes the
-        ``result``, or the members of :class:`Fields`; it refuses by raising
-        :class:`~twisted_net.errors.CommandError`.
+        ``float``, ``bool``, a ``Literal`` of texts and integers, or a union of these, each
+        with or without msgspec's ``Meta`` bounds) say what is allowed, a default makes one
+        optional, ``*words`` takes all that are left. A first parameter annotated
+        :class:`Request` is no argument. What it returns becomes the ``result``, or the members
+        of :class:`Fields`; it refuses by raising :class:`~twisted_net.errors.CommandError`.
 
         :param name: the function's own name, in capitals, where none is given.
         :param help: one line; the first of the docstring where none is given.
@@ -289,7 +295,9 @@ class Commands:
         def declare(handler: _Handler) -> _Handler:
             own = getattr(handler, "__name__", "").strip("_").upper()
             lines = (inspect.getdoc(handler) or "").splitlines() or [""]
-            self._add(Command(name or own, handler, help or lines[0], blocking))
+            command = Command(name or own, handler, help or lines[0], blocking)
+            self._check_free(command.name)
+            self._table[command.name] = command
             return handler
 
         return declare
@@ -298,10 +306,11 @@ class Commands:
         """
         Take over all commands of another registry, and its fallback where it has one.
 
-        :raises ValueError: for a name that is taken.
+        :raises ValueError: for a name that is taken; then nothing is taken over.
         """
         for command in other:
-            self._add(command)
+            self._check_free(command.name)
+        self._table |= other._table
         self.fallback = other.fallback or self.fallback
 
     def answer(self, line: bytes, session: Session) -> bytes | Waiting:
@@ -316,7 +325,10 @@ class Commands:
         session.sessions.messages += 1
         command = None
         try:
-            text = line.decode()
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise NotUTF8(error.start, line[error.start]) from None
             # One call finds nearly every harmless line; the search for the others is slower.
             if not text.isprintable():
                 _refuse_control_characters(text)
@@ -330,8 +342,6 @@ class Commands:
                 return _encode_whole(self.fallback(Request(session, self), text.strip()))
             words = words[1:] if '"' not in text else split_quoted(text)[1:]
             return command.run(words, Request(session, self) if command.wants_request else None)
-        except UnicodeDecodeError as error:
-            return encode_error(NotUTF8(error.start, line[error.start]))
         except ANSWERED as error:
             return encode_error(error, command.name if command else None)
 
@@ -341,10 +351,9 @@ class Commands:
         command = self.get(words[0]) if words else None
         return command.name if command else None
 
-    def _add(self, command: Command) -> None:
-        if command.name in self._table:
-            raise ValueError(f"there is a command {command.name} already")
-        self._table[command.name] = command
+    def _check_free(self, name: str) -> None:
+        if name in self._table:
+            raise ValueError(f"there is a command {name} already")
 
 
 def encode_error(error: TwistedNetError, command: str | None = None) -> bytes:
@@ -385,6 +394,8 @@ _WORD = re.compile(
 _ESCAPE = re.compile(r'\\(["\\])')
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TYPES = (str, int, float, bool)
+# No float, which msgspec refuses, and no bool, which it never finds in a word.
+_CHOICES = (str, int)
 
 
 def _refuse_control_characters(text: str) -> None:
@@ -404,7 +415,12 @@ def _parameters(name: str, handler: Callable[..., object]) -> tuple[list[Paramet
     """Read a handler's parameters, and whether the first one is the request."""
     hints = get_type_hints(handler, include_extras=True)
     parameters = list(inspect.signature(handler).parameters.values())
-    wants_request = bool(parameters) and hints.get(parameters[0].name) is Request
+    wants_request = (
+        bool(parameters)
+        and hints.get(parameters[0].name) is Request
+        and parameters[0].kind
+        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    )
     found = []
     for parameter in parameters[wants_request:]:
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
@@ -421,8 +437,17 @@ def _parameters(name: str, handler: Callable[..., object]) -> tuple[list[Paramet
 
 
 def _is_readable(annotation: Any) -> bool:  # Any: annotations are of any form
+    """Whether msgspec can make a value of this type from a word."""
+    try:
+        msgspec.convert("", annotation, strict=False)
+    except msgspec.ValidationError:
+        pass
+    except TypeError:
+        return False
     base, _ = split_meta(annotation)
-    if get_origin(base) is Literal:
-        return all(type(value) in _TYPES for value in get_args(base))
-    parts = [part for part in get_args(base) if part is not type(None)]
-    return base in _TYPES or (bool(parts) and all(_is_readable(part) for part in parts))
+    origin, parts = get_origin(base), get_args(base)
+    if origin is Literal:
+        return all(type(value) in _CHOICES for value in parts)
+    if origin in (Union, UnionType):
+        return all(part is NoneType or _is_readable(part) for part in parts)
+    return base in _TYPES
