@@ -82,6 +82,7 @@ class Session:
         failure = self._deliver(line)
         if failure is not None:
             self.undelivered += 1
+            self.sessions.undelivered += 1
         return failure
 
 
@@ -101,7 +102,7 @@ class Sessions:
     :ivar started: when the server was made, in seconds of the wall clock.
     :ivar messages: lines received by all sessions, the ended ones included.
     :ivar opened: sessions that ever began.
-    :ivar ended: how many connections ended, by reason; refused ones are here alone.
+    :ivar ended: how many connections ended, by reason; those refused at once are here alone.
     :ivar undelivered: events that clients did not get.
     """
 
@@ -142,9 +143,9 @@ class Sessions:
         del self._open[session.name]
         self.ended[end] += 1
 
-    def refused(self) -> None:
+    def refused(self, end: End) -> None:
         """Count a connection that never became a session."""
-        self.ended[End.TOO_MANY_CONNECTIONS] += 1
+        self.ended[end] += 1
 
     def broadcast(self, event: Mapping[str, object]) -> Delivery:
         """
@@ -161,7 +162,6 @@ class Sessions:
                 delivered += 1
             else:
                 failures[session.name] = failure
-        self.undelivered += len(failures)
         return Delivery(delivered, failures)
 
 

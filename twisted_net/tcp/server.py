@@ -413,10 +413,11 @@ class CommandFactory(Factory):
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if self._draining:
+            self.sessions.refused(End.DRAINED)
             return None
         if len(self._protocols) < self.limits.max_connections:
             return CommandProtocol(self)
-        self.sessions.refused()
+        self.sessions.refused(End.TOO_MANY_CONNECTIONS)
         return RefusingProtocol(self) if len(self._refusing) < MAX_LINGERING else None
 
     def drain(self, timeout: float) -> Deferred[None]:

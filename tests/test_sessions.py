@@ -1,0 +1,177 @@
+"""Sessions are named, counted, and reached by events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.sessions import End, Session, Sessions, encode_event
+
+
+class Client:
+    """A client that keeps what it is sent, or fails in a word."""
+
+    def __init__(self, failure: str | None = None) -> None:
+        self.got: list[bytes] = []
+        self.failure = failure
+
+    def deliver(self, line: bytes) -> str | None:
+        """Take a line, or say why not."""
+        if self.failure is None:
+            self.got.append(line)
+        return self.failure
+
+
+def at(*times: float) -> Callable[[], float]:
+    """Give a wall clock that shows these times, one after the other."""
+    return iter(times).__next__
+
+
+class NameTests(SynchronousTestCase):
+    """A session is named ``host:port``, and no two that are open alike."""
+
+    def setUp(self) -> None:
+        self.sessions = Sessions(lambda: 0.0)
+
+    def open(self, host: str, port: int) -> Session:
+        """Open a session whose events are dropped."""
+        return self.sessions.open(host, port, Client().deliver)
+
+    def test_ipv4(self) -> None:
+        """An IPv4 address stands as it is."""
+        session = self.open("192.0.2.1", 5000)
+        self.assertEqual((session.name, session.client), ("192.0.2.1:5000", ("192.0.2.1", 5000)))
+
+    def test_ipv6(self) -> None:
+        """An IPv6 address stands in brackets, its scope with it; the client is as it came."""
+        session = self.open("fe80::1%eth0", 5000)
+        self.assertEqual(session.name, "[fe80::1%eth0]:5000")
+        self.assertEqual(session.client, ("fe80::1%eth0", 5000))
+
+    def test_unique(self) -> None:
+        """The same address again is numbered from 2; a name that is free again is given again."""
+        first, second, third = (self.open("::1", 1) for _ in range(3))
+        self.assertEqual([s.name for s in self.sessions], ["[::1]:1", "[::1]:1#2", "[::1]:1#3"])
+        self.sessions.close(second, End.DRAINED)
+        self.assertEqual(self.open("::1", 1).name, "[::1]:1#2")
+        self.sessions.close(first, End.DRAINED)
+        self.assertEqual(self.open("::1", 1).name, "[::1]:1")
+        self.assertEqual(third.name, "[::1]:1#3")
+        self.assertEqual(len(self.sessions), 3)
+
+
+class CounterTests(SynchronousTestCase):
+    """Figures are right at each moment, and outlive their sessions."""
+
+    def test_times(self) -> None:
+        """Registry and sessions know when they began."""
+        sessions = Sessions(at(10.0, 11.5))
+        self.assertEqual(sessions.started, 10.0)
+        self.assertEqual(sessions.open("h", 1, Client().deliver).connected, 11.5)
+
+    def test_messages(self) -> None:
+        """Lines are counted for the session and for all together."""
+        sessions = Sessions(lambda: 0.0)
+        first, second = (sessions.open("h", port, Client().deliver) for port in (1, 2))
+        first.count()
+        first.count()
+        second.count()
+        sessions.close(first, End.CLIENT_CLOSED)
+        self.assertEqual((first.messages, second.messages, sessions.messages), (2, 1, 3))
+
+    def test_open_and_ended(self) -> None:
+        """Each end is counted under its reason; a refused connection was never opened."""
+        sessions = Sessions(lambda: 0.0)
+        for port, end in enumerate(End):
+            sessions.close(sessions.open("h", port, Client().deliver), end)
+        sessions.refused(End.TOO_MANY_CONNECTIONS)
+        sessions.refused(End.DRAINED)
+        expected = dict.fromkeys(End, 1)
+        expected[End.TOO_MANY_CONNECTIONS] = expected[End.DRAINED] = 2
+        self.assertEqual(sessions.ended, expected)
+        self.assertEqual((sessions.opened, len(sessions)), (len(End), 0))
+
+    def test_all_reasons_from_the_start(self) -> None:
+        """Every reason has its figure before anything ended."""
+        self.assertEqual(Sessions(lambda: 0.0).ended, dict.fromkeys(End, 0))
+
+    def test_reasons(self) -> None:
+        """The names of the reasons, which STATS shows, do not change."""
+        self.assertEqual(
+            [end.value for end in End],
+            [
+                "client_closed",
+                "connection_lost",
+                "idle_timeout",
+                "write_timeout",
+                "drained",
+                "aborted",
+                "too_many_connections",
+            ],
+        )
+
+    def test_data(self) -> None:
+        """Each session keeps data of its own."""
+        sessions = Sessions(lambda: 0.0)
+        first, second = (sessions.open("h", port, Client().deliver) for port in (1, 2))
+        first.data["a"] = 1
+        self.assertEqual((first.data, second.data), ({"a": 1}, {}))
+
+
+class DeliveryTests(SynchronousTestCase):
+    """An event reaches all who can be reached, and the others are counted."""
+
+    def setUp(self) -> None:
+        self.sessions = Sessions(lambda: 0.0)
+        self.clients = [Client(), Client("output_full"), Client(), Client("closing")]
+        self.opened = [
+            self.sessions.open("h", port, client.deliver)
+            for port, client in enumerate(self.clients)
+        ]
+
+    def test_broadcast(self) -> None:
+        """A failure is told by name and in a word, and does not touch those after it."""
+        delivery = self.sessions.broadcast({"event": "x", "text": "ä\n"})
+        line = '{"event":"x","text":"ä\\n"}\n'.encode()
+        self.assertEqual([client.got for client in self.clients], [[line], [], [line], []])
+        self.assertEqual(delivery.delivered, 2)
+        self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
+
+    def test_one_object(self) -> None:
+        """A broadcast is encoded once: all clients get the same bytes object."""
+        self.sessions.broadcast({"event": "x"})
+        self.assertIs(self.clients[0].got[0], self.clients[2].got[0])
+
+    def test_undelivered(self) -> None:
+        """What is not delivered is counted for the session and for all, by broadcast or not."""
+        self.sessions.broadcast({"event": "x"})
+        self.assertEqual(self.opened[1].deliver(b"\n"), "output_full")
+        self.assertIsNone(self.opened[0].deliver(b"\n"))
+        self.assertEqual([session.undelivered for session in self.opened], [0, 2, 0, 1])
+        self.assertEqual(self.sessions.undelivered, 3)
+
+    def test_nobody(self) -> None:
+        """A broadcast to nobody fares well."""
+        delivery = Sessions(lambda: 0.0).broadcast({"event": "x"})
+        self.assertEqual((delivery.delivered, delivery.failures), (0, {}))
+
+    def test_ends_meanwhile(self) -> None:
+        """A session may end, and another begin, while an event goes out."""
+
+        def leave(line: bytes) -> None:
+            self.sessions.close(leaving, End.CLIENT_CLOSED)
+            self.sessions.open("new", 1, Client().deliver)
+
+        leaving = self.sessions.open("h", 9, leave)
+        self.assertEqual(self.sessions.broadcast({"event": "x"}).delivered, 3)
+        self.assertEqual([session.name for session in self.sessions][-1], "new:1")
+
+    def test_encode(self) -> None:
+        """An event is one line of JSON."""
+        self.assertEqual(encode_event({"event": "a\nb"}), b'{"event":"a\\nb"}\n')
+
+    def test_not_json(self) -> None:
+        """An event that is not JSON reaches nobody."""
+        self.assertRaises(TypeError, self.sessions.broadcast, {"event": object()})
+        self.assertEqual([client.got for client in self.clients], [[], [], [], []])

@@ -1,0 +1,268 @@
+"""The standard commands speak the wire of the protocol, to the byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.commands import Commands, Waiting
+from twisted_net.errors import NameNotFound
+from twisted_net.sessions import End, Session, Sessions
+from twisted_net.standard import FAILURES_SHOWN, acknowledge, standard_commands
+
+WALL = 1795339800.123456
+"""2026-11-22 09:30:00.123456 UTC."""
+
+
+class StandardTests(SynchronousTestCase):
+    """:func:`standard_commands` with two clients connected."""
+
+    def setUp(self) -> None:
+        self.now = WALL
+        self.sessions = Sessions(lambda: self.now)
+        self.events: list[bytes] = []
+        self.session = self.sessions.open("127.0.0.1", 50000, self.events.append)
+        self.commands = standard_commands()
+
+    def wire(self, line: str, session: Session | None = None) -> bytes:
+        """Answer a line."""
+        answer = self.commands.answer(line.encode(), session or self.session)
+        assert isinstance(answer, bytes)
+        return answer
+
+    def answer(self, line: str) -> dict[str, Any]:  # Any: JSON
+        """Answer a line, and decode it."""
+        decoded: dict[str, Any] = json.loads(self.wire(line))
+        return decoded
+
+    def test_protocol(self) -> None:
+        """The answers are those of the protocol's table, to the byte."""
+        for line, answer in (
+            ("ECHO hello world", '{"command":"ECHO","result":"hello world"}'),
+            ("echo  hello \t world ", '{"command":"ECHO","result":"hello world"}'),
+            ('echo "a  b" c', '{"command":"ECHO","result":"a  b c"}'),
+            ("ECHO", '{"command":"ECHO","result":""}'),
+            ("TIME", '{"command":"TIME","result":"2026-11-22T09:30:00.123456+00:00"}'),
+            ("PING", '{"command":"PING","result":"PONG"}'),
+            ("", '{"error":"empty message","code":"empty"}'),
+            ("NOPE", '{"error":"unknown command: NOPE","code":"unknown_command"}'),
+        ):
+            self.assertEqual(self.wire(line), answer.encode() + b"\n")
+
+    def test_time_shows_microseconds(self) -> None:
+        """A time on the full second has its six digits too."""
+        self.now = 0.0
+        self.assertEqual(self.answer("TIME")["result"], "1970-01-01T00:00:00.000000+00:00")
+
+    def test_stats(self) -> None:
+        """STATS counts itself, and every line before it."""
+        self.wire("")
+        self.wire("NOPE")
+        self.sessions.refused(End.TOO_MANY_CONNECTIONS)
+        self.sessions.close(self.sessions.open("h", 1, lambda line: None), End.DRAINED)
+        self.sessions.open("h", 2, lambda line: "closing").deliver(b"\n")
+        self.now += 60.0004
+        self.assertEqual(
+            self.answer("STATS"),
+            {
+                "command": "STATS",
+                "message_count": 3,
+                "connections": 2,
+                "connections_opened": 3,
+                "connections_ended": {
+                    "client_closed": 0,
+                    "connection_lost": 0,
+                    "idle_timeout": 0,
+                    "write_timeout": 0,
+                    "drained": 1,
+                    "aborted": 0,
+                    "too_many_connections": 1,
+                },
+                "undelivered": 1,
+                "uptime": 60.0,
+            },
+        )
+        self.assertTrue(self.wire("stats").startswith(b'{"command":"STATS","message_count":4,'))
+
+    def test_clients(self) -> None:
+        """CLIENTS lists who is connected, oldest first, each with its figures."""
+        self.now += 1
+        other = self.sessions.open("::1", 7, lambda line: "closing")
+        other.deliver(b"\n")
+        self.wire("PING", other)
+        self.assertEqual(
+            self.answer("CLIENTS"),
+            {
+                "command": "CLIENTS",
+                "count": 2,
+                "clients": [
+                    {
+                        "client": "127.0.0.1:50000",
+                        "connected": "2026-11-22T09:30:00.123456+00:00",
+                        "messages": 1,
+                        "undelivered": 0,
+                    },
+                    {
+                        "client": "[::1]:7",
+                        "connected": "2026-11-22T09:30:01.123456+00:00",
+                        "messages": 1,
+                        "undelivered": 1,
+                    },
+                ],
+            },
+        )
+
+    def test_clients_limit(self) -> None:
+        """CLIENTS shows 100 and counts all; a limit from 1 to 1000 shows others."""
+        for port in range(1100):
+            self.sessions.open("h", port, lambda line: None)
+        for line, shown in (("CLIENTS", 100), ("CLIENTS 1", 1), ("CLIENTS 1000", 1000)):
+            answer = self.answer(line)
+            self.assertEqual((answer["count"], len(answer["clients"])), (1101, shown))
+        for line in ("CLIENTS 0", "CLIENTS 1001", "CLIENTS x"):
+            self.assertEqual(self.answer(line)["code"], "bad_arguments")
+        self.assertEqual(
+            self.answer("CLIENTS 0")["error"],
+            "argument 1 (limit) must be an integer from 1 to 1000, not '0'",
+        )
+
+    def test_broadcast(self) -> None:
+        """BROADCAST reaches every client, the asking one too, and tells how it fared."""
+        stuck = self.sessions.open("h", 1, lambda line: "output_full")
+        self.assertEqual(
+            self.wire('BROADCAST hi "  all"'),
+            b'{"command":"BROADCAST","delivered":1,"failed":1,"failures":{"h:1":"output_full"}}\n',
+        )
+        self.assertEqual(
+            self.events,
+            [b'{"event":"broadcast","from":"127.0.0.1:50000","message":"hi   all"}\n'],
+        )
+        self.assertEqual((stuck.undelivered, self.sessions.undelivered), (1, 1))
+
+    def test_broadcast_shows_some_failures(self) -> None:
+        """Of many failures some are named, and all are counted."""
+        for port in range(FAILURES_SHOWN + 5):
+            self.sessions.open("h", port, lambda line: "output_full")
+        answer = self.answer("BROADCAST hi")
+        self.assertEqual(
+            (answer["failed"], len(answer["failures"])), (FAILURES_SHOWN + 5, FAILURES_SHOWN)
+        )
+
+    def test_broadcast_nothing(self) -> None:
+        """There must be something to say."""
+        self.assertEqual(
+            self.wire("broadcast"),
+            b'{"error":"there is no message to broadcast","code":"refused",'
+            b'"command":"BROADCAST"}\n',
+        )
+        self.assertEqual(self.events, [])
+
+    def test_help(self) -> None:
+        """HELP lists all commands by name, each with usage, a line of help and its kind."""
+        commands = self.answer("HELP")["commands"]
+        self.assertEqual(
+            [command["usage"] for command in commands],
+            [
+                "BROADCAST [words ...]",
+                "CLIENTS [limit]",
+                "ECHO [words ...]",
+                "HELP [command]",
+                "PING",
+                "STATS",
+                "TIME",
+            ],
+        )
+        for command in commands:
+            self.assertEqual(command.keys(), {"name", "usage", "help", "kind"})
+            self.assertTrue(command["help"].endswith("."), command)
+            self.assertEqual(command["kind"], "plain")
+
+    def test_help_of_one(self) -> None:
+        """HELP tells of one command, in any case; an unknown one is unknown."""
+        self.assertEqual(
+            self.answer("HELP ping"),
+            {
+                "command": "HELP",
+                "commands": [
+                    {
+                        "name": "PING",
+                        "usage": "PING",
+                        "help": "Give PONG: the server is there.",
+                        "kind": "plain",
+                    }
+                ],
+            },
+        )
+        for name in ("nope", "null"):
+            self.assertEqual(
+                self.answer(f"HELP {name}"),
+                {
+                    "error": f"unknown command: {name}",
+                    "code": "unknown_command",
+                    "command": "HELP",
+                },
+            )
+        self.assertEqual(self.answer("HELP a b")["code"], "bad_arguments")
+
+    def test_no_fetch(self) -> None:
+        """Without a way to fetch there is no FETCH."""
+        self.assertIsNone(self.commands.get("FETCH"))
+
+
+class FetchTests(SynchronousTestCase):
+    """FETCH gives what the function that it is made with gives."""
+
+    def answer(self, commands: Commands) -> bytes:
+        """Answer a FETCH."""
+        session = Sessions(lambda: 0.0).open("h", 1, lambda line: None)
+        waiting = commands.answer(b"fetch http://h.example/?q=1", session)
+        assert isinstance(waiting, Waiting)
+        self.assertFalse(waiting.blocking)
+
+        async def wait() -> bytes:
+            try:
+                return waiting.answer(await waiting.start())  # type: ignore[misc]  # a coroutine
+            except NameNotFound as error:
+                return waiting.refuse(error)
+
+        return self.successResultOf(Deferred.fromCoroutine(wait()))
+
+    def test_members(self) -> None:
+        """Its members stand beside the command."""
+
+        async def fetch(url: str) -> Mapping[str, object]:
+            return {"status": 200, "url": url}
+
+        self.assertEqual(
+            self.answer(standard_commands(fetch)),
+            b'{"command":"FETCH","status":200,"url":"http://h.example/?q=1"}\n',
+        )
+
+    def test_error(self) -> None:
+        """Its error is the answer."""
+
+        async def fetch(url: str) -> Mapping[str, object]:
+            raise NameNotFound("h.example")
+
+        self.assertEqual(
+            self.answer(standard_commands(fetch)),
+            b'{"error":"no address found for h.example","code":"name_not_found",'
+            b'"host":"h.example","command":"FETCH"}\n',
+        )
+
+
+class AcknowledgeTests(SynchronousTestCase):
+    """:func:`acknowledge` answers as the first version of the server did."""
+
+    def test_wire(self) -> None:
+        """The text and the client stand in the answer, to the byte."""
+        session = Sessions(lambda: 0.0).open("127.0.0.1", 50000, lambda line: None)
+        self.assertEqual(
+            Commands(acknowledge).answer(b' hello "world ', session),
+            b'{"status":"success","message":"received: hello \\"world",'
+            b'"client":["127.0.0.1",50000]}\n',
+        )
