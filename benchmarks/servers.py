@@ -38,10 +38,9 @@ class Server:
 
 def ours(tcp_port: int, udp_port: int) -> list[str]:
     """Give the command of the service as an operator starts it."""
-    return [
-        *(sys.executable, "-m", "twisted.scripts.twistd", "-n", "--pidfile=", "net"),
-        *(f"--tcp-port={tcp_port}", f"--udp-port={udp_port}"),
-    ]
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    ports = [f"--tcp-port={tcp_port}", f"--udp-port={udp_port}"]
+    return [twistd, "-n", "--pidfile=", "net", *ports]
 
 
 def plain(tcp_port: int, udp_port: int) -> list[str]:
