@@ -401,3 +401,30 @@ class ConfigError(TwistedNetError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class CannotListen(ConfigError):
+    """
+    An address is taken, is not of this machine, or may not be used.
+
+    :param address: host and port, as they are written together.
+    :param transport: ``tcp`` or ``udp``.
+    :param reason: the operating system's.
+    """
+
+    code = "cannot_listen"
+
+    def __init__(self, address: str, transport: str, reason: str) -> None:
+        super().__init__([f"cannot listen on {address} ({transport}): {reason}"])
+        self.address = address
+        self.transport = transport
+        self.reason = reason
+
+
+class CannotStart(SystemExit, Exception):
+    """
+    Ends a start: the mistakes on standard error, a line each, and status 1.
+
+    As a :exc:`SystemExit` it passes every launcher without a traceback. As an :exc:`Exception`
+    it is what twistd waits for to remove its pid file and to tell the parent of a daemon.
+    """

@@ -1,0 +1,227 @@
+"""Assembles a service from a configuration: what it listens on, how it starts, how it drains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from typing_extensions import override
+
+from twisted_net.commands import Commands
+from twisted_net.config import Config
+from twisted_net.errors import CannotListen
+from twisted_net.http.fetching import Fetcher
+from twisted_net.registries import configured_commands
+from twisted_net.sessions import End
+from twisted_net.tcp.server import CommandFactory
+from twisted_net.udp.server import DatagramServer, listen_datagrams
+
+
+class _Listener(Service, ABC):
+    """
+    One listening port.
+
+    It is bound where privileges are still there, or at the start if a launcher has no such
+    step, and in either case before the call returns: a port that is taken is an exception,
+    not a line in the log.
+    """
+
+    log = Logger()
+    transport: str
+
+    def __init__(self, interface: str, port: int) -> None:
+        self._interface = interface
+        self._asked = port
+        self._port: Any = None  # Any: IListeningPort leaves its host untyped
+
+    @property
+    def port(self) -> int | None:
+        """The port that is listened on, also where the configuration says 0; None if stopped."""
+        return None if self._port is None else self._port.getHost().port
+
+    @override
+    def privilegedStartService(self) -> None:
+        self._open()
+
+    @override
+    def startService(self) -> None:
+        Service.startService(self)
+        self._open()
+
+    @override
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._close())
+
+    @abstractmethod
+    def listen(self, port: int, interface: str) -> object:
+        """Bind, and give the IListeningPort."""
+        ...
+
+    async def drain(self) -> None:
+        """Finish what came in before the port was closed."""
+
+    def _open(self) -> None:
+        if self._port is not None:
+            return
+        try:
+            self._port = self.listen(self._asked, self._interface)
+        except CannotListenError as error:
+            reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
+            raise CannotListen(
+                _address(self._interface, self._asked),
+                self.transport,
+                reason[:1].lower() + reason[1:],
+            ) from error
+        self.log.info(
+            "listening on {address} ({transport})",
+            address=_address(self._port.getHost().host, self._port.getHost().port),
+            transport=self.transport,
+        )
+
+    async def _close(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)
+            await self.drain()
+
+
+class CommandListener(_Listener):
+    """
+    The command server.
+
+    :ivar factory: has the sessions and what became of them.
+    """
+
+    transport = "tcp"
+
+    def __init__(self, reactor: Any, config: Config, commands: Commands) -> None:  # Any: as below
+        super().__init__(config.tcp.interface, config.tcp.port)
+        self._reactor = reactor
+        self._backlog = config.tcp.backlog
+        self._drain_timeout = config.drain_timeout
+        self.factory = CommandFactory(reactor, commands, config.tcp)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        return self._reactor.listenTCP(port, self.factory, self._backlog, interface)
+
+    @override
+    async def drain(self) -> None:
+        began = self._reactor.seconds()
+        connected = len(self.factory.sessions)
+        aborted = self.factory.sessions.ended[End.ABORTED]
+        await self.factory.drain(self._drain_timeout)
+        self.log.info(
+            "drained in {seconds:.2f} s: {connected} connections, of which {aborted} were aborted",
+            seconds=self._reactor.seconds() - began,
+            connected=connected,
+            aborted=self.factory.sessions.ended[End.ABORTED] - aborted,
+        )
+
+
+class DatagramListener(_Listener):
+    """
+    The datagram server.
+
+    :ivar server: has the counts and the table of clients.
+    """
+
+    transport = "udp"
+
+    def __init__(self, reactor: Any, config: Config) -> None:  # Any: as below
+        super().__init__(config.udp.interface, config.udp.port)
+        self._reactor = reactor
+        self.server = DatagramServer(reactor, config.udp)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        return listen_datagrams(self._reactor, self.server, port, interface)
+
+
+class NetService(MultiService):
+    """
+    Everything that a configuration describes, as one service for any Twisted application.
+
+    Either all of it starts or nothing: if a port cannot be had, those that were bound before
+    are released. ``stopService`` stops to listen, tells the clients, answers what they have
+    asked, closes, and aborts what is left after ``drain_timeout``; its Deferred fires when no
+    port, connection or timer is left. It may be started again.
+
+    :param reactor: the one that the application runs.
+    :param commands: own commands, beside those that *config* names.
+    :ivar tcp: the command server, or None where it is not enabled.
+    :ivar udp: the datagram server, or None where it is not enabled.
+    :raises ConfigError: for commands that cannot be had. Starting raises
+        :class:`~twisted_net.errors.CannotListen`, which is one too.
+    :raises ValueError: for a command whose name is taken.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: it listens, tells the time and has threads, for which there is no type
+        config: Config | None = None,
+        commands: Commands | None = None,
+    ) -> None:
+        MultiService.__init__(self)
+        config = config or Config()
+        registry = configured_commands(config, self._fetch)
+        if commands is not None:
+            registry.update(commands)
+        self._new_fetcher: Callable[[], Fetcher] = lambda: Fetcher.guarded(
+            reactor, config.http, config.fetch
+        )
+        self._fetcher: Fetcher | None = None
+        self.tcp = CommandListener(reactor, config, registry) if config.tcp.enabled else None
+        self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
+        parts: list[Service] = [part for part in (self.tcp, self.udp) if part is not None]
+        for part in parts:
+            part.setServiceParent(self)
+
+    @override
+    def privilegedStartService(self) -> None:
+        with self._all_or_nothing():
+            MultiService.privilegedStartService(self)
+
+    @override
+    def startService(self) -> None:
+        with self._all_or_nothing():
+            MultiService.startService(self)
+
+    @override
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop(MultiService.stopService(self)))
+
+    async def _stop(self, drained: Awaitable[object]) -> None:
+        await drained
+        # Last, as a FETCH that is being answered needs it.
+        fetcher, self._fetcher = self._fetcher, None
+        if fetcher is not None:
+            await fetcher.close()
+
+    async def _fetch(self, url: str) -> Mapping[str, object]:
+        if self._fetcher is None:
+            self._fetcher = self._new_fetcher()
+        return await self._fetcher.fetch(url)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except CannotListen:
+            # Ports close in the reactor's next turn, or with the process if it never runs.
+            released = self.stopService()
+            released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
+            raise
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
