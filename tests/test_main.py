@@ -1,0 +1,107 @@
+"""The console script checks and prints a configuration; how it runs one is tested live."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import twisted.internet
+from twisted.application import reactors
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net import __main__ as script
+from twisted_net.__main__ import main
+from twisted_net.config import load_config
+from twisted_net.errors import CannotStart
+
+
+class MainTests(SynchronousTestCase):
+    """:func:`main` does what its first word says."""
+
+    def setUp(self) -> None:
+        self.printed = io.StringIO()
+        self.patch(sys, "stdout", self.printed)
+        self.patch(os, "environ", {})
+        self.patch(sys, "path", [*sys.path])
+
+    def test_check_config(self) -> None:
+        """A configuration without mistakes is fine, and the file is named if there is one."""
+        main(["check-config"])
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        path = Path(holder.name) / "net.toml"
+        path.write_text("threads = 1\n")
+        main(["check-config", "-c", str(path)])
+        self.assertEqual(self.printed.getvalue(), f"the configuration is fine\n{path} is fine\n")
+
+    def test_check_config_finds_mistakes(self) -> None:
+        """Mistakes in settings, and then in own commands, end it with status 1."""
+        error = self.assertRaises(CannotStart, main, ["check-config", "--threads=0"])
+        self.assertIn("threads is", str(error.code))
+        error = self.assertRaises(CannotStart, main, ["check-config", "--commands=x"])
+        self.assertIn("module:name", str(error.code))
+        self.assertEqual(self.printed.getvalue(), "")
+
+    def test_print_config(self) -> None:
+        """What it prints is the configuration, with the origin of each value."""
+        main(["print-config", "--threads=7"])
+        text = self.printed.getvalue()
+        self.assertIn("threads = 7  # --threads", text)
+        self.assertEqual(load_config(("printed", text), {}, {}).record.threads, 7)
+
+    def test_arguments_of_the_process(self) -> None:
+        """Without arguments it takes those of the process."""
+        self.patch(sys, "argv", ["twisted-net", "check-config"])
+        main()
+        self.assertEqual(self.printed.getvalue(), "the configuration is fine\n")
+
+    def test_help(self) -> None:
+        """``--help`` names the commands, and is no mistake."""
+        error = self.assertRaises(SystemExit, main, ["--help"])
+        self.assertEqual(error.code, 0)
+        self.assertIn("twisted-net [run | check-config | print-config]", self.printed.getvalue())
+
+    def test_unknown_command(self) -> None:
+        """A first word that is no command is a mistake."""
+        error = self.assertRaises(CannotStart, main, ["chek-config"])
+        self.assertIn("chek-config", str(error.code))
+
+    def test_log_level_that_is_none(self) -> None:
+        """A log level that there is not is told with those that there are."""
+        error = self.assertRaises(CannotStart, main, ["--log-level=loud"])
+        self.assertEqual(
+            error.code, "--log-level: loud is none of debug, info, warn, error, critical"
+        )
+
+    def test_reactor_that_is_none(self) -> None:
+        """A reactor that there is not is told with those that there are."""
+        error = self.assertRaises(CannotStart, main, ["--reactor=nuclear"])
+        self.assertIn("--reactor: nuclear is none of default, asyncio,", str(error.code))
+
+    def test_reactor_that_cannot_be_used(self) -> None:
+        """A reactor whose library is missing is told with the reason."""
+
+        def fail(name: str) -> None:
+            raise ImportError("no module named gi")
+
+        self.patch(reactors, "installReactor", fail)
+        error = self.assertRaises(CannotStart, main, ["--reactor=gtk3"])
+        self.assertEqual(error.code, "--reactor: gtk3 cannot be used: no module named gi")
+
+    def test_reactor_by_default(self) -> None:
+        """Without a name it is the reactor that Twisted chooses."""
+        importlib.import_module("twisted.internet.reactor")  # or there is none to be patched
+        chosen = object()
+        self.patch(twisted.internet, "reactor", chosen)
+        self.assertIs(script._install_reactor("default"), chosen)
+
+    def test_fetch_is_not_called(self) -> None:
+        """A check declares FETCH and never runs it."""
+        self.failureResultOf(
+            Deferred.fromCoroutine(script._no_fetch("http://x/")), NotImplementedError
+        )

@@ -1,0 +1,217 @@
+"""The service as a process: how it fails to start, how signals end it, and who holds it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net import process
+from twisted_net.config import Config, UdpSettings
+from twisted_net.errors import CannotStart
+from twisted_net.process import ProcessService, StopSignals, end_by_signal
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor in memory with what the real ones have beside."""
+
+    threadpool: Any = None  # Any: a fake
+    threads = 0
+    stops = 0
+    running = True
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        """Remember the size."""
+        self.threads = size
+
+    def callFromThread(self, function: Callable[[], object]) -> None:
+        """Call it in the next turn."""
+        self.callLater(0, function)
+
+    def stop(self) -> None:
+        """Stop once, as real ones do."""
+        self.stops += 1
+        if self.stops > 1:
+            raise ReactorNotRunning
+
+    def sigTerm(self, number: int, frame: object) -> None:
+        """Stand for Twisted's own handler."""
+
+    def sigInt(self, number: int, frame: object) -> None:
+        """Stand for Twisted's own handler."""
+
+
+class TakenReactor(Reactor):
+    """Has a port that somebody else listens on."""
+
+    def listenTCP(self, *arguments: Any, **options: Any) -> Any:  # Any: never reached
+        """Refuse, as Linux does."""
+        raise CannotListenError("", 8888, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
+
+
+class Handlers(SynchronousTestCase):
+    """Gives back the handlers of signals that a test replaced."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        signal.signal(signal.SIGTERM, self.reactor.sigTerm)
+        signal.signal(signal.SIGINT, self.reactor.sigInt)
+
+
+class StopSignalsTests(Handlers):
+    """:class:`StopSignals` counts the signals that are meant to stop the process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ended: list[int] = []
+        StopSignals(self.reactor, self.ended.append).install()
+
+    def test_first(self) -> None:
+        """The first signal stops the reactor from within its own turn, and ends nothing."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(number=number):
+                self.setUp()
+                signal.raise_signal(number)
+                self.assertEqual(self.reactor.stops, 0)
+                self.reactor.advance(0)
+                self.assertEqual(self.reactor.stops, 1)
+                self.assertEqual(self.ended, [])
+
+    def test_second(self) -> None:
+        """The second one ends the process at once, whichever of the two it is."""
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        self.assertEqual(self.ended, [signal.SIGINT])
+
+    def test_second_while_the_log_fails(self) -> None:
+        """A log that cannot be written to just then does not save the process."""
+        signal.raise_signal(signal.SIGTERM)
+
+        def fail(event: LogEvent) -> None:
+            raise RuntimeError("reentrant call")
+
+        self.patch(process.log, "observer", fail)
+        self.assertRaises(RuntimeError, signal.raise_signal, signal.SIGTERM)
+        self.assertEqual(self.ended, [signal.SIGTERM])
+
+    def test_reactor_that_stops_already(self) -> None:
+        """A first signal while the reactor stops for another reason does nothing."""
+        self.reactor.stop()
+        signal.raise_signal(signal.SIGTERM)
+        self.reactor.advance(0)
+        self.assertEqual(self.reactor.stops, 2)
+
+    def test_handlers_of_others(self) -> None:
+        """A handler that is not the reactor's own, as a debugger's, is left alone."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        StopSignals(self.reactor, self.ended.append).install()
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
+
+
+class EndBySignalTests(Handlers):
+    """:func:`end_by_signal` does not return."""
+
+    def test_signal_then_exit(self) -> None:
+        """The signal has its default effect; where the kernel ignores it, the process exits."""
+        done: list[object] = []
+        self.patch(os, "kill", lambda pid, number: done.append((pid, number)))
+        self.patch(os, "_exit", done.append)
+        end: Callable[[int], object] = end_by_signal  # which returns here, as nothing ends
+        end(signal.SIGTERM)
+        self.assertEqual(done, [(os.getpid(), signal.SIGTERM), 143])
+        self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
+
+
+class ProcessServiceTests(Handlers):
+    """:class:`ProcessService` is the service and its process."""
+
+    def service(self, reactor: Reactor | None = None) -> ProcessService:
+        """Make a service without UDP, whose port is always a real socket."""
+        config = Config(threads=3, udp=UdpSettings(enabled=False))
+        return ProcessService(reactor or self.reactor, config)
+
+    def test_start(self) -> None:
+        """It sizes the reactor's threads, and takes the signals when the reactor runs."""
+        service = self.service()
+        service.privilegedStartService()
+        service.startService()
+        self.assertEqual(self.reactor.threads, 3)
+        self.assertEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
+        for hook, arguments, options in self.reactor.whenRunningHooks:
+            hook(*arguments, **options)
+        self.assertNotEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
+
+    def test_port_that_is_taken(self) -> None:
+        """Either step of the start ends with the message alone and status 1."""
+        service = self.service(TakenReactor())
+        for start in (service.privilegedStartService, service.startService):
+            with self.subTest(start=start.__name__):
+                error = self.assertRaises(CannotStart, start)
+                self.assertIsInstance(error, SystemExit)
+                self.assertIsInstance(error, Exception)
+                self.assertEqual(
+                    error.code, "cannot listen on 127.0.0.1:8888 (tcp): address already in use"
+                )
+
+    def test_standard_error_that_is_the_log(self) -> None:
+        """Where standard error goes to the log, the person who started it is told as well."""
+        real = io.StringIO()
+        self.patch(sys, "__stderr__", real)
+        self.patch(sys, "stderr", io.StringIO())
+        self.assertRaises(CannotStart, self.service(TakenReactor()).startService)
+        self.assertEqual(
+            real.getvalue(), "cannot listen on 127.0.0.1:8888 (tcp): address already in use\n"
+        )
+
+    def test_standard_error_that_is_not_there(self) -> None:
+        """A process without a standard error fails in the same way."""
+        self.patch(sys, "__stderr__", None)
+        self.assertRaises(CannotStart, self.service(TakenReactor()).startService)
+
+    def test_standard_error_as_it_is(self) -> None:
+        """Where standard error is the real one, Python alone prints the message."""
+        real = io.StringIO()
+        self.patch(sys, "__stderr__", real)
+        self.patch(sys, "stderr", real)
+        self.assertRaises(CannotStart, self.service(TakenReactor()).startService)
+        self.assertEqual(real.getvalue(), "")
+
+    def stop(self, busy: int | None) -> list[object]:
+        """Stop a service while so many threads work, and give the timers that were set."""
+        timers: list[object] = []
+        self.patch(signal, "setitimer", lambda which, seconds: timers.append(seconds))
+        if busy is not None:
+            self.reactor.threadpool = type("Pool", (), {"working": [None] * busy})
+        service = self.service()
+        service.startService()
+        self.successResultOf(service.stopService())
+        return timers
+
+    def test_no_threads(self) -> None:
+        """With no pool, or one that is idle, the process ends by itself."""
+        self.assertEqual(self.stop(None), [])
+        self.assertEqual(self.stop(0), [])
+
+    def test_busy_threads(self) -> None:
+        """With busy threads the process ends after a grace, with status 1."""
+        heard: list[LogEvent] = []
+        observe: Any = heard.append  # Any: an observer is any callable
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.assertEqual(self.stop(2), [process.THREADS_GRACE])
+        self.assertEqual([event["busy"] for event in heard if "busy" in event], [2])
+        ended: list[int] = []
+        self.patch(os, "_exit", ended.append)
+        signal.raise_signal(signal.SIGALRM)
+        self.assertEqual(ended, [1])
