@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -176,3 +178,12 @@ class LoadConfigTests(SynchronousTestCase):
                 "nothing is served"
             ],
         )
+
+
+class DocumentationTests(SynchronousTestCase):
+    """The page about the configuration shows what there is."""
+
+    def test_all_settings(self) -> None:
+        """``docs/settings.toml`` is what ``twisted-net print-config`` prints without options."""
+        page = Path(__file__).resolve().parents[1] / "docs" / "settings.toml"
+        self.assertEqual(page.read_text(), to_toml(Config()))
