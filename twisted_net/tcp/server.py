@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 from math import ceil
 from typing import Protocol as Seam
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
@@ -107,11 +107,16 @@ class CommandProtocol(Protocol):
 
     @override
     def connectionMade(self) -> None:
-        # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
-        self.transport.setTcpNoDelay(True)
+        sessions = self._factory.sessions
+        peer: object = self.transport.getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
+            self.transport.setTcpNoDelay(True)
+            self.session = sessions.open(peer.host, peer.port, self.deliver)
+        else:
+            # The peer of a UNIX socket has no address: a running number tells them apart.
+            self.session = sessions.open("unix", sessions.opened + 1, self.deliver)
         self.transport.registerProducer(self, True)
-        peer = self.transport.getPeer()
-        self.session = self._factory.sessions.open(peer.host, peer.port, self.deliver)
         self._factory.opened(self)
 
     @override
@@ -126,31 +131,32 @@ class CommandProtocol(Protocol):
             self._lines = lines
         else:
             self._lines += lines
-        if self._turn is None and self._writable:
+        if self._turn is not None:
+            return
+        if self._writable:
             self._run()
+        else:
+            self._go_on()
 
     def readConnectionLost(self) -> None:
         """The peer has ended its half: answer what it asked, then end ours."""
         self._input_ended = True
         if self._end is not None:
             self.transport.loseConnection()
-            return
-        self._last_wish = End.CLIENT_CLOSED
-        self._go_on()
+        else:
+            self.finish(End.CLIENT_CLOSED)
 
     def writeConnectionLost(self) -> None:
         """Our half has ended, as :meth:`hang_up` wished; the peer has a while to end its own."""
-        if self._end is not None:
-            self._factory.watch(self, LINGER_TIMEOUT, self._end)
+        assert self._end is not None
+        self._factory.watch(self, LINGER_TIMEOUT, self._end)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._end is None:
             clean = reason.check(ConnectionDone) is not None
             self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._cancel_turn()
         self._lines = None
         queue, self._queue = self._queue, None
         for place in queue or ():
@@ -163,8 +169,10 @@ class CommandProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         """The peer does not read: run nothing more until it does."""
+        # We go on to read until lines come: a TLS handshake needs what the peer sends.
         if self._writable:
             self._writable = False
+            self._cancel_turn()
             self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
 
     def resumeProducing(self) -> None:
@@ -207,11 +215,10 @@ class CommandProtocol(Protocol):
         self.transport.unregisterProducer()
         # Until the last byte has left; writeConnectionLost sets the time that follows.
         self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
-        # TLS has no half of a connection to end.
-        if self._input_ended or ISSLTransport.providedBy(self.transport):
+        if self._input_ended:
             self.transport.loseConnection()
             return
-        self.transport.loseWriteConnection()
+        _end_output(self.transport)
         if not self._reading:
             self._reading = True
             self.transport.resumeProducing()
@@ -219,6 +226,7 @@ class CommandProtocol(Protocol):
     def abort(self, end: End) -> None:
         """End the connection now."""
         self._end = end
+        self._cancel_turn()
         self.transport.abortConnection()
 
     # --- lines and answers ---
@@ -252,6 +260,9 @@ class CommandProtocol(Protocol):
             self._lines, self._next = None, 0
         else:
             self._next = following
+        queue = self._queue
+        if queue is not None:
+            self._take_due(queue, answers)
         if answers:
             self.transport.write(b"".join(answers))
         # Nothing follows nearly every turn; to find that out here is cheaper.
@@ -265,7 +276,9 @@ class CommandProtocol(Protocol):
             return
         queue = self._queue
         if queue is not None and queue[0].answer is not None:
-            self._write_due(queue)
+            answers: list[bytes] = []
+            self._take_due(queue, answers)
+            self.transport.write(b"".join(answers))
             queue = self._queue
         if self._lines is not None:
             if (
@@ -276,6 +289,7 @@ class CommandProtocol(Protocol):
                 self._turn = self._factory.reactor.callLater(0, self._run)
         elif queue is None and self._last_wish is not None:
             if self._input_ended and self._framer.unfinished:
+                self.session.count()
                 self.transport.write(encode_error(UnterminatedLine()))
             self.hang_up(self._last_wish)
             return
@@ -288,15 +302,19 @@ class CommandProtocol(Protocol):
             else:
                 self.transport.pauseProducing()
 
-    def _write_due(self, queue: deque[_Place]) -> None:
-        """Write the answers at the head of the queue, up to the first that is waited for."""
-        answers = []
+    def _take_due(self, queue: deque[_Place], answers: list[bytes]) -> None:
+        """Move the answers at the head of the queue, up to the first that is waited for."""
         while queue and (answer := queue[0].answer) is not None:
             answers.append(answer)
             queue.popleft()
         if not queue:
             self._queue = None
-        self.transport.write(b"".join(answers))
+
+    def _cancel_turn(self) -> None:
+        """Let no turn come that was to come."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
 
     def _too_long(self) -> bytes:
         self.session.count()
@@ -325,12 +343,9 @@ class CommandProtocol(Protocol):
             answer = waiting.answer(await self._factory.start(waiting))
         except ANSWERED as error:
             answer = waiting.refuse(error)
-        except DeferredTimeout:
-            answer = waiting.refuse(CommandTimeout(self._factory.limits.command_timeout))
-        except CancelledError:
-            # By connectionLost, or within the handler.
-            answer = waiting.refuse(Internal())
-        except Exception:
+        except Exception as error:
+            if self._end is not None and isinstance(error, CancelledError):
+                return  # cancelled by connectionLost
             answer = self._failed(waiting.name)
         place.answer = answer
         if self._queue is not None:
@@ -349,7 +364,7 @@ class RefusingProtocol(Protocol):
     @override
     def connectionMade(self) -> None:
         self.transport.write(self._factory.too_many_connections)
-        self.transport.loseWriteConnection()
+        _end_output(self.transport)
         self._factory.opened(self)
         self._factory.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
 
@@ -367,6 +382,19 @@ class RefusingProtocol(Protocol):
     def abort(self, end: End) -> None:
         """End the connection now."""
         self.transport.abortConnection()
+
+
+class _ClosingProtocol(Protocol):
+    """
+    Closes one connection without a word.
+
+    ``buildProtocol`` might give None, but TLS and other wrapping factories fail on that.
+    """
+
+    @override
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
 
 
 class _Abortable(Seam):
@@ -411,14 +439,16 @@ class CommandFactory(Factory):
         self._draining = False
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if self._draining:
             self.sessions.refused(End.DRAINED)
-            return None
+            return _ClosingProtocol()
         if len(self._protocols) < self.limits.max_connections:
             return CommandProtocol(self)
         self.sessions.refused(End.TOO_MANY_CONNECTIONS)
-        return RefusingProtocol(self) if len(self._refusing) < MAX_LINGERING else None
+        if len(self._refusing) < MAX_LINGERING:
+            return RefusingProtocol(self)
+        return _ClosingProtocol()
 
     def drain(self, timeout: float) -> Deferred[None]:
         """
@@ -436,7 +466,13 @@ class CommandFactory(Factory):
                 protocol.finish(End.DRAINED)
         deadline = self.reactor.callLater(timeout, self.abort)
         drained: Deferred[None] = Deferred()
-        drained.addBoth(lambda _: deadline.cancel() if deadline.active() else None)
+
+        def forget_deadline(result: None) -> None:
+            if deadline.active():
+                deadline.cancel()
+            return result
+
+        drained.addBoth(forget_deadline)
         self._drained.append(drained)
         self._fire_if_drained()
         return drained
@@ -482,7 +518,7 @@ class CommandFactory(Factory):
         """
         Start a command that waits.
 
-        :return: fires with what it gave, or with a time-out once it is cancelled.
+        :return: fires with what it gave, or with :class:`CommandTimeout` once its time is over.
         :raises TooBusy: for a blocking command where too many are under way.
         """
         if waiting.blocking:
@@ -491,7 +527,7 @@ class CommandFactory(Factory):
             result = Deferred.fromCoroutine(_awaited(waiting.start()))
         # A fresh answer from a cache is there at once, and needs no timer.
         if not result.called:
-            result.addTimeout(self.limits.command_timeout, self.reactor)
+            result.addTimeout(self.limits.command_timeout, self.reactor, _timed_out)
         return result
 
     def _fire_if_drained(self) -> None:
@@ -519,6 +555,21 @@ class CommandFactory(Factory):
 
 async def _awaited(value: object) -> object:
     return await value if isinstance(value, Awaitable) else value
+
+
+def _timed_out(result: object, limit: float) -> object:
+    """Give what a command is answered with that was cancelled as its time was over."""
+    cancelled = isinstance(result, Failure) and result.check(CancelledError)
+    return Failure(CommandTimeout(limit)) if cancelled else result
+
+
+def _end_output(transport: _Transport) -> None:
+    """End our half of a connection once what was written has left."""
+    # TLS has no half of a connection to end.
+    if ISSLTransport.providedBy(transport):
+        transport.loseConnection()
+    else:
+        transport.loseWriteConnection()
 
 
 _IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})
