@@ -6,9 +6,18 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 from attrs import define, field, frozen
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone
-from twisted.internet.interfaces import IConsumer, IProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IConsumer,
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
@@ -95,30 +104,66 @@ class Gatherer(Protocol):
         self.reason = reason
 
 
-class MemoryTransport(StringTransport):
-    """A connection whose end is told to its protocol at once."""
+class Source:
+    """A response whose body the test sends."""
 
-    def __init__(self, protocol: IProtocol) -> None:
-        super().__init__()
-        self._protocol = protocol
-        self.ended = False
+    def __init__(self, headers: list[tuple[str, str]] | None = None) -> None:
+        self.aborted = 0
+        self.calls: list[str] = []
+        self.receiver: Any = None
+        self.response: IResponse = BodyResponse.like(
+            canned(headers=headers or []), self._deliver, length=99
+        )
+
+    def _deliver(self, receiver: Any) -> None:
+        self.receiver = receiver
+        receiver.makeConnection(self)
+
+    def send(self, data: bytes) -> None:
+        """Send some of the body."""
+        self.receiver.dataReceived(data)
+
+    def end(self, reason: Exception) -> None:
+        """End the body."""
+        self.receiver.connectionLost(Failure(reason))
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def abortConnection(self) -> None:
+        self.aborted += 1
+
+
+class MemoryTransport(StringTransport):
+    """A connection whose end is told to its protocol one turn later, as a real one's is."""
+
+    protocol: IProtocol
+    reactor: MemoryReactorClock
+    ended = False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Accepted."""
 
     @override
     def abortConnection(self) -> None:
-        self.end(ConnectionAborted())
+        self._end_soon(ConnectionAborted())
 
     @override
     def loseConnection(self) -> None:
-        self.end(ConnectionDone())
+        self._end_soon(ConnectionDone())
 
     def end(self, reason: Exception) -> None:
-        """Lose the connection."""
+        """Lose the connection, unless it is lost."""
+        self.ended = True
+        self.protocol.connectionLost(Failure(reason))
+
+    def _end_soon(self, reason: Exception) -> None:
         if not self.ended:
             self.ended = True
-            self._protocol.connectionLost(Failure(reason))
+            self.reactor.callLater(0, self.end, reason)
 
 
 class Wire:
@@ -126,13 +171,17 @@ class Wire:
 
     def __init__(self, reactor: MemoryReactorClock, index: int = -1) -> None:
         self.host, self.port, factory = reactor.tcpClients[index][:3]
-        self._protocol = factory.buildProtocol(None)
-        self.transport = MemoryTransport(self._protocol)
+        protocol = factory.buildProtocol(cast(IAddress, None))
+        assert protocol is not None
+        self._protocol: IProtocol = protocol
+        self.transport = MemoryTransport()
+        self.transport.protocol = protocol
+        self.transport.reactor = reactor
         self._protocol.makeConnection(self.transport)
 
     def received(self) -> bytes:
         """Take what the client has sent."""
-        data = self.transport.value()
+        data = bytes(self.transport.value())
         self.transport.clear()
         return data
 
@@ -148,7 +197,45 @@ class Wire:
 def refuse(reactor: MemoryReactorClock, reason: Exception, index: int = -1) -> None:
     """Let an attempt to connect fail."""
     factory = reactor.tcpClients[index][2]
-    factory.clientConnectionFailed(None, Failure(reason))
+    factory.clientConnectionFailed(cast(IConnector, None), Failure(reason))
+
+
+@implementer(IHostnameResolver)
+class FakeResolver:
+    """
+    Finds the addresses of *names*, and none for others.
+
+    :ivar asked: the names looked up.
+    :ivar held: while this is a list, answers wait in it to be called.
+    """
+
+    def __init__(self, names: dict[str, list[str]]) -> None:
+        self._names = names
+        self.asked: list[str] = []
+        self.held: list[Any] | None = None  # Any: functions without arguments
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        self.asked.append(hostName)
+
+        def answer() -> None:
+            resolutionReceiver.resolutionBegan(cast(IHostResolution, None))
+            for address in self._names.get(hostName, []):
+                kind = IPv6Address if ":" in address else IPv4Address
+                resolutionReceiver.addressResolved(kind("TCP", address, portNumber))
+            resolutionReceiver.resolutionComplete()
+
+        if self.held is None:
+            answer()
+        else:
+            self.held.append(answer)
+        return cast(IHostResolution, None)
 
 
 class HttpTestCase(SynchronousTestCase):
@@ -157,6 +244,11 @@ class HttpTestCase(SynchronousTestCase):
     def start(self, coroutine: Coroutine[Any, Any, _T]) -> Deferred[_T]:
         """Begin a coroutine."""
         return Deferred.fromCoroutine(coroutine)
+
+    def assert_quiet(self, reactor: Any) -> None:  # Any: a Clock, or a reactor in memory
+        """Fail if a timer runs, once connections that were dropped are gone."""
+        reactor.advance(0)
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
     def run_now(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine that has nothing to wait for."""

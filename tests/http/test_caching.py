@@ -577,7 +577,8 @@ class DirectivesTests(SynchronousTestCase):
     )
     def test_model(self, items: list[tuple[str, str | None]]) -> None:
         """What is written by the grammar is read back, the first of each name."""
-        written, expected = [], {}
+        written: list[str] = []
+        expected: dict[str, str | None] = {}
         for name, value in items:
             quoted = (
                 "" if value is None else '="' + value.replace("\\", r"\\").replace('"', r"\"") + '"'

@@ -15,10 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from attrs import define
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IHostnameResolver, IProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
@@ -26,19 +23,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import _newclient
 from twisted.web.client import ResponseDone
-from twisted.web.http import PotentialDataLoss, _DataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.errors import (
-    BadResponse,
     BodyTooLarge,
-    ConnectionBroken,
     FetchError,
     FetchTimeout,
-    TLSFailed,
 )
 from twisted_net.http.bodies import (
     BodyResponse,
@@ -62,6 +55,7 @@ from twisted_net.http.caching import (
     invalidated,
 )
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
+from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.fields import Fields
 from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.retrying import Attempt, RetryPolicy, parse_retry_after
@@ -290,7 +284,7 @@ class AttemptAgent:
         except FetchTimeout:
             connection.abort_now()
             raise
-        except _TWISTED_ERRORS as error:
+        except TWISTED_ERRORS as error:
             raise connection.refusal or translated(error, target.host, "headers") from error
         return self._watched(response, connection, target)
 
@@ -341,7 +335,7 @@ class AttemptAgent:
         timer = self._clock.callLater(seconds, expire)
         try:
             return await waiting
-        except Exception:
+        except (CancelledError, *TWISTED_ERRORS):
             if expired:
                 raise error from None
             raise
@@ -647,62 +641,3 @@ class DecodingAgent:
 
 def _answer(code: int, phrase: bytes, headers: Headers, body: bytes) -> IResponse:
     return BodyResponse(_HTTP_1_1, code, phrase, headers, len(body), None, deliver_bytes(body))
-
-
-# What Twisted's HTTP client fails with; a request that it cannot generate is the caller's fault.
-_TWISTED_ERRORS = (
-    _newclient.RequestTransmissionFailed,
-    _newclient.ResponseFailed,
-    _newclient.RequestNotSent,
-)
-_ENDED = (
-    ConnectionClosed,
-    OSError,
-    _newclient.ConnectionAborted,
-    _newclient.RequestNotSent,
-    PotentialDataLoss,
-    _DataLoss,
-)
-
-
-def translated(error: BaseException, host: str, phase: str) -> BaseException:
-    """
-    Give an error of Twisted's HTTP client as one of this package.
-
-    Its own errors, and the cancelling of a call, are given as they are.
-    """
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, (FetchError, CancelledError)):
-            return cause
-    for cause in causes:
-        if isinstance(cause, (SSL.Error, VerificationError)):
-            return TLSFailed(host, _tls_reason(cause))
-    for cause in causes:
-        if not isinstance(cause, _ENDED):
-            return BadResponse(f"{type(cause).__name__}: {cause}")
-    reason = str(causes[0]) if causes else ""
-    return ConnectionBroken(phase, reason.rstrip(".") or "it was closed")
-
-
-def translated_failure(failure: Failure, host: str) -> Failure:
-    """Give the failure of a body as one of this package."""
-    return Failure(translated(cast(BaseException, failure.value), host, "body"))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """The errors at the bottom of one that wraps others."""
-    reasons = getattr(error, "reasons", None)
-    if reasons is None:
-        return [error]
-    return [cause for reason in reasons for cause in _causes(reason.value)]
-
-
-def _tls_reason(cause: BaseException) -> str:
-    if isinstance(cause, VerificationError):
-        return "its certificate is for another host"
-    # OpenSSL's errors carry lists of (library, function, reason).
-    found = cause.args[0] if cause.args else None
-    if isinstance(found, list) and found:
-        return "; ".join(str(entry[-1]) for entry in found)
-    return str(cause) or type(cause).__name__

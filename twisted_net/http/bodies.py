@@ -266,7 +266,9 @@ class BodyWatch:
     def ended(self, reason: Failure) -> Failure:
         """Note the end of the body; give the reason as this package puts it."""
         self.source_done()
-        return reason if is_whole(reason) else self._translate(reason)
+        if is_whole(reason) or reason.check(FetchError) is not None:
+            return reason
+        return self._translate(reason)
 
     def pause(self, paused: bool) -> None:
         """Note that the receiver wants no bytes, or wants them again."""
@@ -465,6 +467,7 @@ class _Decompressor(Relay):
         self._limit = limit
         self._total = 0
         self._begun = False
+        self._after = b""
         self._inflate = zlib.decompressobj(self._bits)
 
     @override
@@ -487,7 +490,9 @@ class _Decompressor(Relay):
             if self._inflate.eof:
                 # A gzip body may have several members (RFC 1952 §2.2); what follows a deflate
                 # body, or is no gzip member, is padding.
-                if not (self._bits > zlib.MAX_WBITS and data[:2] == b"\x1f\x8b"):
+                data = self._after + data
+                self._after = data if len(data) < 2 else b""
+                if self._bits <= zlib.MAX_WBITS or data[:2] != b"\x1f\x8b":
                     return
                 self._inflate = zlib.decompressobj(self._bits)
             piece = self._inflate.decompress(data, _CHUNK)

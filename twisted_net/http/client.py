@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 from attrs import field, frozen
@@ -15,6 +15,7 @@ from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
+from typing_extensions import override
 
 from twisted_net.errors import (
     BadStatus,
@@ -471,13 +472,9 @@ async def _send(
     http: HTTPClient, reactor: Any, method: str, url: str, headers: Headers, body: _Body
 ) -> IResponse:
     """Make one request, no redirects, and give its response."""
-    try:
-        parsed = EncodedURL.from_text(url).to_uri()
-    except (URLParseError, ValueError) as error:
-        raise InvalidURL(redact(url), str(error)) from None
     return await http.request(
         method,
-        parsed,
+        _EncodedOnce.encode(url),
         params=body.params,
         headers=headers.copy(),
         data=body.data,
@@ -486,6 +483,36 @@ async def _send(
         unbuffered=True,
         reactor=reactor,  # or treq would import the global one
     )
+
+
+class _EncodedOnce(EncodedURL):
+    """
+    A URL whose text is ready for the wire.
+
+    treq has hyperlink encode the host of every URL as a name, which costs more than all the rest
+    and fails for IPv6 addresses and names with an underscore.
+    """
+
+    @classmethod
+    def encode(cls, url: str) -> _EncodedOnce:
+        """
+        Percent-encode what is not ASCII in *url*, and its host as RFC 5891 has it.
+
+        :raises InvalidURL: where it is no URL.
+        """
+        try:
+            parsed = cls.from_text(url)
+            host = parsed.host
+            if not host.isascii():
+                host = EncodedURL(scheme="http", host=host).to_uri().host
+            encoded = EncodedURL.to_uri(parsed.replace(host="")).replace(host=host)
+            return cast(_EncodedOnce, encoded)  # replace() keeps the class
+        except (URLParseError, ValueError) as error:
+            raise InvalidURL(redact(url), str(error)) from None
+
+    @override
+    def to_uri(self) -> _EncodedOnce:
+        return self
 
 
 def _along(hop: Hop, headers: Headers, body: _Body) -> tuple[Headers, _Body]:

@@ -85,6 +85,10 @@ class Connection(HTTP11ClientProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if self.state == "QUIESCENT":
+            # Nothing was asked: an error page before the server closes, or an attack.
+            self._pool.drop(self)
+            return
         HTTP11ClientProtocol.dataReceived(self, data)
         # The parser bounds a line, but neither their number nor that of interim responses.
         if self._head is not None:
@@ -147,12 +151,12 @@ class ConnectionPool:
 
     def take(self, origin: Origin) -> Connection | None:
         """Give an idle connection to *origin*, the one used last; None where there is none."""
-        while self._idle_by_origin.get(origin):
-            connection = self._idle_by_origin[origin][-1]
-            self._forget(connection)
-            if connection.state == "QUIESCENT":
-                return connection
-        return None
+        of_origin = self._idle_by_origin.get(origin)
+        if not of_origin:
+            return None
+        connection = of_origin[-1]
+        self._forget(connection)
+        return connection
 
     def connect(self, target: Target) -> Deferred[Connection]:
         """
@@ -190,11 +194,16 @@ class ConnectionPool:
         of_origin.append(connection)
         self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
         if len(of_origin) > self._settings.idle_per_origin:
-            self._drop(of_origin[0])
+            self.drop(of_origin[0])
         elif len(self._idle) > self._settings.max_idle:
-            self._drop(next(iter(self._idle)))
+            self.drop(next(iter(self._idle)))
         if self._timer is None and self._idle:
             self._timer = self._clock.callLater(self._settings.idle_timeout, self._sweep)
+
+    def drop(self, connection: Connection) -> None:
+        """Close a connection, which is not given out any more."""
+        self._forget(connection)
+        connection.abort_now()
 
     def close(self) -> Deferred[None]:
         """Drop all connections, idle or not; fires when the last one is gone."""
@@ -219,11 +228,7 @@ class ConnectionPool:
             if until > now:
                 self._timer = self._clock.callLater(until - now, self._sweep)
                 return
-            self._drop(connection)
-
-    def _drop(self, connection: Connection) -> None:
-        self._forget(connection)
-        connection.abort_now()
+            self.drop(connection)
 
     def _forget(self, connection: Connection) -> None:
         if self._idle.pop(connection, None) is None:

@@ -65,7 +65,7 @@ class HttpSettings(Record, frozen=True):
         Meta(ge=0, description="largest response body, as sent and as decompressed, in bytes"),
     ] = 16 * 2**20
     max_head: Annotated[
-        int, Meta(ge=1024, description="largest status line and header of a response, in bytes")
+        int, Meta(ge=1024, description="bytes after which a response's header must be over")
     ] = 64 * 2**10
     max_redirects: Annotated[
         int, Meta(ge=0, le=100, description="most redirects followed in one call")

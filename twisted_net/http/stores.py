@@ -93,8 +93,7 @@ class MemoryStore:
         self.entries = self.bytes = 0
 
     def _add(self, key: str, entries: tuple[Entry, ...]) -> None:
-        if entries:
-            self._kept[key] = entries
+        self._kept[key] = entries
         for entry in entries:
             self.entries += 1
             self.bytes += entry.size

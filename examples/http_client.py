@@ -1,0 +1,26 @@
+"""GET a URL twice: print its status and body, and whether the second answer came from the cache."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet.task import react
+
+from twisted_net.errors import FetchError
+from twisted_net.http.client import Client
+
+
+async def main(reactor: Any, url: str) -> None:  # Any: a reactor has many interfaces
+    try:
+        async with Client(reactor) as client:
+            response = await client.get(url, default_ttl=300.0)
+            print(response.status, response.text())
+            again = await client.get(url, default_ttl=300.0)
+            print("second answer from the cache:", again.from_cache)
+    except FetchError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

@@ -1,0 +1,873 @@
+"""Tests of :mod:`twisted_net.http.agent`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.client import FileBodyProducer, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+
+from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, Wire, canned, refuse
+from twisted_net.errors import (
+    AddressRefused,
+    BadResponse,
+    BodyTooLarge,
+    CannotConnect,
+    ClientClosed,
+    ConnectionBroken,
+    FetchError,
+    FetchTimeout,
+    InvalidURL,
+    TLSFailed,
+)
+from twisted_net.http.agent import (
+    AttemptAgent,
+    CachingAgent,
+    Call,
+    DecodingAgent,
+    HTTPAgent,
+    RetryAgent,
+    log_attempt,
+)
+from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_fields
+from twisted_net.http.caching import CacheSettings, Entry, Rules
+from twisted_net.http.connections import ConnectionPool, Connector
+from twisted_net.http.dates import format_date
+from twisted_net.http.guard import Guard, Reach
+from twisted_net.http.retrying import Attempt, RetryPolicy
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.stores import MemoryStore
+
+URL = b"http://1.2.3.4/p?q"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+
+
+class AttemptTestCase(HttpTestCase):
+    """An agent in a reactor in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.agent = self.make_agent()
+
+    def make_agent(self, guard: Guard | None = None, **settings: Any) -> AttemptAgent:
+        """Give an agent and remember its pool."""
+        made = HttpSettings(**settings)
+        connector = Connector(self.reactor, timeout=made.connect_timeout, guard=guard)
+        self.pool = ConnectionPool(self.reactor, connector, made)
+        return AttemptAgent(self.reactor, self.pool, made, guard=guard)
+
+    def ask(self, agent: AttemptAgent | None = None) -> tuple[Deferred[IResponse], Wire]:
+        """Make a request, and give the server's side."""
+        asking = (agent or self.agent).request(b"GET", URL)
+        return asking, Wire(self.reactor)
+
+    def error(self, failing: Deferred[Any], kind: type[FetchError]) -> FetchError:
+        """Give the error of what has failed."""
+        error = self.failureResultOf(failing, kind).value
+        assert isinstance(error, kind)
+        return error
+
+
+class AttemptTests(AttemptTestCase):
+    """:class:`AttemptAgent` makes one request."""
+
+    def test_request(self) -> None:
+        """What goes over the wire, and what comes back."""
+        asking, wire = self.ask()
+        self.assertEqual(wire.received(), b"GET /p?q HTTP/1.1\r\nHost: 1.2.3.4\r\n\r\n")
+        wire.send(OK)
+        response = self.successResultOf(asking)
+        self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
+
+    def test_framing_is_ours(self) -> None:
+        """Whatever a caller says of the length, the body's own is sent; a Host is the caller's."""
+        headers = Headers({"Content-Length": ["99"], "Transfer-Encoding": ["x"], "Host": ["h"]})
+        self.agent.request(b"POST", URL, headers, BytesProducer(b"abc"))
+        sent = Wire(self.reactor).received()
+        self.assertEqual(sent, b"POST /p?q HTTP/1.1\r\nContent-Length: 3\r\nHost: h\r\n\r\nabc")
+        self.assertTrue(headers.hasHeader("transfer-encoding"))
+
+    def test_reuse(self) -> None:
+        """A second request goes over the same connection."""
+        asking, wire = self.ask()
+        wire.send(OK)
+        self.successResultOf(collect(self.successResultOf(asking)))
+        wire.received()
+        asking = self.agent.request(b"GET", URL)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+        self.assertIn(b"GET /p?q", wire.received())
+        wire.send(OK)
+        self.successResultOf(asking)
+
+    def test_bad_url(self) -> None:
+        """A URL that is not fit for the wire is refused."""
+        for url in (b"ftp://a/", b"http://a/\xe9", b"http://me:pw@a/"):
+            self.error(self.agent.request(b"GET", url), InvalidURL)
+        self.assertEqual(self.reactor.tcpClients, [])
+
+    def test_guard(self) -> None:
+        """With a guard, the URL and the address are checked."""
+        agent = self.make_agent(Guard(Reach(schemes=("http",))))
+        self.error(agent.request(b"GET", b"https://1.1.1.1/"), AddressRefused)
+        self.error(agent.request(b"GET", b"http://127.0.0.1/"), AddressRefused)
+        self.assertEqual(self.reactor.tcpClients, [])
+
+    def test_bad_method(self) -> None:
+        """A method that is no token is a mistake of the program."""
+        asking = self.agent.request(b"GET /\r\n", URL)
+        Wire(self.reactor)
+        self.failureResultOf(asking, ValueError)
+
+    def test_head_and_empty(self) -> None:
+        """Without a body there is nothing to watch."""
+        for method, answer in (
+            (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
+            (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
+            (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        ):
+            agent = self.make_agent()
+            asking = agent.within(Deadline(99.0, 99.0), 10).request(method, URL)
+            Wire(self.reactor).send(answer)
+            self.assertEqual(self.successResultOf(asking).length, 0)
+            closing = self.pool.close()
+            self.assert_quiet(self.reactor)
+            self.successResultOf(closing)
+
+
+class AttemptTimeTests(AttemptTestCase):
+    """Each phase has its time, and all of them the deadline."""
+
+    def timed_out(self, asking: Deferred[Any], phase: str, limit: float, total: bool) -> None:
+        """Check the error of a call that is over time."""
+        error = self.error(asking, FetchTimeout)
+        self.assertEqual(error.details(), {"phase": phase, "limit": limit, "total": total})
+        self.assertEqual(error.transient, not total)
+        self.assertEqual(error.unsent, phase == "connect")
+        self.assert_quiet(self.reactor)
+
+    def test_connect(self) -> None:
+        """Connecting takes as long as its limit."""
+        agent = self.make_agent(connect_timeout=2.0)
+        asking = agent.request(b"GET", URL)
+        self.reactor.advance(2.0)
+        self.timed_out(asking, "connect", 2.0, False)
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+
+    def test_connect_until_deadline(self) -> None:
+        """The deadline may come first."""
+        asking = self.agent.within(Deadline(1.0, 1.5), 10).request(b"GET", URL)
+        self.reactor.advance(1.0)
+        self.timed_out(asking, "connect", 1.5, True)
+
+    def test_deadline_is_over(self) -> None:
+        """After the deadline nothing is begun."""
+        self.reactor.advance(5.0)
+        asking = self.agent.within(Deadline(1.0, 1.0), 10).request(b"GET", URL)
+        self.reactor.advance(0)
+        self.timed_out(asking, "connect", 1.0, True)
+
+    def test_headers(self) -> None:
+        """The wait for the header has its own limit, and the connection ends with it."""
+        asking, wire = self.ask(self.make_agent(headers_timeout=3.0))
+        wire.send(b"HTTP/1.1 200")
+        self.reactor.advance(3.0)
+        self.timed_out(asking, "headers", 3.0, False)
+        self.assertTrue(wire.transport.ended)
+
+    def test_headers_until_deadline(self) -> None:
+        """Interim responses do not put the deadline off."""
+        asking, wire = self.ask(self.agent.within(Deadline(4.0, 4.0), 10))
+        for _ in range(4):
+            wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            self.reactor.advance(1.0)
+        self.timed_out(asking, "headers", 4.0, True)
+
+    def test_body(self) -> None:
+        """The deadline covers the body."""
+        asking, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
+        wire.send(OK[:-1])
+        reading = collect(self.successResultOf(asking))
+        self.reactor.advance(5.0)
+        self.timed_out(reading, "body", 5.0, True)
+        self.assertTrue(wire.transport.ended)
+
+    def test_silence_in_the_body(self) -> None:
+        """A body may not stop for longer than its limit."""
+        asking, wire = self.ask(self.make_agent(silence_timeout=2.0))
+        wire.send(OK[:-2])
+        reading = collect(self.successResultOf(asking))
+        self.reactor.advance(1.5)
+        wire.send(b"b")
+        self.reactor.advance(2.0)
+        self.timed_out(reading, "body", 2.0, False)
+
+    def test_body_that_nobody_reads(self) -> None:
+        """A response whose body is not asked for is dropped at the deadline."""
+        asking, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
+        wire.send(OK[:-1])
+        self.successResultOf(asking)
+        self.reactor.advance(5.0)
+        self.assertTrue(wire.transport.ended)
+        self.assert_quiet(self.reactor)
+
+    def test_unread_body_of_a_reused_connection(self) -> None:
+        """The deadline of a response that has long come whole does not end the next one."""
+        first, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
+        wire.send(OK)
+        response = self.successResultOf(first)
+        second = self.agent.request(b"GET", URL)
+        self.reactor.advance(5.0)
+        self.assertFalse(wire.transport.ended)
+        wire.send(OK)
+        self.successResultOf(second)
+        self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
+
+    def test_drop_after_the_end(self) -> None:
+        """Who drops a body that is over does not end the next response of its connection."""
+        asking, wire = self.ask()
+        gatherer = Gatherer()
+        wire.send(OK[:-1])
+        self.successResultOf(asking).deliverBody(gatherer)
+        wire.send(OK[-1:])
+        cast(Any, gatherer.transport).abortConnection()
+        self.assertFalse(wire.transport.ended)
+
+    def test_answer_before_the_request_is_whole(self) -> None:
+        """A server may answer before it has read everything; nothing is left running."""
+        producing: Deferred[None] = Deferred()
+
+        class Slow(BytesProducer):
+            def startProducing(self, consumer: Any) -> Deferred[None]:
+                return producing
+
+        agent = self.agent.within(Deadline(5.0, 5.0), 10)
+        asking = agent.request(b"POST", URL, None, Slow(b"abc"))
+        wire = Wire(self.reactor)
+        wire.send(OK)
+        response = self.successResultOf(asking)
+        self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
+        self.assertTrue(wire.transport.ended)
+        self.assert_quiet(self.reactor)
+
+    def test_lost_before_it_is_read(self) -> None:
+        """A connection that is lost before the body is asked for leaves no timer."""
+        asking, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
+        wire.send(OK[:-1])
+        response = self.successResultOf(asking)
+        wire.close()
+        self.assert_quiet(self.reactor)
+        self.error(collect(response), ConnectionBroken)
+
+    def test_cancel(self) -> None:
+        """Whoever cancels gets CancelledError, in each phase, and nothing is left."""
+        asking = self.agent.request(b"GET", URL)
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        asking, wire = self.ask()
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertTrue(wire.transport.ended)
+        asking, wire = self.ask()
+        wire.send(OK[:-1])
+        reading = collect(self.successResultOf(asking))
+        reading.cancel()
+        self.failureResultOf(reading)
+        self.assertTrue(wire.transport.ended)
+        self.assert_quiet(self.reactor)
+
+
+class AttemptFailureTests(AttemptTestCase):
+    """What goes wrong is told in errors of this package."""
+
+    def test_refused(self) -> None:
+        """No connection."""
+        asking = self.agent.request(b"GET", URL)
+        refuse(self.reactor, ConnectError("no"))
+        self.error(asking, CannotConnect)
+
+    def test_closed_before_a_response(self) -> None:
+        """The connection ended while headers were waited for."""
+        for data in (b"", b"HTTP/1.1 200 OK\r\nX"):
+            asking, wire = self.ask()
+            wire.send(data)
+            wire.close(ConnectionLost())
+            error = self.error(asking, ConnectionBroken)
+            self.assertEqual(error.details(), {"phase": "headers"})
+            self.assertTrue(error.transient and not error.unsent)
+
+    def test_half_a_body(self) -> None:
+        """The connection ended within the body, of known length or in chunks."""
+        for data in (OK[:-1], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"):
+            asking, wire = self.ask()
+            wire.send(data)
+            reading = collect(self.successResultOf(asking))
+            wire.close()
+            self.assertEqual(self.error(reading, ConnectionBroken).details(), {"phase": "body"})
+
+    def test_body_until_the_end(self) -> None:
+        """A body without length is whole when its connection ends."""
+        asking, wire = self.ask()
+        wire.send(b"HTTP/1.0 200 OK\r\n\r\nabc")
+        reading = collect(self.successResultOf(asking))
+        wire.close()
+        body, reason = self.successResultOf(reading)
+        self.assertEqual(body, b"abc")
+        self.assertTrue(reason.check(PotentialDataLoss))
+
+    def test_no_http(self) -> None:
+        """What is not HTTP is not asked for again."""
+        for data in (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/x 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: magic\r\n\r\n",
+        ):
+            with self.subTest(data=data):
+                asking, wire = self.ask()
+                wire.send(data)
+                self.assertFalse(self.error(asking, BadResponse).transient)
+                self.assertTrue(wire.transport.ended)
+
+    def test_damaged_chunks(self) -> None:
+        """Chunks that are none end the body."""
+        asking, wire = self.ask()
+        wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        reading = collect(self.successResultOf(asking))
+        wire.send(b"zz\r\n")
+        self.failureResultOf(reading, FetchError)
+
+    def test_endless_header(self) -> None:
+        """A header over its limit is refused, of whatever it is made."""
+        for piece in (b"X-Y: z\r\n", b"\r\nHTTP/1.1 100 Continue\r\n"):
+            with self.subTest(piece=piece):
+                agent = self.make_agent(max_head=1024)
+                asking, wire = self.ask(agent)
+                wire.send(b"HTTP/1.1 100 Continue\r\n")
+                for _ in range(200):
+                    if wire.transport.ended:
+                        break
+                    wire.send(piece)
+                self.reactor.advance(0)
+                error = self.error(asking, BadResponse)
+                self.assertIn("header is larger than 1024 bytes", str(error))
+
+    def test_length_over_the_limit(self) -> None:
+        """A body that announces too many bytes is refused at once."""
+        asking, wire = self.ask(self.agent.within(None, 2))
+        wire.send(OK)
+        self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
+        self.assertTrue(wire.transport.ended)
+
+    def test_body_over_the_limit(self) -> None:
+        """A body that announces nothing is refused at the limit."""
+        asking, wire = self.ask(self.agent.within(None, 4))
+        wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        gatherer = Gatherer()
+        self.successResultOf(asking).deliverBody(gatherer)
+        for _ in range(3):
+            wire.send(b"2\r\nab\r\n")
+        assert gatherer.reason is not None
+        self.assertIsInstance(gatherer.reason.value, BodyTooLarge)
+        self.assertEqual(gatherer.body, b"abab")
+        self.assertTrue(wire.transport.ended)
+
+    def test_request_body_fails(self) -> None:
+        """What stops a request body is the caller's own error."""
+
+        class Broken(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise ZeroDivisionError
+
+        producer = FileBodyProducer(Broken(b"abc"), cooperator=Immediately())
+        asking = self.agent.request(b"POST", URL, None, producer)
+        wire = Wire(self.reactor)
+        self.failureResultOf(asking, ZeroDivisionError)
+        self.assertTrue(wire.transport.ended)
+
+
+class Immediately:
+    """Runs what a ``FileBodyProducer`` does at once."""
+
+    def cooperate(self, iterator: Any) -> Any:
+        """Run it."""
+        task = self
+        task.done = Deferred.fromCoroutine(run(iterator))  # type: ignore[attr-defined]  # a fake
+        return task
+
+    def whenDone(self) -> Deferred[Any]:
+        """Give what came of it."""
+        return self.done  # type: ignore[attr-defined, no-any-return]  # a fake
+
+
+async def run(iterator: Any) -> None:
+    """Go through an iterator."""
+    for _ in iterator:
+        pass
+
+
+class RetryTestCase(HttpTestCase):
+    """A retrying agent over one that answers as told."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.reports: list[Attempt] = []
+
+    def make(
+        self,
+        answers: Sequence[Any],
+        policy: RetryPolicy | None = None,
+        call: Call | None = None,
+        chance: float = 1.0,
+    ) -> RetryAgent:
+        """Give the agent; ``self.fake`` is the one below."""
+        self.fake = FakeAgent(list(answers))
+        return RetryAgent(
+            self.fake,
+            self.clock,
+            policy or RetryPolicy(),
+            call=call,
+            chance=lambda: chance,
+            wall=lambda: 1_795_305_600.0 + self.clock.seconds(),
+            report=self.reports.append,
+        )
+
+    def ask(
+        self,
+        answers: Sequence[Any],
+        *,
+        method: bytes = b"GET",
+        headers: dict[str, list[str]] | None = None,
+        producer: IBodyProducer | None = None,
+        call: Call | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Deferred[IResponse]:
+        """Make a request."""
+        agent = self.make(answers, policy, call)
+        return agent.request(method, b"http://u:pw@h/?token=t", Headers(headers or {}), producer)
+
+    def call(self, **terms: Any) -> Call:
+        """Give the terms of a call."""
+        return Call(
+            **({"deadline": None, "retry": RetryPolicy(), "rules": None, "max_body": 9} | terms)
+        )
+
+
+class RetryTests(RetryTestCase):
+    """:class:`RetryAgent` asks again where that may help."""
+
+    def test_status(self) -> None:
+        """It waits longer each time, and gives the first answer that is none of the statuses."""
+        asking = self.ask([canned(503), canned(429), canned(200)])
+        self.clock.advance(0.4)
+        self.assertEqual(len(self.fake.sent), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.fake.sent), 2)
+        self.clock.advance(0.9)
+        self.assertNoResult(asking)
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_last_response(self) -> None:
+        """When all calls have failed, the last response is the answer."""
+        asking = self.ask([canned(503)] * 4)
+        self.clock.pump([0.5, 1.0, 2.0])
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual(len(self.fake.sent), 4)
+
+    def test_other_statuses(self) -> None:
+        """Others are answers."""
+        for code in (200, 301, 400, 404, 501):
+            self.assertEqual(self.successResultOf(self.ask([canned(code)])).code, code)
+
+    def test_errors(self) -> None:
+        """Errors that may pass are tried again; the last one is raised."""
+        asking = self.ask([CannotConnect("h", 80, f"reason {i}") for i in range(4)])
+        self.clock.pump([0.5, 1.0, 2.0])
+        self.assertIn("reason 3", str(self.failureResultOf(asking, CannotConnect).value))
+
+    def test_errors_that_stay(self) -> None:
+        """Others are raised at once."""
+        for error in (
+            InvalidURL("u", "r"),
+            AddressRefused("h", "r"),
+            BodyTooLarge(1),
+            TLSFailed("h", "r"),
+            FetchTimeout("body", 30.0, total=True),
+        ):
+            self.failureResultOf(self.ask([error]), type(error))
+
+    def test_bugs(self) -> None:
+        """What is no error of this package is not held back."""
+        self.failureResultOf(self.ask([ZeroDivisionError()]), ZeroDivisionError)
+
+    def test_post(self) -> None:
+        """POST is not repeated once it may have arrived."""
+        for answer in (canned(503), ConnectionBroken("headers", "x")):
+            asking = self.ask([answer], method=b"POST")
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            (self.failureResultOf if isinstance(answer, Exception) else self.successResultOf)(
+                asking
+            )
+
+    def test_post_that_was_not_sent(self) -> None:
+        """It is where certainly nothing was sent."""
+        for error in (CannotConnect("h", 1, "x"), FetchTimeout("connect", 1.0)):
+            asking = self.ask([error, canned(200)], method=b"POST")
+            self.clock.advance(0.5)
+            self.successResultOf(asking)
+
+    def test_post_with_a_key(self) -> None:
+        """It is with an Idempotency-Key, by the policy, or by the caller's word."""
+        for options in (
+            {"headers": {"Idempotency-Key": ["k"]}},
+            {"policy": RetryPolicy(methods=("POST",))},
+            {"call": self.call(idempotent=True)},
+        ):
+            asking = self.ask([canned(503), canned(200)], method=b"POST", **options)
+            self.clock.advance(0.5)
+            self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_get_by_the_callers_word(self) -> None:
+        """A caller may also say that a GET must not be repeated."""
+        asking = self.ask([canned(503)], call=self.call(idempotent=False))
+        self.successResultOf(asking)
+
+    def test_body_again(self) -> None:
+        """A body of bytes is sent again, whole."""
+        asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=BytesProducer(b"abc"))
+        self.clock.advance(0.5)
+        self.successResultOf(asking)
+        self.assertEqual([sent.body for sent in self.fake.sent], [b"abc", b"abc"])
+
+    def test_body_from_a_file(self) -> None:
+        """A body that was read from a file is not sent a second time, empty."""
+        producer = FileBodyProducer(io.BytesIO(b"abc"), cooperator=Immediately())
+        asking = self.ask([canned(503)], method=b"PUT", producer=producer)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+
+    def test_retry_after(self) -> None:
+        """The server's wish is the least wait, in seconds or as a date."""
+        for value in ("7", format_date(1_795_305_600.0 + self.clock.seconds() + 7)):
+            asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
+            self.clock.advance(7.4)
+            self.assertNoResult(asking)
+            self.clock.advance(0.1)
+            self.successResultOf(asking)
+            self.setUp()
+
+    def test_malformed_retry_after(self) -> None:
+        """A malformed wish is none."""
+        asking = self.ask([canned(503, headers=[("Retry-After", "soon")]), canned(200)])
+        self.clock.advance(0.5)
+        self.successResultOf(asking)
+
+    def test_retry_after_past_the_deadline(self) -> None:
+        """A wish that reaches past the deadline ends it now, with that response."""
+        call = self.call(deadline=Deadline(30.0, 30.0))
+        asking = self.ask([canned(503, headers=[("Retry-After", "31")])], call=call)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+
+    def test_deadline(self) -> None:
+        """A wait that would reach past the deadline is not begun."""
+        call = self.call(deadline=Deadline(0.5, 0.5))
+        self.assertEqual(self.successResultOf(self.ask([canned(503)], call=call)).code, 503)
+
+    def test_cancel(self) -> None:
+        """Cancelling ends the wait."""
+        asking = self.ask([canned(503), canned(200)])
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_whole(self) -> None:
+        """Where bodies are read inside the attempt, one that breaks off is asked for again."""
+        broken = Failure(ConnectionBroken("body", "x"))
+        answers = [canned(200, b"ab", reason=broken), canned(200, b"abc")]
+        asking = self.ask(answers, call=self.call(whole=True))
+        self.clock.advance(0.5)
+        body, _ = self.successResultOf(collect(self.successResultOf(asking)))
+        self.assertEqual(body, b"abc")
+
+    def test_reports(self) -> None:
+        """Each attempt is reported, without secrets, and counted."""
+        call = self.call()
+        self.ask([canned(503, b"x"), CannotConnect("h", 80, "x"), canned(200)], call=call)
+        self.clock.pump([0.5, 1.0])
+        self.assertEqual(
+            [(a.number, a.status, a.error, a.wait) for a in self.reports],
+            [
+                (1, 503, None, 0.5),
+                (2, None, "cannot connect to h port 80: x", 1.0),
+                (3, 200, None, None),
+            ],
+        )
+        self.assertEqual({a.url for a in self.reports}, {"http://***@h/?token=***"})
+        self.assertEqual(call.attempts, 3)
+
+
+class LogAttemptTests(HttpTestCase):
+    """:func:`log_attempt` tells of retries, and of the rest to those who debug."""
+
+    def test_levels(self) -> None:
+        """What is repeated is news."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        log_attempt(Attempt("GET", "http://h/", 1, 0.25, 503, None, 0.5))
+        log_attempt(Attempt("GET", "http://h/", 2, 0.25, 200, None, None))
+        self.assertEqual([e["log_level"] for e in events], [LogLevel.info, LogLevel.debug])
+        text = events[0]["log_format"].format(**events[0])
+        self.assertEqual(
+            text, "GET http://h/ attempt 1: 503 after 0.250 s; the next one in 0.500 s"
+        )
+        text = events[1]["log_format"].format(**events[1])
+        self.assertEqual(text, "GET http://h/ attempt 2: 200 after 0.250 s")
+
+
+FRESH = ("Cache-Control", "max-age=60")
+
+
+class CachingTests(HttpTestCase):
+    """:class:`CachingAgent` asks the server only where it must."""
+
+    def setUp(self) -> None:
+        self.wall = 1_795_305_600.0
+        self.store = MemoryStore()
+        self.fake = FakeAgent([])
+        self.call = Call(None, RetryPolicy(), None, 0)
+        self.agent = self.make()
+
+    def make(self, store: Any = None, **settings: Any) -> CachingAgent:
+        """Give an agent with this cache."""
+        rules = Rules(CacheSettings(**settings))
+        return CachingAgent(
+            self.fake, store or self.store, rules, call=self.call, wall=lambda: self.wall
+        )
+
+    def get(
+        self,
+        answer: Any = None,
+        method: bytes = b"GET",
+        agent: IAgent | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes, int]:
+        """Make a request; give status, body, and how many requests went out so far."""
+        if answer is not None:
+            self.fake.answers.append(answer)
+        sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
+        asking = (agent or self.agent).request(method, URL, sent)
+        self.response = self.successResultOf(asking)
+        body, _ = self.successResultOf(collect(self.response))
+        return self.response.code, body, len(self.fake.sent)
+
+    def test_hit(self) -> None:
+        """The second request is answered from the store, with its age."""
+        self.assertEqual(self.get(canned(200, b"abc", [FRESH])), (200, b"abc", 1))
+        self.assertIsNone(self.call.age)
+        self.wall += 5.5
+        self.assertEqual(self.get(), (200, b"abc", 1))
+        self.assertEqual(self.call.age, 5.5)
+        self.assertEqual(response_fields(self.response)["age"], "5")
+        self.assertEqual(self.response.phrase, b"Reason")
+
+    def test_hits_do_not_share_headers(self) -> None:
+        """What one caller does to its headers does not reach the next."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.get()
+        self.response.headers.setRawHeaders("cache-control", ["spoilt"])
+        self.get()
+        self.assertEqual(response_fields(self.response)["cache-control"], "max-age=60")
+
+    def test_head(self) -> None:
+        """HEAD is answered without a body."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.assertEqual(self.get(method=b"HEAD"), (200, b"", 1))
+
+    def test_empty(self) -> None:
+        """An answer without a body is kept too."""
+        self.get(canned(204, b"", [FRESH]))
+        self.assertEqual(self.get(), (204, b"", 1))
+
+    def test_revalidate(self) -> None:
+        """A stale one is asked about; 304 makes it fresh, and the caller sees what was stored."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [FRESH, ("X-New", "1")])
+        self.assertEqual(self.get(answer, X_Own="1"), (200, b"abc", 2))
+        self.assertEqual(self.fake.sent[1].header("if-none-match"), ['"x"'])
+        self.assertEqual(self.fake.sent[1].header("x-own"), ["1"])
+        self.assertEqual(response_fields(self.response)["x-new"], "1")
+        self.assertEqual(self.call.age, 0.0)
+        self.assertEqual(self.get(), (200, b"abc", 2))
+
+    def test_replaced(self) -> None:
+        """Another answer than 304 takes its place."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        self.assertEqual(self.get(canned(200, b"new", [FRESH])), (200, b"new", 2))
+        self.assertIsNone(self.call.age)
+        self.assertEqual(self.get(), (200, b"new", 2))
+
+    def test_callers_own_condition(self) -> None:
+        """304 to a condition of the caller is the caller's."""
+        self.assertEqual(self.get(canned(304), If_None_Match='"x"'), (304, b"", 1))
+
+    def test_only_if_cached(self) -> None:
+        """Nothing stored: 504, and nothing goes out."""
+        self.assertEqual(self.get(Cache_Control="only-if-cached"), (504, b"", 0))
+
+    def test_invalidation(self) -> None:
+        """A POST that did not fail removes what is stored."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.get(canned(500), b"POST")
+        self.assertEqual(self.get(), (200, b"abc", 2))
+        self.get(canned(200), b"POST")
+        self.assertEqual(self.get(canned(200, b"new")), (200, b"new", 4))
+
+    def test_broken_body(self) -> None:
+        """A body that breaks off, or of which nobody knows whether it did, is not kept."""
+        for reason in (ConnectionBroken("body", "x"), PotentialDataLoss()):
+            answer = canned(200, b"ab", [FRESH], Failure(reason))
+            self.fake.answers.append(answer)
+            response = self.successResultOf(self.agent.request(b"GET", URL))
+            response.deliverBody(Gatherer())
+            self.assertEqual(self.store.entries, 0)
+
+    def test_too_large(self) -> None:
+        """A body over the limit passes and is not kept."""
+        agent = self.make(max_object=2)
+        self.assertEqual(self.get(canned(200, b"abc", [FRESH]), agent=agent), (200, b"abc", 1))
+        self.assertEqual(self.store.entries, 0)
+        source = Source([FRESH])
+        self.fake.answers.append(source.response)
+        reading = collect(self.successResultOf(agent.request(b"GET", URL)))
+        for piece in (b"ab", b"c", b"d"):
+            source.send(piece)
+        source.end(ResponseDone())
+        self.assertEqual(self.successResultOf(reading)[0], b"abcd")
+        self.assertEqual(self.store.entries, 0)
+
+    def test_not_read(self) -> None:
+        """What is never read is never kept."""
+        self.fake.answers.append(canned(200, b"abc", [FRESH]))
+        self.successResultOf(self.agent.request(b"GET", URL))
+        self.assertEqual(self.store.entries, 0)
+
+    def test_users(self) -> None:
+        """One user's answer is not another's."""
+        self.get(canned(200, b"one", [FRESH]), Authorization="1")
+        self.assertEqual(
+            self.get(canned(200, b"two", [FRESH]), Authorization="2"), (200, b"two", 2)
+        )
+        self.assertEqual(self.get(Authorization="1"), (200, b"one", 2))
+
+    def test_slow_store(self) -> None:
+        """A store may answer later."""
+        inner = self.store
+
+        class Slow(MemoryStore):
+            def get(self, key: str) -> Any:
+                return succeed(inner.get(key))
+
+            def put(self, key: str, entry: Entry) -> None:
+                inner.put(key, entry)
+
+        agent = self.make(Slow())
+        self.get(canned(200, b"abc", [FRESH]), agent=agent)
+        self.assertEqual(self.get(agent=agent), (200, b"abc", 1))
+
+    def test_alone(self) -> None:
+        """It needs no call to serve."""
+        agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()))
+        self.assertEqual(self.get(canned(200, b"abc"), agent=agent), (200, b"abc", 1))
+
+
+class DecodingTests(HttpTestCase):
+    """:class:`DecodingAgent` asks for what it can undo."""
+
+    def accepted(self, *lines: str) -> list[str]:
+        """Give what is asked for when the caller has these lines."""
+        fake = FakeAgent([canned(200)])
+        headers = Headers({"Accept-Encoding": list(lines)}) if lines else None
+        self.successResultOf(DecodingAgent(fake, 10).request(b"GET", URL, headers))
+        return fake.sent[0].header("accept-encoding")
+
+    def test_accept_encoding(self) -> None:
+        """Its own codings, unless the caller says which; the line that treq adds says nothing."""
+        self.assertEqual(self.accepted(), ["gzip, deflate"])
+        self.assertEqual(self.accepted("gzip"), ["gzip, deflate"])
+        self.assertEqual(self.accepted("identity", "gzip"), ["identity"])
+        self.assertEqual(self.accepted("identity"), ["identity"])
+
+
+class HTTPAgentTests(HttpTestCase):
+    """:class:`HTTPAgent` is all the layers in one."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+
+    def test_request(self) -> None:
+        """It makes requests within the settings' time, and keeps answers."""
+        agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
+        asking = agent.request(b"GET", URL)
+        wire = Wire(self.reactor)
+        self.assertIn(b"Accept-Encoding: gzip, deflate", wire.received())
+        wire.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nContent-Length: 1\r\n\r\nx")
+        self.successResultOf(collect(self.successResultOf(asking)))
+        response = self.successResultOf(agent.request(b"GET", URL))
+        self.assertIn("age", response_fields(response))
+        closing = Deferred.fromCoroutine(agent.close())
+        self.reactor.advance(0)
+        self.successResultOf(closing)
+        self.failureResultOf(agent.request(b"GET", b"http://1.2.3.4/other"), ClientClosed)
+        self.assert_quiet(self.reactor)
+
+    def test_total_time(self) -> None:
+        """The time is for the whole request."""
+        agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
+        asking = agent.request(b"GET", URL)
+        Wire(self.reactor)
+        self.reactor.advance(5.0)
+        self.assertTrue(self.failureResultOf(asking, FetchTimeout).value.total)
+
+    def test_no_cache(self) -> None:
+        """Without a cache nothing is kept."""
+        settings = HttpSettings(cache=CacheSettings(enabled=False))
+        fake = FakeAgent([canned(200, b"x", [FRESH])] * 2)
+        agent = HTTPAgent(self.reactor, settings, agent=fake)
+        for _ in range(2):
+            self.successResultOf(collect(self.successResultOf(agent.request(b"GET", URL))))
+        self.assertEqual(len(fake.sent), 2)
+
+    def test_guard(self) -> None:
+        """With a reach, it guards."""
+        agent = HTTPAgent(self.reactor, reach=Reach())
+        self.failureResultOf(agent.request(b"GET", b"http://127.0.0.1/"), AddressRefused)
+
+    def test_store_that_closes_slowly(self) -> None:
+        """Closing waits for the store."""
+        closing: Deferred[None] = Deferred()
+
+        class Slow(MemoryStore):
+            def close(self) -> Any:
+                return closing
+
+        closed = Deferred.fromCoroutine(HTTPAgent(self.reactor, store=Slow()).close())
+        self.assertNoResult(closed)
+        closing.callback(None)
+        self.successResultOf(closed)

@@ -1,0 +1,670 @@
+"""Tests of :mod:`twisted_net.http.client`."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import msgspec
+from hyperlink import EncodedURL
+from treq.cookies import IndexableCookieJar, scoped_cookie
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.iweb import IResponse
+
+from tests.http.fakes import FakeAgent, HttpTestCase, Sent, Wire, canned
+from twisted_net import __version__
+from twisted_net.errors import (
+    AddressRefused,
+    BadStatus,
+    BodyMismatch,
+    CannotConnect,
+    ClientClosed,
+    FetchTimeout,
+    InvalidURL,
+    TooManyRedirects,
+)
+from twisted_net.http.client import EXCERPT, Client, Response
+from twisted_net.http.fields import Fields
+from twisted_net.http.guard import Reach
+from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.settings import HttpSettings
+
+URL = "http://h.example/p"
+FRESH = ("Cache-Control", "max-age=60")
+JSON = ("Content-Type", "application/json")
+
+
+class ClientTestCase(HttpTestCase):
+    """A client over an agent that answers as told."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.fake = FakeAgent([])
+        self.client = self.make()
+
+    def make(self, settings: HttpSettings | None = None, **options: Any) -> Client:
+        """Give a client."""
+        return Client(self.clock, settings, agent=self.fake, chance=lambda: 1.0, **options)
+
+    def answer(self, *answers: Any) -> None:
+        """Let the next requests be answered so."""
+        self.fake.answers.extend(answers)
+
+    def sent(self) -> Sent:
+        """Give the last request."""
+        return self.fake.sent[-1]
+
+
+class VerbTests(ClientTestCase):
+    """Each verb makes its request."""
+
+    def test_verbs(self) -> None:
+        """By its own name."""
+        for verb in ("get", "head", "options", "post", "put", "patch", "delete"):
+            self.answer(canned(200, b"x"))
+            response = self.run_now(getattr(self.client, verb)(URL))
+            self.assertEqual(self.sent().method, verb.upper().encode())
+            self.assertEqual((response.method, response.url), (verb.upper(), URL))
+
+    def test_request(self) -> None:
+        """Any other, in any case."""
+        self.answer(canned(200))
+        self.run_now(self.client.request("rePort", URL))
+        self.assertEqual(self.sent().method, b"REPORT")
+
+    def test_response(self) -> None:
+        """What a response holds."""
+        self.answer(canned(404, b"gone", [("X-A", "1"), ("X-A", "2")]))
+        response = self.run_now(self.client.get(URL))
+        self.assertEqual((response.status, response.reason), (404, "Reason"))
+        self.assertEqual(response.body, b"gone")
+        self.assertEqual(response.headers.get_all("x-a"), ["1", "2"])
+        self.assertNotIn("content-encoding", response.headers)
+        self.assertEqual((response.attempts, response.age, response.from_cache), (1, None, False))
+
+    def test_elapsed(self) -> None:
+        """The time of the whole call, waits included."""
+        self.answer(canned(503), canned(200))
+        asking = self.start(self.client.get(URL))
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(asking).elapsed, 0.5)
+
+    def test_url_is_encoded(self) -> None:
+        """What is not ASCII is encoded, params are added."""
+        self.answer(canned(200))
+        self.run_now(
+            self.client.get("http://bücher.example/ä b?x=ö", params={"q": "a&b", "n": [1, 2]})
+        )
+        expected = b"http://xn--bcher-kva.example/%C3%A4%20b?x=%C3%B6&q=a%26b&n=1&n=2"
+        self.assertEqual(self.sent().uri, expected)
+
+    def test_hosts(self) -> None:
+        """Addresses and underscores are sent as they are, other hosts as RFC 5891 has it."""
+        for url, expected in (
+            ("http://[2001:db8::1]:81/", b"http://[2001:db8::1]:81/"),
+            ("http://[::ffff:1.2.3.4]/", b"http://[::ffff:1.2.3.4]/"),
+            ("http://a_b.internal:8080/", b"http://a_b.internal:8080/"),
+            ("https://ايران.example/", b"https://xn--mgba3a4fra.example/"),
+        ):
+            self.answer(canned(200))
+            self.run_now(self.client.get(url, params={"x": "é"}))
+            self.assertEqual(self.sent().uri, expected + b"?x=%C3%A9")
+
+    def test_bad_url(self) -> None:
+        """A URL that is none is an error of this package."""
+        client = Client(self.clock)
+        for url in (
+            "",
+            "nope",
+            "http://[x/",
+            "ftp://a/",
+            "http://a:b/",
+            "http://a\u0000/",
+            "http://*/",
+            "http://-é/",
+        ):
+            with self.subTest(url=url):
+                self.failureResultOf(self.start(client.get(url)), InvalidURL)
+
+
+class HeaderTests(ClientTestCase):
+    """What goes out with a request."""
+
+    def test_defaults(self) -> None:
+        """User-Agent and Accept; no Content-Type without a body."""
+        self.answer(canned(200))
+        self.run_now(self.client.get(URL))
+        self.assertEqual(self.sent().header("user-agent"), [f"twisted_net/{__version__}"])
+        self.assertEqual(self.sent().header("accept"), ["application/json"])
+        self.assertEqual(self.sent().header("content-type"), [])
+
+    def test_own(self) -> None:
+        """The caller's replace them."""
+        self.answer(canned(200))
+        headers = {"user-agent": "me", "ACCEPT": ["a/b", "c/d"], "X": "y"}
+        self.run_now(self.client.get(URL, headers=headers))
+        self.assertEqual(self.sent().header("user-agent"), ["me"])
+        self.assertEqual(self.sent().header("accept"), ["a/b", "c/d"])
+        self.assertEqual(self.sent().header("x"), ["y"])
+
+    def test_settings(self) -> None:
+        """The User-Agent is a setting."""
+        self.answer(canned(200))
+        self.run_now(self.make(HttpSettings(user_agent="they/1")).get(URL))
+        self.assertEqual(self.sent().header("user-agent"), ["they/1"])
+
+    def test_auth(self) -> None:
+        """User name and password come from the argument, or from the URL."""
+        for url, options, expected in (
+            (URL, {"auth": ("me", "pä")}, "Basic bWU6cMOk"),
+            ("http://me:p%C3%A4@h.example/p", {}, "Basic bWU6cMOk"),
+            ("http://you@h.example/p", {"auth": ("me", "pä")}, "Basic bWU6cMOk"),
+            ("http://me@h.example/p", {"headers": {"Authorization": "own"}}, "own"),
+        ):
+            self.answer(canned(200))
+            response = self.run_now(self.client.get(url, **options))
+            self.assertEqual(self.sent().header("authorization"), [expected])
+            self.assertEqual(self.sent().uri, URL.encode())
+            self.assertEqual(response.url, URL)
+
+
+class BodyTests(ClientTestCase):
+    """What a request carries."""
+
+    def carried(self, **options: Any) -> tuple[bytes | None, list[str]]:
+        """Give the body sent and its type."""
+        self.answer(canned(200))
+        self.run_now(self.client.post(URL, **options))
+        return self.sent().body, self.sent().header("content-type")
+
+    def test_json(self) -> None:
+        """JSON, None too, with its type unless the caller has another."""
+        self.assertEqual(
+            self.carried(json={"a": [1, "ü"]}), ('{"a":[1,"ü"]}'.encode(), ["application/json"])
+        )
+        self.assertEqual(self.carried(json=None), (b"null", ["application/json"]))
+        headers = {"Content-Type": "application/x+json"}
+        self.assertEqual(self.carried(json=1, headers=headers), (b"1", ["application/x+json"]))
+
+    def test_data(self) -> None:
+        """Bytes and text as they are, a mapping or pairs as a form."""
+        self.assertEqual(self.carried(data=b"\xff"), (b"\xff", []))
+        self.assertEqual(self.carried(data="ü"), ("ü".encode(), []))
+        form = ["application/x-www-form-urlencoded"]
+        self.assertEqual(self.carried(data={"a": "1&2"}), (b"a=1%262", form))
+        self.assertEqual(self.carried(data=[("a", "1"), ("a", "2")]), (b"a=1&a=2", form))
+        self.assertEqual(self.carried(), (None, []))
+
+    def test_files(self) -> None:
+        """Files as a form of several parts."""
+        self.answer(canned(200))
+        asking = self.start(self.client.post(URL, files={"f": ("n.txt", io.BytesIO(b"abc"))}))
+        (kind,) = self.sent().header("content-type")
+        self.assertTrue(kind.startswith("multipart/form-data; boundary="))
+        self.successResultOf(asking)
+
+    def test_one_kind(self) -> None:
+        """JSON and data together are a mistake."""
+        for options in ({"data": b"x"}, {"files": {"f": io.BytesIO()}}):
+            asking = self.start(self.client.post(URL, json=1, **options))
+            self.failureResultOf(asking, TypeError)
+
+
+class User(msgspec.Struct):
+    """A type to decode into."""
+
+    name: str
+    age: int = 0
+
+
+class JSONTests(ClientTestCase):
+    """The verbs for JSON decode, and raise for a bad status."""
+
+    def test_get_json(self) -> None:
+        """Any JSON, or a type."""
+        self.answer(canned(200, b'{"name":"x"}'), canned(200, b'{"name":"x"}'))
+        self.assertEqual(self.run_now(self.client.get_json(URL, cache=False)), {"name": "x"})
+        self.assertEqual(self.run_now(self.client.get_json(URL, type=User)), User("x"))
+
+    def test_post_json(self) -> None:
+        """JSON there and back; an empty answer is None."""
+        self.answer(canned(201, b'{"name":"x"}'), canned(200, b"[1]"), canned(204))
+        self.assertEqual(self.run_now(self.client.post_json(URL, User("x"), type=User)), User("x"))
+        self.assertEqual(self.sent().body, b'{"name":"x","age":0}')
+        self.assertEqual(self.run_now(self.client.post_json(URL, 1)), [1])
+        self.assertIsNone(self.run_now(self.client.post_json(URL, 1)))
+
+    def test_bad_status(self) -> None:
+        """Other than 2xx raises, with all that is needed to see why."""
+        for code in (199, 300, 304, 404, 501):
+            self.answer(canned(code, b"x" * 999, [("X-A", "1")]))
+            url = "http://u:pw@h.example/p?token=t"
+            asking = self.start(self.client.get_json(url))
+            error = self.failureResultOf(asking, BadStatus).value
+            self.assertEqual((error.status, error.reason), (code, "Reason"))
+            self.assertEqual(error.headers["x-a"], "1")
+            self.assertEqual(error.excerpt, "x" * EXCERPT)
+            self.assertEqual(error.details(), {"status": code, "excerpt": error.excerpt})
+            self.assertEqual(str(error), f"http://h.example/p?token=*** answered {code} Reason")
+        self.answer(canned(404))
+        self.failureResultOf(self.start(self.client.post_json(URL, 1)), BadStatus)
+
+    def test_mismatch(self) -> None:
+        """What is no JSON, or does not fit, is told where."""
+        for body, kind, where in (
+            (b"<html>", Any, "malformed"),
+            (b'{"name":1}', User, "$.name"),
+            (b"[" * 100_000, Any, "nested too deep"),
+        ):
+            self.answer(canned(200, body))
+            asking = self.start(self.client.get_json(URL, type=kind))
+            error = self.failureResultOf(asking, BodyMismatch).value
+            self.assertIn(where, str(error))
+            self.assertIn(URL, str(error))
+
+    def test_byte_order_mark(self) -> None:
+        """A byte order mark is passed over."""
+        self.answer(canned(200, b"\xef\xbb\xbf[1]"))
+        self.assertEqual(self.run_now(self.client.get_json(URL)), [1])
+
+
+class ResponseTests(HttpTestCase):
+    """:class:`Response` decodes."""
+
+    def response(self, body: bytes, kind: str = "", status: int = 200) -> Response:
+        """Give a response."""
+        return Response(
+            "GET", URL, status, "", Fields([("Content-Type", kind)]), body, 1, 0.0, None
+        )
+
+    def test_text(self) -> None:
+        """By the charset that it names, or UTF-8; what does not fit becomes U+FFFD."""
+        for body, kind, text in (
+            ("ü".encode(), "text/plain", "ü"),
+            (b"\xfc", "text/plain; charset=ISO-8859-1", "ü"),
+            (b"\xfc", 'text/plain;x=y; CHARSET="latin-1"', "ü"),
+            (b"\xfc", "text/plain", "\ufffd"),
+            ("ü".encode(), "text/plain; charset=nonsense", "ü"),
+            ("ü".encode(), "text/plain; charset=a\0b", "ü"),
+            ("ü".encode(), "text/plain; charset", "ü"),
+        ):
+            with self.subTest(kind=kind):
+                self.assertEqual(self.response(body, kind).text(), text)
+
+    def test_raise_for_status(self) -> None:
+        """Success gives the response itself."""
+        for status in (200, 204, 299):
+            response = self.response(b"", status=status)
+            self.assertIs(response.raise_for_status(), response)
+        for status in (199, 300, 500):
+            self.assertRaises(BadStatus, self.response(b"", status=status).raise_for_status)
+
+
+class OptionTests(ClientTestCase):
+    """What may be said of one call."""
+
+    def test_timeout(self) -> None:
+        """The time for the whole call, the wait between attempts included."""
+        self.answer(canned(503))
+        response = self.run_now(self.client.get(URL, timeout=0.4))
+        self.assertEqual((response.status, response.attempts), (503, 1))
+        client = Client(self.clock)
+        asking = self.start(client.get("http://1.2.3.4/", timeout=2.0))
+        self.clock.advance(2.0)
+        self.assertEqual(self.failureResultOf(asking, FetchTimeout).value.limit, 2.0)
+        asking = self.start(client.get("http://1.2.3.4/", timeout=None, retries=0))
+        self.clock.advance(10.0)
+        self.assertFalse(self.failureResultOf(asking, FetchTimeout).value.total)
+
+    def test_retries(self) -> None:
+        """How many, or a policy."""
+        self.answer(canned(503))
+        self.assertEqual(self.run_now(self.client.get(URL, retries=0)).attempts, 1)
+        self.answer(canned(418), canned(200))
+        policy = RetryPolicy(statuses=(418,), base=0.1)
+        asking = self.start(self.client.get(URL, retries=policy))
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(asking).attempts, 2)
+
+    def test_idempotent(self) -> None:
+        """A POST may be repeated by the caller's word."""
+        self.answer(canned(503), canned(200))
+        asking = self.start(self.client.post(URL, idempotent=True, json=1))
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(asking).status, 200)
+        self.assertEqual([sent.body for sent in self.fake.sent], [b"1", b"1"])
+
+    def test_cache(self) -> None:
+        """A call may leave the cache alone."""
+        self.answer(canned(200, b"a", [FRESH]), canned(200, b"b", [FRESH]))
+        self.run_now(self.client.get(URL))
+        hit = self.run_now(self.client.get(URL))
+        self.assertEqual((hit.body, hit.from_cache, hit.attempts), (b"a", True, 0))
+        self.assertEqual(self.run_now(self.client.get(URL, cache=False)).body, b"b")
+        self.assertEqual(self.run_now(self.client.get(URL)).body, b"a")
+
+    def test_default_ttl(self) -> None:
+        """A call may bring its own lifetime for answers without."""
+        self.answer(canned(200, b"a"))
+        for _ in range(2):
+            self.assertEqual(self.run_now(self.client.get(URL, default_ttl=300.0)).body, b"a")
+        self.answer(canned(200, b"b"))
+        self.assertEqual(self.run_now(self.client.get(URL)).body, b"b")
+
+    def test_max_body(self) -> None:
+        """A call may bring its own limit."""
+        client = Client(self.clock)
+        asking = self.start(client.get("http://1.2.3.4/", max_body=2))
+        Wire(self.clock).send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+        self.assertIn("larger than 2 bytes", str(self.failureResultOf(asking).value))
+
+    def test_cookies(self) -> None:
+        """Cookies of a call are for that call alone, those that servers set too."""
+        self.answer(canned(200, b"", [("Set-Cookie", "s=1")]), canned(200))
+        self.run_now(self.client.get(URL, cookies={"a": "1"}))
+        self.assertEqual(self.sent().header("cookie"), ["a=1"])
+        self.run_now(self.client.get(URL))
+        self.assertEqual(self.sent().header("cookie"), [])
+
+
+class CookieJarTests(ClientTestCase):
+    """A jar keeps what servers set, and nothing that is for one call."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.jar = IndexableCookieJar()
+        self.jar.set_cookie(scoped_cookie(EncodedURL.from_text(URL), "old", "1"))
+        self.client = self.make(cookiejar=self.jar)
+
+    def names(self) -> list[str]:
+        """Give the names in the jar."""
+        return sorted(cookie.name for cookie in self.jar)
+
+    def test_set(self) -> None:
+        """What a server sets is sent next time; a cookie of one call is not."""
+        self.answer(canned(200, b"", [("Set-Cookie", "s=1")]), canned(200))
+        self.run_now(self.client.get(URL, cookies={"once": "1"}))
+        self.assertEqual(self.names(), ["old", "s"])
+        self.run_now(self.client.get(URL))
+        self.assertEqual(set(self.sent().header("cookie")[0].split("; ")), {"old=1", "s=1"})
+
+    def test_delete(self) -> None:
+        """What a server deletes is gone."""
+        self.answer(canned(200, b"", [("Set-Cookie", "s=1")]))
+        self.run_now(self.client.get(URL))
+        self.answer(canned(200, b"", [("Set-Cookie", "s=; Max-Age=0")]))
+        self.run_now(self.client.get(URL))
+        self.assertEqual(self.names(), ["old"])
+
+
+def redirect(code: int, location: str, *headers: tuple[str, str]) -> IResponse:
+    """Give a redirect."""
+    return canned(code, b"moved", [("Location", location), *headers])
+
+
+class RedirectTests(ClientTestCase):
+    """Redirects are followed, with what may go along."""
+
+    def hops(self) -> list[tuple[bytes, bytes]]:
+        """Give the methods and URLs of the requests."""
+        return [(sent.method, sent.uri) for sent in self.fake.sent]
+
+    def test_followed(self) -> None:
+        """Relative to where each came from, unlike Twisted's own, which takes the first."""
+        self.answer(
+            redirect(302, "http://other.example/a/b"), redirect(301, "c?x"), canned(200, b"end")
+        )
+        response = self.run_now(self.client.get(URL, params={"q": "1"}))
+        self.assertEqual(
+            [uri for _, uri in self.hops()],
+            [
+                b"http://h.example/p?q=1",
+                b"http://other.example/a/b",
+                b"http://other.example/a/c?x",
+            ],
+        )
+        self.assertEqual((response.url, response.attempts), ("http://other.example/a/c?x", 3))
+
+    def test_not_followed(self) -> None:
+        """The caller may want to see it."""
+        self.answer(redirect(302, "/x"))
+        response = self.run_now(self.client.get(URL, allow_redirects=False))
+        self.assertEqual((response.status, response.body), (302, b"moved"))
+
+    def test_post_becomes_get(self) -> None:
+        """The body stays behind, and what describes it."""
+        self.answer(redirect(303, "/x"), canned(200))
+        self.run_now(self.client.post(URL, json={"a": 1}))
+        self.assertEqual(self.hops()[1], (b"GET", b"http://h.example/x"))
+        self.assertIsNone(self.sent().body)
+        self.assertEqual(self.sent().header("content-type"), [])
+
+    def test_post_stays_post(self) -> None:
+        """With 307 the body is sent again."""
+        self.answer(redirect(307, "/x"), canned(200))
+        self.run_now(self.client.post(URL, json={"a": 1}))
+        self.assertEqual(self.hops()[1][0], b"POST")
+        self.assertEqual(self.sent().body, b'{"a":1}')
+        self.assertEqual(self.sent().header("content-type"), ["application/json"])
+
+    def test_body_that_cannot_go_along(self) -> None:
+        """A redirect that wants a file again is the answer."""
+        self.answer(redirect(307, "/x"))
+        response = self.run_now(self.client.post(URL, data=io.BytesIO(b"abc")))
+        self.assertEqual(response.status, 307)
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_credentials(self) -> None:
+        """They stay with their origin; cookies of the call too."""
+        self.answer(redirect(302, "/x"), redirect(302, "http://evil.example/"), canned(200))
+        headers = {"X-Kept": "1"}
+        self.run_now(self.client.get(URL, auth=("u", "p"), cookies={"a": "1"}, headers=headers))
+        _, same, other = self.fake.sent
+        self.assertEqual((len(same.header("authorization")), same.header("cookie")), (1, ["a=1"]))
+        self.assertEqual((other.header("authorization"), other.header("cookie")), ([], []))
+        self.assertEqual(other.header("x-kept"), ["1"])
+
+    def test_cookie_on_the_way(self) -> None:
+        """A cookie that a redirect sets goes along."""
+        self.answer(redirect(302, "/x", ("Set-Cookie", "s=1")), canned(200))
+        self.run_now(self.client.get(URL))
+        self.assertEqual(self.sent().header("cookie"), ["s=1"])
+
+    def test_too_many(self) -> None:
+        """A loop ends."""
+        self.answer(*[redirect(302, "/x")] * 4)
+        asking = self.start(self.make(HttpSettings(max_redirects=3)).get(URL))
+        error = self.failureResultOf(asking, TooManyRedirects).value
+        self.assertEqual(error.details(), {"limit": 3})
+        self.assertEqual(len(self.fake.sent), 4)
+
+    def test_guarded(self) -> None:
+        """Each hop is checked where requests may not go everywhere."""
+        client = Client(self.clock, reach=Reach())
+        asking = self.start(client.get("http://1.1.1.1/"))
+        Wire(self.clock).send(
+            b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.failureResultOf(asking, AddressRefused)
+        self.assertEqual(len(self.clock.tcpClients), 1)
+
+    def test_bad_location(self) -> None:
+        """A redirect to nowhere is an error."""
+        self.answer(redirect(302, "http://u:p@h.example/"))
+        error = self.failureResultOf(self.start(self.client.get(URL)), InvalidURL).value
+        self.assertNotIn("u:p", str(error))
+
+
+class GatherTests(ClientTestCase):
+    """:meth:`Client.gather` makes many calls, some at a time."""
+
+    def waiting(self, count: int) -> list[Deferred[IResponse]]:
+        """Let the next requests wait."""
+        self.cancelled = 0
+
+        def note(_: Deferred[IResponse]) -> None:
+            self.cancelled += 1
+
+        made: list[Deferred[IResponse]] = [Deferred(note) for _ in range(count)]
+        self.answer(*made)
+        return made
+
+    def test_in_order(self) -> None:
+        """Results and errors have the places of their calls, whichever is first."""
+        first, second, third = self.waiting(3)
+        asking = self.start(self.client.gather([URL + "1", URL + "2", URL + "3"]))
+        second.errback(CannotConnect("h", 1, "x"))
+        self.clock.pump([0.0])
+        third.callback(canned(200, b"3"))
+        self.answer(CannotConnect("h", 1, "x"))
+        first.callback(canned(200, b"1"))
+        for _ in range(5):
+            self.answer(CannotConnect("h", 1, "x"))
+            self.clock.advance(5.0)
+        one, two, three = self.successResultOf(asking)
+        assert isinstance(one, Response)
+        assert isinstance(three, Response)
+        self.assertEqual((one.body, three.body), (b"1", b"3"))
+        self.assertIsInstance(two, CannotConnect)
+
+    def test_limit(self) -> None:
+        """No more at a time than the limit; the next begins when one is over."""
+        waiting = self.waiting(4)
+        taken: list[int] = []
+
+        def urls() -> Any:
+            for i in range(4):
+                taken.append(i)
+                yield f"{URL}{i}"
+
+        asking = self.start(self.client.gather(urls(), limit=2))
+        self.assertEqual((len(self.fake.sent), taken), (2, [0, 1]))
+        waiting[1].callback(canned(200))
+        self.assertEqual(len(self.fake.sent), 3)
+        for i in (0, 2, 3):
+            waiting[i].callback(canned(200))
+        self.assertEqual(len(self.successResultOf(asking)), 4)
+
+    def test_functions(self) -> None:
+        """A call may be any function that makes one."""
+        self.answer(canned(200, b"[1]"), canned(404))
+        calls = [partial(self.client.get_json, URL + "1"), partial(self.client.get_json, URL + "2")]
+        good, bad = self.run_now(self.client.gather(calls))
+        self.assertEqual(good, [1])
+        self.assertIsInstance(bad, BadStatus)
+
+    def test_none(self) -> None:
+        """Nothing to do gives nothing."""
+        self.assertEqual(self.run_now(self.client.gather([])), [])
+
+    def test_bad_limit(self) -> None:
+        """A limit of none would never end."""
+        self.failureResultOf(self.start(self.client.gather([], limit=0)), ValueError)
+
+    def test_bug(self) -> None:
+        """A bug ends the others and is raised."""
+        self.waiting(1)
+
+        async def bug() -> Response:
+            raise ZeroDivisionError
+
+        asking = self.start(self.client.gather([URL, bug]))
+        self.failureResultOf(asking, ZeroDivisionError)
+        self.assertEqual(self.cancelled, 1)
+
+    def test_cancel(self) -> None:
+        """Cancelling it cancels all."""
+        self.waiting(2)
+        asking = self.start(self.client.gather([URL + "1", URL + "2"]))
+        asking.cancel()
+        self.assertEqual(self.cancelled, 2)
+        self.failureResultOf(asking, CancelledError)
+
+    def test_many_at_once(self) -> None:
+        """Thousands of calls that need not wait do not use up the stack."""
+        self.answer(canned(200, b"x", [FRESH]))
+        self.run_now(self.client.get(URL))
+        results = self.run_now(self.client.gather([URL] * 3000))
+        self.assertEqual(len(results), 3000)
+
+
+class CloseTests(ClientTestCase):
+    """:meth:`Client.close` ends all."""
+
+    def test_calls_under_way(self) -> None:
+        """They fail, as do all after it; closing again is harmless."""
+        self.answer(Deferred())
+        asking = self.start(self.client.get(URL))
+        self.run_now(self.client.close())
+        self.failureResultOf(asking, ClientClosed)
+        self.failureResultOf(self.start(self.client.get(URL)), ClientClosed)
+        self.run_now(self.client.close())
+
+    def test_connections_and_timers(self) -> None:
+        """Nothing is left open, in whatever phase a call is."""
+        client = Client(self.clock)
+        calls = [self.start(client.get(f"http://1.2.3.{i}/")) for i in range(4)]
+        Wire(self.clock, 1)
+        Wire(self.clock, 2).send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        idle = Wire(self.clock, 3)
+        idle.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.successResultOf(calls.pop())
+        closing = self.start(client.close())
+        self.clock.advance(0)
+        self.successResultOf(closing)
+        for call in calls:
+            self.failureResultOf(call, ClientClosed)
+        self.assertTrue(idle.transport.ended)
+        self.assert_quiet(self.clock)
+
+    def test_retry_wait(self) -> None:
+        """A wait for the next attempt ends too."""
+        self.answer(canned(503))
+        asking = self.start(self.client.get(URL))
+        self.run_now(self.client.close())
+        self.failureResultOf(asking, ClientClosed)
+        self.assert_quiet(self.clock)
+
+    def test_with(self) -> None:
+        """``async with`` closes it."""
+
+        async def use() -> Client:
+            async with self.client as client:
+                return client
+
+        client = self.run_now(use())
+        self.failureResultOf(self.start(client.get(URL)), ClientClosed)
+
+    def test_cancelled_by_the_caller(self) -> None:
+        """That is not closing."""
+        self.answer(Deferred())
+        asking = self.start(self.client.get(URL))
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+
+
+class ImportTests(HttpTestCase):
+    """Importing the client does not choose a reactor."""
+
+    def test_no_reactor(self) -> None:
+        """Neither importing nor using it imports the global reactor."""
+        program = (
+            "import sys, json\n"
+            "from tests.http.fakes import FakeAgent, canned\n"
+            "from twisted.internet.testing import MemoryReactorClock\n"
+            "from twisted.internet.defer import Deferred\n"
+            "from twisted_net.http.client import Client\n"
+            "from twisted_net.http.fetching import Fetcher\n"
+            "client = Client(MemoryReactorClock(), agent=FakeAgent([canned(200, b'x')]))\n"
+            "done = Deferred.fromCoroutine(client.post('http://h/', data=b'abc'))\n"
+            "print(json.dumps([done.result.status, 'twisted.internet.reactor' in sys.modules]))\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        )
+        self.assertEqual(json.loads(ran.stdout), [200, False])

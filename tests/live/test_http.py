@@ -1,0 +1,509 @@
+"""The HTTP client against servers on loopback: good ones, slow ones and broken ones."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from typing_extensions import override
+
+from twisted_net.errors import (
+    AddressRefused,
+    BadResponse,
+    BodyTooLarge,
+    CannotConnect,
+    ConnectionBroken,
+    FetchError,
+    FetchTimeout,
+    NameNotFound,
+    TLSFailed,
+)
+from twisted_net.http.agent import HTTPAgent
+from twisted_net.http.client import Client, Response
+from twisted_net.http.fetching import Fetcher
+from twisted_net.http.guard import Reach
+from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.settings import FetchSettings, HttpSettings
+
+QUICK = HttpSettings(timeout=10.0, retry=RetryPolicy(base=0.01))
+ONCE = HttpSettings(timeout=10.0, retry=RetryPolicy(retries=0))
+
+
+def global_reactor() -> Any:  # Any: of many interfaces
+    """Give the reactor in which the tests run."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class Page(Resource):
+    """Answers each request by a function; counts them."""
+
+    isLeaf = True
+
+    def __init__(self, answer: Callable[[Request, int], bytes | int]) -> None:
+        Resource.__init__(self)
+        self._answer = answer
+        self.count = 0
+
+    @override
+    def render(self, request: Request) -> bytes | int:
+        self.count += 1
+        return self._answer(request, self.count)
+
+
+class CountingSite(Site):
+    """Counts its connections."""
+
+    connections = 0
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Any:  # Any: as Site's
+        self.connections += 1
+        return Site.buildProtocol(self, addr)
+
+
+@asynccontextmanager
+async def serving(factory: IProtocolFactory, tls: Any = None) -> AsyncIterator[int]:
+    """Serve on a free port of loopback, over TLS if given its options; give the port's number."""
+    reactor = global_reactor()
+    if tls is None:
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    else:
+        port = reactor.listenSSL(0, factory, tls, interface="127.0.0.1")
+    try:
+        yield port.getHost().port
+    finally:
+        await port.stopListening()
+
+
+class Script(Protocol):
+    """Sends what it is told for each request, and then closes or resets."""
+
+    def __init__(self, pieces: list[bytes], then: str) -> None:
+        self._pieces = pieces
+        self._then = then
+        self._playing: Deferred[None] | None = None
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        self._playing = Deferred.fromCoroutine(self._play())
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._playing is not None:
+            self._playing.addErrback(lambda failure: failure.trap(CancelledError) and None)
+            self._playing.cancel()
+
+    async def _play(self) -> None:
+        transport: Any = self.transport
+        for piece in self._pieces:
+            transport.write(piece)
+            await deferLater(global_reactor(), 0.005)
+        if self._then == "close":
+            transport.loseConnection()
+        elif self._then == "reset":
+            transport.abortConnection()
+
+
+class Scripted(Factory):
+    """Plays one script after the other, the last one again and again."""
+
+    noisy = False
+
+    def __init__(self, *scripts: tuple[list[bytes], str]) -> None:
+        self._scripts = list(scripts)
+        self.connections = 0
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Script:
+        self.connections += 1
+        return Script(*(self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]))
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def test_fails_twice_and_then_answers() -> None:
+    """Two failures are passed over, and the answer is kept: the next hit touches no socket."""
+
+    def answer(request: Request, count: int) -> bytes:
+        if count <= 2:
+            request.setResponseCode(503)
+            return b"not yet"
+        request.setHeader("Cache-Control", "max-age=60")
+        request.setHeader("Content-Type", "application/json")
+        return b'{"count": %d}' % count
+
+    page = Page(answer)
+    site = CountingSite(page)
+    async with Client(global_reactor(), QUICK) as client:
+        async with serving(site) as port:
+            url = f"http://127.0.0.1:{port}/"
+            response = await client.get(url)
+            assert (response.status, response.json()) == (200, {"count": 3})
+            assert (response.attempts, response.from_cache) == (3, False)
+        # The server is gone; one connection served all three.
+        response = await client.get(url)
+        assert (response.attempts, response.from_cache) == (0, True)
+        assert response.json() == {"count": 3}
+    assert (page.count, site.connections) == (3, 1)
+
+
+async def test_fetch() -> None:
+    """FETCH of a local server that fails twice: allowed by configuration alone, then cached."""
+
+    def answer(request: Request, count: int) -> bytes:
+        if count <= 2:
+            request.setResponseCode(500)
+            return b""
+        request.setHeader("Cache-Control", "max-age=60")
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        return "grüße".encode()
+
+    async with serving(Site(Page(answer))) as port:
+        url = f"http://localhost:{port}/"
+        fetcher = Fetcher.guarded(global_reactor(), QUICK)
+        with pytest.raises(AddressRefused):
+            await fetcher.fetch(url)
+        await fetcher.close()
+        fetcher = Fetcher.guarded(global_reactor(), QUICK, FetchSettings(allow=("localhost",)))
+        found = await fetcher.fetch(url)
+        assert (found["status"], found["kind"], found["body"]) == (200, "text", "grüße")
+        assert not found["from_cache"]
+        assert (await fetcher.fetch(url))["from_cache"]
+        await fetcher.close()
+
+
+async def test_post_json() -> None:
+    """A body goes there and back, with its type, and a large one too."""
+
+    def answer(request: Request, count: int) -> bytes:
+        assert request.getHeader("content-type") == "application/json"
+        assert request.content is not None
+        return bytes(request.content.read())
+
+    async with serving(Site(Page(answer))) as port, Client(global_reactor(), ONCE) as client:
+        value = {"text": "ü" * 500_000}
+        assert await client.post_json(f"http://127.0.0.1:{port}/", value) == value
+
+
+async def test_connections_are_reused() -> None:
+    """Calls one after the other share a connection."""
+    site = CountingSite(Page(lambda request, count: b"x"))
+    async with serving(site) as port, Client(global_reactor(), ONCE) as client:
+        for _ in range(20):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).ok
+    assert site.connections == 1
+
+
+async def test_gather() -> None:
+    """Many calls, some at a time, errors beside answers."""
+    running = most = 0
+
+    def answer(request: Request, count: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+
+        def finish() -> None:
+            nonlocal running
+            running -= 1
+            request.write(request.path)
+            request.finish()
+
+        global_reactor().callLater(0.005, finish)
+        return NOT_DONE_YET
+
+    async with serving(Site(Page(answer))) as port, Client(global_reactor(), ONCE) as client:
+        urls = [f"http://127.0.0.1:{port}/{i}" for i in range(30)]
+        urls[7] = "http://127.0.0.1:1/"
+        results = await client.gather(urls, limit=4)
+    assert isinstance(results[7], CannotConnect)
+    bodies = [result.body for result in results if isinstance(result, Response)]
+    assert bodies == [b"/%d" % i for i in range(30) if i != 7]
+    assert most == 4
+
+
+@pytest.mark.parametrize(
+    ("pieces", "phase"),
+    [
+        ([], "headers"),
+        ([b"HTTP/1.1 200 OK\r\nX-A: "], "headers"),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], "headers"),
+        ([OK[:-2]], "body"),
+        ([OK[:-1]], "body"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"], "body"),
+        ([b"HTTP/1.1 200 OK\r\n\r\nno length"], "body"),
+    ],
+)
+async def test_server_that_stalls(pieces: list[bytes], phase: str) -> None:
+    """A server that falls silent is given up in time, with the phase in the error."""
+    async with serving(Scripted((pieces, "stall"))) as port, Client(global_reactor()) as client:
+        started = time.monotonic()
+        with pytest.raises(FetchTimeout) as caught:
+            await client.get(f"http://127.0.0.1:{port}/", timeout=0.2)
+        assert time.monotonic() - started < 2.0
+    assert caught.value.details() == {"phase": phase, "limit": 0.2, "total": True}
+
+
+async def test_server_that_drips() -> None:
+    """A body that comes byte by byte does not put off the end of the time."""
+    pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", *[b"x"] * 500]
+    async with serving(Scripted((pieces, "stall"))) as port, Client(global_reactor()) as client:
+        with pytest.raises(FetchTimeout) as caught:
+            await client.get(f"http://127.0.0.1:{port}/", timeout=0.2)
+    assert caught.value.phase == "body"
+
+
+async def test_silence_limits() -> None:
+    """The header and the body may each have a limit of their own."""
+    settings = HttpSettings(
+        headers_timeout=0.1, silence_timeout=0.1, retry=RetryPolicy(retries=1, base=0.01)
+    )
+    for pieces, phase in (([], "headers"), ([OK[:-1]], "body")):
+        factory = Scripted((pieces, "stall"))
+        async with serving(factory) as port, Client(global_reactor(), settings) as client:
+            with pytest.raises(FetchTimeout) as caught:
+                await client.get(f"http://127.0.0.1:{port}/")
+        assert caught.value.details() == {"phase": phase, "limit": 0.1, "total": False}
+        assert factory.connections == 2
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("cut", [0, 1, 12, 17, 38, 39])
+async def test_connection_that_ends_early(cut: int, then: str) -> None:
+    """Wherever the connection ends, the request is made again, and the answer is whole."""
+    broken = [OK[:cut]] if cut else []
+    factory = Scripted((broken, then), ([OK], "stall"))
+    async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
+        response = await client.get(f"http://127.0.0.1:{port}/")
+        assert (response.body, response.attempts) == (b"ok", 2)
+
+
+async def test_connection_that_always_ends() -> None:
+    """In the end it is an error that says where."""
+    factory = Scripted(([OK[:-1]], "reset"))
+    async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
+        with pytest.raises(ConnectionBroken) as caught:
+            await client.get(f"http://127.0.0.1:{port}/")
+        assert caught.value.phase == "body"
+        assert factory.connections == 4
+        with pytest.raises(ConnectionBroken):
+            await client.post(f"http://127.0.0.1:{port}/", data=b"x")
+        assert factory.connections == 5
+
+
+async def test_idle_connection_that_the_server_closed() -> None:
+    """A server that closes idle connections is no trouble for the next call."""
+    factory = Scripted(([OK], "close"))
+    async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
+        for _ in range(3):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).body == b"ok"
+            await deferLater(global_reactor(), 0.05)
+    assert factory.connections == 3
+
+
+async def test_not_http() -> None:
+    """A server that speaks something else is no server."""
+    factory = Scripted(([b"SSH-2.0-x\r\n"], "stall"))
+    async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
+        with pytest.raises(BadResponse):
+            await client.get(f"http://127.0.0.1:{port}/")
+    assert factory.connections == 1
+
+
+async def test_endless_header() -> None:
+    """A header without end is refused."""
+    lines = [b"HTTP/1.1 200 OK\r\n", *[b"X-Filler: " + b"x" * 4000 + b"\r\n"] * 40]
+    factory = Scripted((lines, "stall"))
+    async with serving(factory) as port, Client(global_reactor(), ONCE) as client:
+        with pytest.raises(BadResponse, match="header is larger than 65536 bytes"):
+            await client.get(f"http://127.0.0.1:{port}/")
+
+
+async def test_bomb() -> None:
+    """A small body that becomes a large one ends at the limit."""
+    bomb = gzip.compress(b"\0" * 50_000_000)
+
+    def answer(request: Request, count: int) -> bytes:
+        request.setHeader("Content-Encoding", "gzip")
+        return bomb
+
+    async with serving(Site(Page(answer))) as port, Client(global_reactor(), ONCE) as client:
+        with pytest.raises(BodyTooLarge) as caught:
+            await client.get(f"http://127.0.0.1:{port}/", max_body=1_000_000)
+        assert caught.value.limit == 1_000_000
+
+
+async def test_compressed() -> None:
+    """A compressed body is read, from the cache too."""
+
+    def answer(request: Request, count: int) -> bytes:
+        assert request.getHeader("accept-encoding") == "gzip, deflate"
+        request.setHeader("Content-Encoding", "gzip")
+        request.setHeader("Cache-Control", "max-age=60")
+        return gzip.compress(b"hello" * 1000)
+
+    async with serving(Site(Page(answer))) as port, Client(global_reactor(), ONCE) as client:
+        for from_cache in (False, True):
+            response = await client.get(f"http://127.0.0.1:{port}/")
+            assert response.body == b"hello" * 1000
+            assert response.from_cache is from_cache
+            assert "content-encoding" not in response.headers
+
+
+async def test_revalidation() -> None:
+    """A stale answer is confirmed by its server."""
+
+    def answer(request: Request, count: int) -> bytes:
+        request.setHeader("Cache-Control", "max-age=0")
+        if request.setETag(b"v1"):
+            return b""
+        return b"body"
+
+    page = Page(answer)
+    async with serving(Site(page)) as port, Client(global_reactor(), ONCE) as client:
+        for attempts, from_cache in ((1, False), (1, True)):
+            response = await client.get(f"http://127.0.0.1:{port}/")
+            assert (response.status, response.body) == (200, b"body")
+            assert (response.attempts, response.from_cache) == (attempts, from_cache)
+    assert page.count == 2
+
+
+async def test_redirect_into_the_house() -> None:
+    """Who may reach one port of this machine is not led to another."""
+    inside = Page(lambda request, count: b"secret")
+    async with serving(Site(inside)) as hidden:
+
+        def answer(request: Request, count: int) -> bytes:
+            request.redirect(f"http://127.0.0.2:{hidden}/".encode())
+            return b""
+
+        async with serving(Site(Page(answer))) as port:
+            reach = Reach(allow=("127.0.0.1",))
+            async with Client(global_reactor(), ONCE, reach=reach) as client:
+                with pytest.raises(AddressRefused):
+                    await client.get(f"http://127.0.0.1:{port}/")
+    assert inside.count == 0
+
+
+async def test_names_that_lead_home() -> None:
+    """Other ways to write loopback are looked up, and refused for what they are."""
+    async with Client(global_reactor(), ONCE, reach=Reach(ports=())) as client:
+        for host in ("localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"):
+            with pytest.raises(AddressRefused):
+                await client.get(f"http://{host}:1/")
+
+
+async def test_nobody_there() -> None:
+    """A port without a server, and a name without an address."""
+    async with Client(global_reactor(), ONCE) as client:
+        with pytest.raises(CannotConnect):
+            await client.get("http://127.0.0.1:1/")
+        with pytest.raises(NameNotFound):
+            await client.get("http://nobody.invalid/")
+
+
+async def test_close_ends_everything() -> None:
+    """Calls in every phase fail at once when the client is closed, and nothing is left."""
+    async with serving(Scripted(([], "stall"), ([OK[:-1]], "stall"), ([], "stall"))) as port:
+        client = Client(global_reactor(), QUICK)
+        url = f"http://127.0.0.1:{port}/"
+        calls = [Deferred.fromCoroutine(client.get(url + str(i))) for i in range(4)]
+        await deferLater(global_reactor(), 0.05)
+        await client.close()
+        for call in calls:
+            with pytest.raises(FetchError, match="closed"):
+                await call
+
+
+async def test_treq_over_the_agent() -> None:
+    """treq's own client has the layers by way of the agent."""
+
+    def answer(request: Request, count: int) -> bytes:
+        if count == 1:
+            request.setResponseCode(502)
+            return b""
+        request.setHeader("Cache-Control", "max-age=60")
+        return b"hello"
+
+    page = Page(answer)
+    agent = HTTPAgent(global_reactor(), QUICK)
+    treq = HTTPClient(agent)
+    async with serving(Site(page)) as port:
+        for _ in range(2):
+            response = await treq.get(f"http://127.0.0.1:{port}/", reactor=global_reactor())
+            assert await response.content() == b"hello"
+    await agent.close()
+    assert page.count == 2
+
+
+def certificate(host: str) -> PrivateCertificate:
+    """Make a certificate for *host* that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    loaded: PrivateCertificate = PrivateCertificate.loadPEM(pem)
+    return loaded
+
+
+async def test_tls() -> None:
+    """A trusted certificate is accepted; an unknown one, and one of another host, are not."""
+    good = certificate("localhost")
+    site = CountingSite(Page(lambda request, count: b"secure"))
+    trust = trustRootFromCertificates([Certificate(good.original)])
+    policy = BrowserLikePolicyForHTTPS(trust)
+    async with serving(site, good.options()) as port:
+        url = f"https://localhost:{port}/"
+        async with Client(global_reactor(), ONCE, tls_policy=policy) as client:
+            for _ in range(2):
+                assert (await client.get(url)).body == b"secure"
+        assert site.connections == 1
+        async with Client(global_reactor(), QUICK) as client:
+            with pytest.raises(TLSFailed, match="certificate verify failed"):
+                await client.get(url)
+        assert site.connections == 2
+    other = certificate("other.example")
+    policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates([Certificate(other.original)]))
+    client = Client(global_reactor(), ONCE, tls_policy=policy)
+    async with serving(site, other.options()) as port, client:
+        with pytest.raises(TLSFailed, match="another host"):
+            await client.get(f"https://localhost:{port}/")
