@@ -1,0 +1,85 @@
+"""Each example runs as its docstring says, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from tests.live.processes import Running, ask_datagrams, command_line, exchange
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def running(reactor: Any, name: str, *arguments: str) -> Running:
+    """Start an example as a person would."""
+    return Running(reactor, [sys.executable, name, *arguments], EXAMPLES)
+
+
+async def test_embed_tcp(reactor: Any) -> None:
+    """The embedded factory answers, and what is queued is answered at the end."""
+    async with running(reactor, "embed_tcp.py") as example:
+        port = int((await example.logged(r"listening on port (\d+)"))[1])
+        answers = (await exchange(port, b"ECHO hi\nNOPE\n")).splitlines()
+    assert [json.loads(answer) for answer in answers] == [
+        {"command": "ECHO", "result": "hi"},
+        {"error": "unknown command: NOPE", "code": "unknown_command"},
+    ]
+
+
+async def test_udp_handler(reactor: Any) -> None:
+    """The handler of one's own answers datagrams."""
+    async with running(reactor, "udp_handler.py", "0") as example:
+        port = int((await example.logged(r":(\d+)"))[1])
+        assert await ask_datagrams(port, b"hello") == [b"HELLO"]
+
+
+async def test_own_commands(reactor: Any) -> None:
+    """Plain, async and blocking commands are served beside the standard ones, in order."""
+    words = command_line("twistd", "default", "--commands", "own_commands:commands")
+    words = [word for word in words if not word.startswith("--reactor")]
+    async with Running(reactor, [*words, "--tcp-port=0", "--udp-port=0"], EXAMPLES) as service:
+        port, _ = await service.ports()
+        lines = b"WAIT 0.1\nADD 1 2.5\nREMEMBER a b\nREMEMBER a\nREMEMBER c\nDIGEST sha256 x\n"
+        answers = [json.loads(line) for line in (await exchange(port, lines)).splitlines()]
+    assert [answer.get("result", answer.get("value")) for answer in answers[:4]] == [
+        *("waited 0.1 s", 3.5),
+        *("b", "b"),
+    ]
+    assert answers[4]["code"] == "refused"
+    assert len(answers[5]["result"]) == 64
+
+
+async def test_http_client(reactor: Any) -> None:
+    """The client gets a page, and then has it in its cache."""
+
+    class Page(Resource):
+        isLeaf = True
+
+        def render_GET(self, request: Any) -> bytes:
+            request.setHeader(b"Cache-Control", b"max-age=60")
+            return b"hello"
+
+    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
+    try:
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        async with running(reactor, "http_client.py", url) as example:
+            ended = await example.ended()
+    finally:
+        await port.stopListening()
+    assert ended.status == 0, ended.stderr
+    assert "200" in ended.stdout
+    assert "hello" in ended.stdout
+    assert "True" in ended.stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_is_run(path: Path) -> None:
+    """No example is without a test."""
+    tests = "".join(test.read_text() for test in Path(__file__).parent.glob("test_*.py"))
+    assert path.stem in tests
