@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -18,7 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net import process
 from twisted_net.config import Config, UdpSettings
 from twisted_net.errors import CannotStart
-from twisted_net.process import ProcessService, StopSignals, end_by_signal
+from twisted_net.process import (
+    ProcessService,
+    StopSignals,
+    end_by_signal,
+    raise_descriptor_limit,
+)
 
 
 class Reactor(MemoryReactorClock):
@@ -131,6 +137,37 @@ class EndBySignalTests(Handlers):
         end(signal.SIGTERM)
         self.assertEqual(done, [(os.getpid(), signal.SIGTERM), 143])
         self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
+
+
+class DescriptorLimitTests(SynchronousTestCase):
+    """:func:`raise_descriptor_limit` raises the soft limit as far as it may."""
+
+    def limit(self, needed: int, soft: int, hard: int) -> tuple[list[int], list[LogEvent]]:
+        """Give the soft limits that were set, and what was logged."""
+        made: list[int] = []
+        logged: list[LogEvent] = []
+        self.patch(resource, "getrlimit", lambda _: (soft, hard))
+        self.patch(resource, "setrlimit", lambda _, pair: made.append(pair[0]))
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        raise_descriptor_limit(needed)
+        return made, logged
+
+    def test_enough(self) -> None:
+        """A limit that is high enough stays."""
+        for soft in (5000, 6000, resource.RLIM_INFINITY):
+            self.assertEqual(self.limit(5000, soft, resource.RLIM_INFINITY), ([], []))
+
+    def test_raised(self) -> None:
+        """A soft limit below the need is raised to it."""
+        for hard in (5000, 9000, resource.RLIM_INFINITY):
+            self.assertEqual(self.limit(5000, 1024, hard), ([5000], []))
+
+    def test_hard_limit(self) -> None:
+        """Where the hard limit is too low, it is raised to that, with a warning."""
+        made, logged = self.limit(5000, 1024, 4096)
+        self.assertEqual(made, [4096])
+        self.assertEqual([(event["allowed"], event["needed"]) for event in logged], [(4096, 5000)])
 
 
 class ProcessServiceTests(Handlers):

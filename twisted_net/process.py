@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from twisted_net.service import NetService
 
 THREADS_GRACE = 1.0
 """Seconds that blocking commands have beyond ``drain_timeout``: a thread cannot be aborted."""
+
+SPARE_DESCRIPTORS = 256
+"""File descriptors beyond those of TCP clients: ports, HTTP connections, files, refusals."""
 
 log = Logger()
 
@@ -83,6 +87,7 @@ class ProcessService(NetService):
         super().__init__(reactor, config)
         self._reactor = reactor
         self._threads = config.threads
+        self._connections = config.tcp.max_connections
 
     @override
     def privilegedStartService(self) -> None:
@@ -93,6 +98,8 @@ class ProcessService(NetService):
     def startService(self) -> None:
         with _ends_the_start():
             super().startService()
+        if self.tcp is not None:
+            raise_descriptor_limit(self._connections + SPARE_DESCRIPTORS)
         self._reactor.suggestThreadPoolSize(self._threads)
         # Once it runs, as it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._reactor, end_by_signal).install)
@@ -109,6 +116,21 @@ class ProcessService(NetService):
             log.warn("{busy} threads are still busy", busy=busy)
             signal.signal(signal.SIGALRM, _end_without_threads)
             signal.setitimer(signal.ITIMER_REAL, THREADS_GRACE)
+
+
+def raise_descriptor_limit(needed: int) -> None:
+    """Raise the soft limit of file descriptors to *needed*, or as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warn(
+            "only {allowed} file descriptors are allowed, where tcp.max_connections needs {needed}",
+            allowed=allowed,
+            needed=needed,
+        )
 
 
 @contextmanager
