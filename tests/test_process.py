@@ -148,8 +148,9 @@ class DescriptorLimitTests(SynchronousTestCase):
         logged: list[LogEvent] = []
         self.patch(resource, "getrlimit", lambda _: (soft, hard))
         self.patch(resource, "setrlimit", lambda _, pair: made.append(pair[0]))
-        globalLogPublisher.addObserver(logged.append)
-        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        observe: Any = logged.append  # Any: an observer is any callable
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
         raise_descriptor_limit(needed)
         return made, logged
 
