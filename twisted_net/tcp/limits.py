@@ -47,14 +47,19 @@ class Limits(Record, frozen=True):
         int, Meta(ge=0, description="bytes of events kept for a peer that does not read")
     ] = 1_048_576
     write_timeout: Annotated[
-        float, Meta(gt=0, description="seconds in which a peer must read what waits for it")
+        float,
+        Meta(gt=0, le=86_400, description="seconds in which a peer must read what waits for it"),
     ] = 30.0
     idle_timeout: Annotated[
         float,
-        Meta(ge=0, description="seconds of silence after which a connection is closed; 0: never"),
+        Meta(
+            ge=0,
+            le=86_400,
+            description="seconds of silence after which a connection is closed; 0: never",
+        ),
     ] = 600.0
     command_timeout: Annotated[
-        float, Meta(gt=0, description="seconds that a waiting command may take")
+        float, Meta(gt=0, le=86_400, description="seconds that a waiting command may take")
     ] = 60.0
     max_blocking: Annotated[
         int, Meta(ge=1, description="blocking commands that run or wait for a thread")
