@@ -1,0 +1,189 @@
+"""Rates agree with a slow model, delays grow, and no table grows beyond its bound."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.rates import Counts, Delays, Rates, is_local, network_of, source_of
+
+
+class Bucket:
+    """The slow model: a bucket of tokens that fills with time, in exact arithmetic."""
+
+    def __init__(self, per_second: int, burst: int) -> None:
+        self.per_second = per_second
+        self.burst = burst
+        self.tokens = Fraction(burst)
+        self.last = Fraction(0)
+
+    def take(self, now: Fraction, units: int) -> bool:
+        """Take so many tokens if there are as many."""
+        filled = self.tokens + (now - self.last) * self.per_second
+        self.tokens, self.last = min(Fraction(self.burst), filled), now
+        if self.tokens < units:
+            return False
+        self.tokens -= units
+        return True
+
+
+class RatesTests(SynchronousTestCase):
+    """:class:`Rates` lets through what a bucket of tokens lets through."""
+
+    @given(
+        st.sampled_from([1, 2, 4, 64, 1024]),
+        st.integers(1, 50),
+        st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 5), st.sampled_from("ab"))),
+    )
+    def test_as_a_bucket(
+        self, per_second: int, burst: int, events: list[tuple[int, int, str]]
+    ) -> None:
+        """Any sequence of takings, at times that floats hold exactly, fares as in the model."""
+        rates = Rates(per_second, burst)
+        buckets = {key: Bucket(per_second, burst) for key in "ab"}
+        now = Fraction(0)
+        for later, units, key in events:
+            now += Fraction(later, 1024)
+            units = min(units, burst)
+            allowed = rates.wait(key, float(now), units) == 0
+            if allowed:
+                rates.charge(key, float(now), units)
+            self.assertEqual(allowed, buckets[key].take(now, units))
+
+    @given(st.integers(1, 1000), st.integers(1, 100), st.integers(1, 100))
+    def test_wait_is_enough(self, per_second: int, burst: int, units: int) -> None:
+        """Who waits as long as it is told may take what it asked for."""
+        units = min(units, burst)
+        rates = Rates(per_second, burst)
+        rates.charge("a", 5.0, burst)
+        wait = rates.wait("a", 5.0, units)
+        self.assertTrue(wait > 0)
+        self.assertTrue(rates.wait("a", 5.0 + wait, units) < 1e-9)
+
+    def test_debt(self) -> None:
+        """A charge above the burst is a debt, paid off at the rate."""
+        rates = Rates(10, 5)
+        rates.charge("a", 0.0, 25)
+        self.assertAlmostEqual(rates.wait("a", 0.0, 0), 2.0)
+        self.assertAlmostEqual(rates.wait("a", 0.0, 100), 2.5)
+        self.assertEqual(rates.wait("a", 2.5), 0.0)
+
+    def test_bounded(self) -> None:
+        """At the bound the key that was charged longest ago is forgotten, and no other."""
+        rates = Rates(1, 1, max_keys=3)
+        for key in ("a", "b", "a", "c", "d"):
+            rates.charge(key, 0.0)
+        self.assertEqual(len(rates), 3)
+        self.assertEqual([rates.wait(key, 0.0) > 0 for key in "abcd"], [True, False, True, True])
+
+
+class DelaysTests(SynchronousTestCase):
+    """:class:`Delays` makes each failure after the free ones wait twice as long."""
+
+    def test_growing(self) -> None:
+        """Three attempts are free; then the delays double up to the longest."""
+        delays = Delays()
+        now = 0.0
+        waits = []
+        for _ in range(12):
+            wait = delays.attempt("a", now)
+            waits.append(wait)
+            if wait:
+                now += wait
+                self.assertEqual(delays.attempt("a", now), 0.0)
+        self.assertEqual(waits, [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60])
+
+    def test_refused_is_not_counted(self) -> None:
+        """An attempt that comes too early changes nothing, however often it is made."""
+        delays = Delays(free=1)
+        delays.attempt("a", 0.0)
+        for _ in range(10):
+            self.assertAlmostEqual(delays.attempt("a", 0.75), 0.25)
+        self.assertEqual(delays.attempt("a", 1.0), 0.0)
+
+    def test_success(self) -> None:
+        """A success takes back its own attempt, and leaves the failures before it."""
+        delays = Delays(free=2)
+        for _ in range(2):
+            delays.attempt("a", 0.0)
+        self.assertEqual(delays.attempt("a", 1.0), 0.0)
+        delays.succeeded("a")
+        self.assertAlmostEqual(delays.attempt("a", 1.5), 0.5)
+
+    def test_success_alone(self) -> None:
+        """A source that never failed takes no room after its success."""
+        delays = Delays()
+        delays.attempt("a", 0.0)
+        delays.succeeded("a")
+        delays.succeeded("a")
+        self.assertEqual(len(delays), 0)
+
+    def test_forgotten(self) -> None:
+        """After ten times the longest delay the attempts are free again."""
+        delays = Delays(free=1, longest=4.0)
+        for now in (0.0, 1.0, 3.0):
+            self.assertEqual(delays.attempt("a", now), 0.0)
+        self.assertEqual(delays.attempt("a", 43.1), 0.0)
+        self.assertAlmostEqual(delays.attempt("a", 43.1), 1.0)
+
+    def test_countless_failures(self) -> None:
+        """Failures without end are no number that is too large."""
+        delays = Delays(longest=0.5)
+        for i in range(2000):
+            self.assertEqual(delays.attempt("a", float(i)), 0.0)
+
+    def test_bounded(self) -> None:
+        """At the bound the source that tried longest ago is forgotten."""
+        delays = Delays(free=1, max_keys=2)
+        for key in "abc":
+            delays.attempt(key, 0.0)
+        self.assertEqual(len(delays), 2)
+        self.assertEqual([delays.attempt(key, 0.0) > 0 for key in "cb"], [True, True])
+
+
+class CountsTests(SynchronousTestCase):
+    """:class:`Counts` keeps only keys that hold something."""
+
+    def test_counts(self) -> None:
+        """What is added is counted; what is removed to nothing takes no room."""
+        counts = Counts()
+        counts.add("a")
+        counts.add("a")
+        counts.add("b")
+        self.assertEqual((counts["a"], counts["b"], counts["c"]), (2, 1, 0))
+        counts.remove("a")
+        counts.remove("b")
+        self.assertEqual((counts["a"], len(counts)), (1, 1))
+
+
+class AddressTests(SynchronousTestCase):
+    """Addresses are grouped by who owns them."""
+
+    def test_network_of(self) -> None:
+        """IPv4 counts by /24, IPv6 by /64, and IPv4 inside IPv6 as IPv4."""
+        for host, network in (
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("unix", "unix"),
+        ):
+            self.assertEqual(network_of(host), network)
+
+    def test_source_of(self) -> None:
+        """A source is an IPv4 address, or the network of an IPv6 one."""
+        self.assertEqual(source_of("192.0.2.77"), "192.0.2.77")
+        self.assertEqual(source_of("2001:db8::1"), source_of("2001:db8::2"))
+        self.assertEqual(source_of("::ffff:192.0.2.77"), "192.0.2.77")
+        self.assertEqual(source_of("unix"), "unix")
+
+    def test_is_local(self) -> None:
+        """Loopback and Unix sockets are local, in whatever spelling."""
+        for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "unix"):
+            self.assertTrue(is_local(host), host)
+        for host in ("0.0.0.0", "::", "", "192.0.2.1", "::ffff:192.0.2.1", "localhost"):
+            self.assertFalse(is_local(host), host)
