@@ -108,6 +108,10 @@ class CounterTests(SynchronousTestCase):
                 "drained",
                 "aborted",
                 "too_many_connections",
+                "handshake_timeout",
+                "handshake_failed",
+                "too_many_handshakes",
+                "untrusted_proxy",
             ],
         )
 

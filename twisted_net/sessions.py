@@ -19,6 +19,10 @@ class End(Enum):
     DRAINED = "drained"
     ABORTED = "aborted"
     TOO_MANY_CONNECTIONS = "too_many_connections"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    HANDSHAKE_FAILED = "handshake_failed"
+    TOO_MANY_HANDSHAKES = "too_many_handshakes"
+    UNTRUSTED_PROXY = "untrusted_proxy"
 
 
 class Session:
@@ -27,6 +31,7 @@ class Session:
 
     :ivar name: ``host:port``, unique among the open sessions.
     :ivar client: the address as the transport tells it: host and port.
+    :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
     :ivar connected: when it came, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar undelivered: events that were not sent, since the client did not read.
@@ -38,6 +43,7 @@ class Session:
         "_deliver",
         "client",
         "connected",
+        "identity",
         "messages",
         "name",
         "sessions",
@@ -54,6 +60,7 @@ class Session:
         self.sessions = sessions
         self.name = name
         self.client = client
+        self.identity: str | None = None
         self.connected = sessions.wall()
         self.messages = 0
         self.undelivered = 0
@@ -104,6 +111,7 @@ class Sessions:
     :ivar opened: sessions that ever began.
     :ivar ended: how many connections ended, by reason; those refused at once are here alone.
     :ivar undelivered: events that clients did not get.
+    :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
     """
 
     def __init__(self, wall: Callable[[], float]) -> None:
@@ -113,6 +121,7 @@ class Sessions:
         self.opened = 0
         self.undelivered = 0
         self.ended = dict.fromkeys(End, 0)
+        self.figures: dict[str, Callable[[], object]] = {}
         self._open: dict[str, Session] = {}
 
     def __len__(self) -> int:

@@ -31,6 +31,12 @@ class Limits(Record, frozen=True):
       is above the HTTP client's own 30 s, whose error says more.
     - ``max_blocking``: blocking commands of all connections that run in a thread or wait for
       one; one more is answered with ``busy``.
+    - ``handshake_timeout``: a client of a listener with PROXY headers, TLS or WebSocket is
+      disconnected where one of these takes longer, from its first moment on. Handshakes over
+      slow mobile links take some seconds.
+    - ``max_handshakes``: over this many under way at one time, the one that began first is
+      broken off, so that clients which never finish do not keep out those that do. Each costs
+      some 50 KiB.
     """
 
     max_connections: Annotated[int, Meta(ge=1, description="connections at once")] = 10_000
@@ -64,3 +70,10 @@ class Limits(Record, frozen=True):
     max_blocking: Annotated[
         int, Meta(ge=1, description="blocking commands that run or wait for a thread")
     ] = 1000
+    handshake_timeout: Annotated[
+        float,
+        Meta(
+            gt=0, le=86_400, description="seconds for a PROXY header, a TLS handshake, a WebSocket"
+        ),
+    ] = 10.0
+    max_handshakes: Annotated[int, Meta(ge=1, description="handshakes under way at once")] = 1000

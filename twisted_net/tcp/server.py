@@ -116,6 +116,7 @@ class CommandProtocol(Protocol):
         else:
             # The peer of a UNIX socket has no address: a running number tells them apart.
             self.session = sessions.open("unix", sessions.opened + 1, self.deliver)
+        self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)
 
@@ -408,6 +409,7 @@ class CommandFactory(Factory):
     :param reactor: whose time it uses; its threads too, for blocking commands.
     :param commands: what the clients may ask for.
     :param limits: what they may not.
+    :param sessions: who is connected, where several servers share it; one of its own if None.
     :ivar sessions: who is connected; its ``broadcast`` reaches them all.
     """
 
@@ -415,12 +417,16 @@ class CommandFactory(Factory):
     log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, commands: Commands, limits: Limits | None = None
+        self,
+        reactor: IReactorTime,
+        commands: Commands,
+        limits: Limits | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         self.reactor = reactor
         self.commands = commands
         self.limits = limits = limits or Limits()
-        self.sessions = Sessions(time.time)
+        self.sessions = Sessions(time.time) if sessions is None else sessions
         self.line_too_long = encode_error(LineTooLong(limits.max_line))
         self.too_many_connections = encode_error(TooManyConnections(limits.max_connections))
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
@@ -461,8 +467,12 @@ class CommandFactory(Factory):
         """
         if not self._draining:
             self._draining = True
-            self.sessions.broadcast({"event": "shutdown", "timeout": timeout})
-            for protocol in list(self._protocols):
+            # Not to all sessions: those of other servers may share them, and go on.
+            event = encode_event({"event": "shutdown", "timeout": timeout})
+            protocols = list(self._protocols)
+            for protocol in protocols:
+                protocol.session.deliver(event)
+            for protocol in protocols:
                 protocol.finish(End.DRAINED)
         deadline = self.reactor.callLater(timeout, self.abort)
         drained: Deferred[None] = Deferred()
