@@ -30,7 +30,8 @@ class LimitsTests(SynchronousTestCase):
             meta = split_meta(annotation)[1]
             for bound, step in ((meta.ge, -1), (meta.le, 1)):
                 if bound is not None:
-                    self.assertEqual(getattr(Limits(**{name: bound}), name), bound)
+                    limits: dict[str, Any] = {name: bound}  # Any: as above
+                    self.assertEqual(getattr(Limits(**limits), name), bound)
                     self.refused(**{name: bound + step})
 
     def test_refusal(self) -> None:

@@ -18,7 +18,8 @@ class LineFramer:
 
     def __init__(self, max_length: int) -> None:
         self._max_length = max_length
-        self._tail = b""
+        # A bytearray from a line's second piece on, so that tiny pieces are not costly.
+        self._tail: bytes | bytearray = b""
         self._skipping = False
 
     @property
@@ -40,7 +41,12 @@ class LineFramer:
             self._skipping = False
             data = data[end + 1 :]
         elif self._tail:
-            data = self._tail + data
+            if b"\n" not in data and len(self._tail) + len(data) <= self._max_length:
+                if type(self._tail) is bytes:
+                    self._tail = bytearray(self._tail)
+                self._tail += data
+                return []
+            data = b"".join((self._tail, data))
         lines: list[bytes | None] = data.split(b"\n")  # type: ignore[assignment]  # None comes below
         tail: bytes = lines.pop()  # type: ignore[assignment]  # split gives bytes alone
         if b"\r\n" in data:
