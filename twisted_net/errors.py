@@ -386,6 +386,25 @@ class ClientClosed(FetchError):
         super().__init__("the HTTP client is closed")
 
 
+# --- The wire is broken: the connection is closed. ---
+
+
+class ProtocolError(TwistedNetError):
+    """What came is not of the protocol; nothing that follows it can be understood."""
+
+    code = "protocol_error"
+
+
+class BadProxyHeader(ProtocolError):
+    """A connection does not begin with a header of the PROXY protocol that can be used."""
+
+    code = "bad_proxy_header"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a PROXY header: {reason}")
+        self.reason = reason
+
+
 # --- The operator. ---
 
 
