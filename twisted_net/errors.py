@@ -117,16 +117,23 @@ class UnterminatedLine(CommandError):
 
 
 class TooManyConnections(CommandError):
-    """The server holds as many connections as it may; this one is closed."""
+    """
+    There are as many connections as may be; this one is closed.
+
+    :param scope: whose connections there are as many of: ``server``, ``address``, ``network`` or
+        ``user``.
+    """
 
     code = "too_many_connections"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"too many connections: this server takes {limit}")
+    def __init__(self, limit: int, scope: str = "server") -> None:
+        super().__init__(f"too many connections: this {scope} takes {limit}")
         self.limit = limit
+        self.scope = scope
 
     def details(self) -> dict[str, object]:
-        return {"limit": self.limit}
+        scope = {"scope": self.scope} if self.scope != "server" else {}
+        return {"limit": self.limit, **scope}
 
 
 class CommandTimeout(CommandError):
@@ -153,6 +160,87 @@ class TooBusy(CommandError):
 
     def details(self) -> dict[str, object]:
         return {"limit": self.limit}
+
+
+class AuthRequired(CommandError):
+    """The client must log in before it may do this."""
+
+    code = "auth_required"
+
+    def __init__(self) -> None:
+        super().__init__("log in first: AUTH <user> <password>, or AUTH <token>")
+
+
+class AuthFailed(CommandError):
+    """No user has this name and password, or this token; which of them is wrong is not told."""
+
+    code = "auth_failed"
+
+    def __init__(self) -> None:
+        super().__init__("the user, the password or the token is wrong")
+
+
+class AuthDelayed(CommandError):
+    """
+    Attempts to log in failed too often from this address; this one was not looked at.
+
+    :param retry_after: seconds to wait before the next attempt.
+    """
+
+    code = "auth_delayed"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many failed logins; try again in {retry_after:.3g} seconds")
+        self.retry_after = retry_after
+
+    def details(self) -> dict[str, object]:
+        return {"retry_after": round(self.retry_after, 3)}
+
+
+class NotPermitted(CommandError):
+    """
+    The user may not use this command or this topic.
+
+    :param name: of the command or the topic; shown up to 64 characters.
+    """
+
+    code = "not_permitted"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"not permitted: {name if len(name) <= 64 else name[:64] + '…'}")
+        self.name = name
+
+
+class RateLimited(CommandError):
+    """
+    More commands came than this connection, address, network or user may send.
+
+    :param scope: which of these has no more.
+    :param retry_after: seconds after which the command would be run.
+    """
+
+    code = "rate_limited"
+
+    def __init__(self, scope: str, retry_after: float) -> None:
+        super().__init__(
+            f"too many commands from this {scope}; try again in {retry_after:.3g} seconds"
+        )
+        self.scope = scope
+        self.retry_after = retry_after
+
+    def details(self) -> dict[str, object]:
+        return {"scope": self.scope, "retry_after": round(self.retry_after, 3)}
+
+
+class Protected(CommandError):
+    """A server without users serves its own machine only; this connection is closed."""
+
+    code = "protected"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server has no users, and so serves its own machine only; see auth.users, auth.open"
+        )
 
 
 class Internal(CommandError):
@@ -262,8 +350,8 @@ class FetchTimeout(FetchError):
     """
     The time allowed ran out.
 
-    :param phase: what was waited for: ``connect``, ``headers``, ``body``, or ``retry`` (the wait
-        between two attempts).
+    :param phase: what was waited for: ``queue`` (the turn of a request to a busy origin),
+        ``connect``, ``headers``, ``body``, or ``retry`` (the wait between two attempts).
     :param limit: seconds.
     :param total: True where the limit covers the whole call, and not this phase alone.
     """
@@ -278,8 +366,9 @@ class FetchTimeout(FetchError):
         self.phase = phase
         self.limit = limit
         self.total = total
-        self.transient = not total
-        self.unsent = phase == "connect"
+        # Another place at the end of a queue that was too slow would make it longer.
+        self.transient = not total and phase != "queue"
+        self.unsent = phase in ("queue", "connect")
 
     def details(self) -> dict[str, object]:
         return {"phase": self.phase, "limit": self.limit, "total": self.total}
@@ -377,6 +466,51 @@ class TooManyRedirects(FetchError):
         return {"limit": self.limit}
 
 
+class OriginBusy(FetchError):
+    """
+    As many requests to this origin run and wait as may; this one was not begun.
+
+    :param host: of the origin.
+    :param running: requests that run; :param waiting: that wait.
+    """
+
+    code = "origin_busy"
+    unsent = True
+
+    def __init__(self, host: str, running: int, waiting: int) -> None:
+        super().__init__(
+            f"{running} requests to {host} are running and {waiting} are waiting; try again later"
+        )
+        self.host = host
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
+class CircuitOpen(FetchError):
+    """
+    So many requests to this origin failed that it is left alone for a while.
+
+    It is not retried: that is what it is for.
+
+    :param host: of the origin.
+    :param seconds: until a request may be tried again.
+    """
+
+    code = "circuit_open"
+    unsent = True
+
+    def __init__(self, host: str, seconds: float) -> None:
+        super().__init__(
+            f"{host} has failed too often and is left alone for {seconds:.3g} more seconds"
+        )
+        self.host = host
+        self.seconds = seconds
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host, "retry_in": round(self.seconds, 3)}
+
+
 class ClientClosed(FetchError):
     """The HTTP client was closed before, or while, this request was made."""
 
@@ -384,6 +518,98 @@ class ClientClosed(FetchError):
 
     def __init__(self) -> None:
         super().__init__("the HTTP client is closed")
+
+
+# --- A CoAP exchange, its peer, or the way to it. ---
+
+
+class CoapError(TwistedNetError):
+    """A CoAP request got no answer that its caller can use."""
+
+    code = "coap_failed"
+
+
+class MalformedMessage(CoapError):
+    """
+    A datagram is not a CoAP message, or an option in it is not as its definition says.
+
+    :ivar rejected: the message ID that a Reset may answer (RFC 7252 §4.2), or None where the
+        datagram must be ignored in silence.
+    """
+
+    code = "coap_malformed"
+
+    def __init__(self, reason: str, rejected: int | None = None) -> None:
+        super().__init__(f"not a CoAP message: {reason}")
+        self.rejected = rejected
+
+
+class InvalidCoapURI(CoapError):
+    """The URI cannot be requested over CoAP: another scheme, no host, a part that is too long."""
+
+    code = "coap_invalid_uri"
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"cannot request {uri}: {reason}")
+        self.uri = uri
+
+
+class CoapHostNotFound(CoapError):
+    """The host of a coap URI has no address."""
+
+    code = "coap_host_not_found"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"no address found for {host}")
+        self.host = host
+
+
+class PeerSilent(CoapError):
+    """
+    The peer did not acknowledge a message, or did not answer a request, within its time.
+
+    :param seconds: how long it was waited for.
+    """
+
+    code = "coap_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the peer gave no answer within {seconds:.3g} seconds")
+        self.seconds = seconds
+
+
+class ResetByPeer(CoapError):
+    """The peer rejected a message with a Reset: it has no use for it, or has forgotten us."""
+
+    code = "coap_reset"
+
+    def __init__(self) -> None:
+        super().__init__("the peer rejected the message (Reset)")
+
+
+class QueueFull(CoapError):
+    """As many messages wait for their turn with this peer, or with all, as may."""
+
+    code = "coap_queue_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} messages are waiting already; try again later")
+        self.limit = limit
+
+
+class TransferFailed(CoapError):
+    """A block-wise transfer (RFC 7959) broke off, or its body passes the limit."""
+
+    code = "coap_transfer_failed"
+
+
+class CoapClientClosed(CoapError):
+    """The CoAP client was closed before, or while, this request was made."""
+
+    code = "coap_client_closed"
+
+    def __init__(self) -> None:
+        super().__init__("the CoAP client is closed")
 
 
 # --- The wire is broken: the connection is closed. ---
