@@ -11,6 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net import errors
 from twisted_net.errors import (
     AddressRefused,
+    AuthDelayed,
+    AuthFailed,
+    AuthRequired,
     BadArguments,
     BadQuotes,
     BadResponse,
@@ -31,7 +34,10 @@ from twisted_net.errors import (
     InvalidURL,
     LineTooLong,
     NameNotFound,
+    NotPermitted,
     NotUTF8,
+    Protected,
+    RateLimited,
     TLSFailed,
     TooBusy,
     TooManyConnections,
@@ -69,6 +75,9 @@ class CodeTests(SynchronousTestCase):
 
 
 WIRE_CODES = {
+    "AuthDelayed": "auth_delayed",
+    "AuthFailed": "auth_failed",
+    "AuthRequired": "auth_required",
     "BadArguments": "bad_arguments",
     "BadQuotes": "bad_quotes",
     "CommandError": "refused",
@@ -77,7 +86,10 @@ WIRE_CODES = {
     "EmptyMessage": "empty",
     "Internal": "internal",
     "LineTooLong": "line_too_long",
+    "NotPermitted": "not_permitted",
     "NotUTF8": "not_utf8",
+    "Protected": "protected",
+    "RateLimited": "rate_limited",
     "TooBusy": "busy",
     "TooManyConnections": "too_many_connections",
     "UnknownCommand": "unknown_command",
@@ -100,6 +112,29 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
     (LineTooLong(64), "the line is longer than 64 bytes", {"limit": 64}),
     (UnterminatedLine(), "the last line has no end (LF) and was not run", {}),
     (TooManyConnections(9), "too many connections: this server takes 9", {"limit": 9}),
+    (
+        TooManyConnections(9, "address"),
+        "too many connections: this address takes 9",
+        {"limit": 9, "scope": "address"},
+    ),
+    (AuthRequired(), "log in first: AUTH <user> <password>, or AUTH <token>", {}),
+    (AuthFailed(), "the user, the password or the token is wrong", {}),
+    (
+        AuthDelayed(1.23456),
+        "too many failed logins; try again in 1.23 seconds",
+        {"retry_after": 1.235},
+    ),
+    (NotPermitted("x" * 65), "not permitted: " + "x" * 64 + "…", {}),
+    (
+        RateLimited("network", 0.5),
+        "too many commands from this network; try again in 0.5 seconds",
+        {"scope": "network", "retry_after": 0.5},
+    ),
+    (
+        Protected(),
+        "this server has no users, and so serves its own machine only; see auth.users, auth.open",
+        {},
+    ),
     (CommandTimeout(2.5), "the command took longer than 2.5 seconds", {"limit": 2.5}),
     (TooBusy(4), "4 blocking commands are waiting already; try again later", {"limit": 4}),
     (Internal(), "internal error; the server's log tells more", {}),

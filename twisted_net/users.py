@@ -1,0 +1,313 @@
+"""Who there is, and who may do what: users, tokens, permissions for commands and topics."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+from attrs import frozen
+from msgspec import Meta
+
+from twisted_net.errors import AuthRequired, ConfigError, NotPermitted
+from twisted_net.records import Record
+
+Patterns = tuple[str, ...]
+
+
+class AuthSettings(Record, frozen=True):
+    """
+    Who may log in to the command server, and what those may do who have not, ``[auth]``.
+
+    Where neither ``users`` nor ``checkers`` is set there is no ``AUTH``, everybody may do
+    everything, and only clients on this machine are served unless ``open`` says otherwise: what
+    Redis calls its protected mode, since a server that somebody opened to the network by mistake
+    is the usual way to lose one.
+
+    - ``anonymous``: what a client may do before it has logged in. ``PING`` tells a load balancer
+      that the server is there.
+    - ``timeout``: ten seconds are enough to send a line; a person who types it sets more.
+    - ``max_line``: no name with a password or token is longer than these 1024 bytes.
+    - ``max_anonymous``: as many may be connected that have not logged in; a tenth of all
+      connections, so that strangers leave room.
+    - ``max_waiting``: password checks, which run one at a time; each takes about 0.2 s.
+    - ``free_attempts``, ``first_delay``, ``longest_delay``: people mistype three times; then each
+      failure doubles the wait of that source, up to a minute.
+    """
+
+    users: Annotated[str, Meta(description="TOML file with the users")] | None = None
+    checkers: Annotated[
+        Patterns,
+        Meta(
+            description="checkers of twisted.cred, as twistd's --auth takes them: file:/etc/passwd",
+            extra={"secret": True},
+        ),
+    ] = ()
+    open: Annotated[
+        bool, Meta(description="whether a server without users serves other machines too")
+    ] = False
+    anonymous: Annotated[
+        Patterns, Meta(description="commands that a client may use before it has logged in")
+    ] = ("PING",)
+    timeout: Annotated[
+        float, Meta(ge=0, le=86_400, description="seconds in which a client must log in; 0: never")
+    ] = 10.0
+    max_line: Annotated[
+        int, Meta(ge=64, le=65_536, description="longest line before a login, in bytes")
+    ] = 1024
+    max_anonymous: Annotated[
+        int, Meta(ge=1, description="connections at once that have not logged in")
+    ] = 1000
+    max_waiting: Annotated[
+        int, Meta(ge=1, le=10_000, description="password checks that wait for their turn")
+    ] = 100
+    free_attempts: Annotated[
+        int, Meta(ge=1, le=1000, description="attempts of a source that fail without a delay")
+    ] = 3
+    first_delay: Annotated[
+        float, Meta(gt=0, le=86_400, description="seconds that it then waits; each failure doubles")
+    ] = 1.0
+    longest_delay: Annotated[
+        float, Meta(gt=0, le=86_400, description="seconds that it waits at most")
+    ] = 60.0
+
+    @property
+    def required(self) -> bool:
+        """Whether there is anybody who could log in."""
+        return self.users is not None or bool(self.checkers)
+
+
+class User(Record, frozen=True):
+    """
+    One user, as a table of the users file has it.
+
+    Patterns are read in order, and the last that fits decides; where none fits the answer is no.
+    A pattern is a whole name or, with ``*`` at its end, the beginning of one; ``-`` in front
+    forbids. Among commands ``@admin`` stands for all that are marked as administrative.
+
+    :raises ValueError: for a pattern that is none.
+    """
+
+    password: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^\$(scrypt|argon2id)\$",
+                max_length=512,
+                description="hash of the password, made by twisted-net hash-password",
+                extra={"secret": True},
+            ),
+        ]
+        | None
+    ) = None
+    tokens: Annotated[
+        tuple[Annotated[str, Meta(pattern="^[0-9a-f]{64}$")], ...],
+        Meta(
+            description="SHA-256 of tokens, made by twisted-net hash-token",
+            extra={"secret": True},
+        ),
+    ] = ()
+    commands: Annotated[Patterns, Meta(description="commands that it may use")] = ("*", "-@admin")
+    publish: Annotated[Patterns, Meta(description="topics that it may publish to")] = ("*",)
+    subscribe: Annotated[Patterns, Meta(description="topics that it may subscribe to")] = ("*",)
+    max_connections: (
+        Annotated[int, Meta(ge=1, description="connections of this user at once")] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in (*self.commands, *self.publish, *self.subscribe):
+            if not _PATTERN.fullmatch(pattern):
+                raise ValueError(
+                    f"{pattern!r} is no pattern: a name, - in front forbids, * at the end for more"
+                )
+
+
+class Permissions:
+    """
+    What one user may do, or one who has not logged in.
+
+    :param name: the user, or None for one who has not logged in.
+    """
+
+    def __init__(self, name: str | None, user: User) -> None:
+        self.name = name
+        self.max_connections = user.max_connections
+        self._commands = tuple(pattern.upper() for pattern in user.commands)
+        self._publish = user.publish
+        self._subscribe = user.subscribe
+        # By the names of commands that there are, which bounds it.
+        self._known: dict[str, bool] = {}
+
+    def check_command(self, name: str, admin: bool, known: bool = True) -> None:
+        """
+        Refuse a command that this user may not run.
+
+        :param name: in capitals.
+        :param known: whether there is such a command, so that the verdict may be kept.
+        :raises NotPermitted: where the user may not.
+        :raises AuthRequired: where it would first have to log in.
+        """
+        allowed = self._known.get(name)
+        if allowed is None:
+            allowed = _allows_command(self._commands, name, admin)
+            if known:
+                self._known[name] = allowed
+        if not allowed:
+            raise NotPermitted(name) if self.name is not None else AuthRequired()
+
+    def check_publish(self, topic: str) -> None:
+        """
+        Refuse a topic that this user may not publish to.
+
+        :raises NotPermitted: where the user may not.
+        :raises AuthRequired: where it would first have to log in.
+        """
+        self._check_topic(self._publish, topic)
+
+    def check_subscribe(self, pattern: str) -> None:
+        """
+        Refuse a topic, or a pattern of topics, that this user may not subscribe to.
+
+        A pattern is allowed where all topics are that it could fit. Whatever follows the first
+        of ``* > # + ?`` in it is taken for anything at all.
+
+        :raises NotPermitted: where the user may not.
+        :raises AuthRequired: where it would first have to log in.
+        """
+        self._check_topic(self._subscribe, pattern)
+
+    def _check_topic(self, patterns: Sequence[str], topic: str) -> None:
+        if not _allows_topic(patterns, topic):
+            raise NotPermitted(topic) if self.name is not None else AuthRequired()
+
+
+@frozen
+class _Token:
+    digest: str
+    user: str
+
+
+class Users:
+    """
+    The users of a server, by name.
+
+    :param users: the records, by name.
+    """
+
+    def __init__(self, users: Mapping[str, User]) -> None:
+        self._users = dict(users)
+        self._permissions = {name: Permissions(name, user) for name, user in users.items()}
+        self._tokens = [
+            _Token(digest, name) for name, user in users.items() for digest in user.tokens
+        ]
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def get(self, name: str) -> User | None:
+        """Give the user of this name."""
+        return self._users.get(name)
+
+    def named_by_token(self, token: str) -> str | None:
+        """
+        Give the name of the user whose token this is.
+
+        It takes equally long for every token: all are compared, and each whole.
+        """
+        digest = hash_token(token)
+        found = None
+        for known in self._tokens:
+            if hmac.compare_digest(known.digest, digest):
+                found = known.user
+        return found
+
+    def permissions(self, name: str) -> Permissions:
+        """
+        Give what a user may do.
+
+        One whom another checker knows, but who has no record here, has what the record ``default``
+        says; without one, what a record says that leaves all out.
+        """
+        known = self._permissions.get(name)
+        if known is not None:
+            return known
+        return Permissions(name, self._users.get("default") or User())
+
+
+def hash_token(token: str) -> str:
+    """
+    Give the SHA-256 of a token, in hexadecimal, as a users file holds it.
+
+    A token is made by a machine out of 128 random bits or more: no table of hashes and no search
+    finds it, so that it needs no salt and no slow hash.
+    """
+    return sha256(token.encode()).hexdigest()
+
+
+def read_users(text: str, file: str) -> Users:
+    """
+    Read a users file: TOML, a table for each user.
+
+    :param file: its name, for the mistakes in it. They never repeat a value.
+    :raises ConfigError: with a line for each mistake.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError):
+        # Its message may repeat what stands there, which may be a secret.
+        raise ConfigError([f"{file}: this is not TOML"]) from None
+    users: dict[str, User] = {}
+    mistakes = []
+    for name, table in tables.items():
+        if not _NAME.fullmatch(name):
+            mistakes.append(f"{file}: {name!r} is no name for a user: letters, digits and . _ @ -")
+            continue
+        try:
+            users[name] = msgspec.convert(table, User)
+        except msgspec.ValidationError as error:
+            mistakes.append(f"{file}: user {name}: {error}")
+    if not users and not mistakes:
+        mistakes.append(f"{file}: there is no user in it")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return Users(users)
+
+
+_NAME = re.compile(r"[\w.@-]{1,128}")
+_PATTERN = re.compile(r"-?[^\s*-][^\s*]*\*?|-?\*")
+_WILDCARD = re.compile(r"[*>#+?]")
+
+
+def _allows_command(patterns: Sequence[str], name: str, admin: bool) -> bool:
+    allowed = False
+    for pattern in patterns:
+        rule = pattern.removeprefix("-")
+        if admin if rule == "@ADMIN" else _covers(rule, name):
+            allowed = rule == pattern
+    return allowed
+
+
+def _allows_topic(patterns: Sequence[str], topic: str) -> bool:
+    """Whether all that *topic* could mean is allowed: what it surely begins with decides."""
+    match = _WILDCARD.search(topic)
+    surely = topic if match is None else topic[: match.start()]
+    allowed = False
+    for pattern in patterns:
+        rule = pattern.removeprefix("-")
+        if rule == pattern:
+            # To allow, the rule must cover all of it; an exact rule covers no wildcard.
+            if _covers(rule, surely) and (match is None or rule.endswith("*")):
+                allowed = True
+        # To forbid, it is enough that one topic may be covered.
+        elif _covers(rule, surely) or (match is not None and rule.startswith(surely)):
+            allowed = False
+    return allowed
+
+
+def _covers(rule: str, name: str) -> bool:
+    return name.startswith(rule[:-1]) if rule.endswith("*") else name == rule
