@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -276,7 +277,12 @@ async def test_daemon(tmp_path: Path, reactor: Any) -> None:
     ended = await run(reactor, words, tmp_path)
     assert ended == Ended(0, "", "")
     pid_file = tmp_path / "net.pid"
-    assert "listening on" in (tmp_path / "net.log").read_text()
+    listening = re.search(
+        r"listening on 127.0.0.1:(\d+) \(tcp\)", (tmp_path / "net.log").read_text()
+    )
+    assert listening is not None
+    # An answer tells that the reactor runs: until then a signal ends the process as it does any.
+    assert json.loads(await exchange(int(listening[1]), b"PING\n"))["result"] == "PONG"
 
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     assert await deferToThread(comes_true, lambda: not pid_file.exists())
