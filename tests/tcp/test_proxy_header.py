@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import BadProxyHeader
-from twisted_net.tcp.proxy_header import V1_MAX, V2_MAX, ProxyHeader, parse_header
+from twisted_net.tcp.proxy_header import (
+    V1_MAX,
+    V2_MAX,
+    ProxyHeader,
+    TrustedProxies,
+    parse_header,
+)
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 V4 = socket.inet_aton("192.0.2.1") + socket.inet_aton("198.51.100.2") + b"\xc3\x50\x22\xb8"
@@ -137,3 +143,25 @@ class ParseHeaderTests(SynchronousTestCase):
         expected = ((str(source), port), (str(destination), 8888))
         for data in (first, second):
             self.assertEqual(parse_header(data), ProxyHeader(len(data), *expected))
+
+
+class TrustedProxiesTests(SynchronousTestCase):
+    """:class:`TrustedProxies`."""
+
+    def test_trusts(self) -> None:
+        """Addresses and networks of both families are trusted, and nobody else."""
+        trusted = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])
+        for host in ("127.0.0.1", "10.255.0.1", "2001:db8::9", "::ffff:10.0.0.1"):
+            self.assertTrue(trusted.trusts(host), host)
+        for host in ("127.0.0.2", "11.0.0.1", "2001:db9::9", "::1", "::ffff:11.0.0.1", None):
+            self.assertFalse(trusted.trusts(host), str(host))
+
+    def test_unix(self) -> None:
+        """The peers of a Unix socket are trusted where the word for them is there."""
+        self.assertTrue(TrustedProxies(["unix"]).trusts(None))
+        self.assertFalse(TrustedProxies(["unix"]).trusts("127.0.0.1"))
+
+    def test_mistakes(self) -> None:
+        """A name, and a network with bits of a host, are refused."""
+        for word in ("localhost", "10.0.0.1/8", ""):
+            self.assertRaises(ValueError, TrustedProxies, [word])

@@ -8,7 +8,8 @@ https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_network
 
 from attrs import frozen
 
@@ -24,6 +25,9 @@ Bytes of the longest header of version 2 that is read; the format itself allows 
 The addresses take 232. Beside them are fields that we skip, of which a name of a host, a token
 and the name of a certificate are ordinary.
 """
+
+UNIX = "unix"
+"""What the peers of a Unix socket are called among the trusted ones."""
 
 _V1 = b"PROXY "
 _V2 = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -132,3 +136,32 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
         (str(address_type(data[first:second])), int.from_bytes(data[third : third + 2])),
         (str(address_type(data[second:third])), int.from_bytes(data[third + 2 : third + 4])),
     )
+
+
+class TrustedProxies:
+    """
+    Who may speak for others with a PROXY header.
+
+    :param words: addresses and networks, such as ``10.0.0.0/8``, and ``unix`` for the peers of a
+        Unix socket.
+    :raises ValueError: for a word that is none of these.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        words = tuple(words)
+        self._unix = UNIX in words
+        self._networks = [ip_network(word) for word in words if word != UNIX]
+
+    def trusts(self, host: str | None) -> bool:
+        """
+        Say whether a peer is one of them.
+
+        :param host: its address; None for the peer of a Unix socket.
+        """
+        if host is None:
+            return self._unix
+        address = ip_address(host)
+        if isinstance(address, IPv6Address):
+            # The client of an IPv6 port that takes IPv4 too.
+            address = address.ipv4_mapped or address
+        return any(address in network for network in self._networks)
