@@ -286,7 +286,7 @@ async def test_daemon(tmp_path: Path, reactor: Any) -> None:
 
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     assert await deferToThread(comes_true, lambda: not pid_file.exists())
-    assert "drained" in (tmp_path / "net.log").read_text()
+    assert "drained" in log.read_text()
 
 
 @pytest.mark.time_limit(30)
