@@ -277,9 +277,8 @@ async def test_daemon(tmp_path: Path, reactor: Any) -> None:
     ended = await run(reactor, words, tmp_path)
     assert ended == Ended(0, "", "")
     pid_file = tmp_path / "net.pid"
-    listening = re.search(
-        r"listening on 127.0.0.1:(\d+) \(tcp\)", (tmp_path / "net.log").read_text()
-    )
+    log = tmp_path / "net.log"
+    listening = re.search(r"listening on 127.0.0.1:(\d+) \(tcp\)", log.read_text())
     assert listening is not None
     # An answer tells that the reactor runs: until then a signal ends the process as it does any.
     assert json.loads(await exchange(int(listening[1]), b"PING\n"))["result"] == "PONG"
