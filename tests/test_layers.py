@@ -453,3 +453,40 @@ class ToTomlTests(SynchronousTestCase):
     def test_round_trip(self, garage: Garage) -> None:
         """Any record comes back equal."""
         self.assertEqual(load(to_toml(garage)).record, garage)
+
+
+class Safe(Record, frozen=True):
+    """A record with secrets."""
+
+    key: Annotated[int, Meta(ge=1, description="a key", extra={"secret": True})] | None = None
+    words: Annotated[tuple[str, ...], Meta(extra={"secret": True})] = ()
+    size: int = 1
+
+
+class SecretTests(SynchronousTestCase):
+    """A setting that is marked as secret is shown nowhere."""
+
+    def test_marked(self) -> None:
+        """A setting knows whether it is one, also where it may be absent."""
+        marked = {setting.key: setting.secret for setting in settings(Safe())}
+        self.assertEqual(marked, {"key": True, "words": True, "size": False})
+
+    def test_to_toml(self) -> None:
+        """A secret that is set is written as a comment; one that is not set, as it is."""
+        text = to_toml(Safe(key=4711, words=()), {"key": "net.toml"})
+        self.assertNotIn("4711", text)
+        self.assertIn("# key = ***  # net.toml", text)
+        self.assertIn("words = []  # default", text)
+        self.assertEqual(tomllib.loads(text), {"words": [], "size": 1})
+
+    def test_mistakes(self) -> None:
+        """A mistake in a secret says what is allowed, and not what was found."""
+        layers = Layers(Safe(), "S_")
+        layers.add_toml("key = 'sesame'", "net.toml")
+        layers.add_environment({"S_KEY": "sesame", "S_WORDS": '["sesame'})
+        layers.add_options({"key": "sesame"})
+        error = self.assertRaises(ConfigError, layers.load)
+        self.assertNotIn("sesame", str(error))
+        self.assertEqual(
+            error.mistakes[0], "net.toml: key is wrong, must be an integer of at least 1 or none"
+        )

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.records import Record, describe, field_types, split_meta
+from twisted_net.records import Record, describe, field_types, is_secret, split_meta
 
 
 class Inner(Record, frozen=True):
@@ -123,3 +123,24 @@ class DescribeTests(SynchronousTestCase):
     def test_other_annotations(self) -> None:
         """An annotation that is not ours is passed over."""
         self.assertEqual(split_meta(Annotated[int, "a note"]), (int, Meta()))
+
+
+class SecretTests(SynchronousTestCase):
+    """A field may be marked as secret."""
+
+    def test_marked(self) -> None:
+        """The mark counts on the annotation and on a part of a union."""
+        secret = Annotated[str, Meta(extra={"secret": True})]
+        self.assertTrue(is_secret(secret))
+        self.assertTrue(is_secret(secret | None))
+        for annotation in (str, str | None, Annotated[str, Meta(extra={"other": 1})]):
+            self.assertFalse(is_secret(annotation))
+
+    def test_refused(self) -> None:
+        """A record that refuses a secret does not repeat it."""
+
+        class Safe(Record, frozen=True):
+            key: Annotated[int, Meta(extra={"secret": True})] = 1
+
+        error = self.assertRaises(ValueError, Safe, key="sesame")
+        self.assertEqual(str(error), "Safe.key must be an integer, not this secret")

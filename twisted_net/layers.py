@@ -15,10 +15,13 @@ import msgspec
 from attrs import field, frozen
 
 from twisted_net.errors import ConfigError
-from twisted_net.records import Record, describe, field_types, split_meta
+from twisted_net.records import Record, describe, field_types, is_secret, split_meta
 
 NONE = "none"
 """How every layer spells None, which TOML cannot say, where a setting may have it."""
+
+MASK = "***"
+"""What is shown instead of a secret."""
 
 SHOWN = 64
 """Characters of a wrong value that a mistake repeats."""
@@ -52,6 +55,11 @@ class Setting:
     def variable(self, prefix: str) -> str:
         """Its name in the environment: ``TWISTED_NET_TCP__MAX_LINE``."""
         return prefix + "__".join(self.path).upper()
+
+    @property
+    def secret(self) -> bool:
+        """Whether nobody may see its value."""
+        return is_secret(self.annotation)
 
     @property
     def description(self) -> str:
@@ -225,7 +233,7 @@ class Layers(Generic[R]):
         try:
             converted = setting.from_toml(value)
         except ValueError:
-            self._refuse(setting.path, f"{_shown(value)}, must be {setting.allowed}", where)
+            self._refuse_value(setting, value, where)
         else:
             self._keep(setting.path, converted, where)
 
@@ -233,13 +241,17 @@ class Layers(Generic[R]):
         try:
             converted = setting.from_text(text)
         except ValueError:
-            self._refuse(setting.path, f"{_shown(text)}, must be {setting.allowed}", where)
+            self._refuse_value(setting, text, where)
         else:
             self._keep(setting.path, converted, where)
 
     def _keep(self, path: tuple[str, ...], value: object, where: str) -> None:
         self._values[path] = value
         self._origins[path] = where
+
+    def _refuse_value(self, setting: Setting, value: object, where: str) -> None:
+        found = "wrong" if setting.secret else _shown(value)
+        self._refuse(setting.path, f"{found}, must be {setting.allowed}", where)
 
     def _refuse(self, path: tuple[str, ...], what: str, where: str) -> None:
         self._wrong.add(path)
@@ -287,6 +299,8 @@ def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
     """
     Write every setting of *record* as a TOML file that reads back as an equal record.
 
+    A secret that is set is not written: a comment stands in its place.
+
     Above each setting stands what it is and what is allowed, behind it where its value is from.
 
     :param origins: as in :class:`Loaded`; what is not in it is called a default.
@@ -299,8 +313,7 @@ def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
         sections.setdefault(setting.path[:-1], []).extend(
             [
                 f"# {_comment(about)}",
-                f"{setting.path[-1]} = {_literal(setting.default)}"
-                f"  # {_comment(origins.get(setting.key, 'default'))}",
+                _assignment(setting) + f"  # {_comment(origins.get(setting.key, 'default'))}",
                 "",
             ]
         )
@@ -308,6 +321,13 @@ def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
     for section, its_lines in sections.items():
         lines += [f"[{'.'.join(section)}]", *its_lines]
     return "\n".join(lines)
+
+
+def _assignment(setting: Setting) -> str:
+    name = setting.path[-1]
+    if setting.secret and setting.default:
+        return f"# {name} = {MASK}"
+    return f"{name} = {_literal(setting.default)}"
 
 
 def _settings(record: Record, path: tuple[str, ...]) -> Iterator[Setting]:

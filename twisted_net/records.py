@@ -32,8 +32,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             try:
                 msgspec.convert(value, annotation)
             except msgspec.ValidationError:
+                found = "this secret" if is_secret(annotation) else repr(value)
                 raise ValueError(
-                    f"{type(self).__name__}.{name} must be {describe(annotation)}, not {value!r}"
+                    f"{type(self).__name__}.{name} must be {describe(annotation)}, not {found}"
                 ) from None
 
 
@@ -64,6 +65,14 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
     if base is str:
         return "text" + "".join(_text_bounds(meta))
     return _WORDS.get(origin or base, getattr(base, "__name__", str(base)))
+
+
+def is_secret(annotation: Any) -> bool:  # Any: annotations are of any form
+    """Whether nobody may see the values: ``Meta(extra={"secret": True})`` says so."""
+    base, meta = split_meta(annotation)
+    if get_origin(base) in (Union, types.UnionType):
+        return any(is_secret(part) for part in get_args(base))
+    return bool(meta.extra and meta.extra.get("secret"))
 
 
 def split_meta(annotation: Any) -> tuple[Any, Meta]:  # Any: annotations are of any form
