@@ -26,13 +26,15 @@ def standard_commands(fetch: Fetch | None = None) -> Commands:
     """
     commands = Commands()
     declare = commands.command
-    declare("ECHO", help="Give the arguments back, joined by one space.")(_echo)
-    declare("TIME", help="The time of the server, ISO 8601 with offset.")(_time)
-    declare("PING", help="Give PONG: the server is there.")(_ping)
-    declare("STATS", help="Figures of this server.")(_stats)
-    declare("CLIENTS", help="Who is connected, oldest first, each with its figures.")(_clients)
+    declare("ECHO", help="Give the arguments back, joined by one space.", safe=True)(_echo)
+    declare("TIME", help="The time of the server, ISO 8601 with offset.", safe=True)(_time)
+    declare("PING", help="Give PONG: the server is there.", safe=True)(_ping)
+    declare("STATS", help="Figures of this server.", safe=True)(_stats)
+    declare("CLIENTS", help="Who is connected, oldest first, each with its figures.", safe=True)(
+        _clients
+    )
     declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
-    declare("HELP", help="The commands, or one command, with their arguments.")(_help)
+    declare("HELP", help="The commands, or one command, with their arguments.", safe=True)(_help)
     if fetch is not None:
         declare("FETCH", help="Get a URL over HTTP, from the cache while it is fresh.")(
             _fetch_with(fetch)
