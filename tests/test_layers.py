@@ -490,3 +490,94 @@ class SecretTests(SynchronousTestCase):
         self.assertEqual(
             error.mistakes[0], "net.toml: key is wrong, must be an integer of at least 1 or none"
         )
+
+
+class Wheel(Record, frozen=True):
+    """What a list may hold beside text."""
+
+    size: Annotated[int, Meta(ge=10)] = 16
+    engine: Engine = Engine()
+    code: Annotated[str, Meta(extra={"secret": True})] = ""
+    spare: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spare and self.size > 20:
+            raise ValueError("a spare wheel is small")
+
+
+class Truck(Record, frozen=True):
+    """A record with a list of records."""
+
+    wheels: Annotated[tuple[str | Wheel, ...], Meta(description="its wheels")] = ()
+    names: tuple[str, ...] | None = None
+
+
+class ItemsTests(SynchronousTestCase):
+    """A list may hold records, which are written as tables."""
+
+    def load(self, text: str = "", variable: str | None = None) -> tuple[str | Wheel, ...]:
+        """Give the wheels of a file and a variable."""
+        layers = Layers(Truck(), "T_")
+        layers.add_toml(text, "file")
+        layers.add_environment({} if variable is None else {"T_WHEELS": variable})
+        return layers.load().record.wheels
+
+    def mistakes(self, text: str = "", variable: str | None = None) -> list[str]:
+        """Give what is wrong with them."""
+        error: ConfigError = self.assertRaises(ConfigError, self.load, text, variable)
+        return error.mistakes
+
+    def test_tables(self) -> None:
+        """Tables and text may stand side by side, and hold what their records hold."""
+        for text in (
+            "wheels = [{size = 20, engine = {power = 5}}, 'steel']",
+            "wheels = [{size = 20, engine.power = 5.0}, 'steel']",
+        ):
+            self.assertEqual(self.load(text), (Wheel(size=20, engine=Engine(power=5)), "steel"))
+        self.assertEqual(self.load("[[wheels]]\nsize = 11\n[[wheels]]"), (Wheel(size=11), Wheel()))
+
+    def test_text(self) -> None:
+        """A variable is JSON, or text with commas."""
+        self.assertEqual(self.load(variable='[{"size": 20}, "a"]'), (Wheel(size=20), "a"))
+        self.assertEqual(self.load(variable="a, b"), ("a", "b"))
+        self.assertEqual(self.load(variable=""), ())
+
+    def test_mistakes(self) -> None:
+        """Each mistake in an item has its line, with the number of the item."""
+        self.assertEqual(
+            self.mistakes(
+                "[[wheels]]\nsize = 5\nsiz = 6\n[[wheels]]\nengine.powr = 1\n"
+                "[[wheels]]\nsize = 21\nspare = true"
+            ),
+            [
+                "file: wheels[0].size is 5, must be an integer of at least 10",
+                "file: there is no setting wheels[0].siz; did you mean wheels[0].size?",
+                "file: there is no setting wheels[1].engine.powr; did you mean "
+                "wheels[1].engine.power?",
+                "file: wheels[2]: a spare wheel is small",
+            ],
+        )
+        self.assertEqual(
+            self.mistakes(variable='[{"engine": {"power": -1}}]'),
+            ["T_WHEELS: wheels[0].engine.power is -1, must be a number above 0"],
+        )
+
+    def test_wrong_items(self) -> None:
+        """What is neither text nor a table is a mistake; so is text that is no JSON."""
+        allowed = "must be a list, each item text or a table"
+        self.assertEqual(self.mistakes("wheels = [5]"), [f"file: wheels is [5], {allowed}"])
+        self.assertEqual(self.mistakes("wheels = {}"), [f"file: wheels is {{}}, {allowed}"])
+        self.assertEqual(self.mistakes(variable="[{"), [f'T_WHEELS: wheels is "[{{", {allowed}'])
+
+    def test_other_lists(self) -> None:
+        """Lists of anything else have no such items."""
+        items = {setting.key: setting.item for setting in settings(Truck())}
+        self.assertEqual(items, {"wheels": Wheel, "names": None})
+
+    def test_to_toml(self) -> None:
+        """They are written as tables of what is not as by default, without secrets."""
+        truck = Truck(wheels=(Wheel(size=20, engine=Engine(power=5), code="4711"), "a", Wheel()))
+        text = to_toml(truck)
+        self.assertIn('wheels = [{"size" = 20, "engine" = {"power" = 5}}, "a", {}]', text)
+        self.assertEqual(self.load(text), (Wheel(size=20, engine=Engine(power=5)), "a", Wheel()))

@@ -87,7 +87,7 @@ class DescribeTests(SynchronousTestCase):
             (dict, "a table"),
             (dict[str, int], "a table"),
             (None.__class__, "nothing"),
-            (Inner, "Inner"),
+            (Inner, "a table"),
             (Literal["a", 2], "one of 'a', 2"),
             (int | None, "an integer or nothing"),
             (Annotated[int, Meta(ge=0)] | str, "an integer of at least 0 or text"),

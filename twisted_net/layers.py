@@ -57,6 +57,17 @@ class Setting:
         return prefix + "__".join(self.path).upper()
 
     @property
+    def item(self) -> type[Record] | None:
+        """The record that an item of this list may be, written as a table; None where none may."""
+        for part in _union(self.annotation):
+            base, _ = split_meta(part)
+            if get_origin(base) in (list, tuple):
+                for kind in _union(get_args(base)[0]):
+                    if isinstance(kind, type) and issubclass(kind, Record):
+                        return kind
+        return None
+
+    @property
     def secret(self) -> bool:
         """Whether nobody may see its value."""
         return is_secret(self.annotation)
@@ -145,11 +156,13 @@ class Layers(Generic[R]):
 
     :param defaults: the record with all the defaults.
     :param prefix: what the names of its variables in the environment begin with.
+    :param within: the key of the record itself, where it is an item of a list: ``listeners[0]``.
     """
 
-    def __init__(self, defaults: R, prefix: str) -> None:
+    def __init__(self, defaults: R, prefix: str, within: str = "") -> None:
         self._defaults = defaults
         self._prefix = prefix
+        self._within = within
         self._settings = {setting.path: setting for setting in settings(defaults)}
         self._sections = {path[:i] for path in self._settings for i in range(len(path))}
         self._values: dict[tuple[str, ...], object] = {}
@@ -230,6 +243,10 @@ class Layers(Generic[R]):
                 self._refuse(here, f"{_shown(value)}, must be a table", name)
 
     def _take(self, setting: Setting, value: object, where: str) -> None:
+        if setting.item is not None and isinstance(value, list):
+            value = self._take_items(setting.item, setting, value, where)
+            if value is None:
+                return
         try:
             converted = setting.from_toml(value)
         except ValueError:
@@ -237,8 +254,31 @@ class Layers(Generic[R]):
         else:
             self._keep(setting.path, converted, where)
 
+    def _take_items(
+        self, record: type[Record], setting: Setting, items: list[object], where: str
+    ) -> list[object] | None:
+        """Make records of those items that are tables; None where one has a mistake in it."""
+        made: list[object] = []
+        sound = True
+        for i, item in enumerate(items):
+            if isinstance(item, dict):
+                layers = Layers(record(), self._prefix, f"{self._key(setting.path)}[{i}]")
+                layers._take_table(item, (), where)
+                try:
+                    made.append(layers.load().record)
+                except ConfigError as error:
+                    self._mistakes += error.mistakes
+                    self._wrong.add(setting.path)
+                    sound = False
+            else:
+                made.append(item)
+        return made if sound else None
+
     def _take_text(self, setting: Setting, text: str, where: str) -> None:
         try:
+            if setting.item is not None and text.lstrip().startswith("["):
+                self._take(setting, _decode_json(text), where)
+                return
             converted = setting.from_text(text)
         except ValueError:
             self._refuse_value(setting, text, where)
@@ -255,7 +295,11 @@ class Layers(Generic[R]):
 
     def _refuse(self, path: tuple[str, ...], what: str, where: str) -> None:
         self._wrong.add(path)
-        self._mistakes.append(f"{where}: {'.'.join(path)} is {what}")
+        self._mistakes.append(f"{where}: {self._key(path)} is {what}")
+
+    def _key(self, path: tuple[str, ...]) -> str:
+        """Name what is at *path*, from the outermost record on."""
+        return ".".join((self._within, *path) if self._within else path)
 
     def _unknown(self, path: tuple[str, ...]) -> str:
         """Say that there is no such setting, and which one may be meant."""
@@ -264,8 +308,8 @@ class Layers(Generic[R]):
         beside = [other[-1] for other in known if other and other[:-1] == section]
         meant = [(*section, near) for near in get_close_matches(name, beside, 1)]
         meant += [other for other in self._settings if other[-1] == name]
-        hint = f"; did you mean {'.'.join(meant[0])}?" if meant else ""
-        return f"there is no setting {_cut('.'.join(path))}{hint}"
+        hint = f"; did you mean {self._key(meant[0])}?" if meant else ""
+        return f"there is no setting {_cut(self._key(path))}{hint}"
 
     def _build(self, default: Any, path: tuple[str, ...]) -> Any:  # Any: a record of any type
         """Make a record, or give None where a mistake lies in it or in a record within it."""
@@ -290,7 +334,8 @@ class Layers(Generic[R]):
             # A record names its field as Limits.max_line; the operator knows it by its key.
             message = str(error).removeprefix(f"{record.__name__}.")
             separator = "." if message != str(error) else ": "
-            section = ".".join(path) + separator if path else ""
+            section = self._key(path)
+            section = f"{section}{separator}" if section else ""
             self._mistakes.append(f"{origins}: {section}{message}")
             return None
 
@@ -393,6 +438,16 @@ def _cut(text: str) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
+def _differences(record: Record) -> dict[str, object]:
+    """Give the fields of a record that are not as by default, without the secret ones."""
+    types, plain = field_types(type(record)), type(record)()
+    return {
+        name: getattr(record, name)
+        for name, annotation in types.items()
+        if getattr(record, name) != getattr(plain, name) and not is_secret(annotation)
+    }
+
+
 def _literal(value: object) -> str:
     """
     Spell a value as TOML does.
@@ -412,6 +467,8 @@ def _literal(value: object) -> str:
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case list() | tuple():
             return f"[{', '.join(map(_literal, value))}]"
+        case Record():
+            return _literal(_differences(value))
         case dict():
             pairs = (f"{_literal(str(key))} = {_literal(item)}" for key, item in value.items())
             return f"{{{', '.join(pairs)}}}"

@@ -60,6 +60,8 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
         return " or ".join(describe(part) for part in get_args(base))
     if origin in (tuple, list):
         return "a list, each item " + describe(get_args(base)[0])
+    if isinstance(base, type) and issubclass(base, Record):
+        return "a table"
     if base in _NUMBERS:
         return _NUMBERS[base] + _range(meta)
     if base is str:
