@@ -1,0 +1,86 @@
+"""The settings of a listener are checked where they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.listener_settings import Listener, TlsSettings
+
+
+class Refusals(SynchronousTestCase):
+    """Tells why a record is refused."""
+
+    def refused(self, record: type, **settings: Any) -> str:  # Any: wrong ones too
+        """Give the reason."""
+        return str(self.assertRaises(ValueError, record, **settings))
+
+
+class TlsSettingsTests(Refusals):
+    """:class:`TlsSettings`."""
+
+    def test_enabled(self) -> None:
+        """There is TLS where there is a certificate or a folder of them."""
+        self.assertFalse(TlsSettings().enabled)
+        self.assertTrue(TlsSettings(certificate="a.pem").enabled)
+        self.assertTrue(TlsSettings(folder="/etc/tls").enabled)
+
+    def test_contradictions(self) -> None:
+        """A key or an authority without a certificate is a mistake."""
+        self.assertIn("tls.key", self.refused(TlsSettings, key="a.pem"))
+        self.assertIn("tls.key", self.refused(TlsSettings, key="a.pem", folder="/etc/tls"))
+        self.assertIn("tls.client_ca", self.refused(TlsSettings, client_ca="a.pem"))
+
+
+class ListenerTests(Refusals):
+    """:class:`Listener`."""
+
+    def test_one_place(self) -> None:
+        """It listens at one place, or has none yet."""
+        self.assertFalse(Listener().placed)
+        for place in ({"port": 0}, {"path": "/run/x"}, {"endpoint": "tcp:1"}):
+            settings: dict[str, Any] = place  # Any: of different types
+            self.assertTrue(Listener(**settings).placed)
+        self.assertIn("only one", self.refused(Listener, port=1, path="/run/x"))
+        self.assertIn("only one", self.refused(Listener, endpoint="tcp:1", path="/run/x"))
+
+    def test_modes(self) -> None:
+        """A mode is three octal digits."""
+        for mode in ("600", "0660", "777"):
+            self.assertEqual(Listener(mode=mode).mode, mode)
+        for mode in ("66", "680", "4755", "rw-", ""):
+            self.assertIn("Listener.mode", self.refused(Listener, mode=mode))
+
+    def test_interface(self) -> None:
+        """An interface is a numeric address."""
+        self.assertEqual(Listener(port=1, interface="::").interface, "::")
+        self.assertIn("127.0.0.1 or ::1", self.refused(Listener, port=1, interface="localhost"))
+
+    def test_proxies(self) -> None:
+        """Proxies are addresses, networks, or those of a Unix socket."""
+        self.assertEqual(len(Listener(port=1, proxy=("10.0.0.0/8", "unix")).proxy), 2)
+        self.assertIn("proxy: 'lb'", self.refused(Listener, port=1, proxy=("lb",)))
+
+    def test_origins(self) -> None:
+        """Origins are of WebSockets alone."""
+        Listener(port=1, protocol="websocket", origins=("https://a.test",))
+        self.assertIn("origins", self.refused(Listener, port=1, origins=("https://a.test",)))
+
+    def test_limits(self) -> None:
+        """Its own limits go before those that it is given."""
+        listener = Listener(port=1, limits={"max_line": 100})
+        limits = listener.limits_over(Limits(max_line=200, max_pending=5))
+        self.assertEqual((limits.max_line, limits.max_pending), (100, 5))
+
+    def test_wrong_limits(self) -> None:
+        """Limits that there are not, and those out of their bounds, are refused by name."""
+        self.assertEqual(
+            self.refused(Listener, limits={"max_lin": 5}), "limits: there is no limit max_lin"
+        )
+        for value in (1, "x", None):
+            self.assertIn(
+                "limits.max_line must be an integer from 64",
+                self.refused(Listener, limits={"max_line": value}),
+            )

@@ -1,0 +1,145 @@
+"""What can be set for one listener beside those of ``[tcp]``: where it listens, and its layers."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+from msgspec import field as default
+
+from twisted_net.records import Record
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.proxy_header import TrustedProxies
+
+
+class TlsSettings(Record, frozen=True):
+    """
+    TLS on one listener; there is none where neither a certificate nor a folder is named.
+
+    Two weeks of warning leave time to mend a renewal that fails: certificates of 90 days are
+    renewed 30 days before their end.
+
+    :raises ValueError: for settings that contradict each other.
+    """
+
+    certificate: Annotated[
+        str, Meta(description="PEM file: the certificate, then its chain; its key, unless in key")
+    ] = ""
+    key: Annotated[str, Meta(description="PEM file with the key of the certificate")] = ""
+    folder: Annotated[
+        str, Meta(description="folder with <host>.pem or <host>/fullchain.pem and privkey.pem")
+    ] = ""
+    client_ca: Annotated[
+        str, Meta(description="PEM file with those who sign clients' certificates; none are asked")
+    ] = ""
+    client_certificate: Annotated[
+        Literal["required", "optional"],
+        Meta(description="whether a client without a certificate is refused"),
+    ] = "required"
+    warn_days: Annotated[
+        int, Meta(ge=0, le=3650, description="days before its end that a certificate is logged")
+    ] = 14
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key and not self.certificate:
+            raise ValueError("tls.key is set without tls.certificate")
+        if self.client_ca and not self.enabled:
+            raise ValueError("tls.client_ca is set without tls.certificate or tls.folder")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is TLS at all."""
+        return bool(self.certificate or self.folder)
+
+
+class Listener(Record, frozen=True):
+    """
+    One more place where commands are served.
+
+    It listens at one of *port*, *path* and *endpoint*. On top of that come, in this order: a
+    PROXY header, TLS, WebSocket, each where it is set. By default the group of the service may
+    use its Unix socket, and nobody else.
+
+    :raises ValueError: for settings that contradict each other.
+    """
+
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0 for any that is free")] | (
+        None
+    ) = None
+    interface: Annotated[
+        str, Meta(description='numeric address for port; "" for all of IPv4, "::" for all')
+    ] = "127.0.0.1"
+    path: Annotated[str, Meta(description="file name of a Unix socket")] = ""
+    mode: Annotated[
+        str, Meta(pattern="^0?[0-7]{3}$", description="permissions of the Unix socket, octal")
+    ] = "660"
+    endpoint: Annotated[str, Meta(description="description of a Twisted server endpoint")] = ""
+    backlog: Annotated[
+        int, Meta(ge=1, le=65_535, description="connections that may wait to be accepted")
+    ] = 4096
+    proxy: Annotated[
+        tuple[str, ...],
+        Meta(description="proxies whose PROXY header is read: addresses, networks, unix"),
+    ] = ()
+    tls: TlsSettings = default(default_factory=TlsSettings)
+    protocol: Annotated[
+        Literal["lines", "websocket"], Meta(description="what carries the lines")
+    ] = "lines"
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(description='web sites whose pages may use the WebSocket; "*" for all'),
+    ] = ()
+    limits: Annotated[
+        dict[str, Any],  # Any: as Limits has them
+        Meta(description="limits that differ from those of [tcp]"),
+    ] = default(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum([self.port is not None, bool(self.path), bool(self.endpoint)]) > 1:
+            raise ValueError("only one of port, path and endpoint may be set")
+        if self.origins and self.protocol != "websocket":
+            raise ValueError('origins are set, and protocol is not "websocket"')
+        check_interface(self, self.interface)
+        try:
+            TrustedProxies(self.proxy)
+        except ValueError as error:
+            raise ValueError(f"proxy: {error}") from None
+        self.limits_over(Limits())
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is said where to listen, which the default listener does not."""
+        return self.port is not None or bool(self.path or self.endpoint)
+
+    def limits_over(self, limits: Limits) -> Limits:
+        """
+        Give the limits of this listener: its own, and *limits* for the others.
+
+        :raises ValueError: for a limit that does not exist or is out of its bounds.
+        """
+        values = {name: getattr(limits, name) for name in Limits.__struct_fields__}
+        for name in self.limits.keys() - values.keys():
+            raise ValueError(f"limits: there is no limit {name}")
+        try:
+            return Limits(**values | self.limits)
+        except ValueError as error:
+            raise ValueError(f"limits.{str(error).removeprefix('Limits.')}") from None
+
+
+def check_interface(record: Record, interface: str) -> None:
+    """
+    Refuse what is no address; a name would be looked up where it is bound, and may fail there.
+
+    :raises ValueError: for anything but a numeric address and the empty string.
+    """
+    if interface:
+        try:
+            ip_address(interface)
+        except ValueError:
+            raise ValueError(
+                f"{type(record).__name__}.interface must be a numeric address, such as "
+                f'127.0.0.1 or ::1, or "", not {interface!r}'
+            ) from None
