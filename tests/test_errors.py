@@ -21,6 +21,7 @@ from twisted_net.errors import (
     BodyMismatch,
     BodyTooLarge,
     CannotConnect,
+    CircuitOpen,
     ClientClosed,
     CommandError,
     CommandTimeout,
@@ -36,6 +37,7 @@ from twisted_net.errors import (
     NameNotFound,
     NotPermitted,
     NotUTF8,
+    OriginBusy,
     Protected,
     RateLimited,
     TLSFailed,
@@ -182,6 +184,16 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
         {"status": 599, "excerpt": ""},
     ),
     (TooManyRedirects(10), "more than 10 redirects", {"limit": 10}),
+    (
+        OriginBusy("h", 2, 3),
+        "2 requests to h are running and 3 are waiting; try again later",
+        {"host": "h"},
+    ),
+    (
+        CircuitOpen("h", 2.25),
+        "h has failed too often and is left alone for 2.25 more seconds",
+        {"host": "h", "retry_in": 2.25},
+    ),
     (ClientClosed(), "the HTTP client is closed", {}),
     (ConfigError(["one", "two"]), "one\ntwo", {}),
 ]
@@ -241,6 +253,8 @@ class FetchErrorTests(SynchronousTestCase):
                 "BodyMismatch": no,
                 "BadStatus": no,
                 "TooManyRedirects": no,
+                "OriginBusy": (False, True),
+                "CircuitOpen": (False, True),
                 "ClientClosed": no,
             },
         )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
-from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IResponse
+from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Wire, canned, refuse
+from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Immediately, Wire, canned, refuse
 from twisted_net.errors import (
     AddressRefused,
     BadResponse,
@@ -27,22 +24,16 @@ from twisted_net.errors import (
     FetchError,
     FetchTimeout,
     InvalidURL,
-    TLSFailed,
 )
 from twisted_net.http.agent import (
     AttemptAgent,
-    Call,
     DecodingAgent,
     HTTPAgent,
-    RetryAgent,
-    log_attempt,
 )
 from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_fields
 from twisted_net.http.caching import CacheSettings
 from twisted_net.http.connections import ConnectionPool, Connector
-from twisted_net.http.dates import format_date
 from twisted_net.http.guard import Guard, Reach
-from twisted_net.http.retrying import Attempt, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.stores import MemoryStore
 
@@ -394,248 +385,6 @@ class AttemptFailureTests(AttemptTestCase):
         wire = Wire(self.reactor)
         self.failureResultOf(asking, ZeroDivisionError)
         self.assertTrue(wire.transport.ended)
-
-
-class Immediately:
-    """Runs what a ``FileBodyProducer`` does at once."""
-
-    def cooperate(self, iterator: Any) -> Any:
-        """Run it."""
-        task = self
-        task.done = Deferred.fromCoroutine(run(iterator))  # type: ignore[attr-defined]  # a fake
-        return task
-
-    def whenDone(self) -> Deferred[Any]:
-        """Give what came of it."""
-        return self.done  # type: ignore[attr-defined, no-any-return]  # a fake
-
-
-async def run(iterator: Any) -> None:
-    """Go through an iterator."""
-    for _ in iterator:
-        pass
-
-
-class RetryTestCase(HttpTestCase):
-    """A retrying agent over one that answers as told."""
-
-    def setUp(self) -> None:
-        self.clock = MemoryReactorClock()
-        self.reports: list[Attempt] = []
-
-    def make(
-        self,
-        answers: Sequence[Any],
-        policy: RetryPolicy | None = None,
-        call: Call | None = None,
-        chance: float = 1.0,
-    ) -> RetryAgent:
-        """Give the agent; ``self.fake`` is the one below."""
-        self.fake = FakeAgent(list(answers))
-        return RetryAgent(
-            self.fake,
-            self.clock,
-            policy or RetryPolicy(),
-            call=call,
-            chance=lambda: chance,
-            wall=lambda: 1_795_305_600.0 + self.clock.seconds(),
-            report=self.reports.append,
-        )
-
-    def ask(
-        self,
-        answers: Sequence[Any],
-        *,
-        method: bytes = b"GET",
-        headers: dict[str, list[str]] | None = None,
-        producer: IBodyProducer | None = None,
-        call: Call | None = None,
-        policy: RetryPolicy | None = None,
-    ) -> Deferred[IResponse]:
-        """Make a request."""
-        agent = self.make(answers, policy, call)
-        return agent.request(method, b"http://u:pw@h/?token=t", Headers(headers or {}), producer)
-
-    def call(self, **terms: Any) -> Call:
-        """Give the terms of a call."""
-        return Call(
-            **({"deadline": None, "retry": RetryPolicy(), "rules": None, "max_body": 9} | terms)
-        )
-
-
-class RetryTests(RetryTestCase):
-    """:class:`RetryAgent` asks again where that may help."""
-
-    def test_status(self) -> None:
-        """It waits longer each time, and gives the first answer that is none of the statuses."""
-        asking = self.ask([canned(503), canned(429), canned(200)])
-        self.clock.advance(0.4)
-        self.assertEqual(len(self.fake.sent), 1)
-        self.clock.advance(0.1)
-        self.assertEqual(len(self.fake.sent), 2)
-        self.clock.advance(0.9)
-        self.assertNoResult(asking)
-        self.clock.advance(0.1)
-        self.assertEqual(self.successResultOf(asking).code, 200)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_last_response(self) -> None:
-        """When all calls have failed, the last response is the answer."""
-        asking = self.ask([canned(503)] * 4)
-        self.clock.pump([0.5, 1.0, 2.0])
-        self.assertEqual(self.successResultOf(asking).code, 503)
-        self.assertEqual(len(self.fake.sent), 4)
-
-    def test_other_statuses(self) -> None:
-        """Others are answers."""
-        for code in (200, 301, 400, 404, 501):
-            self.assertEqual(self.successResultOf(self.ask([canned(code)])).code, code)
-
-    def test_errors(self) -> None:
-        """Errors that may pass are tried again; the last one is raised."""
-        asking = self.ask([CannotConnect("h", 80, f"reason {i}") for i in range(4)])
-        self.clock.pump([0.5, 1.0, 2.0])
-        self.assertIn("reason 3", str(self.failureResultOf(asking, CannotConnect).value))
-
-    def test_errors_that_stay(self) -> None:
-        """Others are raised at once."""
-        for error in (
-            InvalidURL("u", "r"),
-            AddressRefused("h", "r"),
-            BodyTooLarge(1),
-            TLSFailed("h", "r"),
-            FetchTimeout("body", 30.0, total=True),
-        ):
-            self.failureResultOf(self.ask([error]), type(error))
-
-    def test_bugs(self) -> None:
-        """What is no error of this package is not held back."""
-        self.failureResultOf(self.ask([ZeroDivisionError()]), ZeroDivisionError)
-
-    def test_post(self) -> None:
-        """POST is not repeated once it may have arrived."""
-        for answer in (canned(503), ConnectionBroken("headers", "x")):
-            asking = self.ask([answer], method=b"POST")
-            self.assertEqual(self.clock.getDelayedCalls(), [])
-            (self.failureResultOf if isinstance(answer, Exception) else self.successResultOf)(
-                asking
-            )
-
-    def test_post_that_was_not_sent(self) -> None:
-        """It is where certainly nothing was sent."""
-        for error in (CannotConnect("h", 1, "x"), FetchTimeout("connect", 1.0)):
-            asking = self.ask([error, canned(200)], method=b"POST")
-            self.clock.advance(0.5)
-            self.successResultOf(asking)
-
-    def test_post_with_a_key(self) -> None:
-        """It is with an Idempotency-Key, by the policy, or by the caller's word."""
-        for options in (
-            {"headers": {"Idempotency-Key": ["k"]}},
-            {"policy": RetryPolicy(methods=("POST",))},
-            {"call": self.call(idempotent=True)},
-        ):
-            asking = self.ask([canned(503), canned(200)], method=b"POST", **options)
-            self.clock.advance(0.5)
-            self.assertEqual(self.successResultOf(asking).code, 200)
-
-    def test_get_by_the_callers_word(self) -> None:
-        """A caller may also say that a GET must not be repeated."""
-        asking = self.ask([canned(503)], call=self.call(idempotent=False))
-        self.successResultOf(asking)
-
-    def test_body_again(self) -> None:
-        """A body of bytes is sent again, whole."""
-        asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=BytesProducer(b"abc"))
-        self.clock.advance(0.5)
-        self.successResultOf(asking)
-        self.assertEqual([sent.body for sent in self.fake.sent], [b"abc", b"abc"])
-
-    def test_body_from_a_file(self) -> None:
-        """A body that was read from a file is not sent a second time, empty."""
-        producer = FileBodyProducer(io.BytesIO(b"abc"), cooperator=Immediately())
-        asking = self.ask([canned(503)], method=b"PUT", producer=producer)
-        self.assertEqual(self.successResultOf(asking).code, 503)
-
-    def test_retry_after(self) -> None:
-        """The server's wish is the least wait, in seconds or as a date."""
-        for value in ("7", format_date(1_795_305_600.0 + self.clock.seconds() + 7)):
-            asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
-            self.clock.advance(7.4)
-            self.assertNoResult(asking)
-            self.clock.advance(0.1)
-            self.successResultOf(asking)
-            self.setUp()
-
-    def test_malformed_retry_after(self) -> None:
-        """A malformed wish is none."""
-        asking = self.ask([canned(503, headers=[("Retry-After", "soon")]), canned(200)])
-        self.clock.advance(0.5)
-        self.successResultOf(asking)
-
-    def test_retry_after_past_the_deadline(self) -> None:
-        """A wish that reaches past the deadline ends it now, with that response."""
-        call = self.call(deadline=Deadline(30.0, 30.0))
-        asking = self.ask([canned(503, headers=[("Retry-After", "31")])], call=call)
-        self.assertEqual(self.successResultOf(asking).code, 503)
-
-    def test_deadline(self) -> None:
-        """A wait that would reach past the deadline is not begun."""
-        call = self.call(deadline=Deadline(0.5, 0.5))
-        self.assertEqual(self.successResultOf(self.ask([canned(503)], call=call)).code, 503)
-
-    def test_cancel(self) -> None:
-        """Cancelling ends the wait."""
-        asking = self.ask([canned(503), canned(200)])
-        asking.cancel()
-        self.failureResultOf(asking, CancelledError)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(self.fake.sent), 1)
-
-    def test_whole(self) -> None:
-        """Where bodies are read inside the attempt, one that breaks off is asked for again."""
-        broken = Failure(ConnectionBroken("body", "x"))
-        answers = [canned(200, b"ab", reason=broken), canned(200, b"abc")]
-        asking = self.ask(answers, call=self.call(whole=True))
-        self.clock.advance(0.5)
-        body, _ = self.successResultOf(collect(self.successResultOf(asking)))
-        self.assertEqual(body, b"abc")
-
-    def test_reports(self) -> None:
-        """Each attempt is reported, without secrets, and counted."""
-        call = self.call()
-        self.ask([canned(503, b"x"), CannotConnect("h", 80, "x"), canned(200)], call=call)
-        self.clock.pump([0.5, 1.0])
-        self.assertEqual(
-            [(a.number, a.status, a.error, a.wait) for a in self.reports],
-            [
-                (1, 503, None, 0.5),
-                (2, None, "cannot connect to h port 80: x", 1.0),
-                (3, 200, None, None),
-            ],
-        )
-        self.assertEqual({a.url for a in self.reports}, {"http://***@h/?token=***"})
-        self.assertEqual(call.attempts, 3)
-
-
-class LogAttemptTests(HttpTestCase):
-    """:func:`log_attempt` tells of retries, and of the rest to those who debug."""
-
-    def test_levels(self) -> None:
-        """What is repeated is news."""
-        events: list[LogEvent] = []
-        observer = cast(ILogObserver, events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        log_attempt(Attempt("GET", "http://h/", 1, 0.25, 503, None, 0.5))
-        log_attempt(Attempt("GET", "http://h/", 2, 0.25, 200, None, None))
-        self.assertEqual([e["log_level"] for e in events], [LogLevel.info, LogLevel.debug])
-        text = events[0]["log_format"].format(**events[0])
-        self.assertEqual(
-            text, "GET http://h/ attempt 1: 503 after 0.250 s; the next one in 0.500 s"
-        )
-        text = events[1]["log_format"].format(**events[1])
-        self.assertEqual(text, "GET http://h/ attempt 2: 200 after 0.250 s")
 
 
 FRESH = ("Cache-Control", "max-age=60")

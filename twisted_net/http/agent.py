@@ -13,87 +13,28 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.web import _newclient
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from twisted_net.errors import (
-    BodyTooLarge,
-    FetchError,
-    FetchTimeout,
-)
-from twisted_net.http.bodies import (
-    BodyResponse,
-    BodyWatch,
-    BytesProducer,
-    Deadline,
-    collect,
-    decoded,
-    deliver_bytes,
-    discard,
-)
+from twisted_net.errors import BodyTooLarge, FetchTimeout
+from twisted_net.http.bodies import BodyWatch, Deadline, decoded
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import Rules
+from twisted_net.http.calls import Call
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.guard import Guard, Reach
-from twisted_net.http.retrying import Attempt, RetryPolicy, parse_retry_after
+from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
+from twisted_net.http.retrying import Attempt
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.stores import MemoryStore, Store
-from twisted_net.http.urls import Target, parse_target, redact
-
-log = Logger()
+from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
-
-
-def log_attempt(attempt: Attempt) -> None:
-    """Log one attempt: a failed one that is repeated as news, any other for debugging."""
-    emit = log.debug if attempt.wait is None else log.info
-    emit(
-        "{method} {url} attempt {number}: {outcome} after {seconds:.3f} s{next}",
-        method=attempt.method,
-        url=attempt.url,
-        number=attempt.number,
-        outcome=attempt.outcome,
-        seconds=attempt.seconds,
-        wait=attempt.wait,
-        next="" if attempt.wait is None else f"; the next one in {attempt.wait:.3f} s",
-    )
-
-
-@define(eq=False)
-class Call:
-    """
-    What holds for one call of a client, however many requests it takes, and what came of it.
-
-    :param deadline: the end of its time; None for no limit.
-    :param retry: its policy.
-    :param rules: of its cache; None to leave the cache alone.
-    :param max_body: most bytes of a body, as sent and as decompressed.
-    :param whole: read each body to its end inside the attempt, so that one that breaks off is
-        asked for again.
-    :param idempotent: whether its requests may be repeated; None to go by the policy.
-    :ivar url: of the last request.
-    :ivar attempts: made over the network, in all.
-    :ivar age: of the answer in seconds, where it came from the cache; None where it did not.
-    """
-
-    deadline: Deadline | None
-    retry: RetryPolicy
-    rules: Rules | None
-    max_body: int
-    whole: bool = False
-    idempotent: bool | None = None
-    url: str = ""
-    attempts: int = 0
-    age: float | None = None
 
 
 @implementer(IAgent)
@@ -144,6 +85,7 @@ class HTTPAgent:
         cache = settings.cache
         self._rules = Rules(cache) if cache.enabled else None
         self._store = store or MemoryStore(cache.max_entries, cache.max_bytes, cache.max_variants)
+        self._recovery = Recovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
         self._wall = wall
         self._report = report
@@ -177,6 +119,7 @@ class HTTPAgent:
             self._reactor,
             call.retry,
             call=call,
+            recovery=self._recovery,
             chance=self._chance,
             wall=self._wall,
             report=self._report,
@@ -249,11 +192,7 @@ class AttemptAgent:
         target = parse_target(uri.decode("latin-1"))
         if self._guard is not None:
             self._guard.check_url(target.scheme, target.host, target.port)
-        connection = self._pool.take(target.origin)
-        if connection is None:
-            connection = await self._timed(
-                self._pool.connect(target), "connect", self._settings.connect_timeout
-            )
+        connection = await self._connection(target)
         request = _newclient.Request(
             method,
             target.path.encode(),
@@ -271,6 +210,23 @@ class AttemptAgent:
         except TWISTED_ERRORS as error:
             raise connection.refusal or translated(error, target.host, "headers") from error
         return self._watched(response, connection, target)
+
+    async def _connection(self, target: Target) -> Connection:
+        """A connection for one request, when it is its turn."""
+        turn = self._pool.turn(target.origin)
+        if turn is not None:
+            await self._timed(turn, "queue", self._settings.queue_timeout)
+        try:
+            connection = self._pool.take(target.origin)
+            if connection is None:
+                connection = await self._timed(
+                    self._pool.connect(target), "connect", self._settings.connect_timeout
+                )
+        except BaseException:
+            self._pool.give_up(target.origin)
+            raise
+        connection.busy = True
+        return connection
 
     def _framed(self, headers: Headers | None, target: Target) -> Headers:
         """The header as it is sent: a ``Host``, and no framing but what the body needs."""
@@ -326,121 +282,6 @@ class AttemptAgent:
         finally:
             if timer.active():
                 timer.cancel()
-
-
-@implementer(IAgent)
-class RetryAgent:
-    """
-    Makes a failed request again, as a policy has it.
-
-    Failed are: an error that says of itself that it is transient, and a status that the policy
-    lists. The last response is given as it is, whatever its status; the last error is raised. A
-    request whose body cannot be sent twice is made once.
-
-    :param call: the terms of the call; without, the policy and no deadline.
-    """
-
-    def __init__(
-        self,
-        agent: IAgent,
-        clock: IReactorTime,
-        policy: RetryPolicy,
-        *,
-        call: Call | None = None,
-        chance: Callable[[], float] = random.random,
-        wall: Callable[[], float] = time.time,
-        report: Callable[[Attempt], None] = log_attempt,
-    ) -> None:
-        self._agent = agent
-        self._clock = clock
-        self._policy = policy
-        self._call = call or Call(None, policy, None, 0)
-        self._chance = chance
-        self._wall = wall
-        self._report = report
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
-
-    async def _request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None,
-        producer: IBodyProducer | None,
-    ) -> IResponse:
-        verb = method.decode("ascii")
-        shown = redact(uri.decode("latin-1"))
-        repeatable = self._call.idempotent
-        if repeatable is None:
-            key = headers is not None and headers.hasHeader(b"idempotency-key")
-            repeatable = self._policy.repeatable(verb, idempotency_key=key)
-        replayable = producer is None or isinstance(producer, BytesProducer)
-        number = 0
-        while True:
-            number += 1
-            self._call.attempts += 1
-            started = self._clock.seconds()
-            response, error = await self._attempt(method, uri, headers, producer)
-            wait = None
-            if replayable and (repeatable or (error is not None and error.unsent)):
-                wait = self._wait(number, response, error)
-            self._report(
-                Attempt(
-                    method=verb,
-                    url=shown,
-                    number=number,
-                    seconds=self._clock.seconds() - started,
-                    status=None if response is None else response.code,
-                    error=None if error is None else str(error),
-                    wait=wait,
-                )
-            )
-            if wait is None:
-                if response is None:
-                    raise cast(FetchError, error)
-                return response
-            if response is not None:
-                discard(response)
-            await deferLater(self._clock, wait)
-
-    async def _attempt(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None,
-        producer: IBodyProducer | None,
-    ) -> tuple[IResponse | None, FetchError | None]:
-        try:
-            response = await self._agent.request(method, uri, headers, producer)
-            if self._call.whole and response.length != 0:
-                body, reason = await collect(response)
-                response = BodyResponse.like(response, deliver_bytes(body, reason))
-        except FetchError as error:
-            return None, error
-        return response, None
-
-    def _wait(
-        self, made: int, response: IResponse | None, error: FetchError | None
-    ) -> float | None:
-        floor = None
-        if response is not None:
-            if response.code not in self._policy.statuses:
-                return None
-            lines = response.headers.getRawHeaders(b"retry-after", [])
-            if lines:
-                floor = parse_retry_after(lines[0].decode("latin-1"), self._wall())
-        elif error is not None and not error.transient:
-            return None
-        deadline = self._call.deadline
-        left = None if deadline is None else deadline.at - self._clock.seconds()
-        return self._policy.wait(made, self._chance(), floor=floor, left=left)
 
 
 @implementer(IAgent)

@@ -37,7 +37,7 @@ from twisted_net.http.stores import Store
 from twisted_net.http.urls import parse_target
 
 if TYPE_CHECKING:
-    from twisted_net.http.agent import Call
+    from twisted_net.http.calls import Call
 
 _HTTP_1_1 = (b"HTTP", 1, 1)
 

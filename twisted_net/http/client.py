@@ -25,8 +25,9 @@ from twisted_net.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.agent import Call, HTTPAgent
+from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import Deadline, body_producer, collect, response_fields
+from twisted_net.http.calls import Call
 from twisted_net.http.fields import Fields
 from twisted_net.http.redirecting import CREDENTIALS, Hop, next_hop
 from twisted_net.http.retrying import RetryPolicy

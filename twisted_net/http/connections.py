@@ -37,7 +37,9 @@ from twisted_net.errors import (
 )
 from twisted_net.http.bodies import BodyWatch
 from twisted_net.http.guard import Guard
+from twisted_net.http.origins import Origin
 from twisted_net.http.settings import HttpSettings
+from twisted_net.http.slots import Slots
 from twisted_net.http.urls import Target
 
 MAX_ADDRESSES = 8
@@ -46,13 +48,12 @@ MAX_ADDRESSES = 8
 STAGGER = 0.25
 """Seconds after which the next address is tried beside the last one (RFC 8305 §5)."""
 
-Origin = tuple[str, str, int]
-
 
 class Connection(HTTP11ClientProtocol):
     """
     One connection to a server, which tells its pool when it is idle and when it is lost.
 
+    :ivar busy: whether it has the slot of a request, to give back when it is idle or gone.
     :ivar reused: whether it has brought a response before.
     :ivar refusal: why it was dropped, where it was dropped for what the server sent.
     :ivar watch: holds the response that is now on its way to its limits.
@@ -64,6 +65,7 @@ class Connection(HTTP11ClientProtocol):
         self._max_head = max_head
         self._head: int | None = None
         self.origin = origin
+        self.busy = False
         self.reused = False
         self.refusal: FetchError | None = None
         self.watch: BodyWatch | None = None
@@ -148,6 +150,20 @@ class ConnectionPool:
         self._timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] = []
+        self._slots = Slots(clock, settings.max_per_origin, settings.max_queued)
+
+    def turn(self, origin: Origin) -> Deferred[None] | None:
+        """
+        Take a slot for a request to *origin*, before anything else is done for it.
+
+        :attr:`Connection.busy` says that a connection has it; whoever gets no connection gives it
+        back with :meth:`give_up`. See :meth:`twisted_net.http.slots.Slots.take`.
+        """
+        return self._slots.take(origin)
+
+    def give_up(self, origin: Origin) -> None:
+        """Give back a slot that no connection has taken over."""
+        self._slots.give_back(origin)
 
     def take(self, origin: Origin) -> Connection | None:
         """Give an idle connection to *origin*, the one used last; None where there is none."""
@@ -166,12 +182,15 @@ class ConnectionPool:
         :class:`~twisted_net.errors.NameNotFound`, :class:`~twisted_net.errors.CannotConnect` and
         :class:`~twisted_net.errors.ClientClosed`.
         """
+        return Deferred.fromCoroutine(self._connect(target))
+
+    async def _connect(self, target: Target) -> Connection:
         if self._closed:
-            return Deferred.fromCoroutine(_raise(ClientClosed()))
+            raise ClientClosed
         factory = _ConnectionFactory(
             lambda: Connection(self, target.origin, self._settings.max_head)
         )
-        return Deferred.fromCoroutine(self._connector.connect(target, factory))
+        return await self._connector.connect(target, factory)
 
     def add(self, connection: Connection) -> None:
         """Note that a connection is open."""
@@ -183,6 +202,7 @@ class ConnectionPool:
         """Note that a connection is gone."""
         self._open.discard(connection)
         self._forget(connection)
+        self._rest(connection)
         if not self._open:
             waiting, self._closing = self._closing, []
             for done in waiting:
@@ -190,6 +210,7 @@ class ConnectionPool:
 
     def put(self, connection: Connection) -> None:
         """Keep a connection that has done its work, or close it where there are enough."""
+        self._rest(connection)
         of_origin = self._idle_by_origin.setdefault(connection.origin, [])
         of_origin.append(connection)
         self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
@@ -208,6 +229,7 @@ class ConnectionPool:
     def close(self) -> Deferred[None]:
         """Drop all connections, idle or not; fires when the last one is gone."""
         self._closed = True
+        self._slots.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -229,6 +251,11 @@ class ConnectionPool:
                 self._timer = self._clock.callLater(until - now, self._sweep)
                 return
             self.drop(connection)
+
+    def _rest(self, connection: Connection) -> None:
+        if connection.busy:
+            connection.busy = False
+            self._slots.give_back(connection.origin)
 
     def _forget(self, connection: Connection) -> None:
         if self._idle.pop(connection, None) is None:
@@ -419,10 +446,6 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _raise(error: FetchError) -> Connection:
-    raise error
 
 
 def _short(error: BaseException) -> str:

@@ -26,6 +26,10 @@ class RetryPolicy(Record, frozen=True):
     ``cap`` ("full jitter"), so that many clients do not come back in step: on average 0.25, 0.5
     and 1 s. A server's ``Retry-After`` is the least wait, and the drawn one is added to it.
     The cap is a third of the usual total time, so that one wait cannot eat it.
+
+    Hedging is left off: it is for services whose slowest answers a second request would beat.
+    Each hedge costs what a retry does and is never refunded, so that in the long run no more than
+    one call in fourteen makes a second request.
     """
 
     retries: Annotated[
@@ -45,6 +49,18 @@ class RetryPolicy(Record, frozen=True):
         tuple[str, ...],
         Meta(description="methods that may be repeated; others only with an Idempotency-Key"),
     ] = IDEMPOTENT
+    hedge_after: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=3600,
+                description="seconds after which an unanswered GET or HEAD is sent a second time"
+                " beside the first; none: never",
+            ),
+        ]
+        | None
+    ) = None
 
     def repeatable(self, method: str, *, idempotency_key: bool) -> bool:
         """

@@ -7,6 +7,8 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from twisted_net import __version__
+from twisted_net.http.breaking import BreakerSettings
+from twisted_net.http.budgets import BudgetSettings
 from twisted_net.http.caching import CacheSettings
 from twisted_net.http.guard import Reach
 from twisted_net.http.retrying import RetryPolicy
@@ -21,7 +23,8 @@ class HttpSettings(Record, frozen=True):
     host that is there answers in a fraction of one, and a retry elsewhere may still succeed.
     A body of 16 MiB holds any answer of an API; whoever downloads more says so. As many idle
     connections as a busy service uses to one origin are kept, for a minute: servers close theirs
-    after 5 to 75 s.
+    after 5 to 75 s. A hundred requests at a time to one origin are what other clients open in
+    all; a thousand more may wait for their turn, but none of them longer than for a connection.
     """
 
     timeout: Annotated[
@@ -77,10 +80,26 @@ class HttpSettings(Record, frozen=True):
     idle_timeout: Annotated[
         float, Meta(gt=0, le=86_400, description="how long an idle connection is kept, in seconds")
     ] = 60.0
+    max_per_origin: Annotated[
+        int,
+        Meta(ge=1, le=65_535, description="most requests that run at a time, to one origin"),
+    ] = 100
+    max_queued: Annotated[
+        int, Meta(ge=0, description="most requests that wait for their turn, to one origin")
+    ] = 1000
+    queue_timeout: Annotated[
+        float, Meta(gt=0, le=86_400, description="longest wait for a turn, in seconds")
+    ] = 10.0
+    max_origins: Annotated[
+        int,
+        Meta(ge=1, description="most origins whose failures are remembered"),
+    ] = 1000
     user_agent: Annotated[
         str, Meta(pattern=r"^[\x20-\x7e]+$", description="what requests name as their User-Agent")
     ] = f"twisted_net/{__version__}"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
 
 
