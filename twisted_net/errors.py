@@ -243,6 +243,30 @@ class Protected(CommandError):
         )
 
 
+class BadTopic(CommandError):
+    """What was given is no topic, or no pattern of topics; the message says why."""
+
+    code = "bad_topic"
+
+
+class TooManySubscriptions(CommandError):
+    """
+    There are as many subscriptions as may be; this one was not made.
+
+    :param scope: whose subscriptions there are as many of: ``client`` or ``server``.
+    """
+
+    code = "subscription_limit"
+
+    def __init__(self, limit: int, scope: str) -> None:
+        super().__init__(f"too many subscriptions: this {scope} takes {limit}")
+        self.limit = limit
+        self.scope = scope
+
+    def details(self) -> dict[str, object]:
+        return {"limit": self.limit, "scope": self.scope}
+
+
 class Internal(CommandError):
     """A handler failed in a way that it did not foresee; the log has the traceback."""
 
@@ -601,6 +625,22 @@ class TransferFailed(CoapError):
     """A block-wise transfer (RFC 7959) broke off, or its body passes the limit."""
 
     code = "coap_transfer_failed"
+
+
+class UnexpectedCode(CoapError):
+    """
+    The code of a response is not the success that its caller asked for.
+
+    :param status: as people write it: ``4.04 Not Found``.
+    :param diagnostic: the start of what the server says about it; may be empty.
+    """
+
+    code = "coap_unexpected_code"
+
+    def __init__(self, status: str, diagnostic: str) -> None:
+        super().__init__(f"the server answered {status} {diagnostic}".rstrip())
+        self.status = status
+        self.diagnostic = diagnostic
 
 
 class CoapClientClosed(CoapError):

@@ -1,0 +1,392 @@
+"""Topics: who listens to what, and what becomes of messages for those who read too slowly."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from twisted_net.errors import BadTopic, TooManySubscriptions
+from twisted_net.records import Record
+
+WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
+
+ONE_LEVEL = "*"
+"""In a pattern: any one level."""
+
+ALL_LEVELS = ">"
+"""At the end of a pattern: one level or more, whatever they are."""
+
+CHUNK = 65_536
+"""Bytes of messages that are handed to a transport at one time, unless a single one is longer."""
+
+
+class TopicSettings(Record, frozen=True):
+    """
+    The bounds of topics, ``[topics]``.
+
+    - ``max_subscriptions``: one more of a client is refused with ``subscription_limit``. With
+      wildcards few clients need as many; a flood of SUBSCRIBE ends here.
+    - ``max_subscriptions_in_all``: the same for all clients together. A subscription costs up to
+      0.4 KiB for each level of its pattern, so that these are some 100 MB where all are of the
+      usual three levels and no two alike.
+    - ``max_topic``, ``max_levels``: a longer topic or pattern is refused with ``bad_topic``. MQTT
+      brokers and NATS are used with a good deal less.
+    - ``when_slow``: what happens to a subscriber for whom ``max_queue`` bytes wait already, unless
+      it chose otherwise: its oldest messages are dropped, as the newest tell most about the state
+      of the world; or the newest, so that it gets an unbroken beginning; or it is disconnected, so
+      that it knows that it has missed something.
+    - ``max_queue``: beside these, the transport holds up to 128 KiB for each.
+    """
+
+    max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions per client")] = 1000
+    max_subscriptions_in_all: Annotated[
+        int, Meta(ge=1, description="subscriptions of all clients together")
+    ] = 100_000
+    max_topic: Annotated[
+        int, Meta(ge=1, le=65_536, description="longest topic or pattern, in bytes")
+    ] = 256
+    max_levels: Annotated[
+        int, Meta(ge=1, le=32, description="levels of a topic or pattern, which dots separate")
+    ] = 8
+    when_slow: Annotated[
+        WhenSlow, Meta(description="what is done where a subscriber reads too slowly")
+    ] = "drop_oldest"
+    max_queue: Annotated[
+        int, Meta(ge=4096, description="bytes of messages that wait for one subscriber")
+    ] = 1_048_576
+
+
+class Message:
+    """
+    A message, encoded once for all who get it.
+
+    :ivar line: the event as it goes over the wire, with its LF; all receivers share these bytes.
+    """
+
+    __slots__ = ("line", "text", "topic")
+
+    def __init__(self, topic: str, text: str) -> None:
+        self.topic = topic
+        self.text = text
+        self.line = _encode({"event": "message", "topic": topic, "message": text}) + b"\n"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Subscriber(Protocol):
+    """Whoever gets messages. It is hashable, and equal to itself alone."""
+
+    def take(self, message: Message) -> bool:
+        """Take a message, without waiting for anything; False where it is dropped."""
+        ...
+
+
+class Topics:
+    """
+    Who listens to what.
+
+    A topic is one or more levels, separated by dots: ``shop.orders.42``. In a pattern ``*`` stands
+    for any one level, and ``>`` at the end for one level or more. A subscriber of several patterns
+    that fit gets a message once.
+
+    :ivar published: messages that were published, also those that nobody got.
+    :ivar delivered: messages that subscribers took, each counted as often as it was taken.
+    :ivar dropped_oldest: messages that subscribers had taken, and that made room for newer ones.
+    :ivar dropped_newest: messages that subscribers had no room for.
+    :ivar overflows: subscribers that were disconnected since they read too slowly.
+    """
+
+    def __init__(self, settings: TopicSettings | None = None) -> None:
+        self.settings = settings or TopicSettings()
+        self.published = 0
+        self.delivered = 0
+        self.dropped_oldest = 0
+        self.dropped_newest = 0
+        self.overflows = 0
+        self._root = _Node()
+        self._patterns: dict[Subscriber, dict[str, list[str]]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many subscriptions there are."""
+        return self._count
+
+    def figures(self) -> dict[str, int]:
+        """Give the figures that STATS shows."""
+        return {
+            "subscriptions": self._count,
+            "subscribers": len(self._patterns),
+            "published": self.published,
+            "delivered": self.delivered,
+            "dropped_oldest": self.dropped_oldest,
+            "dropped_newest": self.dropped_newest,
+            "overflows": self.overflows,
+        }
+
+    def patterns(self, subscriber: Subscriber) -> list[str]:
+        """Give the patterns that a subscriber has, oldest first."""
+        return list(self._patterns.get(subscriber, ()))
+
+    def count(self, subscriber: Subscriber) -> int:
+        """Give how many patterns a subscriber has."""
+        return len(self._patterns.get(subscriber, ()))
+
+    def subscribe(self, subscriber: Subscriber, pattern: str) -> int:
+        """
+        Let a subscriber have the messages that fit a pattern, from now on; twice is as once.
+
+        :return: how many patterns it then has.
+        :raises BadTopic: for what is no pattern.
+        :raises TooManySubscriptions: where there are as many as may be.
+        """
+        levels = self._levels(pattern)
+        _check_pattern(levels)
+        own = self._patterns.get(subscriber, {})
+        if pattern in own:
+            return len(own)
+        if len(own) >= self.settings.max_subscriptions:
+            raise TooManySubscriptions(self.settings.max_subscriptions, "client")
+        if self._count >= self.settings.max_subscriptions_in_all:
+            raise TooManySubscriptions(self.settings.max_subscriptions_in_all, "server")
+        self._root.add(levels, subscriber)
+        own[pattern] = levels
+        self._patterns[subscriber] = own
+        self._count += 1
+        return len(own)
+
+    def unsubscribe(self, subscriber: Subscriber, pattern: str) -> bool:
+        """Take one pattern from a subscriber; False where it has no such one."""
+        own = self._patterns.get(subscriber, {})
+        levels = own.pop(pattern, None)
+        if levels is None:
+            return False
+        self._root.remove(levels, subscriber)
+        self._count -= 1
+        if not own:
+            del self._patterns[subscriber]
+        return True
+
+    def forget(self, subscriber: Subscriber) -> int:
+        """Take all its patterns from a subscriber, and give how many these were."""
+        own = self._patterns.pop(subscriber, {})
+        for levels in own.values():
+            self._root.remove(levels, subscriber)
+        self._count -= len(own)
+        return len(own)
+
+    def publish(self, topic: str, text: str) -> int:
+        """
+        Send a message to all who listen to its topic.
+
+        :return: how many took it.
+        :raises BadTopic: for what is no topic, or has a wildcard.
+        """
+        levels = self._levels(topic)
+        if ONE_LEVEL in topic or ALL_LEVELS in topic:
+            raise BadTopic(f"a message has one topic, without {ONE_LEVEL} and {ALL_LEVELS}")
+        self.published += 1
+        found = list(self._root.matching(levels))
+        if not found:
+            return 0
+        # A copy: whoever takes the message may subscribe, unsubscribe or go.
+        receivers = list(found[0] if len(found) == 1 else {s: None for some in found for s in some})
+        message = Message(topic, text)
+        taken = 0
+        for subscriber in receivers:
+            if subscriber.take(message):
+                taken += 1
+        self.delivered += taken
+        return taken
+
+    def _levels(self, topic: str) -> list[str]:
+        """
+        Take a topic apart.
+
+        :raises BadTopic: where it is too long or deep, has an empty level or white space.
+        """
+        settings = self.settings
+        if len(topic) > settings.max_topic or len(topic.encode()) > settings.max_topic:
+            raise BadTopic(f"a topic has at most {settings.max_topic} bytes")
+        levels = topic.split(".")
+        if len(levels) > settings.max_levels:
+            raise BadTopic(f"a topic has at most {settings.max_levels} levels")
+        if "" in levels:
+            raise BadTopic("a topic has no empty level: neither at an end nor between two dots")
+        if topic.split() != [topic] or not topic.isprintable():
+            raise BadTopic("a topic has no white space and only characters that can be shown")
+        return levels
+
+
+def _check_pattern(levels: list[str]) -> None:
+    for i, level in enumerate(levels):
+        if level == ALL_LEVELS and i + 1 < len(levels):
+            raise BadTopic(f"{ALL_LEVELS} stands at the end of a pattern alone")
+        if len(level) > 1 and (ONE_LEVEL in level or ALL_LEVELS in level):
+            raise BadTopic(f"{ONE_LEVEL} and {ALL_LEVELS} stand for whole levels, unlike {level!r}")
+
+
+class _Node:
+    """One level in the tree of patterns, and who listens to the pattern that ends here."""
+
+    __slots__ = ("children", "subscribers")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        # A dict for its order: whoever came first gets a message first.
+        self.subscribers: dict[Subscriber, None] = {}
+
+    def add(self, levels: list[str], subscriber: Subscriber) -> None:
+        node = self
+        for level in levels:
+            child = node.children.get(level)
+            if child is None:
+                child = node.children[level] = _Node()
+            node = child
+        node.subscribers[subscriber] = None
+
+    def remove(self, levels: list[str], subscriber: Subscriber) -> None:
+        """Take out a subscriber who is there, and the levels that lead to nobody then."""
+        path = [self]
+        for level in levels:
+            path.append(path[-1].children[level])
+        del path[-1].subscribers[subscriber]
+        while len(path) > 1 and not path[-1].children and not path[-1].subscribers:
+            path.pop()
+            del path[-1].children[levels[len(path) - 1]]
+
+    def matching(self, levels: list[str]) -> Iterator[dict[Subscriber, None]]:
+        """Go through those who listen to a topic: a dict for each pattern that fits it."""
+        nodes = [self]
+        for level in levels:
+            following = []
+            for node in nodes:
+                children = node.children
+                if (rest := children.get(ALL_LEVELS)) is not None:
+                    yield rest.subscribers
+                if (child := children.get(level)) is not None:
+                    following.append(child)
+                if (child := children.get(ONE_LEVEL)) is not None:
+                    following.append(child)
+            nodes = following
+        for node in nodes:
+            if node.subscribers:
+                yield node.subscribers
+
+
+class Recipient(Protocol):
+    """The connection that a mailbox belongs to."""
+
+    def subscribed(self) -> None:
+        """A pattern was added: its answer comes before the messages that fit it."""
+        ...
+
+    def wake(self) -> None:
+        """Messages wait where there were none; or too many do, and it is to be disconnected."""
+        ...
+
+
+class Mailbox:
+    """
+    The messages that wait for one client, in bounds.
+
+    Its recipient is woken by the first message, takes until nothing is left, and is then woken
+    again by the next.
+
+    :ivar when_slow: what happens to a message that would pass ``max_queue``.
+    :ivar waiting: bytes that wait.
+    :ivar dropped: messages that this client did not get, as it read too slowly or has gone.
+    :ivar overflowed: whether it is to be disconnected; it takes nothing more then.
+    """
+
+    __slots__ = (
+        "_lines",
+        "_recipient",
+        "_topics",
+        "dropped",
+        "overflowed",
+        "waiting",
+        "when_slow",
+    )
+
+    def __init__(self, topics: Topics, recipient: Recipient) -> None:
+        self.when_slow: WhenSlow = topics.settings.when_slow
+        self.waiting = 0
+        self.dropped = 0
+        self.overflowed = False
+        self._topics = topics
+        self._recipient = recipient
+        self._lines: deque[bytes] = deque()
+
+    def take(self, message: Message) -> bool:
+        """Keep a message for the client, as far as there is room."""
+        line = message.line
+        waiting = self.waiting + len(line)
+        if waiting > self._topics.settings.max_queue and not self._make_room(len(line)):
+            return False
+        lines = self._lines
+        lines.append(line)
+        self.waiting += len(line)
+        if len(lines) == 1:
+            self._recipient.wake()
+        return True
+
+    def subscribe(self, pattern: str) -> int:
+        """Subscribe the client, as :meth:`Topics.subscribe` does."""
+        count = self._topics.subscribe(self, pattern)
+        self._recipient.subscribed()
+        return count
+
+    def next_chunk(self) -> bytes:
+        """Take out the oldest messages, up to :data:`CHUNK` bytes of them; empty if none wait."""
+        lines = self._lines
+        if len(lines) == 1 or (lines and len(lines[0]) >= CHUNK):
+            line = lines.popleft()
+            self.waiting -= len(line)
+            return line
+        if self.waiting <= CHUNK:
+            chunk = b"".join(lines)
+            lines.clear()
+        else:
+            size, some = 0, []
+            while size + len(lines[0]) <= CHUNK:
+                some.append(lines.popleft())
+                size += len(some[-1])
+            chunk = b"".join(some)
+        self.waiting -= len(chunk)
+        return chunk
+
+    def close(self) -> int:
+        """
+        Subscribe to nothing any more, and drop what waits.
+
+        :return: how many messages were dropped.
+        """
+        self._topics.forget(self)
+        left = len(self._lines)
+        self._lines.clear()
+        self.waiting = 0
+        self.dropped += left
+        return left
+
+    def _make_room(self, size: int) -> bool:
+        """Do what is to be done where a message of this size does not fit; True if it then does."""
+        topics = self._topics
+        limit = topics.settings.max_queue
+        if self.when_slow == "drop_oldest" and size <= limit:
+            while self.waiting + size > limit:
+                self.waiting -= len(self._lines.popleft())
+                self.dropped += 1
+                topics.dropped_oldest += 1
+            return True
+        if self.when_slow == "disconnect" and not self.overflowed:
+            self.overflowed = True
+            topics.overflows += 1
+            self._recipient.wake()
+        self.dropped += 1
+        topics.dropped_newest += 1
+        return False
