@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
+from tests.http.store_contract import StoreContract
 from twisted_net.http.caching import Entry
 from twisted_net.http.fields import Fields
-from twisted_net.http.stores import MemoryStore
+from twisted_net.http.stores import MemoryStore, Store
+
+_T = TypeVar("_T")
 
 
 def entry(size: int = 1000, variant: bytes = b"", body: bytes = b"") -> Entry:
@@ -138,3 +145,18 @@ class MemoryStoreTests(SynchronousTestCase):
             self.assertLessEqual(store.entries, 3)
             self.assertLessEqual(store.bytes, 2500)
             self.assertTrue(all(len(v) <= 2 for v in store._kept.values()))
+
+
+class MemoryStoreContractTests(StoreContract, SynchronousTestCase):
+    """:class:`MemoryStore` does what a store must."""
+
+    @override
+    def make_store(
+        self, max_entries: int = 1000, max_bytes: int = 2**20, max_variants: int = 64
+    ) -> Store:
+        return MemoryStore(max_entries, max_bytes, max_variants)
+
+    @override
+    def wait_for(self, value: _T | Awaitable[_T]) -> _T:
+        assert not isinstance(value, Awaitable)
+        return value

@@ -1,0 +1,259 @@
+"""What every :class:`~twisted_net.http.stores.Store` must do, whatever it keeps entries in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.caching import Entry
+from twisted_net.http.fields import Fields
+from twisted_net.http.stores import Store
+
+_T = TypeVar("_T")
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "get", "remove", "settle"]),
+        st.sampled_from("abcd"),
+        st.sampled_from([b"x", b"y", b"z"]),
+        st.sampled_from([500, 800, 1500, 2600]),
+    ),
+    max_size=25,
+)
+
+
+def make_entry(size: int = 1000, variant: bytes = b"", **changes: Any) -> Entry:  # Any: of Entry
+    """Give an entry that counts for *size* bytes, at least 500."""
+    plain = Entry(
+        status=200,
+        reason="OK",
+        fields=Fields(),
+        body=bytes(size - 500),
+        request_time=0.0,
+        response_time=0.0,
+        lifetime=60.0,
+        age_then=0.0,
+        vary=("accept",),
+        variant=variant,
+        checked_always=False,
+        checked_when_stale=False,
+    )
+    return evolve(plain, **changes)
+
+
+class StoreContract:
+    """
+    Tests that a store must pass.
+
+    Mixed into a ``SynchronousTestCase`` that says how one is made, and how to wait for it.
+    """
+
+    def make_store(
+        self, max_entries: int = 1000, max_bytes: int = 2**20, max_variants: int = 64
+    ) -> Store:
+        """Give an empty store; it is the caller's to close."""
+        raise NotImplementedError
+
+    def wait_for(self, value: _T | Awaitable[_T]) -> _T:
+        """Give *value*, or what it comes to."""
+        raise NotImplementedError
+
+    def settle(self, store: Store) -> None:
+        """Wait until the store's bounds hold."""
+
+    def found(self, store: Store, key: str) -> Sequence[Entry]:
+        """Give what the store has under *key*."""
+        return tuple(self.wait_for(store.get(key)))
+
+    def close(self, store: Store) -> None:
+        """Close the store."""
+        self.wait_for(store.close())
+
+    @property
+    def case(self) -> SynchronousTestCase:
+        """The test case that this is mixed into."""
+        assert isinstance(self, SynchronousTestCase)
+        return self
+
+    def test_contract_put_and_get(self) -> None:
+        """What was put is given, also in one breath; an unknown key has nothing."""
+        store = self.make_store()
+        one = make_entry()
+        store.put("k", one)
+        self.case.assertEqual(self.found(store, "k"), (one,))
+        self.settle(store)
+        self.case.assertEqual(self.found(store, "k"), (one,))
+        self.case.assertEqual(self.found(store, "other"), ())
+        self.close(store)
+
+    def test_contract_whole_entries(self) -> None:
+        """Every part of an entry comes back, and its type."""
+        store = self.make_store(max_bytes=2**24)
+        every_byte = bytes(range(256))
+        pairs: list[tuple[str | bytes, str | bytes]] = [
+            ("Set-Cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("X", every_byte[128:]),
+        ]
+        entries = {
+            "none": make_entry(lifetime=None, vary=(), reason=""),
+            "all": make_entry(
+                status=599,
+                reason="\xe9\xff",
+                fields=Fields(pairs),
+                body=every_byte,
+                request_time=1.5e9 + 0.123456,
+                response_time=1.5e9 + 1 / 3,
+                age_then=2.0**31,
+                vary=("a", "b"),
+                variant=every_byte,
+                checked_always=True,
+                checked_when_stale=True,
+            ),
+            "empty": make_entry(body=b""),
+            "large": make_entry(body=every_byte * 2**14),
+        }
+        for key, entry in entries.items():
+            store.put(key, entry)
+        self.settle(store)
+        for key, entry in entries.items():
+            [found] = self.found(store, key)
+            self.case.assertEqual(found, entry)
+            self.case.assertEqual(repr(found), repr(entry))
+            self.case.assertEqual(found.fields.pairs, entry.fields.pairs)
+            self.case.assertEqual(found.size, entry.size)
+        self.close(store)
+
+    def test_contract_keys(self) -> None:
+        """Keys that look alike are not mixed."""
+        store = self.make_store()
+        keys = ["", "k", "K", "k ", "k\0", "k'; --", 'k"', "k%", "_", "\xe9", "e\u0301", "0", "00"]
+        for number, key in enumerate(keys):
+            store.put(key, make_entry(1000 + number))
+        self.settle(store)
+        for number, key in enumerate(keys):
+            self.case.assertEqual(self.found(store, key), (make_entry(1000 + number),), key)
+        self.close(store)
+
+    def test_contract_variants(self) -> None:
+        """Entries of other requests stand beside each other, newest last; the same is replaced."""
+        store = self.make_store()
+        old, other, new = make_entry(variant=b"a"), make_entry(variant=b"b"), make_entry(1200, b"a")
+        store.put("k", old)
+        store.put("k", other)
+        self.settle(store)
+        self.case.assertEqual(self.found(store, "k"), (old, other))
+        store.put("k", new)
+        self.case.assertEqual(self.found(store, "k"), (other, new))
+        self.settle(store)
+        self.case.assertEqual(self.found(store, "k"), (other, new))
+        self.close(store)
+
+    def test_contract_most_variants(self) -> None:
+        """Of too many variants the oldest goes."""
+        store = self.make_store(max_variants=2)
+        for variant in (b"a", b"b", b"c"):
+            store.put("k", make_entry(variant=variant))
+            self.settle(store)
+        self.case.assertEqual([each.variant for each in self.found(store, "k")], [b"b", b"c"])
+        self.close(store)
+
+    def test_contract_most_entries(self) -> None:
+        """Of too many entries the URL goes that was unused for longest."""
+        store = self.make_store(max_entries=2)
+        store.put("a", make_entry())
+        store.put("b", make_entry())
+        self.settle(store)
+        self.found(store, "a")
+        store.put("c", make_entry())
+        self.settle(store)
+        self.case.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "c"])
+        self.close(store)
+
+    def test_contract_most_bytes(self) -> None:
+        """Of too many bytes, as many URLs go as need be."""
+        store = self.make_store(max_bytes=3000)
+        for key in "abc":
+            store.put(key, make_entry())
+        store.put("d", make_entry(2000))
+        self.settle(store)
+        self.case.assertEqual([key for key in "abcd" if self.found(store, key)], ["c", "d"])
+        self.close(store)
+
+    def test_contract_variants_pass_the_bytes(self) -> None:
+        """With one URL left, its oldest variants go."""
+        store = self.make_store(max_bytes=2500)
+        for variant in (b"a", b"b", b"c"):
+            store.put("k", make_entry(variant=variant))
+        self.settle(store)
+        self.case.assertEqual([each.variant for each in self.found(store, "k")], [b"b", b"c"])
+        self.close(store)
+
+    def test_contract_too_large_alone(self) -> None:
+        """An entry over all the bytes is not kept, replaces the old one, and pushes none out."""
+        store = self.make_store(max_bytes=3000)
+        store.put("a", make_entry())
+        store.put("b", make_entry())
+        store.put("a", make_entry(3001))
+        for _ in range(2):
+            self.case.assertEqual(self.found(store, "a"), ())
+            self.case.assertEqual(len(self.found(store, "b")), 1)
+            self.settle(store)
+        self.close(store)
+
+    def test_contract_remove(self) -> None:
+        """All variants of a key go, written already or not; an unknown one is no mistake."""
+        store = self.make_store()
+        store.put("k", make_entry(variant=b"a"))
+        self.settle(store)
+        store.put("k", make_entry(variant=b"b"))
+        store.put("other", make_entry())
+        store.remove("k")
+        store.remove("k")
+        store.remove("unknown")
+        self.case.assertEqual(self.found(store, "k"), ())
+        self.settle(store)
+        self.case.assertEqual(self.found(store, "k"), ())
+        self.case.assertEqual(len(self.found(store, "other")), 1)
+        store.put("k", make_entry())
+        self.case.assertEqual(len(self.found(store, "k")), 1)
+        self.close(store)
+
+    def test_contract_close_unused(self) -> None:
+        """A store that was never used can be closed."""
+        self.close(self.make_store())
+
+    # Executors differ because each store's test case runs this very method.
+    @settings(
+        max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
+    )
+    @given(STEPS)
+    def test_contract_any_steps(self, steps: list[tuple[str, str, bytes, int]]) -> None:
+        """Whatever is done, nothing is given that was not put last, and the bounds hold."""
+        store = self.make_store(max_entries=3, max_bytes=2500, max_variants=2)
+        put: dict[tuple[str, bytes], Entry] = {}
+        for number, (step, key, variant, size) in enumerate(steps):
+            if step == "put":
+                new = make_entry(size, variant, request_time=float(number))
+                store.put(key, new)
+                put[key, variant] = new
+                self.case.assertEqual(self.found(store, key)[-1:], (new,) if size <= 2500 else ())
+                if size > 2500:
+                    put = {each: kept for each, kept in put.items() if each[0] != key}
+            elif step == "remove":
+                store.remove(key)
+                put = {each: kept for each, kept in put.items() if each[0] != key}
+            elif step == "settle":
+                self.settle(store)
+            for entry in self.found(store, key):
+                self.case.assertEqual(put.get((key, entry.variant)), entry)
+        self.settle(store)
+        kept = [each for key in "abcd" for each in self.found(store, key)]
+        self.case.assertLessEqual(len(kept), 3)
+        self.case.assertLessEqual(sum(each.size for each in kept), 2500)
+        self.close(store)
