@@ -112,6 +112,14 @@ class CounterTests(SynchronousTestCase):
                 "handshake_failed",
                 "too_many_handshakes",
                 "untrusted_proxy",
+                "address_limit",
+                "network_limit",
+                "user_limit",
+                "anonymous_limit",
+                "protected",
+                "auth_timeout",
+                "cross_protocol",
+                "buffers_full",
             ],
         )
 

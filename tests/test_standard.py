@@ -85,6 +85,21 @@ class StandardTests(SynchronousTestCase):
                     "handshake_failed": 0,
                     "too_many_handshakes": 0,
                     "untrusted_proxy": 0,
+                    "address_limit": 0,
+                    "network_limit": 0,
+                    "user_limit": 0,
+                    "anonymous_limit": 0,
+                    "protected": 0,
+                    "auth_timeout": 0,
+                    "cross_protocol": 0,
+                    "buffers_full": 0,
+                },
+                "refused": {
+                    "auth_required": 0,
+                    "auth_failed": 0,
+                    "auth_delayed": 0,
+                    "not_permitted": 0,
+                    "rate_limited": 0,
                 },
                 "undelivered": 1,
                 "uptime": 60.0,
@@ -106,12 +121,14 @@ class StandardTests(SynchronousTestCase):
                 "clients": [
                     {
                         "client": "127.0.0.1:50000",
+                        "user": None,
                         "connected": "2026-11-22T09:30:00.123456+00:00",
                         "messages": 1,
                         "undelivered": 0,
                     },
                     {
                         "client": "[::1]:7",
+                        "user": None,
                         "connected": "2026-11-22T09:30:01.123456+00:00",
                         "messages": 1,
                         "undelivered": 1,
@@ -119,6 +136,31 @@ class StandardTests(SynchronousTestCase):
                 ],
             },
         )
+
+    def test_closed(self) -> None:
+        """CLOSED lists who was connected, latest end first, each with the reason."""
+        for port, end in ((1, End.DRAINED), (2, End.AUTH_TIMEOUT)):
+            session = self.sessions.open("h", port, lambda line: None)
+            self.now += 1
+            self.sessions.close(session, end)
+        self.assertEqual(
+            self.answer("CLOSED 1"),
+            {
+                "command": "CLOSED",
+                "count": 2,
+                "clients": [
+                    {
+                        "client": "h:2",
+                        "user": None,
+                        "connected": "2026-11-22T09:30:01.123456+00:00",
+                        "ended": "2026-11-22T09:30:02.123456+00:00",
+                        "messages": 0,
+                        "reason": "auth_timeout",
+                    }
+                ],
+            },
+        )
+        self.assertEqual(len(self.answer("CLOSED")["clients"]), 2)
 
     def test_clients_limit(self) -> None:
         """CLIENTS shows 100 and counts all; a limit from 1 to 1000 shows others."""
@@ -173,6 +215,7 @@ class StandardTests(SynchronousTestCase):
             [
                 "BROADCAST [words ...]",
                 "CLIENTS [limit]",
+                "CLOSED [limit]",
                 "ECHO [words ...]",
                 "HELP [command]",
                 "PING",

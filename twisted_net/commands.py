@@ -26,7 +26,8 @@ from twisted_net.errors import (
     UnknownCommand,
 )
 from twisted_net.records import describe, split_meta
-from twisted_net.sessions import Session
+from twisted_net.sessions import Refusal, Session
+from twisted_net.users import Permissions
 
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to answer with them; any other is a bug in the handler."""
@@ -124,9 +125,14 @@ class Command:
     Made by :meth:`Commands.command` from the handler's signature.
 
     :ivar wants_request: whether the handler's first parameter is the :class:`Request`.
+    :ivar admin: whether it is administrative: ``@admin`` in the patterns of users, and audited.
+    :ivar alone: whether lines after it wait until it is answered.
     :ivar safe: whether the command changes nothing, so that it may be asked again at will.
     :raises TypeError: for a handler whose parameters cannot be read from a line.
     """
+
+    admin = False
+    alone = False
 
     def __init__(
         self,
@@ -180,7 +186,7 @@ class Command:
                 return self._result_prefix + _encode(value) + b"}\n"
             return self.answer(value)
         blocking = self.kind is Kind.BLOCKING
-        return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking)
+        return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking, self.alone)
 
     def answer(self, value: object) -> bytes | Waiting:
         """
@@ -215,9 +221,10 @@ class Waiting:
     :param start: calls the handler, and gives its value, or an awaitable of it.
     :param encode: makes the answer of the value.
     :param blocking: whether *start* must be called in a thread, since it may take its time.
+    :param alone: whether the lines after it must not run before it is answered.
     """
 
-    __slots__ = ("_encode", "blocking", "name", "start")
+    __slots__ = ("_encode", "alone", "blocking", "name", "start")
 
     def __init__(
         self,
@@ -225,10 +232,12 @@ class Waiting:
         start: Callable[[], object],
         encode: Callable[[object], bytes | Waiting],
         blocking: bool = False,
+        alone: bool = False,
     ) -> None:
         self.name = name
         self.start = start
         self.blocking = blocking
+        self.alone = alone
         self._encode = encode
 
     def answer(self, value: object) -> bytes:
@@ -276,6 +285,8 @@ class Commands:
         name: str | None = None,
         *,
         help: str | None = None,  # noqa: A002  # the field's word
+        admin: bool = False,
+        alone: bool = False,
         blocking: bool = False,
         safe: bool = False,
     ) -> Callable[[_Handler], _Handler]:
@@ -291,6 +302,10 @@ class Commands:
 
         :param name: the function's own name, in capitals, where none is given.
         :param help: one line; the first of the docstring where none is given.
+        :param admin: whether it is administrative: users may use it only where their patterns
+            name it, ``@admin`` or all, and each use is audited.
+        :param alone: whether the lines of a client that come after it wait until it is answered;
+            for one that waits and changes what they may do.
         :param blocking: whether the function may take its time: it runs in a thread.
         :param safe: whether it only tells and changes nothing: CoAP then serves it to GET too.
         :raises ValueError: for a name that is taken or is no name.
@@ -301,6 +316,7 @@ class Commands:
             own = getattr(handler, "__name__", "").strip("_").upper()
             lines = (inspect.getdoc(handler) or "").splitlines() or [""]
             command = Command(name or own, handler, help or lines[0], blocking, safe)
+            command.admin, command.alone = admin, alone
             self._check_free(command.name)
             self._table[command.name] = command
             return handler
@@ -341,13 +357,22 @@ class Commands:
             if not words:
                 raise EmptyMessage
             command = self._table.get(words[0]) or self._table.get(words[0].upper())
+            if session.permissions is not None:
+                _check(session.permissions, command, words[0])
             if command is None:
                 if self.fallback is None:
                     raise UnknownCommand(words[0])
                 return _encode_whole(self.fallback(Request(session, self), text.strip()))
             words = words[1:] if '"' not in text else split_quoted(text)[1:]
+            if command.admin:
+                session.sessions.audit("command", session, text)
             return command.run(words, Request(session, self) if command.wants_request else None)
         except ANSWERED as error:
+            refusal = _REFUSALS.get(error.code)
+            if refusal is not None:
+                session.sessions.refuse_line(
+                    session, refusal, command.name if command else words[0]
+                )
             return encode_error(error, command.name if command else None)
 
     def name_of(self, line: bytes) -> str | None:
@@ -405,6 +430,7 @@ def split_quoted(text: str) -> list[str]:
     return words
 
 
+_REFUSALS = {refusal.value: refusal for refusal in Refusal}
 _WORD = re.compile(
     r"""\s*(?:(?P<plain>[^"\s]\S*)|(?P<open>")(?:(?P<quoted>(?:[^"\\]|\\.)*)")?)""", re.DOTALL
 )
@@ -413,6 +439,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TYPES = (str, int, float, bool)
 # No float, which msgspec refuses, and no bool, which it never finds in a word.
 _CHOICES = (str, int)
+
+
+def _check(permissions: Permissions, command: Command | None, word: str) -> None:
+    # A name that there is not is refused as one that is not permitted: it tells nothing of both.
+    if command is None:
+        permissions.check_command(word.upper(), admin=False, known=False)
+    else:
+        permissions.check_command(command.name, command.admin)
 
 
 def _refuse_control_characters(text: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 
 import msgspec
 from attrs import frozen
+
+from twisted_net.users import Permissions
+
+CLOSED_KEPT = 1000
+"""Connections that are remembered after their end, the latest ones."""
 
 
 class End(Enum):
@@ -23,6 +29,24 @@ class End(Enum):
     HANDSHAKE_FAILED = "handshake_failed"
     TOO_MANY_HANDSHAKES = "too_many_handshakes"
     UNTRUSTED_PROXY = "untrusted_proxy"
+    ADDRESS_LIMIT = "address_limit"
+    NETWORK_LIMIT = "network_limit"
+    USER_LIMIT = "user_limit"
+    ANONYMOUS_LIMIT = "anonymous_limit"
+    PROTECTED = "protected"
+    AUTH_TIMEOUT = "auth_timeout"
+    CROSS_PROTOCOL = "cross_protocol"
+    BUFFERS_FULL = "buffers_full"
+
+
+class Refusal(Enum):
+    """Why a line was refused that could not be run; the values are the codes of its answer."""
+
+    AUTH_REQUIRED = "auth_required"
+    AUTH_FAILED = "auth_failed"
+    AUTH_DELAYED = "auth_delayed"
+    NOT_PERMITTED = "not_permitted"
+    RATE_LIMITED = "rate_limited"
 
 
 class Session:
@@ -32,6 +56,8 @@ class Session:
     :ivar name: ``host:port``, unique among the open sessions.
     :ivar client: the address as the transport tells it: host and port.
     :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
+    :ivar permissions: what it may do, and as which user; None where everybody may do everything.
+    :ivar admit: called with the permissions of a user who logs in; raises to refuse.
     :ivar connected: when it came, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar undelivered: events that were not sent, since the client did not read.
@@ -41,11 +67,13 @@ class Session:
     __slots__ = (
         "_data",
         "_deliver",
+        "admit",
         "client",
         "connected",
         "identity",
         "messages",
         "name",
+        "permissions",
         "sessions",
         "undelivered",
     )
@@ -61,6 +89,8 @@ class Session:
         self.name = name
         self.client = client
         self.identity: str | None = None
+        self.permissions: Permissions | None = None
+        self.admit: Callable[[Permissions], None] | None = None
         self.connected = sessions.wall()
         self.messages = 0
         self.undelivered = 0
@@ -71,6 +101,22 @@ class Session:
         """Count a line received."""
         self.messages += 1
         self.sessions.messages += 1
+
+    @property
+    def user(self) -> str | None:
+        """The name of the user who has logged in, if one has."""
+        return None if self.permissions is None else self.permissions.name
+
+    def log_in(self, permissions: Permissions) -> None:
+        """
+        Let the client do what this user may, from its next line on.
+
+        :raises CommandError: where the transport takes no more connections of this user; then
+            nothing has changed.
+        """
+        if self.admit is not None:
+            self.admit(permissions)
+        self.permissions = permissions
 
     @property
     def data(self) -> dict[str, object]:
@@ -94,6 +140,18 @@ class Session:
 
 
 @frozen
+class Closed:
+    """A connection that has ended; times in seconds of the wall clock."""
+
+    name: str
+    user: str | None
+    connected: float
+    ended: float
+    messages: int
+    end: End
+
+
+@frozen
 class Delivery:
     """How an event fared: to how many it went, and why not to the others, by name."""
 
@@ -110,6 +168,10 @@ class Sessions:
     :ivar messages: lines received by all sessions, the ended ones included.
     :ivar opened: sessions that ever began.
     :ivar ended: how many connections ended, by reason; those refused at once are here alone.
+    :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
+    :ivar refusals: how many lines were refused, by reason.
+    :ivar audit: called with what happened (``refused``, ``command``, …), the session and more
+        about it in words, for all that an auditor wants to know.
     :ivar undelivered: events that clients did not get.
     :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
     """
@@ -121,6 +183,9 @@ class Sessions:
         self.opened = 0
         self.undelivered = 0
         self.ended = dict.fromkeys(End, 0)
+        self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
+        self.refusals = dict.fromkeys(Refusal, 0)
+        self.audit: Callable[[str, Session, str], None] = _unheard
         self.figures: dict[str, Callable[[], object]] = {}
         self._open: dict[str, Session] = {}
 
@@ -151,10 +216,20 @@ class Sessions:
         """Take a session out; its name is free again."""
         del self._open[session.name]
         self.ended[end] += 1
+        self.closed.append(
+            Closed(
+                session.name, session.user, session.connected, self.wall(), session.messages, end
+            )
+        )
 
     def refused(self, end: End) -> None:
         """Count a connection that never became a session."""
         self.ended[end] += 1
+
+    def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
+        """Count a line that was refused, and tell the auditor; *what* says which, in words."""
+        self.refusals[refusal] += 1
+        self.audit("refused", session, f"{refusal.value}: {what}")
 
     def broadcast(self, event: Mapping[str, object]) -> Delivery:
         """
@@ -172,6 +247,10 @@ class Sessions:
             else:
                 failures[session.name] = failure
         return Delivery(delivered, failures)
+
+
+def _unheard(event: str, session: Session, what: str) -> None:
+    """Stand for the auditor where there is none."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated
 
 from msgspec import Meta
 
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
-from twisted_net.sessions import End, Session
+from twisted_net.sessions import CLOSED_KEPT, End, Refusal, Session
 
 FAILURES_SHOWN = 20
 """How many clients BROADCAST names of those that it did not reach; all of them are counted."""
@@ -20,7 +21,7 @@ Fetch = Callable[[str], Awaitable[Mapping[str, object]]]
 
 def standard_commands(fetch: Fetch | None = None) -> Commands:
     """
-    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, BROADCAST, HELP, and FETCH.
+    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, CLOSED, BROADCAST, HELP, and FETCH.
 
     :param fetch: gets a URL for FETCH, which is left out where there is none.
     """
@@ -30,9 +31,18 @@ def standard_commands(fetch: Fetch | None = None) -> Commands:
     declare("TIME", help="The time of the server, ISO 8601 with offset.", safe=True)(_time)
     declare("PING", help="Give PONG: the server is there.", safe=True)(_ping)
     declare("STATS", help="Figures of this server.", safe=True)(_stats)
-    declare("CLIENTS", help="Who is connected, oldest first, each with its figures.", safe=True)(
-        _clients
-    )
+    declare(
+        "CLIENTS",
+        help="Who is connected, oldest first, each with its figures.",
+        safe=True,
+        admin=True,
+    )(_clients)
+    declare(
+        "CLOSED",
+        help="Which connections ended, latest first, each with the reason.",
+        safe=True,
+        admin=True,
+    )(_closed)
     declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
     declare("HELP", help="The commands, or one command, with their arguments.", safe=True)(_help)
     if fetch is not None:
@@ -70,6 +80,7 @@ def _stats(request: Request) -> Fields:
         connections=len(sessions),
         connections_opened=sessions.opened,
         connections_ended={end.value: sessions.ended[end] for end in End},
+        refused={refusal.value: sessions.refusals[refusal] for refusal in Refusal},
         undelivered=sessions.undelivered,
         uptime=round(sessions.wall() - sessions.started, 3),
     )
@@ -79,6 +90,22 @@ def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100)
     sessions = request.session.sessions
     shown = [_figures(session) for _, session in zip(range(limit), sessions, strict=False)]
     return Fields(count=len(sessions), clients=shown)
+
+
+def _closed(request: Request, limit: Annotated[int, Meta(ge=1, le=CLOSED_KEPT)] = 100) -> Fields:
+    closed = request.session.sessions.closed
+    shown = [
+        {
+            "client": ended.name,
+            "user": ended.user,
+            "connected": _iso(ended.connected),
+            "ended": _iso(ended.ended),
+            "messages": ended.messages,
+            "reason": ended.end.value,
+        }
+        for ended in islice(reversed(closed), limit)
+    ]
+    return Fields(count=len(closed), clients=shown)
 
 
 def _broadcast(request: Request, *words: str) -> Fields:
@@ -117,6 +144,7 @@ def _iso(wall: float) -> str:
 def _figures(session: Session) -> dict[str, object]:
     return {
         "client": session.name,
+        "user": session.user,
         "connected": _iso(session.connected),
         "messages": session.messages,
         "undelivered": session.undelivered,

@@ -141,7 +141,8 @@ class Permissions:
         self._publish = user.publish
         self._subscribe = user.subscribe
         # By the names of commands that there are, which bounds it.
-        self._known: dict[str, bool] = {}
+        # To log in, and as somebody else, is open to all.
+        self._known: dict[str, bool] = {"AUTH": True}
 
     def check_command(self, name: str, admin: bool, known: bool = True) -> None:
         """
