@@ -13,6 +13,7 @@ from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import Layers, Loaded
 from twisted_net.records import Record
 from twisted_net.tcp.limits import Limits
+from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
 
 PREFIX = "TWISTED_NET_"
@@ -67,6 +68,23 @@ class UdpSettings(DatagramLimits, frozen=True):
         _check_interface(self)
 
 
+class CoapSettings(CoapLimits, frozen=True):
+    """
+    The CoAP server, ``[coap]``: where it listens, beside its limits.
+
+    Nobody who upgrades has a new port opened; who wants CoAP enables it. The port is that of
+    RFC 7252.
+    """
+
+    enabled: Annotated[bool, Meta(description="whether commands are served over CoAP")] = False
+    interface: Interface = "127.0.0.1"
+    port: Port = DEFAULT_PORT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_interface(self)
+
+
 class Config(Record, frozen=True):
     """
     The whole configuration; ``Config()`` is what runs where nothing is set.
@@ -91,16 +109,17 @@ class Config(Record, frozen=True):
     ] = 10
     tcp: TcpSettings = default(default_factory=TcpSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
+    coap: CoapSettings = default(default_factory=CoapSettings)
     http: HttpSettings = default(default_factory=HttpSettings)
     fetch: FetchSettings = default(default_factory=FetchSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tcp.enabled and not self.udp.enabled:
+        if not (self.tcp.enabled or self.udp.enabled or self.coap.enabled):
             raise ValueError("tcp.enabled and udp.enabled are both false: nothing is served")
 
 
-def _check_interface(settings: TcpSettings | UdpSettings) -> None:
+def _check_interface(settings: TcpSettings | UdpSettings | CoapSettings) -> None:
     # A name would be looked up where it is bound, which takes its time and may fail there.
     if settings.interface:
         try:

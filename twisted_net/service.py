@@ -20,6 +20,7 @@ from twisted_net.http.fetching import Fetcher
 from twisted_net.registries import configured_commands
 from twisted_net.sessions import End
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 
@@ -145,6 +146,33 @@ class DatagramListener(_Listener):
         return listen_datagrams(self._reactor, self.server, port, interface)
 
 
+class CoapListener(_Listener):
+    """
+    The CoAP server.
+
+    :ivar server: has the sessions, the observers and the counts.
+    """
+
+    transport = "coap"
+
+    def __init__(self, reactor: Any, config: Config, commands: Commands) -> None:  # Any: as below
+        super().__init__(config.coap.interface, config.coap.port)
+        self._reactor = reactor
+        self._drain_timeout = config.drain_timeout
+        self.server = CoapServer(reactor, commands, config.coap)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        return listen_coap(self._reactor, self.server, port, interface)
+
+    @override
+    async def _close(self) -> None:
+        # Before the port is closed: there is no other way for the answers to leave.
+        if self._port is not None:
+            await self.server.drain(self._drain_timeout)
+        await super()._close()
+
+
 class NetService(MultiService):
     """
     Everything that a configuration describes, as one service for any Twisted application.
@@ -158,6 +186,7 @@ class NetService(MultiService):
     :param commands: own commands, beside those that *config* names.
     :ivar tcp: the command server, or None where it is not enabled.
     :ivar udp: the datagram server, or None where it is not enabled.
+    :ivar coap: the CoAP server, or None where it is not enabled.
     :raises ConfigError: for commands that cannot be had. Starting raises
         :class:`~twisted_net.errors.CannotListen`, which is one too.
     :raises ValueError: for a command whose name is taken.
@@ -182,7 +211,9 @@ class NetService(MultiService):
         self._fetcher: Fetcher | None = None
         self.tcp = CommandListener(reactor, config, registry) if config.tcp.enabled else None
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
-        parts: list[Service] = [part for part in (self.tcp, self.udp) if part is not None]
+        self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
+        served = (self.tcp, self.udp, self.coap)
+        parts: list[Service] = [part for part in served if part is not None]
         for part in parts:
             part.setServiceParent(self)
 

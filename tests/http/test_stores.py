@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.http.store_contract import StoreContract
-from twisted_net.http.caching import Entry
+from twisted_net.http.caching import CacheSettings, Entry
 from twisted_net.http.fields import Fields
-from twisted_net.http.stores import MemoryStore, Store
+from twisted_net.http.sqlite import SQLiteStore
+from twisted_net.http.stores import MemoryStore, Store, open_store
 
 _T = TypeVar("_T")
 
@@ -145,6 +148,34 @@ class MemoryStoreTests(SynchronousTestCase):
             self.assertLessEqual(store.entries, 3)
             self.assertLessEqual(store.bytes, 2500)
             self.assertTrue(all(len(v) <= 2 for v in store._kept.values()))
+
+
+class OpenStoreTests(SynchronousTestCase):
+    """:func:`open_store` gives what the settings ask for."""
+
+    def test_memory(self) -> None:
+        """Without a file, it is a store in memory, with the bounds."""
+        store = open_store(Clock(), CacheSettings(max_entries=2, max_variants=1))
+        self.assertIsInstance(store, MemoryStore)
+        for key in "abc":
+            store.put(key, entry())
+        self.assertEqual([key for key in "abc" if store.get(key)], ["b", "c"])
+
+    def test_file(self) -> None:
+        """With one, it is a store in that file, which is not made before it is used."""
+        path = self.mktemp()
+        settings = CacheSettings(file=path, max_entries=3, max_bytes=4000, max_object=2**24)
+        store = open_store(Clock(), settings)
+        assert isinstance(store, SQLiteStore)
+        self.assertEqual(store._path, os.path.abspath(path))
+        self.assertEqual((store._max_bytes, store._max_variants), (4000, 3))
+        self.assertEqual(store._max_waiting_bytes, 2**25)
+        self.assertFalse(os.path.exists(path))
+        self.successResultOf(store.close())
+
+    def test_no_name(self) -> None:
+        """A file must have a name."""
+        self.assertRaises(ValueError, CacheSettings, file="")
 
 
 class MemoryStoreContractTests(StoreContract, SynchronousTestCase):

@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands, Request
-from twisted_net.errors import CommandError
+from twisted_net.commands import Command, Commands, Request
+from twisted_net.errors import AuthRequired, CommandError
+from twisted_net.sessions import Session
 from twisted_net.standard import standard_commands
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap import SESSION_LIFETIME, CoapServer
@@ -293,6 +294,22 @@ class RequestTests(ServerTests):
         self.ask(Code.GET, "ping", source=OTHER)
         self.assertEqual(len(self.driver.server.sessions), 1)
         self.assertEqual(self.driver.server.observers, 0)
+
+    def test_permit(self) -> None:
+        """Who may run what is for whoever embeds the server to say."""
+
+        def permit(command: Command, session: Session) -> None:
+            if command.name != "PING":
+                raise AuthRequired()
+
+        server = CoapServer(
+            cast(IReactorTime, self.driver.clock), standard_commands(), permit=permit
+        )
+        self.driver.leftovers()
+        server.transport = self.driver.server.transport
+        self.driver.server = server
+        self.assertEqual(self.ask(Code.GET, "ping").code, Code.CONTENT)
+        self.assertEqual(self.ask(Code.GET, "time").code, Code.UNAUTHORIZED)
 
     def test_without_transport(self) -> None:
         """What comes before the start or after the end is dropped."""

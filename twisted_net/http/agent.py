@@ -31,7 +31,7 @@ from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retrying import Attempt
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.stores import MemoryStore, Store
+from twisted_net.http.stores import Store, open_store
 from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
@@ -47,7 +47,8 @@ class HTTPAgent:
 
     :param reach: where requests may go; None for everywhere, which suits URLs that your own
         program makes. For URLs of strangers, give ``Reach()`` at least.
-    :param store: keeps the cache; by default a :class:`MemoryStore` within the settings.
+    :param store: keeps the cache; by default what
+        :func:`~twisted_net.http.stores.open_store` gives for the settings.
     :param agent: makes the single attempts, in place of connections of our own (for tests).
     :param resolver: looks names up; by default the reactor's.
     :param tls_policy: says which certificates are trusted; by default the system's.
@@ -84,7 +85,7 @@ class HTTPAgent:
         self._attempts = agent or AttemptAgent(reactor, self._pool, settings, guard=guard)
         cache = settings.cache
         self._rules = Rules(cache) if cache.enabled else None
-        self._store = store or MemoryStore(cache.max_entries, cache.max_bytes, cache.max_variants)
+        self._store = store or open_store(reactor, cache)
         self._recovery = Recovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
         self._wall = wall

@@ -63,6 +63,17 @@ class CacheSettings(Record, frozen=True):
     max_variants: Annotated[
         int, Meta(ge=1, le=1000, description="most answers kept for one URL")
     ] = 64
+    file: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                description="SQLite file that keeps the answers from one start to the next, made"
+                " if it is not there; absent: memory",
+            ),
+        ]
+        | None
+    ) = None
 
 
 @frozen(slots=True)

@@ -84,6 +84,8 @@ class SQLiteStore:
     :ivar late: reads that found nothing because the disk took too long.
     """
 
+    MAX_WAITING_BYTES = 16 * 2**20
+
     def __init__(
         self,
         reactor: Any,  # Any: IReactorTime and IReactorFromThreads in one
@@ -93,7 +95,7 @@ class SQLiteStore:
         max_variants: int = 64,
         *,
         max_waiting: int = 1000,
-        max_waiting_bytes: int = 16 * 2**20,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
         patience: float = 1.0,
         close_patience: float = 5.0,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted_net.http.caching import Entry, replace_variant
+from twisted_net.http.caching import CacheSettings, Entry, replace_variant
 
 
 class Store(Protocol):
@@ -36,6 +36,19 @@ class Store(Protocol):
 
     def close(self) -> Awaitable[None] | None:
         """Let go of what it holds; called once, after which nothing else is."""
+
+
+def open_store(reactor: Any, settings: CacheSettings) -> Store:  # Any: many interfaces in one
+    """Give the store that *settings* ask for, in memory or in a file, with their bounds."""
+    bounds = (settings.max_entries, settings.max_bytes, settings.max_variants)
+    if settings.file is None:
+        return MemoryStore(*bounds)
+    # Only here: there are Pythons without sqlite3.
+    from twisted_net.http.sqlite import SQLiteStore
+
+    # The largest answer must be able to wait for the disk.
+    waiting = max(SQLiteStore.MAX_WAITING_BYTES, 2 * settings.max_object)
+    return SQLiteStore(reactor, settings.file, *bounds, max_waiting_bytes=waiting)
 
 
 class MemoryStore:

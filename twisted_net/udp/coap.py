@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.blocking import BlockingCalls
-from twisted_net.commands import ANSWERED, Commands, Request, Waiting
+from twisted_net.commands import ANSWERED, Command, Commands, Request, Waiting
 from twisted_net.errors import CoapError, CommandTimeout, Internal, TooBusy
 from twisted_net.sessions import End, Session, Sessions
 from twisted_net.udp.blockwise import (
@@ -86,6 +86,8 @@ class CoapServer(DatagramProtocol):
     :param observable: names of commands that can be observed: safe ones that do not wait. They
         are looked at every ``refresh_interval``, and whenever :meth:`notify` is called.
     :param sessions: to be shared with another server; its own where None is given.
+    :param permit: called before a command runs; it raises a
+        :class:`~twisted_net.errors.CommandError` where the peer may not. Without one all may.
     :param chance: gives a number from 0 to 1, drawn evenly.
     :ivar layer: has the counts of messages.
     :ivar datagrams: has what the port counts.
@@ -102,11 +104,13 @@ class CoapServer(DatagramProtocol):
         *,
         observable: Iterable[str] = ("STATS",),
         sessions: Sessions | None = None,
+        permit: Callable[[Command, Session], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
         self._chance = chance
+        self._permit = permit
         self.commands = commands
         self.limits = limits = limits or CoapLimits()
         self.sessions = sessions or Sessions(time.time)
@@ -320,6 +324,8 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.UNAUTHORIZED)
         session = self._session(source, now)
         session.count()
+        if self._permit is not None:
+            self._permit(command, session)
         request = Request(session, self.commands) if command.wants_request else None
         line = command.run(words, request)
         if isinstance(line, bytes):
@@ -434,9 +440,7 @@ class CoapServer(DatagramProtocol):
     # --- addresses that may be forged ---
 
     def _is_proven(self, source: Source, echo: bytes | None, now: float) -> bool:
-        # What comes from this machine was not forged on its way.
-        host = source[0]
-        if not self.limits.amplification or host.startswith("127.") or host in _LOOPBACK:
+        if not self.limits.amplification or is_loopback(source[0]):
             return True
         return self._proofs.proven(source, echo, now)
 
@@ -599,8 +603,12 @@ def listen_coap(
 _CORE_PATH = CORE.split("/")
 _EVENTS_PATH = [EVENTS]
 _FORMATS = (TEXT, JSON)
-_LOOPBACK = ("::1", "::ffff:127.0.0.1")
 _NOT_REPEATED = (Option.OBSERVE, Option.ECHO, Option.ETAG)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is of this machine: what comes from it was not forged on its way."""
+    return host.startswith(("127.", "::ffff:127.")) or host == "::1"
 
 
 def _name(options: RequestOptions) -> str | None:

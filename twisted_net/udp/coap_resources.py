@@ -10,6 +10,7 @@ import msgspec
 from twisted_net.commands import Command, Commands, Kind, encode_error, split_arguments
 from twisted_net.errors import (
     AddressRefused,
+    AuthRequired,
     BadArguments,
     BadQuotes,
     CommandTimeout,
@@ -20,6 +21,7 @@ from twisted_net.errors import (
     Internal,
     InvalidURL,
     NotUTF8,
+    RateLimited,
     TooBusy,
     TwistedNetError,
     UnknownCommand,
@@ -36,7 +38,7 @@ LONGEST_DIAGNOSTIC = 256
 """Bytes of a diagnostic payload, so that an error fits one datagram with all its options."""
 
 RETRY_AFTER = 5
-"""Seconds in which a client that found the server busy may come again (Max-Age of 5.03)."""
+"""Seconds in which a client that found the server busy may come again (Max-Age of 4.29, 5.03)."""
 
 
 class Refused(Exception):
@@ -162,7 +164,8 @@ def refusal(error: TwistedNetError, command: str | None, accept: int | None) -> 
     A client that accepts JSON gets what TCP clients get, with the error's stable code.
     """
     code = _code_of(error)
-    max_age = RETRY_AFTER if code == Code.SERVICE_UNAVAILABLE else None
+    later = code in (Code.SERVICE_UNAVAILABLE, Code.TOO_MANY_REQUESTS)
+    max_age = RETRY_AFTER if later else None
     if accept == JSON:
         return Reply(code, encode_error(error, command)[:-1], JSON, max_age)
     return Reply(code, diagnostic(str(error)), None, max_age)
@@ -265,6 +268,8 @@ _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
     (ControlCharacter, Code.BAD_REQUEST),
     (InvalidURL, Code.BAD_REQUEST),
     (AddressRefused, Code.FORBIDDEN),
+    (AuthRequired, Code.UNAUTHORIZED),
+    (RateLimited, Code.TOO_MANY_REQUESTS),
     (UnknownCommand, Code.NOT_FOUND),
     (TooBusy, Code.SERVICE_UNAVAILABLE),
     (CommandTimeout, Code.GATEWAY_TIMEOUT),
