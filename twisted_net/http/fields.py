@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 
 class Fields(Mapping[str, str]):
@@ -42,6 +42,15 @@ class Fields(Mapping[str, str]):
     def __repr__(self) -> str:
         return f"Fields({list(self.pairs)!r})"
 
+    def has_none(self, names: Collection[str]) -> bool:
+        """Say whether none of *names*, in lower case, is there."""
+        index = self._index
+        # A loop, as all of C's ways to ask this build a set first.
+        for name in names:  # noqa: SIM110 - any() costs a generator, on the path of every hit
+            if name in index:
+                return False
+        return True
+
     def get_all(self, name: str) -> list[str]:
         """Give the value of each line of this name, in order: what ``Set-Cookie`` needs."""
         return list(self._index.get(name.lower(), ()))
@@ -53,12 +62,15 @@ class Fields(Mapping[str, str]):
 
     def replaced(self, changes: Iterable[tuple[str, str]]) -> Fields:
         """Give these fields with every name in *changes* replaced by the lines there."""
-        new = list(changes)
+        new = tuple(changes)
         names = {name.lower() for name, _ in new}
-        kept: list[tuple[str | bytes, str | bytes]] = [
-            (name, value) for name, value in self.pairs if name.lower() not in names
-        ]
-        return Fields([*kept, *new])
+        made = object.__new__(Fields)
+        made.pairs = (*(pair for pair in self.pairs if pair[0].lower() not in names), *new)
+        # The lists of the lines that stay are shared: nobody changes them.
+        made._index = {name: self._index[name] for name in self._index if name not in names}
+        for name, value in new:
+            made._index.setdefault(name.lower(), []).append(value)
+        return made
 
     def without(self, names: Iterable[str]) -> Fields:
         """Give these fields without those of *names*."""
