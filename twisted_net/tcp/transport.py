@@ -1,0 +1,297 @@
+"""
+A TCP transport that sends at once, and the port that gives it to the connections it accepts.
+
+Twisted's own transport never sends within ``write``: it asks the reactor to say when the socket
+takes data, which it nearly always does, and sends in the next turn. That costs two system calls
+and a second event for each answer. Here what is written while data is being received leaves as
+soon as ``dataReceived`` returns, in one send, and what is written at other times leaves at once.
+Only what the kernel does not take waits for the reactor, in Twisted's own buffers and by
+Twisted's own code; so do producers that were paused, and connections that are being closed.
+"""
+
+# mypy: disallow-untyped-calls=False
+# Few of the methods that these classes derive from have types.
+
+from __future__ import annotations
+
+import socket
+from errno import ENOBUFS, EPIPE, EWOULDBLOCK
+from functools import cache
+from typing import Any
+
+from twisted.copyright import version as twisted_version
+from twisted.internet import tcp
+from twisted.internet._newtls import ConnectionMixin
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    Binding,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IReactorFDSet,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.logger import Logger
+from typing_extensions import override
+
+from twisted_net.internals import changed
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel's own limit (somaxconn) is the same."""
+
+SENDS_IN_A_ROW = 8
+"""
+Sends at once outside ``dataReceived`` before the reactor must have told us something.
+
+A loop of a thousand small writes would otherwise make a thousand system calls; after so many
+its writes are joined, as on the stock transport.
+"""
+
+HELD = -1
+"""In place of the number of sends left: ``dataReceived`` runs, and what is written waits for it."""
+
+LEANED_ON = (
+    (
+        FileDescriptor,
+        "write",
+        "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
+        "append connected len startWriting",
+    ),
+    (
+        FileDescriptor,
+        "writeSequence",
+        "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
+        "connected extend len startWriting",
+    ),
+    (
+        FileDescriptor,
+        "doWrite",
+        "Exception SEND_LIMIT _closeWriteConnection _concatenate _postLoseConnection "
+        "_tempDataBuffer _tempDataLen _writeDisconnected _writeDisconnecting dataBuffer "
+        "disconnecting isinstance join lazyByteSlice len offset producer producerPaused "
+        "resumeProducing stopWriting streamingProducer writeSomeData",
+    ),
+    (
+        FileDescriptor,
+        "loseConnection",
+        "CONNECTION_DONE Failure _writeDisconnected connected connectionLost disconnecting "
+        "failure main startWriting stopReading stopWriting",
+    ),
+    (FileDescriptor, "loseWriteConnection", "_writeDisconnecting startWriting"),
+    (FileDescriptor, "unregisterProducer", "connected disconnecting producer startWriting"),
+    (
+        FileDescriptor,
+        "_maybePauseProducer",
+        "_isSendBufferFull pauseProducing producer producerPaused streamingProducer",
+    ),
+    (FileDescriptor, "_isSendBufferFull", "_tempDataLen bufferSize dataBuffer len"),
+    (FileDescriptor, "startWriting", "addWriter reactor"),
+    (FileDescriptor, "stopWriting", "reactor removeWriter"),
+    (
+        FileDescriptor,
+        "connectionLost",
+        "connected disconnected producer stopProducing stopReading stopWriting",
+    ),
+    (ConnectionMixin, "write", "FileDescriptor TLS connected protocol write"),
+    (
+        tcp.Connection,
+        "doRead",
+        "CONNECTION_LOST EWOULDBLOCK OSError _dataReceived args bufferSize main recv socket",
+    ),
+    (tcp.Connection, "_dataReceived", "CONNECTION_DONE dataReceived main protocol"),
+    (
+        tcp.Connection,
+        "writeSomeData",
+        "CONNECTION_LOST ENOBUFS EWOULDBLOCK OSError SEND_LIMIT args main memoryview send socket "
+        "untilConcludes",
+    ),
+    (
+        tcp.Connection,
+        "abortConnection",
+        "ConnectionAborted Failure _aborting callLater connectionLost disconnected doRead doWrite "
+        "error failure reactor stopReading stopWriting",
+    ),
+    (PosixReactorBase, "listenTCP", "Port startListening tcp"),
+)
+"""The code of Twisted that :class:`FastTransport` replaces or shares its state with."""
+
+_log = Logger()
+
+
+class FastTransport(tcp.Server):
+    """
+    An accepted TCP connection that sends at once.
+
+    To its protocol it is Twisted's own transport, also with TLS above or within it
+    (``startTLS``), with push and pull producers, half-closed and aborted. Three things differ:
+    ``write`` may already have sent when it returns; a producer is paused for what the kernel
+    did not take, where the stock transport counts all that was written in this turn; and a
+    ``dataReceived`` that itself runs the reactor waits in vain for its own words to leave.
+
+    No error of a send reaches the protocol from within ``write``: the reactor reports the loss
+    in its next turn, as ever.
+    """
+
+    # In slots, as a new attribute on a connection long made would cost it a dict of its own.
+    __slots__ = ("_sends_left", "_wants_to_write")
+
+    _send_error = 0  # the errno of a failed send; few connections ever have one
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        client: tuple[object, ...],
+        server: tcp.Port,
+        sessionno: int,
+        reactor: IReactorFDSet,
+    ) -> None:
+        self._sends_left = SENDS_IN_A_ROW
+        self._wants_to_write = False
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+
+    @override
+    def doRead(  # type: ignore[override]  # abortConnection's is of any form
+        self,
+    ) -> ConnectionLost | ConnectionDone | None:
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except OSError as error:
+            return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
+        if not data:
+            # A failed send has taken the error off the socket, which then looks cleanly closed.
+            # Not so EPIPE: there the peer had ended its half before.
+            return CONNECTION_DONE if self._send_error in (0, EPIPE) else CONNECTION_LOST
+        self._sends_left = HELD
+        # Should this fail, the reactor ends the connection, and what was written is dropped.
+        self.protocol.dataReceived(data)
+        self._sends_left = SENDS_IN_A_ROW
+        if self._wants_to_write:
+            self._wants_to_write = False
+            self.startWriting()
+        return None
+
+    @override
+    def doWrite(self) -> object:  # type: ignore[override]  # as above
+        if self._send_error:
+            return CONNECTION_LOST
+        self._sends_left = SENDS_IN_A_ROW
+        return FileDescriptor.doWrite(self)
+
+    @override
+    def write(self, data: bytes) -> None:
+        # What FileDescriptor.write does in the state that connections are nearly always in.
+        if (
+            type(data) is bytes
+            and data
+            and self.connected
+            and not (self.TLS or self.dataBuffer or self._writeDisconnected)
+        ):
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if self._tempDataLen > self.bufferSize:
+                self._maybePauseProducer()
+            self.startWriting()
+        else:
+            super().write(data)
+
+    @override
+    def startWriting(self) -> None:
+        """
+        See to it that what is to be written, or ended, is: at once where that can be done.
+
+        Bytes that are not sent yet have been through here, or are held, or are about to come.
+        """
+        if self._sends_left == HELD:
+            self._wants_to_write = True
+            return
+        producer = self.producer
+        if (
+            0 < self._tempDataLen <= self.SEND_LIMIT
+            and self._sends_left
+            and not (self.dataBuffer or self.disconnecting)
+            and not (self._writeDisconnecting or self._aborting)
+            # One that waits to be resumed is resumed by doWrite, not within its own write.
+            and (producer is None or (self.streamingProducer and not self.producerPaused))
+        ):
+            self._send()
+        else:
+            self.reactor.addWriter(self)
+
+    @override
+    def stopWriting(self) -> None:
+        self._wants_to_write = False
+        super().stopWriting()
+
+    def _send(self) -> None:
+        """Send what is in the buffer, and leave to the reactor what the kernel does not take."""
+        data = b"".join(self._tempDataBuffer)
+        try:
+            sent = self.socket.send(data)
+        except OSError as error:
+            sent = 0
+            if error.errno not in (EWOULDBLOCK, ENOBUFS):
+                self._send_error = error.errno or EPIPE
+        self._tempDataBuffer.clear()
+        self._tempDataLen = 0
+        self._sends_left -= 1
+        if sent < len(data):
+            self.dataBuffer, self.offset = data, sent
+            self.reactor.addWriter(self)
+
+
+class FastPort(tcp.Port):
+    """
+    A listening TCP port whose connections are each a :class:`FastTransport`.
+
+    They have TCP_NODELAY set, as asyncio's have: answers that leave at once would otherwise
+    wait for the peer to acknowledge the one before, 40 ms. A protocol may set it off again.
+    """
+
+    transport = FastTransport
+
+    @override
+    def startListening(self) -> None:
+        super().startListening()
+        # Accepted sockets inherit it, which saves a system call for each.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+
+
+def listen_tcp(
+    reactor: Any,  # Any: the half dozen interfaces of a reactor
+    port: int | Binding,
+    factory: IProtocolFactory,
+    backlog: int = BACKLOG,
+    interface: str = "127.0.0.1",
+) -> IListeningPort:
+    """
+    Listen for TCP connections that send at once.
+
+    On a reactor that is not one of Twisted's own for POSIX, such as a fake for tests, and with a
+    Twisted that we do not know, it is ``reactor.listenTCP``; the latter is logged as a warning.
+
+    :param port: 0 for a free one; with :func:`twisted.internet.tcp.makeBinding` for its options.
+    :param interface: an IPv4 or IPv6 address; the empty string for all of IPv4.
+    :raises CannotListenError: where the port cannot be had.
+    """
+    if not isinstance(reactor, PosixReactorBase) or not _known():
+        listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
+        return listening
+    fast = FastPort(port, factory, backlog, interface, reactor)  # type: ignore[arg-type]  # Binding
+    fast.startListening()
+    return fast
+
+
+@cache
+def _known() -> bool:
+    """Whether this Twisted is one that :class:`FastTransport` fits; told once if it is not."""
+    if changes := changed(LEANED_ON):
+        _log.warn(
+            "Twisted {version} is not one that the fast transport was made for, so TCP "
+            "connections use the stock one, which is slower: {changes} changed",
+            version=twisted_version,
+            changes=", ".join(changes),
+        )
+    return not changes
