@@ -1,0 +1,283 @@
+"""The quiet reactor does what the epoll reactor does, without its log context."""
+
+from __future__ import annotations
+
+import errno
+import os
+from select import EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import Any, cast
+from unittest.mock import patch
+
+from twisted.application.reactors import getReactorTypes
+from twisted.internet import epollreactor
+from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python import context, log
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from twisted_net import reactor as module
+from twisted_net.internals import changed
+from twisted_net.reactor import LEANED_ON, QuietEPollReactor
+
+
+class Descriptor:
+    """
+    A descriptor that does what a test says.
+
+    :ivar told: what the reactor has told it, and under which log prefix.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.told: list[tuple[object, object]] = []
+        self.on_event: Any = lambda: None  # Any: reasons are of any form
+
+    def fileno(self) -> int:
+        """Give the number of the file."""
+        return self.fd
+
+    def logPrefix(self) -> str:
+        """Give the prefix that the reactor's own messages have."""
+        return "prefix"
+
+    def doRead(self) -> object:
+        """There is something to read."""
+        self._note("read")
+        return self.on_event()
+
+    def doWrite(self) -> object:
+        """There is room to write."""
+        self._note("write")
+        return self.on_event()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gives it up."""
+        self._note(reason.type)
+
+    def _note(self, what: object) -> None:
+        system = cast(dict[str, object], context.get(log.ILogContext))["system"]
+        self.told.append((what, system))
+
+
+@implementer(IHalfCloseableDescriptor)
+class HalfDescriptor(Descriptor):
+    """The same, and the ends are told one by one."""
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The reading has ended."""
+        self._note("half")
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """No reactor of Twisted's calls it."""
+
+
+class QuietEPollReactorTests(SynchronousTestCase):
+    """:class:`QuietEPollReactor` dispatches the events of one poll."""
+
+    def setUp(self) -> None:
+        made: Any = QuietEPollReactor  # Any: epoll reactors have no types
+        self.reactor = made()
+        self.addCleanup(self.reactor._poller.close)
+        for end in (self.reactor.waker.i, self.reactor.waker.o):
+            self.addCleanup(os.close, end)
+        self.readable, self.writable = os.pipe()
+        self.addCleanup(os.close, self.readable)
+        self.addCleanup(self._close_writable)
+
+    def _close_writable(self) -> None:
+        if self.writable != -1:
+            os.close(self.writable)
+            self.writable = -1
+
+    def read(self, on_event: Any = lambda: None, kind: Any = Descriptor) -> Descriptor:
+        """Have a descriptor told that there is something to read."""
+        descriptor: Descriptor = kind(self.readable)
+        descriptor.on_event = on_event
+        self.reactor.addReader(descriptor)
+        os.write(self.writable, b"x")
+        self.reactor.doPoll(0)
+        return descriptor
+
+    def test_no_prefix(self) -> None:
+        """Reading and writing run without a log context of their own."""
+        self.assertEqual(self.read().told, [("read", "-")])
+        descriptor = Descriptor(self.writable)
+        self.reactor.addWriter(descriptor)
+        self.reactor.doIteration(0)
+        self.assertEqual(descriptor.told, [("write", "-")])
+
+    def test_nothing_to_do(self) -> None:
+        """A poll without events calls nobody, and a wait that a signal cuts short is no error."""
+        descriptor = Descriptor(self.readable)
+        self.reactor.addReader(descriptor)
+        self.reactor.doPoll(0)
+        self.reactor._poller.close()
+        for error, raised in ((errno.EINTR, False), (errno.EBADF, True)):
+            self.reactor._poller = Failing(OSError(error, "told to"))
+            if raised:
+                self.assertRaises(OSError, self.reactor.doPoll, None)
+            else:
+                self.reactor.doPoll(None)
+                self.assertEqual(self.reactor._poller.timeout, -1)
+        self.assertEqual(descriptor.told, [])
+
+    def test_reasons(self) -> None:
+        """What doRead or doWrite gives ends the descriptor, under its prefix."""
+        for reason, kind in ((CONNECTION_LOST, ConnectionLost), (CONNECTION_DONE, ConnectionDone)):
+            descriptor = self.read(lambda reason=reason: reason)
+            self.assertEqual(descriptor.told, [("read", "-"), (kind, "prefix")])
+            self.assertNotIn(descriptor, self.reactor.getReaders())
+        descriptor = Descriptor(self.writable)
+        descriptor.on_event = lambda: CONNECTION_DONE
+        self.reactor.addWriter(descriptor)
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.told, [("write", "-"), (ConnectionDone, "prefix")])
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_half_close(self) -> None:
+        """The end of the reading alone is told as such; not so an error, or one of the writing."""
+        descriptor = self.read(lambda: CONNECTION_DONE, HalfDescriptor)
+        self.assertEqual(descriptor.told, [("read", "-"), ("half", "prefix")])
+        descriptor = self.read(raising(ConnectionDone()), HalfDescriptor)
+        self.assertEqual(descriptor.told, [("read", "-"), (ConnectionDone, "prefix")])
+        self.flushLoggedErrors(ConnectionDone)
+        descriptor = HalfDescriptor(self.writable)
+        descriptor.on_event = lambda: CONNECTION_DONE
+        self.reactor.addWriter(descriptor)
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.told, [("write", "-"), (ConnectionDone, "prefix")])
+
+    def test_exception(self) -> None:
+        """An exception is logged under the prefix and ends the descriptor, whatever it is."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)  # mypy sees no function's interface
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for error in (ZeroDivisionError(), KeyboardInterrupt()):
+            descriptor = self.read(raising(error))
+            self.assertEqual(descriptor.told, [("read", "-"), (type(error), "prefix")])
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+        failures = [event for event in events if event.get("isError")]
+        self.assertEqual([event["system"] for event in failures], ["prefix", "prefix"])
+
+    def test_exception_at_the_end(self) -> None:
+        """An exception of connectionLost is logged, and the others have their events."""
+        descriptor = Descriptor(self.readable)
+        other = Descriptor(self.writable)
+        descriptor.on_event = lambda: CONNECTION_LOST
+        self.patch(descriptor, "connectionLost", lambda reason: 1 / 0)
+        os.write(self.writable, b"x")
+        self.reactor.addReader(descriptor)
+        self.reactor.addWriter(other)
+        self.reactor.doPoll(0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(other.told, [("write", "-")])
+
+    def test_other_events(self) -> None:
+        """A hang-up, alone or with bytes, is for the stock reactor's code, under the prefix."""
+        descriptor = self.read()
+        self._close_writable()
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.told, [("read", "-"), ("read", "prefix")])
+        os.read(self.readable, 10)
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.told[2:], [(ConnectionDone, "prefix")])
+        self.assertFalse({EPOLLIN | EPOLLHUP, EPOLLHUP} & {EPOLLIN, EPOLLOUT})
+
+    def test_closed_by_an_earlier_event(self) -> None:
+        """A descriptor that an earlier event of the same poll removed hears nothing more."""
+        descriptors = [Descriptor(self.readable), Descriptor(self.writable)]
+
+        def remove_both() -> None:
+            self.reactor.removeReader(descriptors[0])
+            self.reactor.removeWriter(descriptors[1])
+
+        for descriptor in descriptors:
+            descriptor.on_event = remove_both
+        os.write(self.writable, b"x")
+        self.reactor.addReader(descriptors[0])
+        self.reactor.addWriter(descriptors[1])
+        self.reactor.doPoll(0)
+        self.assertEqual(sum(len(descriptor.told) for descriptor in descriptors), 1)
+
+    def test_file_gone(self) -> None:
+        """A descriptor without a file is given up, and not read."""
+        descriptor = Descriptor(self.readable)
+        self.reactor.addReader(descriptor)
+        os.write(self.writable, b"x")
+        descriptor.fd = -1
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.told, [(ConnectionFdescWentAway, "prefix")])
+
+
+class InstallTests(SynchronousTestCase):
+    """:func:`twisted_net.reactor.install`, and how twistd finds it."""
+
+    def test_as_we_know_it(self) -> None:
+        """
+        No method of Twisted's that the quiet reactor replaces or calls has changed.
+
+        If this fails, Twisted has: until it is mended, ``--reactor=quiet`` is the stock epoll
+        reactor. Read what changed, make QuietEPollReactor fit, and write the names into LEANED_ON.
+        """
+        self.assertEqual(changed(LEANED_ON), [])
+
+    def test_installs(self) -> None:
+        """It becomes the reactor of the process."""
+        installed: list[Any] = []  # Any: epoll reactors have no types
+        self.patch(module, "installReactor", installed.append)
+        module.install()
+        (reactor,) = installed
+        self.assertIs(type(reactor), QuietEPollReactor)
+        reactor._poller.close()
+        for end in (reactor.waker.i, reactor.waker.o):
+            os.close(end)
+
+    def test_falls_back(self) -> None:
+        """With another Twisted it is the stock epoll reactor, and the log says why."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)  # as above
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        installed: list[str] = []
+        self.patch(epollreactor, "install", lambda: installed.append("stock"))
+        with patch.object(module, "LEANED_ON", [(QuietEPollReactor, "doPoll", "all new")]):
+            module.install()
+        self.assertEqual(installed, ["stock"])
+        self.assertEqual(
+            [event["changes"] for event in events if "changes" in event],
+            ["QuietEPollReactor.doPoll"],
+        )
+
+    def test_plugin(self) -> None:
+        """``twistd --reactor=quiet`` finds it."""
+        (found,) = (kind for kind in getReactorTypes() if kind.shortName == "quiet")
+        self.assertEqual(cast(Any, found).moduleName, "twisted_net.reactor")  # Any: not declared
+
+
+class Failing:
+    """An epoll whose poll fails."""
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        """Fail."""
+        self.timeout = timeout
+        raise self._error
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def raising(error: BaseException) -> Any:  # Any: a function that gives nothing
+    """Give a function that raises."""
+
+    def fail() -> None:
+        raise error
+
+    return fail
