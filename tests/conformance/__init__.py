@@ -1,0 +1,1 @@
+"""Other people's tests and clients, run against what is ours."""
