@@ -105,6 +105,7 @@ class CounterTests(SynchronousTestCase):
                 "connection_lost",
                 "idle_timeout",
                 "write_timeout",
+                "slow_subscriber",
                 "drained",
                 "aborted",
                 "too_many_connections",

@@ -17,6 +17,9 @@ from twisted_net.standard import FAILURES_SHOWN, acknowledge, standard_commands
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""
 
+IDLE_MAILBOX = {"subscriptions": 0, "waiting": 0, "dropped": 0}
+"""What CLIENTS shows of topics, of a client that listens to none."""
+
 
 class StandardTests(SynchronousTestCase):
     """:func:`standard_commands` with two clients connected."""
@@ -78,6 +81,7 @@ class StandardTests(SynchronousTestCase):
                     "connection_lost": 0,
                     "idle_timeout": 0,
                     "write_timeout": 0,
+                    "slow_subscriber": 0,
                     "drained": 1,
                     "aborted": 0,
                     "too_many_connections": 1,
@@ -102,6 +106,7 @@ class StandardTests(SynchronousTestCase):
                     "rate_limited": 0,
                 },
                 "undelivered": 1,
+                "topics": self.sessions.topics.figures(),
                 "uptime": 60.0,
             },
         )
@@ -125,6 +130,7 @@ class StandardTests(SynchronousTestCase):
                         "connected": "2026-11-22T09:30:00.123456+00:00",
                         "messages": 1,
                         "undelivered": 0,
+                        **IDLE_MAILBOX,
                     },
                     {
                         "client": "[::1]:7",
@@ -132,6 +138,7 @@ class StandardTests(SynchronousTestCase):
                         "connected": "2026-11-22T09:30:01.123456+00:00",
                         "messages": 1,
                         "undelivered": 1,
+                        **IDLE_MAILBOX,
                     },
                 ],
             },
@@ -219,8 +226,11 @@ class StandardTests(SynchronousTestCase):
                 "ECHO [words ...]",
                 "HELP [command]",
                 "PING",
+                "PUBLISH <topic> [words ...]",
                 "STATS",
+                "SUBSCRIBE <pattern> [when_slow]",
                 "TIME",
+                "UNSUBSCRIBE [pattern]",
             ],
         )
         for command in commands:

@@ -287,7 +287,7 @@ class MailboxTests(SynchronousTestCase):
         """What waits comes out in chunks; a longer message comes alone, as the bytes it is."""
         topics, peer = Topics(), Peer()
         mailbox = Mailbox(topics, peer)
-        lines = [Message("a", size * "x") for size in (30_000, 30_000, 30_000, CHUNK, 10)]
+        lines = [Message("a", size * "x") for size in (8000, 8000, 8000, CHUNK, 10)]
         for message in lines:
             self.assertTrue(mailbox.take(message))
         chunks = [mailbox.next_chunk() for _ in range(4)]

@@ -9,6 +9,8 @@ from enum import Enum
 import msgspec
 from attrs import frozen
 
+from twisted_net.errors import CommandError
+from twisted_net.topics import Mailbox, Recipient, Topics
 from twisted_net.users import Permissions
 
 CLOSED_KEPT = 1000
@@ -22,6 +24,7 @@ class End(Enum):
     CONNECTION_LOST = "connection_lost"
     IDLE_TIMEOUT = "idle_timeout"
     WRITE_TIMEOUT = "write_timeout"
+    SLOW_SUBSCRIBER = "slow_subscriber"
     DRAINED = "drained"
     ABORTED = "aborted"
     TOO_MANY_CONNECTIONS = "too_many_connections"
@@ -61,16 +64,19 @@ class Session:
     :ivar connected: when it came, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar undelivered: events that were not sent, since the client did not read.
+    :ivar mailbox: the messages of topics that wait for it; None where it never subscribed.
     :ivar sessions: all the sessions of the same server.
     """
 
     __slots__ = (
         "_data",
         "_deliver",
+        "_recipient",
         "admit",
         "client",
         "connected",
         "identity",
+        "mailbox",
         "messages",
         "name",
         "permissions",
@@ -84,6 +90,7 @@ class Session:
         name: str,
         client: tuple[str, int],
         deliver: Callable[[bytes], str | None],
+        recipient: Recipient | None = None,
     ) -> None:
         self.sessions = sessions
         self.name = name
@@ -95,6 +102,8 @@ class Session:
         self.messages = 0
         self.undelivered = 0
         self._deliver = deliver
+        self._recipient = recipient
+        self.mailbox: Mailbox | None = None
         self._data: dict[str, object] | None = None
 
     def count(self) -> None:
@@ -124,6 +133,23 @@ class Session:
         if self._data is None:
             self._data = {}
         return self._data
+
+    def open_mailbox(self) -> Mailbox:
+        """
+        Give the mailbox by which the client subscribes to topics; it is made at the first call.
+
+        :raises CommandError: where the transport cannot bring messages.
+        """
+        if self.mailbox is None:
+            if self._recipient is None:
+                raise CommandError("messages of topics cannot be sent to this client")
+            self.mailbox = Mailbox(self.sessions.topics, self._recipient)
+        return self.mailbox
+
+    def close_mailbox(self) -> None:
+        """Subscribe to nothing any more; messages that still wait are dropped and counted."""
+        if self.mailbox is not None:
+            self.mailbox.close()
 
     def deliver(self, line: bytes) -> str | None:
         """
@@ -164,6 +190,7 @@ class Sessions:
     The open sessions of one server, by name, and the figures of all that ever were.
 
     :param wall: gives the seconds of the wall clock.
+    :param topics: who listens to what; of its own, with the default bounds, where None is given.
     :ivar started: when the server was made, in seconds of the wall clock.
     :ivar messages: lines received by all sessions, the ended ones included.
     :ivar opened: sessions that ever began.
@@ -176,8 +203,9 @@ class Sessions:
     :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
     """
 
-    def __init__(self, wall: Callable[[], float]) -> None:
+    def __init__(self, wall: Callable[[], float], topics: Topics | None = None) -> None:
         self.wall = wall
+        self.topics = Topics() if topics is None else topics
         self.started = wall()
         self.messages = 0
         self.opened = 0
@@ -196,11 +224,18 @@ class Sessions:
         """Go through the open sessions, oldest first; they may end meanwhile."""
         return iter(list(self._open.values()))
 
-    def open(self, host: str, port: int, deliver: Callable[[bytes], str | None]) -> Session:
+    def open(
+        self,
+        host: str,
+        port: int,
+        deliver: Callable[[bytes], str | None],
+        recipient: Recipient | None = None,
+    ) -> Session:
         """
         Register a client that has connected.
 
         :param deliver: sends one line, or gives in a word why it cannot.
+        :param recipient: brings messages of topics; without one the client cannot subscribe.
         """
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         # One client port may speak to two ports of ours.
@@ -208,12 +243,15 @@ class Sessions:
         while name in self._open:
             taken += 1
             name = f"{name.partition('#')[0]}#{taken}"
-        session = self._open[name] = Session(self, name, (host, port), deliver)
+        session = self._open[name] = Session(
+            self, name, (host, port), deliver, recipient
+        )
         self.opened += 1
         return session
 
     def close(self, session: Session, end: End) -> None:
         """Take a session out; its name is free again."""
+        session.close_mailbox()
         del self._open[session.name]
         self.ended[end] += 1
         self.closed.append(

@@ -12,6 +12,7 @@ from msgspec import Meta
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.sessions import CLOSED_KEPT, End, Refusal, Session
+from twisted_net.topic_commands import declare_topics, mailbox_figures
 
 FAILURES_SHOWN = 20
 """How many clients BROADCAST names of those that it did not reach; all of them are counted."""
@@ -21,7 +22,8 @@ Fetch = Callable[[str], Awaitable[Mapping[str, object]]]
 
 def standard_commands(fetch: Fetch | None = None) -> Commands:
     """
-    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, CLOSED, BROADCAST, HELP, and FETCH.
+    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, CLOSED, BROADCAST, HELP, those of
+    topics, and FETCH.
 
     :param fetch: gets a URL for FETCH, which is left out where there is none.
     """
@@ -45,6 +47,7 @@ def standard_commands(fetch: Fetch | None = None) -> Commands:
     )(_closed)
     declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
     declare("HELP", help="The commands, or one command, with their arguments.", safe=True)(_help)
+    declare_topics(commands)
     if fetch is not None:
         declare("FETCH", help="Get a URL over HTTP, from the cache while it is fresh.")(
             _fetch_with(fetch)
@@ -82,6 +85,7 @@ def _stats(request: Request) -> Fields:
         connections_ended={end.value: sessions.ended[end] for end in End},
         refused={refusal.value: sessions.refusals[refusal] for refusal in Refusal},
         undelivered=sessions.undelivered,
+        topics=sessions.topics.figures(),
         uptime=round(sessions.wall() - sessions.started, 3),
     )
 
@@ -148,6 +152,7 @@ def _figures(session: Session) -> dict[str, object]:
         "connected": _iso(session.connected),
         "messages": session.messages,
         "undelivered": session.undelivered,
+        **mailbox_figures(session),
     }
 
 

@@ -20,7 +20,7 @@ ONE_LEVEL = "*"
 ALL_LEVELS = ">"
 """At the end of a pattern: one level or more, whatever they are."""
 
-CHUNK = 65_536
+CHUNK = 16_384
 """Bytes of messages that are handed to a transport at one time, unless a single one is longer."""
 
 
@@ -39,7 +39,7 @@ class TopicSettings(Record, frozen=True):
       it chose otherwise: its oldest messages are dropped, as the newest tell most about the state
       of the world; or the newest, so that it gets an unbroken beginning; or it is disconnected, so
       that it knows that it has missed something.
-    - ``max_queue``: beside these, the transport holds up to 128 KiB for each.
+    - ``max_queue``: beside these, the transport holds up to 80 KiB for each.
     """
 
     max_subscriptions: Annotated[int, Meta(ge=1, description="subscriptions per client")] = 1000

@@ -37,6 +37,7 @@ from twisted_net.errors import (
     UnterminatedLine,
 )
 from twisted_net.sessions import End, Sessions, encode_event
+from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
 
@@ -97,6 +98,7 @@ class CommandProtocol(Protocol):
     _surplus = 0  # bytes of events written since the peer stopped reading
     _last_wish: End | None = None  # why to end once all is answered
     _end: End | None = None  # why we ended it; no answer follows
+    _held_by: _Place | None = None  # the answer that comes before any message of a topic
 
     quiet = 0
     """Looks of the factory's since the last byte came."""
@@ -112,10 +114,10 @@ class CommandProtocol(Protocol):
         if isinstance(peer, IPv4Address | IPv6Address):
             # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
             self.transport.setTcpNoDelay(True)
-            self.session = sessions.open(peer.host, peer.port, self.deliver)
+            self.session = sessions.open(peer.host, peer.port, self.deliver, self)
         else:
             # The peer of a UNIX socket has no address: a running number tells them apart.
-            self.session = sessions.open("unix", sessions.opened + 1, self.deliver)
+            self.session = sessions.open("unix", sessions.opened + 1, self.deliver, self)
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)
@@ -181,6 +183,8 @@ class CommandProtocol(Protocol):
         self._writable = True
         self._surplus = 0
         self._factory.unwatch(self)
+        if self.session.mailbox is not None:
+            self._factory.fanout.add(self)
         self._go_on()
 
     def stopProducing(self) -> None:
@@ -190,7 +194,10 @@ class CommandProtocol(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is due to this client."""
+        """Whether nothing is due to this client, and it listens to no topic."""
+        mailbox = self.session.mailbox
+        if mailbox is not None and self._factory.sessions.topics.count(mailbox):
+            return False  # it listens
         return self._lines is None and self._queue is None and self._writable and not self._end
 
     def deliver(self, line: bytes) -> str | None:
@@ -212,6 +219,10 @@ class CommandProtocol(Protocol):
 
     def hang_up(self, end: End) -> None:
         """End the connection once the peer has read what was written; further lines are dropped."""
+        mailbox = self.session.mailbox
+        while mailbox is not None and self._writable and mailbox.waiting:
+            self.transport.write(mailbox.next_chunk())
+        self.session.close_mailbox()
         self._end = end
         self.transport.unregisterProducer()
         # Until the last byte has left; writeConnectionLost sets the time that follows.
@@ -226,9 +237,40 @@ class CommandProtocol(Protocol):
 
     def abort(self, end: End) -> None:
         """End the connection now."""
+        self.session.close_mailbox()
         self._end = end
         self._cancel_turn()
         self.transport.abortConnection()
+
+    # --- Recipient of messages ---
+
+    def subscribed(self) -> None:
+        """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
+        if self._queue is not None:
+            # That answer is there already, and leaves together with the one that is last now.
+            self._held_by = self._queue[-1]
+
+    def wake(self) -> None:
+        """Messages wait, or too many do."""
+        mailbox = self.session.mailbox
+        assert mailbox is not None
+        if mailbox.overflowed:
+            self.abort(End.SLOW_SUBSCRIBER)
+        else:
+            self._factory.fanout.add(self)
+
+    def send_messages(self) -> None:
+        """Write some of the messages that wait, if the peer reads and no answer is before them."""
+        mailbox = self.session.mailbox
+        if mailbox is None or not mailbox.waiting or not self._writable:
+            return
+        if self._held_by is not None:
+            if self._queue is not None and self._held_by in self._queue:
+                return
+            self._held_by = None
+        self.transport.write(mailbox.next_chunk())
+        if mailbox.waiting:
+            self._factory.fanout.add(self)
 
     # --- lines and answers ---
 
@@ -310,6 +352,8 @@ class CommandProtocol(Protocol):
             queue.popleft()
         if not queue:
             self._queue = None
+        if self._held_by is not None:
+            self._factory.fanout.add(self)
 
     def _cancel_turn(self) -> None:
         """Let no turn come that was to come."""
@@ -429,6 +473,7 @@ class CommandFactory(Factory):
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.line_too_long = encode_error(LineTooLong(limits.max_line))
         self.too_many_connections = encode_error(TooManyConnections(limits.max_connections))
+        self.fanout = Fanout(reactor)
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
@@ -514,6 +559,7 @@ class CommandFactory(Factory):
         if not self._protocols and not self._refusing and self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+            self.fanout.stop()
         self._fire_if_drained()
 
     def watch(self, connection: _Abortable, timeout: float, end: End) -> None:

@@ -1,0 +1,351 @@
+"""Over a connection, messages keep their order, their bounds, and out of each other's way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tcp.memory import Connection, Reactor
+from twisted_net.errors import BadTopic, CommandError
+from twisted_net.sessions import End, Sessions
+from twisted_net.standard import standard_commands
+from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.server import CommandFactory
+from twisted_net.topics import Topics, TopicSettings
+from twisted_net.users import Permissions, User
+
+
+class TopicCase(SynchronousTestCase):
+    """Starts a server in memory whose WAIT the test fires."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.waits: list[Deferred[str]] = []
+        self.start(TopicSettings())
+
+    def start(self, settings: TopicSettings, **limits: Any) -> None:  # Any: those of Limits
+        """Start a server anew."""
+        commands = standard_commands()
+        commands.command("WAIT")(self.wait)
+        sessions = Sessions(self.reactor.seconds, Topics(settings))
+        self.factory = CommandFactory(self.reactor, commands, Limits(**limits), sessions)
+        self.topics = sessions.topics
+
+    def wait(self) -> Deferred[str]:
+        """Wait until the test fires it."""
+        self.waits.append(Deferred())
+        return self.waits[-1]
+
+    def connect(self, *lines: str) -> Connection:
+        """Connect a client that has sent these lines and got their answers."""
+        client = self.reactor.connect(self.factory)
+        self.ask(client, *lines)
+        return client
+
+    def ask(self, client: Connection, *lines: str) -> list[Any]:  # Any: JSON
+        """Send lines, and give what has come when all is quiet."""
+        client.send("".join(line + "\n" for line in lines).encode())
+        self.reactor.settle()
+        return client.answers()
+
+
+def message(topic: str, text: str) -> dict[str, str]:
+    """Give a message as a client gets it."""
+    return {"event": "message", "topic": topic, "message": text}
+
+
+class CommandTests(TopicCase):
+    """SUBSCRIBE, UNSUBSCRIBE and PUBLISH, STATS and CLIENTS."""
+
+    def test_message(self) -> None:
+        """A message reaches those who listen, its sender among them, and nobody else."""
+        listener, other = self.connect("SUBSCRIBE news.*"), self.connect("SUBSCRIBE sports.*")
+        sender = self.connect("SUBSCRIBE >")
+        answers = self.ask(sender, 'PUBLISH news.de "a  b" c')
+        self.assertEqual(answers[0], {"command": "PUBLISH", "topic": "news.de", "receivers": 2})
+        self.assertEqual(answers[1:], [message("news.de", "a  b c")])
+        self.assertEqual(listener.answers(), [message("news.de", "a  b c")])
+        self.assertEqual(other.answers(), [])
+
+    def test_answers(self) -> None:
+        """The answers carry what the protocol says."""
+        client = self.connect()
+        slow = {"when_slow": "drop_oldest"}
+        self.assertEqual(
+            self.ask(
+                client,
+                "UNSUBSCRIBE",
+                "SUBSCRIBE a",
+                "SUBSCRIBE b.> disconnect",
+                "SUBSCRIBE a",
+                "UNSUBSCRIBE nope",
+                "UNSUBSCRIBE a",
+                "SUBSCRIBE c",
+                "UNSUBSCRIBE",
+            ),
+            [
+                {"command": "UNSUBSCRIBE", "removed": 0, "subscriptions": 0},
+                {"command": "SUBSCRIBE", "pattern": "a", "subscriptions": 1, **slow},
+                {
+                    "command": "SUBSCRIBE",
+                    "pattern": "b.>",
+                    "subscriptions": 2,
+                    "when_slow": "disconnect",
+                },
+                {
+                    "command": "SUBSCRIBE",
+                    "pattern": "a",
+                    "subscriptions": 2,
+                    "when_slow": "disconnect",
+                },
+                {"command": "UNSUBSCRIBE", "removed": 0, "subscriptions": 2},
+                {"command": "UNSUBSCRIBE", "removed": 1, "subscriptions": 1},
+                {
+                    "command": "SUBSCRIBE",
+                    "pattern": "c",
+                    "subscriptions": 2,
+                    "when_slow": "disconnect",
+                },
+                {"command": "UNSUBSCRIBE", "removed": 2, "subscriptions": 0},
+            ],
+        )
+
+    def test_refused(self) -> None:
+        """What is no topic is refused, and so is another rule for slow readers."""
+        codes = [
+            answer["code"]
+            for answer in self.ask(
+                self.connect(), "SUBSCRIBE a..b", "PUBLISH a.* x", "SUBSCRIBE a later", "PUBLISH"
+            )
+        ]
+        self.assertEqual(codes, [BadTopic.code, BadTopic.code, "bad_arguments", "bad_arguments"])
+
+    def test_permissions(self) -> None:
+        """A client may subscribe and publish where its user may."""
+        client = self.connect()
+        [session] = self.factory.sessions
+        user = User(subscribe=("news.*",), publish=("chat.*",))
+        session.permissions = Permissions("ada", user)
+        answers = self.ask(
+            client, "SUBSCRIBE news.>", "SUBSCRIBE >", "PUBLISH chat.a hi", "PUBLISH news.a hi"
+        )
+        self.assertEqual(
+            [answer.get("code") for answer in answers],
+            [None, "not_permitted", None, "not_permitted"],
+        )
+
+    def test_figures(self) -> None:
+        """STATS and CLIENTS have the figures of topics."""
+        client = self.connect("SUBSCRIBE a", "SUBSCRIBE b", "PUBLISH a hi")
+        stats, clients = self.ask(client, "STATS", "CLIENTS")
+        self.assertEqual(stats["topics"], self.topics.figures())
+        self.assertEqual(stats["topics"]["subscriptions"], 2)
+        self.assertEqual(stats["topics"]["delivered"], 1)
+        [figures] = clients["clients"]
+        self.assertEqual(
+            (figures["subscriptions"], figures["waiting"], figures["dropped"]), (2, 0, 0)
+        )
+
+    def test_no_messages_possible(self) -> None:
+        """A client whose transport cannot bring messages cannot subscribe."""
+        session = self.factory.sessions.open("192.0.2.7", 1, lambda _: None)
+        self.assertRaises(CommandError, session.open_mailbox)
+
+
+class OrderTests(TopicCase):
+    """What the protocol says of the order of messages and answers."""
+
+    def test_after_subscribe(self) -> None:
+        """No message overtakes the answer to SUBSCRIBE, also where that waits for another."""
+        client = self.connect()
+        self.assertEqual(self.ask(client, "WAIT", "SUBSCRIBE a", "WAIT", "PING"), [])
+        self.connect("PUBLISH a 1")
+        self.assertEqual(client.answers(), [])
+        self.waits[0].callback("first")
+        self.reactor.settle()
+        answers = client.answers()
+        self.assertEqual([line.get("command") for line in answers], ["WAIT", "SUBSCRIBE", None])
+        # From now on messages come while another answer is waited for.
+        self.connect("PUBLISH a 2")
+        self.assertEqual(client.answers(), [message("a", "2")])
+        self.waits[1].callback("second")
+        self.reactor.settle()
+        self.assertEqual([line["command"] for line in client.answers()], ["WAIT", "PING"])
+
+    def test_pipelined(self) -> None:
+        """SUBSCRIBE and PUBLISH in one segment: the answers, then the message."""
+        client = self.connect()
+        answers = self.ask(client, "SUBSCRIBE a", "PUBLISH a 1", "UNSUBSCRIBE a", "PUBLISH a 2")
+        self.assertEqual([line.get("command") for line in answers[:4]].count(None), 0)
+        self.assertEqual(answers[4:], [message("a", "1")])
+
+    def test_in_order(self) -> None:
+        """A thousand messages come in the order in which they were published, joined."""
+        client, sender = self.connect("SUBSCRIBE a.*"), self.connect()
+        client.writes.clear()
+        for start in range(0, 1000, 50):
+            self.ask(sender, *(f"PUBLISH a.{i % 3} {i}" for i in range(start, start + 50)))
+        self.assertEqual([int(line["message"]) for line in client.answers()], list(range(1000)))
+        self.assertLess(len(client.writes), 50)
+
+
+class SlowTests(TopicCase):
+    """A slow reader loses by its rule, and delays nobody."""
+
+    def stuck(self, policy: str) -> tuple[Connection, Connection]:
+        """Give a client that has stopped to read with its transport full, and a sender."""
+        self.start(TopicSettings(max_queue=10_000))
+        client, sender = self.connect(f"SUBSCRIBE a {policy}"), self.connect()
+        client.reads = False
+        session = next(iter(self.factory.sessions))
+        assert session.mailbox is not None
+        while not session.mailbox.waiting:
+            self.ask(sender, f"PUBLISH a {'x' * 3000}")
+        return client, sender
+
+    def texts(self, client: Connection) -> list[str]:
+        """Let the client read again, and give the texts of the messages that are short."""
+        client.reads = True
+        self.reactor.settle()
+        return [line["message"][:1] for line in client.answers() if line.get("event")]
+
+    def test_drop_oldest(self) -> None:
+        """The newest are there when it reads again; the sender and others see no delay."""
+        client, sender = self.stuck("drop_oldest")
+        quick = self.connect("SUBSCRIBE a")
+        for i in range(9):
+            [answer] = self.ask(sender, f"PUBLISH a {str(i) * 3000}")
+            self.assertEqual(answer["receivers"], 2)
+            self.assertEqual(len(quick.answers()), 1)
+        self.assertEqual(self.texts(client)[-4:], ["x", "6", "7", "8"])
+        self.assertEqual(self.topics.dropped_oldest, 7)
+
+    def test_drop_newest(self) -> None:
+        """Those that came first are there when it reads again."""
+        client, sender = self.stuck("drop_newest")
+        receivers = [
+            self.ask(sender, f"PUBLISH a {str(i) * 3000}")[0]["receivers"] for i in range(9)
+        ]
+        self.assertEqual(receivers, [1, 1, 0, 0, 0, 0, 0, 0, 0])
+        self.assertEqual(self.texts(client)[-3:], ["x", "0", "1"])
+        self.assertEqual(self.topics.dropped_newest, 7)
+
+    def test_disconnect(self) -> None:
+        """It is cut off at once, and counted under its reason."""
+        client, sender = self.stuck("disconnect")
+        for i in range(3):
+            self.ask(sender, f"PUBLISH a {str(i) * 3000}")
+        self.assertTrue(client.gone)
+        self.assertEqual(self.factory.sessions.ended[End.SLOW_SUBSCRIBER], 1)
+        self.assertEqual((len(self.topics), self.topics.overflows), (0, 1))
+
+    def test_memory(self) -> None:
+        """However much is published, what a stuck client costs is bounded."""
+        client, sender = self.stuck("drop_oldest")
+        for _ in range(50):
+            self.ask(sender, *(f"PUBLISH a {'y' * 1000}" for _ in range(20)))
+        [session, _] = self.factory.sessions
+        assert session.mailbox is not None
+        self.assertLessEqual(session.mailbox.waiting, 10_000)
+        self.assertLess(client.unread, 90_000)
+
+    def test_never_reading(self) -> None:
+        """A client that reads nothing is disconnected in the end."""
+        client, _ = self.stuck("drop_oldest")
+        self.reactor.pass_time(Limits().write_timeout + 1)
+        self.assertTrue(client.gone)
+        self.assertEqual(self.factory.sessions.ended[End.WRITE_TIMEOUT], 1)
+        self.assertEqual(len(self.topics), 0)
+
+
+class EndTests(TopicCase):
+    """Whoever goes leaves nothing behind."""
+
+    def test_gone(self) -> None:
+        """A client that is gone listens no more; messages under way to it harm nobody."""
+        client, sender = self.connect("SUBSCRIBE a"), self.connect()
+        sender.send(b"PUBLISH a 1\n")
+        self.reactor.turn()
+        client.reset()
+        self.reactor.settle()
+        self.assertEqual(len(self.topics), 0)
+        [answer] = self.ask(sender, "PUBLISH a 2")[-1:]
+        self.assertEqual(answer["receivers"], 0)
+
+    def test_last_gone(self) -> None:
+        """No delayed call is left when the last client goes with a message under way."""
+        client = self.connect("SUBSCRIBE a")
+        client.send(b"PUBLISH a 1\n")
+        self.reactor.turn()
+        client.reset()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_half_closed(self) -> None:
+        """What a client published to itself before it ended its half still comes."""
+        client = self.connect("SUBSCRIBE a")
+        client.send(b"PUBLISH a 1\nPUBLISH a 2\n")
+        client.end()
+        self.reactor.settle()
+        self.assertEqual(client.answers()[-2:], [message("a", "1"), message("a", "2")])
+        self.assertTrue(client.gone)
+
+    def test_drained(self) -> None:
+        """Messages that wait leave before the connection is closed at the end of the server."""
+        client, sender = self.connect("SUBSCRIBE a"), self.connect()
+        sender.send(b"PUBLISH a 1\n")
+        self.reactor.turn()
+        self.factory.drain(5)
+        self.reactor.settle()
+        self.assertEqual([line["event"] for line in client.answers()], ["shutdown", "message"])
+
+    def test_listeners_are_not_idle(self) -> None:
+        """A client that listens is left in peace, and is not once it listens no more."""
+        client = self.connect("SUBSCRIBE a")
+        self.reactor.pass_time(2000)
+        self.assertFalse(client.gone)
+        self.ask(client, "UNSUBSCRIBE")
+        self.reactor.pass_time(2000)
+        self.assertTrue(client.gone)
+
+
+class FanoutTests(TopicCase):
+    """Many subscribers are written to a few at a time."""
+
+    def test_turns(self) -> None:
+        """No turn writes to more than its share, all get the same bytes, none twice."""
+        clients = [self.connect("SUBSCRIBE a") for _ in range(3 * WRITES_PER_TURN)]
+        for client in clients:
+            client.writes.clear()
+        self.ask(self.connect(), "PUBLISH a hi")
+        turns: dict[int, int] = {}
+        for client in clients:
+            [(turn, data)] = client.writes
+            turns[turn] = turns.get(turn, 0) + 1
+            self.assertEqual(json.loads(data), message("a", "hi"))
+        self.assertEqual(set(turns.values()), {WRITES_PER_TURN})
+        self.assertEqual(len({id(client.writes[0][1]) for client in clients}), 1)
+
+    def test_added_meanwhile(self) -> None:
+        """Whoever is added while others write has a later turn; stop forgets them all."""
+        reactor = Reactor()
+        fanout = Fanout(reactor)
+
+        class Restless:
+            count = 0
+
+            def send_messages(self) -> None:
+                self.count += 1
+                fanout.add(self)
+
+        restless = Restless()
+        fanout.add(restless)
+        reactor.turn()
+        reactor.turn()
+        self.assertEqual(restless.count, 2)
+        fanout.stop()
+        fanout.stop()
+        self.assertFalse(reactor.turn())
