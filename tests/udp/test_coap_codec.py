@@ -196,7 +196,7 @@ class RequestOptionsTests(SynchronousTestCase):
         """A value of a wrong length makes an option an unknown one (§5.4.3)."""
         self.assertEqual(RequestOptions([(Option.ACCEPT, b"123")]).unrecognized, Option.ACCEPT)
         read = RequestOptions([(Option.ETAG, b""), (Option.ECHO, b"")])
-        self.assertEqual((read.unrecognized, read.etags, read.echo), (None, [], None))
+        self.assertEqual((read.unrecognized, list(read.etags), read.echo), (None, [], None))
 
     def test_repeated(self) -> None:
         """An option that comes once too often is an unknown one (§5.4.5)."""

@@ -39,6 +39,7 @@ from twisted_net.udp.coap_resources import (
     Refused,
     arguments,
     diagnostic,
+    find_command,
     links,
     observable_commands,
     refusal,
@@ -433,6 +434,10 @@ class ReplyTests(SynchronousTestCase):
         cases: list[tuple[bytes, int | None, bytes, int]] = [
             (b'{"command":"A","result":"x y"}\n', None, b"x y", 0),
             (b'{"command":"A","result":"x y"}\n', 0, b"x y", 0),
+            (b'{"command":"A","result":"x \\"y"}\n', 0, b'x "y', 0),
+            (b'{"command":"A","result":"\\n"}\n', 0, b"\n", 0),
+            (b'{"command":"A","n":"1","result":"x"}\n', None, b"x", 0),
+            (b'{"command":"A","result":"x","n":"1"}\n', None, b"x", 0),
             (b'{"command":"A","result":"x y"}\n', 50, b'{"command":"A","result":"x y"}', 50),
             (b'{"command":"A","result":[1]}\n', None, b'{"command":"A","result":[1]}', 50),
             (b'{"command":"A","result":[1]}\n', 0, b"[1]", 0),
@@ -504,6 +509,18 @@ class LinksTests(SynchronousTestCase):
             self.assertEqual(found, names, query)
         with self.assertRaises(Refused):
             links(self.commands, [], ["nonsense"])
+
+    def test_not_served(self) -> None:
+        """Administrative commands, and those that change what a client may do, are not there."""
+        self.commands.command("KILL", admin=True, safe=True)(lambda: "")
+        self.commands.command("AUTH", alone=True)(lambda: "")
+        self.assertEqual(observable_commands(self.commands, ["KILL"]), {})
+        shown = links(self.commands, [], []).decode()
+        for name in ("kill", "auth"):
+            self.assertNotIn(name, shown)
+            with self.assertRaises(Refused) as caught:
+                find_command(self.commands, [name])
+            self.assertEqual(caught.exception.code, Code.NOT_FOUND)
 
     def test_observable(self) -> None:
         """Only safe commands that never wait can be observed."""

@@ -168,24 +168,20 @@ def encode_message(message: Message) -> bytes:
     token = message.token
     if len(token) > 8:
         raise ValueError(f"a token has at most 8 bytes, not {len(token)}")
-    head = _HEADER.pack(0x40 | message.type << 4 | len(token), message.code, message.message_id)
-    parts = [head, token]
+    datagram = _HEADER.pack(0x40 | message.type << 4 | len(token), message.code, message.message_id)
+    datagram += token
     previous = 0
     for number, value in message.options:
         delta = number - previous
         previous = number
         size = len(value)
         if 0 <= delta < 13 and size < 13:
-            parts.append(_BYTES[delta << 4 | size])
+            datagram += _BYTES[delta << 4 | size] + value
         elif delta < 0 or number > 0xFFFF:
             raise ValueError(f"option {number} is out of order or no option")
         else:
-            parts.append(_option_head(delta, size))
-        parts.append(value)
-    if message.payload:
-        parts.append(b"\xff")
-        parts.append(message.payload)
-    return b"".join(parts)
+            datagram += _option_head(delta, size) + value
+    return datagram + b"\xff" + message.payload if message.payload else datagram
 
 
 def parse_message(datagram: bytes) -> Message:
@@ -263,47 +259,30 @@ class RequestOptions:
     :ivar queries: each as text.
     """
 
-    __slots__ = (
-        "accept",
-        "block1",
-        "block2",
-        "content_format",
-        "echo",
-        "etags",
-        "if_match",
-        "if_none_match",
-        "observe",
-        "options",
-        "path",
-        "proxy",
-        "queries",
-        "size1",
-        "size2",
-        "unrecognized",
-    )
+    # On the class, as most requests have few of them.
+    accept: int | None = None
+    block1: bytes | None = None
+    block2: bytes | None = None
+    content_format: int | None = None
+    echo: bytes | None = None
+    etags: Sequence[bytes] = ()
+    if_match: Sequence[bytes] = ()
+    if_none_match = False
+    observe: int | None = None
+    path: Sequence[str] = ()
+    proxy = False
+    queries: Sequence[str] = ()
+    size1: int | None = None
+    size2: int | None = None
+    unrecognized: int | None = None
 
     def __init__(self, options: Options) -> None:
-        self.accept: int | None = None
-        self.block1: bytes | None = None
-        self.block2: bytes | None = None
-        self.content_format: int | None = None
-        self.echo: bytes | None = None
-        self.etags: list[bytes] = []
-        self.if_match: list[bytes] = []
-        self.if_none_match = False
-        self.observe: int | None = None
-        self.path: list[str] = []
-        self.proxy = False
-        self.queries: list[str] = []
-        self.size1: int | None = None
-        self.size2: int | None = None
-        self.unrecognized: int | None = None
         self.options = options
         # The one option of most requests is read without the table.
         if len(options) == 1 and options[0][0] == 11 and len(options[0][1]) < 256:
-            self.path.append(options[0][1].decode(errors="replace"))
-            return
-        self._read(options)
+            self.path = [options[0][1].decode(errors="replace")]
+        else:
+            self._read(options)
 
     def _read(self, options: Options) -> None:
         previous = -1
@@ -320,9 +299,9 @@ class RequestOptions:
                 continue
             previous = number
             if kind is _TEXTS:
-                getattr(self, name).append(value.decode(errors="replace"))
+                self.__dict__.setdefault(name, []).append(value.decode(errors="replace"))
             elif kind is _OPAQUES:
-                getattr(self, name).append(value)
+                self.__dict__.setdefault(name, []).append(value)
             elif kind is _UINT:
                 setattr(self, name, int.from_bytes(value, "big"))
             elif kind is _FLAG:

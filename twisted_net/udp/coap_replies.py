@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from hashlib import blake2s
 
-from attrs import frozen
-
 from twisted_net.udp.blockwise import Block, Bodies, cut, smaller
 from twisted_net.udp.coap_codec import (
     JSON,
@@ -25,22 +23,33 @@ from twisted_net.udp.datagrams import Source
 from twisted_net.udp.exchanges import Incoming
 
 
-@frozen
 class Question:
     """
     A request that is being answered.
 
-    :param proven: whether its address is known to be that of who sent it.
-    :param incoming: None where an observer is told something of which it asked long ago.
+    :ivar proven: whether its address is known to be that of who sent it.
+    :ivar incoming: None where an observer is told something of which it asked long ago.
     """
 
-    source: Source
-    method: int
-    options: RequestOptions
-    proven: bool
-    incoming: Incoming | None = None
-    block1: Block | None = None
-    block2: Block | None = None
+    __slots__ = ("block1", "block2", "incoming", "method", "options", "proven", "source")
+
+    def __init__(
+        self,
+        source: Source,
+        method: int,
+        options: RequestOptions,
+        proven: bool,
+        incoming: Incoming | None = None,
+        block1: Block | None = None,
+        block2: Block | None = None,
+    ) -> None:
+        self.source = source
+        self.method = method
+        self.options = options
+        self.proven = proven
+        self.incoming = incoming
+        self.block1 = block1
+        self.block2 = block2
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -76,16 +76,26 @@ class Reply:
         return len(self.payload)
 
 
-def find_command(commands: Commands, path: list[str]) -> Command:
+def find_command(commands: Commands, path: Sequence[str]) -> Command:
     """
     Give the command whose name is this path, in any case.
 
     :raises Refused: where there is none.
     """
     command = commands.get(path[0]) if len(path) == 1 else None
-    if command is None:
+    if command is None or not is_served(command):
         raise Refused(Code.NOT_FOUND, f"no resource /{'/'.join(path)}; see /{CORE}")
     return command
+
+
+def is_served(command: Command) -> bool:
+    """
+    Tell whether a command is a resource.
+
+    Administrative ones are not, nor are those that change what a client may do: a peer is known
+    by an address that others can forge, so that nobody can log in.
+    """
+    return not command.admin and not command.alone
 
 
 def check_request(
@@ -121,10 +131,11 @@ def arguments(options: RequestOptions, payload: bytes) -> list[str]:
     :raises NotUTF8, ControlCharacter, BadQuotes: for text that no line could hold.
     :raises BadArguments: for JSON that is no such array.
     """
+    queries = list(options.queries)
     if not payload:
-        return options.queries
+        return queries
     if options.content_format == JSON:
-        return options.queries + _json_arguments(payload)
+        return queries + _json_arguments(payload)
     if options.content_format not in (None, TEXT):
         raise Refused(
             Code.UNSUPPORTED_CONTENT_FORMAT, f"content formats taken here: {TEXT}, {JSON}"
@@ -133,8 +144,7 @@ def arguments(options: RequestOptions, payload: bytes) -> list[str]:
         text = payload.decode()
     except UnicodeDecodeError as error:
         raise NotUTF8(error.start, payload[error.start]) from None
-    words = split_arguments(text.removesuffix("\n").removesuffix("\r"))
-    return options.queries + words if options.queries else words
+    return queries + split_arguments(text.removesuffix("\n").removesuffix("\r"))
 
 
 def reply_with(method: int, line: bytes, accept: int | None) -> Reply:
@@ -148,8 +158,12 @@ def reply_with(method: int, line: bytes, accept: int | None) -> Reply:
     code = Code.CONTENT if method == Code.GET else Code.CHANGED
     if accept == JSON:
         return Reply(code, line[:-1], JSON)
-    answer = _decode_line(line)
-    result = answer.result
+    # Most answers are a text without quotes: that is found sooner than it is decoded.
+    before, result_follows, rest = line.partition(b'","result":"')
+    plain = rest.endswith(b'"}\n') and rest.find(b'"') == len(rest) - 3 and b"\\" not in rest
+    if result_follows and plain and before.count(b'"') == 3:
+        return Reply(code, rest[:-3], TEXT)
+    result = _decode_line(line).result
     if type(result) is str:
         return Reply(code, result.encode(), TEXT)
     if accept is None:
@@ -179,7 +193,7 @@ def diagnostic(sentence: str) -> bytes:
     return payload[: LONGEST_DIAGNOSTIC - 3].decode(errors="ignore").encode() + "…".encode()
 
 
-def links(commands: Commands, observable: Iterable[str], queries: list[str]) -> bytes:
+def links(commands: Commands, observable: Iterable[str], queries: Sequence[str]) -> bytes:
     """
     List the resources in link format (RFC 6690).
 
@@ -208,7 +222,7 @@ def links(commands: Commands, observable: Iterable[str], queries: list[str]) -> 
 
 def _links(commands: Commands) -> Iterator[tuple[str, dict[str, str]]]:
     yield f"/{CORE}", {"ct": str(LINK_FORMAT)}
-    for command in commands:
+    for command in filter(is_served, commands):
         title = command.help.replace("\\", "\\\\").replace('"', '\\"')
         methods = "get post" if command.safe else "post"
         formats = f"{TEXT} {JSON}"
@@ -235,7 +249,12 @@ def observable_commands(commands: Commands, names: Iterable[str]) -> dict[str, C
     found = {}
     for name in names:
         command = commands.get(name)
-        if command is not None and command.safe and command.kind is Kind.PLAIN:
+        if (
+            command is not None
+            and is_served(command)
+            and command.safe
+            and command.kind is Kind.PLAIN
+        ):
             found[command.name.lower()] = command
     return found
 

@@ -233,7 +233,7 @@ class MessageLayer:
         :return: the message, where its fate is followed; None where it is not.
         """
         state = incoming.state
-        incoming.state = NEXT_RECEIVING[state, Step.RESPONSE]
+        incoming.state = NEXT_RECEIVING[state, _RESPONSE]
         incoming.message = None
         incoming.due = None
         peer = incoming.peer
@@ -567,5 +567,6 @@ class MessageLayer:
 
 
 _EMPTY = Struct(">BBH")
+_RESPONSE = Step.RESPONSE
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4
