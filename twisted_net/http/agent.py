@@ -21,13 +21,16 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twisted_net.errors import BodyTooLarge, FetchTimeout
-from twisted_net.http.bodies import BodyWatch, Deadline, decoded
+from twisted_net.http.bodies import ACCEPTED, BodyWatch, Deadline, decoded
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import Rules
 from twisted_net.http.calls import Call
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
+from twisted_net.http.fields import Fields
+from twisted_net.http.flights import Flights
 from twisted_net.http.guard import Guard, Reach
+from twisted_net.http.hits import Hit, fresh_hit
 from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retrying import Attempt
 from twisted_net.http.settings import HttpSettings
@@ -86,10 +89,26 @@ class HTTPAgent:
         cache = settings.cache
         self._rules = Rules(cache) if cache.enabled else None
         self._store = store or open_store(reactor, cache)
+        self._flights = Flights(reactor)
         self._recovery = Recovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
         self._wall = wall
         self._report = report
+
+    def fresh(self, key: str, fields: Fields, default_ttl: float | None) -> Hit | None:
+        """
+        Give the fresh answer to a GET that lies in the store at hand, if one does.
+
+        See :func:`~twisted_net.http.hits.fresh_hit`.
+
+        :param key: the URL in canonical form.
+        :param fields: those of the request, with ``Accept-Encoding``.
+        :param default_ttl: of this call; None for that of the settings.
+        """
+        if self._rules is None:
+            return None
+        rules = self._rules if default_ttl is None else self._rules.with_default(default_ttl)
+        return fresh_hit(rules, self._store, key, fields, self._wall())
 
     def new_call(self) -> Call:
         """Give the terms of a call that begins now, as the settings have them."""
@@ -112,10 +131,24 @@ class HTTPAgent:
 
     def bound_to(self, call: Call) -> IAgent:
         """Give the layers as an agent for the requests of one call."""
+        agent = self._below_cache(call)
+        if call.rules is not None:
+            agent = CachingAgent(
+                agent,
+                self._store,
+                call.rules,
+                call=call,
+                wall=self._wall,
+                flights=self._flights,
+                afresh=lambda: self._below_cache(self.new_call()),
+            )
+        return DecodingAgent(agent, call.max_body, call=call)
+
+    def _below_cache(self, call: Call) -> IAgent:
         agent = self._attempts
         if isinstance(agent, AttemptAgent):
             agent = agent.within(call.deadline, call.max_body)
-        agent = RetryAgent(
+        return RetryAgent(
             agent,
             self._reactor,
             call.retry,
@@ -125,12 +158,10 @@ class HTTPAgent:
             wall=self._wall,
             report=self._report,
         )
-        if call.rules is not None:
-            agent = CachingAgent(agent, self._store, call.rules, call=call, wall=self._wall)
-        return DecodingAgent(agent, call.max_body, call=call)
 
     async def close(self) -> None:
         """Drop all connections and the store; requests under way fail."""
+        self._flights.close()
         await self._pool.close()
         closing = self._store.close()
         if closing is not None:
@@ -311,6 +342,6 @@ class DecodingAgent:
         wanted = headers.getRawHeaders(b"accept-encoding", [])
         if wanted[-1:] == [b"gzip"]:
             wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
-        headers.setRawHeaders(b"accept-encoding", wanted or [b"gzip, deflate"])
+        headers.setRawHeaders(b"accept-encoding", wanted or [ACCEPTED.encode()])
         answered = self._agent.request(method, uri, headers, bodyProducer)
         return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))

@@ -21,6 +21,9 @@ from zope.interface import implementer
 from twisted_net.errors import BadResponse, BodyTooLarge, FetchError, FetchTimeout
 from twisted_net.http.fields import Fields
 
+ACCEPTED = "gzip, deflate"
+"""The codings of a body that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
+
 _CHUNK = 64 * 2**10
 _MAX_CODINGS = 3
 """Most codings of one body; nobody but an attacker uses more."""
@@ -132,11 +135,14 @@ class BodyResponse:
         self.previousResponse = response
 
 
+def header_fields(headers: Headers) -> Fields:
+    """Give the fields of a header."""
+    return Fields((name, value) for name, values in headers.getAllRawHeaders() for value in values)
+
+
 def response_fields(response: IResponse) -> Fields:
     """Give the header fields of a response."""
-    return Fields(
-        (name, value) for name, values in response.headers.getAllRawHeaders() for value in values
-    )
+    return header_fields(response.headers)
 
 
 def deliver_bytes(body: bytes, reason: Failure | None = None) -> Callable[[IProtocol], None]:

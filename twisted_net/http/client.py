@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 from attrs import field, frozen
-from hyperlink import EncodedURL, URLParseError
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar, scoped_cookie
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
-from typing_extensions import override
 
 from twisted_net.errors import (
     BadStatus,
@@ -26,15 +23,28 @@ from twisted_net.errors import (
     TooManyRedirects,
 )
 from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.bodies import Deadline, body_producer, collect, response_fields
+from twisted_net.http.bodies import (
+    ACCEPTED,
+    Deadline,
+    collect,
+    discard,
+    header_fields,
+    response_fields,
+)
 from twisted_net.http.calls import Call
 from twisted_net.http.fields import Fields
-from twisted_net.http.redirecting import CREDENTIALS, Hop, next_hop
+from twisted_net.http.redirecting import next_hop
 from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.sending import Sender, along, encode_url, request_body
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.urls import redact, split_credentials
+from twisted_net.http.urls import parse_target, redact, split_credentials
 
 _T = TypeVar("_T")
+
+# Options that change nothing about what the cache may answer, or that are looked at there.
+_NO_MATTER = frozenset(
+    {"timeout", "retries", "idempotent", "allow_redirects", "default_ttl", "max_body"}
+)
 
 EXCERPT = 200
 """Characters of a body that :class:`~twisted_net.errors.BadStatus` carries."""
@@ -200,6 +210,10 @@ class Client:
         self._settings = settings or HttpSettings()
         self._agent = HTTPAgent(reactor, self._settings, **layers)
         self._cookiejar = cookiejar
+        # The header of a request without options, as the cache sees it.
+        usual = self._headers({}, None)
+        usual.setRawHeaders("Accept-Encoding", [ACCEPTED])
+        self._usual = header_fields(usual)
         self._calls: set[Deferred[Response]] = set()
         self._closed = False
 
@@ -237,7 +251,12 @@ class Client:
         """
         if self._closed:
             raise ClientClosed
-        made = Deferred.fromCoroutine(self._request(method.upper(), url, options))
+        method = method.upper()
+        if method == "GET" and self._cookiejar is None:
+            hit = self._hit(url, options)
+            if hit is not None:
+                return hit
+        made = Deferred.fromCoroutine(self._request(method, url, options))
         self._calls.add(made)
         try:
             return await made
@@ -373,7 +392,6 @@ class Client:
     def _call(self, options: Options) -> Call:
         """The terms of a call, from the settings and its options."""
         call = self._agent.new_call()
-        call.whole = True
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
         if "timeout" in options:
@@ -392,37 +410,81 @@ class Client:
             call.rules = call.rules.with_default(options["default_ttl"])
         return call
 
+    def _hit(self, url: str, options: Options) -> Response | None:
+        """
+        Give a response that lies fresh in the cache, if nothing else need be looked at.
+
+        What this passes over, :meth:`_request` answers, from the cache or not.
+        """
+        started = self._reactor.seconds()
+        if not options.keys() <= _NO_MATTER:
+            return None
+        try:
+            key = parse_target(encode_url(url)).url
+        except InvalidURL:
+            return None
+        hit = self._agent.fresh(key, self._usual, options.get("default_ttl"))
+        if (
+            hit is None
+            or len(hit.body) > options.get("max_body", self._settings.max_body)
+            or (300 <= hit.status < 400 and options.get("allow_redirects", True))
+        ):
+            return None
+        return Response(
+            "GET",
+            key,
+            hit.status,
+            hit.reason,
+            hit.fields,
+            hit.body,
+            0,
+            self._reactor.seconds() - started,
+            hit.age,
+        )
+
     async def _request(self, method: str, url: str, options: Options) -> Response:
         started = self._reactor.seconds()
         call = self._call(options)
+        call.whole = True
+        method, answer = await self._follow(method, url, options, call)
+        content = b"" if answer.length == 0 else (await collect(answer))[0]
+        return Response(
+            method=method,
+            url=call.url,
+            status=answer.code,
+            reason=answer.phrase.decode("latin-1"),
+            headers=_fields(answer),
+            body=content,
+            attempts=call.attempts,
+            elapsed=self._reactor.seconds() - started,
+            age=call.age,
+        )
+
+    async def _follow(
+        self, method: str, url: str, options: Options, call: Call
+    ) -> tuple[str, IResponse]:
+        """Make a request and follow its redirects; give the last method and response."""
         url, credentials = split_credentials(url)
         headers = self._headers(options, options.get("auth", credentials))
-        body = _body(options, headers)
-        jar = _Jar(self._cookiejar)
-        jar.add(url, options.get("cookies", {}))
-        http = HTTPClient(self._agent.bound_to(call), jar.jar, body_producer)
+        body = request_body(options, headers)
+        sender = Sender(
+            self._agent.bound_to(call),
+            self._reactor,
+            self._cookiejar,
+            url,
+            options.get("cookies"),
+        )
         for _ in range(self._settings.max_redirects + 1):
-            answer = await _send(http, self._reactor, method, url, headers, body)
-            jar.save()
-            fields = response_fields(answer)
+            answer = await sender.send(method, url, headers, body)
             hop = None
-            if options.get("allow_redirects", True):
-                hop = next_hop(method, call.url, answer.code, fields.first("location"))
+            if 300 <= answer.code < 400 and options.get("allow_redirects", True):
+                location = response_fields(answer).first("location")
+                hop = next_hop(method, call.url, answer.code, location)
             if hop is None or (hop.with_body and not body.replayable):
-                content = b"" if answer.length == 0 else (await collect(answer))[0]
-                return Response(
-                    method=method,
-                    url=call.url,
-                    status=answer.code,
-                    reason=answer.phrase.decode("latin-1"),
-                    headers=_plain(fields),
-                    body=content,
-                    attempts=call.attempts,
-                    elapsed=self._reactor.seconds() - started,
-                    age=call.age,
-                )
+                return method, answer
+            discard(answer)
             method, url = hop.method, hop.url
-            headers, body = _along(hop, headers, body)
+            headers, body = along(hop, headers, body)
         raise TooManyRedirects(self._settings.max_redirects)
 
     def _headers(self, options: Options, credentials: tuple[str, str] | None) -> Headers:
@@ -439,132 +501,7 @@ class Client:
         return headers
 
 
-@frozen(slots=True)
-class _Body:
-    """What a request carries: arguments for treq."""
-
-    params: Any = None  # Any: as in Options
-    data: Any = None
-    files: Any = None
-
-    @property
-    def replayable(self) -> bool:
-        """Whether it can be sent again: what is read from a file cannot."""
-        return not self.files and (
-            self.data is None or isinstance(self.data, (bytes, dict, list, tuple))
-        )
-
-
-def _body(options: Options, headers: Headers) -> _Body:
-    """The body that the options ask for; *headers* get its type if it is JSON."""
-    data = options.get("data")
-    if "json" in options:
-        if data is not None or options.get("files"):
-            raise TypeError("json cannot be combined with data or files")
-        data = msgspec.json.encode(options["json"])
-        if not headers.hasHeader("content-type"):
-            headers.setRawHeaders("Content-Type", ["application/json"])
-    elif isinstance(data, str):
-        data = data.encode()
-    return _Body(options.get("params"), data, options.get("files"))
-
-
-async def _send(
-    http: HTTPClient, reactor: Any, method: str, url: str, headers: Headers, body: _Body
-) -> IResponse:
-    """Make one request, no redirects, and give its response."""
-    return await http.request(
-        method,
-        _EncodedOnce.encode(url),
-        params=body.params,
-        headers=headers.copy(),
-        data=body.data,
-        files=body.files,
-        allow_redirects=False,
-        unbuffered=True,
-        reactor=reactor,  # or treq would import the global one
-    )
-
-
-class _EncodedOnce(EncodedURL):
-    """
-    A URL whose text is ready for the wire.
-
-    treq has hyperlink encode the host of every URL as a name, which costs more than all the rest
-    and fails for IPv6 addresses and names with an underscore.
-    """
-
-    @classmethod
-    def encode(cls, url: str) -> _EncodedOnce:
-        """
-        Percent-encode what is not ASCII in *url*, and its host as RFC 5891 has it.
-
-        :raises InvalidURL: where it is no URL.
-        """
-        try:
-            parsed = cls.from_text(url)
-            host = parsed.host
-            if not host.isascii():
-                host = EncodedURL(scheme="http", host=host).to_uri().host
-            encoded = EncodedURL.to_uri(parsed.replace(host="")).replace(host=host)
-            return cast(_EncodedOnce, encoded)  # replace() keeps the class
-        except (URLParseError, ValueError) as error:
-            raise InvalidURL(redact(url), str(error)) from None
-
-    @override
-    def to_uri(self) -> _EncodedOnce:
-        return self
-
-
-def _along(hop: Hop, headers: Headers, body: _Body) -> tuple[Headers, _Body]:
-    """What of a request goes along on a redirect."""
-    headers = headers.copy()
-    if not hop.with_credentials:
-        for name in CREDENTIALS:
-            headers.removeHeader(name)
-    if hop.with_body:
-        # The new URL has its own query.
-        return headers, _Body(None, body.data, body.files)
-    for name in ("content-type", "content-language", "content-location", "content-encoding"):
-        headers.removeHeader(name)
-    return headers, _Body()
-
-
-def _plain(fields: Fields) -> Fields:
-    """Take out the empty ``Content-Encoding`` that treq adds to responses without one."""
+def _fields(response: IResponse) -> Fields:
+    """The fields of a response, without the empty ``Content-Encoding`` that treq adds."""
+    fields = response_fields(response)
     return fields.without(["content-encoding"]) if fields.get("content-encoding") == "" else fields
-
-
-class _Jar:
-    """
-    The cookies of one call: those kept by the client, and those for this call only.
-
-    treq would leave the latter in the client's jar.
-    """
-
-    def __init__(self, kept: IndexableCookieJar | None) -> None:
-        self._kept = kept
-        self.jar = IndexableCookieJar()
-        for cookie in kept or ():
-            self.jar.set_cookie(cookie)
-        self._own: set[int] = set()
-
-    def add(self, url: str, cookies: Mapping[str, str]) -> None:
-        """Send *cookies* to the origin of *url*, in this call only."""
-        for name, value in cookies.items():
-            cookie = scoped_cookie(EncodedURL.from_text(url), name, value)
-            self.jar.set_cookie(cookie)
-            self._own.add(id(cookie))
-
-    def save(self) -> None:
-        """Keep what the servers have set, and forget what they have deleted."""
-        if self._kept is None:
-            return
-        now = list(self.jar)
-        names = {(cookie.domain, cookie.path, cookie.name) for cookie in now}
-        for cookie in list(self._kept):
-            if (cookie.domain, cookie.path, cookie.name) not in names:
-                self._kept.clear(cookie.domain, cookie.path, cookie.name)
-        for cookie in now:
-            if id(cookie) not in self._own:
-                self._kept.set_cookie(cookie)

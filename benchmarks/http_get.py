@@ -1,0 +1,268 @@
+"""
+What a plain GET costs: ``python -m benchmarks.http_get``.
+
+This package's client with all its bounds on, treq, Twisted's Agent with a pool, httpx, requests
+and aiohttp each fetch a small page from a server in a process of its own, one call at a time and
+50 at a time; each in a process of its own too, in turn, over interleaved rounds. Printed are the
+medians: calls a second, the client's CPU time for one, and the rates as ratios to ours. The last
+table is a fresh hit in the cache of this package's client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import react
+
+CLIENTS = ("twisted_net", "treq", "Agent", "httpx", "requests", "aiohttp")
+AT_ONCE = (1, 50)
+PAGE = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sun, 22 Nov 2026 09:30:00 GMT\r\n"
+    b"Cache-Control: no-store\r\nContent-Length: 27\r\n\r\n" + b'{"hello":"world","n":12345}'
+)
+FRESH = PAGE.replace(b"no-store", b"max-age=9999999")
+
+Fetch = Callable[[], Awaitable[None]]
+
+
+class Page(asyncio.Protocol):
+    """Answers each request, by its end, with one page; no parsing, so that clients are measured."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport  # Any: asyncio gives no narrower type here
+        self._tail = b""
+
+    def data_received(self, data: bytes) -> None:
+        data = self._tail + data
+        requests = data.count(b"\r\n\r\n")
+        self._tail = data.rpartition(b"\r\n\r\n")[2]
+        if requests:
+            self._transport.write((FRESH if b"GET /fresh" in data else PAGE) * requests)
+
+
+async def serve() -> None:
+    """Serve on a free port of loopback until the process is ended; print the port."""
+    server = await asyncio.get_running_loop().create_server(Page, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+class Timer:
+    """Takes the time of some calls, after as many as warm up."""
+
+    def __init__(self, count: int, at_once: int) -> None:
+        self.at_once = at_once
+        self.rounds = (max(at_once, count // 5), count)
+
+    def report(self, count: int, wall: float, cpu: float) -> None:
+        """Print calls a second, and microseconds of CPU for one."""
+        print(json.dumps([count / wall, cpu / count * 1e6]))
+
+    async def run(self, fetch: Fetch, together: Callable[[list[Any]], Awaitable[Any]]) -> None:
+        """Make the calls, some at a time; *together* runs coroutines beside each other."""
+        for count in self.rounds:
+            left = iter(range(count))
+
+            async def work(left: Any = left) -> None:
+                for _ in left:
+                    await fetch()
+
+            wall, cpu = time.perf_counter(), time.process_time()
+            await together([work() for _ in range(self.at_once)])
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        self.report(count, wall, cpu)
+
+
+async def deferreds(works: list[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines beside each other in Twisted."""
+    await gatherResults([Deferred.fromCoroutine(work) for work in works])
+
+
+async def measure_twisted_net(reactor: Any, timer: Timer, url: str) -> None:
+    """Measure this package, everything as it is set by default."""
+    from twisted_net.http.client import Client
+
+    async with Client(reactor) as client:
+
+        async def fetch() -> None:
+            assert len((await client.get(url)).body) == 27
+
+        await timer.run(fetch, deferreds)
+
+
+async def measure_treq(reactor: Any, timer: Timer, url: str) -> None:
+    """Measure treq as its documentation has it, with a client kept."""
+    from treq.client import HTTPClient
+    from twisted.web.client import Agent, HTTPConnectionPool
+
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = 100
+    client = HTTPClient(Agent(reactor, pool=pool))
+
+    async def fetch() -> None:
+        response = await client.get(url, reactor=reactor)
+        assert len(await response.content()) == 27
+
+    await timer.run(fetch, deferreds)
+    await pool.closeCachedConnections()
+
+
+async def measure_agent(reactor: Any, timer: Timer, url: str) -> None:
+    """Measure Twisted's Agent with a pool."""
+    from twisted.web.client import Agent, HTTPConnectionPool, readBody
+
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = 100
+    agent = Agent(reactor, pool=pool)
+
+    async def fetch() -> None:
+        response = await agent.request(b"GET", url.encode())
+        assert len(await readBody(response)) == 27
+
+    await timer.run(fetch, deferreds)
+    await pool.closeCachedConnections()
+
+
+async def measure_aiohttp(timer: Timer, url: str) -> None:
+    """Measure aiohttp."""
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session:
+
+        async def fetch() -> None:
+            async with session.get(url) as response:
+                assert len(await response.read()) == 27
+
+        await timer.run(fetch, lambda works: asyncio.gather(*works))
+
+
+async def measure_httpx(timer: Timer, url: str) -> None:
+    """Measure httpx."""
+    import httpx
+
+    async with httpx.AsyncClient() as client:
+
+        async def fetch() -> None:
+            assert len((await client.get(url)).content) == 27
+
+        await timer.run(fetch, lambda works: asyncio.gather(*works))
+
+
+def measure_requests(timer: Timer, url: str) -> None:
+    """Measure requests, in as many threads as there are calls at a time."""
+    import requests
+
+    session = requests.Session()
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=100))
+
+    def fetch(_: int) -> None:
+        assert len(session.get(url).content) == 27
+
+    with ThreadPoolExecutor(timer.at_once) as threads:
+        for count in timer.rounds:
+            wall, cpu = time.perf_counter(), time.process_time()
+            list(threads.map(fetch, range(count)))
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    timer.report(count, wall, cpu)
+
+
+def measure_one(name: str, count: int, at_once: int, url: str) -> None:
+    """Measure one client in this process."""
+    timer = Timer(count, at_once)
+    by_twisted = {
+        "twisted_net": measure_twisted_net,
+        "treq": measure_treq,
+        "Agent": measure_agent,
+    }
+    by_asyncio = {"httpx": measure_httpx, "aiohttp": measure_aiohttp}
+    if name in by_twisted:
+        react(by_twisted[name], (timer, url))
+    elif name in by_asyncio:
+        asyncio.run(by_asyncio[name](timer, url))
+    else:
+        measure_requests(timer, url)
+
+
+def measure(name: str, count: int, at_once: int, url: str) -> tuple[float, float]:
+    """Measure one client in a process of its own; give calls a second and µs of CPU."""
+    command = [sys.executable, "-m", "benchmarks.http_get", "--measure", name, url]
+    command += [str(count), str(at_once)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    rate, cpu = json.loads(ran.stdout)
+    return rate, cpu
+
+
+def version(name: str) -> str:
+    """Give the version that is measured."""
+    return importlib.metadata.version({"Agent": "twisted"}.get(name, name))
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=str(__doc__).strip().split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=2000, help="calls of each measurement")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.http_get", "--serve"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        if len(cores) > 1:
+            # The server has one core, each client another.
+            os.sched_setaffinity(server.pid, cores[:1])
+            os.sched_setaffinity(0, cores[1:])
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        hits = []
+        for _ in range(options.rounds):
+            for at_once in AT_ONCE:
+                for name in CLIENTS:
+                    one = measure(name, options.count, at_once, url + "/")
+                    found.setdefault((name, at_once), []).append(one)
+            hits.append(measure("twisted_net", 20 * options.count, 1, url + "/fresh"))
+    finally:
+        server.terminate()
+        server.wait()
+    print_tables(options.rounds, found, hits)
+
+
+def print_tables(
+    rounds: int,
+    found: dict[tuple[str, int], list[tuple[float, float]]],
+    hits: list[tuple[float, float]],
+) -> None:
+    """Print what was found."""
+    print(f"Plain GETs, medians of {rounds} rounds")
+    print(f"{'client':24}{'at once':>8}{'calls/s':>10}{'µs CPU':>9}{'ours / it':>12}")
+    for at_once in AT_ONCE:
+        ours = statistics.median(rate for rate, _ in found["twisted_net", at_once])
+        for name in CLIENTS:
+            rate = statistics.median(rate for rate, _ in found[name, at_once])
+            cpu = statistics.median(cpu for _, cpu in found[name, at_once])
+            shown = f"{name} {version(name)}"
+            print(f"{shown:24}{at_once:8}{rate:10.0f}{cpu:9.0f}{ours / rate:12.2f}")
+    cpu = statistics.median(cpu for _, cpu in hits)
+    print(f"\nA fresh hit through Client.get: {cpu:.1f} µs of CPU")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        asyncio.run(serve())
+    elif sys.argv[1:2] == ["--measure"]:
+        measure_one(sys.argv[2], int(sys.argv[4]), int(sys.argv[5]), sys.argv[3])
+    else:
+        main()
