@@ -1,8 +1,8 @@
 """
 CON exchanges per second of server CPU, ours beside aiocoap's: ``python -m benchmarks.coap``.
 
-Each server runs as a process and answers ``GET /ping`` with ``PONG``. A number of clients, each with
-one request under way as RFC 7252 wants it (NSTART 1), ask it for some seconds. What counts
+Each server runs as a process and answers ``GET /ping`` with ``PONG``. A number of clients, each
+with one request under way as RFC 7252 wants it (NSTART 1), ask it for some seconds. What counts
 is the processor time that the server took for each exchange: the clients run beside it.
 """
 
@@ -84,23 +84,22 @@ def ask(sockets: list[socket.socket], seconds: float, first_id: int) -> int:
     """Have each client ask one question after the other; give the number of answers."""
     selector = selectors.DefaultSelector()
     ids = dict.fromkeys(sockets, first_id)
-    for client in sockets:
-        selector.register(client, selectors.EVENT_READ)
-        client.send(_question(first_id))
+    for asker in sockets:
+        selector.register(asker, selectors.EVENT_READ, asker)
+        asker.send(_question(first_id))
     answers = 0
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for key, _ in selector.select(1):
-            client = key.fileobj
-            assert isinstance(client, socket.socket)
+            client: socket.socket = key.data
             answer = client.recv(2048)
             if answer[1] != 69 or answer[2:4] != ids[client].to_bytes(2, "big"):
                 raise RuntimeError(f"not the answer to the question: {answer!r}")
             answers += 1
             ids[client] = (ids[client] + 1) & 0xFFFF
             client.send(_question(ids[client]))
-    for client in sockets:
-        client.recv(2048)
+    for asker in sockets:
+        asker.recv(2048)
     return answers
 
 

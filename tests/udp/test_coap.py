@@ -280,9 +280,9 @@ class RequestTests(ServerTests):
         """Peers are listed and counted like TCP clients."""
         self.ask(Code.GET, "ping")
         self.ask(Code.GET, "ping", source=OTHER)
-        answer = json.loads(self.ask(Code.GET, "clients").payload)
+        self.ask(Code.GET, "ping")
         self.assertEqual(
-            [(client["client"], client["messages"]) for client in answer["clients"]],
+            [(session.name, session.messages) for session in self.driver.server.sessions],
             [("127.0.0.1:40000", 2), ("127.0.0.1:40001", 1)],
         )
 
