@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.layers import settings
 from twisted_net.records import field_types, split_meta
 from twisted_net.tcp.limits import Limits
 
@@ -49,5 +50,5 @@ class LimitsTests(SynchronousTestCase):
 
     def test_described(self) -> None:
         """Each field has a description, which is the option's help."""
-        for name, annotation in field_types(Limits).items():
-            self.assertTrue(split_meta(annotation)[1].description, name)
+        for setting in settings(Limits()):
+            self.assertTrue(setting.description, setting.key)

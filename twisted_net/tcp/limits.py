@@ -37,6 +37,19 @@ class Limits(Record, frozen=True):
     - ``max_handshakes``: over this many under way at one time, the one that began first is
       broken off, so that clients which never finish do not keep out those that do. Each costs
       some 50 KiB.
+    - ``connections_per_address`` and the others like it: one more is answered with
+      ``too_many_connections`` and closed; of a user, its login is refused. A network is a /24 of
+      IPv4 or a /64 of IPv6. There is no limit by default: behind a proxy that tells no addresses
+      all clients come from one.
+    - ``commands_per_listener`` and the others like it: a command beyond the rate, and beyond a
+      burst of ``command_burst`` after a rest, is answered with ``rate_limited`` and not run.
+    - ``bytes_per_listener`` and the others like it: whoever sent or got more, beyond a burst of
+      ``byte_burst``, is not read until it has paid for it in time. Nothing is lost.
+    - ``max_buffered``: over this many bytes in all buffers of the server (halves of lines, answers
+      and events above the 64 KiB that Twisted holds for each), the connections that hold most are
+      cut off. A quarter GiB leaves room on a small machine.
+    - ``keepalive``: a peer that is silent for this long is asked by TCP whether it is still there,
+      and is lost after as long again. 0 is never; a minute keeps what lies between awake.
     """
 
     max_connections: Annotated[int, Meta(ge=1, description="connections at once")] = 10_000
@@ -77,3 +90,49 @@ class Limits(Record, frozen=True):
         ),
     ] = 10.0
     max_handshakes: Annotated[int, Meta(ge=1, description="handshakes under way at once")] = 1000
+    connections_per_address: (
+        Annotated[int, Meta(ge=1, description="connections of one address at once")] | None
+    ) = None
+    connections_per_network: (
+        Annotated[int, Meta(ge=1, description="connections of one /24 or /64 at once")] | None
+    ) = None
+    connections_per_user: (
+        Annotated[int, Meta(ge=1, description="connections of one user at once")] | None
+    ) = None
+    commands_per_listener: (
+        Annotated[float, Meta(gt=0, description="commands per second of all clients")] | None
+    ) = None
+    commands_per_address: (
+        Annotated[float, Meta(gt=0, description="commands per second of one address")] | None
+    ) = None
+    commands_per_network: (
+        Annotated[float, Meta(gt=0, description="commands per second of one /24 or /64")] | None
+    ) = None
+    commands_per_user: (
+        Annotated[float, Meta(gt=0, description="commands per second of one user")] | None
+    ) = None
+    command_burst: Annotated[
+        int, Meta(ge=1, description="commands that may come at once after a rest")
+    ] = 100
+    bytes_per_listener: (
+        Annotated[float, Meta(gt=0, description="bytes per second of all clients")] | None
+    ) = None
+    bytes_per_address: (
+        Annotated[float, Meta(gt=0, description="bytes per second of one address")] | None
+    ) = None
+    bytes_per_network: (
+        Annotated[float, Meta(gt=0, description="bytes per second of one /24 or /64")] | None
+    ) = None
+    bytes_per_user: (
+        Annotated[float, Meta(gt=0, description="bytes per second of one user")] | None
+    ) = None
+    byte_burst: Annotated[
+        int, Meta(ge=1, description="bytes that may come and go at once after a rest")
+    ] = 1_048_576
+    max_buffered: Annotated[
+        int, Meta(ge=1_048_576, description="bytes in all buffers of the server together")
+    ] = 268_435_456
+    keepalive: Annotated[
+        int,
+        Meta(ge=0, le=32_767, description="seconds of silence until TCP asks the peer; 0: never"),
+    ] = 60

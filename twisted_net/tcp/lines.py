@@ -12,12 +12,13 @@ class LineFramer:
     Bytes after the last LF wait for the next call; no more than the limit is kept.
 
     :param max_length: longest line accepted, in bytes, its end not counted.
+    :ivar max_length: the same; it may be set to more at any time.
     """
 
-    __slots__ = ("_max_length", "_skipping", "_tail")
+    __slots__ = ("_skipping", "_tail", "max_length")
 
     def __init__(self, max_length: int) -> None:
-        self._max_length = max_length
+        self.max_length = max_length
         # A bytearray from a line's second piece on, so that tiny pieces are not costly.
         self._tail: bytes | bytearray = b""
         self._skipping = False
@@ -26,6 +27,10 @@ class LineFramer:
     def unfinished(self) -> bool:
         """Whether the bytes so far end in the middle of a line that may still become whole."""
         return bool(self._tail)
+
+    def __len__(self) -> int:
+        """Give how many bytes are kept."""
+        return len(self._tail)
 
     def feed(self, data: bytes) -> list[bytes | None]:
         """
@@ -41,7 +46,7 @@ class LineFramer:
             self._skipping = False
             data = data[end + 1 :]
         elif self._tail:
-            if b"\n" not in data and len(self._tail) + len(data) <= self._max_length:
+            if b"\n" not in data and len(self._tail) + len(data) <= self.max_length:
                 if type(self._tail) is bytes:
                     self._tail = bytearray(self._tail)
                 self._tail += data
@@ -52,8 +57,8 @@ class LineFramer:
         if b"\r\n" in data:
             lines = [line[:-1] if line and line.endswith(b"\r") else line for line in lines]
         # No line is longer than the data that it was cut from.
-        if len(data) > self._max_length:
-            limit = self._max_length
+        if len(data) > self.max_length:
+            limit = self.max_length
             lines = [line if line is not None and len(line) <= limit else None for line in lines]
             # A CR just past the limit may be half of a CRLF.
             if len(tail) > limit + tail.endswith(b"\r"):

@@ -13,13 +13,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -32,14 +30,14 @@ from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import (
     CommandTimeout,
     Internal,
-    LineTooLong,
     TooManyConnections,
     UnterminatedLine,
 )
 from twisted_net.sessions import End, Sessions, encode_event
+from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.fanout import Fanout
+from twisted_net.tcp.guarding import Guard, GuardedProtocol, Transport
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.lines import LineFramer
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""
@@ -56,10 +54,6 @@ MAX_LINGERING = 256
 """Connections refused with words at one time; further ones are closed without."""
 
 
-class _Transport(ITCPTransport, IConsumer, IPushProducer):
-    """What a TCP connection of Twisted's offers."""
-
-
 class _Place:
     """The place of one answer in the queue of its connection; None while it is waited for."""
 
@@ -71,7 +65,7 @@ class _Place:
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class CommandProtocol(Protocol):
+class CommandProtocol(GuardedProtocol):
     """
     One client: its lines in, its answers out, in order.
 
@@ -83,8 +77,6 @@ class CommandProtocol(Protocol):
     As a producer it is the transport's: :meth:`pauseProducing` says that the peer does not
     read what we write.
     """
-
-    transport: _Transport
 
     # On the class, as most connections never need one of their own: that keeps idle ones small.
     _lines: list[bytes | None] | None = None  # not run yet, from the index _next on
@@ -104,8 +96,8 @@ class CommandProtocol(Protocol):
     """Looks of the factory's since the last byte came."""
 
     def __init__(self, factory: CommandFactory) -> None:
+        super().__init__(factory.guard)
         self._factory = factory
-        self._framer = LineFramer(factory.limits.max_line)
 
     @override
     def connectionMade(self) -> None:
@@ -121,14 +113,22 @@ class CommandProtocol(Protocol):
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)
+        self._enter()
 
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._end is not None:
             return
         self.quiet = 0
+        if self._meter is not None:
+            self._pay(len(data))
         lines = self._framer.feed(data)
         if not lines:
+            self._hold_input(len(self._framer))
+            return
+        if self._held_in:
+            self._hold_input(0)
+        if self.session.messages == 0 and self._refuses_foreign(lines[0]):
             return
         if self._lines is None:
             self._lines = lines
@@ -160,6 +160,7 @@ class CommandProtocol(Protocol):
             clean = reason.check(ConnectionDone) is not None
             self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
         self._cancel_turn()
+        self._leave()
         self._lines = None
         queue, self._queue = self._queue, None
         for place in queue or ():
@@ -182,6 +183,7 @@ class CommandProtocol(Protocol):
         """The peer has read everything."""
         self._writable = True
         self._surplus = 0
+        self._release_output()
         self._factory.unwatch(self)
         if self.session.mailbox is not None:
             self._factory.fanout.add(self)
@@ -208,6 +210,7 @@ class CommandProtocol(Protocol):
             if self._surplus + len(line) > self._factory.limits.max_output:
                 return "output_full"
             self._surplus += len(line)
+            self._hold_output(len(line))
         self.transport.write(line)
         return None
 
@@ -282,11 +285,13 @@ class CommandProtocol(Protocol):
         limits = self._factory.limits
         following = self._next
         answer_to, session = self._factory.commands.answer, self.session
+        if self._meter is not None:
+            answer_to = self._answer_metered
         answers: list[bytes] = []
         self._running = True
         for line in lines[following : following + limits.turn_budget]:
             queue = self._queue
-            if queue is not None and len(queue) >= limits.max_pending:
+            if queue is not None and len(queue) >= self._most:
                 break
             following += 1
             try:
@@ -307,7 +312,7 @@ class CommandProtocol(Protocol):
         if queue is not None:
             self._take_due(queue, answers)
         if answers:
-            self.transport.write(b"".join(answers))
+            self._write(b"".join(answers))
         # Nothing follows nearly every turn; to find that out here is cheaper.
         settled = self._lines is None and self._queue is None and self._last_wish is None
         if not (settled and self._writable and self._reading):
@@ -321,13 +326,15 @@ class CommandProtocol(Protocol):
         if queue is not None and queue[0].answer is not None:
             answers: list[bytes] = []
             self._take_due(queue, answers)
-            self.transport.write(b"".join(answers))
+            if not self._write(b"".join(answers)):
+                return
             queue = self._queue
         if self._lines is not None:
             if (
                 self._turn is None
                 and self._writable
-                and (queue is None or len(queue) < self._factory.limits.max_pending)
+                and self._throttled is None
+                and (queue is None or len(queue) < self._most)
             ):
                 self._turn = self._factory.reactor.callLater(0, self._run)
         elif queue is None and self._last_wish is not None:
@@ -337,7 +344,8 @@ class CommandProtocol(Protocol):
             self.hang_up(self._last_wish)
             return
         # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
-        reading = self._lines is None and self._writable and self._last_wish is None
+        wanted = self._lines is None and self._writable and self._last_wish is None
+        reading = wanted and self._throttled is None
         if reading is not self._reading:
             self._reading = reading
             if reading:
@@ -361,9 +369,14 @@ class CommandProtocol(Protocol):
             self._turn.cancel()
             self._turn = None
 
-    def _too_long(self) -> bytes:
-        self.session.count()
-        return self._factory.line_too_long
+    def _write(self, answers: bytes) -> bool:
+        """Write answers; say whether the connection goes on."""
+        self.transport.write(answers)
+        if not self._writable:
+            self._hold_output(len(answers))
+        if self._meter is not None:
+            self._pay(len(answers))
+        return self._end is None
 
     def _failed(self, command: str | None) -> bytes:
         """Log the exception that is being handled, which is a bug of a handler's."""
@@ -374,6 +387,8 @@ class CommandProtocol(Protocol):
         """Put an answer behind those that are waited for, or start to wait for it."""
         place = _Place()
         if isinstance(answer, Waiting):
+            if answer.alone:
+                self._most = 0
             place.waited = Deferred.fromCoroutine(self._wait(place, answer))
         else:
             place.answer = answer
@@ -393,22 +408,29 @@ class CommandProtocol(Protocol):
                 return  # cancelled by connectionLost
             answer = self._failed(waiting.name)
         place.answer = answer
+        if waiting.alone:
+            self._let_others_run()
         if self._queue is not None:
             self._go_on()
 
 
 @implementer(IHalfCloseableProtocol)
 class RefusingProtocol(Protocol):
-    """Tells one client too many so, and waits a while for it to leave."""
+    """
+    Tells a client why it is turned away, and waits a while for it to leave.
 
-    transport: _Transport
+    :param answer: the line that says why.
+    """
 
-    def __init__(self, factory: CommandFactory) -> None:
+    transport: Transport
+
+    def __init__(self, factory: CommandFactory, answer: bytes) -> None:
         self._factory = factory
+        self._answer = answer
 
     @override
     def connectionMade(self) -> None:
-        self.transport.write(self._factory.too_many_connections)
+        self.transport.write(self._answer)
         _end_output(self.transport)
         self._factory.opened(self)
         self._factory.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
@@ -454,6 +476,7 @@ class CommandFactory(Factory):
     :param commands: what the clients may ask for.
     :param limits: what they may not.
     :param sessions: who is connected, where several servers share it; one of its own if None.
+    :param access: who may log in, and what those may do who have not; everybody everything if None.
     :ivar sessions: who is connected; its ``broadcast`` reaches them all.
     """
 
@@ -466,13 +489,13 @@ class CommandFactory(Factory):
         commands: Commands,
         limits: Limits | None = None,
         sessions: Sessions | None = None,
+        access: Access | None = None,
     ) -> None:
         self.reactor = reactor
         self.commands = commands
         self.limits = limits = limits or Limits()
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.line_too_long = encode_error(LineTooLong(limits.max_line))
-        self.too_many_connections = encode_error(TooManyConnections(limits.max_connections))
+        self.guard = Guard(reactor, commands, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
@@ -494,11 +517,16 @@ class CommandFactory(Factory):
         if self._draining:
             self.sessions.refused(End.DRAINED)
             return _ClosingProtocol()
-        if len(self._protocols) < self.limits.max_connections:
+        most = self.limits.max_connections
+        if len(self._protocols) >= most:
+            turned: Turned | None = Turned(End.TOO_MANY_CONNECTIONS, TooManyConnections(most))
+        else:
+            turned = self.guard.admission.refusal(getattr(addr, "host", "unix"))
+        if turned is None:
             return CommandProtocol(self)
-        self.sessions.refused(End.TOO_MANY_CONNECTIONS)
+        self.sessions.refused(turned.end)
         if len(self._refusing) < MAX_LINGERING:
-            return RefusingProtocol(self)
+            return RefusingProtocol(self, encode_error(turned.error))
         return _ClosingProtocol()
 
     def drain(self, timeout: float) -> Deferred[None]:
@@ -600,6 +628,7 @@ class CommandFactory(Factory):
             if deadline <= now:
                 del self._deadlines[connection]
                 connection.abort(end)
+        self.guard.sweep()
         if self.limits.idle_timeout and now >= self._idle_look:
             self._idle_look = now + self._idle_interval
             for protocol in list(self._protocols):
@@ -619,7 +648,7 @@ def _timed_out(result: object, limit: float) -> object:
     return Failure(CommandTimeout(limit)) if cancelled else result
 
 
-def _end_output(transport: _Transport) -> None:
+def _end_output(transport: Transport) -> None:
     """End our half of a connection once what was written has left."""
     # TLS has no half of a connection to end.
     if ISSLTransport.providedBy(transport):
