@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -49,11 +49,11 @@ def plain(tcp_port: int, udp_port: int) -> list[str]:
 
 
 @contextmanager
-def running(name: str, core: int | None = 0) -> Iterator[Server]:
+def running(name: str, core: int | None = None) -> Iterator[Server]:
     """
     Run the server of this name (``ours`` or ``plain``) until the block ends.
 
-    :param core: the processor that it is pinned to, where there are several.
+    :param core: the processor that it is pinned to; None for any that this process may use.
     """
     tcp_port, udp_port = _free_ports()
     command = {"ours": ours, "plain": plain}[name](tcp_port, udp_port)
@@ -62,7 +62,10 @@ def running(name: str, core: int | None = 0) -> Iterator[Server]:
         command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
-        if core is not None and len(os.sched_getaffinity(0)) > 1:
+        # Ahead of other programs, where the system lets us: they are not what is measured.
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, -15)
+        if core is not None:
             os.sched_setaffinity(process.pid, {core})
         server = Server(name, process.pid, tcp_port, udp_port)
         _wait_until_ready(server, process)
