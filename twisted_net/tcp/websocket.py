@@ -1,0 +1,328 @@
+"""Carries the lines of the command protocol in the text messages of a WebSocket (RFC 6455)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import RemoteProtocolError
+from zope.interface import implementer
+
+from twisted_net.tcp.handshakes import Handshakes
+
+EVENTS_PER_TURN = 64
+"""Frames of one connection that are taken in one reactor turn; then others have theirs."""
+
+ANY_ORIGIN = "*"
+"""Among the origins that may connect: all of them."""
+
+
+class WebSocketFactory(Factory):
+    """
+    The server's side of WebSockets.
+
+    What a text message holds is lines, the last of which needs no end; a message of a client may
+    be cut into frames anywhere. Each line of the server's is a message of its own, without its
+    end. A client that closes gets the answers that are due first, as one that ends its half of a
+    TCP connection does. Messages that are not text are refused with code 1003.
+
+    The protocols of *inner* are built after the handshake. Nothing of a message is kept here: how
+    long a line may be is their affair. Compression is not offered, as a few bytes could become a
+    thousand times as many.
+
+    :param inner: whose protocols get the connections; what they write ends with a line.
+    :param handshakes: bounds those that are under way.
+    :param origins: web sites whose pages may connect, such as ``https://example.org``. Pages of
+        others are refused, since their users' browsers would lend them access to this network;
+        clients that are no browsers name no origin, and are let in.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        inner: IProtocolFactory,
+        handshakes: Handshakes,
+        clock: IReactorTime,
+        origins: Collection[str] = (),
+    ) -> None:
+        self.inner = inner
+        self.handshakes = handshakes
+        self.clock = clock
+        self.origins = frozenset(origins)
+
+    @override
+    def startFactory(self) -> None:
+        self.inner.doStart()
+
+    @override
+    def stopFactory(self) -> None:
+        self.inner.doStop()
+
+    @override
+    def buildProtocol(self, addr: object) -> Protocol:
+        return _WebSocket(self)
+
+    def admits(self, request: Request) -> bool:
+        """Say whether the page that the request comes from, if any, may connect."""
+        origins = [value for name, value in request.extra_headers if name == b"origin"]
+        return (
+            ANY_ORIGIN in self.origins
+            or not origins
+            or (len(origins) == 1 and origins[0].decode("latin-1") in self.origins)
+        )
+
+
+@implementer(IPushProducer)
+class _Output:
+    """Hears from the transport whether the client reads, for a socket and the protocol within."""
+
+    def __init__(self, socket: _WebSocket, producer: IPushProducer) -> None:
+        self._socket = socket
+        self._producer = producer
+
+    def pauseProducing(self) -> None:
+        """The client does not read."""
+        self._socket.writable = False
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has read everything."""
+        self._socket.writable = True
+        self._socket.answer_ping()
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._producer.stopProducing()
+
+
+class _WebSocket(Protocol):
+    """
+    One WebSocket: the protocol of its connection, and the transport of the protocol within.
+
+    Its methods with names of a transport's are those of the latter; what is not here is the
+    connection's own.
+    """
+
+    transport: Any  # TCP, Unix or TLS
+    writable = True
+    _inner: IProtocol | None = None
+    _turn: IDelayedCall | None = None
+    _wanted = True  # whether the protocol within wants to read
+    _reading = True
+    _refused = False
+    _ended = False  # no message follows: the client has closed, or has broken a rule
+    _closed = False  # our own closing frame is sent
+    _code = int(CloseReason.NORMAL_CLOSURE)
+    _line_ended = False  # whether the message that is coming ends with a line so far
+    _ping: Ping | None = None
+    _rest = b""
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        self._factory = factory
+        self._wire = WSConnection(ConnectionType.SERVER)
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever the transport has
+        return getattr(self.transport, name)
+
+    # --- the protocol ---
+
+    @override
+    def connectionMade(self) -> None:
+        self._factory.handshakes.began(self)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._refused or self._ended:
+            return
+        try:
+            self._wire.receive_data(data)
+        except RemoteProtocolError as error:
+            self._refuse(error.event_hint or RejectConnection())
+            return
+        except ValueError as error:  # the request has bytes where there are none, as in its Host
+            self._factory.log.debug("{error}", error=error)
+            self._refuse(RejectConnection())
+            return
+        if self._turn is None:
+            self._take_turn()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._ended = True
+        if self._inner is None:
+            self._factory.handshakes.lost(self)
+        else:
+            self._inner.connectionLost(reason)
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self.transport.abortConnection()
+
+    # --- the transport of the protocol within ---
+
+    def write(self, data: bytes) -> None:
+        """Send each line as a message."""
+        if self._closed:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self.transport.write(b"".join(map(_text_frame, lines)))
+
+    def writeSequence(self, iovec: Any) -> None:  # Any: an iterable of bytes
+        """Send what is written together."""
+        self.write(b"".join(iovec))
+
+    def loseWriteConnection(self) -> None:
+        """Send nothing more; the client closes when it has read all."""
+        if not self._closed:
+            self._closed = True
+            close = CloseConnection(code=self._code)
+            self.transport.write(self._wire.send(close))
+
+    def loseConnection(self) -> None:
+        """Close, once the client has read what was written."""
+        self.loseWriteConnection()
+        self.transport.loseConnection()
+
+    def pauseProducing(self) -> None:
+        """Read no more for now."""
+        self._wanted = False
+        self._read(False)
+
+    def resumeProducing(self) -> None:
+        """Read on, first of all what has come already."""
+        self._wanted = True
+        if self._turn is None:
+            self._turn = self._factory.clock.callLater(0, self._take_turn)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """Let the protocol within know whether the client reads."""
+        self.transport.registerProducer(_Output(self, producer), streaming)
+
+    # --- what comes ---
+
+    def answer_ping(self) -> None:
+        """Answer the last ping that came while the client did not read (§5.5.3)."""
+        ping, self._ping = self._ping, None
+        if ping is not None and not self._closed:
+            self.transport.write(self._wire.send(ping.response()))
+
+    def _take_turn(self) -> None:
+        """Take what has come, up to a number of frames, and hand over its lines at once."""
+        self._turn = None
+        text: list[str] = []
+        more = True
+        for _ in range(EVENTS_PER_TURN):
+            event = next(self._wire.events(), None)
+            if event is None:
+                more = False
+                break
+            self._take(event, text)
+            if self._ended or self._refused:
+                break
+        if text and self._inner is not None:
+            self._inner.dataReceived("".join(text).encode())
+        if self._ended:
+            self._tell_end()
+        elif not self._refused and self._wanted and self._turn is None:
+            self._read(not more)
+            if more:
+                self._turn = self._factory.clock.callLater(0, self._take_turn)
+
+    def _read(self, reading: bool) -> None:
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _take(self, event: Event, text: list[str]) -> None:
+        if isinstance(event, TextMessage):
+            if event.data:
+                text.append(event.data)
+                self._line_ended = event.data.endswith("\n")
+            if event.message_finished:
+                if not self._line_ended:
+                    text.append("\n")
+                self._line_ended = False
+        elif isinstance(event, Ping):
+            self._ping = event
+            if self.writable:
+                self.answer_ping()
+        elif isinstance(event, CloseConnection):
+            self._ended = True
+            if self._wire.state is not ConnectionState.REMOTE_CLOSING and not self._closed:
+                self._code = int(event.code)
+        elif isinstance(event, BytesMessage):
+            self._ended = True
+            self._code = int(CloseReason.UNSUPPORTED_DATA)
+        elif isinstance(event, Request):
+            self._greet(event)
+
+    def _greet(self, request: Request) -> None:
+        if not self._factory.admits(request):
+            self._refuse(RejectConnection(status_code=403))
+            return
+        self._factory.handshakes.succeeded(self)
+        self.transport.write(self._wire.send(AcceptConnection()))
+        self._inner = self._factory.inner.buildProtocol(self.transport.getPeer())
+        if self._inner is None:
+            self._refused = True
+            self.abort()
+            return
+        self._inner.makeConnection(self)  # type: ignore[arg-type]  # by __getattr__ it is one
+
+    def _refuse(self, answer: Event) -> None:
+        """Refuse the handshake; should the client not leave, its time will be over."""
+        self._refused = True
+        self.transport.write(self._wire.send(answer))
+        self.transport.loseConnection()
+
+    def _tell_end(self) -> None:
+        """Let the protocol within answer what is due, and close."""
+        half_closeable = IHalfCloseableProtocol(self._inner, None)
+        if self._closed or half_closeable is None:
+            self.loseConnection()
+        else:
+            half_closeable.readConnectionLost()
+
+
+def _text_frame(payload: bytes) -> bytes:
+    """Encode one whole text message (§5.2); a server does not mask."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2) + payload
+    return b"\x81\x7f" + size.to_bytes(8) + payload
