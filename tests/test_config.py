@@ -13,6 +13,7 @@ from twisted_net.errors import ConfigError
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import settings, to_toml
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.listener_settings import Listener
 from twisted_net.udp.datagrams import DatagramLimits
 
 
@@ -97,6 +98,43 @@ class ConfigTests(SynchronousTestCase):
         loaded = load_config(None, {}, {name: str(value) for name, value in options.items()})
         printed = to_toml(loaded.record, loaded.origins)
         self.assertEqual(load_config(("net.toml", printed), {}, {}).record, loaded.record)
+
+
+class ListenersTests(SynchronousTestCase):
+    """The further listeners of a :class:`Config`."""
+
+    def test_forms(self) -> None:
+        """A listener is a description, or a table; both become records."""
+        loaded = load_config(
+            ("net.toml", 'listeners = ["tcp:1", {port = 2, limits = {max_line = 100}}]'), {}, {}
+        )
+        self.assertEqual(
+            loaded.record.further_listeners,
+            (Listener(endpoint="tcp:1"), Listener(port=2, limits={"max_line": 100})),
+        )
+
+    def test_alone(self) -> None:
+        """They are enough to have something to serve."""
+        Config(tcp=TcpSettings(enabled=False), udp=UdpSettings(enabled=False), listeners=("tcp:1",))
+
+    def test_mistakes(self) -> None:
+        """What is wrong with one is told with its place in the list."""
+        for table, mistake in [
+            ("{}", "listeners[0]: port, path or endpoint must be set"),
+            (
+                "{port = 1, limits = {max_lin = 5}}",
+                "listeners[0]: limits: there is no limit max_lin",
+            ),
+            (
+                "{port = 1, path = '/x'}",
+                "listeners[0]: only one of port, path and endpoint may be set",
+            ),
+            ("{prt = 1}", "there is no setting listeners[0].prt; did you mean listeners[0].port?"),
+        ]:
+            error = self.assertRaises(
+                ConfigError, load_config, ("net.toml", f"listeners = [{table}]"), {}, {}
+            )
+            self.assertEqual(error.mistakes, [f"net.toml: {mistake}"])
 
 
 class LoadConfigTests(SynchronousTestCase):

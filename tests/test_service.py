@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,10 +20,12 @@ from twisted.internet.testing import (
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tcp.issuing import Authority, write_pair
 from twisted_net.commands import Commands
 from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen, ConfigError
-from twisted_net.service import NetService
+from twisted_net.service import CommandListener, NetService
+from twisted_net.tcp.listener_settings import Listener, TlsSettings
 
 TCP_ALONE = UdpSettings(enabled=False)
 
@@ -44,10 +49,11 @@ class Wire(StringTransportWithDisconnection):
         self.loseConnection()
 
 
-def connect(service: NetService) -> Wire:
-    """Connect a client to the command server of *service*."""
-    assert service.tcp is not None
-    protocol = service.tcp.factory.buildProtocol(None)
+def connect(service: NetService, listener: CommandListener | None = None) -> Wire:
+    """Connect a client to a command server of *service*, which is the default one if None."""
+    listener = listener or service.tcp
+    assert listener is not None
+    protocol = listener.factory.buildProtocol(None)
     assert protocol is not None
     wire = Wire()
     wire.protocol = protocol
@@ -62,8 +68,8 @@ def ask(wire: Wire, line: bytes) -> Any:  # Any: whatever JSON holds
     return json.loads(wire.value())
 
 
-class NetServiceTests(SynchronousTestCase):
-    """:class:`NetService` over a reactor in memory."""
+class NetServiceTestCase(SynchronousTestCase):
+    """A service over a reactor in memory."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -75,6 +81,10 @@ class NetServiceTests(SynchronousTestCase):
         """Make a service without UDP, whose port is always a real socket."""
         config = Config(udp=TCP_ALONE, **settings)
         return NetService(self.reactor, config, commands)
+
+
+class NetServiceTests(NetServiceTestCase):
+    """:class:`NetService`."""
 
     def test_listens_as_configured(self) -> None:
         """Port, queue and interface are those of the configuration."""
@@ -233,6 +243,106 @@ class NetServiceTests(SynchronousTestCase):
         assert service.tcp is not None
         service.tcp.factory.startFactory()  # as a port does that is bound, but not the fake one
         self.assertEqual(ask(connect(service), b"PING")["result"], "PONG")
+
+
+class ListenersTests(NetServiceTestCase):
+    """The further listeners of :class:`NetService`."""
+
+    def test_all_listen(self) -> None:
+        """Each listens, in order after that of ``[tcp]``, and is logged with its layers."""
+        service = self.service(
+            listeners=("tcp:1", Listener(port=2, proxy=("10.0.0.0/8",)), Listener(path="/run/x"))
+        )
+        service.startService()
+        self.assertEqual([server[0] for server in self.reactor.tcpServers], [8888, 1, 2])
+        self.assertEqual(self.reactor.unixServers[0][0], "/run/x")
+        self.assertEqual(
+            [event["transport"] for event in self.logged if "transport" in event],
+            ["tcp", "endpoint", "tcp+proxy", "unix"],
+        )
+        self.assertEqual([listener.port for listener in service.listeners], [1, 2, None])
+
+    def test_without_the_default(self) -> None:
+        """They serve alone where ``[tcp]`` is not enabled."""
+        service = self.service(tcp=TcpSettings(enabled=False), listeners=("tcp:1",))
+        self.assertIsNone(service.tcp)
+        service.startService()
+        self.assertEqual(len(self.reactor.tcpServers), 1)
+
+    def test_same_clients(self) -> None:
+        """The clients of all listeners know of each other."""
+        service = self.service(listeners=("tcp:1",))
+        first = connect(service)
+        second = connect(service, service.listeners[0])
+        self.assertEqual(ask(first, b"STATS")["connections"], 2)
+        ask(second, b"PING")
+        self.assertEqual(ask(first, b"STATS")["message_count"], 3)
+        self.assertEqual(len(service.sessions), 2)
+
+    def test_limits_of_their_own(self) -> None:
+        """A limit that a listener has goes before that of ``[tcp]``; the others are shared."""
+        service = self.service(
+            tcp=TcpSettings(max_line=100, max_pending=7),
+            listeners=(Listener(port=1, limits={"max_line": 200}), "tcp:2"),
+        )
+        lines = [ask(connect(service), b"x" * 300)]
+        lines += [ask(connect(service, part), b"x" * 300) for part in service.listeners]
+        self.assertEqual([line["limit"] for line in lines], [100, 200, 100])
+        self.assertEqual(service.listeners[0].factory.limits.max_pending, 7)
+
+    def test_drains_all(self) -> None:
+        """Stopping ends the clients of all listeners, and says so in one line."""
+        service = self.service(listeners=("tcp:1",), drain_timeout=5)
+        service.startService()
+        wires = [connect(service), connect(service, service.listeners[0])]
+        stopped = service.stopService()
+        for wire in wires:
+            self.assertEqual(wire.value().count(b'"shutdown"'), 1)
+        self.reactor.advance(5)
+        self.successResultOf(stopped)
+        (event,) = [event for event in self.logged if "seconds" in event]
+        self.assertEqual(event["connected"], 2)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_taken(self) -> None:
+        """A place that is taken is named as it was written, with its layers."""
+        reactor = TakenReactor()
+        cases: list[tuple[str | Listener, str]] = [
+            ("tcp:1", "cannot listen on tcp:1 (endpoint): address already in use"),
+            (
+                Listener(port=1, proxy=("unix",)),
+                "cannot listen on 127.0.0.1:1 (tcp+proxy): address already in use",
+            ),
+        ]
+        for listener, message in cases:
+            config = Config(udp=TCP_ALONE, tcp=TcpSettings(enabled=False), listeners=(listener,))
+            error = self.assertRaises(CannotListen, NetService(reactor, config).startService)
+            self.assertEqual(str(error), message)
+
+    def test_mistakes(self) -> None:
+        """All that cannot be built is told at once, with its place in the list."""
+        nowhere = TlsSettings(certificate="/nowhere.pem")
+        error = self.assertRaises(
+            ConfigError, self.service, listeners=("x:1", "tcp:1", Listener(port=1, tls=nowhere))
+        )
+        first, second = error.mistakes
+        self.assertTrue(first.startswith("listeners[0]: x:1 is no endpoint"))
+        self.assertEqual(second, "listeners[2]: /nowhere.pem: No such file or directory")
+
+    def test_certificates(self) -> None:
+        """STATS tells how long the certificates are valid; of two for one host, the less."""
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        authority = Authority()
+        listeners = []
+        for i, days in enumerate((36_500, 36_400)):
+            file = write_pair(folder / f"{i}.pem", authority.issue("a.test", days=days))
+            listeners.append(Listener(port=i, tls=TlsSettings(certificate=str(file))))
+        service = self.service(listeners=(*listeners, "tcp:9"))
+        left = ask(connect(service), b"STATS")["certificates"]
+        self.assertEqual(list(left), ["a.test"])
+        self.assertLess(left["a.test"], 36_450 * 86_400)
+        self.assertNotIn("certificates", ask(connect(self.service()), b"STATS"))
 
 
 def _double(number: int) -> int:

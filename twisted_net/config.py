@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -13,6 +12,7 @@ from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import Layers, Loaded
 from twisted_net.records import Record
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
 
@@ -49,7 +49,7 @@ class TcpSettings(Limits, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_interface(self)
+        check_interface(self, self.interface)
 
 
 class UdpSettings(DatagramLimits, frozen=True):
@@ -65,7 +65,7 @@ class UdpSettings(DatagramLimits, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_interface(self)
+        check_interface(self, self.interface)
 
 
 class CoapSettings(CoapLimits, frozen=True):
@@ -82,7 +82,7 @@ class CoapSettings(CoapLimits, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_interface(self)
+        check_interface(self, self.interface)
 
 
 class Config(Record, frozen=True):
@@ -107,6 +107,10 @@ class Config(Record, frozen=True):
     threads: Annotated[
         int, Meta(ge=1, le=1000, description="threads for blocking commands and name look-ups")
     ] = 10
+    listeners: Annotated[
+        tuple[str | Listener, ...],
+        Meta(description="further places to serve commands: endpoint descriptions or tables"),
+    ] = ()
     tcp: TcpSettings = default(default_factory=TcpSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
     coap: CoapSettings = default(default_factory=CoapSettings)
@@ -115,20 +119,24 @@ class Config(Record, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.tcp.enabled or self.udp.enabled or self.coap.enabled):
+        enabled = self.tcp.enabled or self.udp.enabled or self.coap.enabled
+        if not enabled and not self.listeners:
             raise ValueError("tcp.enabled and udp.enabled are both false: nothing is served")
+        for i, listener in enumerate(self.further_listeners):
+            if not listener.placed:
+                raise ValueError(f"listeners[{i}]: port, path or endpoint must be set")
+            try:
+                listener.limits_over(self.tcp)
+            except ValueError as error:
+                raise ValueError(f"listeners[{i}]: {error}") from None
 
-
-def _check_interface(settings: TcpSettings | UdpSettings | CoapSettings) -> None:
-    # A name would be looked up where it is bound, which takes its time and may fail there.
-    if settings.interface:
-        try:
-            ip_address(settings.interface)
-        except ValueError:
-            raise ValueError(
-                f"{type(settings).__name__}.interface must be a numeric address, such as "
-                f'127.0.0.1 or ::1, or "", not {settings.interface!r}'
-            ) from None
+    @property
+    def further_listeners(self) -> tuple[Listener, ...]:
+        """Those beside the one of ``[tcp]``, each as a record."""
+        return tuple(
+            Listener(endpoint=listener) if isinstance(listener, str) else listener
+            for listener in self.listeners
+        )
 
 
 def load_config(

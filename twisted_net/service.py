@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +16,13 @@ from typing_extensions import override
 
 from twisted_net.commands import Commands
 from twisted_net.config import Config
-from twisted_net.errors import CannotListen
+from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetching import Fetcher
 from twisted_net.registries import configured_commands
-from twisted_net.sessions import End
+from twisted_net.sessions import End, Sessions
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.listener_settings import Listener
+from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
@@ -43,8 +47,8 @@ class _Listener(Service, ABC):
 
     @property
     def port(self) -> int | None:
-        """The port that is listened on, also where the configuration says 0; None if stopped."""
-        return None if self._port is None else self._port.getHost().port
+        """The port that is listened on, also where the configuration says 0; None without one."""
+        return None if self._port is None else getattr(self._port.getHost(), "port", None)
 
     @override
     def privilegedStartService(self) -> None:
@@ -59,6 +63,11 @@ class _Listener(Service, ABC):
     def stopService(self) -> Deferred[None]:
         Service.stopService(self)
         return Deferred.fromCoroutine(self._close())
+
+    @property
+    def asked(self) -> str:
+        """Where it is to listen, for people."""
+        return address_in_words(self._interface, self._asked)
 
     @abstractmethod
     def listen(self, port: int, interface: str) -> object:
@@ -76,13 +85,11 @@ class _Listener(Service, ABC):
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
             raise CannotListen(
-                _address(self._interface, self._asked),
-                self.transport,
-                reason[:1].lower() + reason[1:],
+                self.asked, self.transport, reason[:1].lower() + reason[1:]
             ) from error
         self.log.info(
             "listening on {address} ({transport})",
-            address=_address(self._port.getHost().host, self._port.getHost().port),
+            address=bound_address(self._port, self.asked),
             transport=self.transport,
         )
 
@@ -95,36 +102,45 @@ class _Listener(Service, ABC):
 
 class CommandListener(_Listener):
     """
-    The command server.
+    A command server at one place.
 
+    :param listener: where, and through which layers.
+    :param limits: of this listener.
+    :param sessions: those of all listeners.
     :ivar factory: has the sessions and what became of them.
+    :ivar certificates: those of TLS, or None without it.
+    :raises ConfigError: for settings that cannot be used.
     """
 
-    transport = "tcp"
-
-    def __init__(self, reactor: Any, config: Config, commands: Commands) -> None:  # Any: as below
-        super().__init__(config.tcp.interface, config.tcp.port)
+    def __init__(
+        self,
+        reactor: Any,  # Any: see NetService
+        listener: Listener,
+        commands: Commands,
+        limits: Limits,
+        sessions: Sessions,
+        drain_timeout: float,
+    ) -> None:
+        super().__init__(listener.interface, listener.port or 0)
         self._reactor = reactor
-        self._backlog = config.tcp.backlog
-        self._drain_timeout = config.drain_timeout
-        self.factory = CommandFactory(reactor, commands, config.tcp)
+        self._drain_timeout = drain_timeout
+        self.factory = CommandFactory(reactor, commands, limits, sessions)
+        self._command_port = CommandPort(reactor, listener, self.factory)
+        self.certificates = self._command_port.certificates
+        self.transport = self._command_port.transport
+
+    @property
+    @override
+    def asked(self) -> str:
+        return self._command_port.address
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        return self._reactor.listenTCP(port, self.factory, self._backlog, interface)
+        return self._command_port.listen()
 
     @override
     async def drain(self) -> None:
-        began = self._reactor.seconds()
-        connected = len(self.factory.sessions)
-        aborted = self.factory.sessions.ended[End.ABORTED]
-        await self.factory.drain(self._drain_timeout)
-        self.log.info(
-            "drained in {seconds:.2f} s: {connected} connections, of which {aborted} were aborted",
-            seconds=self._reactor.seconds() - began,
-            connected=connected,
-            aborted=self.factory.sessions.ended[End.ABORTED] - aborted,
-        )
+        await self._command_port.drain(self._drain_timeout)
 
 
 class DatagramListener(_Listener):
@@ -184,7 +200,9 @@ class NetService(MultiService):
 
     :param reactor: the one that the application runs.
     :param commands: own commands, beside those that *config* names.
-    :ivar tcp: the command server, or None where it is not enabled.
+    :ivar sessions: the clients of all listeners that serve commands over a stream.
+    :ivar tcp: the command server of ``[tcp]``, or None where it is not enabled.
+    :ivar listeners: the command servers of ``listeners``, in their order.
     :ivar udp: the datagram server, or None where it is not enabled.
     :ivar coap: the CoAP server, or None where it is not enabled.
     :raises ConfigError: for commands that cannot be had. Starting raises
@@ -201,6 +219,7 @@ class NetService(MultiService):
         commands: Commands | None = None,
     ) -> None:
         MultiService.__init__(self)
+        self._reactor = reactor
         config = config or Config()
         registry = configured_commands(config, self._fetch)
         if commands is not None:
@@ -209,10 +228,11 @@ class NetService(MultiService):
             reactor, config.http, config.fetch
         )
         self._fetcher: Fetcher | None = None
-        self.tcp = CommandListener(reactor, config, registry) if config.tcp.enabled else None
+        self.sessions = Sessions(time.time)
+        self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
-        served = (self.tcp, self.udp, self.coap)
+        served = (self.tcp, *self.listeners, self.udp, self.coap)
         parts: list[Service] = [part for part in served if part is not None]
         for part in parts:
             part.setServiceParent(self)
@@ -229,14 +249,70 @@ class NetService(MultiService):
 
     @override
     def stopService(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._stop(MultiService.stopService(self)))
+        return Deferred.fromCoroutine(self._stop())
 
-    async def _stop(self, drained: Awaitable[object]) -> None:
-        await drained
+    async def _stop(self) -> None:
+        was_running, began = self.running, self._reactor.seconds()
+        connected, aborted = len(self.sessions), self.sessions.ended[End.ABORTED]
+        await MultiService.stopService(self)
+        if was_running:
+            self.log.info(
+                "drained in {seconds:.2f} s: {connected} connections, of which {aborted} were "
+                "aborted",
+                seconds=self._reactor.seconds() - began,
+                connected=connected,
+                aborted=self.sessions.ended[End.ABORTED] - aborted,
+            )
         # Last, as a FETCH that is being answered needs it.
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
+
+    def _command_listeners(
+        self,
+        reactor: Any,  # Any: as above
+        config: Config,
+        commands: Commands,
+    ) -> tuple[CommandListener | None, list[CommandListener]]:
+        """
+        Make that of ``[tcp]``, and the further ones.
+
+        :raises ConfigError: with a line for each mistake.
+        """
+
+        def make(listener: Listener, limits: Limits) -> CommandListener:
+            return CommandListener(
+                reactor, listener, commands, limits, self.sessions, config.drain_timeout
+            )
+
+        tcp = None
+        if config.tcp.enabled:
+            settings = config.tcp
+            place = Listener(
+                port=settings.port, interface=settings.interface, backlog=settings.backlog
+            )
+            tcp = make(place, settings)
+        made: list[CommandListener] = []
+        mistakes: list[str] = []
+        for i, listener in enumerate(config.further_listeners):
+            try:
+                made.append(make(listener, listener.limits_over(config.tcp)))
+            except ConfigError as error:
+                mistakes += [f"listeners[{i}]: {line}" for line in error.mistakes]
+        if mistakes:
+            raise ConfigError(mistakes)
+        if any(listener.certificates for listener in made):
+            self.sessions.figures["certificates"] = self._seconds_left
+        return tcp, made
+
+    def _seconds_left(self) -> Mapping[str, float]:
+        """Tell how long each certificate of all listeners is valid."""
+        left: dict[str, float] = {}
+        for listener in self.listeners:
+            if listener.certificates is not None:
+                for host, seconds in listener.certificates.seconds_left().items():
+                    left[host] = min(seconds, left.get(host, seconds))
+        return left
 
     async def _fetch(self, url: str) -> Mapping[str, object]:
         if self._fetcher is None:
@@ -252,7 +328,3 @@ class NetService(MultiService):
             released = self.stopService()
             released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
             raise
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"

@@ -87,6 +87,7 @@ def _stats(request: Request) -> Fields:
         undelivered=sessions.undelivered,
         topics=sessions.topics.figures(),
         uptime=round(sessions.wall() - sessions.started, 3),
+        **{name: figure() for name, figure in sessions.figures.items()},
     )
 
 
