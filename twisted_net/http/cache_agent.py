@@ -244,6 +244,7 @@ class CachingAgent:
             if entry is not None and self._rules.stale_on_error(request, entry, received):
                 return self._stale(request, entry, received, "fwd=stale; detail=unreachable")
             raise
+        _restore_length(request, response)
         came = _Came(response, response_fields(response), sent, self._wall())
         code = response.code
         if (
@@ -396,6 +397,17 @@ class CachingAgent:
 
 def _length(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
+
+
+def _restore_length(request: CacheRequest, response: IResponse) -> None:
+    """Give back the ``Content-Length`` that Twisted's parser takes for itself."""
+    if (
+        response.length
+        and isinstance(response.length, int)
+        and request.method != "HEAD"
+        and not response.headers.hasHeader(b"content-length")
+    ):
+        response.headers.setRawHeaders(b"content-length", [str(response.length).encode()])
 
 
 def _said_length(fields: Fields) -> int | None:
