@@ -1,0 +1,159 @@
+"""The cache in a file: with a reactor, with several processes, and with processes that die."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from tests.http.store_contract import make_entry
+from tests.live.cache_writer import KEYS, nth_entry
+from tests.live.processes import Running
+from twisted_net.http.caching import CacheSettings, Entry
+from twisted_net.http.client import Client
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.sqlite import SQLiteStore
+from twisted_net.http.stores import open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def writer(reactor: Any, path: Path, name: str) -> Running:  # Any: many interfaces in one
+    """Start a process that writes into the file."""
+    words = [sys.executable, "-m", "tests.live.cache_writer", str(path), name]
+    return Running(reactor, words, ROOT)
+
+
+async def entries(store: SQLiteStore, name: str) -> list[Entry]:
+    """Give all entries of one writer; each must be one that it has put, under its key."""
+    found = []
+    for place in range(KEYS):
+        for entry in await store.get(f"{name} {place}"):
+            number = int(entry.request_time)
+            assert number % KEYS == place
+            assert entry == nth_entry(name, number)
+            found.append(entry)
+    return found
+
+
+def names(folder: Path) -> Iterator[str]:
+    """Give the names of the files that a cache does not always have."""
+    for each in folder.iterdir():
+        if not re.search(r"sqlite(-wal|-shm|-lock)?$", each.name):
+            yield each.name
+
+
+@pytest.mark.time_limit(60)
+async def test_killed_at_any_moment(reactor: Any, tmp_path: Path) -> None:
+    """A file whose process was killed opens, is whole, and has what was flushed."""
+    path = tmp_path / "cache.sqlite"
+    draw = random.Random(9111)
+    latest = 0
+    for _ in range(8):
+        async with writer(reactor, path, "w") as process:
+            await process.logged(r"\d+ \d+ \d+\n")
+            await deferLater(reactor, draw.random() * 0.15)
+            process.signal(signal.SIGKILL)
+            ended = await process.ended()
+        assert ended.status == -signal.SIGKILL, ended
+        assert not ended.stderr
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()
+        store = SQLiteStore(reactor, path)
+        found = await entries(store, "w")
+        assert found
+        assert store.failures == 0
+        await store.close()
+        assert list(names(tmp_path)) == []
+        latest = max(latest, *(int(entry.request_time) for entry in found))
+    assert latest > 5
+
+
+@pytest.mark.time_limit(30)
+async def test_killed_before_anything_is_written(reactor: Any, tmp_path: Path) -> None:
+    """The same for a process that is killed while it makes the file."""
+    draw = random.Random(9211)
+    for round_ in range(4):
+        path = tmp_path / f"{round_}.sqlite"
+        async with writer(reactor, path, "w") as process:
+            while not path.exists():
+                await deferLater(reactor, 0.001)
+            await deferLater(reactor, draw.random() * 0.01)
+            process.signal(signal.SIGKILL)
+            await process.ended()
+        store = SQLiteStore(reactor, path)
+        await entries(store, "w")
+        store.put("k", make_entry())
+        await store.flush()
+        assert len(await store.get("k")) == 1
+        assert (store.failures, store.dropped) == (0, 0)
+        await store.close()
+    assert list(names(tmp_path)) == []
+
+
+@pytest.mark.time_limit(60)
+async def test_several_processes(reactor: Any, tmp_path: Path) -> None:
+    """Processes write into one file at once; all that is found is whole, and bounds hold."""
+    path = tmp_path / "cache.sqlite"
+    store = SQLiteStore(reactor, path, max_bytes=2**20)
+    async with (
+        writer(reactor, path, "a") as a,
+        writer(reactor, path, "b") as b,
+        writer(reactor, path, "c") as c,
+    ):
+        await gatherResults([each.logged(r"\d+ \d+ \d+\n") for each in (a, b, c)])
+        found: set[str] = set()
+        end = reactor.seconds() + 20.0
+        while found != {"a", "b", "c"} and reactor.seconds() < end:
+            found |= {name for name in "abc" if await entries(store, name)}
+            store.put("reader", make_entry())
+        assert found == {"a", "b", "c"}
+        for each in (a, b, c):
+            each.signal(signal.SIGKILL)
+            ended = await each.ended()
+            assert ended.stdout.splitlines()[-1].endswith(" 0 0"), ended
+    await store.flush()
+    assert len(await store.get("reader")) == 1
+    assert (store.dropped, store.late) == (0, 0)
+    await store.close()
+    connection = sqlite3.connect(path)
+    count, total = connection.execute("SELECT count(*), sum(size) FROM entries").fetchone()
+    assert connection.execute("SELECT * FROM totals").fetchall() == [(count, total)]
+    assert total <= 2**20
+    connection.close()
+    assert list(names(tmp_path)) == []
+
+
+async def test_many_at_once(reactor: Any, tmp_path: Path) -> None:
+    """Many reads at once all find what was put, and cancelled ones leave nothing."""
+    store = open_store(reactor, CacheSettings(file=str(tmp_path / "cache.sqlite")))
+    assert isinstance(store, SQLiteStore)
+    for number in range(300):
+        store.put(f"{number}", make_entry(600 + number))
+    reads = [store.get(f"{number}") for number in range(300)]
+    waste: list[Deferred[Any]] = [store.get("waste") for _ in range(50)]
+    for each in waste:
+        each.addErrback(lambda _: None)
+        each.cancel()
+    for number, found in enumerate(await gatherResults(reads)):
+        assert [entry.size for entry in found] == [600 + number]
+    await store.close()
+
+
+async def test_client_without_use(reactor: Any, tmp_path: Path) -> None:
+    """A client that makes no request makes no file, and closes."""
+    path = tmp_path / "cache.sqlite"
+    settings = HttpSettings(cache=CacheSettings(file=str(path)))
+    async with Client(reactor, settings):
+        pass
+    assert list(tmp_path.iterdir()) == []
