@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
@@ -37,13 +38,22 @@ from twisted_net.http.redirecting import next_hop
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.http.sending import Sender, along, encode_url, request_body
 from twisted_net.http.settings import HttpSettings
+from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, redact, split_credentials
 
 _T = TypeVar("_T")
 
 # Options that change nothing about what the cache may answer, or that are looked at there.
 _NO_MATTER = frozenset(
-    {"timeout", "retries", "idempotent", "allow_redirects", "default_ttl", "max_body"}
+    {
+        "timeout",
+        "retries",
+        "idempotent",
+        "allow_redirects",
+        "default_ttl",
+        "max_body",
+        "hedge_after",
+    }
 )
 
 EXCERPT = 200
@@ -68,6 +78,8 @@ class CallOptions(TypedDict, total=False):
     :ivar default_ttl: seconds that an answer is fresh which does not say so itself.
     :ivar max_body: most bytes of the body.
     :ivar allow_redirects: False to be given a redirect as the response.
+    :ivar hedge_after: seconds after which an unanswered GET or HEAD is sent a second time beside
+        the first.
     """
 
     params: Any  # Any: treq takes mappings and pairs of nearly anything
@@ -83,6 +95,7 @@ class CallOptions(TypedDict, total=False):
     default_ttl: float | None
     max_body: int
     allow_redirects: bool
+    hedge_after: float | None
 
 
 class Options(CallOptions, total=False):
@@ -214,7 +227,7 @@ class Client:
         usual = self._headers({}, None)
         usual.setRawHeaders("Accept-Encoding", [ACCEPTED])
         self._usual = header_fields(usual)
-        self._calls: set[Deferred[Response]] = set()
+        self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
 
     async def __aenter__(self) -> Client:
@@ -404,6 +417,8 @@ class Client:
             call.retry = retries
         elif retries is not None:
             call.retry = msgspec.structs.replace(call.retry, retries=retries)
+        if "hedge_after" in options:
+            call.retry = msgspec.structs.replace(call.retry, hedge_after=options["hedge_after"])
         if not options.get("cache", True):
             call.rules = None
         elif "default_ttl" in options and call.rules is not None:
@@ -441,6 +456,47 @@ class Client:
             self._reactor.seconds() - started,
             hit.age,
         )
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, **options: Unpack[Options]
+    ) -> AsyncIterator[StreamedResponse]:
+        """
+        Make a request and give its response when the header is there, its body still to come::
+
+            async with client.stream("GET", url, max_body=2**40, timeout=None) as response:
+                async for piece in response:
+                    file.write(piece)
+
+        At the end of the block what is left of the body is dropped. The limits are those of
+        :meth:`request`: the whole time, the reading included, and ``max_body``. A body that breaks
+        off is not asked for again, since its beginning has been given.
+        """
+        if self._closed:
+            raise ClientClosed
+        call = self._call(options)
+        opening = Deferred.fromCoroutine(self._follow(method.upper(), url, options, call))
+        self._calls.add(opening)
+        try:
+            method, answer = await opening
+        except CancelledError:
+            if self._closed:
+                raise ClientClosed from None
+            raise
+        finally:
+            self._calls.discard(opening)
+        response = StreamedResponse(
+            answer,
+            method=method,
+            url=call.url,
+            headers=_fields(answer),
+            attempts=call.attempts,
+            age=call.age,
+        )
+        try:
+            yield response
+        finally:
+            response.close()
 
     async def _request(self, method: str, url: str, options: Options) -> Response:
         started = self._reactor.seconds()

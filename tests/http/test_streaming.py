@@ -1,0 +1,191 @@
+"""Tests of :mod:`twisted_net.http.streaming`, and of the client's ``stream()``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IResponse
+
+from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
+from twisted_net.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
+from twisted_net.http.client import Client
+from twisted_net.http.fields import Fields
+from twisted_net.http.streaming import AHEAD, StreamedResponse
+
+URL = "http://1.2.3.4/"
+
+
+class StreamedResponseTests(HttpTestCase):
+    """:class:`StreamedResponse` gives the body as it comes."""
+
+    def setUp(self) -> None:
+        self.source = Source()
+        self.response = self.streamed(self.source.response)
+
+    def streamed(self, response: IResponse) -> StreamedResponse:
+        """Give a response to be read piece by piece."""
+        return StreamedResponse(
+            response, method="GET", url=URL, headers=Fields(), attempts=1, age=None
+        )
+
+    async def pieces(self) -> list[bytes]:
+        """Read all there is."""
+        return [piece async for piece in self.response]
+
+    def test_pieces(self) -> None:
+        """Each piece is given when it is there, before or after it was asked for."""
+        self.source.send(b"ab")
+        reading = self.start(self.pieces())
+        self.source.send(b"cd")
+        self.assertNoResult(reading)
+        self.source.end(ResponseDone())
+        self.assertEqual(self.successResultOf(reading), [b"ab", b"cd"])
+        self.assertEqual(self.run_now(self.response.read()), b"")
+
+    def test_at_hand(self) -> None:
+        """A body that is all there, or empty, is given at once."""
+        for body in (b"", b"abc"):
+            self.assertEqual(self.run_now(self.streamed(canned(200, body)).read()), body)
+
+    def test_end_of_connection(self) -> None:
+        """A body without a length ends with its connection."""
+        self.source.send(b"ab")
+        self.source.end(PotentialDataLoss())
+        self.assertEqual(self.run_now(self.response.read()), b"ab")
+
+    def test_breaks_off(self) -> None:
+        """What came is given, then the error, to whoever waits or comes."""
+        self.source.send(b"ab")
+        reading = self.start(self.pieces())
+        self.source.end(ConnectionBroken("body", "x"))
+        self.failureResultOf(reading, ConnectionBroken)
+        self.failureResultOf(self.start(self.response.read()), ConnectionBroken)
+
+    def test_back_pressure(self) -> None:
+        """With enough waiting the server is paused, until all of it has been taken."""
+        half = b"x" * (AHEAD // 2)
+        self.source.send(half)
+        self.assertEqual(self.source.calls, [])
+        self.source.send(half)
+        self.source.send(b"y")
+        self.assertEqual(self.source.calls, ["pause"])
+        body = self.response.__aiter__()
+        for expected in (half, half):
+            self.assertEqual(self.run_now(body.__anext__()), expected)  # type: ignore[arg-type]  # an awaitable of asyncio's kind
+        self.assertEqual(self.source.calls, ["pause"])
+        self.assertEqual(self.run_now(body.__anext__()), b"y")  # type: ignore[arg-type]  # likewise
+        self.assertEqual(self.source.calls, ["pause", "resume"])
+
+    def test_paused_at_the_end(self) -> None:
+        """A body that ends while it is paused is given whole; nothing is resumed."""
+        self.source.send(b"x" * AHEAD)
+        self.source.end(ResponseDone())
+        self.assertEqual(len(self.run_now(self.response.read())), AHEAD)
+        self.assertEqual(self.source.calls, ["pause"])
+
+    def test_one_reader(self) -> None:
+        """A second reader at the same time is a mistake; one that was cancelled makes way."""
+        first = self.start(self.response.read())
+        self.failureResultOf(self.start(self.response.read()), RuntimeError)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        second = self.start(self.response.read())
+        self.source.end(ResponseDone())
+        self.assertEqual(self.successResultOf(second), b"")
+
+    def test_close(self) -> None:
+        """Closing drops the connection, unless the body is all there."""
+        self.response.close()
+        self.assertEqual(self.source.aborted, 1)
+        self.setUp()
+        self.source.end(ResponseDone())
+        self.response.close()
+        self.assertEqual(self.source.aborted, 0)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"
+
+
+class StreamTests(HttpTestCase):
+    """:meth:`Client.stream` gives a response before its body."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.client = Client(self.clock)
+        self.seen: list[Any] = []
+
+    async def read(self, **options: Any) -> None:
+        """Stream the page, noting all there is."""
+        async with self.client.stream("get", URL, **options) as response:
+            self.seen.append((response.method, response.url, response.status, response.ok))
+            self.seen.append((response.attempts, response.from_cache, response.reason))
+            async for piece in response:
+                self.seen.append(piece)
+
+    def test_in_pieces(self) -> None:
+        """Header first, then each piece; the connection is kept."""
+        reading = self.start(self.read())
+        wire = Wire(self.clock)
+        wire.send(HEAD)
+        self.assertEqual(self.seen, [("GET", URL, 200, True), (1, False, "OK")])
+        wire.send(b"abc")
+        self.assertEqual(self.seen[2:], [b"abc"])
+        wire.send(b"def")
+        self.successResultOf(reading)
+        self.assertFalse(wire.transport.ended)
+
+    def test_left_early(self) -> None:
+        """Leaving the block drops what is left."""
+
+        async def peek() -> None:
+            async with self.client.stream("GET", URL):
+                pass
+
+        reading = self.start(peek())
+        wire = Wire(self.clock)
+        wire.send(HEAD + b"abc")
+        self.successResultOf(reading)
+        self.assertTrue(wire.transport.ended)
+
+    def test_limits(self) -> None:
+        """The time and the size are bounded, while it is read too."""
+        for late, error in ((True, FetchTimeout), (False, BodyTooLarge)):
+            reading = self.start(self.read(timeout=2.0, max_body=5))
+            wire = Wire(self.clock)
+            wire.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
+            if late:
+                self.clock.advance(2.0)
+            else:
+                wire.send(b"def")
+            self.failureResultOf(reading, error)
+
+    def test_closed(self) -> None:
+        """A client that is closed ends it, and begins none."""
+        reading = self.start(self.read())
+        Wire(self.clock)
+        self.start(self.client.close())
+        self.clock.advance(0)
+        self.failureResultOf(reading, ClientClosed)
+        self.failureResultOf(self.start(self.read()), ClientClosed)
+
+    def test_cancelled(self) -> None:
+        """Whoever cancels gets CancelledError."""
+        reading = self.start(self.read())
+        Wire(self.clock)
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+
+    def test_broken_begin_is_retried(self) -> None:
+        """A failure before the header is retried as ever."""
+        waiting: Deferred[IResponse] = Deferred()
+        fake = FakeAgent([canned(503), waiting])
+        self.client = Client(self.clock, agent=fake, chance=lambda: 1.0)
+        reading = self.start(self.read())
+        self.clock.advance(0.5)
+        waiting.callback(canned(200, b"abc"))
+        self.successResultOf(reading)
+        self.assertEqual(self.seen[1:], [(2, False, "Reason"), b"abc"])
