@@ -1,0 +1,73 @@
+"""Programs of others, which the tests speak to, and a service for them to speak to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from twisted_net.config import Config, TcpSettings, UdpSettings
+from twisted_net.service import NetService
+from twisted_net.tcp.listener_settings import Listener
+
+
+def program(name: str, package: str) -> str:
+    """Find a program, or leave the test out; where tests may not be left out, fail."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found is not None:
+        return found
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"no {name}: install {package}")
+    pytest.skip(f"no {name} ({package})")
+
+
+def run(*words: str, data: bytes = b"") -> Deferred[subprocess.CompletedProcess[bytes]]:
+    """Run a program with *data* as its input, and give what came of it."""
+
+    def call() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(words, input=data, capture_output=True, timeout=15, check=False)
+
+    return deferToThread(call)
+
+
+@asynccontextmanager
+async def serving(
+    reactor: Any,  # Any: reactors have no one type
+    *listeners: str | Listener,
+    **settings: Any,  # Any: fields of Config
+) -> AsyncIterator[NetService]:
+    """Run a service with these listeners alone."""
+    alone = Config(
+        tcp=TcpSettings(enabled=False),
+        udp=UdpSettings(enabled=False),
+        listeners=listeners,
+        **{"drain_timeout": 2.0} | settings,
+    )
+    service = NetService(reactor, alone)
+    service.startService()
+    try:
+        yield service
+    finally:
+        await service.stopService()
+
+
+def port_of(service: NetService, index: int = 0) -> int:
+    """Give the port of one of its listeners."""
+    port = service.listeners[index].port
+    assert port is not None
+    return port
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
