@@ -1,0 +1,42 @@
+"""Test code that makes HTTP requests, without a network and without waiting: with any runner."""
+
+from __future__ import annotations
+
+from unittest import TestCase
+
+from twisted_net.http.client import Client
+from twisted_net.testing import Answer, MemoryWeb, Request
+
+
+async def rate(client: Client, currency: str) -> float:
+    """What is to be tested: it asks a service that may be down, and whose answers keep."""
+    found = await client.get_json(f"https://rates.example/{currency}", type=dict[str, float])
+    return found["rate"]
+
+
+class RateTests(TestCase):
+    """:func:`rate` survives failures, and asks once an hour."""
+
+    def setUp(self) -> None:
+        self.web = MemoryWeb(self.answer)
+
+    def answer(self, request: Request) -> Answer:
+        """Fail twice, and then give a rate that keeps for an hour."""
+        if len(self.web.requests) <= 2:
+            return Answer(503, headers={"Retry-After": "5"})
+        return Answer(200, b'{"rate": 1.5}', {"Cache-Control": "max-age=3600"})
+
+    def test_outage(self) -> None:
+        """Two failures are passed over, with the wait that the service asks for."""
+        self.assertEqual(self.web.run(rate(self.web.client, "chf")), 1.5)
+        self.assertEqual([request.at for request in self.web.requests], [0.0, 5.5, 11.5])
+
+    def test_an_hour(self) -> None:
+        """Within an hour nothing is asked again."""
+        self.web.run(rate(self.web.client, "chf"))
+        self.web.clock.advance(3599)
+        self.web.run(rate(self.web.client, "chf"))
+        self.assertEqual(len(self.web.requests), 3)
+        self.web.clock.advance(1)
+        self.web.run(rate(self.web.client, "chf"))
+        self.assertEqual(len(self.web.requests), 4)
