@@ -276,6 +276,86 @@ class Internal(CommandError):
         super().__init__("internal error; the server's log tells more")
 
 
+# --- A command server that we are a client of, or the way to it. ---
+
+
+class CallError(TwistedNetError):
+    """A call to a command server got no answer that its caller can use."""
+
+    code = "call_failed"
+
+
+class NotConnected(CallError):
+    """There was no connection; certainly not a byte of the call was sent, nor will be."""
+
+    code = "not_connected"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not connected: {reason}")
+        self.reason = reason
+
+
+class AnswerLost(CallError):
+    """
+    The connection was lost after the call was sent and before its answer came.
+
+    Whether the server has run it is not known. The client does not send it again: whoever
+    knows that it may run twice can.
+
+    :param command: its name.
+    """
+
+    code = "answer_lost"
+
+    def __init__(self, command: str, reason: str) -> None:
+        super().__init__(f"the connection was lost before {command} was answered: {reason}")
+        self.command = command
+        self.reason = reason
+
+
+class CallTimeout(CallError):
+    """A call that was sent was not answered in time; an answer that comes later is dropped."""
+
+    code = "call_timeout"
+
+    def __init__(self, command: str, limit: float) -> None:
+        super().__init__(f"{command} was not answered within {limit:g} seconds")
+        self.command = command
+        self.limit = limit
+
+
+class TooManyCalls(CallError):
+    """As many calls wait for their answers as may; this one was not sent."""
+
+    code = "too_many_calls"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} calls wait for their answers already")
+        self.limit = limit
+
+
+class BadAnswer(CallError):
+    """What the server sent cannot be an answer; the connection is of no use any more."""
+
+    code = "bad_answer"
+
+
+class CallRefused(CallError):
+    """
+    The server answered with an error.
+
+    :param answer: whole.
+    :ivar reason: the code of the server's error.
+    """
+
+    code = "call_refused"
+
+    def __init__(self, answer: Mapping[str, object]) -> None:
+        super().__init__(str(answer.get("error")))
+        self.answer = answer
+        self.reason = str(answer.get("code"))
+
+
 # --- The far HTTP server, or the way to it. ---
 
 

@@ -1,0 +1,625 @@
+"""Every call ends once, with its own answer or an error; the connection is kept up in bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.tcp.memory import Connection, Reactor
+from twisted_net.errors import (
+    AnswerLost,
+    CallError,
+    CallRefused,
+    CallTimeout,
+    NotConnected,
+    TooManyCalls,
+)
+from twisted_net.tcp.client import CLOSE_TIMEOUT, ClientSettings, CommandClient
+
+
+@implementer(IStreamClientEndpoint)
+class Endpoint:
+    """Where the tests' server is: each attempt waits until the test says what becomes of it."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self.attempts: list[tuple[IProtocolFactory, Deferred[Any]]] = []  # Any: protocols
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # Any: as above
+        """Begin an attempt."""
+        deferred: Deferred[Any] = Deferred()
+        self.attempts.append((protocolFactory, deferred))
+        return deferred
+
+    @property
+    def trying(self) -> bool:
+        """Whether an attempt is under way."""
+        return any(not deferred.called for _, deferred in self.attempts)
+
+    def accept(self, *, tls: bool = False) -> Connection:
+        """Let the attempt succeed, and give the server's side of the connection."""
+        factory, deferred = self.attempts.pop()
+        connection = self._reactor.connect(factory, tls=tls)
+        deferred.callback(connection.protocol)
+        return connection
+
+    def refuse(self) -> None:
+        """Let the attempt fail."""
+        self.attempts.pop()[1].errback(ConnectError(string="refused by the test"))
+
+
+def lines(connection: Connection) -> list[str]:
+    """Take the lines that the client has sent."""
+    return connection.received().decode().splitlines()
+
+
+def reply(connection: Connection, *answers: Mapping[str, object]) -> None:
+    """Let the server send these."""
+    connection.send(b"".join(json.dumps(answer).encode() + b"\n" for answer in answers))
+
+
+class ClientCase(SynchronousTestCase):
+    """Has a client whose server the test plays."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.endpoint = Endpoint(self.reactor)
+
+    def make(self, *credentials: str, **settings: Any) -> CommandClient:  # Any: those of the record
+        """Make a client."""
+        return CommandClient(
+            self.reactor, self.endpoint, ClientSettings(**settings), credentials, lambda: 1.0
+        )
+
+    def connected(self, **settings: Any) -> tuple[CommandClient, Connection]:  # Any: as above
+        """Make a client that is connected."""
+        client = self.make(**settings)
+        done = Deferred.fromCoroutine(client.connect())
+        server = self.endpoint.accept()
+        self.successResultOf(done)
+        return client, server
+
+    def call(
+        self, client: CommandClient, *words: str, timeout: float | None = None
+    ) -> Deferred[Any]:
+        """Begin a call."""
+        return Deferred.fromCoroutine(client.call(*words, timeout=timeout))
+
+    def take(self, client: CommandClient) -> Deferred[Any]:  # Any: JSON
+        """Begin to take an event."""
+        return Deferred.fromCoroutine(anext(client.events()))  # type: ignore[arg-type]  # it is one
+
+    def close(self, client: CommandClient) -> None:
+        """Close, and see that nothing is left."""
+        closed = Deferred.fromCoroutine(client.close())
+        self.reactor.settle()
+        self.successResultOf(closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.reactor.connections, [])
+
+
+class CallTests(ClientCase):
+    """:meth:`CommandClient.call`."""
+
+    def test_pipelined(self) -> None:
+        """Calls are sent at once, and each gets its answer, in order."""
+        client, server = self.connected()
+        calls = [self.call(client, "ECHO", word) for word in ("a", "b c", "")]
+        self.reactor.settle()
+        self.assertEqual(lines(server), ["ECHO a", 'ECHO "b c"', 'ECHO ""'])
+        reply(server, *({"command": "ECHO", "result": i} for i in range(3)))
+        self.reactor.settle()
+        self.assertEqual([self.successResultOf(call)["result"] for call in calls], [0, 1, 2])
+        self.close(client)
+
+    def test_refused(self) -> None:
+        """An error of the server's is raised, with all that it said."""
+        client, server = self.connected()
+        call = self.call(client, "NOPE")
+        answer = {"error": "unknown command: NOPE", "code": "unknown_command"}
+        reply(server, answer)
+        self.reactor.settle()
+        error = self.failureResultOf(call, CallRefused).value
+        self.assertEqual((str(error), error.reason), (answer["error"], "unknown_command"))
+        self.assertEqual(error.answer, answer)
+        self.close(client)
+
+    def test_bad_words(self) -> None:
+        """What no line can carry is not sent."""
+        client, server = self.connected()
+        self.failureResultOf(self.call(client, "ECHO", "a\nSTOP"), ValueError)
+        self.reactor.settle()
+        self.assertEqual(lines(server), [])
+        self.close(client)
+
+    def test_timeout(self) -> None:
+        """A call that is not answered in time fails; its late answer goes to nobody else."""
+        client, server = self.connected(call_timeout=5)
+        late, next_one = self.call(client, "A"), self.call(client, "B", timeout=9)
+        self.reactor.pass_time(6)
+        error = self.failureResultOf(late, CallTimeout).value
+        self.assertEqual((error.command, error.limit), ("A", 5))
+        reply(server, {"command": "A", "result": 1}, {"command": "B", "result": 2})
+        self.reactor.settle()
+        self.assertEqual(self.successResultOf(next_one)["result"], 2)
+        self.close(client)
+
+    def test_cancelled(self) -> None:
+        """A call that is cancelled keeps its place among the answers."""
+        client, server = self.connected()
+        first, second = self.call(client, "A"), self.call(client, "B")
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        reply(server, {"command": "A"}, {"command": "B"})
+        self.reactor.settle()
+        self.assertEqual(self.successResultOf(second), {"command": "B"})
+        self.close(client)
+
+    def test_too_many(self) -> None:
+        """One call more than the limit fails, connected or not."""
+        client, server = self.connected(max_calls=2)
+        calls = [self.call(client, "A") for _ in range(3)]
+        self.failureResultOf(calls[2], TooManyCalls)
+        reply(server, {"command": "A"})
+        self.reactor.settle()
+        calls[2] = self.call(client, "A")
+        server.reset()
+        for call in calls[1:]:
+            self.failureResultOf(call, AnswerLost)
+        for _ in range(2):
+            self.assertNoResult(self.call(client, "A").addErrback(lambda _: None))
+        self.failureResultOf(self.call(client, "A"), TooManyCalls)
+        self.close(client)
+
+    def test_lost(self) -> None:
+        """Each call that was sent fails with the connection, and none is sent again."""
+        client, server = self.connected()
+        calls = [self.call(client, "A"), self.call(client, "B")]
+        self.reactor.settle()
+        reply(server, {"command": "A"})
+        self.reactor.settle()
+        server.reset()
+        self.successResultOf(calls[0])
+        error = self.failureResultOf(calls[1], AnswerLost).value
+        self.assertEqual(error.command, "B")
+        self.reactor.pass_time(1)
+        again = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(again), [])
+        self.close(client)
+
+    def test_wrong_answer(self) -> None:
+        """An answer that is another command's is given to nobody, and ends the connection."""
+        client, server = self.connected()
+        call = self.call(client, "A")
+        reply(server, {"command": "B"}, {"command": "A"})
+        self.reactor.settle()
+        error = self.failureResultOf(call, AnswerLost).value
+        self.assertIn("the answer to A was due, not B", str(error))
+        self.assertTrue(server.gone)
+        self.close(client)
+
+    def test_closed_by_an_answer(self) -> None:
+        """Whoever closes on an answer has the answers after it reported as lost."""
+        client, server = self.connected()
+        first, second = self.call(client, "A"), self.call(client, "B")
+        closing: list[Deferred[None]] = []
+        first.addCallback(lambda _: closing.append(Deferred.fromCoroutine(client.close())))
+        reply(server, {"command": "A"}, {"command": "B"})
+        self.reactor.settle()
+        self.failureResultOf(second, AnswerLost)
+        self.successResultOf(closing[0])
+
+
+class ConnectingTests(ClientCase):
+    """The connection is made, kept up, and ended."""
+
+    def test_first_fails(self) -> None:
+        """Where the first attempt fails, connect says why, and the client is closed."""
+        client = self.make()
+        done = Deferred.fromCoroutine(client.connect())
+        waiting = self.call(client, "A")
+        self.endpoint.refuse()
+        self.assertIn("refused", str(self.failureResultOf(done, NotConnected).value))
+        self.failureResultOf(waiting, NotConnected)
+        self.failureResultOf(self.call(client, "A"), NotConnected)
+        self.failureResultOf(self.take(client), StopAsyncIteration)
+        self.close(client)
+
+    def test_too_long(self) -> None:
+        """A connection, and a handshake, that take too long are given up."""
+        client = self.make(connect_timeout=3)
+        done = Deferred.fromCoroutine(client.connect())
+        self.reactor.pass_time(4)
+        self.failureResultOf(done, NotConnected)
+        client = self.make(connect_timeout=3)
+        done = Deferred.fromCoroutine(client.connect())
+        self.reactor.pass_time(2)
+        server = self.endpoint.accept(tls=True)
+        self.assertNoResult(done)
+        self.reactor.pass_time(2)
+        self.assertIn("in 3 seconds", str(self.failureResultOf(done, NotConnected).value))
+        self.assertTrue(server.gone)
+
+    def test_handshake(self) -> None:
+        """Over TLS nothing is sent before the server has proved who it is."""
+        client = self.make("secret")
+        done = Deferred.fromCoroutine(client.connect())
+        server = self.endpoint.accept(tls=True)
+        self.reactor.settle()
+        self.assertEqual(lines(server), [])
+        server.protocol.handshakeCompleted()  # type: ignore[attr-defined]  # IHandshakeListener
+        self.reactor.settle()
+        self.assertEqual(lines(server), ["AUTH secret"])
+        reply(server, {"command": "AUTH"})
+        self.reactor.settle()
+        self.successResultOf(done)
+        self.close(client)
+
+    def test_handshake_fails(self) -> None:
+        """A handshake that fails is a connection that fails."""
+        client = self.make()
+        done = Deferred.fromCoroutine(client.connect())
+        self.endpoint.accept(tls=True).reset()
+        self.failureResultOf(done, NotConnected)
+
+    def test_login(self) -> None:
+        """Calls wait for AUTH, on each connection; a refusal is raised by connect."""
+        client = self.make("ada", "pass word")
+        client.start()
+        call = self.call(client, "A")
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), ['AUTH ada "pass word"'])
+        reply(server, {"command": "AUTH", "result": "ada"})
+        self.reactor.settle()
+        self.assertEqual(lines(server), ["A"])
+        call.addErrback(lambda _: None)
+        self.close(client)
+        client = self.make("wrong")
+        done = Deferred.fromCoroutine(client.connect())
+        server = self.endpoint.accept()
+        reply(server, {"error": "no", "code": "auth_failed"})
+        self.reactor.settle()
+        self.assertEqual(self.failureResultOf(done, CallRefused).value.reason, "auth_failed")
+        self.assertTrue(server.gone)
+
+    def test_lost_in_login(self) -> None:
+        """A connection that is lost before AUTH is answered was none."""
+        client = self.make("token")
+        done = Deferred.fromCoroutine(client.connect())
+        self.endpoint.accept().reset()
+        self.failureResultOf(done, NotConnected)
+
+    def test_turned_away(self) -> None:
+        """What the server says unasked before it closes is the reason given."""
+        client = self.make("token")
+        done = Deferred.fromCoroutine(client.connect())
+        server = self.endpoint.accept(tls=True)
+        reply(server, {"error": "too many connections: this server takes 1", "code": "x"})
+        self.reactor.settle()
+        self.assertIn("too many connections", str(self.failureResultOf(done, NotConnected).value))
+
+    def test_waits_grow(self) -> None:
+        """The waits double up to the cap, and begin anew after a connection that lasted."""
+        client = self.make(reconnect_base=1, reconnect_cap=4)
+        client.start()
+        waits = []
+        for _ in range(5):
+            self.endpoint.refuse()
+            began = self.reactor.seconds()
+            while not self.endpoint.trying:
+                self.reactor.pass_time(0.5)
+            waits.append(self.reactor.seconds() - began)
+        self.assertEqual(waits, [1, 2, 4, 4, 4])
+        server = self.endpoint.accept()
+        self.reactor.pass_time(4)
+        server.reset()
+        self.reactor.pass_time(0.9)
+        self.assertFalse(self.endpoint.trying)
+        self.reactor.pass_time(0.2)
+        self.assertTrue(self.endpoint.trying)
+        self.close(client)
+
+    def test_resubscribes(self) -> None:
+        """A new connection has the same patterns, before what waits is sent."""
+        client, server = self.connected()
+        first = Deferred.fromCoroutine(client.subscribe("a.*"))
+        second = Deferred.fromCoroutine(client.subscribe("b", "disconnect"))
+        third = Deferred.fromCoroutine(client.subscribe("bad"))
+        reply(server, {"command": "SUBSCRIBE"}, {"command": "SUBSCRIBE"})
+        reply(server, {"command": "SUBSCRIBE", "error": "no", "code": "not_permitted"})
+        self.reactor.settle()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.failureResultOf(third, CallRefused)
+        server.reset()
+        call = self.call(client, "PING")
+        self.reactor.pass_time(1)
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), ["SUBSCRIBE a.*", "SUBSCRIBE b disconnect", "PING"])
+        reply(server, {"command": "SUBSCRIBE", "error": "no", "code": "not_permitted"})
+        reply(server, {"command": "SUBSCRIBE"}, {"command": "PING"})
+        self.reactor.settle()
+        self.successResultOf(call)
+        self.assertEqual(self.successResultOf(self.take(client))["event"], "reconnected")
+        self.assertEqual(
+            self.successResultOf(self.take(client)),
+            {"event": "unsubscribed", "pattern": "a.*", "code": "not_permitted"},
+        )
+        self.assertEqual(client.reconnections, 1)
+        gone = Deferred.fromCoroutine(client.unsubscribe("b"))
+        server.reset()
+        self.failureResultOf(gone, AnswerLost)
+        self.reactor.pass_time(1)
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), [])
+        self.close(client)
+
+    def test_unsent_times_out(self) -> None:
+        """A call that finds no connection in time was certainly not sent, nor will be."""
+        client = self.make()
+        client.start()
+        call, cancelled = self.call(client, "A", timeout=2), self.call(client, "B")
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        self.reactor.pass_time(3)
+        self.failureResultOf(call, NotConnected)
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), [])
+        self.close(client)
+
+
+class ClosingTests(ClientCase):
+    """:meth:`CommandClient.close`, at every stage."""
+
+    def test_stages(self) -> None:
+        """Whatever is under way ends, and the calls with it."""
+
+        def trying() -> CommandClient:
+            client = self.make()
+            client.start()
+            return client
+
+        def first_trying() -> CommandClient:
+            client = self.make()
+            Deferred.fromCoroutine(client.connect()).addErrback(lambda f: f.trap(NotConnected))
+            return client
+
+        def greeting() -> CommandClient:
+            client = self.make("token")
+            client.start()
+            self.endpoint.accept()
+            return client
+
+        def between() -> CommandClient:
+            client, server = self.connected()
+            server.reset()
+            return client
+
+        for stage in (trying, first_trying, greeting, between, lambda: self.connected()[0]):
+            client = stage()
+            call = self.call(client, "A")
+            event = self.take(client)
+            self.close(client)
+            self.failureResultOf(call, NotConnected, AnswerLost)
+            self.failureResultOf(event, StopAsyncIteration)
+            self.close(client)
+
+    def test_stuck(self) -> None:
+        """A server that reads nothing does not hold the client for long."""
+        client, server = self.connected()
+        server.reads = False
+        self.call(client, "A").addErrback(lambda _: None)
+        closed = Deferred.fromCoroutine(client.close())
+        self.reactor.pass_time(CLOSE_TIMEOUT - 0.5)
+        self.assertNoResult(closed)
+        self.reactor.pass_time(1)
+        self.successResultOf(closed)
+
+    def test_context(self) -> None:
+        """As a context the client is connected within, and closed after."""
+
+        async def use() -> None:
+            async with self.make() as client:
+                self.assertTrue(client.connected)
+
+        used = Deferred.fromCoroutine(use())
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.successResultOf(used)
+        self.assertTrue(server.gone)
+
+    def test_connect_cancelled(self) -> None:
+        """To cancel connect ends the attempt, and the connection if there is one."""
+        done = Deferred.fromCoroutine(self.make().connect())
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        done = Deferred.fromCoroutine(self.make("token").connect())
+        server = self.endpoint.attempts and self.endpoint.accept()
+        assert isinstance(server, Connection)
+        done.cancel()
+        self.reactor.settle()
+        self.failureResultOf(done, CancelledError)
+        self.assertTrue(server.gone)
+
+
+class EventTests(ClientCase):
+    """:meth:`CommandClient.events`."""
+
+    def flood(self, when_full: str) -> tuple[CommandClient, Connection]:
+        """Send four events to a client that keeps two."""
+        client, server = self.connected(max_events=2, when_full=when_full)
+        reply(server, *({"event": "message", "n": n} for n in range(4)))
+        self.reactor.settle()
+        return client, server
+
+    def test_in_order(self) -> None:
+        """Events come as they were sent, to whoever waits and to whoever comes later."""
+        client, server = self.connected()
+        first, second = self.take(client), self.take(client)
+        reply(server, *({"event": "message", "n": n} for n in range(3)))
+        self.reactor.settle()
+        events = [self.successResultOf(event)["n"] for event in (first, second, self.take(client))]
+        self.assertEqual(events, [0, 1, 2])
+        waiting = self.take(client)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.close(client)
+
+    def test_drop_oldest(self) -> None:
+        """The newest are kept."""
+        client, _ = self.flood("drop_oldest")
+        self.assertEqual([self.successResultOf(self.take(client))["n"] for _ in "ab"], [2, 3])
+        self.assertEqual(client.dropped, 2)
+
+    def test_drop_newest(self) -> None:
+        """The oldest are kept."""
+        client, _ = self.flood("drop_newest")
+        self.assertEqual([self.successResultOf(self.take(client))["n"] for _ in "ab"], [0, 1])
+        self.assertEqual(client.dropped, 2)
+
+    def test_disconnect(self) -> None:
+        """The connection is given up."""
+        client, server = self.flood("disconnect")
+        self.assertTrue(server.gone)
+        self.assertEqual(client.dropped, 1)
+        self.close(client)
+
+
+class LossMachine(RuleBasedStateMachine):
+    """
+    A server that may answer, refuse, or lose the connection at every step.
+
+    Each call has a number of its own, which the server sends back in its answer. So an answer
+    that is given to another call shows, and so does a line that is sent twice.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reactor = Reactor()
+        self.endpoint = Endpoint(self.reactor)
+        settings = ClientSettings(max_calls=8, call_timeout=20)
+        self.client = CommandClient(self.reactor, self.endpoint, settings, ("t",), lambda: 0.5)
+        self.client.start()
+        self.server: Connection | None = None
+        self.to_answer: list[str] = []
+        self.seen: list[int] = []
+        self.answered: set[int] = set()
+        self.results: dict[int, object] = {}
+        self.number = 0
+
+    def settle(self) -> None:
+        """Let everything happen that can, and read what the client sent."""
+        self.reactor.settle()
+        if self.server is not None:
+            got = lines(self.server)
+            self.to_answer += got
+            self.seen += [int(line.split()[1]) for line in got if line.startswith("ECHO")]
+            if self.server.gone:
+                self.server, self.to_answer = None, []
+
+    @rule()
+    def call(self) -> None:
+        """Make a call."""
+        number, self.number = self.number, self.number + 1
+
+        def done(result: object) -> None:
+            assert number not in self.results, "ended twice"
+            self.results[number] = result
+
+        Deferred.fromCoroutine(self.client.call("ECHO", str(number))).addBoth(done)
+        self.settle()
+
+    @precondition(lambda self: self.endpoint.trying)
+    @rule(accept=st.booleans())
+    def connect(self, accept: bool) -> None:
+        """Accept or refuse the connection."""
+        if accept:
+            self.server = self.endpoint.accept()
+        else:
+            self.endpoint.refuse()
+        self.settle()
+
+    @precondition(lambda self: self.server is not None and self.to_answer)
+    @rule(count=st.integers(1, 4), cut=st.integers(0, 40), lose=st.booleans())
+    def answer(self, count: int, cut: int, lose: bool) -> None:
+        """Answer some lines, the last one perhaps in part, and perhaps lose the connection."""
+        assert self.server is not None
+        stream = b""
+        lengths = []
+        some, self.to_answer = self.to_answer[:count], self.to_answer[count:]
+        for line in some:
+            command, word = line.split()
+            stream += json.dumps({"command": command, "result": word}).encode() + b"\n"
+            lengths.append((len(stream), command, word))
+        if lose:
+            stream = stream[: max(len(stream) - cut, 0)]
+        self.answered |= {
+            int(word) for end, command, word in lengths if command == "ECHO" and end <= len(stream)
+        }
+        self.server.send(stream)
+        self.reactor.settle()
+        if lose:
+            self.server.reset()
+        self.settle()
+
+    @precondition(lambda self: self.server is not None)
+    @rule()
+    def lose(self) -> None:
+        """Lose the connection, whatever was just sent."""
+        assert self.server is not None
+        self.server.reset()
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 25.0]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.reactor.pass_time(seconds)
+        self.settle()
+
+    @invariant()
+    def right(self) -> None:
+        """No answer went to another call, none came from nothing, and no line was sent twice."""
+        assert len(set(self.seen)) == len(self.seen)
+        for number, result in self.results.items():
+            if isinstance(result, dict):
+                assert result["result"] == str(number)
+                assert number in self.answered
+            else:
+                assert isinstance(result, Failure)
+                assert result.check(CallError), result
+                if result.check(NotConnected, TooManyCalls):
+                    assert number not in self.seen
+
+    def teardown(self) -> None:
+        """Close: every call has ended by then, and nothing is left."""
+        closed = Deferred.fromCoroutine(self.client.close())
+        self.settle()
+        assert closed.called
+        assert set(self.results) == set(range(self.number))
+        lost = [n for n in self.answered if not isinstance(self.results[n], dict)]
+        for number in lost:
+            result = self.results[number]
+            assert isinstance(result, Failure)
+            assert result.check(CallTimeout), "an answer that came in time was lost in silence"
+        assert self.reactor.getDelayedCalls() == []
+        assert self.reactor.connections == []
+
+
+LossMachineTests = LossMachine.TestCase
+LossMachineTests.settings = hypothesis_settings(max_examples=60, deadline=None)
