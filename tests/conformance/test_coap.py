@@ -1,0 +1,328 @@
+"""
+CoAP with software that we did not write: libcoap, aiocoap, and npm's coap-cli.
+
+Both sides run as processes. A tool that is missing is a reason to skip, but in CI to fail.
+``COAP_CLI`` names the program of npm's coap-cli; else npm installs it into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+LARGE = "".join(chr(65 + number % 26) for number in range(100_000))
+
+OUR_SERVER = """
+import sys
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted_net.standard import standard_commands
+from twisted_net.udp.coap import CoapServer, listen_coap
+from twisted_net.udp.coap_settings import CoapLimits
+
+commands = standard_commands()
+runs = 0
+
+@commands.command()
+def count(*words: str) -> str:
+    global runs
+    runs += 1
+    return f"{runs} {sum(map(len, words))}"
+
+@commands.command()
+async def slow(text: str) -> str:
+    await deferLater(reactor, 0.5)
+    return text
+
+limits = CoapLimits(refresh_interval=0.3)
+listen_coap(reactor, CoapServer(reactor, commands, limits), int(sys.argv[1]))
+reactor.run()
+"""
+
+AIOCOAP_SERVER = """
+import asyncio, sys
+import aiocoap, aiocoap.resource as resource
+
+class Time(resource.ObservableResource):
+    count = 0
+    async def render_get(self, request):
+        return aiocoap.Message(payload=b"%d" % self.count)
+    async def tick(self):
+        while True:
+            await asyncio.sleep(0.2)
+            self.count += 1
+            self.updated_state()
+
+class Echo(resource.Resource):
+    async def render_post(self, request):
+        return aiocoap.Message(code=aiocoap.CHANGED, payload=request.payload)
+
+class Slow(resource.Resource):
+    async def render_get(self, request):
+        await asyncio.sleep(0.5)
+        return aiocoap.Message(payload=b"slow")
+
+async def main():
+    site = resource.Site()
+    time = Time()
+    site.add_resource(["time"], time)
+    site.add_resource(["echo"], Echo())
+    site.add_resource(["slow"], Slow())
+    await aiocoap.Context.create_server_context(site, bind=("127.0.0.1", int(sys.argv[1])))
+    await time.tick()
+
+asyncio.run(main())
+"""
+
+AIOCOAP_OBSERVER = """
+import asyncio, sys
+import aiocoap
+
+async def main():
+    context = await aiocoap.Context.create_client_context()
+    request = context.request(aiocoap.Message(code=aiocoap.GET, uri=sys.argv[1], observe=0))
+    print((await request.response).payload)
+    states = 1
+    async for response in request.observation:
+        print(response.payload)
+        states += 1
+        if states == 3:
+            break
+    await context.shutdown()
+
+asyncio.run(main())
+"""
+
+OUR_CLIENT = """
+import json, sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from twisted_net.udp.coap_client import CoapClient
+from twisted_net.udp.coap_codec import Code
+
+async def main(reactor, uri, steps):
+    answers = []
+    async with CoapClient(reactor) as client:
+        for method, path, payload in json.loads(steps):
+            if method == "OBSERVE":
+                states = []
+                async with await client.observe(uri + path) as observation:
+                    async for state in observation:
+                        states.append(state.text)
+                        if len(states) == 3:
+                            break
+                answers.append(states)
+            else:
+                answer = await client.request(Code[method], uri + path, payload.encode())
+                answers.append([answer.code, answer.text])
+    print(json.dumps(answers))
+
+react(lambda reactor, *words: ensureDeferred(main(reactor, *words)), sys.argv[1:])
+"""
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or in CI fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing", pytrace=False)
+    pytest.skip(f"{what} is missing")
+
+
+def libcoap(program: str) -> str:
+    """Give the path of one of libcoap's programs."""
+    for name in (program, f"{program}-notls", f"{program}-openssl", f"{program}-gnutls"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    missing(f"libcoap's {program} (Debian: libcoap3-bin)")
+
+
+def aiocoap_client() -> list[str]:
+    """Give the words that start aiocoap's client."""
+    if find_spec("aiocoap") is None:
+        missing("aiocoap (PyPI)")
+    return [sys.executable, "-u", "-W", "ignore", "-m", "aiocoap.cli.client"]
+
+
+@pytest.fixture(scope="module")
+def coap_cli(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the path of npm's coap-cli."""
+    given = os.environ.get("COAP_CLI")
+    if given is not None:
+        return given
+    npm = shutil.which("npm")
+    if npm is None:
+        missing("npm, which installs coap-cli,")
+    folder = tmp_path_factory.mktemp("npm")
+    words = [npm, "install", "--silent", "--no-audit", "--no-fund", "coap-cli"]
+    installed = subprocess.run(words, cwd=folder, timeout=120, capture_output=True)
+    program = folder / "node_modules" / ".bin" / "coap"
+    if installed.returncode or not program.exists():
+        missing("npm's coap-cli, which npm cannot install here,")
+    return str(program)
+
+
+def free_port() -> int:
+    """Give a port that nobody has now."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def serving(*words: str, port: int) -> Iterator[str]:
+    """Run a server as a process, once it answers a ping (RFC 7252 §4.3); give its URI."""
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with socket.socket(type=socket.SOCK_DGRAM) as probe:
+            probe.connect(("127.0.0.1", port))
+            probe.settimeout(0.2)
+            for _ in range(50):
+                try:
+                    probe.send(b"\x40\x00\x12\x34")
+                    assert probe.recv(100) == b"\x70\x00\x12\x34"
+                    break
+                except (TimeoutError, ConnectionRefusedError):
+                    time.sleep(0.1)
+            else:
+                raise AssertionError(f"{words} does not answer")
+        yield f"coap://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def ours() -> Iterator[str]:
+    """Run our server; give its URI."""
+    port = free_port()
+    with serving(sys.executable, "-c", OUR_SERVER, str(port), port=port) as uri:
+        yield uri
+
+
+def run(*words: str, timeout: float = 20) -> str:
+    """Run a client, and give what it prints."""
+    done = subprocess.run(words, capture_output=True, timeout=timeout, text=True)
+    return done.stdout + done.stderr
+
+
+def ask(uri: str, *steps: tuple[str, str, str]) -> Any:  # Any: decoded JSON
+    """Have our client make requests: method, path, payload; give what it got."""
+    return json.loads(run(sys.executable, "-c", OUR_CLIENT, uri, json.dumps(steps)))
+
+
+def test_libcoap_client(ours: str) -> None:
+    """coap-client reads, posts, lists, waits, and is told what is wrong."""
+    client = libcoap("coap-client")
+    assert run(client, "-m", "get", f"{ours}/ping") == "PONG\n"
+    assert run(client, "-N", "-m", "get", f"{ours}/ping") == "PONG\n"
+    assert run(client, "-m", "post", "-e", "a%20b", f"{ours}/echo") == "a b\n"
+    assert run(client, "-m", "post", "-e", "late", f"{ours}/slow") == "late\n"
+    assert "</time>;" in run(client, "-m", "get", f"{ours}/.well-known/core")
+    assert json.loads(run(client, "-A", "50", "-m", "get", f"{ours}/ping"))["result"] == "PONG"
+    assert "4.04 no resource /nope" in run(client, "-m", "get", f"{ours}/nope")
+    assert "4.02" in run(client, "-O", "9,x", "-m", "get", f"{ours}/ping")
+
+
+def test_libcoap_client_blocks(ours: str, tmp_path: Path) -> None:
+    """coap-client sends a hundred kilobytes, and gets them back."""
+    client = libcoap("coap-client")
+    (tmp_path / "large").write_text(LARGE)
+    for size in ("1024", "64"):
+        words = ["-b", size, "-m", "post", "-f", "large", "-o", "back", f"{ours}/echo"]
+        subprocess.run([client, *words], cwd=tmp_path, timeout=20, check=True)
+        assert (tmp_path / "back").read_text() == LARGE
+
+
+def test_libcoap_client_loses(ours: str, tmp_path: Path) -> None:
+    """Where coap-client loses 30 % of what it sends, each command still runs once."""
+    client = libcoap("coap-client")
+    (tmp_path / "body").write_text(LARGE[:3000])
+    words = ["-l", "30%", "-B", "90", "-m", "post", "-f", str(tmp_path / "body"), f"{ours}/count"]
+    assert run(client, *words, timeout=100) == "1 3000\n"
+    assert run(client, "-m", "post", f"{ours}/count") == "2 0\n"
+
+
+def test_libcoap_client_observes(ours: str) -> None:
+    """coap-client observes the figures."""
+    client = libcoap("coap-client")
+    shown = run(client, "-w", "-s", "2", "-m", "get", f"{ours}/stats")
+    assert shown.count('"command":"STATS"') >= 4
+
+
+def test_aiocoap_client(ours: str, tmp_path: Path) -> None:
+    """aiocoap-client reads, sends a hundred kilobytes and gets them back."""
+    client = aiocoap_client()
+    assert "PONG" in run(*client, f"{ours}/ping")
+    assert "late" in run(*client, "-m", "POST", "--payload", "late", f"{ours}/slow")
+    (tmp_path / "large").write_text(LARGE)
+    words = ["--quiet", "-m", "POST", "--payload", f"@{tmp_path / 'large'}", f"{ours}/echo"]
+    assert run(*client, *words).strip() == LARGE
+
+
+def test_aiocoap_observes(ours: str) -> None:
+    """aiocoap, as a library, observes the figures; its program cancels after the first."""
+    aiocoap_client()
+    assert run(sys.executable, "-c", AIOCOAP_OBSERVER, f"{ours}/stats").count("STATS") == 3
+
+
+def test_coap_cli(ours: str, coap_cli: str) -> None:
+    """npm's coap-cli reads and posts."""
+    assert "PONG" in run(coap_cli, "get", f"{ours}/ping")
+    assert "a b" in run(coap_cli, "post", "-p", "a b", f"{ours}/echo")
+    assert "late" in run(coap_cli, "post", "-p", "late", f"{ours}/slow")
+    assert "4.05" in run(coap_cli, "put", "-p", "x", f"{ours}/echo")
+
+
+def test_our_client_with_libcoap() -> None:
+    """Our client reads, writes in blocks, and observes what coap-server has."""
+    program = libcoap("coap-server")
+    port = free_port()
+    with serving(program, "-A", "127.0.0.1", "-p", str(port), "-d", "5", port=port) as uri:
+        answers = ask(
+            uri,
+            ("GET", "/", ""),
+            ("PUT", "/example_data", LARGE),
+            ("GET", "/example_data", ""),
+            ("GET", "/async?1", ""),
+            ("OBSERVE", "/time", ""),
+            ("GET", "/nope", ""),
+        )
+    index, put, got, late, states, missed = answers
+    assert index[0] == 69
+    assert put[0] in (65, 68)
+    assert got == [69, LARGE]
+    assert late[0] == 69
+    assert len(set(states)) == 3
+    assert missed[0] == 132
+
+
+def test_our_client_with_aiocoap() -> None:
+    """Our client reads, sends blocks both ways, waits, and observes what aiocoap serves."""
+    aiocoap_client()
+    port = free_port()
+    with serving(sys.executable, "-c", AIOCOAP_SERVER, str(port), port=port) as uri:
+        slow, echo, states, missed = ask(
+            uri,
+            ("GET", "/slow", ""),
+            ("POST", "/echo", LARGE),
+            ("OBSERVE", "/time", ""),
+            ("GET", "/nope", ""),
+        )
+    assert slow == [69, "slow"]
+    assert echo == [68, LARGE]
+    assert len(set(states)) == 3
+    assert missed[0] == 132
