@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -34,6 +35,36 @@ def run(*words: str, data: bytes = b"") -> Deferred[subprocess.CompletedProcess[
 
     def call() -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(words, input=data, capture_output=True, timeout=15, check=False)
+
+    return deferToThread(call)
+
+
+def run_until(*words: str, data: bytes, marker: bytes) -> Deferred[bytes]:
+    """
+    Run a program with *data* as its input, until its output holds *marker* or it ends by itself.
+
+    :return: fires with all that it said, on standard error too.
+    """
+
+    def call() -> bytes:
+        said = b""
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(data)
+            process.stdin.flush()
+            deadline = Timer(10, process.kill)
+            deadline.start()
+            while marker not in said:
+                piece = os.read(process.stdout.fileno(), 65_536)
+                if not piece:
+                    break
+                said += piece
+            deadline.cancel()
+            process.kill()
+        return said
 
     return deferToThread(call)
 

@@ -193,8 +193,8 @@ async def test_process(tmp_path: Path, reactor: Any) -> None:
         await process.logged(r"listening on s \(unix\)")
         proxied = await process.logged(r"listening on 127.0.0.1:(\d+) \(tcp\+proxy\)")
         assert b"PONG" in await talk(tmp_path / "s", b"PING\n")
-        answer = await exchange(int(proxied[1]), b"PROXY TCP4 192.0.2.7 192.0.2.8 5 6\r\nCLIENTS\n")
-        assert json.loads(answer)["clients"][0]["client"] == "192.0.2.7:5"
+        answer = await exchange(int(proxied[1]), b"PROXY TCP4 127.0.0.7 127.0.0.8 5 6\r\nCLIENTS\n")
+        assert json.loads(answer)["clients"][0]["client"] == "127.0.0.7:5"
         process.signal(signal.SIGTERM)
         assert (await process.ended()).status == 0
     assert not (tmp_path / "s").exists()
@@ -213,7 +213,10 @@ async def test_process_that_cannot_listen(tmp_path: Path, reactor: Any) -> None:
                 f"'tcp:{port}:interface=127.0.0.1'",
                 f"cannot listen on tcp:{port}:interface=127.0.0.1 (endpoint): address",
             ),
-            ("'tcp'", "listeners[0]: tcp is no endpoint: "),
+            (
+                "'tcp:x:interface=127.0.0.1'",
+                "listeners[0]: tcp:x:interface=127.0.0.1 is no endpoint: ",
+            ),
             ("{port = 0, tls = {certificate = 'no.pem'}}", "listeners[0]: no.pem: No such file"),
         ]:
             (tmp_path / "net.toml").write_text(
