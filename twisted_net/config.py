@@ -13,6 +13,7 @@ from twisted_net.layers import Layers, Loaded
 from twisted_net.records import Record
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
+from twisted_net.topics import TopicSettings
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
 
@@ -112,6 +113,7 @@ class Config(Record, frozen=True):
         Meta(description="further places to serve commands: endpoint descriptions or tables"),
     ] = ()
     tcp: TcpSettings = default(default_factory=TcpSettings)
+    topics: TopicSettings = default(default_factory=TopicSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
     coap: CoapSettings = default(default_factory=CoapSettings)
     http: HttpSettings = default(default_factory=HttpSettings)

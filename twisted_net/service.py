@@ -24,6 +24,7 @@ from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.topics import Topics
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
@@ -228,7 +229,7 @@ class NetService(MultiService):
             reactor, config.http, config.fetch
         )
         self._fetcher: Fetcher | None = None
-        self.sessions = Sessions(time.time)
+        self.sessions = Sessions(time.time, Topics(config.topics))
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
