@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
 
 from tests.http.store_contract import make_entry
 from tests.live.cache_writer import KEYS, nth_entry
@@ -157,3 +159,29 @@ async def test_client_without_use(reactor: Any, tmp_path: Path) -> None:
     async with Client(reactor, settings):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+class Page(Resource):
+    """Says nothing of how long it is fresh, and counts."""
+
+    isLeaf = True
+    count = 0
+
+    def render_GET(self, request: Request) -> bytes:
+        self.count += 1
+        return b"page %d" % self.count
+
+
+async def test_example(reactor: Any, tmp_path: Path) -> None:
+    """The example has its answer from the server first, and then out of the file."""
+    page = Page()
+    port = reactor.listenTCP(0, Site(page), interface="127.0.0.1")
+    url = f"http://127.0.0.1:{port.getHost().port}/"
+    words = [sys.executable, "http_cache_file.py", str(tmp_path / "cache.sqlite"), url]
+    for from_cache in (False, True):
+        async with Running(reactor, words, ROOT / "examples") as example:
+            ended = await example.ended()
+        assert ended.stdout == f"200 page 1\nfrom the cache: {from_cache}\n", ended
+        assert ended.status == 0
+    assert page.count == 1
+    await port.stopListening()

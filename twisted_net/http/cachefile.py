@@ -28,7 +28,7 @@ APPLICATION_ID: Final = 0x74774361
 MAX_ASIDE = 3
 """Most files that are kept as ``.corrupt-N``; beyond it there is no cache until one is removed."""
 
-BATCH_URLS = 256
+BATCH_URLS = 64
 """Most URLs that are written in one transaction, and most entries that one evicts."""
 
 BATCH_BYTES = 4 * 2**20
