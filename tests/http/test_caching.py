@@ -21,7 +21,6 @@ from twisted_net.http.caching import (
     replace_variant,
 )
 from twisted_net.http.dates import format_date
-from twisted_net.http.directives import directives
 from twisted_net.http.fields import Fields
 from twisted_net.http.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.invalidation import invalidated
@@ -521,89 +520,6 @@ class FreshenTests(RulesTestCase):
         self.assertNotIn("connection", new.fields)
         self.assertNotIn("age", new.fields)
         self.assertEqual((new.vary, new.variant), (old.vary, old.variant))
-
-
-class InvalidatedTests(SynchronousTestCase):
-    """§4.4: what an unsafe request makes invalid."""
-
-    def test_unsafe(self) -> None:
-        """Its target, if it did not fail."""
-        for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
-            for status in (200, 204, 303):
-                self.assertEqual(invalidated(method, KEY, status, Fields()), [KEY])
-            for status in (100, 400, 500):
-                self.assertEqual(invalidated(method, KEY, status, Fields()), [])
-
-    def test_safe(self) -> None:
-        """Nothing."""
-        for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
-            self.assertEqual(invalidated(method, KEY, 200, Fields()), [])
-
-    def test_locations(self) -> None:
-        """Also what it names, if that is of the same origin."""
-        fields = Fields([("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")])
-        expected = [KEY, "http://a.example/new", "http://a.example/x?y"]
-        self.assertEqual(invalidated("POST", KEY, 201, fields), expected)
-        for other in ("http://b.example/", "https://a.example/", "http://[", "ftp://a.example/"):
-            fields = Fields([("Location", other)])
-            self.assertEqual(invalidated("POST", KEY, 201, fields), [KEY])
-
-
-class DirectivesTests(SynchronousTestCase):
-    """:func:`directives` reads §5.2, and never fails."""
-
-    def read(self, *lines: str) -> dict[str, str | None]:
-        """Read some lines of Cache-Control."""
-        return directives(Fields([("Cache-Control", line) for line in lines]))
-
-    def test_forms(self) -> None:
-        """With and without argument, in quotes, in several lines, in any case."""
-        self.assertEqual(
-            self.read('Max-Age=5 , no-cache="a, b", X="q\\"\\\\"', "no-store,,public", ""),
-            {
-                "max-age": "5",
-                "no-cache": "a, b",
-                "x": 'q"\\',
-                "no-store": None,
-                "public": None,
-            },
-        )
-
-    def test_junk(self) -> None:
-        """What cannot be read does not hide what can."""
-        self.assertEqual(self.read("=, (), a b, max-age=5"), {"a": None, "max-age": "5"})
-        self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
-        self.assertEqual(self.read("max-age =5"), {"max-age": None})
-        self.assertEqual(directives(Fields()), {})
-
-    @given(st.text(max_size=60))
-    def test_never_raises(self, text: str) -> None:
-        """Any text gives directives in lower case."""
-        for name in self.read(text):
-            self.assertEqual(name, name.lower())
-
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from(["max-age", "no-store", "x", "s-maxage"]),
-                st.none()
-                | st.text("abc019", min_size=1, max_size=5)
-                | st.text('a,"\\= ', max_size=5),
-            ),
-            max_size=6,
-        )
-    )
-    def test_model(self, items: list[tuple[str, str | None]]) -> None:
-        """What is written by the grammar is read back, the first of each name."""
-        written: list[str] = []
-        expected: dict[str, str | None] = {}
-        for name, value in items:
-            quoted = (
-                "" if value is None else '="' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
-            )
-            written.append(name + quoted)
-            expected.setdefault(name, value)
-        self.assertEqual(self.read(" ,  ".join(written)) if written else {}, expected)
 
 
 class HostileFieldsTests(RulesTestCase):

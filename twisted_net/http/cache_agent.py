@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -148,21 +148,27 @@ class CachingAgent:
             # A hit needs no coroutine.
             if isinstance(decision, Fresh):
                 return succeed(self._hit(request, sending, decision))
-        return Deferred.fromCoroutine(self._answer(request, sending))
+        return Deferred.fromCoroutine(self._answer(request, sending, stored))
 
-    async def _answer(self, request: CacheRequest, sending: _Sending) -> IResponse:
+    async def _answer(
+        self,
+        request: CacheRequest,
+        sending: _Sending,
+        stored: Sequence[Entry] | Awaitable[Sequence[Entry]],
+    ) -> IResponse:
         """Give what is stored, or ask for it, or wait for another who has asked."""
+        found = await stored if inspect.isawaitable(stored) else stored
+        decision = self._rules.lookup(request, found, self._wall())
         names = self._rules.user_names()
         collapsed = False
         for _ in range(_ROUNDS):
-            decision = await self._decision(request)
-            if isinstance(decision, Fresh):
-                return self._hit(request, sending, decision, collapsed=collapsed)
-            if isinstance(decision, Unsatisfiable):
-                return _made(504, b"Gateway Timeout", Headers(), b"")
             # Only a request that takes whatever is fresh can be answered by that of another.
-            if request.method != "GET" or not request.fields.has_none(TELLING):
-                return await self._fetch(request, sending, decision, None)
+            if (
+                isinstance(decision, (Fresh, Unsatisfiable))
+                or request.method != "GET"
+                or not request.fields.has_none(TELLING)
+            ):
+                break
             key = (request.key, names, variant(request.fields, names))
             flight = self._flights.find(key)
             if flight is None:
@@ -171,19 +177,21 @@ class CachingAgent:
             error = await self._flights.landing(flight, deadline)
             if error is not None and not is_own(error):
                 raise error.with_traceback(None)
-            names = flight.vary or names
             collapsed = True
-        decision = await self._decision(request)
+            stored_now = await self._stored(request.key)
+            decision = self._rules.lookup(request, stored_now, self._wall())
+            if error is None and flight.vary in (None, names):
+                break
+            names = flight.vary or names
         if isinstance(decision, Fresh):
-            return self._hit(request, sending, decision, collapsed=True)
+            return self._hit(request, sending, decision, collapsed=collapsed)
+        if isinstance(decision, Unsatisfiable):
+            return _made(504, b"Gateway Timeout", Headers(), b"")
         return await self._fetch(request, sending, decision, None)
 
     async def _stored(self, key: str) -> Sequence[Entry]:
         stored = self._store.get(key)
         return await stored if inspect.isawaitable(stored) else stored
-
-    async def _decision(self, request: CacheRequest) -> Decision:
-        return self._rules.lookup(request, await self._stored(request.key), self._wall())
 
     def _lead(
         self, request: CacheRequest, sending: _Sending, decision: Decision, key: FlightKey

@@ -57,14 +57,14 @@ def response_directives(fields: Fields, targets: tuple[str, ...] = ()) -> Direct
     """
     for name in targets:
         said = _targeted(fields, name)
-        if said:
+        if said is not None:
             return said
     return directives(fields) if "cache-control" in fields else {}
 
 
 def is_targeted(fields: Fields, targets: tuple[str, ...]) -> bool:
     """Say whether a field for one kind of cache decides (RFC 9213 §2.2)."""
-    return any(_targeted(fields, name) for name in targets)
+    return any(_targeted(fields, name) is not None for name in targets)
 
 
 def seconds(text: str | None) -> float:
@@ -87,7 +87,7 @@ def _targeted(fields: Fields, name: str) -> dict[str, str | None] | None:
     if text is None:
         return None
     members = parse_dictionary(text)
-    if members is None:
+    if not members:
         return None
     said: dict[str, str | None] = {}
     for key, value in members.items():

@@ -51,6 +51,11 @@ class Fields(Mapping[str, str]):
                 return False
         return True
 
+    def joined(self, name: str) -> str | None:
+        """Give the value of a field, its lines joined; *name* in lower case: for hot paths."""
+        values = self._index.get(name)
+        return None if values is None else values[0] if len(values) == 1 else ", ".join(values)
+
     def get_all(self, name: str) -> list[str]:
         """Give the value of each line of this name, in order: what ``Set-Cookie`` needs."""
         return list(self._index.get(name.lower(), ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
 from twisted_net.http.fields import Fields
@@ -38,11 +39,21 @@ def variant(fields: Fields, names: tuple[str, ...]) -> bytes:
     """
     if fields.has_none(names):
         return b""
+    values = tuple([fields.joined(name) for name in names])
+    # Most requests of a program have the same values. Those that name a user are not remembered.
+    if fields.has_none(USER_FIELDS):
+        return _remembered_digest(names, values)
+    return _digest(names, values)
+
+
+def _digest(names: tuple[str, ...], values: tuple[str | None, ...]) -> bytes:
     digest = blake2b(digest_size=16)
-    for name in names:
-        value = fields.get(name)
+    for name, value in zip(names, values, strict=True):
         digest.update(repr((name, None if value is None else _normal(name, value))).encode())
     return digest.digest()
+
+
+_remembered_digest = lru_cache(maxsize=256)(_digest)
 
 
 def _normal(name: str, value: str) -> str:
