@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config import PREFIX, Config, TcpSettings, UdpSettings, load_config
+from twisted_net.config import PREFIX, CoapSettings, Config, TcpSettings, UdpSettings, load_config
 from twisted_net.errors import ConfigError
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import settings, to_toml
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.udp.datagrams import DatagramLimits
+from twisted_net.users import AuthSettings
 
 
 class ConfigTests(SynchronousTestCase):
@@ -106,16 +108,17 @@ class ListenersTests(SynchronousTestCase):
     def test_forms(self) -> None:
         """A listener is a description, or a table; both become records."""
         loaded = load_config(
-            ("net.toml", 'listeners = ["tcp:1", {port = 2, limits = {max_line = 100}}]'), {}, {}
+            ("net.toml", 'listeners = ["unix:1", {port = 2, limits = {max_line = 100}}]'), {}, {}
         )
         self.assertEqual(
             loaded.record.further_listeners,
-            (Listener(endpoint="tcp:1"), Listener(port=2, limits={"max_line": 100})),
+            (Listener(endpoint="unix:1"), Listener(port=2, limits={"max_line": 100})),
         )
 
     def test_alone(self) -> None:
         """They are enough to have something to serve."""
-        Config(tcp=TcpSettings(enabled=False), udp=UdpSettings(enabled=False), listeners=("tcp:1",))
+        off = TcpSettings(enabled=False)
+        Config(tcp=off, udp=UdpSettings(enabled=False), listeners=("unix:1",))
 
     def test_mistakes(self) -> None:
         """What is wrong with one is told with its place in the list."""
@@ -135,6 +138,66 @@ class ListenersTests(SynchronousTestCase):
                 ConfigError, load_config, ("net.toml", f"listeners = [{table}]"), {}, {}
             )
             self.assertEqual(error.mistakes, [f"net.toml: {mistake}"])
+
+
+class ProtectionTests(SynchronousTestCase):
+    """Without users only this machine is served, unless the operator says otherwise."""
+
+    def refused(self, **settings: Any) -> str:  # Any: fields of Config
+        """Give the message with which settings are refused."""
+        return str(self.assertRaises(ValueError, Config, **settings))
+
+    def test_interface(self) -> None:
+        """An interface that others reach needs users, or the word that it is meant."""
+        for interface in ("", "::", "0.0.0.0", "192.0.2.1"):
+            tcp = TcpSettings(interface=interface)
+            self.assertEqual(
+                self.refused(tcp=tcp),
+                "tcp.interface: other machines would be served, and there are no users: "
+                "set auth.users, or auth.open = true to let everybody do everything",
+            )
+            for auth in (
+                AuthSettings(open=True),
+                AuthSettings(users="users.toml"),
+                AuthSettings(checkers=("file:x",)),
+            ):
+                Config(tcp=tcp, auth=auth)
+        for interface in ("127.0.0.1", "::1", "127.9.9.9"):
+            Config(tcp=TcpSettings(interface=interface))
+        Config(tcp=TcpSettings(interface="", enabled=False))
+
+    def test_listeners(self) -> None:
+        """Each listener that others reach is named."""
+        self.assertTrue(
+            self.refused(
+                tcp=TcpSettings(interface=""),
+                listeners=("tcp:1", "unix:/run/x", Listener(port=1, interface="::")),
+            ).startswith("tcp.interface, listeners[0], listeners[2]: other machines")
+        )
+
+    def test_descriptions(self) -> None:
+        """Descriptions of TCP and TLS are read; others are judged when a client comes."""
+        for description in ("tcp:1", "tcp6:1", "ssl:1:interface=192.0.2.1", "tls:x:tcp:1"):
+            self.assertIn("listeners[0]", self.refused(listeners=(description,)))
+        for description in (
+            "tcp:1:interface=127.0.0.1",
+            r"tcp6:1:interface=\:\:1",
+            "unix:/run/x",
+            "systemd:domain=INET:index=0",
+        ):
+            Config(listeners=(description,))
+        Config(listeners=(Listener(path="/run/x"), Listener(port=1)))
+
+    def test_coap(self) -> None:
+        """CoAP has no logins, and is not served where they are asked for."""
+        coap = CoapSettings(enabled=True)
+        self.assertIn("coap.enabled", self.refused(coap=coap, auth=AuthSettings(users="x")))
+        Config(coap=coap)
+
+    def test_secret(self) -> None:
+        """The checkers, which may hold passwords, are not printed."""
+        text = to_toml(Config(auth=AuthSettings(checkers=("memory:ann:sesame",))))
+        self.assertNotIn("sesame", text)
 
 
 class LoadConfigTests(SynchronousTestCase):

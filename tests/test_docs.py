@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import CommandError, FetchError, TwistedNetError
-from twisted_net.sessions import End
+from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 async def _fetch(url: str) -> dict[str, object]:
     raise NotImplementedError(url)
+
+
+async def _log_in(session: Session, who: str, password: str) -> str:
+    raise NotImplementedError(who)
 
 
 def family(error: type[TwistedNetError]) -> Iterator[type[TwistedNetError]]:
@@ -39,7 +43,7 @@ class ProtocolPageTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """Each command has its entry, with its arguments as HELP shows them."""
-        for command in standard_commands(_fetch):
+        for command in standard_commands(_fetch, _log_in):
             self.assertTrue(f"\n`{command.usage}`\n" in self.page, command.usage)
 
     def test_ends(self) -> None:

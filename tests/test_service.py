@@ -26,6 +26,7 @@ from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.service import CommandListener, NetService
 from twisted_net.tcp.listener_settings import Listener, TlsSettings
+from twisted_net.users import AuthSettings
 
 TCP_ALONE = UdpSettings(enabled=False)
 
@@ -68,6 +69,9 @@ def ask(wire: Wire, line: bytes) -> Any:  # Any: whatever JSON holds
     return json.loads(wire.value())
 
 
+OPEN = AuthSettings(open=True)
+
+
 class NetServiceTestCase(SynchronousTestCase):
     """A service over a reactor in memory."""
 
@@ -79,7 +83,7 @@ class NetServiceTestCase(SynchronousTestCase):
 
     def service(self, commands: Commands | None = None, **settings: Any) -> NetService:
         """Make a service without UDP, whose port is always a real socket."""
-        config = Config(udp=TCP_ALONE, **settings)
+        config = Config(udp=TCP_ALONE, **{"auth": OPEN, **settings})
         return NetService(self.reactor, config, commands)
 
 
@@ -138,7 +142,7 @@ class NetServiceTests(NetServiceTestCase):
         """An IPv6 address stands in brackets, and no address is all of IPv4."""
         for interface, address in (("::1", "[::1]:8888"), ("", "0.0.0.0:8888")):
             with self.subTest(interface=interface):
-                config = Config(tcp=TcpSettings(interface=interface), udp=TCP_ALONE)
+                config = Config(tcp=TcpSettings(interface=interface), udp=TCP_ALONE, auth=OPEN)
                 service = NetService(TakenReactor(), config)
                 error = self.assertRaises(CannotListen, service.startService)
                 self.assertEqual(error.address, address)
@@ -315,7 +319,8 @@ class ListenersTests(NetServiceTestCase):
             ),
         ]
         for listener, message in cases:
-            config = Config(udp=TCP_ALONE, tcp=TcpSettings(enabled=False), listeners=(listener,))
+            off = TcpSettings(enabled=False)
+            config = Config(udp=TCP_ALONE, tcp=off, listeners=(listener,), auth=OPEN)
             error = self.assertRaises(CannotListen, NetService(reactor, config).startService)
             self.assertEqual(str(error), message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
@@ -10,12 +11,14 @@ from msgspec import field as default
 
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import Layers, Loaded
+from twisted_net.rates import is_local
 from twisted_net.records import Record
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
+from twisted_net.users import AuthSettings
 
 PREFIX = "TWISTED_NET_"
 """What the names of our environment variables begin with; no other use is made of such names."""
@@ -94,7 +97,7 @@ class Config(Record, frozen=True):
     stop`` waits only ten, and wants less here or more there. Ten threads are what Twisted's own
     pool has.
 
-    :raises ValueError: where nothing is left to serve.
+    :raises ValueError: where nothing is left to serve, or others than this machine without users.
     """
 
     commands: Annotated[
@@ -116,6 +119,7 @@ class Config(Record, frozen=True):
     topics: TopicSettings = default(default_factory=TopicSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
     coap: CoapSettings = default(default_factory=CoapSettings)
+    auth: AuthSettings = default(default_factory=AuthSettings)
     http: HttpSettings = default(default_factory=HttpSettings)
     fetch: FetchSettings = default(default_factory=FetchSettings)
 
@@ -131,6 +135,25 @@ class Config(Record, frozen=True):
                 listener.limits_over(self.tcp)
             except ValueError as error:
                 raise ValueError(f"listeners[{i}]: {error}") from None
+        self._check_protection()
+
+    def _check_protection(self) -> None:
+        if self.auth.required:
+            if self.coap.enabled:
+                raise ValueError("coap.enabled is true, but CoAP has no logins, and auth asks them")
+            return
+        public = [
+            f"listeners[{i}]"
+            for i, listener in enumerate(self.further_listeners)
+            if _serves_others(listener)
+        ]
+        if self.tcp.enabled and not is_local(self.tcp.interface):
+            public.insert(0, "tcp.interface")
+        if public and not self.auth.open:
+            raise ValueError(
+                f"{', '.join(public)}: other machines would be served, and there are no users: "
+                "set auth.users, or auth.open = true to let everybody do everything"
+            )
 
     @property
     def further_listeners(self) -> tuple[Listener, ...]:
@@ -139,6 +162,23 @@ class Config(Record, frozen=True):
             Listener(endpoint=listener) if isinstance(listener, str) else listener
             for listener in self.listeners
         )
+
+
+def _serves_others(listener: Listener) -> bool:
+    """
+    Whether a listener can be reached from other machines.
+
+    Of descriptions those of Twisted's own TCP and TLS endpoints are read; behind any other the
+    server finds out when a client comes.
+    """
+    if listener.path:
+        return False
+    if not listener.endpoint:
+        return not is_local(listener.interface)
+    parts = re.split(r"(?<!\\):", listener.endpoint)
+    interfaces = [part.removeprefix("interface=") for part in parts if "interface=" in part]
+    interface = interfaces[-1].replace("\\", "") if interfaces else ""
+    return parts[0] in ("tcp", "tcp4", "tcp6", "ssl", "tls") and not is_local(interface)
 
 
 def load_config(

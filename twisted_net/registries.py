@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from twisted_net.commands import Commands
 from twisted_net.config import Config
 from twisted_net.errors import ConfigError
-from twisted_net.standard import Fetch, acknowledge, standard_commands
+from twisted_net.standard import Fetch, LogIn, acknowledge, standard_commands
 
 
-def configured_commands(config: Config, fetch: Fetch) -> Commands:
+def configured_commands(config: Config, fetch: Fetch, log_in: LogIn | None = None) -> Commands:
     """
     Make one registry out of the standard commands and those that ``commands`` names.
 
@@ -22,9 +22,10 @@ def configured_commands(config: Config, fetch: Fetch) -> Commands:
     the caller's affair.
 
     :param fetch: gets a URL, for FETCH.
+    :param log_in: logs a client in, for AUTH, which is left out where there is none.
     :raises ConfigError: with a line for each entry that cannot be used.
     """
-    commands = standard_commands(fetch)
+    commands = standard_commands(fetch, log_in)
     if config.tcp.fallback == "acknowledge":
         commands.fallback = acknowledge
     mistakes = []

@@ -14,12 +14,15 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.audit import Audit
 from twisted_net.commands import Commands
 from twisted_net.config import Config
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetching import Fetcher
+from twisted_net.logins import configured_logins
 from twisted_net.registries import configured_commands
 from twisted_net.sessions import End, Sessions
+from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
@@ -27,6 +30,7 @@ from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
+from twisted_net.users import Permissions, User
 
 
 class _Listener(Service, ABC):
@@ -108,6 +112,7 @@ class CommandListener(_Listener):
     :param listener: where, and through which layers.
     :param limits: of this listener.
     :param sessions: those of all listeners.
+    :param access: who may log in, and what those may do who have not.
     :ivar factory: has the sessions and what became of them.
     :ivar certificates: those of TLS, or None without it.
     :raises ConfigError: for settings that cannot be used.
@@ -121,11 +126,12 @@ class CommandListener(_Listener):
         limits: Limits,
         sessions: Sessions,
         drain_timeout: float,
+        access: Access | None = None,
     ) -> None:
         super().__init__(listener.interface, listener.port or 0)
         self._reactor = reactor
         self._drain_timeout = drain_timeout
-        self.factory = CommandFactory(reactor, commands, limits, sessions)
+        self.factory = CommandFactory(reactor, commands, limits, sessions, access)
         self._command_port = CommandPort(reactor, listener, self.factory)
         self.certificates = self._command_port.certificates
         self.transport = self._command_port.transport
@@ -222,7 +228,9 @@ class NetService(MultiService):
         MultiService.__init__(self)
         self._reactor = reactor
         config = config or Config()
-        registry = configured_commands(config, self._fetch)
+        logins = configured_logins(reactor, config.auth)
+        self._access = Access(config.auth, logins.permissions_of if logins else _nobody)
+        registry = configured_commands(config, self._fetch, logins.log_in if logins else None)
         if commands is not None:
             registry.update(commands)
         self._new_fetcher: Callable[[], Fetcher] = lambda: Fetcher.guarded(
@@ -230,6 +238,7 @@ class NetService(MultiService):
         )
         self._fetcher: Fetcher | None = None
         self.sessions = Sessions(time.time, Topics(config.topics))
+        self.sessions.audit = Audit(reactor)
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
@@ -283,7 +292,13 @@ class NetService(MultiService):
 
         def make(listener: Listener, limits: Limits) -> CommandListener:
             return CommandListener(
-                reactor, listener, commands, limits, self.sessions, config.drain_timeout
+                reactor,
+                listener,
+                commands,
+                limits,
+                self.sessions,
+                config.drain_timeout,
+                self._access,
             )
 
         tcp = None
@@ -329,3 +344,8 @@ class NetService(MultiService):
             released = self.stopService()
             released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
             raise
+
+
+def _nobody(name: str) -> Permissions:
+    """Give what a user may do where there are none, and so no one ever is."""
+    return Permissions(name, User(commands=()))

@@ -19,13 +19,17 @@ FAILURES_SHOWN = 20
 
 Fetch = Callable[[str], Awaitable[Mapping[str, object]]]
 
+LogIn = Callable[[Session, str, str], Awaitable[str]]
+"""Logs a client in, by a user and a password, or by a token and no password; gives the user."""
 
-def standard_commands(fetch: Fetch | None = None) -> Commands:
+
+def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -> Commands:
     """
     Make a registry of ECHO, TIME, PING, STATS, CLIENTS, CLOSED, BROADCAST, HELP, those of
-    topics, and FETCH.
+    topics, FETCH, and AUTH.
 
     :param fetch: gets a URL for FETCH, which is left out where there is none.
+    :param log_in: logs a client in for AUTH, which is left out where there is none.
     """
     commands = Commands()
     declare = commands.command
@@ -52,6 +56,9 @@ def standard_commands(fetch: Fetch | None = None) -> Commands:
         declare("FETCH", help="Get a URL over HTTP, from the cache while it is fresh.")(
             _fetch_with(fetch)
         )
+    if log_in is not None:
+        help_line = "Log in: the user and the password, or a token alone."
+        declare("AUTH", help=help_line, alone=True)(_auth_with(log_in))
     return commands
 
 
@@ -138,6 +145,13 @@ def _help(request: Request, command: str | None = None) -> Fields:
 def _fetch_with(fetch: Fetch) -> Callable[[str], Awaitable[Fields]]:
     async def answer(url: str) -> Fields:
         return Fields(**await fetch(url))
+
+    return answer
+
+
+def _auth_with(log_in: LogIn) -> Callable[[Request, str, str], Awaitable[Fields]]:
+    async def answer(request: Request, user_or_token: str, password: str = "") -> Fields:
+        return Fields(user=await log_in(request.session, user_or_token, password))
 
     return answer
 

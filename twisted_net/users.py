@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated
 
@@ -209,6 +209,15 @@ class Users:
 
     def __len__(self) -> int:
         return len(self._users)
+
+    def items(self) -> Iterable[tuple[str, User]]:
+        """Go through the names and the records."""
+        return self._users.items()
+
+    @property
+    def decoy(self) -> str | None:
+        """The hash of some user, to be checked for one that there is not; None without any."""
+        return next((user.password for user in self._users.values() if user.password), None)
 
     def get(self, name: str) -> User | None:
         """Give the user of this name."""

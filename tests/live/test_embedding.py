@@ -14,6 +14,7 @@ from tests.live.processes import ask_datagrams, exchange
 from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen
 from twisted_net.service import NetService
+from twisted_net.users import AuthSettings
 
 FREE = Config(tcp=TcpSettings(port=0), udp=UdpSettings(port=0))
 
@@ -62,7 +63,8 @@ async def test_releases_what_it_bound(reactor: Any) -> None:
 async def test_addresses_of_others(reactor: Any) -> None:
     """An address that is not of this machine is refused with the system's reason."""
     # 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
-    config = Config(tcp=TcpSettings(interface="192.0.2.1", port=0), udp=FREE.udp)
+    taken = TcpSettings(interface="192.0.2.1", port=0)
+    config = Config(tcp=taken, udp=FREE.udp, auth=AuthSettings(open=True))
     with pytest.raises(CannotListen, match=r"192\.0\.2\.1:0 \(tcp\): cannot assign"):
         NetService(reactor, config).startService()
 

@@ -22,7 +22,6 @@ from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
 from twisted_net.users import Permissions
 
-
 _TCP = (socket.AF_INET, socket.AF_INET6)
 
 

@@ -1,0 +1,61 @@
+"""The audit is a log of its own, which no client can fill or forge."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.audit import BURST, Audit
+from twisted_net.sessions import Sessions
+from twisted_net.users import Permissions, User
+
+
+class AuditTests(SynchronousTestCase):
+    """:class:`Audit` writes who did what."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.audit = Audit(self.clock)
+        self.session = Sessions(lambda: 0.0).open("192.0.2.1", 5000, lambda line: None)
+        self.logged = EventLoggingObserver()
+        globalLogPublisher.addObserver(self.logged)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the audit."""
+        name = "twisted_net.audit"
+        return [formatEvent(event) for event in self.logged if event["log_namespace"] == name]
+
+    def test_line(self) -> None:
+        """A line says what happened, to whom, as which user."""
+        self.audit("refused", self.session, "not_permitted: KILL")
+        self.session.permissions = Permissions("ann", User())
+        self.audit("login", self.session, "by token")
+        self.assertEqual(
+            self.lines,
+            [
+                "refused: 192.0.2.1:5000 as nobody: 'not_permitted: KILL'",
+                "login: 192.0.2.1:5000 as ann: 'by token'",
+            ],
+        )
+
+    def test_no_line_of_their_own(self) -> None:
+        """What a client sent is quoted and cut."""
+        self.audit("command", self.session, "KILL \u2028{x}" + "y" * 300)
+        [line] = self.lines
+        self.assertIn(r"'KILL \u2028{x}yyy", line)
+        self.assertTrue(len(line) < 300)
+
+    def test_bounded(self) -> None:
+        """Too many lines at a time are left out; the next one says how many."""
+        for _ in range(BURST + 7):
+            self.audit("refused", self.session, "x")
+        self.assertEqual((len(self.lines), self.audit.left_out), (BURST, 7))
+        self.clock.advance(1)
+        self.audit("refused", self.session, "y")
+        self.assertEqual(self.lines[-2], "7 lines of the audit were left out")
+        self.audit("refused", self.session, "z")
+        self.assertEqual(len(self.lines), BURST + 3)

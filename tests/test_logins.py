@@ -1,0 +1,380 @@
+"""Who logs in is found by checkers, off the reactor's thread, and slower after each failure."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.threads import ThreadClock
+from twisted_net import logins, passwords
+from twisted_net.errors import (
+    AuthDelayed,
+    AuthFailed,
+    ConfigError,
+    TooBusy,
+    TooManyConnections,
+)
+from twisted_net.logins import (
+    FirstOf,
+    IPermitted,
+    IToken,
+    Logins,
+    PasswordChecks,
+    Realm,
+    Token,
+    UsersChecker,
+    UsersFile,
+    configured_logins,
+)
+from twisted_net.passwords import hash_password
+from twisted_net.sessions import Refusal, Session, Sessions
+from twisted_net.users import AuthSettings, Permissions, User, Users, hash_token
+
+HASH = hash_password("sesame", bytes(16), cost=4)
+OTHER = hash_password("other", bytes(16), cost=4)
+
+
+class PasswordChecksTests(SynchronousTestCase):
+    """:class:`PasswordChecks` runs one check at a time."""
+
+    def setUp(self) -> None:
+        self.reactor = ThreadClock()
+        self.checks = PasswordChecks(self.reactor, 2)
+
+    def test_one_at_a_time(self) -> None:
+        """The second check begins once the first is done; each gives its own verdict."""
+        first = self.checks.verify(HASH, "sesame")
+        second = self.checks.verify(HASH, "wrong")
+        self.assertEqual(len(self.reactor.threads), 1)
+        self.reactor.run_thread()
+        self.assertTrue(self.successResultOf(first))
+        self.assertEqual(len(self.reactor.threads), 1)
+        self.reactor.run_thread()
+        self.assertFalse(self.successResultOf(second))
+
+    def test_limit(self) -> None:
+        """One above the limit is refused; then there is room again."""
+        checks = [self.checks.verify(HASH, "sesame") for _ in range(2)]
+        self.assertRaises(TooBusy, self.checks.verify, HASH, "sesame")
+        self.reactor.run_thread()
+        self.checks.verify(HASH, "sesame").addErrback(lambda _: None)
+        self.assertTrue(self.successResultOf(checks[0]))
+
+    def test_cancelled(self) -> None:
+        """A check whose client has gone is not begun; one that runs goes on to its end."""
+        running, waiting = (self.checks.verify(HASH, "sesame") for _ in range(2))
+        running.cancel()
+        waiting.cancel()
+        for gone in (running, waiting):
+            self.failureResultOf(gone)
+        self.assertRaises(TooBusy, self.checks.verify, HASH, "sesame")
+        self.reactor.run_thread()
+        self.assertEqual(len(self.reactor.threads), 0)
+        last = self.checks.verify(HASH, "sesame")
+        self.reactor.run_thread()
+        self.assertTrue(self.successResultOf(last))
+
+    def test_failure(self) -> None:
+        """A hash that cannot be checked fails its own check alone."""
+        broken = self.checks.verify("nonsense", "sesame")
+        self.reactor.run_thread()
+        self.failureResultOf(broken, ValueError)
+
+
+class FileTestCase(SynchronousTestCase):
+    """A directory, and what was logged."""
+
+    def setUp(self) -> None:
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.path = Path(holder.name) / "users.toml"
+        self.logged = EventLoggingObserver()
+        globalLogPublisher.addObserver(self.logged)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged)
+
+    def write(self, text: str) -> None:
+        """Write the users file, at a time of its own."""
+        self.path.write_text(text)
+        self.path.chmod(0o600)
+        os.utime(self.path, ns=(0, len(text)))
+
+    def mistakes(self) -> list[str]:
+        """Give the mistakes in the file, without its path."""
+        error: ConfigError = self.assertRaises(ConfigError, UsersFile, str(self.path))
+        return [line.removeprefix(f"{self.path}: ") for line in error.mistakes]
+
+
+class UsersFileTests(FileTestCase):
+    """:class:`UsersFile` follows the changes of a file."""
+
+    def test_changes(self) -> None:
+        """A file that has changed is read again; one that has not is not."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path))
+        users = file.current()
+        self.assertIs(file.current(), users)
+        self.write("[ann]\n[bob]")
+        self.assertEqual(len(file.current()), 2)
+
+    def test_broken_change(self) -> None:
+        """A mistake in a changed file, or none at all, is logged, and the users stay."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path))
+        self.write("[ann")
+        self.assertIsNotNone(file.current().get("ann"))
+        self.path.unlink()
+        self.assertIsNotNone(file.current().get("ann"))
+        levels = [event["log_level"] for event in self.logged]
+        self.assertEqual(levels, [LogLevel.error, LogLevel.error])
+        self.flushLoggedErrors()
+
+    def test_readable_by_all(self) -> None:
+        """A file that everybody can read is warned of."""
+        self.write("[ann]")
+        self.path.chmod(0o644)
+        UsersFile(str(self.path))
+        self.assertEqual([event["log_level"] for event in self.logged], [LogLevel.warn])
+
+    def test_mistakes(self) -> None:
+        """What cannot be read, or checked, is told in the beginning."""
+        self.assertEqual(self.mistakes(), ["No such file or directory"])
+        self.path.write_bytes(b"\xff")
+        self.assertEqual(self.mistakes(), ["byte 0 is not UTF-8"])
+        self.write('[ann]\npassword = "$scrypt$ln=99,r=8,p=1$AA$AA"')
+        self.assertEqual(
+            self.mistakes(), ["user ann: password: the figures in this hash are out of bounds"]
+        )
+        self.path.unlink()
+        self.path.mkdir()
+        self.assertEqual(self.mistakes(), ["Is a directory"])
+
+    def test_without_the_extra(self) -> None:
+        """A hash of argon2 is a mistake where the extra is not installed."""
+        self.write('[ann]\npassword = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaA"')
+        real = builtins.__import__
+
+        def missing(name: str, *rest: Any) -> Any:  # Any: as the original's
+            if name.partition(".")[0] == "argon2":
+                raise ImportError("no argon2")
+            return real(name, *rest)
+
+        self.patch(builtins, "__import__", missing)
+        self.assertEqual(self.mistakes(), ["user ann: password: argon2 needs twisted_net[auth]"])
+
+
+class LoginsTests(SynchronousTestCase):
+    """:class:`Logins` with the users of a file and another checker."""
+
+    def setUp(self) -> None:
+        self.reactor = ThreadClock()
+        self.users = Users(
+            {
+                "ann": User(password=HASH, tokens=(hash_token("letmein"),)),
+                "tom": User(tokens=(hash_token("purr"),), commands=("PING",)),
+            }
+        )
+        self.verified: list[tuple[str, str]] = []
+        others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple", tom=b"cat")
+        checker = UsersChecker(lambda: self.users, self.verify)
+        self.logins = Logins(
+            self.reactor, AuthSettings(users="x"), [checker, others], lambda: self.users
+        )
+        self.sessions = Sessions(lambda: 0.0)
+        self.heard: list[str] = []
+        self.sessions.audit = lambda event, session, what: self.heard.append(f"{event} {what}")
+
+    def verify(self, hashed: str, password: str) -> Deferred[bool]:
+        """Check a password here and now."""
+        self.verified.append((hashed, password))
+        return succeed(passwords.verify(hashed, password))
+
+    def session(self, host: str = "192.0.2.1") -> Session:
+        """Open a session."""
+        return self.sessions.open(host, 5000, lambda line: None)
+
+    def log_in(self, session: Session, who: str, password: str = "") -> Deferred[str]:
+        """Log in."""
+        return Deferred.fromCoroutine(self.logins.log_in(session, who, password))
+
+    def test_password(self) -> None:
+        """The right password makes the session the user's."""
+        session = self.session()
+        self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
+        self.assertIs(session.permissions, self.users.permissions("ann"))
+        self.assertEqual(self.heard, ["login by password"])
+
+    def test_token(self) -> None:
+        """A token names its user."""
+        session = self.session()
+        self.assertEqual(self.successResultOf(self.log_in(session, "purr")), "tom")
+        self.assertEqual((session.user, self.heard), ("tom", ["login by token"]))
+        self.assertEqual(self.verified, [])
+
+    def test_other_checkers(self) -> None:
+        """Whom the file does not know another checker may, with the file's permissions."""
+        for name, password in (("eve", "apple"), ("tom", "cat")):
+            session = self.session()
+            self.assertEqual(self.successResultOf(self.log_in(session, name, password)), name)
+            self.assertEqual(session.user, name)
+
+    def test_failures(self) -> None:
+        """Wrong in any part, the answer is the same, and nothing is changed."""
+        for i, (who, password) in enumerate(
+            (("ann", "wrong"), ("nobody", "sesame"), ("tom", "sesame"), ("ann", ""), ("x", ""))
+        ):
+            session = self.session(f"192.0.2.{i}")
+            self.failureResultOf(self.log_in(session, who, password), AuthFailed)
+            self.assertIsNone(session.permissions)
+        self.assertEqual(self.sessions.refusals[Refusal.AUTH_FAILED], 5)
+        self.assertEqual(self.heard[0], "refused auth_failed: as ann")
+        self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
+
+    def test_equally_long(self) -> None:
+        """A user that there is not, or has no password, costs a check as any other does."""
+        for who in ("ann", "nobody", "tom"):
+            self.failureResultOf(self.log_in(self.session(f"h{who}"), who, "x"), AuthFailed)
+        self.assertEqual(self.verified, [(HASH, "x")] * 3)
+
+    def test_decoy(self) -> None:
+        """Where no user has a password there is a hash to be checked all the same."""
+        self.users = Users({"tom": User()})
+        self.failureResultOf(self.log_in(self.session(), "tom", "x"), AuthFailed)
+        self.assertEqual(self.verified, [(logins.DECOY, "x")])
+
+    def test_delays(self) -> None:
+        """After three failures of an address nothing is checked for a while, right or wrong."""
+        session = self.session()
+        for _ in range(3):
+            self.failureResultOf(self.log_in(session, "ann", "wrong"), AuthFailed)
+        failure = self.failureResultOf(self.log_in(session, "ann", "sesame"), AuthDelayed)
+        self.assertEqual(failure.value.details(), {"retry_after": 1.0})
+        self.assertEqual(len(self.verified), 3)
+        self.assertEqual(self.sessions.refusals[Refusal.AUTH_DELAYED], 1)
+        self.successResultOf(self.log_in(self.session("192.0.2.2"), "ann", "sesame"))
+        self.reactor.advance(1.0)
+        self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
+
+    def test_not_admitted(self) -> None:
+        """A user with too many connections is refused, which is no failed attempt."""
+
+        def refuse(permissions: Permissions) -> None:
+            raise TooManyConnections(1, "user")
+
+        session = self.session()
+        session.admit = refuse
+        for _ in range(10):
+            self.failureResultOf(self.log_in(session, "purr"), TooManyConnections)
+
+    def test_too_busy(self) -> None:
+        """Where too many wait it is no failed attempt either."""
+
+        def busy(hashed: str, password: str) -> Deferred[bool]:
+            raise TooBusy(1)
+
+        checker = UsersChecker(lambda: self.users, busy)
+        self.logins = Logins(self.reactor, AuthSettings(users="x"), [checker])
+        session = self.session()
+        for _ in range(10):
+            self.failureResultOf(self.log_in(session, "ann", "sesame"), TooBusy)
+
+    def test_no_checker(self) -> None:
+        """A token is wrong where no checker takes any."""
+        others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple")
+        self.logins = Logins(self.reactor, AuthSettings(checkers=("x",)), [others])
+        self.failureResultOf(self.log_in(self.session(), "letmein"), AuthFailed)
+        self.assertEqual(
+            self.successResultOf(self.log_in(self.session("h"), "eve", "apple")), "eve"
+        )
+
+
+class CredTests(SynchronousTestCase):
+    """The parts are those of twisted.cred."""
+
+    def test_token(self) -> None:
+        """A token is credentials that other checkers may take."""
+        self.assertTrue(IToken.providedBy(Token("x")))
+
+    def test_realm(self) -> None:
+        """The realm gives permissions alone, and to nobody none."""
+        realm = Realm(lambda name: Permissions(name, User()))
+        _, permissions, log_out = realm.requestAvatar(b"ann", None, IPermitted)
+        assert isinstance(permissions, Permissions)
+        self.assertEqual(permissions.name, "ann")
+        log_out()
+        self.assertRaises(UnauthorizedLogin, realm.requestAvatar, (), None, IPermitted)
+        self.assertRaises(NotImplementedError, realm.requestAvatar, b"ann", None)
+
+    def test_first_of(self) -> None:
+        """A checker may answer at once; another's bug is not a wrong password."""
+
+        class Plain:
+            def requestAvatarId(self, credentials: object) -> object:
+                return b"ann"
+
+        class Broken:
+            def requestAvatarId(self, credentials: object) -> object:
+                raise ZeroDivisionError
+
+        self.assertEqual(
+            self.successResultOf(FirstOf(IToken, [Plain()]).requestAvatarId(None)), b"ann"
+        )
+        broken = FirstOf(IToken, [Broken(), Plain()]).requestAvatarId(None)
+        self.failureResultOf(broken, ZeroDivisionError)
+
+
+class ConfiguredLoginsTests(FileTestCase):
+    """:func:`configured_logins` makes what the settings say."""
+
+    def test_nobody(self) -> None:
+        """Without users and checkers nobody logs in."""
+        self.assertIsNone(configured_logins(ThreadClock(), AuthSettings()))
+
+    def test_both(self) -> None:
+        """A users file and a plugin of Twisted serve together, passwords in a thread."""
+        self.write(f'[ann]\npassword = "{HASH}"\ntokens = ["{hash_token("letmein")}"]')
+        passwd = self.path.with_name("passwd")
+        passwd.write_text("eve:apple\n")
+        settings = AuthSettings(users=str(self.path), checkers=(f"file:{passwd}",))
+        reactor = ThreadClock()
+        made = configured_logins(reactor, settings)
+        assert made is not None
+        sessions = Sessions(lambda: 0.0)
+        for who, password, threads in (
+            ("ann", "sesame", 1),
+            ("letmein", "", 0),
+            ("eve", "apple", 1),
+        ):
+            session = sessions.open("h", 1, lambda line: None)
+            result = Deferred.fromCoroutine(made.log_in(session, who, password))
+            for _ in range(threads):
+                reactor.run_thread()
+            self.assertIn(self.successResultOf(result), ("ann", "eve"))
+
+    def test_mistakes(self) -> None:
+        """All mistakes come at once, and repeat no argument of a checker."""
+        settings = AuthSettings(
+            users=str(self.path),
+            checkers=("nonsense:sesame", "memory:sesame", "anonymous", "memory:a:b"),
+        )
+        error: ConfigError = self.assertRaises(
+            ConfigError, configured_logins, ThreadClock(), settings
+        )
+        self.assertEqual(
+            error.mistakes,
+            [
+                f"auth.users: {self.path}: No such file or directory",
+                "auth.checkers[0]: there is no checker nonsense; twistd --help-auth lists them",
+                "auth.checkers[1]: the checker memory does not take these arguments",
+                "auth.checkers[2]: the checker anonymous takes neither passwords nor tokens",
+            ],
+        )
