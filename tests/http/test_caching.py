@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.http.caching import (
     CacheRequest,
     CacheSettings,
+    Complete,
     Decision,
     Entry,
     Forward,
@@ -483,6 +484,43 @@ class SharedTests(RulesTestCase):
             self.assertIsInstance(self.decide(kept, 0), Fresh)
 
 
+class SharedFieldsTests(RulesTestCase):
+    """What only a cache for many users has to mind."""
+
+    settings = CacheSettings(shared=True)
+
+    def test_private_fields(self) -> None:
+        """§5.2.2.7: fields that are one user's are not stored; the rest is."""
+        named = ("Cache-Control", 'max-age=60, private="set-cookie"')
+        [entry] = self.stored(named, ("Set-Cookie", "a=b"), ("X", "1"))
+        self.assertNotIn("set-cookie", entry.fields)
+        self.assertIn("x", entry.fields)
+
+    def test_users_are_not_kept_apart(self) -> None:
+        """By ``Vary`` alone answers differ."""
+        kept = self.stored(("Cache-Control", "max-age=60"), request=asked("GET", ("Cookie", "a")))
+        self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Fresh)
+        self.assertEqual(self.rules.user_names(), ())
+
+    def test_targeted(self) -> None:
+        """RFC 9213 §2.2: its own field counts, and ``Expires`` does not."""
+        own = ("CDN-Cache-Control", "max-age=60")
+        others = (("Cache-Control", "no-store"), ("Expires", "0"))
+        self.assertEqual(self.lifetime(self.stored(own, *others)), 59)
+        empty = ("CDN-Cache-Control", "must-revalidate")
+        kept = self.stored(empty, ("Expires", format_date(NOW + 60)), ("ETag", '"x"'))
+        self.assertEqual(self.lifetime(kept), None)
+        self.rules = Rules(CacheSettings())
+        self.assertEqual(self.stored(own, *others), [])
+
+    def test_head(self) -> None:
+        """§4.3.5: an answer to HEAD that is one user's ends what is stored for all."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        private = Fields([("Cache-Control", "private")])
+        found = self.rules.freshen_by_head(asked("HEAD"), kept, 200, private, NOW, NOW)
+        self.assertEqual(found, (None, True))
+
+
 class FreshenTests(RulesTestCase):
     """§4.3.4: a 304 makes a stored answer fresh."""
 
@@ -520,6 +558,309 @@ class FreshenTests(RulesTestCase):
         self.assertNotIn("connection", new.fields)
         self.assertNotIn("age", new.fields)
         self.assertEqual((new.vary, new.variant), (old.vary, old.variant))
+
+
+class HeuristicTests(RulesTestCase):
+    """§4.2.2: without a stated lifetime, one may be guessed."""
+
+    def modified(self, ago: float) -> tuple[tuple[str, str], ...]:
+        """Give the fields of an answer that has not changed for so long."""
+        return ("Last-Modified", format_date(NOW - ago)), ("Date", format_date(NOW))
+
+    def test_a_tenth(self) -> None:
+        """A tenth of the time since the last change, a day at most."""
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 59)
+        [entry] = self.stored(*self.modified(10**9))
+        self.assertEqual(entry.guess, 86_400.0)
+
+    def test_statuses(self) -> None:
+        """For the statuses that allow it, and for all that are marked public."""
+        self.assertEqual(self.stored(*self.modified(600), status=500), [])
+        public = ("Cache-Control", "public")
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600), public, status=500)), 59)
+        private = ("Cache-Control", "private")
+        kept = self.stored(*self.modified(600), private, status=500)
+        self.assertEqual(self.lifetime(kept), None)
+
+    def test_off(self) -> None:
+        """A fraction of 0 guesses nothing; a default takes the place of the guess."""
+        self.rules = Rules(CacheSettings(heuristic_fraction=0.0))
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), None)
+        self.rules = Rules(CacheSettings(default_ttl=10.0))
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 9)
+
+    def test_future(self) -> None:
+        """A change in the future is no lifetime."""
+        self.assertEqual(self.lifetime(self.stored(*self.modified(-600))), None)
+
+
+class TtlByUrlTests(RulesTestCase):
+    """``ttl_by_url`` gives services that say nothing a lifetime each."""
+
+    settings = CacheSettings(
+        default_ttl=5.0, ttl_by_url=("http://a.example/* 60", "http://*.example/* 20")
+    )
+
+    def test_patterns(self) -> None:
+        """The first pattern that fits counts, then the default; a call's own counts before."""
+        for key, ttl in ((KEY, 60.0), ("http://b.example/", 20.0), ("http://c/", 5.0)):
+            self.assertEqual(self.rules.default_for(key), ttl)
+        self.assertEqual(self.lifetime(self.stored()), 59)
+        self.assertEqual(self.rules.with_default(1.0).default_for(KEY), 1.0)
+
+    def test_refused(self) -> None:
+        """What is no pattern with seconds is refused by name."""
+        for text in ("http://a/*", "60", "http://a/* x", "http://a/* -1", ""):
+            error = self.assertRaises(ValueError, CacheSettings, ttl_by_url=(text,))
+            self.assertIn("ttl_by_url", str(error))
+
+
+class StaleTests(RulesTestCase):
+    """RFC 5861: answers that may be served stale."""
+
+    def fresh(self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str]) -> Fresh:
+        """Give the decision, which is to serve."""
+        decision = self.decide(stored, later, *pairs)
+        assert isinstance(decision, Fresh), decision
+        return decision
+
+    def test_stale_while_revalidate(self) -> None:
+        """§3: served stale in its window, and asked about by the side; not after it."""
+        kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
+        self.assertFalse(self.fresh(kept, 59).refresh)
+        decision = self.fresh(kept, 65)
+        self.assertEqual((decision.refresh, decision.left), (True, -5.0))
+        self.assertEqual(self.decide(kept, 70), Forward("stale", kept[0]))
+
+    def test_wishes_end_it(self) -> None:
+        """Who says how fresh it must be is not served stale."""
+        kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
+        for wish in ("max-age=99", "no-cache", "min-fresh=0"):
+            self.assertIsInstance(self.decide(kept, 65, ("Cache-Control", wish)), Forward)
+
+    def test_must_revalidate(self) -> None:
+        """§5.2.2.2 of RFC 9111: never, where the server forbids it."""
+        for word in ("must-revalidate", "no-cache"):
+            text = f"max-age=60, {word}, stale-while-revalidate=10, stale-if-error=10"
+            [entry] = self.stored(("Cache-Control", text), ("ETag", '"x"'))
+            self.assertIsInstance(self.decide([entry], 65), Revalidate)
+            self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+
+    def test_stale_if_error(self) -> None:
+        """§4: when the server fails, for as long as either side allows."""
+        [entry] = self.stored(("Cache-Control", "max-age=60, stale-if-error=10"))
+        for later, holds in ((65, True), (70, False)):
+            self.assertEqual(self.rules.stale_on_error(asked(), entry, NOW + later), holds)
+        request = asked("GET", ("Cache-Control", "stale-if-error=100"))
+        self.assertTrue(self.rules.stale_on_error(request, entry, NOW + 100))
+        request = asked("GET", ("Cache-Control", "no-cache, stale-if-error=100"))
+        self.assertFalse(self.rules.stale_on_error(request, entry, NOW + 65))
+        self.assertFalse(self.rules.stale_on_error(asked(), None, NOW))
+
+    def test_worth_its_room(self) -> None:
+        """An answer that is only ever served stale is stored."""
+        self.assertEqual(
+            len(self.stored(("Cache-Control", "max-age=0, stale-while-revalidate=9"))), 1
+        )
+
+    def test_parts(self) -> None:
+        """A part is no answer to a request for all, and the other way round for other bytes."""
+        entry = self.part()
+        self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+        for text, holds in (("bytes=2-3", True), ("bytes=0-3", False)):
+            request = asked("GET", ("Range", text))
+            self.assertEqual(self.rules.stale_on_error(request, entry, NOW + 65), holds)
+
+    def part(self) -> Entry:
+        """Give bytes 2 to 5 of 10."""
+        fields = Fields(
+            [
+                ("Cache-Control", "max-age=60, stale-if-error=10"),
+                ("Content-Range", "bytes 2-5/10"),
+                ("ETag", '"x"'),
+            ]
+        )
+        return self.rules.make_entry(asked(), 206, "Partial Content", fields, b"cdef", NOW, NOW)
+
+
+class ImmutableTests(RulesTestCase):
+    """RFC 8246: what does not change is not asked about by who reloads."""
+
+    def test_reload(self) -> None:
+        """``max-age=0`` is served while it is fresh; ``no-cache`` is a word that counts."""
+        kept = self.stored(("Cache-Control", "max-age=60, immutable"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Fresh)
+        for wish, later in (("no-cache", 5), ("max-age=4", 5), ("max-age=0", 60)):
+            self.assertIsInstance(self.decide(kept, later, ("Cache-Control", wish)), Revalidate)
+        plain = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(plain, 0, ("Cache-Control", "max-age=0")), Revalidate)
+
+
+class MustUnderstandTests(RulesTestCase):
+    """§5.2.2.3: ``must-understand`` is for caches that know the status."""
+
+    def test_known(self) -> None:
+        """Its ``no-store`` is for the others."""
+        kept = self.stored(("Cache-Control", "must-understand, no-store, max-age=60"))
+        self.assertEqual(self.lifetime(kept), 59)
+
+    def test_unknown(self) -> None:
+        """An answer of a status that is not known here is not stored."""
+        self.assertEqual(
+            self.stored(("Cache-Control", "must-understand, max-age=60"), status=599), []
+        )
+
+
+class PartTests(RulesTestCase):
+    """§3.3, §3.4: parts of a body are stored, served and completed."""
+
+    def part(self, text: str, body: bytes, *pairs: tuple[str, str]) -> list[Entry]:
+        """Give what is stored of a 206."""
+        fields = Fields([("Cache-Control", "max-age=60"), ("Content-Range", text), *pairs])
+        request = asked("GET", ("Range", "bytes=0-"))
+        if not self.rules.storable(request, 206, fields, NOW):
+            return []
+        return [self.rules.make_entry(request, 206, "Partial", fields, body, NOW, NOW)]
+
+    def test_stored(self) -> None:
+        """With its place; a part of unknown place, or several in one, are not."""
+        [entry] = self.part("bytes 2-5/10", b"cdef")
+        self.assertEqual((entry.start, entry.total, entry.body), (2, 10, b"cdef"))
+        self.assertNotIn("content-range", entry.fields)
+        self.assertEqual(self.part("bytes 2-5/*", b"cdef"), [])
+        self.assertEqual(self.part("", b"cdef"), [])
+
+    def test_served(self) -> None:
+        """A request for bytes that are there is served."""
+        kept = self.part("bytes 2-5/10", b"cdef")
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=3-4")), Fresh)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=3-6")), Forward("partial"))
+        self.assertEqual(self.decide(kept, 0), Forward("partial"))
+        self.assertEqual(self.decide(kept, 0, method="HEAD"), Forward("partial"))
+
+    def test_complete(self) -> None:
+        """With a strong tag, the end of a body whose start is there is asked for."""
+        [entry] = self.part("bytes 0-3/10", b"abcd", ("ETag", '"x"'))
+        conditions = [("Range", "bytes=4-"), ("If-Range", '"x"')]
+        self.assertEqual(self.decide([entry], 0), Complete(entry, conditions))
+        weak = self.part("bytes 0-3/10", b"abcd", ("ETag", 'W/"x"'))
+        self.assertEqual(self.decide(weak, 0), Forward("partial"))
+
+    def test_whole(self) -> None:
+        """Any one part of a whole answer is served; several, or of an error, are not."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Fresh)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=0-0,2-2")), Forward("request"))
+        kept = self.stored(("Cache-Control", "max-age=60"), status=404)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=-1")), Forward("request"))
+
+
+class PostTests(RulesTestCase):
+    """RFC 9110 §9.3.3: an answer to POST that is one to GET as well."""
+
+    def test_stored(self) -> None:
+        """With a stated lifetime and its own URL as ``Content-Location``, and not otherwise."""
+        here, fresh = ("Content-Location", "/p"), ("Cache-Control", "max-age=60")
+        post = asked("POST")
+        self.assertEqual(self.lifetime(self.stored(here, fresh, request=post)), 59)
+        for pairs, status in (
+            ((here,), 200),
+            ((fresh,), 200),
+            ((fresh, ("Content-Location", "/q")), 200),
+            ((fresh, ("Content-Location", "http://[")), 200),
+            ((here, fresh), 201),
+        ):
+            self.assertEqual(self.stored(*pairs, request=post, status=status), [])
+
+
+class HeadTests(RulesTestCase):
+    """§4.3.5: an answer to HEAD freshens what is stored, or shows that it is outdated."""
+
+    def hear(
+        self, stored: Sequence[Entry], status: int, *pairs: tuple[str, str]
+    ) -> tuple[Entry | None, bool]:
+        """Judge what is stored by an answer that came 70 s later."""
+        later = NOW + 70
+        return self.rules.freshen_by_head(
+            asked("HEAD"), stored, status, Fields(pairs), later, later
+        )
+
+    def test_same(self) -> None:
+        """Its fields are taken."""
+        kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        entry, outdated = self.hear(kept, 200, ("ETag", '"x"'), ("Cache-Control", "max-age=90"))
+        assert entry is not None
+        self.assertEqual((entry.lifetime, entry.age(NOW + 70), outdated), (90.0, 0.0, False))
+        self.assertEqual(entry.body, b"body")
+
+    def test_other(self) -> None:
+        """Another body, or one that must not be stored, ends what is stored."""
+        kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        self.assertEqual(self.hear(kept, 200, ("ETag", '"y"')), (None, True))
+        self.assertEqual(self.hear(kept, 200, ("Cache-Control", "no-store")), (None, True))
+
+    def test_nothing_said(self) -> None:
+        """An error, and an answer for which nothing is stored, say nothing."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        self.assertEqual(self.hear(kept, 500), (None, False))
+        self.assertEqual(self.hear([], 200), (None, False))
+
+
+class WithdrawsTests(RulesTestCase):
+    """An answer that must not be stored outdates the stored one all the same."""
+
+    def test_full_answers(self) -> None:
+        """A full answer does; an error of the server, a part, and another method do not."""
+        fields = Fields([("Cache-Control", "no-store")])
+        for method, status, holds in (
+            ("GET", 200, True),
+            ("GET", 404, True),
+            ("GET", 206, False),
+            ("GET", 503, False),
+            ("HEAD", 200, False),
+        ):
+            self.assertEqual(self.rules.withdraws(asked(method), status, fields), holds)
+        self.assertFalse(self.rules.withdraws(asked(), 200, Fields()))
+
+    def test_unusable(self) -> None:
+        """What a 304 forbids to keep is not kept."""
+        [entry] = self.stored(("Cache-Control", "max-age=60"))
+        self.assertFalse(self.rules.unusable(entry))
+        for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
+            new = self.rules.freshen(asked(), entry, Fields([pair]), NOW, NOW)
+            self.assertTrue(self.rules.unusable(new))
+
+
+class FaultsOfOthersTests(RulesTestCase):
+    """What other caches get wrong."""
+
+    def test_hishel_does_not_keep_the_times_of_request_and_response(self) -> None:
+        """An answer that took long is as old as that, and its age counts from its arrival."""
+        [entry] = self.stored(("Cache-Control", "max-age=60"), ("Age", "10"), delay=30.0)
+        self.assertEqual((entry.request_time, entry.response_time), (NOW - 30, NOW))
+        self.assertEqual(entry.age(NOW + 5), 45.0)
+        self.assertEqual(self.lifetime([entry]), 19)
+
+    def test_the_original_takes_an_answer_of_yesterday_for_a_new_one(self) -> None:
+        """An age is counted in whole, past a day too."""
+        kept = self.stored(("Cache-Control", "max-age=300"))
+        self.assertEqual(self.decide(kept, 86_400 + 10), Forward("stale", kept[0]))
+
+    def test_the_original_ignores_what_the_server_says(self) -> None:
+        """With a default of 300 s, ``no-store`` is no-store."""
+        self.rules = Rules(CacheSettings(default_ttl=300.0))
+        self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
+
+    def test_update_of_date_and_expires(self) -> None:
+        """A 304 renews ``Date`` and ``Expires``, or else the age would count from the first."""
+        date, expires = ("Date", format_date(NOW)), ("Expires", format_date(NOW + 60))
+        [entry] = self.stored(date, expires, ("ETag", '"x"'))
+        later = NOW + 100
+        fields = Fields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
+        new = self.rules.freshen(asked(), entry, fields, later, later)
+        self.assertEqual((new.age(later), new.lifetime), (0.0, 60.0))
+        new = self.rules.freshen(asked(), entry, Fields(), later, later)
+        self.assertEqual((new.age(later), new.lifetime), (0.0, 0.0))
 
 
 class HostileFieldsTests(RulesTestCase):
