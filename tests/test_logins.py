@@ -373,7 +373,7 @@ class ConfiguredLoginsTests(FileTestCase):
             error.mistakes,
             [
                 f"auth.users: {self.path}: No such file or directory",
-                "auth.checkers[0]: there is no checker nonsense; twistd --help-auth lists them",
+                "auth.checkers[0]: there is no checker nonsense; --help-auth lists them",
                 "auth.checkers[1]: the checker memory does not take these arguments",
                 "auth.checkers[2]: the checker anonymous takes neither passwords nor tokens",
             ],

@@ -18,6 +18,8 @@ from twisted_net import __main__ as script
 from twisted_net.__main__ import main
 from twisted_net.config import load_config
 from twisted_net.errors import CannotStart
+from twisted_net.passwords import verify
+from twisted_net.users import hash_token
 
 
 class MainTests(SynchronousTestCase):
@@ -54,6 +56,71 @@ class MainTests(SynchronousTestCase):
         self.assertIn("threads = 7  # --threads", text)
         self.assertEqual(load_config(("printed", text), {}, {}).record.threads, 7)
 
+    def pipe(self, text: str, tty: bool = False) -> None:
+        """Let the standard input be a pipe with this text, or a terminal."""
+        stream = io.StringIO(text)
+        stream.isatty = lambda: tty  # type: ignore[method-assign]  # as a terminal's
+        self.patch(sys, "stdin", stream)
+
+    def test_check_config_reads_users(self) -> None:
+        """A users file that cannot be used is a mistake of the configuration."""
+        error = self.assertRaises(CannotStart, main, ["check-config", "--auth-users=/nowhere"])
+        self.assertIn("auth.users: /nowhere: No such file", str(error.code))
+        error = self.assertRaises(CannotStart, main, ["check-config", "--auth=nonsense:x"])
+        self.assertIn("there is no checker nonsense", str(error.code))
+
+    def test_hash_password(self) -> None:
+        """A password from a pipe or a terminal is hashed, with a salt of its own each time."""
+        self.pipe("sesame\nmore\n")
+        main(["hash-password"])
+        self.pipe("", tty=True)
+        self.patch(script, "getpass", lambda prompt: "sesame")
+        main(["hash-password"])
+        first, second = self.printed.getvalue().splitlines()
+        self.assertNotEqual(first, second)
+        self.assertTrue(verify(first, "sesame"))
+        self.assertTrue(verify(second, "sesame"))
+
+    def test_hash_password_argon2(self) -> None:
+        """``--argon2`` takes argon2id, where it is installed."""
+        self.pipe("sesame\n")
+        main(["hash-password", "--argon2"])
+        self.assertTrue(self.printed.getvalue().startswith("$argon2id$"))
+
+        def missing(*arguments: object) -> str:
+            raise ImportError("no argon2")
+
+        self.patch(script, "hash_password", missing)
+        error = self.assertRaises(CannotStart, main, ["hash-password", "--argon2"])
+        self.assertEqual(error.code, "argon2 needs twisted_net[auth]")
+
+    def test_hash_password_refused(self) -> None:
+        """Two different passwords, an empty one, and one among the arguments are refused."""
+        self.pipe("", tty=True)
+        answers = iter(["one", "two"])
+        self.patch(script, "getpass", lambda prompt: next(answers))
+        error = self.assertRaises(CannotStart, main, ["hash-password"])
+        self.assertEqual(error.code, "the two passwords differ")
+        self.pipe("\n")
+        self.assertRaises(CannotStart, main, ["hash-password"])
+        error = self.assertRaises(CannotStart, main, ["hash-password", "sesame"])
+        self.assertNotIn("sesame", str(error.code))
+
+    def test_hash_token(self) -> None:
+        """A token is made and shown with its hash, or hashed where it comes from a pipe."""
+        self.pipe("", tty=True)
+        main(["hash-token"])
+        token, digest = (line.split()[1] for line in self.printed.getvalue().splitlines())
+        self.assertTrue(len(token) >= 43)
+        self.assertEqual(digest, hash_token(token))
+        self.printed.truncate(0)
+        self.printed.seek(0)
+        self.pipe("letmein\n")
+        main(["hash-token"])
+        self.assertEqual(self.printed.getvalue(), hash_token("letmein") + "\n")
+        self.assertRaises(CannotStart, main, ["hash-token"])
+        self.assertRaises(CannotStart, main, ["hash-token", "letmein"])
+
     def test_arguments_of_the_process(self) -> None:
         """Without arguments it takes those of the process."""
         self.patch(sys, "argv", ["twisted-net", "check-config"])
@@ -64,7 +131,9 @@ class MainTests(SynchronousTestCase):
         """``--help`` names the commands, and is no mistake."""
         error = self.assertRaises(SystemExit, main, ["--help"])
         self.assertEqual(error.code, 0)
-        self.assertIn("twisted-net [run | check-config | print-config]", self.printed.getvalue())
+        words = self.printed.getvalue().split("[", 1)[1].split("]")[0].split(" | ")
+        known = {"run", "check-config", "print-config", "hash-password", "hash-token"}
+        self.assertEqual(known - set(words), set())
 
     def test_unknown_command(self) -> None:
         """A first word that is no command is a mistake."""

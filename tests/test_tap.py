@@ -51,6 +51,14 @@ class OptionsTests(SynchronousTestCase):
                 self.assertIsNone(options[setting.option])
                 self.assertIn(f"--{setting.option}=", text)
 
+    def test_auth(self) -> None:
+        """``--auth`` adds a checker, as often as it is given; ``--help-auth`` lists them."""
+        loaded = parse("--auth=file:a,b", "--auth", "memory:x:y").load({})
+        self.assertEqual(loaded.record.auth.checkers, ("file:a,b", "memory:x:y"))
+        self.patch(Options, "authOutput", io.StringIO())
+        self.assertRaises(SystemExit, parse, "--help-auth")
+        self.assertIn("file", Options.authOutput.getvalue())
+
     def test_defaults(self) -> None:
         """Without options the configuration is the default one."""
         self.assertEqual(parse().load({}).record, Config())

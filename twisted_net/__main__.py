@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from getpass import getpass
+from typing import Any, ClassVar, Literal
+
+from twisted.internet.task import Clock
 
 from twisted_net.config import Config
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.layers import Loaded, to_toml
+from twisted_net.logins import configured_logins
+from twisted_net.passwords import hash_password
 from twisted_net.registries import configured_commands
 from twisted_net.tap import Options, look_for_modules_here, makeService
+from twisted_net.users import hash_token
 
-COMMANDS = ("run", "check-config", "print-config")
+COMMANDS = ("run", "check-config", "print-config", "hash-password", "hash-token")
 
 
 class ScriptOptions(Options):
@@ -28,13 +35,19 @@ class ScriptOptions(Options):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Do what the command line says.
+    Do what the command line says: serve, or one of :data:`COMMANDS`.
 
     :param arguments: without the name of the script; those of the process if None.
     :raises SystemExit: with 0 or 1, or with the mistakes, which Python prints for status 1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words.pop(0) if words and words[0] in COMMANDS else "run"
+    if command == "hash-password":
+        _hash_password(words)
+        return
+    if command == "hash-token":
+        _hash_token(words)
+        return
     options = ScriptOptions()
     options.parseOptions(words)
     if command == "run":
@@ -53,12 +66,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
     look_for_modules_here()
     configured_commands(loaded.record, _no_fetch)
+    # A clock will do: nobody logs in here.
+    configured_logins(Clock(), loaded.record.auth)
     sys.stdout.write(f"{options['config'] or 'the configuration'} is fine\n")
 
 
 async def _no_fetch(url: str) -> Mapping[str, object]:
     """Stand for the HTTP client where commands are declared and none is run."""
     raise NotImplementedError
+
+
+def _hash_password(words: list[str]) -> None:
+    """Print the hash of a password, which is asked for twice, or is the first line of a pipe."""
+    if words not in ([], ["--argon2"]):
+        raise CannotStart("hash-password takes no words but --argon2; the password is asked for")
+    if sys.stdin.isatty():
+        password = getpass("Password: ")
+        if getpass("Again: ") != password:
+            raise CannotStart("the two passwords differ")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    try:
+        kind: Literal["argon2", "scrypt"] = "argon2" if words else "scrypt"
+        sys.stdout.write(hash_password(password, secrets.token_bytes(16), kind) + "\n")
+    except ValueError as error:
+        raise CannotStart(str(error)) from None
+    except ImportError:
+        raise CannotStart("argon2 needs twisted_net[auth]") from None
+
+
+def _hash_token(words: list[str]) -> None:
+    """Make a token and print it with its hash, or print the hash of the first line of a pipe."""
+    if words:
+        raise CannotStart("hash-token takes no words; it makes a token, or reads one from a pipe")
+    if sys.stdin.isatty():
+        token = secrets.token_urlsafe(32)
+        sys.stdout.write(f"token   {token}\nSHA-256 {hash_token(token)}\n")
+        return
+    token = sys.stdin.readline().rstrip("\n")
+    if not token:
+        raise CannotStart("there is no token on the standard input")
+    sys.stdout.write(hash_token(token) + "\n")
 
 
 def _run(options: ScriptOptions) -> None:

@@ -342,7 +342,7 @@ def _make_checker(description: str) -> Any:  # Any: as above
     try:
         checker: Any = makeChecker(description)  # Any: as above
     except InvalidAuthType:
-        raise ValueError(f"there is no checker {kind}; twistd --help-auth lists them") from None
+        raise ValueError(f"there is no checker {kind}; --help-auth lists them") from None
     except InvalidAuthArgumentString:
         raise ValueError(f"the checker {kind} does not take these arguments") from None
     if not {IUsernamePassword, IToken} & set(checker.credentialInterfaces):

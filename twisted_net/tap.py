@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 from typing_extensions import override
 
@@ -18,7 +21,7 @@ from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.layers import Loaded, settings
 
 
-class Options(usage.Options):
+class Options(usage.Options, AuthOptionMixin):
     """
     A file, and an option for every setting that the file may hold.
 
@@ -39,8 +42,15 @@ class Options(usage.Options):
         ),
     ]
 
+    supportedInterfaces = (IUsernamePassword,)
+
     def __init__(self) -> None:
         usage.Options.__init__(self)
+        self._checkers: list[str] = []
+
+    def opt_auth(self, description: str) -> None:
+        """Add a checker of twisted.cred to auth.checkers; --help-auth lists them."""
+        self._checkers.append(description)
 
     @override
     def parseOptions(self, options: list[str] | None = None) -> None:
@@ -81,6 +91,8 @@ class Options(usage.Options):
             for setting in settings(Config())
             if self[setting.option] is not None
         }
+        if self._checkers:
+            given["auth-checkers"] = json.dumps(self._checkers)
         return load_config(file, environ, given, mistakes)
 
     def _suggest(self, message: str) -> str:
