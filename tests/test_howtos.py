@@ -1,0 +1,44 @@
+"""The configurations that the documentation shows can be loaded."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.config import load_config
+from twisted_net.layers import settings
+from twisted_net.tcp.listener_settings import Listener
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def toml_in(page: Path) -> Iterator[str]:
+    """Give the TOML of a page, block by block."""
+    pattern = r"^\.\. code-block:: toml\n\n((?:   .*\n|\n)+)"
+    for block in re.findall(pattern, page.read_text(), re.MULTILINE):
+        yield textwrap.dedent(block)
+
+
+class ListenerPagesTests(SynchronousTestCase):
+    """What the pages about listeners say."""
+
+    def test_configurations(self) -> None:
+        """Every configuration shown is one, and has the listeners that it shows."""
+        seen = 0
+        for name in ("tls", "haproxy"):
+            for text in toml_in(DOCS / "howto" / f"{name}.rst"):
+                config = load_config((f"{name}.rst", text), {}, {}).record
+                self.assertEqual(len(config.listeners), text.count("[[listeners]]"))
+                seen += len(config.listeners)
+        self.assertEqual(seen, 5)
+
+    def test_settings_of_a_listener(self) -> None:
+        """The table of a listener's settings has each of them."""
+        page = (DOCS / "configuration.rst").read_text()
+        table = page.split("\nListeners\n---", 1)[1].split("\nOwn commands\n---", 1)[0]
+        for setting in settings(Listener()):
+            self.assertIn(f"`{setting.key}`", table)
