@@ -23,13 +23,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.cache_clients import CALLERS, CLIENTS
-from benchmarks.fairness import urgent
 
 OURS = ("ours", "treq over our agent", "ours, in a file")
 COLD_SECONDS = 0.3
@@ -141,12 +141,14 @@ class Stopwatch:
 
     The time that it waited for a processor, which others had, is taken off: it tells nothing of
     the store. The time that it waited for the store's thread, for a lock or for the
-    interpreter's, is not.
+    interpreter's, is not. On a busy or virtual machine that thread, too, waits for a processor;
+    so what the reactor's thread computed is noted as well: the difference is waiting.
     """
 
     def __init__(self) -> None:
-        self.calls: list[float] = []
-        self.turns: list[float] = []
+        self.found: dict[str, list[float]] = {
+            name: [] for name in ("calls", "calls, CPU", "turns", "turns, CPU")
+        }
         self._thread = threading.get_ident()
         self._schedule = os.open(
             f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY
@@ -157,10 +159,15 @@ class Stopwatch:
         """Begin with a turn that is not noted."""
         self._turn = self._now()
 
-    def _now(self) -> float:
-        """Seconds, without those that the thread could have run but did not."""
+    def _now(self) -> tuple[float, float]:
+        """Seconds, without those that the thread could have run but did not; and of its CPU."""
         waited = int(os.pread(self._schedule, 64, 0).split()[1])
-        return time.perf_counter() - waited / 1e9
+        return time.perf_counter() - waited / 1e9, time.thread_time()
+
+    def _note(self, what: str, begin: tuple[float, float]) -> None:
+        now = self._now()
+        self.found[what].append((now[0] - begin[0]) * 1000)
+        self.found[f"{what}, CPU"].append((now[1] - begin[1]) * 1000)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Give *function*, timed when it is called in the reactor's thread."""
@@ -171,13 +178,13 @@ class Stopwatch:
                 return function(*args)
             finally:
                 if threading.get_ident() == self._thread:
-                    self.calls.append((self._now() - begin) * 1000)
+                    self._note("calls", begin)
 
         return call
 
     def turn(self) -> None:
         """Note that the reactor has begun another turn."""
-        self.turns.append((self._now() - self._turn) * 1000)
+        self._note("turns", self._turn)
         self._turn = self._now()
 
 
@@ -228,30 +235,32 @@ def hold(puts: int, kind: str) -> None:
                 store._fire = watch.timed(store._fire)  # type: ignore[method-assign]
                 await use(reactor, store, watch, puts)
                 await store.close()
-        print(json.dumps([watch.calls, watch.turns]))
+        print(json.dumps(watch.found))
 
-    with urgent():
-        react(main)
+    # Before all others, where the system lets us: one that takes the processor from the store's
+    # thread makes the reactor wait for what that holds. (Real-time priorities are throttled.)
+    with suppress(PermissionError):
+        os.nice(-20)
+    react(main)
 
 
 def compare_holds(rounds: int, puts: int) -> None:
     """Measure both stores, and print the table."""
     print(f"\nThe reactor's thread in {puts} puts and gets, {puts // 100} of 1 MiB: ms")
-    print(f"{'store':10}{'':10}{'p50':>9}{'p99.9':>9}{'p99.99':>9}{'longest':>9}{'over 1 ms':>18}")
+    print(f"{'store':10}{'':12}{'p50':>9}{'p99.9':>9}{'p99.99':>9}{'longest':>9}{'over 1 ms':>18}")
     for kind in ("memory", "file"):
-        calls, turns = [], []
+        found: dict[str, list[float]] = {}
         for _ in range(rounds):
             words = [sys.executable, "-m", "benchmarks.http_cache", "--hold", kind]
             output = subprocess.check_output([*words, f"--puts={puts}"], text=True)
-            found = json.loads(output)
-            calls += found[0]
-            turns += found[1]
-        for what, values in (("calls", calls), ("turns", turns)):
+            for what, values in json.loads(output).items():
+                found.setdefault(what, []).extend(values)
+        for what, values in found.items():
             values.sort()
             quantiles = [values[int(len(values) * part)] for part in (0.5, 0.999, 0.9999)]
             columns = "".join(f"{value:9.3f}" for value in (*quantiles, values[-1]))
             over = f"{sum(value > 1 for value in values)} of {len(values)}"
-            print(f"{kind:10}{what:10}{columns}{over:>18}")
+            print(f"{kind:10}{what:12}{columns}{over:>18}")
 
 
 def main() -> None:

@@ -647,9 +647,7 @@ class WaitingTests(SQLiteCase):
         self.successResultOf(closed)
         self.assertIn("was not written within 2 s", self.logged[0])
         self.disk.go.set()
-        assert store._thread is not None
-        store._thread.join(PATIENCE)
-        self.assertFalse(store._thread.is_alive())
+        self.assertTrue(store._ended.wait(PATIENCE))
 
     def test_closed(self) -> None:
         """After closing the thread is gone; what still comes is ignored."""
@@ -658,9 +656,7 @@ class WaitingTests(SQLiteCase):
         store.put("k", make_entry())
         self.clock.wait_for(store.close())
         self.assertEqual(len(self.successResultOf(waiting)), 1)
-        assert store._thread is not None
-        store._thread.join(PATIENCE)
-        self.assertFalse(store._thread.is_alive())
+        self.assertTrue(store._ended.wait(PATIENCE))
         store.put("late", make_entry())
         store.remove("k")
         self.assertEqual(self.successResultOf(store.get("k")), ())
