@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
-from twisted_net.errors import ConnectionBroken
+from twisted_net.errors import ConnectionBroken, InvalidURL
 from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import CacheSettings, Entry, Rules
@@ -177,3 +177,138 @@ class CachingTests(HttpTestCase):
         """It needs no call to serve."""
         agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()))
         self.assertEqual(self.get(canned(200, b"abc"), agent=agent), (200, b"abc", 1))
+
+    def test_caller_has_it(self) -> None:
+        """A condition of the caller is answered from the store."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.assertEqual(self.get(If_None_Match='"x"'), (304, b"", 1))
+        self.assertEqual(self.get(If_None_Match='"y"'), (200, b"abc", 1))
+
+    def test_caller_has_a_newer_one(self) -> None:
+        """A 304 that speaks of what the caller has is the caller's, and changes nothing here."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [FRESH, ("ETag", '"y"')])
+        self.assertEqual(self.get(answer, If_None_Match='"y"'), (304, b"", 2))
+        self.assertEqual(self.fake.sent[1].header("if-none-match"), ['"x", "y"'])
+        self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
+
+    def test_cache_status(self) -> None:
+        """RFC 9211: a response says where it came from, after what caches before it said."""
+        upstream = ("Cache-Status", "edge; hit")
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"'), upstream]))
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status"),
+            ["edge; hit", "twisted_net; fwd=uri-miss; fwd-status=200; stored"],
+        )
+        self.wall += 5
+        self.get()
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status"),
+            ["edge; hit", "twisted_net; hit; ttl=55"],
+        )
+        self.wall += 60
+        self.get(canned(304, b"", [FRESH]))
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status", [])[-1],
+            "twisted_net; fwd=stale; fwd-status=304",
+        )
+
+    def test_stale_if_error(self) -> None:
+        """RFC 5861 §4: for a while, a stale answer is better than an error."""
+        self.get(canned(200, b"abc", [("Cache-Control", "max-age=60, stale-if-error=60")]))
+        self.wall += 70
+        self.assertEqual(self.get(canned(503, b"sorry")), (200, b"abc", 2))
+        self.assertEqual(self.get(ConnectionBroken("headers", "x")), (200, b"abc", 3))
+        self.assertEqual(self.call.age, 70.0)
+        self.wall += 60
+        self.assertEqual(self.get(canned(503, b"sorry")), (503, b"sorry", 4))
+        self.fake.answers.append(ConnectionBroken("headers", "x"))
+        self.failureResultOf(self.agent.request(b"GET", URL), ConnectionBroken)
+
+    def test_withdrawn(self) -> None:
+        """After a newer answer that must not be stored, the older one is not served."""
+        self.get(canned(200, b"old", [FRESH]))
+        no_store = [("Cache-Control", "no-store")]
+        self.get(canned(200, b"new", no_store), Cache_Control="no-cache")
+        self.assertEqual(self.get(canned(200, b"new", no_store)), (200, b"new", 3))
+
+    def test_304_that_forbids(self) -> None:
+        """What a 304 forbids to store is served once more, and forgotten."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [("Cache-Control", "no-store")])
+        self.assertEqual(self.get(answer), (200, b"abc", 2))
+        self.assertEqual(self.store.entries, 0)
+
+    def test_head_freshens(self) -> None:
+        """An answer to HEAD makes a stored one fresh, or ends it."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        self.get(canned(200, b"", [FRESH, ("ETag", '"x"')]), b"HEAD")
+        self.assertEqual(self.get(), (200, b"abc", 2))
+        self.wall += 60
+        self.get(canned(200, b"", [FRESH, ("ETag", '"y"')]), b"HEAD")
+        self.assertEqual(self.store.entries, 0)
+        self.get(canned(500), b"HEAD")
+
+    def test_parts(self) -> None:
+        """Parts are stored, put together, and served."""
+        tag = ("ETag", '"x"')
+        first = canned(206, b"abc", [FRESH, tag, ("Content-Range", "bytes 0-2/6")])
+        self.assertEqual(self.get(first, Range="bytes=0-2"), (206, b"abc", 1))
+        self.assertEqual(self.get(Range="bytes=1-2"), (206, b"bc", 1))
+        rest = canned(206, b"def", [FRESH, tag, ("Content-Range", "bytes 3-5/6")])
+        self.assertEqual(self.get(rest), (200, b"abcdef", 2))
+        self.assertEqual(self.fake.sent[1].header("range"), ["bytes=3-"])
+        self.assertEqual(self.get(), (200, b"abcdef", 2))
+
+    def test_part_of_wrong_length(self) -> None:
+        """Bytes that are not where the server says that they are are not kept."""
+        wrong = canned(206, b"ab", [FRESH, ("Content-Range", "bytes 0-2/6")])
+        self.get(wrong, Range="bytes=0-2")
+        self.assertEqual(self.store.entries, 0)
+
+    def test_another_end(self) -> None:
+        """An end that does not fit what is stored ends that, and all is asked for."""
+        for answer in (
+            canned(206, b"ef", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 4-5/6")]),
+            canned(206, b"def", [FRESH, ("ETag", '"y"'), ("Content-Range", "bytes 3-5/6")]),
+        ):
+            first = canned(206, b"abc", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 0-2/6")])
+            self.get(first, Range="bytes=0-2")
+            self.fake.answers += [answer]
+            self.assertEqual(self.get_two(canned(200, b"ABCDEF")), b"ABCDEF")
+
+    def get_two(self, last: Any) -> bytes:
+        """Make a request that takes one more answer."""
+        self.fake.answers.append(last)
+        asking = self.agent.request(b"GET", URL)
+        return self.successResultOf(collect(self.successResultOf(asking)))[0]
+
+    def test_content_length(self) -> None:
+        """The length that Twisted's parser takes away is there again, but for HEAD."""
+        self.get(canned(200, b"abc"))
+        self.assertEqual(response_fields(self.response)["content-length"], "3")
+        self.get(canned(200, b""), b"HEAD")
+        self.assertNotIn("content-length", response_fields(self.response))
+
+    def test_bad_url(self) -> None:
+        """A URL that is none fails the request, and raises nothing."""
+        self.failureResultOf(self.agent.request(b"GET", b"nonsense"), InvalidURL)
+
+    def test_afresh(self) -> None:
+        """What is asked by the side has an agent of its own."""
+        other = FakeAgent([canned(304, b"", [FRESH])])
+        self.agent = CachingAgent(
+            self.fake,
+            self.store,
+            Rules(CacheSettings()),
+            wall=lambda: self.wall,
+            afresh=lambda: other,
+        )
+        text = "max-age=60, stale-while-revalidate=60"
+        self.get(canned(200, b"abc", [("Cache-Control", text), ("ETag", '"x"')]))
+        self.wall += 70
+        self.assertEqual(self.get(), (200, b"abc", 1))
+        self.assertEqual(len(other.sent), 1)

@@ -90,7 +90,8 @@ class Flight:
 
     def _forget(self, waiter: Deferred[FetchError | None]) -> None:
         self._waiting.remove(waiter)
-        if not self._waiting and not self._led:
+        left = self._recording is not None and self._recording.left
+        if not self._waiting and (left or not self._led):
             self.cancel()
 
     def _leave(self) -> None:

@@ -28,6 +28,7 @@ class Recording(Protocol):
     :param fits: says whether a body of so many bytes may be kept.
     :param wanted: says whether it is to be read to its end although its reader has left.
     :param over: is called once it is stored, or known not to be.
+    :ivar left: its reader has left.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Recording(Protocol):
         self._over = over
         self._receiver: IProtocol | None = None
         self._started = self._keeping = False
-        self._held_up = self._paused = self._left = False
+        self._held_up = self._paused = self.left = False
         self._chunks: list[bytes] = []
         self._given = 0
         self._total = 0
@@ -67,7 +68,7 @@ class Recording(Protocol):
 
     def abort(self) -> None:
         """End it here; what came is kept if it is of use."""
-        self._left = True
+        self.left = True
         if not self._started:
             self._started = True
             self._response.deliverBody(self)
@@ -77,7 +78,7 @@ class Recording(Protocol):
 
     def leave(self) -> None:
         """Let the reader go; the body goes on only if others wait for it."""
-        self._left = True
+        self.left = True
         if self._keeping and self._wanted() and self._end is None:
             receiver, self._receiver = self._receiver, None
             if receiver is not None:
@@ -98,7 +99,7 @@ class Recording(Protocol):
         if self._keeping and not self._fits(self._total):
             self._keeping = False
             self._over()
-            if self._left:
+            if self.left:
                 self.abort()
         self._give()
 
