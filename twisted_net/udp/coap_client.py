@@ -139,6 +139,9 @@ class Observation:
     after a response without an Observe option: the server does not, or no longer, notify.
     Leave it with ``async with``, or call :meth:`cancel`.
 
+    A server that was restarted has forgotten its observers, and tells nothing: who must know asks
+    again where nothing came for the ``max_age`` of the last state (RFC 7641 §3.3.1).
+
     :ivar skipped: states that were not taken in time.
     """
 

@@ -46,7 +46,7 @@ def parse_uri(uri: str) -> Target:
         raise InvalidCoapURI(uri, "it names no host, or port 0")
     if parts.fragment or "@" in parts.netloc:
         raise InvalidCoapURI(uri, "it has a fragment or a user, which CoAP has not")
-    host = unquote_to_bytes(parts.hostname).decode(errors="replace")
+    host = unquote_to_bytes(parts.hostname).decode(errors="replace").lower()
     numeric = _is_numeric(host)
     options: list[tuple[int, bytes]] = []
     if not numeric:
