@@ -24,6 +24,7 @@ from twisted_net.errors import (
     FetchError,
     FetchTimeout,
     InvalidURL,
+    OriginBusy,
 )
 from twisted_net.http.agent import (
     AttemptAgent,
@@ -275,6 +276,66 @@ class AttemptTimeTests(AttemptTestCase):
         self.assert_quiet(self.reactor)
 
 
+class QueueTests(AttemptTestCase):
+    """Requests to one origin wait for their turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agent = self.make_agent(max_per_origin=1, max_queued=1, queue_timeout=3.0)
+
+    def test_turn(self) -> None:
+        """The next goes out when the one before is over, over the same connection."""
+        first, wire = self.ask()
+        second = self.agent.request(b"GET", URL)
+        wire.received()
+        wire.send(OK)
+        self.successResultOf(first)
+        self.assertEqual(wire.received(), b"")
+        self.reactor.advance(0)
+        self.assertIn(b"GET /p?q", wire.received())
+        wire.send(OK)
+        self.successResultOf(second)
+
+    def test_body_keeps_its_turn(self) -> None:
+        """A response has its turn until its body is over, or its connection is lost."""
+        first, wire = self.ask()
+        wire.send(OK[:-1])
+        self.successResultOf(first)
+        second = self.agent.request(b"GET", URL)
+        self.reactor.advance(0)
+        self.assertNoResult(second)
+        wire.close()
+        self.reactor.advance(0)
+        self.assertEqual(len(self.reactor.tcpClients), 2)
+        Wire(self.reactor).send(OK)
+        self.successResultOf(second)
+
+    def test_full(self) -> None:
+        """Beyond the queue one is refused; the wait has an end; who fails to connect makes way."""
+        first = self.agent.request(b"GET", URL)
+        second = self.agent.request(b"GET", URL)
+        self.error(self.agent.request(b"GET", URL), OriginBusy)
+        self.reactor.advance(3.0)
+        error = self.error(second, FetchTimeout)
+        self.assertEqual(error.details(), {"phase": "queue", "limit": 3.0, "total": False})
+        self.assertTrue(error.unsent and not error.transient)
+        third = self.agent.request(b"GET", URL)
+        refuse(self.reactor, ConnectError("no"))
+        self.error(first, CannotConnect)
+        self.reactor.advance(0)
+        Wire(self.reactor).send(OK)
+        self.successResultOf(third)
+
+    def test_close(self) -> None:
+        """Closing fails those who wait."""
+        running, _ = self.ask()
+        waiting = self.agent.request(b"GET", URL)
+        self.pool.close()
+        self.error(waiting, ClientClosed)
+        self.assert_quiet(self.reactor)
+        self.error(running, ConnectionBroken)
+
+
 class AttemptFailureTests(AttemptTestCase):
     """What goes wrong is told in errors of this package."""
 
@@ -356,9 +417,16 @@ class AttemptFailureTests(AttemptTestCase):
     def test_length_over_the_limit(self) -> None:
         """A body that announces too many bytes is refused at once."""
         asking, wire = self.ask(self.agent.within(None, 2))
-        wire.send(OK)
+        wire.send(OK[:-1])
         self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
         self.assertTrue(wire.transport.ended)
+
+    def test_whole_body_over_the_limit(self) -> None:
+        """One that has come with its header is refused too; its connection can be used again."""
+        asking, wire = self.ask(self.agent.within(None, 2))
+        wire.send(OK)
+        self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
+        self.assertFalse(wire.transport.ended)
 
     def test_body_over_the_limit(self) -> None:
         """A body that announces nothing is refused at the limit."""

@@ -15,13 +15,12 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
-from twisted.web import _newclient
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twisted_net.errors import BodyTooLarge, FetchTimeout
-from twisted_net.http.bodies import ACCEPTED, BodyWatch, Deadline, decoded
+from twisted_net.http.bodies import ACCEPTED, BodyWatch, Deadline, WholeResponse, decoded
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import Rules
 from twisted_net.http.calls import Call
@@ -225,16 +224,13 @@ class AttemptAgent:
         if self._guard is not None:
             self._guard.check_url(target.scheme, target.host, target.port)
         connection = await self._connection(target)
-        request = _newclient.Request(
-            method,
-            target.path.encode(),
-            self._framed(headers, target),
-            producer,
-            persistent=True,
-        )
         try:
             response = await self._timed(
-                connection.request(request), "headers", self._settings.headers_timeout
+                connection.fetch(
+                    method, target.path.encode(), self._framed(headers, target), producer
+                ),
+                "headers",
+                self._settings.headers_timeout,
             )
         except FetchTimeout:
             connection.abort_now()
@@ -273,8 +269,11 @@ class AttemptAgent:
         if response.length == 0:
             return response
         if isinstance(response.length, int) and response.length > self._max_body:
-            connection.abort_now()
+            if not isinstance(response, WholeResponse):
+                connection.abort_now()
             raise BodyTooLarge(self._max_body)
+        if isinstance(response, WholeResponse):
+            return response
         watch = BodyWatch(
             self._clock,
             response,

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_net.errors import BadResponse, BodyTooLarge, FetchError, FetchTimeout
 from twisted_net.http.fields import Fields
+from twisted_net.http.wholes import Whole
 
 ACCEPTED = "gzip, deflate"
 """The codings of a body that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
@@ -133,6 +134,26 @@ class BodyResponse:
 
     def setPreviousResponse(self, response: IResponse) -> None:
         self.previousResponse = response
+
+
+class WholeResponse(BodyResponse):
+    """A response whose body came with it; :attr:`body` is all of it."""
+
+    def __init__(self, whole: Whole) -> None:
+        headers = Headers()
+        for name, value in whole.fields:
+            headers.addRawHeader(name, value)
+        self.body = whole.body
+        BodyResponse.__init__(
+            self,
+            (b"HTTP", 1, 1),
+            whole.code,
+            whole.phrase,
+            headers,
+            len(whole.body),
+            None,
+            deliver_bytes(whole.body),
+        )
 
 
 def header_fields(headers: Headers) -> Fields:

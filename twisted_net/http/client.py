@@ -27,6 +27,7 @@ from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
     ACCEPTED,
     Deadline,
+    WholeResponse,
     collect,
     discard,
     header_fields,
@@ -503,7 +504,10 @@ class Client:
         call = self._call(options)
         call.whole = True
         method, answer = await self._follow(method, url, options, call)
-        content = b"" if answer.length == 0 else (await collect(answer))[0]
+        if isinstance(answer, WholeResponse):
+            content = answer.body
+        else:
+            content = b"" if answer.length == 0 else (await collect(answer))[0]
         return Response(
             method=method,
             url=call.url,

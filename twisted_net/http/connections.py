@@ -19,12 +19,14 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request
+from twisted.web._newclient import HTTP11ClientProtocol, Request, ResponseNeverReceived
 from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
-from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -35,12 +37,13 @@ from twisted_net.errors import (
     FetchError,
     NameNotFound,
 )
-from twisted_net.http.bodies import BodyWatch
+from twisted_net.http.bodies import BodyWatch, WholeResponse
 from twisted_net.http.guard import Guard
 from twisted_net.http.origins import Origin
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.slots import Slots
 from twisted_net.http.urls import Target
+from twisted_net.http.wholes import read_whole
 
 MAX_ADDRESSES = 8
 """Most addresses of one host that are tried."""
@@ -64,6 +67,9 @@ class Connection(HTTP11ClientProtocol):
         self._pool = pool
         self._max_head = max_head
         self._head: int | None = None
+        # The request whose answer has not begun, where Twisted's parser does not know of it yet.
+        self._waiting: Deferred[IResponse] | None = None
+        self._sent: tuple[bytes, bytes, Headers] | None = None
         self.origin = origin
         self.busy = False
         self.reused = False
@@ -74,6 +80,53 @@ class Connection(HTTP11ClientProtocol):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._pool.add(self)
+
+    def fetch(
+        self, method: bytes, path: bytes, headers: Headers, producer: IBodyProducer | None
+    ) -> Deferred[IResponse]:
+        """
+        Send a request; give its response as :meth:`request` does.
+
+        The answer to a plain GET that comes whole in one piece is a
+        :class:`~twisted_net.http.bodies.WholeResponse`, and does not pass through Twisted's parser.
+        """
+        if producer is not None or method != b"GET":
+            return self.request(Request(method, path, headers, producer, persistent=True))
+        lines = [b"GET ", path, b" HTTP/1.1\r\n"]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n")
+        self._sent = (method, path, headers)
+        waiting: Deferred[IResponse] = Deferred(self._give_up)
+        self._waiting = waiting
+        cast(ITransport, self.transport).write(b"".join(lines))
+        return waiting
+
+    def _give_up(self, _: Deferred[IResponse]) -> None:
+        """End a request that was cancelled before any of its answer was there."""
+        self._waiting = None
+        self.abort_now()
+
+    def _answer(self, data: bytes) -> None:
+        """Take the first bytes of an answer: all of it, or else they are for Twisted's parser."""
+        waiting, sent = self._waiting, self._sent
+        assert waiting is not None
+        assert sent is not None
+        self._waiting = self._sent = None
+        whole = read_whole(data, self._max_head)
+        if whole is not None:
+            response = WholeResponse(whole)
+            self._rest(self)
+            waiting.callback(response)
+            return
+        method, path, headers = sent
+        request: Request = cast(Any, _SentRequest)(method, path, headers, None, persistent=True)
+        parsed = self.request(request)  # Any, above: Twisted's Request has no types
+        # Who cancels now cancels what the parser does.
+        waiting._canceller = lambda _: parsed.cancel()
+        parsed.chainDeferred(waiting)
+        self.dataReceived(data)
 
     @override
     def request(self, request: Request) -> Deferred[IResponse]:
@@ -87,6 +140,9 @@ class Connection(HTTP11ClientProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if self._waiting is not None:
+            self._answer(data)
+            return
         if self.state == "QUIESCENT":
             # Nothing was asked: an error page before the server closes, or an attack.
             self._pool.drop(self)
@@ -102,6 +158,9 @@ class Connection(HTTP11ClientProtocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         HTTP11ClientProtocol.connectionLost(self, reason)
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.errback(Failure(ResponseNeverReceived([reason])))
         self._release()
         self._pool.remove(self)
 
@@ -129,6 +188,14 @@ class Connection(HTTP11ClientProtocol):
         if self.watch is not None:
             self.watch.source_done()
             self.watch = None
+
+
+class _SentRequest(Request):
+    """A request that is on its way already, for the parser to know what is answered."""
+
+    @override
+    def writeTo(self, transport: ITransport) -> Deferred[None]:
+        return succeed(None)
 
 
 class ConnectionPool:

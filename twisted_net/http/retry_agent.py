@@ -24,6 +24,7 @@ from twisted_net.errors import CircuitOpen, FetchError, FetchTimeout
 from twisted_net.http.bodies import (
     BodyResponse,
     BytesProducer,
+    WholeResponse,
     collect,
     deliver_bytes,
     discard,
@@ -210,7 +211,11 @@ class _Run:
             response = await self._layer._agent.request(
                 self._method, self._uri, self._headers, self._producer
             )
-            if self._call.whole and response.length != 0:
+            if (
+                self._call.whole
+                and response.length != 0
+                and not isinstance(response, WholeResponse)
+            ):
                 body, reason = await collect(response)
                 response = BodyResponse.like(response, deliver_bytes(body, reason))
             outcome.response = response
