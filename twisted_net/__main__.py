@@ -23,10 +23,26 @@ from twisted_net.users import hash_token
 COMMANDS = ("run", "check-config", "print-config", "hash-password", "hash-token")
 
 
+def _call(arguments: Sequence[str]) -> None:
+    from twisted_net.calling import call
+
+    call(arguments)
+
+
+def _console(arguments: Sequence[str]) -> None:
+    from twisted_net.console import console
+
+    console(arguments)
+
+
+CLIENT_COMMANDS = {"call": _call, "console": _console}
+"""What is done with a server that runs; each has options of its own."""
+
+
 class ScriptOptions(Options):
     """The options of the service, and those that twistd has for a process."""
 
-    synopsis = f"Usage: twisted-net [{' | '.join(COMMANDS)}] [options]"
+    synopsis = f"Usage: twisted-net [{' | '.join([*COMMANDS, *CLIENT_COMMANDS])}] [options]"
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
         ["reactor", "r", "default", "reactor to run on, such as epoll or asyncio (run)"],
         ["log-level", None, "info", "debug, info, warn, error or critical (run)"],
@@ -38,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Do what the command line says: serve, or one of :data:`COMMANDS`.
 
     :param arguments: without the name of the script; those of the process if None.
-    :raises SystemExit: with 0 or 1, or with the mistakes, which Python prints for status 1.
+    :raises SystemExit: with 0, 1 or 2, or with the mistakes, which Python prints for status 1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in CLIENT_COMMANDS:
+        CLIENT_COMMANDS[words[0]](words[1:])
+        return
     command = words.pop(0) if words and words[0] in COMMANDS else "run"
     if command == "hash-password":
         _hash_password(words)
