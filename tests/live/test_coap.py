@@ -202,6 +202,13 @@ async def test_body_too_large(reactor: Any) -> None:
             await served.client.get(served.uri("big"))
 
 
+async def test_long_datagram(reactor: Any) -> None:
+    """What does not fit into a datagram of the server's is refused, and never run in part."""
+    async with Served(reactor, CoapLimits(max_datagram=600)) as served:
+        answer = await served.client.post(served.uri("note"), b"a" * 1000)
+        assert (answer.code, served.runs) == (Code.REQUEST_ENTITY_TOO_LARGE, [])
+
+
 async def test_loss(reactor: Any) -> None:
     """What is lost on either way is sent again, and the command runs once."""
     async with Served(reactor) as served:

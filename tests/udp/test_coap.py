@@ -276,6 +276,16 @@ class RequestTests(ServerTests):
         other = self.ask(Code.GET, ".well-known/core", options=[(Option.ETAG, b"other")])
         self.assertEqual(other.code, Code.CONTENT)
 
+    def test_long_datagram(self) -> None:
+        """A datagram over the limit is 4.13, and what is left of it does not run."""
+        payload = b"x" * 4096
+        answer = self.ask(Code.POST, "note", payload)
+        self.assertEqual(answer.code, Code.REQUEST_ENTITY_TOO_LARGE)
+        self.assertEqual(answer.payload, b"a datagram holds at most 4096 bytes here; send blocks")
+        self.assertEqual(self.runs, [])
+        head = len(encode_message(Message(0, 2, 1, b"t", [(11, b"note")]))) + 1
+        self.assertEqual(self.ask(Code.POST, "note", payload[head:]).code, Code.CHANGED)
+
     def test_sessions(self) -> None:
         """Peers are listed and counted like TCP clients."""
         self.ask(Code.GET, "ping")

@@ -281,6 +281,13 @@ class CoapServer(DatagramProtocol):
         """Give the reply to a request, or None where it comes later or never."""
         options = question.options
         source = question.source
+        incoming = question.incoming
+        if incoming is not None and incoming.size > self.limits.max_datagram:
+            # All but its beginning was lost when it was read.
+            raise Refused(
+                Code.REQUEST_ENTITY_TOO_LARGE,
+                f"a datagram holds at most {self.limits.max_datagram} bytes here; send blocks",
+            )
         if options.unrecognized is not None:
             raise Refused(
                 Code.BAD_OPTION, f"option {options.unrecognized} is unknown, or wrong here"
@@ -590,7 +597,8 @@ def listen_coap(
         port,
         server,
         interface,
-        limits.max_datagram,
+        # One byte more than the limit, by which a longer datagram is known.
+        limits.max_datagram + 1,
         reactor,
         datagrams_per_turn=limits.datagrams_per_turn,
         receive_buffer=limits.receive_buffer,
