@@ -7,9 +7,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import CommandError, FetchError, TwistedNetError
+from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNetError
 from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
+from twisted_net.users import read_users
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +51,20 @@ class ProtocolPageTests(SynchronousTestCase):
         """Each reason for which a connection ends is explained."""
         for end in End:
             self.assertTrue(f"\n`{end.value}` " in self.page, end.value)
+
+
+class SecuringPageTests(SynchronousTestCase):
+    """The users file of the pages about users is one."""
+
+    def test_users(self) -> None:
+        """It is read without a mistake, and its permissions are as the pages say."""
+        text = (ROOT / "docs" / "howto" / "users.toml").read_text()
+        users = read_users(text, "users.toml")
+        sensor = users.permissions("sensor-7")
+        sensor.check_publish("sensors.7.heat")
+        self.assertRaises(NotPermitted, sensor.check_publish, "sensors.8.heat")
+        self.assertRaises(NotPermitted, users.permissions("eve").check_subscribe, ">")
+        users.permissions("ann").check_command("CLIENTS", admin=True)
 
 
 class ReadmeTests(SynchronousTestCase):

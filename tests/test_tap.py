@@ -55,9 +55,10 @@ class OptionsTests(SynchronousTestCase):
         """``--auth`` adds a checker, as often as it is given; ``--help-auth`` lists them."""
         loaded = parse("--auth=file:a,b", "--auth", "memory:x:y").load({})
         self.assertEqual(loaded.record.auth.checkers, ("file:a,b", "memory:x:y"))
-        self.patch(Options, "authOutput", io.StringIO())
+        shown = io.StringIO()
+        self.patch(Options, "authOutput", shown)
         self.assertRaises(SystemExit, parse, "--help-auth")
-        self.assertIn("file", Options.authOutput.getvalue())
+        self.assertIn("file", shown.getvalue())
 
     def test_defaults(self) -> None:
         """Without options the configuration is the default one."""

@@ -1,0 +1,142 @@
+"""Logins over real sockets: users, failures, floods of them, and a server without users."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.threads import deferToThread
+
+from tests.live.processes import Line, Running, command_line
+from twisted_net.passwords import hash_password
+from twisted_net.users import hash_token
+
+USERS = f"""
+[ann]
+password = "{hash_password("sesame", bytes(16), cost=12)}"
+commands = ["*"]
+
+[bot]
+tokens = ["{hash_token("letmein")}"]
+commands = ["PING", "ECHO"]
+"""
+
+FREE = ("--tcp-port=0", "--udp-port=0")
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """Give a users file."""
+    path = tmp_path / "users.toml"
+    path.write_text(USERS)
+    path.chmod(0o600)
+    return path
+
+
+async def ask(line: Line, *requests: bytes) -> list[Any]:  # Any: JSON
+    """Send lines, and give what each was answered, or its code."""
+    for request in requests:
+        line.send(request)
+    answers = [json.loads(await line.read()) for _ in requests]
+    return [answer.get("code", answer.get("user", answer.get("result"))) for answer in answers]
+
+
+async def test_users(reactor: Any, users: Path, tmp_path: Path) -> None:
+    """A user logs in with a password or a token, and may do what its patterns say."""
+    words = command_line("twisted-net", "epoll", *FREE, f"--auth-users={users}")
+    async with Running(reactor, words, tmp_path) as process:
+        port, _ = await process.ports()
+        with Line(port) as line:
+            asked = (b"PING", b"TIME", b"AUTH ann wrong", b"AUTH ann sesame", b"ECHO hi")
+            assert await ask(line, *asked) == ["PONG", "auth_required", "auth_failed", "ann", "hi"]
+            line.send(b"CLIENTS")
+            [client] = json.loads(await line.read())["clients"]
+            assert client["user"] == "ann"
+        with Line(port) as line:
+            assert await ask(line, b"AUTH letmein", b"ECHO hi", b"TIME") == [
+                "bot",
+                "hi",
+                "not_permitted",
+            ]
+        users.write_text(USERS.replace("[bot]", "[robot]"))
+        with Line(port) as line:
+            assert await ask(line, b"AUTH letmein") == ["robot"]
+        await process.logged(r"login: 127\.0\.0\.1:\d+ as ann: 'by password'")
+        await process.logged(r"refused: 127\.0\.0\.1:\d+ as nobody: 'auth_failed: as ann'")
+
+
+async def test_checker_plugin(reactor: Any, tmp_path: Path) -> None:
+    """A checker of Twisted's own serves, and its arguments are shown nowhere."""
+    passwd = tmp_path / "passwd"
+    passwd.write_text("eve:apple\n")
+    words = command_line("twistd", "epoll", *FREE, f"--auth=file:{passwd}")
+    async with Running(reactor, words, tmp_path) as process:
+        port, _ = await process.ports()
+        with Line(port) as line:
+            asked = (b"AUTH eve pear", b"AUTH eve apple", b"ECHO hi", b"CLIENTS")
+            assert await ask(line, *asked) == ["auth_failed", "eve", "hi", "not_permitted"]
+
+
+async def test_flood(reactor: Any, users: Path, tmp_path: Path) -> None:
+    """A flood of wrong passwords is delayed, and holds up nobody who is logged in."""
+    words = command_line("twisted-net", "epoll", *FREE, f"--auth-users={users}")
+    async with Running(reactor, words, tmp_path) as process:
+        port, _ = await process.ports()
+        with Line(port) as known, Line(port) as flood:
+            assert await ask(known, b"AUTH letmein") == ["bot"]
+            for _ in range(500):
+                flood.send(b"AUTH ann wrong")
+            waits = []
+            for _ in range(50):
+                began = time.monotonic()
+                assert await ask(known, b"PING") == ["PONG"]
+                waits.append(time.monotonic() - began)
+            codes = [json.loads(await flood.read())["code"] for _ in range(500)]
+            assert codes[:3] == ["auth_failed"] * 3
+            assert set(codes[3:]) == {"auth_delayed"}
+            assert sorted(waits)[25] < 0.05
+
+
+@pytest.mark.time_limit(30)
+async def test_too_slow_to_log_in(reactor: Any, users: Path, tmp_path: Path) -> None:
+    """Who does not log in in time is cut off; CLOSED tells why."""
+    words = command_line(
+        "twisted-net", "epoll", *FREE, f"--auth-users={users}", "--auth-timeout=0.5"
+    )
+    async with Running(reactor, words, tmp_path) as process:
+        port, _ = await process.ports()
+        with Line(port) as silent, Line(port) as known:
+            assert await ask(known, b"AUTH ann sesame") == ["ann"]
+            assert await silent.read() == b""
+            known.send(b"CLOSED")
+            [closed] = json.loads(await known.read())["clients"]
+            assert (closed["reason"], closed["user"]) == ("auth_timeout", None)
+
+
+async def test_protected(reactor: Any, tmp_path: Path) -> None:
+    """Without users a server that others could reach does not start, unless it is meant."""
+    words = command_line("twisted-net", "epoll", *FREE, "--tcp-interface=0.0.0.0")
+    async with Running(reactor, words, tmp_path) as process:
+        ended = await process.ended()
+    assert ended.status == 1
+    [mistake] = ended.stderr.splitlines()
+    assert "tcp.interface: other machines would be served, and there are no users" in mistake
+    async with Running(reactor, [*words, "--auth-open=true"], tmp_path) as process:
+        port, _ = await process.ports()
+        with Line(port) as line:
+            assert await ask(line, b"PING") == ["PONG"]
+
+
+async def test_hashes(reactor: Any, tmp_path: Path) -> None:
+    """``hash-token`` reads a pipe, and prints what a users file holds."""
+
+    def run() -> str:
+        import subprocess
+
+        words = [*command_line("python -m twisted_net", "epoll")[:3], "hash-token"]
+        return subprocess.run(words, input="letmein\n", capture_output=True, text=True).stdout
+
+    assert await deferToThread(run) == hash_token("letmein") + "\n"
