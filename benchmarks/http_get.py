@@ -34,7 +34,7 @@ PAGE = (
 )
 FRESH = PAGE.replace(b"no-store", b"max-age=9999999")
 
-Fetch = Callable[[], Awaitable[None]]
+Fetch = Callable[[str], Awaitable[None]]
 
 
 class Page(asyncio.Protocol):
@@ -70,17 +70,24 @@ class Timer:
         """Print calls a second, and microseconds of CPU for one."""
         print(json.dumps([count / wall, cpu / count * 1e6]))
 
-    async def run(self, fetch: Fetch, together: Callable[[list[Any]], Awaitable[Any]]) -> None:
-        """Make the calls, some at a time; *together* runs coroutines beside each other."""
+    async def run(
+        self, url: str, fetch: Fetch, together: Callable[[list[Any]], Awaitable[Any]]
+    ) -> None:
+        """
+        Make the calls, some at a time; *together* runs coroutines beside each other.
+
+        Each worker has a URL of its own: of one that all ask for at a time, a cache makes one
+        request.
+        """
         for count in self.rounds:
             left = iter(range(count))
 
-            async def work(left: Any = left) -> None:
+            async def work(url: str, left: Any = left) -> None:
                 for _ in left:
-                    await fetch()
+                    await fetch(url)
 
             wall, cpu = time.perf_counter(), time.process_time()
-            await together([work() for _ in range(self.at_once)])
+            await together([work(f"{url}{i}") for i in range(self.at_once)])
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         self.report(count, wall, cpu)
 
@@ -96,10 +103,10 @@ async def measure_twisted_net(reactor: Any, timer: Timer, url: str) -> None:
 
     async with Client(reactor) as client:
 
-        async def fetch() -> None:
+        async def fetch(url: str) -> None:
             assert len((await client.get(url)).body) == 27
 
-        await timer.run(fetch, deferreds)
+        await timer.run(url, fetch, deferreds)
 
 
 async def measure_treq(reactor: Any, timer: Timer, url: str) -> None:
@@ -111,11 +118,11 @@ async def measure_treq(reactor: Any, timer: Timer, url: str) -> None:
     pool.maxPersistentPerHost = 100
     client = HTTPClient(Agent(reactor, pool=pool))
 
-    async def fetch() -> None:
+    async def fetch(url: str) -> None:
         response = await client.get(url, reactor=reactor)
         assert len(await response.content()) == 27
 
-    await timer.run(fetch, deferreds)
+    await timer.run(url, fetch, deferreds)
     await pool.closeCachedConnections()
 
 
@@ -127,11 +134,11 @@ async def measure_agent(reactor: Any, timer: Timer, url: str) -> None:
     pool.maxPersistentPerHost = 100
     agent = Agent(reactor, pool=pool)
 
-    async def fetch() -> None:
+    async def fetch(url: str) -> None:
         response = await agent.request(b"GET", url.encode())
         assert len(await readBody(response)) == 27
 
-    await timer.run(fetch, deferreds)
+    await timer.run(url, fetch, deferreds)
     await pool.closeCachedConnections()
 
 
@@ -141,11 +148,11 @@ async def measure_aiohttp(timer: Timer, url: str) -> None:
 
     async with aiohttp.ClientSession() as session:
 
-        async def fetch() -> None:
+        async def fetch(url: str) -> None:
             async with session.get(url) as response:
                 assert len(await response.read()) == 27
 
-        await timer.run(fetch, lambda works: asyncio.gather(*works))
+        await timer.run(url, fetch, lambda works: asyncio.gather(*works))
 
 
 async def measure_httpx(timer: Timer, url: str) -> None:
@@ -154,10 +161,10 @@ async def measure_httpx(timer: Timer, url: str) -> None:
 
     async with httpx.AsyncClient() as client:
 
-        async def fetch() -> None:
+        async def fetch(url: str) -> None:
             assert len((await client.get(url)).content) == 27
 
-        await timer.run(fetch, lambda works: asyncio.gather(*works))
+        await timer.run(url, fetch, lambda works: asyncio.gather(*works))
 
 
 def measure_requests(timer: Timer, url: str) -> None:
@@ -167,8 +174,8 @@ def measure_requests(timer: Timer, url: str) -> None:
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=100))
 
-    def fetch(_: int) -> None:
-        assert len(session.get(url).content) == 27
+    def fetch(number: int) -> None:
+        assert len(session.get(f"{url}{number % timer.at_once}").content) == 27
 
     with ThreadPoolExecutor(timer.at_once) as threads:
         for count in timer.rounds:

@@ -23,7 +23,7 @@ class Whole:
     """
     A response that is all there.
 
-    :param fields: name and value of each line, in order.
+    :param fields: name and value of each line, in order, without ``Content-Length``.
     """
 
     code: int
@@ -59,7 +59,8 @@ def read_whole(data: bytes, max_head: int) -> Whole | None:
             if length is not None or not value.isdigit() or len(value) > 15:
                 return None
             length = int(value)
-        elif folded in _LEFT_TO_THE_PARSER:
+            continue  # as Twisted's parser has it: it is IResponse.length
+        if folded in _LEFT_TO_THE_PARSER:
             return None
         fields.append((name, value.rstrip()))
     code = int(status[1])
