@@ -152,7 +152,19 @@ class TargetedTests(SynchronousTestCase):
             parse_dictionary(text),
             {"a": None, "b": -2.5, "c": 'x"y\\', "d": None, "e": None, "f": True, "*z": True},
         )
-        for bad in ("1", "a b", "a=1;", "a=1;=", "a=1;b=", 'a="', "a=1.", "a=@", "a,,b", "a=(;)"):
+        for bad in (
+            "1",
+            "a b",
+            "a=1;",
+            "a=1;=",
+            "a=1;b=",
+            'a="',
+            "a=1.",
+            "a=@",
+            "a,,b",
+            "a=(;)",
+            "a;b=@",
+        ):
             self.assertIsNone(parse_dictionary(bad), bad)
 
     @given(st.text('ab*=,;"\\( )?10.:-\t', max_size=30))

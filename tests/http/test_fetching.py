@@ -45,7 +45,11 @@ class FetcherTests(HttpTestCase):
             found,
             {
                 "status": 200,
-                "headers": {"content-type": "text/plain", "etag": '"e"'},
+                "headers": {
+                    "content-type": "text/plain",
+                    "content-length": "2",
+                    "etag": '"e"',
+                },
                 "kind": "text",
                 "body": "hi",
                 "from_cache": False,

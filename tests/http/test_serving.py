@@ -78,6 +78,10 @@ class AnswerTests(SynchronousTestCase):
         found = self.ask(("Range", "bytes=10-"))
         self.assertEqual((found.status, found.fields["content-range"]), (416, "bytes */10"))
 
+    def test_several_parts(self) -> None:
+        """RFC 9110 §14.2: a range that cannot be read is as if it were not there."""
+        self.assertEqual(self.ask(("Range", "bytes=x")).status, 200)
+
     def test_if_range(self) -> None:
         """The whole, where the part is of another body."""
         found = self.ask(("Range", "bytes=2-4"), ("If-Range", '"y"'))
