@@ -120,11 +120,15 @@ class Session:
         """
         Let the client do what this user may, from its next line on.
 
+        What it was subscribed to as another user it is no more.
+
         :raises CommandError: where the transport takes no more connections of this user; then
             nothing has changed.
         """
         if self.admit is not None:
             self.admit(permissions)
+        if self.mailbox is not None and self.user != permissions.name:
+            self.sessions.topics.forget(self.mailbox)
         self.permissions = permissions
 
     @property
@@ -243,9 +247,7 @@ class Sessions:
         while name in self._open:
             taken += 1
             name = f"{name.partition('#')[0]}#{taken}"
-        session = self._open[name] = Session(
-            self, name, (host, port), deliver, recipient
-        )
+        session = self._open[name] = Session(self, name, (host, port), deliver, recipient)
         self.opened += 1
         return session
 

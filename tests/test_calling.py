@@ -1,0 +1,77 @@
+"""What the words of ``twisted-net call`` and ``console`` mean."""
+
+# mypy: disallow-untyped-calls=False
+# The class of options has no types.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.calling import UNANSWERED, CallOptions, ClientOptions, parse_address, parsed
+
+
+class AddressTests(SynchronousTestCase):
+    """:func:`parse_address`."""
+
+    def test_forms(self) -> None:
+        """A port may be left out; an IPv6 address with one is in brackets."""
+        for address, expected in {
+            "localhost": ("localhost", 8888),
+            "localhost:1": ("localhost", 1),
+            "192.0.2.1:65535": ("192.0.2.1", 65_535),
+            "::1": ("::1", 8888),
+            "[::1]": ("::1", 8888),
+            "[::1]:9": ("::1", 9),
+        }.items():
+            with self.subTest(address=address):
+                self.assertEqual(parse_address(address), expected)
+
+    def test_wrong(self) -> None:
+        """What is no address is a mistake."""
+        for address in ("", ":1", "host:", "host:0", "host:65536", "host:x", "host:²"):
+            with self.subTest(address=address):
+                self.assertRaises(UsageError, parse_address, address)
+
+
+class OptionsTests(SynchronousTestCase):
+    """:class:`CallOptions`."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+
+    def test_words(self) -> None:
+        """What looks like an option after the address belongs to the command."""
+        options = CallOptions()
+        options.parseOptions(["--timeout=2", "host", "ECHO", "--tls", "-1"])
+        self.assertEqual((options.host, options.words), ("host", ("ECHO", "--tls", "-1")))
+        self.assertEqual((options["timeout"], options["tls"]), (2.0, 0))
+
+    def test_mistakes(self) -> None:
+        """A mistake ends the process with its own status."""
+        for words in ([], ["host"], ["--nope", "host", "X"], ["--timeout=x", "host", "X"]):
+            with self.subTest(words=words):
+                error = self.assertRaises(SystemExit, parsed, CallOptions(), "call", words)
+                self.assertEqual(error.code, UNANSWERED)
+
+    def test_client(self) -> None:
+        """Files and bounds that cannot be used are mistakes; those that can make a client."""
+        path = Path(self.mktemp())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('ada "pass word"\n')
+        open_quote = path.with_suffix(".quote")
+        open_quote.write_text('"')
+        for words in (
+            ["--timeout=0", "host"],
+            [f"--auth-file={path}.missing", "host"],
+            [f"--auth-file={open_quote}", "host"],
+            [f"--ca={path}", "host"],
+        ):
+            with self.subTest(words=words):
+                options = parsed(ClientOptions(), "console", words)
+                self.assertRaises(UsageError, options.client, self.reactor)
+        options = parsed(ClientOptions(), "console", ["--tls", f"--auth-file={path}", "host"])
+        self.assertEqual(options.client(self.reactor)._hello, b'AUTH ada "pass word"\n')
