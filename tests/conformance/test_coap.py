@@ -29,6 +29,7 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted_net.standard import standard_commands
+from twisted_net.udp import coap
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.coap_settings import CoapLimits
 
@@ -45,6 +46,10 @@ def count(*words: str) -> str:
 async def slow(text: str) -> str:
     await deferLater(reactor, 0.5)
     return text
+
+if sys.argv[2:] == ["far"]:
+    # As if nobody were on this machine.
+    coap.is_loopback = lambda host: False
 
 limits = CoapLimits(refresh_interval=0.3)
 listen_coap(reactor, CoapServer(reactor, commands, limits), int(sys.argv[1]))
@@ -245,6 +250,17 @@ def test_libcoap_client_blocks(ours: str, tmp_path: Path) -> None:
         words = ["-b", size, "-m", "post", "-f", "large", "-o", "back", f"{ours}/echo"]
         subprocess.run([client, *words], cwd=tmp_path, timeout=20, check=True)
         assert (tmp_path / "back").read_text() == LARGE
+
+
+def test_libcoap_client_proves_its_address(tmp_path: Path) -> None:
+    """coap-client returns the Echo option that a server wants of addresses far away (RFC 9175)."""
+    client = libcoap("coap-client")
+    (tmp_path / "large").write_text(LARGE)
+    port = free_port()
+    with serving(sys.executable, "-c", OUR_SERVER, str(port), "far", port=port) as uri:
+        assert '"command":"STATS"' in run(client, "-m", "get", f"{uri}/stats")
+        words = ["-m", "post", "-f", str(tmp_path / "large"), f"{uri}/count"]
+        assert run(client, *words) == "1 100000\n"
 
 
 def test_libcoap_client_loses(ours: str, tmp_path: Path) -> None:
