@@ -106,6 +106,25 @@ class SessionTests(PermissionsTestCase):
         self.session.log_in(permissions)
         self.assertEqual((self.session.user, self.session.permissions), ("ann", permissions))
 
+    def test_subscriptions(self) -> None:
+        """A login as somebody else ends the subscriptions; one as the same user does not."""
+
+        class Recipient:
+            def subscribed(self) -> None:
+                """Nothing is to be done."""
+
+            def wake(self) -> None:
+                """Nothing is to be done."""
+
+        session = self.sessions.open("h", 1, lambda line: None, Recipient())
+        session.log_in(Permissions("ann", User()))
+        mailbox = session.open_mailbox()
+        mailbox.subscribe("news")
+        session.log_in(Permissions("ann", User()))
+        self.assertEqual(self.sessions.topics.count(mailbox), 1)
+        session.log_in(Permissions("bob", User()))
+        self.assertEqual(self.sessions.topics.count(mailbox), 0)
+
     def test_not_admitted(self) -> None:
         """Where the transport refuses, nothing changes."""
 

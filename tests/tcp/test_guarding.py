@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.memory import BUFFER, Connection, Reactor
 from twisted_net.commands import Commands, Request
 from twisted_net.errors import AuthFailed
-from twisted_net.sessions import Refusal, Session
+from twisted_net.sessions import End, Refusal, Session
 from twisted_net.standard import standard_commands
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.guarding import keep_alive
@@ -137,13 +137,34 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual(self.ask(client, line), ["x" * 2000])
 
     def test_timeout(self) -> None:
-        """Who does not log in in time is cut off and counted; who did is not."""
+        """Who does not log in in time is told so, hung up on and counted; who did is not."""
         self.serve(REQUIRED)
         client, other = self.connect(), self.connect(b"AUTH ann\n")
         self.reactor.pass_time(10 + SWEEP_INTERVAL)
+        self.assertEqual(client.answers(), [{"event": "closing", "reason": "auth_timeout"}])
         self.assertEqual((client.gone, other.gone), (True, False))
         self.assertEqual(self.ended(), {"auth_timeout": 1})
         self.assertEqual(self.heard, [("closed", "auth_timeout")])
+
+    def test_timeout_of_one_that_goes(self) -> None:
+        """A client that is hung up on already is not told once more."""
+        self.serve(AuthSettings(users="users.toml", timeout=1.0))
+        client = self.connect()
+        client.polite = False
+        self.reactor.pass_time(0.5)
+        [protocol] = self.factory._protocols
+        protocol.hang_up(End.IDLE_TIMEOUT)
+        self.reactor.pass_time(1.0 + SWEEP_INTERVAL)
+        self.assertEqual((client.answers(), self.heard), ([], []))
+
+    def test_login_of_one_that_is_gone(self) -> None:
+        """A login that ends after its connection counts for nobody."""
+        self.serve(REQUIRED)
+        client = self.connect()
+        [session] = self.factory.sessions
+        client.reset()
+        session.log_in(self.users.permissions("bob"))
+        self.assertEqual(self.ask(self.connect(), b"AUTH bob\n"), ["bob"])
 
     def test_no_timeout(self) -> None:
         """With a timeout of 0 there is none."""
@@ -173,6 +194,11 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual([line["code"] for line in other.answers()], ["too_many_connections"])
         self.reactor.pass_time(5)
         self.assertEqual(self.ended(), {"user_limit": 1})
+
+    def test_no_keepalive(self) -> None:
+        """With a keepalive of 0 no socket is touched."""
+        self.serve(keepalive=0)
+        self.assertEqual(self.ask(self.connect(), b"PING\n"), ["PONG"])
 
     def test_certificate_without_users(self) -> None:
         """Where nobody needs to log in a certificate changes nothing."""

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 
 from twisted_net.commands import Commands, Waiting, encode_error
 from twisted_net.errors import CommandError, LineTooLong
-from twisted_net.sessions import End, Refusal, Session, Sessions
+from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
@@ -70,10 +70,11 @@ class Guard:
             connection.abort(End.BUFFERS_FULL)
 
     def sweep(self) -> None:
-        """Cut off the clients that should have logged in by now."""
+        """Hang up on the clients that should have logged in by now."""
         for connection in self.admission.late(self.reactor.seconds()):
-            self.sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
-            connection.abort(End.AUTH_TIMEOUT)
+            if connection.deliver(_TOO_LATE) != "closing":
+                self.sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
+                connection.hang_up(End.AUTH_TIMEOUT)
 
 
 class GuardedProtocol(Protocol):
@@ -100,6 +101,10 @@ class GuardedProtocol(Protocol):
     @abstractmethod
     def abort(self, end: End) -> None:
         """End the connection now."""
+
+    @abstractmethod
+    def deliver(self, line: bytes) -> str | None:
+        """Send a line that is no answer, or say in a word why it cannot be sent."""
 
     @abstractmethod
     def hang_up(self, end: End) -> None:
@@ -136,6 +141,8 @@ class GuardedProtocol(Protocol):
         if self._throttled is not None:
             self._throttled.cancel()
             self._throttled = None
+        # A handler that outlives the connection counts for nobody.
+        self.session.admit = None
         self._guard.buffers.set(self, 0)
         self._guard.admission.leave(self, self.session.client[0], self.session.user)
 
@@ -220,6 +227,9 @@ class GuardedProtocol(Protocol):
     def _too_long(self) -> bytes:
         self.session.count()
         return encode_error(LineTooLong(self._framer.max_length))
+
+
+_TOO_LATE = encode_event({"event": "closing", "reason": End.AUTH_TIMEOUT.value})
 
 
 def keep_alive(transport: Transport, seconds: int) -> None:
