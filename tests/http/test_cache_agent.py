@@ -269,12 +269,35 @@ class CachingTests(HttpTestCase):
         self.get(wrong, Range="bytes=0-2")
         self.assertEqual(self.store.entries, 0)
 
+    def test_caller_has_one_of_several(self) -> None:
+        """A 304 to tags of both sides speaks of the stored answer only where it names its tag."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        for fields, code in (([], 304), ([("ETag", 'W/"y"')], 304), ([("ETag", '"x"')], 200)):
+            answer = canned(304, b"", fields)
+            self.assertEqual(self.get(answer, If_None_Match='"y"')[0], code)
+        self.wall += 60
+        self.assertEqual(self.get(canned(304), If_None_Match='"x", *')[0], 304)
+        self.assertEqual(self.get()[0], 200)
+
+    def test_tags_against_a_date(self) -> None:
+        """Where only a date is stored, the tags of the caller go to the server alone."""
+        modified = ("Last-Modified", "Sun, 22 Nov 2026 00:00:00 GMT")
+        self.get(canned(200, b"abc", [FRESH, modified]))
+        self.wall += 60
+        self.assertEqual(self.get(canned(304), If_None_Match='"y"'), (304, b"", 2))
+        self.assertEqual(self.fake.sent[1].header("if-modified-since"), [])
+        self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
+
     def test_another_end(self) -> None:
         """An end that does not fit what is stored ends that, and all is asked for."""
         for answer in (
             canned(206, b"ef", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 4-5/6")]),
             canned(206, b"def", [FRESH, ("ETag", '"y"'), ("Content-Range", "bytes 3-5/6")]),
+            canned(206, b"--x", [FRESH, ("Content-Type", "multipart/byteranges")]),
+            canned(416, b"no", [("Content-Range", "bytes */3")]),
         ):
+            self.store.remove(URL.decode())
             first = canned(206, b"abc", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 0-2/6")])
             self.get(first, Range="bytes=0-2")
             self.fake.answers += [answer]

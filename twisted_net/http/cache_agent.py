@@ -44,7 +44,7 @@ from twisted_net.http.recording import Recording
 from twisted_net.http.serving import answer
 from twisted_net.http.stores import Store
 from twisted_net.http.urls import parse_target
-from twisted_net.http.validation import confirms
+from twisted_net.http.validation import entity_tags, same_tag
 from twisted_net.http.variants import variant
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class CachingAgent:
             return self._stale(request, entry, came.received, f"fwd=stale; fwd-status={code}")
         if isinstance(decision, Revalidate) and code == 304:
             return self._confirmed(request, decision, came, flight)
-        if isinstance(decision, Complete) and code == 206:
+        if isinstance(decision, Complete) and code in (206, 416):
             return await self._completed(request, sending, decision, came)
         return await self._new(request, came, decision.reason, flight)
 
@@ -276,7 +276,7 @@ class CachingAgent:
     ) -> IResponse:
         """Serve what a 304 has confirmed."""
         entry = decision.entry
-        if "if-none-match" in request.fields and not confirms(came.fields, entry.fields):
+        if not _speaks_of(entry, request.fields, came.fields):
             # It speaks of another body, which the caller has.
             return _with_status(came.response, f"fwd={decision.reason}; fwd-status=304")
         discard(came.response)
@@ -294,7 +294,7 @@ class CachingAgent:
         body, _ = await collect(came.response)
         new = self._rules.make_entry(request, 206, "", came.fields, body, came.sent, came.received)
         whole = combine([decision.entry], new)
-        if whole.total is not None:
+        if came.response.code != 206 or new.total is None or whole.total is not None:
             # Not the end that was asked for: what is stored is of no use here.
             self._store.remove(request.key)
             return await self._fetch(request, sending, Forward("partial"), None)
@@ -405,6 +405,17 @@ class CachingAgent:
 
 def _length(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
+
+
+def _speaks_of(entry: Entry, request: Fields, fields: Fields) -> bool:
+    """Say whether a 304 speaks of the stored answer, and not of what the caller alone has."""
+    own, mine = request.get("if-none-match"), entry.fields.first("etag")
+    if own is None or mine is None:
+        return True
+    if all(tag == "*" or same_tag(tag, mine) for tag in entity_tags(own)):
+        return True
+    said = fields.first("etag")
+    return said is not None and same_tag(said, mine)
 
 
 def _restore_length(request: CacheRequest, response: IResponse) -> None:
