@@ -239,7 +239,8 @@ class Protected(CommandError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this server has no users, and so serves its own machine only; see auth.users, auth.open"
+            "this server has no users, and so serves its own machine only; "
+            "see auth.users, auth.open"
         )
 
 
