@@ -20,8 +20,10 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.tcp.transport import FairPort
 
-class UnixPort(unix.Port):
+
+class UnixPort(FairPort, unix.Port):
     """
     A listening Unix socket.
 
@@ -47,7 +49,6 @@ class UnixPort(unix.Port):
         self.factory.doStart()
         self.fileno = self.socket.fileno
         self.connected = True
-        self.numberAccepts = 100
         self.startReading()
 
     @override
