@@ -11,7 +11,7 @@ import pytest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from tests.live.processes import Running, ask_datagrams, command_line, exchange
+from tests.live.processes import Line, Running, ask_datagrams, command_line, exchange
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -76,6 +76,32 @@ async def test_http_client(reactor: Any) -> None:
     assert "200" in ended.stdout
     assert "hello" in ended.stdout
     assert "True" in ended.stdout
+
+
+async def test_topics(reactor: Any) -> None:
+    """What the server finds out reaches a client that listens to it."""
+    async with running(reactor, "topics.py") as example:
+        port = int((await example.logged(r"listening on port (\d+)"))[1])
+        with Line(port) as client:
+            client.send(b"SUBSCRIBE weather.quito")
+            assert json.loads(await client.read())["subscriptions"] == 1
+            event = json.loads(await client.read())
+    assert event["topic"] == "weather.quito"
+    assert event["message"].endswith("°C")
+
+
+async def test_tcp_client(reactor: Any) -> None:
+    """The client calls, is refused, and hears what it says."""
+    async with running(reactor, "embed_tcp.py") as server:
+        port = (await server.logged(r"listening on port (\d+)"))[1]
+        async with running(reactor, "tcp_client.py", port) as example:
+            ended = await example.ended()
+    assert (ended.status, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [
+        "['0', '1', '2']",
+        "refused: unknown_command",
+        "chat.lobby - hello, all",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
