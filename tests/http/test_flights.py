@@ -184,6 +184,17 @@ class FailureTests(FlightTestCase):
         source.end(ResponseDone())
         self.assertEqual(self.body(second), b"2")
 
+    def test_bug_that_nobody_sees(self) -> None:
+        """A bug that the first caller is not there to see is logged; the others ask again."""
+        answer = self.held()
+        first, second = self.ask(), self.ask()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.fake.answers.append(canned(200, b"abc"))
+        answer.errback(ZeroDivisionError())
+        self.assertEqual(self.body(second), b"abc")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_all_leave(self) -> None:
         """When nobody waits any more, the request is cancelled."""
         self.held()

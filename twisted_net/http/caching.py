@@ -279,7 +279,10 @@ class Rules:
 
     def with_default(self, default_ttl: float | None) -> Rules:
         """Give the same rules with another lifetime for answers that state none."""
-        other = Rules(self._settings)
+        other = object.__new__(Rules)
+        other._settings = self._settings
+        other._shared = self._shared
+        other._targets = self._targets
         other._default_ttl = default_ttl
         other._patterns = ()
         return other
