@@ -253,6 +253,31 @@ class SlowTests(TopicCase):
         self.assertLessEqual(session.mailbox.waiting, 10_000)
         self.assertLess(client.unread, 90_000)
 
+    def test_all_buffers(self) -> None:
+        """What waits counts among all buffers; over their cap the fattest connection goes."""
+        self.start(TopicSettings(max_queue=4_000_000), max_buffered=1_048_576)
+        client, sender = self.connect("SUBSCRIBE a"), self.connect()
+        client.reads = False
+        for _ in range(130):
+            self.ask(sender, f"PUBLISH a {'x' * 10_000}")
+        self.assertFalse(client.gone)
+        self.reactor.pass_time(2)
+        self.assertTrue(client.gone)
+        self.assertEqual(self.factory.sessions.ended[End.BUFFERS_FULL], 1)
+
+    def test_weight_forgotten(self) -> None:
+        """What a client has read counts no more."""
+        self.start(TopicSettings(max_queue=4_000_000), max_buffered=1_048_576)
+        client, sender = self.connect("SUBSCRIBE a"), self.connect()
+        for _ in range(3):
+            client.reads = False
+            for _ in range(60):
+                self.ask(sender, f"PUBLISH a {'x' * 10_000}")
+            self.reactor.pass_time(2)
+            client.reads = True
+            self.reactor.settle()
+        self.assertFalse(client.gone)
+
     def test_never_reading(self) -> None:
         """A client that reads nothing is disconnected in the end."""
         client, _ = self.stuck("drop_oldest")

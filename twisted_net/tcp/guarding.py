@@ -216,12 +216,20 @@ class GuardedProtocol(Protocol):
 
     def _release_output(self) -> None:
         """Note that the peer has read everything."""
-        if self._held_out:
+        if self._held_out or self.session.mailbox is not None:
             self._held_out = 0
             self._hold()
 
+    def weigh_messages(self) -> None:
+        """Note how many bytes of messages wait; from time to time, as it changes with each."""
+        mailbox = self.session.mailbox
+        if mailbox is not None and mailbox.waiting:
+            self._hold()
+
     def _hold(self) -> None:
-        if self._guard.buffers.set(self, self._held_in + self._held_out):
+        mailbox = self.session.mailbox
+        waiting = 0 if mailbox is None else mailbox.waiting
+        if self._guard.buffers.set(self, self._held_in + self._held_out + waiting):
             self._guard.relieve()
 
     def _too_long(self) -> bytes:

@@ -271,8 +271,7 @@ class CommandProtocol(GuardedProtocol):
             if self._queue is not None and self._held_by in self._queue:
                 return
             self._held_by = None
-        self.transport.write(mailbox.next_chunk())
-        if mailbox.waiting:
+        if self._write(mailbox.next_chunk()) and mailbox.waiting:
             self._factory.fanout.add(self)
 
     # --- lines and answers ---
@@ -628,6 +627,8 @@ class CommandFactory(Factory):
             if deadline <= now:
                 del self._deadlines[connection]
                 connection.abort(end)
+            elif isinstance(connection, CommandProtocol):
+                connection.weigh_messages()
         self.guard.sweep()
         if self.limits.idle_timeout and now >= self._idle_look:
             self._idle_look = now + self._idle_interval
