@@ -38,6 +38,8 @@ from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
 
+_ACCEPTED = [ACCEPTED.encode()]
+
 
 @implementer(IAgent)
 class HTTPAgent:
@@ -226,9 +228,7 @@ class AttemptAgent:
         connection = await self._connection(target)
         try:
             response = await self._timed(
-                connection.fetch(
-                    method, target.path.encode(), self._framed(headers, target), producer
-                ),
+                connection.fetch(method, target, headers or Headers(), producer),
                 "headers",
                 self._settings.headers_timeout,
             )
@@ -256,15 +256,6 @@ class AttemptAgent:
         connection.busy = True
         return connection
 
-    def _framed(self, headers: Headers | None, target: Target) -> Headers:
-        """The header as it is sent: a ``Host``, and no framing but what the body needs."""
-        framed = Headers() if headers is None else headers.copy()
-        framed.removeHeader(b"content-length")
-        framed.removeHeader(b"transfer-encoding")
-        if not framed.hasHeader(b"host"):
-            framed.setRawHeaders(b"host", [target.authority.encode()])
-        return framed
-
     def _watched(self, response: IResponse, connection: Connection, target: Target) -> IResponse:
         if response.length == 0:
             return response
@@ -288,13 +279,13 @@ class AttemptAgent:
 
     async def _timed(self, waiting: Deferred[_T], phase: str, limit: float | None) -> _T:
         """Await *waiting*, at most for *limit* seconds and until the deadline."""
-        seconds = float("inf") if limit is None else limit
-        error = FetchTimeout(phase, seconds)
+        seconds = limit
+        deadline = None
         if self._deadline is not None:
             left = self._deadline.at - self._clock.seconds()
-            if left < seconds:
-                seconds, error = max(0.0, left), self._deadline.exceeded(phase)
-        if seconds == float("inf"):
+            if limit is None or left < limit:
+                seconds, deadline = max(0.0, left), self._deadline
+        if seconds is None:
             return await waiting
         expired = False
 
@@ -308,7 +299,9 @@ class AttemptAgent:
             return await waiting
         except (CancelledError, *TWISTED_ERRORS):
             if expired:
-                raise error from None
+                if deadline is not None:
+                    raise deadline.exceeded(phase) from None
+                raise FetchTimeout(phase, seconds) from None
             raise
         finally:
             if timer.active():
@@ -337,10 +330,11 @@ class DecodingAgent:
     ) -> Deferred[IResponse]:
         if self._call is not None:
             self._call.url = uri.decode("latin-1")
-        headers = Headers() if headers is None else headers.copy()
-        wanted = headers.getRawHeaders(b"accept-encoding", [])
-        if wanted[-1:] == [b"gzip"]:
-            wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
-        headers.setRawHeaders(b"accept-encoding", wanted or [ACCEPTED.encode()])
+        wanted = [] if headers is None else headers.getRawHeaders(b"accept-encoding", [])
+        if headers is None or wanted != _ACCEPTED:
+            headers = Headers() if headers is None else headers.copy()
+            if wanted[-1:] == [b"gzip"]:
+                wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
+            headers.setRawHeaders(b"accept-encoding", wanted or _ACCEPTED)
         answered = self._agent.request(method, uri, headers, bodyProducer)
         return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))

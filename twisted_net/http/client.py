@@ -37,7 +37,7 @@ from twisted_net.http.calls import Call
 from twisted_net.http.fields import Fields
 from twisted_net.http.redirecting import next_hop
 from twisted_net.http.retrying import RetryPolicy
-from twisted_net.http.sending import Sender, along, encode_url, request_body
+from twisted_net.http.sending import Body, Sender, along, encode_url, request_body
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, redact, split_credentials
@@ -225,9 +225,8 @@ class Client:
         self._agent = HTTPAgent(reactor, self._settings, **layers)
         self._cookiejar = cookiejar
         # The header of a request without options, as the cache sees it.
-        usual = self._headers({}, None)
-        usual.setRawHeaders("Accept-Encoding", [ACCEPTED])
-        self._usual = header_fields(usual)
+        self._usual_headers = self._headers({}, None)
+        self._usual = header_fields(self._usual_headers)
         self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
 
@@ -525,8 +524,11 @@ class Client:
     ) -> tuple[str, IResponse]:
         """Make a request and follow its redirects; give the last method and response."""
         url, credentials = split_credentials(url)
-        headers = self._headers(options, options.get("auth", credentials))
-        body = request_body(options, headers)
+        if credentials is None and options.keys() <= _NO_MATTER:
+            headers, body = self._usual_headers, Body()
+        else:
+            headers = self._headers(options, options.get("auth", credentials))
+            body = request_body(options, headers)
         sender = Sender(
             self._agent.bound_to(call),
             self._reactor,
@@ -555,6 +557,8 @@ class Client:
             headers.setRawHeaders("User-Agent", [self._settings.user_agent])
         if not headers.hasHeader("accept"):
             headers.setRawHeaders("Accept", ["application/json"])
+        if not headers.hasHeader("accept-encoding"):
+            headers.setRawHeaders("Accept-Encoding", [ACCEPTED])
         if credentials is not None and not headers.hasHeader("authorization"):
             token = base64.b64encode(":".join(credentials).encode()).decode()
             headers.setRawHeaders("Authorization", [f"Basic {token}"])

@@ -45,6 +45,9 @@ from twisted_net.http.slots import Slots
 from twisted_net.http.urls import Target
 from twisted_net.http.wholes import read_whole
 
+# As Twisted spells them in what Headers gives out.
+_FRAMING = (b"Content-Length", b"Transfer-Encoding")
+
 MAX_ADDRESSES = 8
 """Most addresses of one host that are tried."""
 
@@ -82,20 +85,26 @@ class Connection(HTTP11ClientProtocol):
         self._pool.add(self)
 
     def fetch(
-        self, method: bytes, path: bytes, headers: Headers, producer: IBodyProducer | None
+        self, method: bytes, target: Target, headers: Headers, producer: IBodyProducer | None
     ) -> Deferred[IResponse]:
         """
         Send a request; give its response as :meth:`request` does.
 
+        The header gets a ``Host`` where it has none, and no framing but what the body needs.
         The answer to a plain GET that comes whole in one piece is a
         :class:`~twisted_net.http.bodies.WholeResponse`, and does not pass through Twisted's parser.
         """
+        path = target.path.encode()
         if producer is not None or method != b"GET":
-            return self.request(Request(method, path, headers, producer, persistent=True))
+            framed = _framed(headers, target)
+            return self.request(Request(method, path, framed, producer, persistent=True))
         lines = [b"GET ", path, b" HTTP/1.1\r\n"]
+        if not headers.hasHeader(b"host"):
+            lines += (b"Host: ", target.authority.encode(), b"\r\n")
         for name, values in headers.getAllRawHeaders():
-            for value in values:
-                lines += (name, b": ", value, b"\r\n")
+            if name not in _FRAMING:
+                for value in values:
+                    lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
         self._sent = (method, path, headers)
         waiting: Deferred[IResponse] = Deferred(self._give_up)
@@ -196,6 +205,16 @@ class _SentRequest(Request):
     @override
     def writeTo(self, transport: ITransport) -> Deferred[None]:
         return succeed(None)
+
+
+def _framed(headers: Headers, target: Target) -> Headers:
+    """Give a header with a ``Host``, and without framing: the body brings its own."""
+    framed = headers.copy()
+    for name in _FRAMING:
+        framed.removeHeader(name)
+    if not framed.hasHeader(b"host"):
+        framed.setRawHeaders(b"host", [target.authority.encode()])
+    return framed
 
 
 class ConnectionPool:
