@@ -202,7 +202,10 @@ class FastTransport(tcp.Server):
             self._tempDataLen += len(data)
             if self._tempDataLen > self.bufferSize:
                 self._maybePauseProducer()
-            self.startWriting()
+            if self._sends_left == HELD:
+                self._wants_to_write = True
+            else:
+                self.startWriting()
         else:
             super().write(data)
 
@@ -218,24 +221,17 @@ class FastTransport(tcp.Server):
             return
         producer = self.producer
         if (
-            0 < self._tempDataLen <= self.SEND_LIMIT
-            and self._sends_left
-            and not (self.dataBuffer or self.disconnecting)
-            and not (self._writeDisconnecting or self._aborting)
+            not 0 < self._tempDataLen <= self.SEND_LIMIT
+            or not self._sends_left
+            or self.dataBuffer
+            or self.disconnecting
+            or self._writeDisconnecting
+            or self._aborting
             # One that waits to be resumed is resumed by doWrite, not within its own write.
-            and (producer is None or (self.streamingProducer and not self.producerPaused))
+            or (producer is not None and (self.producerPaused or not self.streamingProducer))
         ):
-            self._send()
-        else:
             self.reactor.addWriter(self)
-
-    @override
-    def stopWriting(self) -> None:
-        self._wants_to_write = False
-        super().stopWriting()
-
-    def _send(self) -> None:
-        """Send what is in the buffer, and leave to the reactor what the kernel does not take."""
+            return
         data = b"".join(self._tempDataBuffer)
         try:
             sent = self.socket.send(data)
@@ -249,6 +245,11 @@ class FastTransport(tcp.Server):
         if sent < len(data):
             self.dataBuffer, self.offset = data, sent
             self.reactor.addWriter(self)
+
+    @override
+    def stopWriting(self) -> None:
+        self._wants_to_write = False
+        super().stopWriting()
 
 
 class FairPort(tcp.Port):
