@@ -438,6 +438,69 @@ class EndTests(WebSocketCase):
         self.assertEqual(self.ended(), {"connection_lost": 1})
 
 
+class TransportTests(WebSocketCase):
+    """What a protocol may do with the transport that it is given."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.received: list[bytes] = []
+        self.protocol: Any = None  # Any: the protocol below, once it is there
+        case = self
+
+        class Within(Protocol):
+            """Keeps what comes."""
+
+            def connectionMade(self) -> None:
+                """Be known to the test."""
+                case.protocol = self
+
+            def dataReceived(self, data: bytes) -> None:
+                """Keep it."""
+                case.received.append(data)
+
+        self.factory.inner = Factory.forProtocol(Within)
+
+    def opened(self) -> Client:
+        """Connect by a factory that is not the command server's."""
+        client = self.client()
+        client.open()
+        return client
+
+    def test_write_after_the_end(self) -> None:
+        """What is written after the closing frame is dropped; to close twice is to close once."""
+        client = self.opened()
+        transport = self.protocol.transport
+        transport.loseWriteConnection()
+        transport.write(b"late\n")
+        transport.loseConnection()
+        self.assertEqual([type(event) for event in client.events()], [CloseConnection])
+
+    def test_pause(self) -> None:
+        """While it is paused nothing is read; then what has come is, once."""
+        client = self.opened()
+        transport = self.protocol.transport
+        transport.pauseProducing()
+        client.say("one")
+        self.reactor.settle()
+        self.assertEqual(self.received, [])
+        transport.resumeProducing()
+        transport.resumeProducing()
+        self.reactor.settle()
+        self.assertEqual(self.received, [b"one\n"])
+
+    def test_bytes_that_come_while_a_turn_is_due(self) -> None:
+        """What a layer below hands over while messages wait for a turn, waits behind them."""
+        client = self.opened()
+        client.say(*(f"{i}" for i in range(100)))
+        more = client._wire.send(TextMessage(data="last"))
+        self.reactor.turn()
+        client.connection.protocol.dataReceived(more)
+        self.assertEqual(len(self.received), 1)
+        self.reactor.settle()
+        lines = b"".join(self.received).split()
+        self.assertEqual(lines, [*(b"%d" % i for i in range(100)), b"last"])
+
+
 class InnerFactoryTests(WebSocketCase):
     """What :class:`WebSocketFactory` asks of the factory behind it."""
 
