@@ -1,0 +1,203 @@
+"""
+A message to many subscribers: ``python -m benchmarks.fanout``.
+
+5,000 connections subscribe to one topic, and messages of 100 bytes are published: one at a time,
+each once all have the one before, and ten at a time, in one segment. Of ours, of a loop of
+``transport.write`` with an encoding each over plain Twisted, and of Redis pub/sub (redis-server
+must be installed), in turn, over interleaved rounds. Printed is the processor time of the server
+for each message, from the kernel's accounts, and what it is of ours. One at a time most of it is
+the kernel's, for 5,000 sends, which nobody is spared; ten at a time shows more of what a server
+does itself.
+
+Needs a limit of open files above twice the number of subscribers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import selectors
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from twisted.internet.protocol import ServerFactory
+from twisted.protocols.basic import LineOnlyReceiver
+from typing_extensions import override
+
+TEXT = "x" * 100
+NAMES = ("ours", "loop", "redis")
+
+
+class Loop(LineOnlyReceiver):
+    """Sends each line that a client sends to all clients but that one, encoded for each."""
+
+    delimiter = b"\n"
+    clients: set[Loop] = set()  # noqa: RUF012  # of all, on purpose
+
+    @override
+    def connectionMade(self) -> None:
+        self.clients.add(self)
+
+    @override
+    def connectionLost(self, reason: object = None) -> None:
+        self.clients.discard(self)
+
+    @override
+    def lineReceived(self, line: bytes) -> None:
+        topic, text = line.decode().split(" ", 2)[1:]
+        assert self.transport is not None
+        for client in self.clients:
+            if client is not self:
+                assert client.transport is not None
+                event = {"event": "message", "topic": topic, "message": text}
+                client.transport.write(json.dumps(event).encode() + b"\n")
+        self.transport.write(b"done\n")
+
+
+def serve(name: str, port: int) -> None:
+    """Run one of the two servers that are written in Python."""
+    from twisted.internet import reactor
+
+    from twisted_net.standard import standard_commands
+    from twisted_net.tcp.limits import Limits
+    from twisted_net.tcp.server import CommandFactory
+    from twisted_net.tcp.transport import listen_tcp
+
+    if name == "ours":
+        limits = Limits(max_connections=50_000)
+        listen_tcp(reactor, port, CommandFactory(reactor, standard_commands(), limits))
+    else:
+        factory = ServerFactory()
+        factory.protocol = Loop
+        reactor.listenTCP(port, factory, 4096, "127.0.0.1")
+    reactor.run()
+
+
+@contextmanager
+def running(name: str) -> Iterator[tuple[int, int]]:
+    """Run a server, and give its port and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if name == "redis":
+        command = [shutil.which("redis-server") or "redis-server", "--port", str(port)]
+        command += ["--save", "", "--appendonly", "no", "--maxclients", "20000"]
+    else:
+        command = [sys.executable, "-m", "benchmarks.fanout", "--serve", name, str(port)]
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        yield port, process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def processor_time(pid: int) -> float:
+    """Give the seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Subscribers:
+    """Many connections that count the bytes that come."""
+
+    def __init__(self, port: int, count: int, hello: bytes, answer: bytes) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._sockets = []
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port), timeout=30)
+            client.sendall(hello)
+            got = b""
+            while answer and not got.endswith(answer):
+                got += client.recv(4096)
+            client.setblocking(False)
+            self._selector.register(client, selectors.EVENT_READ)
+            self._sockets.append(client)
+
+    def receive(self, size: int) -> None:
+        """Read until all together have got so many bytes."""
+        while size > 0:
+            events = self._selector.select(30)
+            assert events, f"{size} bytes never came"
+            for key, _ in events:
+                size -= len(key.fileobj.recv(65_536))  # type: ignore[union-attr]  # sockets alone
+
+    def close(self) -> None:
+        """Close them all."""
+        self._selector.close()
+        for client in self._sockets:
+            client.close()
+
+
+def measure(name: str, count: int, messages: int, burst: int) -> float:
+    """Give the milliseconds of processor time that the server needs for one message."""
+    event = {"event": "message", "topic": "news", "message": TEXT}
+    request = f"PUBLISH news {TEXT}\n".encode() * burst
+    if name == "ours":
+        hello, answer = b"SUBSCRIBE news\n", b"}\n"
+        size = len(json.dumps(event, separators=(",", ":"))) + 1
+    elif name == "loop":
+        hello, answer = b"", b""
+        size = len(json.dumps(event)) + 1
+    else:
+        hello, answer = b"SUBSCRIBE news\r\n", b":1\r\n"
+        size = len(f"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$100\r\n{TEXT}\r\n")
+    with running(name) as (port, pid):
+        subscribers = Subscribers(port, count, hello, answer)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as publisher:
+            for warm_up in (True, False):
+                began = processor_time(pid)
+                for _ in range(3 if warm_up else messages // burst):
+                    publisher.sendall(request)
+                    assert publisher.recv(4096)
+                    subscribers.receive(count * size * burst)
+        used = processor_time(pid) - began
+        subscribers.close()
+    return used / (messages // burst * burst) * 1000
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 2)[1])
+    parser.add_argument("--serve", nargs=2, metavar=("NAME", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--subscribers", type=int, default=5000)
+    parser.add_argument("--messages", type=int, default=40)
+    arguments = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if arguments.serve:
+        serve(arguments.serve[0], int(arguments.serve[1]))
+        return
+    for burst in (1, 10):
+        found: dict[str, list[float]] = {name: [] for name in NAMES}
+        for _ in range(arguments.rounds):
+            for name in NAMES:
+                used = measure(name, arguments.subscribers, arguments.messages, burst)
+                found[name].append(used)
+        ours = statistics.median(found["ours"])
+        print(f"a message of 100 bytes to {arguments.subscribers} subscribers, {burst} at a time")
+        for name in NAMES:
+            median = statistics.median(found[name])
+            spread = f"{min(found[name]):.1f} to {max(found[name]):.1f}"
+            print(f"  {name:6} {median:7.1f} ms ({spread}), {median / ours:.2f} of ours")
+
+
+if __name__ == "__main__":
+    main()
