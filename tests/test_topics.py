@@ -271,7 +271,7 @@ class MailboxTests(SynchronousTestCase):
         topics, peer, mailbox = self.make("disconnect")
         self.assertEqual(self.fill(topics, 6), [1, 1, 1, 1, 0, 0])
         self.assertEqual((mailbox.overflowed, peer.woken, topics.overflows), (True, 2, 1))
-        self.assertEqual(mailbox.close(), 4)
+        self.assertEqual((mailbox.close(), mailbox.close(), topics.lost), (4, 0, 4))
         self.assertEqual((mailbox.dropped, mailbox.waiting, len(topics)), (6, 0, 0))
 
     def test_larger_than_all(self) -> None:

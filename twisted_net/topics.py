@@ -98,6 +98,7 @@ class Topics:
     :ivar delivered: messages that subscribers took, each counted as often as it was taken.
     :ivar dropped_oldest: messages that subscribers had taken, and that made room for newer ones.
     :ivar dropped_newest: messages that subscribers had no room for.
+    :ivar lost: messages that waited for clients when these went.
     :ivar overflows: subscribers that were disconnected since they read too slowly.
     """
 
@@ -107,6 +108,7 @@ class Topics:
         self.delivered = 0
         self.dropped_oldest = 0
         self.dropped_newest = 0
+        self.lost = 0
         self.overflows = 0
         self._root = _Node()
         self._patterns: dict[Subscriber, dict[str, list[str]]] = {}
@@ -125,6 +127,7 @@ class Topics:
             "delivered": self.delivered,
             "dropped_oldest": self.dropped_oldest,
             "dropped_newest": self.dropped_newest,
+            "lost": self.lost,
             "overflows": self.overflows,
         }
 
@@ -371,6 +374,7 @@ class Mailbox:
         self._lines.clear()
         self.waiting = 0
         self.dropped += left
+        self._topics.lost += left
         return left
 
     def _make_room(self, size: int) -> bool:
