@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
@@ -59,8 +60,9 @@ class OptionsTests(SynchronousTestCase):
 
     def test_client(self) -> None:
         """Files and bounds that cannot be used are mistakes; those that can make a client."""
-        path = Path(self.mktemp())
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "credentials"
         path.write_text('ada "pass word"\n')
         open_quote = path.with_suffix(".quote")
         open_quote.write_text('"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -48,7 +49,9 @@ class HistoryTests(SynchronousTestCase):
     """:class:`LineHistory`."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp()) / "twisted_net" / "history"
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "twisted_net" / "history"
         self.history = LineHistory(self.path)
 
     def test_kept(self) -> None:
@@ -69,7 +72,6 @@ class HistoryTests(SynchronousTestCase):
 
     def test_done_without(self) -> None:
         """A file that cannot be is done without."""
-        self.path.parent.parent.mkdir(parents=True)
         self.path.parent.write_text("a file where a folder should be")
         self.history.add("ECHO")
         self.assertEqual(self.history.load(), [])
