@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IClientRequest, IResponse
+from twisted.web.iweb import IBodyProducer, IClientRequest, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
@@ -22,12 +22,8 @@ from twisted_net.errors import BadResponse, BodyTooLarge, FetchError, FetchTimeo
 from twisted_net.http.fields import Fields
 from twisted_net.http.wholes import Whole
 
-ACCEPTED = "gzip, deflate"
-"""The codings of a body that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
-
-_CHUNK = 64 * 2**10
-_MAX_CODINGS = 3
-"""Most codings of one body; nobody but an attacker uses more."""
+CHUNK = 64 * 2**10
+"""Bytes that are decompressed at a time."""
 
 
 @frozen(slots=True)
@@ -443,54 +439,21 @@ def discard(response: IResponse) -> None:
         body.cancel()
 
 
-def decoded(response: IResponse, limit: int) -> IResponse:
-    """
-    Give *response* with its body decompressed: gzip and deflate, one inside the other too.
-
-    A coding that is unknown here ends the undoing; it stays in ``Content-Encoding``.
-
-    :param limit: most bytes that the body may grow to; at this size it ends with
-        :class:`~twisted_net.errors.BodyTooLarge`, before more is decompressed.
-    :raises BadResponse: for more codings than :data:`_MAX_CODINGS`.
-    """
-    lines = response.headers.getRawHeaders(b"content-encoding", [])
-    codings = [name.strip().lower() for name in b",".join(lines).split(b",") if name.strip()]
-    if not codings or codings[-1] not in _WINDOW_BITS or response.length == 0:
-        return response
-    if len(codings) > _MAX_CODINGS:
-        discard(response)
-        raise BadResponse(f"its body has more than {_MAX_CODINGS} codings")
-    inner: Callable[[IProtocol], None] = response.deliverBody
-    while codings and codings[-1] in _WINDOW_BITS:
-        inner = _decompressing(inner, codings.pop(), limit)
-    headers = response.headers.copy()
-    headers.removeHeader(b"content-length")
-    headers.removeHeader(b"content-encoding")
-    if codings:
-        headers.setRawHeaders(b"content-encoding", [b", ".join(codings)])
-    return BodyResponse.like(response, inner, headers=headers, length=UNKNOWN_LENGTH)
-
-
-_WINDOW_BITS = {
+WINDOW_BITS = {
     b"gzip": 16 + zlib.MAX_WBITS,
     b"x-gzip": 16 + zlib.MAX_WBITS,
     b"deflate": zlib.MAX_WBITS,
 }
+"""The codings that :class:`Inflator` undoes, as zlib knows them."""
 
 
-def _decompressing(
-    deliver: Callable[[IProtocol], None], coding: bytes, limit: int
-) -> Callable[[IProtocol], None]:
-    return lambda receiver: deliver(_Decompressor(receiver, coding, limit))
-
-
-class _Decompressor(Relay):
+class Inflator(Relay):
     """Undoes one coding, piece by piece, so that it never holds more than a piece."""
 
     def __init__(self, receiver: IProtocol, coding: bytes, limit: int) -> None:
         super().__init__(receiver)
         self._coding = coding.decode()
-        self._bits = _WINDOW_BITS[coding]
+        self._bits = WINDOW_BITS[coding]
         self._limit = limit
         self._total = 0
         self._begun = False
@@ -522,7 +485,7 @@ class _Decompressor(Relay):
                 if self._bits <= zlib.MAX_WBITS or data[:2] != b"\x1f\x8b":
                     return
                 self._inflate = zlib.decompressobj(self._bits)
-            piece = self._inflate.decompress(data, _CHUNK)
+            piece = self._inflate.decompress(data, CHUNK)
             self._total += len(piece)
             if self._total > self._limit:
                 self.fail(BodyTooLarge(self._limit, decoded=True))
@@ -531,7 +494,7 @@ class _Decompressor(Relay):
                 self._receiver.dataReceived(piece)
             data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             # A full piece may leave output inside the decompressor, its input all used up.
-            if not data and len(piece) < _CHUNK:
+            if not data and len(piece) < CHUNK:
                 return
 
     @override

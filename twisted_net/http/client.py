@@ -25,7 +25,6 @@ from twisted_net.errors import (
 )
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
-    ACCEPTED,
     Deadline,
     WholeResponse,
     collect,
@@ -34,6 +33,7 @@ from twisted_net.http.bodies import (
     response_fields,
 )
 from twisted_net.http.calls import Call
+from twisted_net.http.decoding import ACCEPTED
 from twisted_net.http.fields import Fields
 from twisted_net.http.redirecting import next_hop
 from twisted_net.http.retrying import RetryPolicy

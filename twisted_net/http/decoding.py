@@ -1,0 +1,55 @@
+"""Which codings of a body are asked for, and how a response is given without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IProtocol
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+
+from twisted_net.errors import BadResponse
+from twisted_net.http.bodies import WINDOW_BITS, BodyResponse, Inflator, discard
+from twisted_net.http.codings import DECODERS, Decompressor
+
+ACCEPTED = ", ".join(["gzip", "deflate", *(coding.decode() for coding in DECODERS)])
+"""The codings that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
+
+_KNOWN = WINDOW_BITS.keys() | DECODERS.keys()
+_MAX_CODINGS = 3
+"""Most codings of one body; nobody but an attacker uses more."""
+
+
+def decoded(response: IResponse, limit: int) -> IResponse:
+    """
+    Give *response* with its body decompressed, by one coding inside the other too.
+
+    gzip and deflate are always undone, brotli and zstd where their packages are installed. A
+    coding that is unknown here ends the undoing; it stays in ``Content-Encoding``.
+
+    :param limit: most bytes that the body may grow to; at this size it ends with
+        :class:`~twisted_net.errors.BodyTooLarge`, before more is decompressed.
+    :raises BadResponse: for more codings than :data:`_MAX_CODINGS`.
+    """
+    lines = response.headers.getRawHeaders(b"content-encoding", [])
+    codings = [name.strip().lower() for name in b",".join(lines).split(b",") if name.strip()]
+    if not codings or codings[-1] not in _KNOWN or response.length == 0:
+        return response
+    if len(codings) > _MAX_CODINGS:
+        discard(response)
+        raise BadResponse(f"its body has more than {_MAX_CODINGS} codings")
+    inner: Callable[[IProtocol], None] = response.deliverBody
+    while codings and codings[-1] in _KNOWN:
+        inner = _undoing(inner, codings.pop(), limit)
+    headers = response.headers.copy()
+    headers.removeHeader(b"content-length")
+    headers.removeHeader(b"content-encoding")
+    if codings:
+        headers.setRawHeaders(b"content-encoding", [b", ".join(codings)])
+    return BodyResponse.like(response, inner, headers=headers, length=UNKNOWN_LENGTH)
+
+
+def _undoing(
+    deliver: Callable[[IProtocol], None], coding: bytes, limit: int
+) -> Callable[[IProtocol], None]:
+    kind = Decompressor if coding in DECODERS else Inflator
+    return lambda receiver: deliver(kind(receiver, coding, limit))
