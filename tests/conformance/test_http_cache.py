@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,25 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.http_cache import PACKAGE, fetch_package
-
-pytestmark = [
-    pytest.mark.skipif(
-        bool(os.environ.get("CI") or os.environ.get("SKIP_HTTP_CACHE_SUITE")),
-        reason="it fetches a package from the network",
-    ),
-    pytest.mark.skipif(
-        shutil.which("node") is None or shutil.which("npm") is None, reason="Node is not there"
-    ),
-]
+from tests.missing import missing
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the unpacked suite."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            missing(f"{program}, which runs the suite's server,")
     try:
         return fetch_package(tmp_path_factory.mktemp("suite"))
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"npm does not get {PACKAGE}: {error.stderr}")
+        missing(f"{PACKAGE}, which npm does not get ({error.stderr}),")
 
 
 @pytest.mark.parametrize("kind", ["private", "shared"])

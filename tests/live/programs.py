@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from threading import Timer
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from tests.missing import missing
 from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.service import NetService
 from twisted_net.tcp.listener_settings import Listener
@@ -25,9 +25,7 @@ def program(name: str, package: str) -> str:
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is not None:
         return found
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"no {name}: install {package}")
-    pytest.skip(f"no {name} ({package})")
+    missing(f"{name} (Debian: {package})")
 
 
 def run(*words: str, data: bytes = b"") -> Deferred[subprocess.CompletedProcess[bytes]]:

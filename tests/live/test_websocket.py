@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from tests.live.programs import port_of, run, serving
+from tests.missing import missing
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.sessions import End
 from twisted_net.tcp.listener_settings import Listener, TlsSettings
@@ -144,7 +145,7 @@ async def test_node(reactor: Any) -> None:
     """The client of Node.js, which is a browser's, is answered."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("no node (Node.js 20 or later)")
+        missing("node (Node.js 20 or later)")
     script = (
         "if (typeof WebSocket === 'undefined') { console.log('none'); process.exit(0) }\n"
         "const socket = new WebSocket(process.argv[1]);\n"
@@ -157,7 +158,7 @@ async def test_node(reactor: Any) -> None:
             node, "--experimental-websocket", "-e", script, f"ws://127.0.0.1:{port_of(service)}/"
         )
     if done.stdout == b"none\n" or b"bad option" in done.stderr:
-        pytest.skip("this Node.js has no WebSocket: it takes version 20")
+        missing("WebSocket in this Node.js (it takes version 20)")
     assert json.loads(done.stdout) == {"command": "ECHO", "result": "hello"}
 
 
