@@ -29,9 +29,9 @@ from twisted_net.errors import (
     EmptyMessage,
     FetchError,
     LineTooLong,
-    NameNotFound,
     TwistedNetError,
 )
+from twisted_net.http.errors import NameNotFound
 from twisted_net.sessions import Session, Sessions
 from twisted_net.standard import acknowledge
 

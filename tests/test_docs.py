@@ -8,6 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNetError
+from twisted_net.http import errors as http_errors
 from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
 from twisted_net.users import read_users
@@ -27,7 +28,7 @@ def family(error: type[TwistedNetError]) -> Iterator[type[TwistedNetError]]:
     """Go through an error and all that derive from it."""
     yield error
     for child in error.__subclasses__():
-        if child.__module__ == "twisted_net.errors":
+        if child.__module__ in ("twisted_net.errors", http_errors.__name__):
             yield from family(child)
 
 

@@ -10,12 +10,32 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import errors
 from twisted_net.errors import (
-    AddressRefused,
     AuthDelayed,
     AuthFailed,
     AuthRequired,
     BadArguments,
     BadQuotes,
+    CommandError,
+    CommandTimeout,
+    ConfigError,
+    ControlCharacter,
+    EmptyMessage,
+    FetchError,
+    Internal,
+    LineTooLong,
+    NotPermitted,
+    NotUTF8,
+    Protected,
+    RateLimited,
+    TooBusy,
+    TooManyConnections,
+    TwistedNetError,
+    UnknownCommand,
+    UnterminatedLine,
+)
+from twisted_net.http import errors as http_errors
+from twisted_net.http.errors import (
+    AddressRefused,
     BadResponse,
     BadStatus,
     BodyMismatch,
@@ -23,37 +43,22 @@ from twisted_net.errors import (
     CannotConnect,
     CircuitOpen,
     ClientClosed,
-    CommandError,
-    CommandTimeout,
-    ConfigError,
     ConnectionBroken,
-    ControlCharacter,
-    EmptyMessage,
-    FetchError,
     FetchTimeout,
-    Internal,
     InvalidURL,
-    LineTooLong,
     NameNotFound,
-    NotPermitted,
-    NotUTF8,
     OriginBusy,
-    Protected,
-    RateLimited,
     TLSFailed,
-    TooBusy,
-    TooManyConnections,
     TooManyRedirects,
-    TwistedNetError,
-    UnknownCommand,
-    UnterminatedLine,
 )
+from twisted_net.udp import errors as udp_errors
 
-ALL = [
+ALL = {
     cls
-    for _, cls in inspect.getmembers(errors, inspect.isclass)
+    for module in (errors, http_errors, udp_errors)
+    for _, cls in inspect.getmembers(module, inspect.isclass)
     if issubclass(cls, TwistedNetError)
-]
+}
 
 
 class CodeTests(SynchronousTestCase):

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.commands import Commands, Waiting
-from twisted_net.errors import NameNotFound
+from twisted_net.http.errors import NameNotFound
 from twisted_net.sessions import End, Session, Sessions
 from twisted_net.standard import FAILURES_SHOWN, acknowledge, standard_commands
 

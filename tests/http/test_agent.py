@@ -14,18 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Immediately, Wire, canned, refuse
-from twisted_net.errors import (
-    AddressRefused,
-    BadResponse,
-    BodyTooLarge,
-    CannotConnect,
-    ClientClosed,
-    ConnectionBroken,
-    FetchError,
-    FetchTimeout,
-    InvalidURL,
-    OriginBusy,
-)
+from twisted_net.errors import FetchError
 from twisted_net.http.agent import (
     AttemptAgent,
     DecodingAgent,
@@ -35,6 +24,17 @@ from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_f
 from twisted_net.http.caching import CacheSettings
 from twisted_net.http.connections import ConnectionPool, Connector
 from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.errors import (
+    AddressRefused,
+    BadResponse,
+    BodyTooLarge,
+    CannotConnect,
+    ClientClosed,
+    ConnectionBroken,
+    FetchTimeout,
+    InvalidURL,
+    OriginBusy,
+)
 from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.stores import MemoryStore

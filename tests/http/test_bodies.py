@@ -20,7 +20,6 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer, IResponse
 
 from tests.http.fakes import Gatherer, HttpTestCase, Source, canned
-from twisted_net.errors import BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout
 from twisted_net.http.bodies import (
     BodyResponse,
     BodyTransport,
@@ -33,6 +32,7 @@ from twisted_net.http.bodies import (
     response_fields,
 )
 from twisted_net.http.decoding import decoded
+from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout
 
 __all__ = ["_treq"]
 

@@ -12,11 +12,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
-from twisted_net.errors import ConnectionBroken, InvalidURL
 from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import CacheSettings, Entry, Rules
 from twisted_net.http.calls import Call
+from twisted_net.http.errors import ConnectionBroken, InvalidURL
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.http.stores import MemoryStore
 

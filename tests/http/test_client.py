@@ -18,7 +18,8 @@ from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Sent, Wire, canned
 from twisted_net import __version__
-from twisted_net.errors import (
+from twisted_net.http.client import EXCERPT, Client, Response
+from twisted_net.http.errors import (
     AddressRefused,
     BadStatus,
     BodyMismatch,
@@ -28,7 +29,6 @@ from twisted_net.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.client import EXCERPT, Client, Response
 from twisted_net.http.fields import Fields
 from twisted_net.http.guard import Reach
 from twisted_net.http.retrying import RetryPolicy

@@ -7,9 +7,9 @@ from typing import Any
 from unittest import SkipTest
 
 from tests.http.fakes import Gatherer, HttpTestCase, canned
-from twisted_net.errors import BadResponse, BodyTooLarge
 from twisted_net.http.codings import DECODERS
 from twisted_net.http.decoding import ACCEPTED, decoded
+from twisted_net.http.errors import BadResponse, BodyTooLarge
 
 TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
 

@@ -14,7 +14,6 @@ from twisted.web._newclient import Request
 from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
-from twisted_net.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.connections import (
     MAX_ADDRESSES,
     STAGGER,
@@ -25,6 +24,7 @@ from twisted_net.http.connections import (
     interleave,
     is_address,
 )
+from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.urls import parse_target

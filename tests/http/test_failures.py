@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web import _newclient
 
 from tests.http.fakes import HttpTestCase
-from twisted_net.errors import BodyTooLarge, ConnectionBroken, TLSFailed
+from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, TLSFailed
 from twisted_net.http.failures import translated
 
 

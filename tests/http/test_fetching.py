@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
-from twisted_net.errors import AddressRefused, BodyTooLarge, ClientClosed
 from twisted_net.http.client import Client
+from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
 from twisted_net.http.fetching import Fetcher
 from twisted_net.http.settings import FetchSettings, HttpSettings
 

@@ -11,11 +11,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
-from twisted_net.errors import BodyTooLarge, ConnectionBroken, FetchTimeout
 from twisted_net.http.bodies import Deadline, collect, response_fields
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import CacheSettings, Rules
 from twisted_net.http.calls import Call
+from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, FetchTimeout
 from twisted_net.http.flights import Flights, is_own
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.http.stores import MemoryStore

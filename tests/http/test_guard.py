@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import AddressRefused
+from twisted_net.http.errors import AddressRefused
 from twisted_net.http.guard import Guard, Reach, is_public, unwrap
 
 PUBLIC = (

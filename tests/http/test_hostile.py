@@ -11,7 +11,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.http.fakes import HttpTestCase, Wire
-from twisted_net.errors import (
+from twisted_net.http.breaking import BreakerSettings
+from twisted_net.http.client import Client, Response
+from twisted_net.http.errors import (
     BadResponse,
     BodyTooLarge,
     ConnectionBroken,
@@ -19,8 +21,6 @@ from twisted_net.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.breaking import BreakerSettings
-from twisted_net.http.client import Client, Response
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 

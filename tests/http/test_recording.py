@@ -8,7 +8,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from tests.http.fakes import Gatherer, HttpTestCase, Source
-from twisted_net.errors import ConnectionBroken
+from twisted_net.http.errors import ConnectionBroken
 from twisted_net.http.recording import Recording
 
 

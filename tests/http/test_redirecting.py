@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import InvalidURL
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirecting import Hop, next_hop
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")

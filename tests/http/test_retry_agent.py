@@ -15,7 +15,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Immediately, Source, canned
-from twisted_net.errors import (
+from twisted_net.http.bodies import BytesProducer, Deadline, collect
+from twisted_net.http.breaking import BreakerSettings, State
+from twisted_net.http.budgets import BudgetSettings
+from twisted_net.http.calls import Call
+from twisted_net.http.dates import format_date
+from twisted_net.http.errors import (
     AddressRefused,
     BodyTooLarge,
     CannotConnect,
@@ -26,11 +31,6 @@ from twisted_net.errors import (
     OriginBusy,
     TLSFailed,
 )
-from twisted_net.http.bodies import BytesProducer, Deadline, collect
-from twisted_net.http.breaking import BreakerSettings, State
-from twisted_net.http.budgets import BudgetSettings
-from twisted_net.http.calls import Call
-from twisted_net.http.dates import format_date
 from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retrying import Attempt, RetryPolicy
 

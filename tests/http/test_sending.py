@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.http.fakes import HttpTestCase
-from twisted_net.errors import InvalidURL
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.sending import Body, _EncodedOnce, encode_url
 
 _SAFE = "abcXYZ019-._~/=&"

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import ClientClosed, OriginBusy
+from twisted_net.http.errors import ClientClosed, OriginBusy
 from twisted_net.http.slots import Slots
 
 HERE = ("http", "here", 80)

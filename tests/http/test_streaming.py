@@ -11,8 +11,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
-from twisted_net.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
 from twisted_net.http.client import Client
+from twisted_net.http.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
 from twisted_net.http.fields import Fields
 from twisted_net.http.streaming import AHEAD, StreamedResponse
 

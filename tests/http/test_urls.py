@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import InvalidURL
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.urls import (
     MAX_URL,
     Target,

@@ -17,15 +17,6 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
-from twisted_net.errors import (
-    CoapClientClosed,
-    CoapHostNotFound,
-    InvalidCoapURI,
-    PeerSilent,
-    ResetByPeer,
-    TransferFailed,
-    UnexpectedCode,
-)
 from twisted_net.standard import standard_commands
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.coap_client import (
@@ -38,6 +29,15 @@ from twisted_net.udp.coap_client import (
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import CoapLimits
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import (
+    CoapClientClosed,
+    CoapHostNotFound,
+    InvalidCoapURI,
+    PeerSilent,
+    ResetByPeer,
+    TransferFailed,
+    UnexpectedCode,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coap_device.py"
 # Waits a tenth as long as RFC 7252 has it, so that what is lost is soon sent again.

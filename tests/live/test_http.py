@@ -27,20 +27,20 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from typing_extensions import override
 
-from twisted_net.errors import (
+from twisted_net.errors import FetchError
+from twisted_net.http.agent import HTTPAgent
+from twisted_net.http.client import Client, Response
+from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.errors import (
     AddressRefused,
     BadResponse,
     BodyTooLarge,
     CannotConnect,
     ConnectionBroken,
-    FetchError,
     FetchTimeout,
     NameNotFound,
     TLSFailed,
 )
-from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.client import Client, Response
-from twisted_net.http.decoding import ACCEPTED
 from twisted_net.http.fetching import Fetcher
 from twisted_net.http.guard import Reach
 from twisted_net.http.retrying import RetryPolicy

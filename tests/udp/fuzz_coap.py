@@ -16,7 +16,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from twisted_net.errors import CoapError, MalformedMessage
+from twisted_net.errors import CoapError
 from twisted_net.standard import standard_commands
 from twisted_net.udp import (
     blockwise,
@@ -32,6 +32,7 @@ from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import RequestOptions, encode_message, parse_message
 from twisted_net.udp.coap_uris import parse_uri
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import MalformedMessage
 
 MODULES = [blockwise, coap, coap_codec, coap_replies, coap_resources, messages, observe]
 """What libFuzzer watches, to find inputs that go new ways."""

@@ -15,10 +15,10 @@ from heapq import heappop, heappush
 
 from attrs import define, field
 
-from twisted_net.errors import PeerSilent
 from twisted_net.udp.coap_codec import Code, Message, Type
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import PeerSilent
 from twisted_net.udp.exchanges import Answer, Failed, Incoming, Outgoing
 from twisted_net.udp.messages import MessageLayer
 

@@ -8,12 +8,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import CoapClientClosed, InvalidCoapURI, PeerSilent, TransferFailed
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings, Observation, Response
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, parse_message
 from twisted_net.udp.coap_uris import parse_uri
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import CoapClientClosed, InvalidCoapURI, PeerSilent, TransferFailed
 
 SERVER = ("192.0.2.1", 5683)
 URI = "coap://192.0.2.1/a/b?c"

@@ -8,7 +8,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.errors import MalformedMessage
 from twisted_net.udp.coap_codec import (
     Code,
     Message,
@@ -20,6 +19,7 @@ from twisted_net.udp.coap_codec import (
     encode_uint,
     parse_message,
 )
+from twisted_net.udp.errors import MalformedMessage
 
 options = st.lists(st.tuples(st.integers(0, 65_535), st.binary(max_size=300)), max_size=12).map(
     lambda pairs: sorted(pairs, key=lambda pair: pair[0])

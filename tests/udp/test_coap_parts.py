@@ -15,13 +15,12 @@ from twisted_net.errors import (
     CommandError,
     ControlCharacter,
     FetchError,
-    FetchTimeout,
     Internal,
     NotUTF8,
     TooBusy,
-    TransferFailed,
     UnknownCommand,
 )
+from twisted_net.http.errors import FetchTimeout
 from twisted_net.udp.blockwise import (
     Block,
     BlockMissing,
@@ -46,6 +45,7 @@ from twisted_net.udp.coap_resources import (
     reply_with,
 )
 from twisted_net.udp.coap_settings import CoapLimits
+from twisted_net.udp.errors import TransferFailed
 from twisted_net.udp.observe import Observers
 
 PEER = ("192.0.2.1", 5683)

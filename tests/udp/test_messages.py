@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.simulation import simulate
-from twisted_net.errors import PeerSilent, QueueFull, ResetByPeer
 from twisted_net.udp import messages
 from twisted_net.udp.coap_codec import Code, Message, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import PeerSilent, QueueFull, ResetByPeer
 from twisted_net.udp.exchanges import Answer, Confirmed, Event, Failed, Incoming, Outgoing
 from twisted_net.udp.messages import IDS_PER_WINDOW, MessageLayer
 

@@ -19,13 +19,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from twisted_net.errors import BodyTooLarge, FetchTimeout
 from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
 from twisted_net.http.cache_agent import CachingAgent
 from twisted_net.http.caching import Rules
 from twisted_net.http.calls import Call
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
 from twisted_net.http.decoding import ACCEPTED, decoded
+from twisted_net.http.errors import BodyTooLarge, FetchTimeout
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.fields import Fields
 from twisted_net.http.flights import Flights

@@ -18,7 +18,8 @@ from twisted.web.iweb import IBodyProducer, IClientRequest, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.errors import BadResponse, BodyTooLarge, FetchError, FetchTimeout
+from twisted_net.errors import FetchError
+from twisted_net.http.errors import BadResponse, BodyTooLarge, FetchTimeout
 from twisted_net.http.fields import Fields
 from twisted_net.http.wholes import Whole
 

@@ -19,7 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from twisted_net.errors import FetchError, InvalidURL
+from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyResponse, collect, deliver_bytes, discard, response_fields
 from twisted_net.http.caching import (
     ERRORS,
@@ -35,6 +35,7 @@ from twisted_net.http.caching import (
     Rules,
     Unsatisfiable,
 )
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import Fields
 from twisted_net.http.flights import Flight, FlightKey, Flights, is_own
 from twisted_net.http.invalidation import invalidated

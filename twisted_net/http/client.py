@@ -15,14 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherR
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from twisted_net.errors import (
-    BadStatus,
-    BodyMismatch,
-    ClientClosed,
-    FetchError,
-    InvalidURL,
-    TooManyRedirects,
-)
+from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
     Deadline,
@@ -34,6 +27,13 @@ from twisted_net.http.bodies import (
 )
 from twisted_net.http.calls import Call
 from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.errors import (
+    BadStatus,
+    BodyMismatch,
+    ClientClosed,
+    InvalidURL,
+    TooManyRedirects,
+)
 from twisted_net.http.fields import Fields
 from twisted_net.http.redirecting import next_hop
 from twisted_net.http.retrying import RetryPolicy
@@ -58,7 +58,7 @@ _NO_MATTER = frozenset(
 )
 
 EXCERPT = 200
-"""Characters of a body that :class:`~twisted_net.errors.BadStatus` carries."""
+"""Characters of a body that :class:`~twisted_net.http.errors.BadStatus` carries."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -245,8 +245,9 @@ class Client:
         """
         Cancel what is under way, close all connections, forget the cache.
 
-        Calls under way fail with :class:`~twisted_net.errors.ClientClosed`, and so do all after
-        it. When it returns, no connection is open and no timer runs. Closing twice is harmless.
+        Calls under way fail with :class:`~twisted_net.http.errors.ClientClosed`, and so do all
+        after it. When it returns, no connection is open and no timer runs. Closing twice is
+        harmless.
         """
         if self._closed:
             return

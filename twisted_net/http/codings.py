@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.errors import BadResponse, BodyTooLarge
 from twisted_net.http.bodies import CHUNK, Relay, is_whole
+from twisted_net.http.errors import BadResponse, BodyTooLarge
 
 WINDOW_LOG = 23
 """Memory that a zstd body may ask for, as a power of two: the 8 MiB of RFC 9659."""

@@ -30,14 +30,9 @@ from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.errors import (
-    BadResponse,
-    CannotConnect,
-    ClientClosed,
-    FetchError,
-    NameNotFound,
-)
+from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyWatch, WholeResponse
+from twisted_net.http.errors import BadResponse, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.guard import Guard
 from twisted_net.http.origins import Origin
 from twisted_net.http.settings import HttpSettings
@@ -264,9 +259,8 @@ class ConnectionPool:
         """
         Make a new connection.
 
-        Cancelling stops it. It fails with one of :class:`~twisted_net.errors.AddressRefused`,
-        :class:`~twisted_net.errors.NameNotFound`, :class:`~twisted_net.errors.CannotConnect` and
-        :class:`~twisted_net.errors.ClientClosed`.
+        Cancelling stops it. It fails with ``AddressRefused``, ``NameNotFound``, ``CannotConnect``
+        or ``ClientClosed`` of :mod:`twisted_net.http.errors`.
         """
         return Deferred.fromCoroutine(self._connect(target))
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IProtocol
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from twisted_net.errors import BadResponse
 from twisted_net.http.bodies import WINDOW_BITS, BodyResponse, Inflator, discard
 from twisted_net.http.codings import DECODERS, Decompressor
+from twisted_net.http.errors import BadResponse
 
 ACCEPTED = ", ".join(["gzip", "deflate", *(coding.decode() for coding in DECODERS)])
 """The codings that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
@@ -27,7 +27,7 @@ def decoded(response: IResponse, limit: int) -> IResponse:
     coding that is unknown here ends the undoing; it stays in ``Content-Encoding``.
 
     :param limit: most bytes that the body may grow to; at this size it ends with
-        :class:`~twisted_net.errors.BodyTooLarge`, before more is decompressed.
+        :class:`~twisted_net.http.errors.BodyTooLarge`, before more is decompressed.
     :raises BadResponse: for more codings than :data:`_MAX_CODINGS`.
     """
     lines = response.headers.getRawHeaders(b"content-encoding", [])

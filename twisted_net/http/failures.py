@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from twisted.web import _newclient
 from twisted.web.http import PotentialDataLoss, _DataLoss
 
-from twisted_net.errors import BadResponse, ConnectionBroken, FetchError, TLSFailed
+from twisted_net.errors import FetchError
+from twisted_net.http.errors import BadResponse, ConnectionBroken, TLSFailed
 
 TWISTED_ERRORS = (
     _newclient.RequestGenerationFailed,

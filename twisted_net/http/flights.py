@@ -11,8 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
-from twisted_net.errors import BodyTooLarge, ClientClosed, FetchError, FetchTimeout
+from twisted_net.errors import FetchError
 from twisted_net.http.bodies import Deadline, discard
+from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 from twisted_net.http.recording import Recording
 
 log = Logger()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_net.errors import InvalidURL
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import Fields
 from twisted_net.http.urls import join, parse_target
 

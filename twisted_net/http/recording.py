@@ -12,8 +12,8 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
-from twisted_net.errors import ConnectionBroken
 from twisted_net.http.bodies import BodyTransport
+from twisted_net.http.errors import ConnectionBroken
 
 
 class Recording(Protocol):

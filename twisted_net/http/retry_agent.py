@@ -20,7 +20,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from twisted_net.errors import CircuitOpen, FetchError, FetchTimeout
+from twisted_net.errors import FetchError
 from twisted_net.http.bodies import (
     BodyResponse,
     BytesProducer,
@@ -32,6 +32,7 @@ from twisted_net.http.bodies import (
 from twisted_net.http.breaking import Breaker, BreakerSettings, State
 from twisted_net.http.budgets import REWARD, BudgetSettings, RetryBudget
 from twisted_net.http.calls import Call
+from twisted_net.http.errors import CircuitOpen, FetchTimeout
 from twisted_net.http.hedging import first_good
 from twisted_net.http.origins import PerOrigin
 from twisted_net.http.retrying import Attempt, RetryPolicy, parse_retry_after
@@ -108,7 +109,7 @@ class RetryAgent:
 
     No retry is made for which the budget of the origin has no tokens, or which would meet an open
     breaker: what there is then is given at once, not after a wait for nothing. A request that
-    meets an open breaker first fails with :class:`~twisted_net.errors.CircuitOpen`.
+    meets an open breaker first fails with :class:`~twisted_net.http.errors.CircuitOpen`.
 
     :param call: the terms of the call; without, the policy and no deadline.
     :param recovery: the budgets and breakers; by default new ones.

@@ -19,8 +19,8 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.errors import InvalidURL
 from twisted_net.http.bodies import BytesProducer, body_producer
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirecting import CREDENTIALS, Hop
 from twisted_net.http.urls import redact
 

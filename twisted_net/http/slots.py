@@ -7,7 +7,7 @@ from collections import deque
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from twisted_net.errors import ClientClosed, OriginBusy
+from twisted_net.http.errors import ClientClosed, OriginBusy
 from twisted_net.http.origins import Origin
 
 

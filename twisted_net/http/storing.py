@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from twisted_net.errors import InvalidURL
 from twisted_net.http.directives import Directives, named_fields, seconds
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import Fields
 from twisted_net.http.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.urls import join, parse_target

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urljoin
 
 from attrs import frozen
 
-from twisted_net.errors import InvalidURL
+from twisted_net.http.errors import InvalidURL
 
 MAX_URL = 8000
 """Longest URL requested, in characters: RFC 9110 §4.1 recommends to support at least this."""

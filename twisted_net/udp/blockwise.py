@@ -8,9 +8,9 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from twisted_net.errors import TransferFailed
 from twisted_net.udp.coap_codec import Code, Message, Option, encode_uint
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import TransferFailed
 
 
 @frozen

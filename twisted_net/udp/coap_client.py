@@ -20,18 +20,13 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.errors import (
-    CoapClientClosed,
-    CoapError,
-    CoapHostNotFound,
-    PeerSilent,
-    UnexpectedCode,
-)
+from twisted_net.errors import CoapError
 from twisted_net.udp.blockwise import Block, Download, Upload
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, code_name, encode_uint
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.coap_uris import Target, parse_uri
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import CoapClientClosed, CoapHostNotFound, PeerSilent, UnexpectedCode
 from twisted_net.udp.exchanges import Answer, Event, Failed, Outgoing
 from twisted_net.udp.messages import MessageLayer
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TypeAlias
 
-from twisted_net.errors import MalformedMessage
+from twisted_net.udp.errors import MalformedMessage
 
 
 class Type(IntEnum):

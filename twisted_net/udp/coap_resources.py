@@ -9,7 +9,6 @@ import msgspec
 
 from twisted_net.commands import Command, Commands, Kind, encode_error, split_arguments
 from twisted_net.errors import (
-    AddressRefused,
     AuthRequired,
     BadArguments,
     BadQuotes,
@@ -17,9 +16,7 @@ from twisted_net.errors import (
     ControlCharacter,
     EmptyMessage,
     FetchError,
-    FetchTimeout,
     Internal,
-    InvalidURL,
     NotUTF8,
     RateLimited,
     TooBusy,
@@ -285,20 +282,26 @@ _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
     (EmptyMessage, Code.BAD_REQUEST),
     (NotUTF8, Code.BAD_REQUEST),
     (ControlCharacter, Code.BAD_REQUEST),
-    (InvalidURL, Code.BAD_REQUEST),
-    (AddressRefused, Code.FORBIDDEN),
     (AuthRequired, Code.UNAUTHORIZED),
     (RateLimited, Code.TOO_MANY_REQUESTS),
     (UnknownCommand, Code.NOT_FOUND),
     (TooBusy, Code.SERVICE_UNAVAILABLE),
     (CommandTimeout, Code.GATEWAY_TIMEOUT),
-    (FetchTimeout, Code.GATEWAY_TIMEOUT),
-    (FetchError, Code.BAD_GATEWAY),
     (Internal, Code.INTERNAL_SERVER_ERROR),
 )
 
 
+# By their names on the wire: the wing of HTTP, where they are raised, is not known here.
+_FETCH_CODES = {
+    "invalid_url": Code.BAD_REQUEST,
+    "address_refused": Code.FORBIDDEN,
+    "fetch_timeout": Code.GATEWAY_TIMEOUT,
+}
+
+
 def _code_of(error: TwistedNetError) -> Code:
+    if isinstance(error, FetchError):
+        return _FETCH_CODES.get(error.code, Code.BAD_GATEWAY)
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code

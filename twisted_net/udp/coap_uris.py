@@ -7,9 +7,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import frozen
 
-from twisted_net.errors import InvalidCoapURI
 from twisted_net.udp.coap_codec import Option, encode_uint
 from twisted_net.udp.coap_settings import DEFAULT_PORT
+from twisted_net.udp.errors import InvalidCoapURI
 
 
 @frozen

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-from twisted_net.errors import MalformedMessage, PeerSilent, QueueFull, ResetByPeer
 from twisted_net.udp.coap_codec import Message, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.errors import MalformedMessage, PeerSilent, QueueFull, ResetByPeer
 from twisted_net.udp.exchanges import (
     IN_FLIGHT,
     NEXT_RECEIVING,

@@ -1,0 +1,257 @@
+"""What keeps an HTTP request from an answer that its caller can use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted_net.errors import FetchError
+
+
+class InvalidURL(FetchError):
+    """The URL cannot be requested: it is malformed, or of a form that is refused."""
+
+    code = "invalid_url"
+    unsent = True
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot request {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class AddressRefused(FetchError):
+    """
+    The reach policy forbids this destination.
+
+    :param host: as the URL names it.
+    :param reason: which rule forbids it.
+    """
+
+    code = "address_refused"
+    unsent = True
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"{host} may not be reached: {reason}")
+        self.host = host
+        self.reason = reason
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
+class NameNotFound(FetchError):
+    """The host name has no address, or none that could be found out now."""
+
+    code = "name_not_found"
+    transient = True
+    unsent = True
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"no address found for {host}")
+        self.host = host
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
+class CannotConnect(FetchError):
+    """No connection could be made to any address of the host."""
+
+    code = "cannot_connect"
+    transient = True
+    unsent = True
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"cannot connect to {host} port {port}: {reason}")
+        self.host = host
+        self.port = port
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host, "port": self.port}
+
+
+class TLSFailed(FetchError):
+    """The TLS handshake failed: most often the certificate is not trusted or not this host's."""
+
+    code = "tls_failed"
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"no secure connection to {host}: {reason}")
+        self.host = host
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
+class FetchTimeout(FetchError):
+    """
+    The time allowed ran out.
+
+    :param phase: what was waited for: ``queue`` (the turn of a request to a busy origin),
+        ``connect``, ``headers``, ``body``, or ``retry`` (the wait between two attempts).
+    :param limit: seconds.
+    :param total: True where the limit covers the whole call, and not this phase alone.
+    """
+
+    code = "fetch_timeout"
+
+    def __init__(self, phase: str, limit: float, *, total: bool = False) -> None:
+        covers = "the whole call" if total else "this phase"
+        super().__init__(
+            f"time ran out while waiting for {phase} (limit for {covers}: {limit:g} s)"
+        )
+        self.phase = phase
+        self.limit = limit
+        self.total = total
+        # Another place at the end of a queue that was too slow would make it longer.
+        self.transient = not total and phase != "queue"
+        self.unsent = phase in ("queue", "connect")
+
+    def details(self) -> dict[str, object]:
+        return {"phase": self.phase, "limit": self.limit, "total": self.total}
+
+
+class ConnectionBroken(FetchError):
+    """
+    The connection ended before the response was whole.
+
+    :param phase: ``headers`` or ``body``: what was being waited for.
+    """
+
+    code = "connection_broken"
+    transient = True
+
+    def __init__(self, phase: str, reason: str) -> None:
+        super().__init__(f"the connection ended while waiting for {phase}: {reason}")
+        self.phase = phase
+
+    def details(self) -> dict[str, object]:
+        return {"phase": self.phase}
+
+
+class BadResponse(FetchError):
+    """What the server sent is not a response that HTTP allows."""
+
+    code = "bad_response"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the server's response cannot be used: {reason}")
+
+
+class BodyTooLarge(FetchError):
+    """
+    The response body passes the limit.
+
+    :param limit: bytes.
+    :param decoded: True where it is the decompressed body that passes it.
+    """
+
+    code = "body_too_large"
+
+    def __init__(self, limit: int, *, decoded: bool = False) -> None:
+        what = "decompressed response body" if decoded else "response body"
+        super().__init__(f"the {what} is larger than {limit} bytes")
+        self.limit = limit
+
+    def details(self) -> dict[str, object]:
+        return {"limit": self.limit}
+
+
+class BodyMismatch(FetchError):
+    """The response body is not JSON, or does not fit the type that was asked for."""
+
+    code = "body_mismatch"
+
+
+class BadStatus(FetchError):
+    """
+    The status of the response is not the success that its caller asked for.
+
+    :param status: such as 404.
+    :param reason: the reason phrase, which may be empty.
+    :param url: without credentials.
+    :param headers: the response's header fields.
+    :param excerpt: the start of the response body, as text.
+    """
+
+    code = "bad_status"
+
+    def __init__(
+        self, status: int, reason: str, url: str, headers: Mapping[str, str], excerpt: str
+    ) -> None:
+        super().__init__(f"{url} answered {status} {reason}".rstrip())
+        self.status = status
+        self.reason = reason
+        self.url = url
+        self.headers = headers
+        self.excerpt = excerpt
+
+    def details(self) -> dict[str, object]:
+        return {"status": self.status, "excerpt": self.excerpt}
+
+
+class TooManyRedirects(FetchError):
+    """One redirect led to the next, more often than is allowed."""
+
+    code = "too_many_redirects"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} redirects")
+        self.limit = limit
+
+    def details(self) -> dict[str, object]:
+        return {"limit": self.limit}
+
+
+class OriginBusy(FetchError):
+    """
+    As many requests to this origin run and wait as may; this one was not begun.
+
+    :param host: of the origin.
+    :param running: requests that run; :param waiting: that wait.
+    """
+
+    code = "origin_busy"
+    unsent = True
+
+    def __init__(self, host: str, running: int, waiting: int) -> None:
+        super().__init__(
+            f"{running} requests to {host} are running and {waiting} are waiting; try again later"
+        )
+        self.host = host
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
+class CircuitOpen(FetchError):
+    """
+    So many requests to this origin failed that it is left alone for a while.
+
+    It is not retried: that is what it is for.
+
+    :param host: of the origin.
+    :param seconds: until a request may be tried again.
+    """
+
+    code = "circuit_open"
+    unsent = True
+
+    def __init__(self, host: str, seconds: float) -> None:
+        super().__init__(
+            f"{host} has failed too often and is left alone for {seconds:.3g} more seconds"
+        )
+        self.host = host
+        self.seconds = seconds
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host, "retry_in": round(self.seconds, 3)}
+
+
+class ClientClosed(FetchError):
+    """The HTTP client was closed before, or while, this request was made."""
+
+    code = "client_closed"
+
+    def __init__(self) -> None:
+        super().__init__("the HTTP client is closed")
