@@ -683,6 +683,14 @@ class LineTests(SynchronousTestCase):
         if '"' not in text and text.isprintable():
             self.assertEqual(answer["result"], text.split())
 
+    def test_case_of_ascii_alone(self) -> None:
+        """Letters that are only capitals of others elsewhere (U+017F, U+0131) name no command."""
+        commands = registry(echo, "STATIC")
+        for name in ("ſTATIC", "STATıC", "ſtatic"):
+            self.assertIsNone(commands.get(name))
+            self.assertEqual(answer_to(commands, name)["code"], "unknown_command")
+        self.assertEqual(answer_to(commands, "static")["command"], "STATIC")
+
 
 class FallbackTests(SynchronousTestCase):
     """A fallback answers lines of which the first word is no command."""

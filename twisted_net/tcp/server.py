@@ -79,11 +79,8 @@ class CommandProtocol(GuardedProtocol):
     """
 
     # On the class, as most connections never need one of their own: that keeps idle ones small.
-    _lines: list[bytes | None] | None = None  # not run yet, from the index _next on
-    _next = 0
     _queue: deque[_Place] | None = None  # from the first answer that is waited for
     _turn: IDelayedCall | None = None
-    _running = False
     _reading = True
     _input_ended = False
     _writable = True
@@ -92,12 +89,15 @@ class CommandProtocol(GuardedProtocol):
     _end: End | None = None  # why we ended it; no answer follows
     _held_by: _Place | None = None  # the answer that comes before any message of a topic
 
-    quiet = 0
-    """Looks of the factory's since the last byte came."""
-
     def __init__(self, factory: CommandFactory) -> None:
         super().__init__(factory.guard)
         self._factory = factory
+        # Set at every line, so set here: an attribute that an object gets later than its
+        # siblings costs it a dict of its own, 300 bytes.
+        self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
+        self._next = 0
+        self._running = False
+        self.quiet = 0  # looks of the factory's since the last byte came
 
     @override
     def connectionMade(self) -> None:
