@@ -686,7 +686,7 @@ class LineTests(SynchronousTestCase):
     def test_case_of_ascii_alone(self) -> None:
         """Letters that are only capitals of others elsewhere (U+017F, U+0131) name no command."""
         commands = registry(echo, "STATIC")
-        for name in ("ſTATIC", "STATıC", "ſtatic"):
+        for name in ("\u017fTATIC", "STAT\u0131C", "\u017ftatic"):
             self.assertIsNone(commands.get(name))
             self.assertEqual(answer_to(commands, name)["code"], "unknown_command")
         self.assertEqual(answer_to(commands, "static")["command"], "STATIC")
