@@ -516,6 +516,34 @@ class HTTPAgentTests(HttpTestCase):
             self.successResultOf(collect(self.successResultOf(agent.request(b"GET", URL))))
         self.assertEqual(len(fake.sent), 2)
 
+    def test_age_after_retries(self) -> None:
+        """The wait before an attempt does not age what it brought (RFC 9111 §4.2.3)."""
+        fresh = ("Cache-Control", "max-age=60, stale-while-revalidate=60")
+        fake = FakeAgent([])
+        agent = HTTPAgent(
+            self.reactor, agent=fake, chance=lambda: 0.0, wall=lambda: 1e9 + self.reactor.seconds()
+        )
+
+        def age() -> str:
+            response = self.successResultOf(agent.request(b"GET", URL))
+            self.successResultOf(collect(response))
+            return response_fields(response)["age"]
+
+        again = canned(503, b"", [("Retry-After", "20")])
+        fake.answers = [again, canned(200, b"x", [fresh])]
+        asking = agent.request(b"GET", URL)
+        self.reactor.advance(20)
+        self.successResultOf(collect(self.successResultOf(asking)))
+        self.reactor.advance(3)
+        self.assertEqual(age(), "3")
+        # Nor where nobody waits for the attempt.
+        self.reactor.advance(60)
+        fake.answers = [again, canned(200, b"x", [fresh])]
+        self.assertEqual(age(), "63")
+        self.reactor.advance(20)
+        self.assertEqual(fake.answers, [])
+        self.assertEqual(age(), "0")
+
     def test_guard(self) -> None:
         """With a reach, it guards."""
         agent = HTTPAgent(self.reactor, reach=Reach())

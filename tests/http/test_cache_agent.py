@@ -328,7 +328,7 @@ class CachingTests(HttpTestCase):
             self.store,
             Rules(CacheSettings()),
             wall=lambda: self.wall,
-            afresh=lambda: other,
+            afresh=lambda: (other, self.call),
         )
         text = "max-age=60, stale-while-revalidate=60"
         self.get(canned(200, b"abc", [("Cache-Control", text), ("ETag", '"x"')]))

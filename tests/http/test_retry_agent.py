@@ -102,6 +102,17 @@ class RetryTests(RetryTestCase):
         self.assertEqual(self.successResultOf(asking).code, 200)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_time_of_the_last(self) -> None:
+        """The call is told when the attempt began that brought the answer."""
+        call = self.call()
+        answer: Deferred[IResponse] = Deferred()
+        self.ask([canned(503), answer], call=call)
+        self.assertIsNone(call.sent)
+        self.clock.advance(0.5)
+        self.clock.advance(7)
+        answer.callback(canned(200))
+        self.assertEqual(call.sent, 1_795_305_600.5)
+
     def test_last_response(self) -> None:
         """When all calls have failed, the last response is the answer."""
         asking = self.ask([canned(503)] * 4)

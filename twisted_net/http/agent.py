@@ -142,9 +142,13 @@ class HTTPAgent:
                 call=call,
                 wall=self._wall,
                 flights=self._flights,
-                afresh=lambda: self._below_cache(self.new_call()),
+                afresh=self._afresh,
             )
         return DecodingAgent(agent, call.max_body, call=call)
+
+    def _afresh(self) -> tuple[IAgent, Call]:
+        call = self.new_call()
+        return self._below_cache(call), call
 
     def _below_cache(self, call: Call) -> IAgent:
         agent = self._attempts

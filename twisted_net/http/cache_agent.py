@@ -97,10 +97,11 @@ class CachingAgent:
     Every response says in ``Cache-Status`` where it came from (RFC 9211).
 
     :param call: gets the age of an answer that came from the store; its deadline ends the wait
-        for the request of another caller.
+        for the request of another caller; it says when an attempt below began (RFC 9111 §4.2.3),
+        which otherwise is taken to be when *agent* was asked.
     :param flights: what is under way, for all agents over one store; by default for this alone.
-    :param afresh: gives an agent for a request that no caller waits for
-        (``stale-while-revalidate``); by default *agent*.
+    :param afresh: gives an agent, and the call that it is bound to, for a request that no caller
+        waits for (``stale-while-revalidate``); by default *agent*.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class CachingAgent:
         call: Call | None = None,
         wall: Callable[[], float] = time.time,
         flights: Flights | None = None,
-        afresh: Callable[[], IAgent] | None = None,
+        afresh: Callable[[], tuple[IAgent, Call]] | None = None,
     ) -> None:
         self._agent = agent
         self._store = store
@@ -226,9 +227,9 @@ class CachingAgent:
         headers = sending.headers.copy()
         for name in left_out:
             headers.removeHeader(name)
-        agent = self._agent if self._afresh is None else self._afresh()
+        agent, call = (self._agent, None) if self._afresh is None else self._afresh()
         other = CachingAgent(
-            agent, self._store, self._rules, wall=self._wall, flights=self._flights
+            agent, self._store, self._rules, call=call, wall=self._wall, flights=self._flights
         )
         conditions = entry.validators if entry.total is None else []
         decision = Revalidate(entry, conditions) if conditions else Forward("stale", entry)
@@ -254,6 +255,9 @@ class CachingAgent:
                 return self._stale(request, entry, received, "fwd=stale; detail=unreachable")
             raise
         _restore_length(request, response)
+        if self._call is not None and self._call.sent is not None:
+            # Waits before this attempt, and attempts that failed, do not age what it brought.
+            sent = self._call.sent
         came = _Came(response, response_fields(response), sent, self._wall())
         code = response.code
         if (

@@ -22,6 +22,8 @@ class Call:
         asked for again.
     :param idempotent: whether its requests may be repeated; None to go by the policy.
     :ivar url: of the last request.
+    :ivar sent: when the attempt began that brought the last response, by the time of day; None
+        before there is one.
     :ivar attempts: made over the network, in all.
     :ivar age: of the answer in seconds, where it came from the cache; None where it did not.
     """
@@ -33,5 +35,6 @@ class Call:
     whole: bool = False
     idempotent: bool | None = None
     url: str = ""
+    sent: float | None = None
     attempts: int = 0
     age: float | None = None

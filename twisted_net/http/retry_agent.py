@@ -87,6 +87,7 @@ class _Outcome:
     """What one attempt came to: a response, or an error."""
 
     number: int
+    sent: float
     seconds: float = 0.0
     response: IResponse | None = None
     error: FetchError | None = None
@@ -188,6 +189,7 @@ class _Run:
             if wait is None:
                 if not outcome.failed(self._policy) and outcome.response is not None:
                     self._budget.refund(paid)
+                self._call.sent = outcome.sent
                 return _given(outcome)
             if outcome.response is not None:
                 discard(outcome.response)
@@ -206,7 +208,7 @@ class _Run:
             raise CircuitOpen(self._host, self._breaker.wait(now))
         self._number += 1
         self._call.attempts += 1
-        outcome = _Outcome(self._number)
+        outcome = _Outcome(self._number, self._layer._wall())
         healthy: bool | None = None
         try:
             response = await self._layer._agent.request(
