@@ -19,6 +19,7 @@ from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, FetchTimeout
 from twisted_net.http.flights import Flights, is_own
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.http.stores import MemoryStore
+from twisted_net.http.unstorable import SECONDS
 
 URL = b"http://1.2.3.4/p?q"
 FRESH = ("Cache-Control", "max-age=60")
@@ -31,6 +32,7 @@ class FlightTestCase(HttpTestCase):
         self.clock = Clock()
         self.wall = 1_795_305_600.0
         self.store = MemoryStore()
+        self.rules = Rules(CacheSettings(max_object=100))
         self.flights = Flights(self.clock)
         self.fake = FakeAgent([])
         self.cancelled = 0
@@ -53,7 +55,7 @@ class FlightTestCase(HttpTestCase):
         agent = CachingAgent(
             self.fake,
             self.store,
-            Rules(CacheSettings(max_object=100)),
+            self.rules,
             call=call,
             wall=lambda: self.wall,
             flights=self.flights,
@@ -131,6 +133,96 @@ class CollapseTests(FlightTestCase):
         answer.callback(canned(304, b"", [FRESH]))
         self.assertEqual({self.body(caller) for caller in callers}, {b"abc"})
         self.assertEqual(len(self.fake.sent), 2)
+
+
+class InVainTests(FlightTestCase):
+    """Nobody waits for what is not stored, once that is known."""
+
+    def learn(self, *fields: tuple[str, str], code: int = 200, body: bytes = b"x") -> None:
+        """Let one caller have such an answer; from here on, the server holds its answers."""
+        self.fake.answers.append(canned(code, body, fields))
+        self.body(self.ask())
+        self.fake.sent.clear()
+        self.later = [self.held() for _ in range(4)]
+
+    def test_no_store(self) -> None:
+        """The first time they wait; later each asks at once, and has an answer of its own."""
+        self.learn(("Cache-Control", "no-store"))
+        callers = [self.ask() for _ in range(3)]
+        self.assertEqual(len(self.fake.sent), 3)
+        for number in (2, 0, 1):
+            self.later[number].callback(canned(200, b"%d" % number))
+        self.assertEqual([self.body(each) for each in callers], [b"0", b"1", b"2"])
+
+    def test_too_long(self) -> None:
+        """So it is with a body over the limit."""
+        self.learn(FRESH, body=b"x" * 101)
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 2)
+
+    def test_error(self) -> None:
+        """An error tells nothing of the answer that comes when it is over."""
+        self.learn(code=503)
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_time(self) -> None:
+        """It is not remembered for ever."""
+        self.learn(("Cache-Control", "no-store"))
+        self.clock.advance(SECONDS)
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_storable_again(self) -> None:
+        """The first answer that can be stored ends it, as soon as its header is there."""
+        self.learn(("Cache-Control", "no-store"))
+        first = self.ask()
+        source = Source([FRESH])
+        self.later[0].callback(source.response)
+        self.fake.sent.clear()
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
+        reading = collect(self.successResultOf(first))
+        source.send(b"abc")
+        source.end(ResponseDone())
+        self.assertEqual(self.successResultOf(reading)[0], b"abc")
+        self.assertEqual(self.body(self.ask()), b"abc")
+
+    def test_other_rules(self) -> None:
+        """What cannot be stored by the rules of one call may be by those of another."""
+        self.learn()
+        self.rules = self.rules.with_default(60.0)
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_write_meanwhile(self) -> None:
+        """What was asked for before a POST succeeded is not stored after it either."""
+        self.learn(("Cache-Control", "no-store"))
+        self.fake.answers.insert(1, canned(200))
+        first = self.ask()
+        self.successResultOf(self.ask(b"POST"))
+        self.later[0].callback(canned(200, b"old", [FRESH]))
+        self.assertEqual(self.body(first), b"old")
+        self.assertEqual(self.store.entries, 0)
+
+    def test_leave_and_close(self) -> None:
+        """A caller who leaves ends its own request; closing ends the rest."""
+        self.learn(("Cache-Control", "no-store"))
+        first, second = self.ask(), self.ask()
+        first.cancel()
+        self.assertEqual(self.cancelled, 1)
+        self.assertNoResult(second)
+        self.flights.close()
+        for caller in (first, second):
+            self.failureResultOf(caller, CancelledError)
+        self.assertEqual(self.cancelled, 2)
+
+    def test_without_a_clock(self) -> None:
+        """Nothing is remembered where there is no clock to forget it by."""
+        self.flights = Flights()
+        self.learn(("Cache-Control", "no-store"))
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
 
 
 class FailureTests(FlightTestCase):

@@ -37,7 +37,7 @@ from twisted_net.http.caching import (
 )
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import Fields
-from twisted_net.http.flights import Flight, FlightKey, Flights, is_own
+from twisted_net.http.flights import Flight, Flights, is_own
 from twisted_net.http.invalidation import invalidated
 from twisted_net.http.parts import broken_off, combine
 from twisted_net.http.ranges import parse_content_range
@@ -172,9 +172,13 @@ class CachingAgent:
             ):
                 break
             key = (request.key, names, variant(request.fields, names))
+            if self._flights.in_vain(key, self._rules.default_for(request.key)):
+                alone = self._flights.begin_alone(key)
+                return await alone.lead(self._fetch(request, sending, decision, alone))
             flight = self._flights.find(key)
             if flight is None:
-                return await self._lead(request, sending, decision, key)
+                flight = self._flights.begin(key)
+                return await flight.lead(self._fetch(request, sending, decision, flight))
             deadline = None if self._call is None else self._call.deadline
             error = await self._flights.landing(flight, deadline)
             if error is not None and not is_own(error):
@@ -194,12 +198,6 @@ class CachingAgent:
     async def _stored(self, key: str) -> Sequence[Entry]:
         stored = self._store.get(key)
         return await stored if inspect.isawaitable(stored) else stored
-
-    def _lead(
-        self, request: CacheRequest, sending: _Sending, decision: Decision, key: FlightKey
-    ) -> Deferred[IResponse]:
-        flight = self._flights.begin(key)
-        return flight.lead(self._fetch(request, sending, decision, flight))
 
     def _hit(
         self,
@@ -319,13 +317,20 @@ class CachingAgent:
         status = f"fwd={reason}; fwd-status={response.code}"
         if request.method == "HEAD":
             await self._heard_of(request, came)
-        elif not self._rules.storable(request, response.code, fields, came.received):
+            return _with_status(response, status)
+        storable = self._rules.storable(request, response.code, fields, came.received)
+        fits = not isinstance(response.length, int) or self._rules.fits(response.length)
+        if flight is not None and (storable or response.code < 400):
+            # What is said of an error is not said of the answer that comes after it.
+            ttl = self._rules.default_for(request.key)
+            self._flights.note(flight, ttl, storable=storable and fits)
+        if not storable:
             if self._rules.withdraws(request, response.code, fields):
                 self._store.remove(request.key)
         elif response.length == 0:
             self._keep(request.key, self._entry(request, came, b""), flight)
             status += "; stored"
-        elif not isinstance(response.length, int) or self._rules.fits(response.length):
+        elif fits:
             parts = await self._stored(request.key) if response.code == 206 else ()
             return self._recorded(request, came, f"{status}; stored", flight, parts)
         return _with_status(response, status)

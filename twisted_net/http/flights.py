@@ -15,6 +15,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.bodies import Deadline, discard
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 from twisted_net.http.recording import Recording
+from twisted_net.http.unstorable import Unstorable
 
 log = Logger()
 
@@ -29,11 +30,14 @@ class Flight:
     It ends with :meth:`land`, once what came is stored or known not to be. The caller who began
     it may leave; it goes on while anybody waits, and is cancelled when nobody does.
 
+    :param key: for which requests it is.
+    :param over: is called when it ends.
     :ivar vary: the request fields that the answer depends on, once they are known.
     :ivar spoilt: what comes is outdated already, since another request has changed it.
     """
 
-    def __init__(self, over: Callable[[], None]) -> None:
+    def __init__(self, key: FlightKey, over: Callable[[Flight], None]) -> None:
+        self.key = key
         self._over = over
         self._landed = False
         self._led = True
@@ -77,7 +81,7 @@ class Flight:
         if self._landed:
             return
         self._landed = True
-        self._over()
+        self._over(self)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(error)
@@ -122,12 +126,18 @@ class Flights:
     """
     All requests under way for one store.
 
-    :param clock: for those who wait with an end to their time; without, they wait.
+    It remembers, within the limits of :mod:`twisted_net.http.unstorable`, for which keys the last
+    answer could not be stored: who asks for such a one need not wait for another's.
+
+    :param clock: for those who wait with an end to their time, and for how long that is
+        remembered; without, they wait, and it is not.
     """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock
         self._flights: dict[FlightKey, Flight] = {}
+        self._alone: set[Flight] = set()
+        self._unstorable = Unstorable()
         self._background: set[Flight] = set()
 
     def find(self, key: FlightKey) -> Flight | None:
@@ -137,11 +147,34 @@ class Flights:
     def begin(self, key: FlightKey) -> Flight:
         """Open a flight; there is none of this key."""
 
-        def over() -> None:
-            del self._flights[key]
+        def over(flight: Flight) -> None:
+            del self._flights[flight.key]
 
-        flight = self._flights[key] = Flight(over)
+        flight = self._flights[key] = Flight(key, over)
         return flight
+
+    def begin_alone(self, key: FlightKey) -> Flight:
+        """Open a flight that nobody else finds."""
+        flight = Flight(key, self._alone.remove)
+        self._alone.add(flight)
+        return flight
+
+    def in_vain(self, key: FlightKey, default_ttl: float | None) -> bool:
+        """
+        Say whether the last answer for this key could not be stored.
+
+        :param default_ttl: what the rules of the caller have for this URL: by others, it might be.
+        """
+        if self._clock is None:
+            return False
+        return self._unstorable.includes((key, default_ttl), self._clock.seconds())
+
+    def note(self, flight: Flight, default_ttl: float | None, *, storable: bool) -> None:
+        """Remember whether what came can be stored, by rules with this default."""
+        if storable:
+            self._unstorable.forget((flight.key, default_ttl))
+        elif self._clock is not None:
+            self._unstorable.note((flight.key, default_ttl), self._clock.seconds())
 
     def aside(self, flight: Flight, work: Coroutine[Any, Any, IResponse]) -> None:
         """Run a flight that nobody waits for; failures of the server are its own affair."""
@@ -162,8 +195,8 @@ class Flights:
 
     def spoil(self, key: str) -> None:
         """Note that what is under way for a URL must not be stored any more."""
-        for (url, _, _), flight in self._flights.items():
-            if url == key:
+        for flight in (*self._flights.values(), *self._alone):
+            if flight.key[0] == key:
                 flight.spoilt = True
 
     async def landing(self, flight: Flight, deadline: Deadline | None) -> FetchError | None:
@@ -196,7 +229,7 @@ class Flights:
 
     def close(self) -> None:
         """End what runs by the side, and all the rest."""
-        for flight in [*self._background, *self._flights.values()]:
+        for flight in [*self._background, *self._flights.values(), *self._alone]:
             flight.cancel()
         self._background.clear()
 
