@@ -8,12 +8,13 @@ cookies, so that each hop passes through all of them.
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
@@ -21,16 +22,17 @@ from zope.interface import implementer
 
 from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
 from twisted_net.http.cache_agent import CachingAgent
-from twisted_net.http.caching import Rules
+from twisted_net.http.caching import TELLING, Rules
 from twisted_net.http.calls import Call
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
-from twisted_net.http.decoding import ACCEPTED, decoded
-from twisted_net.http.errors import BodyTooLarge, FetchTimeout
+from twisted_net.http.decoding import asked_codings, decoded, fields_asking
+from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.fields import Fields
 from twisted_net.http.flights import Flights
 from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.hits import Hit, fresh_hit
+from twisted_net.http.proxying import find_routes, refusal
 from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retrying import Attempt
 from twisted_net.http.settings import HttpSettings
@@ -38,8 +40,6 @@ from twisted_net.http.stores import Store, open_store
 from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
-
-_ACCEPTED = [ACCEPTED.encode()]
 
 
 @implementer(IAgent)
@@ -60,6 +60,8 @@ class HTTPAgent:
     :param chance: draws a number from 0 to 1, evenly.
     :param wall: the time of day, in seconds since 1970.
     :param report: is told of each attempt, when it is over.
+    :param environ: where the proxies are found if the settings say so, and not looked at else.
+    :raises ValueError: where a variable that names a proxy cannot be used.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class HTTPAgent:
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         report: Callable[[Attempt], None] = log_attempt,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._reactor = reactor
         self._settings = settings = settings or HttpSettings()
@@ -85,6 +88,7 @@ class HTTPAgent:
             guard=guard,
             resolver=resolver,
             tls_policy=tls_policy,
+            routes=find_routes(settings.proxy, settings.no_proxy, environ),
         )
         self._pool = ConnectionPool(reactor, connector, settings)
         self._attempts = agent or AttemptAgent(reactor, self._pool, settings, guard=guard)
@@ -129,7 +133,21 @@ class HTTPAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
+        if method == b"GET" and bodyProducer is None:
+            hit = self._hit(uri, headers)
+            if hit is not None:
+                return succeed(hit)
         return self.bound_to(self.new_call()).request(method, uri, headers, bodyProducer)
+
+    def _hit(self, uri: bytes, headers: Headers | None) -> IResponse | None:
+        """Give the response that the layers would, if it lies fresh in the cache."""
+        try:
+            key = parse_target(uri.decode("latin-1")).url
+        except InvalidURL:
+            return None
+        fields = fields_asking(headers)
+        hit = self.fresh(key, fields, None) if fields.has_none(TELLING) else None
+        return None if hit is None else hit.response()
 
     def bound_to(self, call: Call) -> IAgent:
         """Give the layers as an agent for the requests of one call."""
@@ -242,6 +260,9 @@ class AttemptAgent:
             raise
         except TWISTED_ERRORS as error:
             raise connection.refusal or translated(error, target.host, "headers") from error
+        if response.code == 407 and connection.proxy is not None:
+            self._pool.drop(connection)
+            raise refusal(target.host, 407, unsent=False)
         return self._watched(response, connection, target)
 
     async def _connection(self, target: Target) -> Connection:
@@ -335,11 +356,9 @@ class DecodingAgent:
     ) -> Deferred[IResponse]:
         if self._call is not None:
             self._call.url = uri.decode("latin-1")
-        wanted = [] if headers is None else headers.getRawHeaders(b"accept-encoding", [])
-        if headers is None or wanted != _ACCEPTED:
+        codings = asked_codings(headers)
+        if headers is None or headers.getRawHeaders(b"accept-encoding") != codings:
             headers = Headers() if headers is None else headers.copy()
-            if wanted[-1:] == [b"gzip"]:
-                wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
-            headers.setRawHeaders(b"accept-encoding", wanted or _ACCEPTED)
+            headers.setRawHeaders(b"accept-encoding", codings)
         answered = self._agent.request(method, uri, headers, bodyProducer)
         return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol, Request, ResponseNeverReceived
 from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
@@ -32,11 +33,19 @@ from zope.interface import implementer
 
 from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyWatch, WholeResponse
-from twisted_net.http.errors import BadResponse, CannotConnect, ClientClosed, NameNotFound
+from twisted_net.http.errors import (
+    BadResponse,
+    CannotConnect,
+    ClientClosed,
+    NameNotFound,
+    ProxyFailed,
+)
 from twisted_net.http.guard import Guard
 from twisted_net.http.origins import Origin
+from twisted_net.http.proxying import Proxy, Routes, connect_request
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.slots import Slots
+from twisted_net.http.tunnels import Tunnel
 from twisted_net.http.urls import Target
 from twisted_net.http.wholes import read_whole
 
@@ -58,9 +67,13 @@ class Connection(HTTP11ClientProtocol):
     :ivar reused: whether it has brought a response before.
     :ivar refusal: why it was dropped, where it was dropped for what the server sent.
     :ivar watch: holds the response that is now on its way to its limits.
+    :ivar proxy: to which requests are sent whole; None where they go to the server itself,
+        straight or in a tunnel.
     """
 
-    def __init__(self, pool: ConnectionPool, origin: Origin, max_head: int) -> None:
+    def __init__(
+        self, pool: ConnectionPool, origin: Origin, max_head: int, proxy: Proxy | None = None
+    ) -> None:
         HTTP11ClientProtocol.__init__(self, self._rest)
         self._pool = pool
         self._max_head = max_head
@@ -69,6 +82,7 @@ class Connection(HTTP11ClientProtocol):
         self._waiting: Deferred[IResponse] | None = None
         self._sent: tuple[bytes, bytes, Headers] | None = None
         self.origin = origin
+        self.proxy = proxy
         self.busy = False
         self.reused = False
         self.refusal: FetchError | None = None
@@ -89,7 +103,11 @@ class Connection(HTTP11ClientProtocol):
         The answer to a plain GET that comes whole in one piece is a
         :class:`~twisted_net.http.bodies.WholeResponse`, and does not pass through Twisted's parser.
         """
-        path = target.path.encode()
+        proxy = self.proxy
+        path = (target.path if proxy is None else target.url).encode()
+        if proxy is not None and proxy.authorization is not None:
+            headers = headers.copy()
+            headers.setRawHeaders(b"proxy-authorization", [proxy.authorization.encode()])
         if producer is not None or method != b"GET":
             framed = _framed(headers, target)
             return self.request(Request(method, path, framed, producer, persistent=True))
@@ -259,16 +277,17 @@ class ConnectionPool:
         """
         Make a new connection.
 
-        Cancelling stops it. It fails with ``AddressRefused``, ``NameNotFound``, ``CannotConnect``
-        or ``ClientClosed`` of :mod:`twisted_net.http.errors`.
+        Cancelling stops it. It fails with ``AddressRefused``, ``NameNotFound``, ``CannotConnect``,
+        ``ProxyFailed`` or ``ClientClosed`` of :mod:`twisted_net.http.errors`.
         """
         return Deferred.fromCoroutine(self._connect(target))
 
     async def _connect(self, target: Target) -> Connection:
         if self._closed:
             raise ClientClosed
+        proxy = self._connector.forwarder(target)
         factory = _ConnectionFactory(
-            lambda: Connection(self, target.origin, self._settings.max_head)
+            lambda: Connection(self, target.origin, self._settings.max_head, proxy)
         )
         return await self._connector.connect(target, factory)
 
@@ -350,9 +369,15 @@ class Connector:
     """
     Looks a host up, checks what was found, and connects to exactly that.
 
+    The way to an origin is always the same, so that a connection kept for it never stands for
+    another way. A proxy looks names up itself, where no guard could see the addresses. So with a
+    guard even a plain ``http`` request goes through a tunnel, and that to an address which was
+    looked up and checked here. The proxy's own address is the operator's, and is not checked.
+
     :param reactor: connects, and looks names up unless *resolver* does.
     :param guard: refuses addresses; None lets all pass.
     :param tls_policy: says which certificates are trusted; by default the system's.
+    :param routes: which requests go through a proxy; None for none.
     """
 
     def __init__(
@@ -363,39 +388,102 @@ class Connector:
         guard: Guard | None = None,
         resolver: IHostnameResolver | None = None,
         tls_policy: IPolicyForHTTPS | None = None,
+        routes: Routes | None = None,
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
         self._guard = guard
         self._resolver = resolver
         self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
+        self._routes = routes
+
+    def forwarder(self, target: Target) -> Proxy | None:
+        """Give the proxy to which requests to *target* are sent whole; None for any other way."""
+        if self._routes is None or self._guard is not None or target.scheme != "http":
+            return None
+        return self._routes.proxy_for(target)
 
     async def connect(self, target: Target, factory: Factory) -> Connection:
         """Give an open connection to *target*; see :meth:`ConnectionPool.connect`."""
-        addresses = await self._addresses(target)
-        if self._guard is not None:
-            self._guard.check_addresses(target.host, target.port, addresses)
-        endpoints = [self._endpoint(target, address) for address in addresses[:MAX_ADDRESSES]]
+        proxy = None if self._routes is None else self._routes.proxy_for(target)
+        if proxy is not None:
+            return await self._connect_through(proxy, target, factory)
+        addresses = await self._checked_addresses(target)
+        endpoints = [self._endpoint(target, address) for address in addresses]
         try:
             protocol = await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
             raise CannotConnect(target.host, target.port, _short(error)) from error
         return cast(Connection, protocol)
 
-    async def _addresses(self, target: Target) -> list[str]:
-        if is_address(target.host):
-            return [target.host]
-        found: Deferred[list[str]] = Deferred()
-        resolver = self._resolver or self._reactor.nameResolver
-        resolver.resolveHostName(_Receiver(found), target.host, target.port)
-        addresses = await found
+    async def _connect_through(self, proxy: Proxy, target: Target, factory: Factory) -> Connection:
+        if self.forwarder(target) is not None:
+            return cast(Connection, await self._reach(proxy, target.host, factory))
+        guarded = self._guard is not None
+        hosts = await self._checked_addresses(target) if guarded else [target.host]
+        failed: ProxyFailed | None = None
+        for host in hosts:
+            tunnels = _ConnectionFactory(lambda: Tunnel(target.host))
+            tunnel = cast(Tunnel, await self._reach(proxy, target.host, tunnels))
+            try:
+                await tunnel.open(connect_request(proxy, host, target.port))
+            except ProxyFailed as error:
+                if not error.transient:
+                    raise
+                failed = failed or error  # the proxy may reach another address of the host
+                continue
+            return self._enter(tunnel, target, factory)
+        assert failed is not None
+        raise failed
+
+    def _enter(self, tunnel: Tunnel, target: Target, factory: Factory) -> Connection:
+        """Put a connection, in TLS where the URL says so, into a tunnel that is open."""
+        if target.scheme == "http":
+            connection = factory.buildProtocol(cast(Any, None))  # Any: it has no use for it
+            assert connection is not None
+            tunnel.carry(connection)
+            return cast(Connection, connection)
+        creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
+        secure = TLSMemoryBIOFactory(creator, True, factory, self._reactor)
+        wrapper = secure.buildProtocol(cast(Any, None))  # Any: as above
+        assert wrapper is not None
+        tunnel.carry(wrapper)
+        return cast(Connection, wrapper.wrappedProtocol)
+
+    async def _reach(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
+        """Connect to a proxy, on the way to *host*."""
+        addresses = (await self._addresses(proxy.host, proxy.port))[:MAX_ADDRESSES]
+        if not addresses:
+            raise ProxyFailed(host, "its name has no address")
+        endpoints = [self._plain_endpoint(address, proxy.port) for address in addresses]
+        try:
+            return await connect_first(self._reactor, endpoints, factory)
+        except (ConnectError, ConnectionClosed, OSError) as error:
+            raise ProxyFailed(host, _short(error)) from error
+
+    async def _checked_addresses(self, target: Target) -> list[str]:
+        """Give the addresses of a host that are to be tried; the guard has seen all it has."""
+        addresses = await self._addresses(target.host, target.port)
         if not addresses:
             raise NameNotFound(target.host)
-        return interleave(addresses)
+        if self._guard is not None:
+            self._guard.check_addresses(target.host, target.port, addresses)
+        return addresses[:MAX_ADDRESSES]
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        if is_address(host):
+            return [host]
+        found: Deferred[list[str]] = Deferred()
+        resolver = self._resolver or self._reactor.nameResolver
+        resolver.resolveHostName(_Receiver(found), host, port)
+        return interleave(await found)
+
+    def _plain_endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
+        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        return kind(self._reactor, address, port, self._timeout)
 
     def _endpoint(self, target: Target, address: str) -> IStreamClientEndpoint:
-        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint = kind(self._reactor, address, target.port, self._timeout)
+        endpoint = self._plain_endpoint(address, target.port)
         if target.scheme == "http":
             return endpoint
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
@@ -453,7 +541,7 @@ class _Race:
         self._pending.remove(attempt)
         if self._over:
             # Two answered within one turn, and cancelling came too late for this one.
-            cast(Connection, protocol).abort_now()
+            cast("Connection | Tunnel", protocol).abort_now()
             return
         self._stop()
         self.winner.callback(protocol)
@@ -501,11 +589,11 @@ class _Receiver:
 class _ConnectionFactory(Factory):
     noisy = False
 
-    def __init__(self, make: Callable[[], Connection]) -> None:
+    def __init__(self, make: Callable[[], Connection | Tunnel]) -> None:
         self._make = make
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
+    def buildProtocol(self, addr: IAddress | None) -> Connection | Tunnel:
         return self._make()
 
 

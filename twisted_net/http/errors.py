@@ -70,6 +70,32 @@ class CannotConnect(FetchError):
         return {"host": self.host, "port": self.port}
 
 
+class ProxyFailed(FetchError):
+    """
+    The proxy cannot be reached, or does not lead to the host.
+
+    Neither the message nor the details name the proxy: those who see them need not know it.
+
+    :param host: of the URL.
+    :param status: what the proxy answered; None where no answer came that can be used.
+    :param unsent: whether the request itself was never sent, but at most one for a tunnel.
+    """
+
+    code = "proxy_failed"
+
+    def __init__(
+        self, host: str, reason: str, *, status: int | None = None, unsent: bool = True
+    ) -> None:
+        super().__init__(f"no way to {host} through the proxy: {reason}")
+        self.host = host
+        self.status = status
+        self.transient = status in (None, 502, 503, 504)
+        self.unsent = unsent
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host, "status": self.status}
+
+
 class TLSFailed(FetchError):
     """The TLS handshake failed: most often the certificate is not trusted or not this host's."""
 

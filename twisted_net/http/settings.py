@@ -11,6 +11,7 @@ from twisted_net.http.breaking import BreakerSettings
 from twisted_net.http.budgets import BudgetSettings
 from twisted_net.http.caching import CacheSettings
 from twisted_net.http.guard import Reach
+from twisted_net.http.proxying import find_routes
 from twisted_net.http.retrying import RetryPolicy
 from twisted_net.records import Record
 
@@ -25,6 +26,7 @@ class HttpSettings(Record, frozen=True):
     connections as a busy service uses to one origin are kept, for a minute: servers close theirs
     after 5 to 75 s. A hundred requests at a time to one origin are what other clients open in
     all; a thousand more may wait for their turn, but none of them longer than for a connection.
+    Proxies are used only when told so: the environment alone changes nothing.
     """
 
     timeout: Annotated[
@@ -97,10 +99,37 @@ class HttpSettings(Record, frozen=True):
     user_agent: Annotated[
         str, Meta(pattern=r"^[\x20-\x7e]+$", description="what requests name as their User-Agent")
     ] = f"twisted_net/{__version__}"
+    proxy: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                description="URL of the proxy for all requests, http://user:password@host:port, or"
+                " environment to take HTTP_PROXY, HTTPS_PROXY and NO_PROXY; absent: no proxy",
+                extra={"secret": True},
+            ),
+        ]
+        | None
+    ) = None
+    no_proxy: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="hosts reached without the proxy: names (with all below them),"
+            " .domains, addresses, each with a port if need be; networks; or * for all"
+        ),
+    ] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, proxy in (("proxy", self.proxy), ("no_proxy", "localhost")):
+            try:
+                find_routes(proxy, self.no_proxy if name == "no_proxy" else (), {})
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
 
 class FetchSettings(Reach, frozen=True):
