@@ -160,6 +160,12 @@ class FindRoutesTests(SynchronousTestCase):
         self.assertEqual(self.ways(both), ["p", "s", None])
         self.assertEqual(self.ways(both, "a.example"), [None, None, None])
 
+    def test_malformed_variable(self) -> None:
+        """A variable that names no proxy is named itself; its value is not shown."""
+        error = self.assertRaises(ValueError, self.ways, {"HTTPS_PROXY": "socks5://u:hidden@p"})
+        self.assertTrue(str(error).startswith("HTTPS_PROXY: a proxy's URL must "))
+        self.assertNotIn("hidden", str(error))
+
     def test_httpoxy(self) -> None:
         """In a CGI script ``HTTP_PROXY`` is a header that any client sends."""
         cgi = {"REQUEST_METHOD": "GET", "HTTP_PROXY": "evil"}

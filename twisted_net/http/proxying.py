@@ -162,18 +162,24 @@ def find_routes(
     if proxy != ENVIRONMENT:
         always = read_proxy(proxy)
         return Routes(always, always, Bypass(no_proxy))
-    http = environ.get("http_proxy")
-    if http is None and "REQUEST_METHOD" not in environ:
-        http = environ.get("HTTP_PROXY")
-    https = environ.get("https_proxy", environ.get("HTTPS_PROXY"))
+    names = ["http_proxy"] if "REQUEST_METHOD" in environ else ["http_proxy", "HTTP_PROXY"]
+    http = _variable(environ, names)
+    https = _variable(environ, ["https_proxy", "HTTPS_PROXY"])
     listed = environ.get("no_proxy", environ.get("NO_PROXY", "")).split(",")
-    if not http and not https:
+    if http is None and https is None:
         return None
-    return Routes(
-        read_proxy(http) if http else None,
-        read_proxy(https) if https else None,
-        Bypass([*no_proxy, *filter(_is_rule, listed)]),
-    )
+    return Routes(http, https, Bypass([*no_proxy, *filter(_is_rule, listed)]))
+
+
+def _variable(environ: Mapping[str, str], names: Iterable[str]) -> Proxy | None:
+    """Give the proxy of the first variable that is set; none if it is empty."""
+    for name in names:
+        if name in environ:
+            try:
+                return read_proxy(environ[name]) if environ[name] else None
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+    return None
 
 
 def _is_rule(entry: str) -> bool:
