@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 from twisted.internet.defer import succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
 
 from tests.http.fakes import FakeAgent, HttpTestCase, canned
+from twisted_net.http.agent import HTTPAgent
+from twisted_net.http.bodies import collect
 from twisted_net.http.client import Client
+from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.fields import Fields
+from twisted_net.http.hits import Hit
 from twisted_net.http.stores import MemoryStore
 
 URL = "http://h.example/p?q=1"
@@ -90,3 +98,89 @@ class HitTests(HttpTestCase):
         self.client = self.make(store=Slow())
         self.fill()
         self.assertEqual((self.get().body, len(self.fake.sent)), (b"abc", 1))
+
+
+class AgentHitTests(HttpTestCase):
+    """:class:`HTTPAgent` answers by the short way as by its layers."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.fake = FakeAgent([])
+        self.agent = HTTPAgent(self.clock, agent=self.fake, wall=self.clock.seconds)
+
+    def get(self, agent: IAgent | None = None, /, **fields: str) -> tuple[Any, ...]:
+        """GET it: all that the response has."""
+        headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
+        response = self.successResultOf(
+            (agent or self.agent).request(b"GET", URL.encode(), headers)
+        )
+        body, reason = self.successResultOf(collect(response))
+        return (
+            response.version,
+            response.code,
+            response.phrase,
+            response.length,
+            list(response.headers.getAllRawHeaders()),
+            body,
+            reason.type,
+        )
+
+    def fill(self, *headers: tuple[str, str], body: bytes = b"abc", **fields: str) -> None:
+        """Let one answer be stored."""
+        self.fake.answers.append(canned(200, body, [FRESH, *headers]))
+        self.get(**fields)
+        self.fake.sent.clear()
+
+    def test_same_response(self) -> None:
+        """All members are equal, those of the header as bytes."""
+        self.fill(("X-A", "1"), ("x-a", "\xe9"), ("ETag", '"1"'))
+        self.clock.advance(7)
+        layers = self.agent.bound_to(self.agent.new_call())
+        self.assertEqual(self.get(), self.get(layers))
+        self.assertIn((b"Age", [b"7"]), self.get()[4])
+        self.assertEqual(self.fake.sent, [])
+
+    def test_headers_are_the_callers(self) -> None:
+        """What one caller does to the header of its response, no other sees."""
+        self.fill()
+        first = self.successResultOf(self.agent.request(b"GET", URL.encode()))
+        first.headers.removeHeader(b"cache-control")
+        self.assertIn((b"Cache-Control", [b"max-age=60"]), self.get()[4])
+
+    def test_variant(self) -> None:
+        """The header of the request decides, as it would be sent."""
+        self.fill(("Vary", "Accept, Accept-Encoding"), accept="a/b")
+        for coding in ("gzip", ACCEPTED):
+            self.assertEqual(self.get(accept="a/b", accept_encoding=coding)[5], b"abc")
+        self.assertEqual(self.fake.sent, [])
+        self.fake.answers = [canned(200, b"1"), canned(200, b"2")]
+        self.assertEqual(self.get(accept="c/d")[5], b"1")
+        self.assertEqual(self.get(accept="a/b", accept_encoding="identity")[5], b"2")
+
+    def test_the_long_way(self) -> None:
+        """Who says more than what it wants is answered by the layers."""
+        self.fill(("ETag", '"1"'))
+        self.assertEqual(self.get(range="bytes=1-1")[5], b"b")
+        self.assertEqual(self.get(if_none_match='"1"')[1], 304)
+        self.fake.answers = [canned(200, b"new", [FRESH]), canned(200, b"made")]
+        self.assertEqual(self.get(cache_control="no-cache")[5], b"new")
+        posting = self.agent.request(b"POST", URL.encode())
+        self.assertEqual(self.successResultOf(collect(self.successResultOf(posting)))[0], b"made")
+
+    def test_compressed(self) -> None:
+        """What is stored compressed is given decompressed."""
+        self.fill(("Content-Encoding", "gzip"), body=gzip.compress(b"abc"))
+        self.assertEqual(self.get()[5], b"abc")
+        self.assertEqual(self.fake.sent, [])
+
+
+class ResponseTests(HttpTestCase):
+    """:meth:`Hit.response` gives what Twisted's callers read."""
+
+    def test_bytes(self) -> None:
+        """Text is Latin-1, so that each byte is the one that came."""
+        hit = Hit(299, "\xe9", Fields([("x-a", "\xff"), ("X-A", "1")]), b"", 0.0)
+        response = hit.response()
+        self.assertEqual(response.phrase, b"\xe9")
+        self.assertEqual(response.headers.getRawHeaders(b"X-A"), [b"\xff", b"1"])
+        self.assertEqual(response.length, 0)

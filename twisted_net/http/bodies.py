@@ -23,6 +23,8 @@ from twisted_net.http.errors import BadResponse, BodyTooLarge, FetchTimeout
 from twisted_net.http.fields import Fields
 from twisted_net.http.wholes import Whole
 
+_HTTP_1_1 = (b"HTTP", 1, 1)
+
 CHUNK = 64 * 2**10
 """Bytes that are decompressed at a time."""
 
@@ -143,7 +145,7 @@ class WholeResponse(BodyResponse):
         self.body = whole.body
         BodyResponse.__init__(
             self,
-            (b"HTTP", 1, 1),
+            _HTTP_1_1,
             whole.code,
             whole.phrase,
             headers,
@@ -151,6 +153,11 @@ class WholeResponse(BodyResponse):
             None,
             deliver_bytes(whole.body),
         )
+
+
+def made_response(code: int, phrase: bytes, headers: Headers, body: bytes) -> BodyResponse:
+    """Give a response that was not on a wire, or is not as it was there."""
+    return BodyResponse(_HTTP_1_1, code, phrase, headers, len(body), None, deliver_bytes(body))
 
 
 def header_fields(headers: Headers) -> Fields:

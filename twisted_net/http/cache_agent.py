@@ -20,7 +20,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from twisted_net.errors import FetchError
-from twisted_net.http.bodies import BodyResponse, collect, deliver_bytes, discard, response_fields
+from twisted_net.http.bodies import BodyResponse, collect, discard, made_response, response_fields
 from twisted_net.http.caching import (
     ERRORS,
     OWN_CONDITIONS,
@@ -50,8 +50,6 @@ from twisted_net.http.variants import variant
 
 if TYPE_CHECKING:
     from twisted_net.http.calls import Call
-
-_HTTP_1_1 = (b"HTTP", 1, 1)
 
 NAME = "twisted_net"
 """How this cache calls itself in ``Cache-Status`` (RFC 9211 §2)."""
@@ -192,7 +190,7 @@ class CachingAgent:
         if isinstance(decision, Fresh):
             return self._hit(request, sending, decision, collapsed=collapsed)
         if isinstance(decision, Unsatisfiable):
-            return _made(504, b"Gateway Timeout", Headers(), b"")
+            return made_response(504, b"Gateway Timeout", Headers(), b"")
         return await self._fetch(request, sending, decision, None)
 
     async def _stored(self, key: str) -> Sequence[Entry]:
@@ -410,7 +408,7 @@ class CachingAgent:
         for name, value in served.fields.pairs:
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
         reason = served.reason.encode("latin-1")
-        return _with_status(_made(served.status, reason, headers, served.body), status)
+        return _with_status(made_response(served.status, reason, headers, served.body), status)
 
 
 def _length(response: IResponse) -> int | None:
@@ -448,7 +446,3 @@ def _with_status(response: IResponse, status: str) -> IResponse:
     """Add where the response came from; what caches before this one said stays before it."""
     response.headers.addRawHeader(b"Cache-Status", f"{NAME}; {status}".encode())
     return response
-
-
-def _made(code: int, phrase: bytes, headers: Headers, body: bytes) -> IResponse:
-    return BodyResponse(_HTTP_1_1, code, phrase, headers, len(body), None, deliver_bytes(body))

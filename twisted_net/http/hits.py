@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from twisted.web.http_headers import Headers
+
+from twisted_net.http.bodies import BodyResponse, made_response
 from twisted_net.http.cache_agent import NAME
 from twisted_net.http.caching import CacheRequest, Fresh, Rules
 from twisted_net.http.fields import Fields
@@ -18,6 +21,14 @@ class Hit(NamedTuple):
     fields: Fields
     body: bytes
     age: float
+
+    def response(self) -> BodyResponse:
+        """Give it as Twisted has responses."""
+        headers = Headers()
+        for name, value in self.fields.pairs:
+            # Names are looked up as the text that they are; a value would be made UTF-8.
+            headers.addRawHeader(name, value.encode("latin-1"))
+        return made_response(self.status, self.reason.encode("latin-1"), headers, self.body)
 
 
 def fresh_hit(rules: Rules, store: Store, key: str, fields: Fields, wall: float) -> Hit | None:
