@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
@@ -22,11 +22,11 @@ from zope.interface import implementer
 
 from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
 from twisted_net.http.cache_agent import CachingAgent
-from twisted_net.http.caching import Rules
+from twisted_net.http.caching import TELLING, Rules
 from twisted_net.http.calls import Call
 from twisted_net.http.connections import Connection, ConnectionPool, Connector
-from twisted_net.http.decoding import ACCEPTED, decoded
-from twisted_net.http.errors import BodyTooLarge, FetchTimeout
+from twisted_net.http.decoding import asked_codings, decoded, fields_asking
+from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.fields import Fields
 from twisted_net.http.flights import Flights
@@ -40,8 +40,6 @@ from twisted_net.http.stores import Store, open_store
 from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
-
-_ACCEPTED = [ACCEPTED.encode()]
 
 
 @implementer(IAgent)
@@ -135,7 +133,21 @@ class HTTPAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
+        if method == b"GET" and bodyProducer is None:
+            hit = self._hit(uri, headers)
+            if hit is not None:
+                return succeed(hit)
         return self.bound_to(self.new_call()).request(method, uri, headers, bodyProducer)
+
+    def _hit(self, uri: bytes, headers: Headers | None) -> IResponse | None:
+        """Give the response that the layers would, if it lies fresh in the cache."""
+        try:
+            key = parse_target(uri.decode("latin-1")).url
+        except InvalidURL:
+            return None
+        fields = fields_asking(headers)
+        hit = self.fresh(key, fields, None) if fields.has_none(TELLING) else None
+        return None if hit is None else hit.response()
 
     def bound_to(self, call: Call) -> IAgent:
         """Give the layers as an agent for the requests of one call."""
@@ -344,11 +356,9 @@ class DecodingAgent:
     ) -> Deferred[IResponse]:
         if self._call is not None:
             self._call.url = uri.decode("latin-1")
-        wanted = [] if headers is None else headers.getRawHeaders(b"accept-encoding", [])
-        if headers is None or wanted != _ACCEPTED:
+        codings = asked_codings(headers)
+        if headers is None or headers.getRawHeaders(b"accept-encoding") != codings:
             headers = Headers() if headers is None else headers.copy()
-            if wanted[-1:] == [b"gzip"]:
-                wanted = wanted[:-1]  # treq adds this line to whatever its caller wants
-            headers.setRawHeaders(b"accept-encoding", wanted or _ACCEPTED)
+            headers.setRawHeaders(b"accept-encoding", codings)
         answered = self._agent.request(method, uri, headers, bodyProducer)
         return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))
