@@ -118,7 +118,8 @@ class ListenersTests(SynchronousTestCase):
     def test_alone(self) -> None:
         """They are enough to have something to serve."""
         off = TcpSettings(enabled=False)
-        Config(tcp=off, udp=UdpSettings(enabled=False), listeners=("unix:1",))
+        config = Config(tcp=off, udp=UdpSettings(enabled=False), listeners=("unix:1",))
+        self.assertEqual(config.further_listeners, (Listener(endpoint="unix:1"),))
 
     def test_mistakes(self) -> None:
         """What is wrong with one is told with its place in the list."""

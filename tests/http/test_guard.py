@@ -141,9 +141,9 @@ class ReachTests(SynchronousTestCase):
 
     def test_entries(self) -> None:
         """Names, domains, addresses and networks are taken, in any case."""
-        Reach(
-            allow=("localhost", "*.Example.org", ".x.y", "127.0.0.1", "::1", "[::1]", "10.0.0.0/8")
-        )
+        names = ("localhost", "*.Example.org", ".x.y")
+        addresses = ("127.0.0.1", "::1", "[::1]", "10.0.0.0/8")
+        self.assertEqual(Reach(allow=names + addresses).allow, names + addresses)
 
     def test_mistakes(self) -> None:
         """An entry that is none of them is named."""

@@ -556,6 +556,8 @@ async def test_tls_silent(reactor: Any, certificate: PrivateCertificate) -> None
         client = await connect(reactor, port)
         await client.rest()
         await until(reactor, lambda: sum(factory.sessions.ended.values()))
+        assert sum(factory.sessions.ended.values()) == 1
+        assert len(factory.sessions) == 0
 
 
 async def test_tls_never_reads(reactor: Any, certificate: PrivateCertificate) -> None:
