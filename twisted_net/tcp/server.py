@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable
 from math import ceil
-from typing import Protocol as Seam
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,7 +16,6 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
-    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -36,22 +34,19 @@ from twisted_net.errors import (
 from twisted_net.sessions import End, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.guarding import Guard, GuardedProtocol, Transport
+from twisted_net.tcp.guarding import Guard, GuardedProtocol
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.refusing import (
+    LINGER_TIMEOUT,
+    MAX_LINGERING,
+    Abortable,
+    ClosingProtocol,
+    RefusingProtocol,
+    end_output,
+)
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""
-
-LINGER_TIMEOUT = 2.0
-"""
-Seconds in which a peer that we hang up on may read our last words and end its half.
-
-To close a socket that holds unread input resets the connection, and a reset may overtake the
-answers. So we end our half first, drop what still comes, and wait for the peer to end its own.
-"""
-
-MAX_LINGERING = 256
-"""Connections refused with words at one time; further ones are closed without."""
 
 
 class _Place:
@@ -233,7 +228,7 @@ class CommandProtocol(GuardedProtocol):
         if self._input_ended:
             self.transport.loseConnection()
             return
-        _end_output(self.transport)
+        end_output(self.transport)
         if not self._reading:
             self._reading = True
             self.transport.resumeProducing()
@@ -413,60 +408,6 @@ class CommandProtocol(GuardedProtocol):
             self._go_on()
 
 
-@implementer(IHalfCloseableProtocol)
-class RefusingProtocol(Protocol):
-    """
-    Tells a client why it is turned away, and waits a while for it to leave.
-
-    :param answer: the line that says why.
-    """
-
-    transport: Transport
-
-    def __init__(self, factory: CommandFactory, answer: bytes) -> None:
-        self._factory = factory
-        self._answer = answer
-
-    @override
-    def connectionMade(self) -> None:
-        self.transport.write(self._answer)
-        _end_output(self.transport)
-        self._factory.opened(self)
-        self._factory.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
-
-    def readConnectionLost(self) -> None:
-        """The client has left."""
-        self.transport.loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        """The client has been told."""
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._factory.closed(self)
-
-    def abort(self, end: End) -> None:
-        """End the connection now."""
-        self.transport.abortConnection()
-
-
-class _ClosingProtocol(Protocol):
-    """
-    Closes one connection without a word.
-
-    ``buildProtocol`` might give None, but TLS and other wrapping factories fail on that.
-    """
-
-    @override
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.loseConnection()
-
-
-class _Abortable(Seam):
-    def abort(self, end: End) -> None: ...
-
-
 class CommandFactory(Factory):
     """
     A command server: give it to ``listenTCP`` or to any stream server endpoint.
@@ -499,7 +440,7 @@ class CommandFactory(Factory):
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
-        self._deadlines: dict[_Abortable, tuple[float, End]] = {}
+        self._deadlines: dict[Abortable, tuple[float, End]] = {}
         self._sweeping: IDelayedCall | None = None
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
         self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
@@ -515,7 +456,7 @@ class CommandFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         if self._draining:
             self.sessions.refused(End.DRAINED)
-            return _ClosingProtocol()
+            return ClosingProtocol()
         most = self.limits.max_connections
         if len(self._protocols) >= most:
             turned: Turned | None = Turned(End.TOO_MANY_CONNECTIONS, TooManyConnections(most))
@@ -526,7 +467,7 @@ class CommandFactory(Factory):
         self.sessions.refused(turned.end)
         if len(self._refusing) < MAX_LINGERING:
             return RefusingProtocol(self, encode_error(turned.error))
-        return _ClosingProtocol()
+        return ClosingProtocol()
 
     def drain(self, timeout: float) -> Deferred[None]:
         """
@@ -561,39 +502,37 @@ class CommandFactory(Factory):
 
     def abort(self) -> None:
         """End all connections now."""
-        connections: list[_Abortable] = [*self._protocols, *self._refusing]
+        connections: list[Abortable] = [*self._protocols, *self._refusing]
         for connection in connections:
             connection.abort(End.ABORTED)
 
     # --- what the protocols tell and ask ---
 
-    def opened(self, connection: CommandProtocol | RefusingProtocol) -> None:
-        """Take in a connection that was made."""
-        if isinstance(connection, CommandProtocol):
-            self._protocols.add(connection)
-        else:
-            self._refusing.add(connection)
-        if self._sweeping is None:
-            self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
+    def opened(self, connection: CommandProtocol) -> None:
+        """Take in a client that is connected."""
+        self._protocols.add(connection)
+        self._look_at_times()
 
-    def closed(self, connection: CommandProtocol | RefusingProtocol) -> None:
-        """Let go of a connection that is lost."""
-        self._deadlines.pop(connection, None)
-        if isinstance(connection, CommandProtocol):
-            self._protocols.discard(connection)
-        else:
-            self._refusing.discard(connection)
-        if not self._protocols and not self._refusing and self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
-            self.fanout.stop()
-        self._fire_if_drained()
+    def closed(self, connection: CommandProtocol) -> None:
+        """Let go of a client whose connection is lost."""
+        self._protocols.discard(connection)
+        self._forget(connection)
 
-    def watch(self, connection: _Abortable, timeout: float, end: End) -> None:
+    def refusing(self, connection: RefusingProtocol) -> None:
+        """Take in a connection that is turned away."""
+        self._refusing.add(connection)
+        self._look_at_times()
+
+    def refused(self, connection: RefusingProtocol) -> None:
+        """Let go of a connection that was turned away and is lost."""
+        self._refusing.discard(connection)
+        self._forget(connection)
+
+    def watch(self, connection: Abortable, timeout: float, end: End) -> None:
         """Abort a connection with this reason in so many seconds; a later call replaces this."""
         self._deadlines[connection] = (self.reactor.seconds() + timeout, end)
 
-    def unwatch(self, connection: _Abortable) -> None:
+    def unwatch(self, connection: Abortable) -> None:
         """Forget the time limit of a connection."""
         self._deadlines.pop(connection, None)
 
@@ -612,6 +551,18 @@ class CommandFactory(Factory):
         if not result.called:
             result.addTimeout(self.limits.command_timeout, self.reactor, _timed_out)
         return result
+
+    def _look_at_times(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
+
+    def _forget(self, connection: Abortable) -> None:
+        self._deadlines.pop(connection, None)
+        if not self._protocols and not self._refusing and self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+            self.fanout.stop()
+        self._fire_if_drained()
 
     def _fire_if_drained(self) -> None:
         if self._draining and not self._protocols and not self._refusing:
@@ -647,15 +598,6 @@ def _timed_out(result: object, limit: float) -> object:
     """Give what a command is answered with that was cancelled as its time was over."""
     cancelled = isinstance(result, Failure) and result.check(CancelledError)
     return Failure(CommandTimeout(limit)) if cancelled else result
-
-
-def _end_output(transport: Transport) -> None:
-    """End our half of a connection once what was written has left."""
-    # TLS has no half of a connection to end.
-    if ISSLTransport.providedBy(transport):
-        transport.loseConnection()
-    else:
-        transport.loseWriteConnection()
 
 
 _IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})
