@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.commands import (
+    SHOWN,
     Command,
     Commands,
     Fields,
@@ -756,6 +757,33 @@ class RegistryTests(SynchronousTestCase):
             commands.command(name)(echo)
         self.assertEqual([command.name for command in commands], ["A", "B", "C"])
         self.assertEqual(len(commands), 3)
+
+    def test_shown(self) -> None:
+        """A line is shown in part: no argument of a secret command, nor of what is none."""
+        commands = Commands()
+        commands.command("ECHO")(lambda *words: "")
+        commands.command("AUTH", secret=True)(lambda *words: "")
+        for line, shown in (
+            (b" echo  a b ", "echo  a b"),
+            (b"AUTH ann secret", "AUTH …"),
+            (b"auth", "auth"),
+            (b"AUHT ann secret", "AUHT …"),
+            (b"", ""),
+            (b"ECHO \xff", "ECHO \ufffd"),
+            (b"ECHO " + b"x" * 500, "ECHO " + "x" * (SHOWN - 5) + "…"),
+            (b"x" * 500, "x" * SHOWN + "…"),
+        ):
+            self.assertEqual(commands.shown(line), shown)
+
+    def test_calls(self) -> None:
+        """Each command counts its calls, those refused for their arguments included."""
+        commands = Commands()
+        commands.command("A")(lambda: "a")
+        session = Sessions(lambda: 0.0).open("h", 1, lambda line: None)
+        for line in (b"A", b"a", b"A too many", b"B"):
+            commands.answer(line, session)
+        (command,) = commands
+        self.assertEqual(command.calls, 3)
 
     def test_name_of(self) -> None:
         """The name of the command that a line asks for, or None; any bytes will do."""

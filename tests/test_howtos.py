@@ -29,12 +29,12 @@ class ListenerPagesTests(SynchronousTestCase):
     def test_configurations(self) -> None:
         """Every configuration shown is one, and has the listeners that it shows."""
         seen = 0
-        for name in ("tls", "haproxy"):
+        for name in ("tls", "haproxy", "administering"):
             for text in toml_in(DOCS / "howto" / f"{name}.rst"):
                 config = load_config((f"{name}.rst", text), {}, {}).record
                 self.assertEqual(len(config.listeners), text.count("[[listeners]]"))
                 seen += len(config.listeners)
-        self.assertEqual(seen, 5)
+        self.assertEqual(seen, 6)
 
     def test_settings_of_a_listener(self) -> None:
         """The table of a listener's settings has each of them."""

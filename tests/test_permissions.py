@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.connections import FakeConnection
 from twisted_net.commands import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
 from twisted_net.sessions import CLOSED_KEPT, End, Refusal, Session, Sessions
@@ -109,14 +110,7 @@ class SessionTests(PermissionsTestCase):
     def test_subscriptions(self) -> None:
         """A login as somebody else ends the subscriptions; one as the same user does not."""
 
-        class Recipient:
-            def subscribed(self) -> None:
-                """Nothing is to be done."""
-
-            def wake(self) -> None:
-                """Nothing is to be done."""
-
-        session = self.sessions.open("h", 1, lambda line: None, Recipient())
+        session = self.sessions.open("h", 1, lambda line: None, FakeConnection())
         session.log_in(Permissions("ann", User()))
         mailbox = session.open_mailbox()
         mailbox.subscribe("news")

@@ -25,6 +25,7 @@ from twisted_net.commands import Commands
 from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.service import CommandListener, NetService
+from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.listener_settings import Listener, TlsSettings
 from twisted_net.users import AuthSettings
 
@@ -248,6 +249,53 @@ class NetServiceTests(NetServiceTestCase):
         service.tcp.factory.startFactory()  # as a port does that is bound, but not the fake one
         self.assertEqual(ask(connect(service), b"PING")["result"], "PONG")
 
+    def test_progress(self) -> None:
+        """While it drains the log says every second how many connections are left."""
+        own = Commands()
+        own.command("WAIT", help="For ever.")(_wait)
+        service = self.service(own, drain_timeout=3)
+        service.startService()
+        connect(service).protocol.dataReceived(b"WAIT\n")
+        stopped = service.stopService()
+        for _ in range(3):
+            self.reactor.advance(1)
+        self.successResultOf(stopped)
+        left = [(event["left"], event["connected"]) for event in self.logged if "left" in event]
+        self.assertEqual(left[:3], [(1, 1)] * 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_info(self) -> None:
+        """INFO tells the versions, what listens where, and what the process uses."""
+        service = self.service(listeners=(Listener(path="/run/x", admin=True),))
+        service.startService()
+        answer = ask(connect(service, service.listeners[0]), b"INFO")
+        self.assertEqual(
+            answer.keys(),
+            {"command", "clients", "commands", "latency", "process", "server", "topics"},
+        )
+        server = answer["server"]
+        self.assertEqual(server["listeners"], ["0.0.0.0:8888 (tcp)", "/run/x (unix)"])
+        self.assertEqual(
+            (server["reactor"], server["process"]), ("MemoryReactorClock", os.getpid())
+        )
+        self.assertGreater(answer["process"]["resident"], 1_000_000)
+
+    def test_latency(self) -> None:
+        """The reactor is timed while the service runs."""
+        service = self.service()
+        service.startService()
+        self.reactor.advance(0.5)
+        self.assertEqual(service.sessions.latency.lateness.count, 1)
+        self.successResultOf(service.stopService())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_slow_log(self) -> None:
+        """What is slow, and how much is kept, is configured."""
+        service = self.service(slowlog=SlowLogSettings(threshold=0.5, kept=3))
+        self.assertEqual(service.sessions.slow_log.settings.threshold, 0.5)
+        assert service.tcp is not None
+        self.assertEqual(service.tcp.factory.turn_time, 0.001)
+
 
 class ListenersTests(NetServiceTestCase):
     """The further listeners of :class:`NetService`."""
@@ -282,6 +330,18 @@ class ListenersTests(NetServiceTestCase):
         ask(second, b"PING")
         self.assertEqual(ask(first, b"STATS")["message_count"], 3)
         self.assertEqual(len(service.sessions), 2)
+
+    def test_administration(self) -> None:
+        """A socket for administration takes it from the other listeners, and asks no login."""
+        admin = Listener(path="/run/x", admin=True)
+        for auth in (OPEN, AuthSettings(checkers=("memory:ann:secret",))):
+            service = self.service(listeners=("tcp:1", admin), auth=auth)
+            codes = [
+                ask(connect(service, listener), b"CLIENTS").get("code")
+                for listener in (service.tcp, *service.listeners)
+            ]
+            refused = "auth_required" if auth.required else "not_permitted"
+            self.assertEqual(codes, [refused, refused, None])
 
     def test_limits_of_their_own(self) -> None:
         """A limit that a listener has goes before that of ``[tcp]``; the others are shared."""

@@ -121,6 +121,7 @@ class CounterTests(SynchronousTestCase):
                 "auth_timeout",
                 "cross_protocol",
                 "buffers_full",
+                "killed",
             ],
         )
 

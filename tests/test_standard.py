@@ -17,9 +17,6 @@ from twisted_net.standard import FAILURES_SHOWN, acknowledge, standard_commands
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""
 
-IDLE_MAILBOX = {"subscriptions": 0, "waiting": 0, "dropped": 0}
-"""What CLIENTS shows of topics, of a client that listens to none."""
-
 
 class StandardTests(SynchronousTestCase):
     """:func:`standard_commands` with two clients connected."""
@@ -97,6 +94,7 @@ class StandardTests(SynchronousTestCase):
                     "auth_timeout": 0,
                     "cross_protocol": 0,
                     "buffers_full": 0,
+                    "killed": 0,
                 },
                 "refused": {
                     "auth_required": 0,
@@ -111,77 +109,6 @@ class StandardTests(SynchronousTestCase):
             },
         )
         self.assertTrue(self.wire("stats").startswith(b'{"command":"STATS","message_count":4,'))
-
-    def test_clients(self) -> None:
-        """CLIENTS lists who is connected, oldest first, each with its figures."""
-        self.now += 1
-        other = self.sessions.open("::1", 7, lambda line: "closing")
-        other.deliver(b"\n")
-        self.wire("PING", other)
-        self.assertEqual(
-            self.answer("CLIENTS"),
-            {
-                "command": "CLIENTS",
-                "count": 2,
-                "clients": [
-                    {
-                        "client": "127.0.0.1:50000",
-                        "user": None,
-                        "connected": "2026-11-22T09:30:00.123456+00:00",
-                        "messages": 1,
-                        "undelivered": 0,
-                        **IDLE_MAILBOX,
-                    },
-                    {
-                        "client": "[::1]:7",
-                        "user": None,
-                        "connected": "2026-11-22T09:30:01.123456+00:00",
-                        "messages": 1,
-                        "undelivered": 1,
-                        **IDLE_MAILBOX,
-                    },
-                ],
-            },
-        )
-
-    def test_closed(self) -> None:
-        """CLOSED lists who was connected, latest end first, each with the reason."""
-        for port, end in ((1, End.DRAINED), (2, End.AUTH_TIMEOUT)):
-            session = self.sessions.open("h", port, lambda line: None)
-            self.now += 1
-            self.sessions.close(session, end)
-        self.assertEqual(
-            self.answer("CLOSED 1"),
-            {
-                "command": "CLOSED",
-                "count": 2,
-                "clients": [
-                    {
-                        "client": "h:2",
-                        "user": None,
-                        "connected": "2026-11-22T09:30:01.123456+00:00",
-                        "ended": "2026-11-22T09:30:02.123456+00:00",
-                        "messages": 0,
-                        "reason": "auth_timeout",
-                    }
-                ],
-            },
-        )
-        self.assertEqual(len(self.answer("CLOSED")["clients"]), 2)
-
-    def test_clients_limit(self) -> None:
-        """CLIENTS shows 100 and counts all; a limit from 1 to 1000 shows others."""
-        for port in range(1100):
-            self.sessions.open("h", port, lambda line: None)
-        for line, shown in (("CLIENTS", 100), ("CLIENTS 1", 1), ("CLIENTS 1000", 1000)):
-            answer = self.answer(line)
-            self.assertEqual((answer["count"], len(answer["clients"])), (1101, shown))
-        for line in ("CLIENTS 0", "CLIENTS 1001", "CLIENTS x"):
-            self.assertEqual(self.answer(line)["code"], "bad_arguments")
-        self.assertEqual(
-            self.answer("CLIENTS 0")["error"],
-            "argument 1 (limit) must be an integer from 1 to 1000, not '0'",
-        )
 
     def test_broadcast(self) -> None:
         """BROADCAST reaches every client, the asking one too, and tells how it fared."""
@@ -225,8 +152,13 @@ class StandardTests(SynchronousTestCase):
                 "CLOSED [limit]",
                 "ECHO [words ...]",
                 "HELP [command]",
+                "INFO [section]",
+                "KILL <what> <name>",
+                "LATENCY [limit]",
+                "MONITOR [per_second]",
                 "PING",
                 "PUBLISH <topic> [words ...]",
+                "SLOWLOG [limit]",
                 "STATS",
                 "SUBSCRIBE <pattern> [when_slow]",
                 "TIME",

@@ -5,11 +5,9 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_net.commands import SHOWN
 from twisted_net.rates import Rates
 from twisted_net.sessions import Session
-
-SHOWN = 200
-"""Characters of what happened that a line of the audit shows."""
 
 LINES_PER_SECOND, BURST = 50, 500
 """

@@ -21,6 +21,7 @@ from twisted_net.errors import (
     ControlCharacter,
     EmptyMessage,
     FetchError,
+    NotPermitted,
     NotUTF8,
     TwistedNetError,
     UnknownCommand,
@@ -31,6 +32,9 @@ from twisted_net.users import Permissions
 
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to answer with them; any other is a bug in the handler."""
+
+SHOWN = 200
+"""Characters of a line that are shown to others, in the audit, by SLOWLOG and by MONITOR."""
 
 _encode = msgspec.json.Encoder().encode
 _Handler = TypeVar("_Handler", bound=Callable[..., object])
@@ -127,12 +131,11 @@ class Command:
     :ivar wants_request: whether the handler's first parameter is the :class:`Request`.
     :ivar admin: whether it is administrative: ``@admin`` in the patterns of users, and audited.
     :ivar alone: whether lines after it wait until it is answered.
+    :ivar calls: how often it was run, or refused for its arguments.
+    :ivar secret: whether its arguments are shown to nobody.
     :ivar safe: whether the command changes nothing, so that it may be asked again at will.
     :raises TypeError: for a handler whose parameters cannot be read from a line.
     """
-
-    admin = False
-    alone = False
 
     def __init__(
         self,
@@ -141,6 +144,10 @@ class Command:
         help: str,  # noqa: A002  # the field's word
         blocking: bool,
         safe: bool = False,
+        *,
+        admin: bool = False,
+        alone: bool = False,
+        secret: bool = False,
     ) -> None:
         if not re.fullmatch(r"[A-Z][A-Z0-9_.-]*", name):
             raise ValueError(f"{name!r} is no name for a command: it is A-Z, then A-Z 0-9 _ . -")
@@ -151,6 +158,10 @@ class Command:
         self.handler = handler
         self.help = help
         self.safe = safe
+        self.admin = admin
+        self.alone = alone
+        self.secret = secret
+        self.calls = 0
         self.kind = Kind.BLOCKING if blocking else Kind.ASYNC if awaited else Kind.PLAIN
         self.parameters, self.wants_request = _parameters(name, handler)
         self._least = sum(parameter.required for parameter in self.parameters)
@@ -158,7 +169,7 @@ class Command:
         self._most = sys.maxsize if endless else len(self.parameters)
         self._all_text = all(parameter.is_text for parameter in self.parameters)
         self._plain = self.kind is Kind.PLAIN
-        self._direct = self._plain and self._all_text and not self.wants_request
+        self._direct = self._plain and self._all_text and not (self.wants_request or admin)
         self._prefix = b'{"command":' + _encode(name)
         self._result_prefix = self._prefix + b',"result":'
 
@@ -287,6 +298,7 @@ class Commands:
         alone: bool = False,
         blocking: bool = False,
         safe: bool = False,
+        secret: bool = False,
     ) -> Callable[[_Handler], _Handler]:
         """
         Declare the function below as a command.
@@ -306,6 +318,7 @@ class Commands:
             for one that waits and changes what they may do.
         :param blocking: whether the function may take its time: it runs in a thread.
         :param safe: whether it only tells and changes nothing: CoAP then serves it to GET too.
+        :param secret: whether its arguments are shown to nobody, as those of AUTH are not.
         :raises ValueError: for a name that is taken or is no name.
         :raises TypeError: for parameters that cannot be read from a line.
         """
@@ -313,8 +326,16 @@ class Commands:
         def declare(handler: _Handler) -> _Handler:
             own = getattr(handler, "__name__", "").strip("_").upper()
             lines = (inspect.getdoc(handler) or "").splitlines() or [""]
-            command = Command(name or own, handler, help or lines[0], blocking, safe)
-            command.admin, command.alone = admin, alone
+            command = Command(
+                name or own,
+                handler,
+                help or lines[0],
+                blocking,
+                safe,
+                admin=admin,
+                alone=alone,
+                secret=secret,
+            )
             self._check_free(command.name)
             self._table[command.name] = command
             return handler
@@ -341,7 +362,6 @@ class Commands:
         :raises Exception: whatever a handler raises beyond :data:`ANSWERED`.
         """
         session.messages += 1
-        session.sessions.messages += 1
         command = None
         try:
             try:
@@ -354,29 +374,33 @@ class Commands:
             words = text.split()
             if not words:
                 raise EmptyMessage
-            command = self._table.get(words[0]) or self.get(words[0])
+            name = words[0]
+            command = self._table.get(name) or self.get(name)
             if session.permissions is not None:
-                _check(session.permissions, command, words[0])
+                _check(session.permissions, command, name)
             if command is None:
                 if self.fallback is None:
-                    raise UnknownCommand(words[0])
+                    raise UnknownCommand(name)
                 return _encode_whole(self.fallback(Request(session, self), text.strip()))
-            words = words[1:] if '"' not in text else split_quoted(text)[1:]
-            if command.admin:
-                session.sessions.audit("command", session, text)
+            command.calls += 1
+            if '"' in text:
+                words = split_quoted(text)
+            del words[0]
             if command._direct and command._least <= len(words) <= command._most:
                 # What run would do, a call and four questions cheaper: most lines come here.
                 value = command.handler(*words)
                 if type(value) is str:
-                    return command._result_prefix + _encode(value) + b"}\n"
+                    return b"".join((command._result_prefix, _encode(value), b"}\n"))
                 return command.answer(value)
+            if command.admin:
+                if session.permissions is None and not session.administrative:
+                    raise NotPermitted(command.name)
+                session.sessions.audit("command", session, self.shown(line))
             return command.run(words, Request(session, self) if command.wants_request else None)
         except ANSWERED as error:
             refusal = _REFUSALS.get(error.code)
             if refusal is not None:
-                session.sessions.refuse_line(
-                    session, refusal, command.name if command else words[0]
-                )
+                session.sessions.refuse_line(session, refusal, command.name if command else name)
             return encode_error(error, command.name if command else None)
 
     def name_of(self, line: bytes) -> str | None:
@@ -384,6 +408,20 @@ class Commands:
         words = line.decode(errors="replace").split(None, 1)
         command = self.get(words[0]) if words else None
         return command.name if command else None
+
+    def shown(self, line: bytes) -> str:
+        """
+        Give a line as others may see it, in :data:`SHOWN` characters at most.
+
+        Arguments of a secret command are left out, and those of a word that is no command: it may
+        be AUTH, mistyped.
+        """
+        text = line[: 4 * SHOWN].decode(errors="replace").strip()
+        words = text.split(None, 1)
+        command = self.get(words[0]) if words else None
+        if words and (command is None or command.secret):
+            text = words[0] if len(words) == 1 else f"{words[0]} …"
+        return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
     def _check_free(self, name: str) -> None:
         if name in self._table:

@@ -13,6 +13,7 @@ from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import Layers, Loaded
 from twisted_net.rates import is_local
 from twisted_net.records import Record
+from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
@@ -94,8 +95,9 @@ class Config(Record, frozen=True):
     The whole configuration; ``Config()`` is what runs where nothing is set.
 
     Ten seconds to drain are well within the 90 that systemd waits before it kills; ``docker
-    stop`` waits only ten, and wants less here or more there. Ten threads are what Twisted's own
-    pool has.
+    stop`` waits only ten, and wants less here or more there. Clients are ended over up to half of
+    that time, so that they do not all come to the next server at once. Ten threads are what
+    Twisted's own pool has.
 
     :raises ValueError: where nothing is left to serve, or others than this machine without users.
     """
@@ -108,6 +110,10 @@ class Config(Record, frozen=True):
         float,
         Meta(ge=0, le=86_400, description="seconds that clients have to get their answers at stop"),
     ] = 10.0
+    drain_rate: Annotated[
+        float,
+        Meta(gt=0, description="connections ended a second at stop; more where time is short"),
+    ] = 2000.0
     threads: Annotated[
         int, Meta(ge=1, le=1000, description="threads for blocking commands and name look-ups")
     ] = 10
@@ -117,6 +123,7 @@ class Config(Record, frozen=True):
     ] = ()
     tcp: TcpSettings = default(default_factory=TcpSettings)
     topics: TopicSettings = default(default_factory=TopicSettings)
+    slowlog: SlowLogSettings = default(default_factory=SlowLogSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
     coap: CoapSettings = default(default_factory=CoapSettings)
     auth: AuthSettings = default(default_factory=AuthSettings)

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
@@ -20,8 +21,10 @@ from twisted_net.config import Config
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetching import Fetcher
 from twisted_net.logins import configured_logins
+from twisted_net.probing import LatencyProbe
 from twisted_net.registries import configured_commands
 from twisted_net.sessions import End, Sessions
+from twisted_net.slowlog import SlowLog
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
@@ -31,6 +34,10 @@ from twisted_net.topics import Topics
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 from twisted_net.users import Permissions, User
+from twisted_net.vitals import usage, versions
+
+PROGRESS_INTERVAL = 1.0
+"""Seconds between two lines in the log that say how many connections are still to be drained."""
 
 
 class _Listener(Service, ABC):
@@ -73,6 +80,12 @@ class _Listener(Service, ABC):
     def asked(self) -> str:
         """Where it is to listen, for people."""
         return address_in_words(self._interface, self._asked)
+
+    @property
+    def place(self) -> str:
+        """Where it listens and with which layers, for people."""
+        address = self.asked if self._port is None else bound_address(self._port, self.asked)
+        return f"{address} ({self.transport})"
 
     @abstractmethod
     def listen(self, port: int, interface: str) -> object:
@@ -125,12 +138,12 @@ class CommandListener(_Listener):
         commands: Commands,
         limits: Limits,
         sessions: Sessions,
-        drain_timeout: float,
+        config: Config,
         access: Access | None = None,
     ) -> None:
         super().__init__(listener.interface, listener.port or 0)
         self._reactor = reactor
-        self._drain_timeout = drain_timeout
+        self._drain_timeout, self._drain_rate = config.drain_timeout, config.drain_rate
         self.factory = CommandFactory(reactor, commands, limits, sessions, access)
         self._command_port = CommandPort(reactor, listener, self.factory)
         self.certificates = self._command_port.certificates
@@ -147,7 +160,7 @@ class CommandListener(_Listener):
 
     @override
     async def drain(self) -> None:
-        await self._command_port.drain(self._drain_timeout)
+        await self._command_port.drain(self._drain_timeout, self._drain_rate)
 
 
 class DatagramListener(_Listener):
@@ -229,7 +242,11 @@ class NetService(MultiService):
         self._reactor = reactor
         config = config or Config()
         logins = configured_logins(reactor, config.auth)
-        self._access = Access(config.auth, logins.permissions_of if logins else _nobody)
+        self._access = Access(
+            config.auth,
+            logins.permissions_of if logins else _nobody,
+            admin_elsewhere=any(listener.admin for listener in config.further_listeners),
+        )
         registry = configured_commands(config, self._fetch, logins.log_in if logins else None)
         if commands is not None:
             registry.update(commands)
@@ -237,13 +254,15 @@ class NetService(MultiService):
             reactor, config.http, config.fetch
         )
         self._fetcher: Fetcher | None = None
-        self.sessions = Sessions(time.time, Topics(config.topics))
+        self.sessions = Sessions(time.time, Topics(config.topics), SlowLog(config.slowlog))
         self.sessions.audit = Audit(reactor)
+        self.sessions.info |= {"server": self._server_figures, "process": usage}
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
         served = (self.tcp, *self.listeners, self.udp, self.coap)
-        parts: list[Service] = [part for part in served if part is not None]
+        probe = LatencyProbe(reactor, self.sessions.latency, time.time)
+        parts: list[Service] = [probe, *(part for part in served if part is not None)]
         for part in parts:
             part.setServiceParent(self)
 
@@ -264,7 +283,15 @@ class NetService(MultiService):
     async def _stop(self) -> None:
         was_running, began = self.running, self._reactor.seconds()
         connected, aborted = len(self.sessions), self.sessions.ended[End.ABORTED]
-        await MultiService.stopService(self)
+        progress = LoopingCall(self._log_progress, connected)
+        progress.clock = self._reactor
+        if was_running and connected:
+            progress.start(PROGRESS_INTERVAL, now=True)
+        try:
+            await MultiService.stopService(self)
+        finally:
+            if progress.running:
+                progress.stop()
         if was_running:
             self.log.info(
                 "drained in {seconds:.2f} s: {connected} connections, of which {aborted} were "
@@ -277,6 +304,21 @@ class NetService(MultiService):
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
+
+    def _log_progress(self, connected: int) -> None:
+        self.log.info(
+            "draining: {left} of {connected} connections are left",
+            left=len(self.sessions),
+            connected=connected,
+        )
+
+    def _server_figures(self) -> Mapping[str, object]:
+        served = (self.tcp, *self.listeners, self.udp, self.coap)
+        return {
+            **versions(self._reactor),
+            "uptime": round(self.sessions.wall() - self.sessions.started, 3),
+            "listeners": [part.place for part in served if part is not None],
+        }
 
     def _command_listeners(
         self,
@@ -297,8 +339,9 @@ class NetService(MultiService):
                 commands,
                 limits,
                 self.sessions,
-                config.drain_timeout,
-                self._access,
+                config,
+                # Whoever may open its file may do everything.
+                None if listener.admin else self._access,
             )
 
         tcp = None

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from typing import Protocol
 
 import msgspec
 from attrs import frozen
 
 from twisted_net.errors import CommandError
+from twisted_net.latency import Latency
+from twisted_net.monitoring import Monitors
+from twisted_net.slowlog import SlowLog
 from twisted_net.topics import Mailbox, Recipient, Topics
 from twisted_net.users import Permissions
 
@@ -40,6 +44,7 @@ class End(Enum):
     AUTH_TIMEOUT = "auth_timeout"
     CROSS_PROTOCOL = "cross_protocol"
     BUFFERS_FULL = "buffers_full"
+    KILLED = "killed"
 
 
 class Refusal(Enum):
@@ -52,6 +57,18 @@ class Refusal(Enum):
     RATE_LIMITED = "rate_limited"
 
 
+class Connection(Recipient, Protocol):
+    """What carries a session: it brings messages of topics, and can be ended."""
+
+    def kill(self) -> None:
+        """Tell the client that it is sent away, and end the connection."""
+        ...
+
+    def figures(self) -> Mapping[str, object]:
+        """Give what CLIENTS shows of the connection beside what its session knows."""
+        ...
+
+
 class Session:
     """
     One client, for as long as it is connected.
@@ -60,18 +77,22 @@ class Session:
     :ivar client: the address as the transport tells it: host and port.
     :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
     :ivar permissions: what it may do, and as which user; None where everybody may do everything.
+    :ivar administrative: whether it may use administrative commands, where permissions do not say.
     :ivar admit: called with the permissions of a user who logs in; raises to refuse.
     :ivar connected: when it came, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
+    :ivar received: bytes that came, halves of lines included.
+    :ivar sent: bytes of answers and events.
     :ivar undelivered: events that were not sent, since the client did not read.
     :ivar mailbox: the messages of topics that wait for it; None where it never subscribed.
     :ivar sessions: all the sessions of the same server.
     """
 
     __slots__ = (
+        "_connection",
         "_data",
         "_deliver",
-        "_recipient",
+        "administrative",
         "admit",
         "client",
         "connected",
@@ -80,6 +101,8 @@ class Session:
         "messages",
         "name",
         "permissions",
+        "received",
+        "sent",
         "sessions",
         "undelivered",
     )
@@ -90,26 +113,28 @@ class Session:
         name: str,
         client: tuple[str, int],
         deliver: Callable[[bytes], str | None],
-        recipient: Recipient | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self.sessions = sessions
         self.name = name
         self.client = client
         self.identity: str | None = None
         self.permissions: Permissions | None = None
+        self.administrative = True
         self.admit: Callable[[Permissions], None] | None = None
         self.connected = sessions.wall()
         self.messages = 0
+        self.received = 0
+        self.sent = 0
         self.undelivered = 0
         self._deliver = deliver
-        self._recipient = recipient
+        self._connection = connection
         self.mailbox: Mailbox | None = None
         self._data: dict[str, object] | None = None
 
     def count(self) -> None:
         """Count a line received."""
         self.messages += 1
-        self.sessions.messages += 1
 
     @property
     def user(self) -> str | None:
@@ -145,15 +170,26 @@ class Session:
         :raises CommandError: where the transport cannot bring messages.
         """
         if self.mailbox is None:
-            if self._recipient is None:
+            if self._connection is None:
                 raise CommandError("messages of topics cannot be sent to this client")
-            self.mailbox = Mailbox(self.sessions.topics, self._recipient)
+            self.mailbox = Mailbox(self.sessions.topics, self._connection)
         return self.mailbox
 
     def close_mailbox(self) -> None:
         """Subscribe to nothing any more; messages that still wait are dropped and counted."""
         if self.mailbox is not None:
             self.mailbox.close()
+
+    def kill(self) -> bool:
+        """Send the client away; False where what carries it has no end of its own."""
+        if self._connection is None:
+            return False
+        self._connection.kill()
+        return True
+
+    def figures(self) -> Mapping[str, object]:
+        """Give what the connection tells of itself, as CLIENTS shows it."""
+        return {} if self._connection is None else self._connection.figures()
 
     def deliver(self, line: bytes) -> str | None:
         """
@@ -195,8 +231,10 @@ class Sessions:
 
     :param wall: gives the seconds of the wall clock.
     :param topics: who listens to what; of its own, with the default bounds, where None is given.
+    :param slow_log: which commands took long; of its own, with the defaults, where None is given.
+    :ivar monitors: the clients that watch what the others ask.
+    :ivar latency: how late the reactor is, where somebody times it.
     :ivar started: when the server was made, in seconds of the wall clock.
-    :ivar messages: lines received by all sessions, the ended ones included.
     :ivar opened: sessions that ever began.
     :ivar ended: how many connections ended, by reason; those refused at once are here alone.
     :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
@@ -204,25 +242,49 @@ class Sessions:
     :ivar audit: called with what happened (``refused``, ``command``, …), the session and more
         about it in words, for all that an auditor wants to know.
     :ivar undelivered: events that clients did not get.
+    :ivar received: bytes that came from sessions that have ended.
+    :ivar sent: bytes that went to these.
     :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
+    :ivar info: what INFO shows beside these: by section, what gives its members when asked.
     """
 
-    def __init__(self, wall: Callable[[], float], topics: Topics | None = None) -> None:
+    def __init__(
+        self,
+        wall: Callable[[], float],
+        topics: Topics | None = None,
+        slow_log: SlowLog | None = None,
+    ) -> None:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
+        self.slow_log = SlowLog() if slow_log is None else slow_log
+        self.monitors = Monitors()
+        self.latency = Latency()
         self.started = wall()
-        self.messages = 0
         self.opened = 0
         self.undelivered = 0
+        self.received = 0
+        self.sent = 0
         self.ended = dict.fromkeys(End, 0)
         self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
         self.refusals = dict.fromkeys(Refusal, 0)
         self.audit: Callable[[str, Session, str], None] = _unheard
         self.figures: dict[str, Callable[[], object]] = {}
+        self.info: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._open: dict[str, Session] = {}
+        self._messages = 0  # of those that have ended
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def messages(self) -> int:
+        """Lines received by all sessions, the ended ones included."""
+        # Added up when asked, so that each line counts one integer and not two.
+        return self._messages + sum([session.messages for session in self._open.values()])
+
+    def get(self, name: str) -> Session | None:
+        """Give the open session of this name."""
+        return self._open.get(name)
 
     def __iter__(self) -> Iterator[Session]:
         """Go through the open sessions, oldest first; they may end meanwhile."""
@@ -233,13 +295,14 @@ class Sessions:
         host: str,
         port: int,
         deliver: Callable[[bytes], str | None],
-        recipient: Recipient | None = None,
+        connection: Connection | None = None,
     ) -> Session:
         """
         Register a client that has connected.
 
         :param deliver: sends one line, or gives in a word why it cannot.
-        :param recipient: brings messages of topics; without one the client cannot subscribe.
+        :param connection: carries the session; without one the client can neither subscribe nor
+            be sent away.
         """
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         # One client port may speak to two ports of ours.
@@ -247,13 +310,17 @@ class Sessions:
         while name in self._open:
             taken += 1
             name = f"{name.partition('#')[0]}#{taken}"
-        session = self._open[name] = Session(self, name, (host, port), deliver, recipient)
+        session = self._open[name] = Session(self, name, (host, port), deliver, connection)
         self.opened += 1
         return session
 
     def close(self, session: Session, end: End) -> None:
         """Take a session out; its name is free again."""
         session.close_mailbox()
+        self.monitors.remove(session)
+        self._messages += session.messages
+        self.received += session.received
+        self.sent += session.sent
         del self._open[session.name]
         self.ended[end] += 1
         self.closed.append(

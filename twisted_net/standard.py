@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from itertools import islice
-from typing import Annotated
 
-from msgspec import Meta
-
+from twisted_net.administration import declare_administration
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
-from twisted_net.sessions import CLOSED_KEPT, End, Refusal, Session
-from twisted_net.topic_commands import declare_topics, mailbox_figures
+from twisted_net.sessions import End, Refusal, Session
+from twisted_net.times import iso_time
+from twisted_net.topic_commands import declare_topics
 
 FAILURES_SHOWN = 20
 """How many clients BROADCAST names of those that it did not reach; all of them are counted."""
@@ -25,8 +22,8 @@ LogIn = Callable[[Session, str, str], Awaitable[str]]
 
 def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -> Commands:
     """
-    Make a registry of ECHO, TIME, PING, STATS, CLIENTS, CLOSED, BROADCAST, HELP, those of
-    topics, FETCH, and AUTH.
+    Make a registry of ECHO, TIME, PING, STATS, BROADCAST, HELP, those of topics, those of an
+    operator, FETCH, and AUTH.
 
     :param fetch: gets a URL for FETCH, which is left out where there is none.
     :param log_in: logs a client in for AUTH, which is left out where there is none.
@@ -37,28 +34,17 @@ def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -
     declare("TIME", help="The time of the server, ISO 8601 with offset.", safe=True)(_time)
     declare("PING", help="Give PONG: the server is there.", safe=True)(_ping)
     declare("STATS", help="Figures of this server.", safe=True)(_stats)
-    declare(
-        "CLIENTS",
-        help="Who is connected, oldest first, each with its figures.",
-        safe=True,
-        admin=True,
-    )(_clients)
-    declare(
-        "CLOSED",
-        help="Which connections ended, latest first, each with the reason.",
-        safe=True,
-        admin=True,
-    )(_closed)
     declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
     declare("HELP", help="The commands, or one command, with their arguments.", safe=True)(_help)
     declare_topics(commands)
+    declare_administration(commands)
     if fetch is not None:
         declare("FETCH", help="Get a URL over HTTP, from the cache while it is fresh.")(
             _fetch_with(fetch)
         )
     if log_in is not None:
         help_line = "Log in: the user and the password, or a token alone."
-        declare("AUTH", help=help_line, alone=True)(_auth_with(log_in))
+        declare("AUTH", help=help_line, alone=True, secret=True)(_auth_with(log_in))
     return commands
 
 
@@ -76,7 +62,7 @@ def _echo(*words: str) -> str:
 
 
 def _time(request: Request) -> str:
-    return _iso(request.session.sessions.wall())
+    return iso_time(request.session.sessions.wall())
 
 
 def _ping() -> str:
@@ -96,28 +82,6 @@ def _stats(request: Request) -> Fields:
         uptime=round(sessions.wall() - sessions.started, 3),
         **{name: figure() for name, figure in sessions.figures.items()},
     )
-
-
-def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100) -> Fields:
-    sessions = request.session.sessions
-    shown = [_figures(session) for _, session in zip(range(limit), sessions, strict=False)]
-    return Fields(count=len(sessions), clients=shown)
-
-
-def _closed(request: Request, limit: Annotated[int, Meta(ge=1, le=CLOSED_KEPT)] = 100) -> Fields:
-    closed = request.session.sessions.closed
-    shown = [
-        {
-            "client": ended.name,
-            "user": ended.user,
-            "connected": _iso(ended.connected),
-            "ended": _iso(ended.ended),
-            "messages": ended.messages,
-            "reason": ended.end.value,
-        }
-        for ended in islice(reversed(closed), limit)
-    ]
-    return Fields(count=len(closed), clients=shown)
 
 
 def _broadcast(request: Request, *words: str) -> Fields:
@@ -154,21 +118,6 @@ def _auth_with(log_in: LogIn) -> Callable[[Request, str, str], Awaitable[Fields]
         return Fields(user=await log_in(request.session, user_or_token, password))
 
     return answer
-
-
-def _iso(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")
-
-
-def _figures(session: Session) -> dict[str, object]:
-    return {
-        "client": session.name,
-        "user": session.user,
-        "connected": _iso(session.connected),
-        "messages": session.messages,
-        "undelivered": session.undelivered,
-        **mailbox_figures(session),
-    }
 
 
 def _description(command: Command) -> dict[str, str]:

@@ -53,6 +53,21 @@ class ListenerTests(Refusals):
         for mode in ("66", "680", "4755", "rw-", ""):
             self.assertIn("Listener.mode", self.refused(Listener, mode=mode))
 
+    def test_permissions(self) -> None:
+        """The file of a socket is its owner's and group's, one for administration its owner's."""
+        for settings, permissions in (
+            ({}, 0o660),
+            ({"admin": True}, 0o600),
+            ({"admin": True, "mode": "660"}, 0o660),
+            ({"mode": "0777"}, 0o777),
+        ):
+            self.assertEqual(Listener(path="/x", **settings).permissions, permissions)
+
+    def test_administration(self) -> None:
+        """Only a Unix socket can be for administration."""
+        for place in ({}, {"port": 1}, {"endpoint": "tcp:1"}):
+            self.assertIn("admin is true without path", self.refused(Listener, admin=True, **place))
+
     def test_interface(self) -> None:
         """An interface is a numeric address."""
         self.assertEqual(Listener(port=1, interface="::").interface, "::")

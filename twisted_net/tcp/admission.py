@@ -35,19 +35,29 @@ class Access:
 
     :param settings: whether there are users, and the limits before a login.
     :param permissions_of: gives what the user of this name may do.
+    :param admin_elsewhere: whether administrative commands have a listener of their own; else
+        this machine's own clients may use them where there are no users.
     :ivar required: whether clients must log in at all.
     :ivar anonymous: what they may do before; AUTH always is.
     """
 
     def __init__(
-        self, settings: AuthSettings, permissions_of: Callable[[str], Permissions]
+        self,
+        settings: AuthSettings,
+        permissions_of: Callable[[str], Permissions],
+        admin_elsewhere: bool = False,
     ) -> None:
         self.settings = settings
         self.permissions_of = permissions_of
         self.required = settings.required
+        self._admin_elsewhere = admin_elsewhere
         self.anonymous = Permissions(
             None, User(commands=settings.anonymous, publish=(), subscribe=())
         )
+
+    def administers(self, host: str) -> bool:
+        """Whether a client at this address may administer, where there are no users."""
+        return is_local(host) and not self._admin_elsewhere
 
 
 @frozen
@@ -126,6 +136,10 @@ class Admission(Generic[_C]):
         if before is not None:
             self._users.remove(before)
         self._anonymous.pop(connection, None)
+
+    def administers(self, host: str) -> bool:
+        """Whether a client at this address may administer, where its permissions do not say."""
+        return self._access is None or self._access.administers(host)
 
     def late(self, now: float) -> list[_C]:
         """Give the clients that have not logged in and have no time left; each once."""

@@ -87,13 +87,15 @@ class GuardedProtocol(Protocol):
     transport: Transport
     session: Session
 
-    # On the class, as most connections never need one of their own.
-    _meter: Meter | None = None
-    _throttled: IDelayedCall | None = None  # until it has paid for the bytes that it got
-    _held_in = 0
-    _held_out = 0
+    # In slots, which are looked up several times as fast as a default on the class, and cost an
+    # idle connection eight bytes each.
+    __slots__ = ("_held_in", "_held_out", "_meter", "_throttled")
 
     def __init__(self, guard: Guard) -> None:
+        self._meter: Meter | None = None
+        self._throttled: IDelayedCall | None = None  # until it has paid for the bytes that it got
+        self._held_in = 0
+        self._held_out = 0
         self._guard = guard
         self._framer = LineFramer(guard.longest_line(known=False))
         self._most = guard.most_pending(known=False)  # unanswered lines
@@ -119,6 +121,7 @@ class GuardedProtocol(Protocol):
         guard = self._guard
         host = self.session.client[0]
         guard.admission.enter(self, host, guard.reactor.seconds())
+        self.session.administrative = guard.admission.administers(host)
         self._set_meter(None)
         if guard.limits.keepalive:
             keep_alive(self.transport, guard.limits.keepalive)

@@ -20,6 +20,8 @@ class Limits(Record, frozen=True):
       answers have left. 64 waiting handlers keep a connection busy, and bound its memory.
     - ``turn_budget``: after this many lines of one connection the other connections have
       their turn. 64 lines cost about 0.1 ms, which is what a neighbour then waits.
+    - ``turn_time``: the same after this time, where lines cost more than usual: a neighbour then
+      waits for as long and one line more.
     - ``max_output``: a connection whose peer does not read takes this many bytes of events
       (broadcasts) above the 64 KiB that Twisted buffers; further ones are not delivered
       and counted. Its answers are bounded by ``max_pending``.
@@ -62,6 +64,10 @@ class Limits(Record, frozen=True):
     turn_budget: Annotated[
         int, Meta(ge=1, le=65_536, description="lines run per connection and reactor turn")
     ] = 64
+    turn_time: Annotated[
+        float,
+        Meta(gt=0, le=60, description="seconds that lines may take per connection and turn"),
+    ] = 0.001
     max_output: Annotated[
         int, Meta(ge=0, description="bytes of events kept for a peer that does not read")
     ] = 1_048_576

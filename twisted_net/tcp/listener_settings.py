@@ -60,7 +60,7 @@ class Listener(Record, frozen=True):
 
     It listens at one of *port*, *path* and *endpoint*. On top of that come, in this order: a
     PROXY header, TLS, WebSocket, each where it is set. By default the group of the service may
-    use its Unix socket, and nobody else.
+    use its Unix socket, and nobody else; one for administration its owner alone.
 
     :raises ValueError: for settings that contradict each other.
     """
@@ -72,9 +72,20 @@ class Listener(Record, frozen=True):
         str, Meta(description='numeric address for port; "" for all of IPv4, "::" for all')
     ] = "127.0.0.1"
     path: Annotated[str, Meta(description="file name of a Unix socket")] = ""
-    mode: Annotated[
-        str, Meta(pattern="^0?[0-7]{3}$", description="permissions of the Unix socket, octal")
-    ] = "660"
+    mode: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^0?[0-7]{3}$",
+                description="permissions of the Unix socket, octal; else 660, or 600 with admin",
+            ),
+        ]
+        | None
+    ) = None
+    admin: Annotated[
+        bool,
+        Meta(description="whether clients of this Unix socket may do everything without a login"),
+    ] = False
     endpoint: Annotated[str, Meta(description="description of a Twisted server endpoint")] = ""
     backlog: Annotated[
         int, Meta(ge=1, le=65_535, description="connections that may wait to be accepted")
@@ -100,6 +111,8 @@ class Listener(Record, frozen=True):
         super().__post_init__()
         if sum([self.port is not None, bool(self.path), bool(self.endpoint)]) > 1:
             raise ValueError("only one of port, path and endpoint may be set")
+        if self.admin and not self.path:
+            raise ValueError("admin is true without path: only a Unix socket can be for it")
         if self.origins and self.protocol != "websocket":
             raise ValueError('origins are set, and protocol is not "websocket"')
         check_interface(self, self.interface)
@@ -113,6 +126,11 @@ class Listener(Record, frozen=True):
     def placed(self) -> bool:
         """Whether it is said where to listen, which the default listener does not."""
         return self.port is not None or bool(self.path or self.endpoint)
+
+    @property
+    def permissions(self) -> int:
+        """The permissions of the Unix socket, as a file has them."""
+        return int(self.mode or ("600" if self.admin else "660"), 8)
 
     def limits_over(self, limits: Limits) -> Limits:
         """

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 
 from twisted_net.errors import ConfigError
+from twisted_net.tcp.draining import DRAIN_RATE
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.proxy_header import TrustedProxies
@@ -88,8 +89,13 @@ class CommandPort:
         if self._endpoint is not None:
             return _listen_now(self._endpoint, self._factory)
         if listener.path:
-            mode = int(listener.mode, 8)
-            return listen_unix(self._reactor, listener.path, self._factory, listener.backlog, mode)
+            return listen_unix(
+                self._reactor,
+                listener.path,
+                self._factory,
+                listener.backlog,
+                listener.permissions,
+            )
         return listen_tcp(
             self._reactor,
             listener.port or 0,
@@ -98,10 +104,10 @@ class CommandPort:
             listener.interface,
         )
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> None:
         """End what is under way, as :meth:`CommandFactory.drain` does; stop listening first."""
         closed = self.handshakes.close()
-        await self.commands.drain(timeout)
+        await self.commands.drain(timeout, per_second)
         await closed
 
     def _websocket(self, inner: IProtocolFactory) -> IProtocolFactory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from math import ceil
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -31,8 +31,9 @@ from twisted_net.errors import (
     TooManyConnections,
     UnterminatedLine,
 )
-from twisted_net.sessions import End, Sessions, encode_event
+from twisted_net.sessions import End, Session, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
+from twisted_net.tcp.draining import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.guarding import Guard, GuardedProtocol
 from twisted_net.tcp.limits import Limits
@@ -47,6 +48,9 @@ from twisted_net.tcp.refusing import (
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""
+
+
+_AnswerTo = Callable[[bytes, Session], bytes | Waiting]
 
 
 class _Place:
@@ -73,20 +77,30 @@ class CommandProtocol(GuardedProtocol):
     read what we write.
     """
 
-    # On the class, as most connections never need one of their own: that keeps idle ones small.
-    _queue: deque[_Place] | None = None  # from the first answer that is waited for
-    _turn: IDelayedCall | None = None
-    _reading = True
-    _input_ended = False
-    _writable = True
-    _surplus = 0  # bytes of events written since the peer stopped reading
-    _last_wish: End | None = None  # why to end once all is answered
-    _end: End | None = None  # why we ended it; no answer follows
-    _held_by: _Place | None = None  # the answer that comes before any message of a topic
+    __slots__ = (
+        "_end",
+        "_held_by",
+        "_input_ended",
+        "_last_wish",
+        "_queue",
+        "_reading",
+        "_surplus",
+        "_turn",
+        "_writable",
+    )
 
     def __init__(self, factory: CommandFactory) -> None:
         super().__init__(factory.guard)
         self._factory = factory
+        self._queue: deque[_Place] | None = None  # from the first answer that is waited for
+        self._turn: IDelayedCall | None = None
+        self._reading = True
+        self._input_ended = False
+        self._writable = True
+        self._surplus = 0  # bytes of events written since the peer stopped reading
+        self._last_wish: End | None = None  # why to end once all is answered
+        self._end: End | None = None  # why we ended it; no answer follows
+        self._held_by: _Place | None = None  # the answer that comes before messages of a topic
         # Set at every line, so set here: an attribute that an object gets later than its
         # siblings costs it a dict of its own, 300 bytes.
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
@@ -115,6 +129,7 @@ class CommandProtocol(GuardedProtocol):
         if self._end is not None:
             return
         self.quiet = 0
+        self.session.received += len(data)
         if self._meter is not None:
             self._pay(len(data))
         lines = self._framer.feed(data)
@@ -193,8 +208,11 @@ class CommandProtocol(GuardedProtocol):
     def idle(self) -> bool:
         """Whether nothing is due to this client, and it listens to no topic."""
         mailbox = self.session.mailbox
-        if mailbox is not None and self._factory.sessions.topics.count(mailbox):
+        sessions = self._factory.sessions
+        if mailbox is not None and sessions.topics.count(mailbox):
             return False  # it listens
+        if self.session in sessions.monitors:
+            return False  # it watches
         return self._lines is None and self._queue is None and self._writable and not self._end
 
     def deliver(self, line: bytes) -> str | None:
@@ -207,6 +225,7 @@ class CommandProtocol(GuardedProtocol):
             self._surplus += len(line)
             self._hold_output(len(line))
         self.transport.write(line)
+        self.session.sent += len(line)
         return None
 
     def finish(self, end: End) -> None:
@@ -222,6 +241,7 @@ class CommandProtocol(GuardedProtocol):
             self.transport.write(mailbox.next_chunk())
         self.session.close_mailbox()
         self._end = end
+        self._cancel_turn()
         self.transport.unregisterProducer()
         # Until the last byte has left; writeConnectionLost sets the time that follows.
         self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
@@ -240,7 +260,26 @@ class CommandProtocol(GuardedProtocol):
         self._cancel_turn()
         self.transport.abortConnection()
 
-    # --- Recipient of messages ---
+    # --- Connection of its session ---
+
+    def kill(self) -> None:
+        """Send the client away: at once, but for one who asks for it and gets its answer."""
+        if self._end is not None:
+            return
+        if self._running:
+            self.finish(End.KILLED)
+        elif self._writable:
+            self.deliver(_KILLED)
+            self.hang_up(End.KILLED)
+        else:
+            self.abort(End.KILLED)
+
+    def figures(self) -> dict[str, object]:
+        """Give the lines that are not answered, and the bytes that wait at both ends."""
+        pending = 0 if self._lines is None else len(self._lines) - self._next
+        if self._queue is not None:
+            pending += len(self._queue)
+        return {"pending": pending, "buffered": len(self._framer) + self._held_out}
 
     def subscribed(self) -> None:
         """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
@@ -272,31 +311,43 @@ class CommandProtocol(GuardedProtocol):
     # --- lines and answers ---
 
     def _run(self) -> None:
-        """Run lines, up to the budget of one turn, and write their answers at once."""
+        """Run lines, up to the budgets of one turn, and write their answers at once."""
         self._turn = None
         lines = self._lines
         assert lines is not None
-        limits = self._factory.limits
+        factory = self._factory
         following = self._next
-        answer_to, session = self._factory.commands.answer, self.session
+        session = self.session
+        answer_to: _AnswerTo = factory.commands.answer
         if self._meter is not None:
             answer_to = self._answer_metered
+        if factory.watched:
+            answer_to = self._shown(answer_to)
         answers: list[bytes] = []
         self._running = True
-        for line in lines[following : following + limits.turn_budget]:
-            queue = self._queue
-            if queue is not None and len(queue) >= self._most:
+        seconds = factory.seconds
+        now = seconds()
+        until = now + factory.turn_time
+        queue, most = self._queue, self._most
+        for line in lines[following : following + factory.limits.turn_budget]:
+            if queue is not None and len(queue) >= most:
                 break
             following += 1
             try:
                 answer = answer_to(line, session) if line is not None else self._too_long()
             # A bug of a handler ends here, or in _wait.
             except Exception:
-                answer = self._failed(self._factory.commands.name_of(line or b""))
+                answer = self._failed(factory.commands.name_of(line or b""))
             if queue is None and type(answer) is bytes:
                 answers.append(answer)
             else:
-                self._enqueue(answer)
+                # No place leaves the queue while lines run.
+                queue = self._enqueue(answer, line)
+                most = self._most
+            began, now = now, seconds()
+            if now >= until:
+                self._note_if_slow(line, now - began)
+                break
         self._running = False
         if following == len(lines):
             self._lines, self._next = None, 0
@@ -366,6 +417,7 @@ class CommandProtocol(GuardedProtocol):
     def _write(self, answers: bytes) -> bool:
         """Write answers; say whether the connection goes on."""
         self.transport.write(answers)
+        self.session.sent += len(answers)
         if not self._writable:
             self._hold_output(len(answers))
         if self._meter is not None:
@@ -377,22 +429,50 @@ class CommandProtocol(GuardedProtocol):
         self._factory.log.failure("the handler of {command} failed", command=command)
         return encode_error(Internal(), command)
 
-    def _enqueue(self, answer: bytes | Waiting) -> None:
-        """Put an answer behind those that are waited for, or start to wait for it."""
+    def _shown(self, answer_to: _AnswerTo) -> _AnswerTo:
+        """Show lines to those who watch before they are answered."""
+        factory = self._factory
+
+        def show_and_answer(line: bytes, session: Session) -> bytes | Waiting:
+            sessions = factory.sessions
+            shown = factory.commands.shown(line)
+            sessions.monitors.show(session, shown, sessions.wall(), factory.seconds())
+            return answer_to(line, session)
+
+        return show_and_answer
+
+    def _note_if_slow(self, line: bytes | None, took: float, *, waited: bool = False) -> None:
+        """Tell the slow log of a line that took so many seconds, where that is slow."""
+        sessions, session = self._factory.sessions, self.session
+        settings = sessions.slow_log.settings
+        if took >= (settings.waiting_threshold if waited else settings.threshold):
+            shown = self._factory.commands.shown(line or b"")
+            sessions.slow_log.note(
+                sessions.wall(), took, session.name, session.user, shown, waited=waited
+            )
+
+    def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> deque[_Place]:
+        """
+        Put the answer to a line behind those that are waited for, or start to wait for it.
+
+        :return: the queue, in which it has its place.
+        """
         place = _Place()
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._most = 0
-            place.waited = Deferred.fromCoroutine(self._wait(place, answer))
+            place.waited = Deferred.fromCoroutine(self._wait(place, answer, line))
         else:
             place.answer = answer
         if self._queue is None:
             self._queue = deque((place,))
         else:
             self._queue.append(place)
+        return self._queue
 
-    async def _wait(self, place: _Place, waiting: Waiting) -> None:
+    async def _wait(self, place: _Place, waiting: Waiting, line: bytes | None) -> None:
         """Await a handler, and put its answer into the place that was kept."""
+        began = self._factory.seconds()
         try:
             answer = waiting.answer(await self._factory.start(waiting))
         except ANSWERED as error:
@@ -402,6 +482,7 @@ class CommandProtocol(GuardedProtocol):
                 return  # cancelled by connectionLost
             answer = self._failed(waiting.name)
         place.answer = answer
+        self._note_if_slow(line, self._factory.seconds() - began, waited=True)
         if waiting.alone:
             self._let_others_run()
         if self._queue is not None:
@@ -418,6 +499,9 @@ class CommandFactory(Factory):
     :param sessions: who is connected, where several servers share it; one of its own if None.
     :param access: who may log in, and what those may do who have not; everybody everything if None.
     :ivar sessions: who is connected; its ``broadcast`` reaches them all.
+    :ivar watched: true where somebody watches what clients ask.
+    :ivar turn_time: seconds for the lines of one connection in a turn. It is at most what makes a
+        command slow, so that each slow one ends its turn and is known.
     """
 
     noisy = False
@@ -445,16 +529,19 @@ class CommandFactory(Factory):
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
         self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
         self._idle_look = 0.0
-        self._draining = False
-        self._drained: list[Deferred[None]] = []
+        # Looked up once for each turn, so kept at hand.
+        self.seconds = reactor.seconds
+        self.turn_time = min(limits.turn_time, self.sessions.slow_log.settings.threshold)
+        self.watched = self.sessions.monitors.views
+        self._drain: Drain | None = None
 
     @override
     def startFactory(self) -> None:
-        self._draining = False
+        self._drain = None
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        if self._draining:
+        if self._drain is not None:
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
         most = self.limits.max_connections
@@ -469,35 +556,27 @@ class CommandFactory(Factory):
             return RefusingProtocol(self, encode_error(turned.error))
         return ClosingProtocol()
 
-    def drain(self, timeout: float) -> Deferred[None]:
+    def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> Deferred[None]:
         """
-        Tell all clients that the server goes, answer what they asked, and close.
+        Tell all clients that the server goes, then end them by and by: answer, and close.
 
-        Stop listening first: a connection that still comes is closed without a word.
+        Those whose turn has not come are served meanwhile. Stop listening first: a connection that
+        still comes is closed without a word.
 
         :param timeout: seconds after which the connections that are left are aborted.
+        :param per_second: how many are ended a second, see :class:`Drain`.
         :return: fires when no connection is left.
         """
-        if not self._draining:
-            self._draining = True
+        if self._drain is None:
             # Not to all sessions: those of other servers may share them, and go on.
             event = encode_event({"event": "shutdown", "timeout": timeout})
             protocols = list(self._protocols)
+            self._drain = Drain(self.reactor, protocols, per_second, timeout)
             for protocol in protocols:
                 protocol.session.deliver(event)
-            for protocol in protocols:
-                protocol.finish(End.DRAINED)
-        deadline = self.reactor.callLater(timeout, self.abort)
-        drained: Deferred[None] = Deferred()
-
-        def forget_deadline(result: None) -> None:
-            if deadline.active():
-                deadline.cancel()
-            return result
-
-        drained.addBoth(forget_deadline)
-        self._drained.append(drained)
-        self._fire_if_drained()
+            self._drain.begin()
+        drained = self._drain.wait(timeout, self.abort)
+        self._end_drain()
         return drained
 
     def abort(self) -> None:
@@ -562,13 +641,12 @@ class CommandFactory(Factory):
             self._sweeping.cancel()
             self._sweeping = None
             self.fanout.stop()
-        self._fire_if_drained()
+        self._end_drain()
 
-    def _fire_if_drained(self) -> None:
-        if self._draining and not self._protocols and not self._refusing:
-            drained, self._drained = self._drained, []
-            for deferred in drained:
-                deferred.callback(None)
+    def _end_drain(self) -> None:
+        """Let the drain be over where there is one and nobody is left."""
+        if self._drain is not None and not self._protocols and not self._refusing:
+            self._drain.over()
 
     def _sweep(self) -> None:
         """Abort the connections whose time is over, and close those that are idle."""
@@ -601,3 +679,4 @@ def _timed_out(result: object, limit: float) -> object:
 
 
 _IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})
+_KILLED = encode_event({"event": "closing", "reason": End.KILLED.value})

@@ -143,10 +143,21 @@ class FastTransport(tcp.Server):
     in its next turn, as ever.
     """
 
-    # In slots, as a new attribute on a connection long made would cost it a dict of its own.
-    __slots__ = ("_sends_left", "_wants_to_write")
-
-    _send_error = 0  # the errno of a failed send; few connections ever have one
+    # In slots, as a new attribute on a connection long made would cost it a dict of its own. Those
+    # that Twisted has as defaults on its classes are looked up several times as fast here.
+    __slots__ = (
+        "TLS",
+        "_aborting",
+        "_send_error",
+        "_sends_left",
+        "_wants_to_write",
+        "_writeDisconnected",
+        "_writeDisconnecting",
+        "dataBuffer",
+        "disconnecting",
+        "producerPaused",
+        "streamingProducer",
+    )
 
     def __init__(
         self,
@@ -157,8 +168,13 @@ class FastTransport(tcp.Server):
         sessionno: int,
         reactor: IReactorFDSet,
     ) -> None:
+        self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
+        self.TLS = self._aborting = False
+        self.dataBuffer = b""
+        self.disconnecting = self._writeDisconnecting = self._writeDisconnected = False
+        self.producerPaused = self.streamingProducer = False
         super().__init__(sock, protocol, client, server, sessionno, reactor)
 
     @override

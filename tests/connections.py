@@ -1,0 +1,33 @@
+"""A connection for sessions that no server has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class FakeConnection:
+    """
+    What carries a session, in name alone.
+
+    :ivar killed: how often it was to be ended.
+    :ivar woken: how often it was told that messages wait.
+    """
+
+    def __init__(self) -> None:
+        self.killed = 0
+        self.woken = 0
+
+    def subscribed(self) -> None:
+        """Nothing is to be done."""
+
+    def wake(self) -> None:
+        """Count it."""
+        self.woken += 1
+
+    def kill(self) -> None:
+        """Count it."""
+        self.killed += 1
+
+    def figures(self) -> Mapping[str, object]:
+        """Give figures that can be told from others."""
+        return {"pending": 3, "buffered": 7}

@@ -1,0 +1,183 @@
+"""The commands of an operator: who is here, what goes on, what was slow, who must go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from twisted_net.commands import Commands, Fields, Request
+from twisted_net.errors import CommandError
+from twisted_net.latency import PROBE_INTERVAL, SPIKES_KEPT
+from twisted_net.monitoring import LINES_PER_SECOND, MOST_PER_SECOND
+from twisted_net.sessions import CLOSED_KEPT, Session
+from twisted_net.times import iso_time
+from twisted_net.topic_commands import mailbox_figures
+
+Reset = Literal["reset"]
+
+
+def declare_administration(commands: Commands) -> None:
+    """Add CLIENTS, CLOSED, KILL, INFO, SLOWLOG, MONITOR and LATENCY to a registry."""
+    for name, handler, safe, words in (
+        ("CLIENTS", _clients, True, "Who is connected, oldest first, each with its figures."),
+        ("CLOSED", _closed, True, "Which connections ended, latest first, each with the reason."),
+        ("KILL", _kill, False, "End the connections of a client, a user or an address."),
+        ("INFO", _info, True, "What the server tells of itself, or one section of it."),
+        ("SLOWLOG", _slowlog, False, "Which commands took long, latest first; reset forgets them."),
+        ("MONITOR", _monitor, False, "See what the others ask, so many a second; off ends it."),
+        ("LATENCY", _latency, False, "How late the reactor is; reset begins anew."),
+    ):
+        commands.command(name, help=words, admin=True, safe=safe)(handler)
+
+
+def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100) -> Fields:
+    sessions = request.session.sessions
+    shown = [_figures(session) for _, session in zip(range(limit), sessions, strict=False)]
+    return Fields(count=len(sessions), clients=shown)
+
+
+def _closed(request: Request, limit: Annotated[int, Meta(ge=1, le=CLOSED_KEPT)] = 100) -> Fields:
+    closed = request.session.sessions.closed
+    shown = [
+        {
+            "client": ended.name,
+            "user": ended.user,
+            "connected": iso_time(ended.connected),
+            "ended": iso_time(ended.ended),
+            "messages": ended.messages,
+            "reason": ended.end.value,
+        }
+        for ended in islice(reversed(closed), limit)
+    ]
+    return Fields(count=len(closed), clients=shown)
+
+
+def _kill(request: Request, what: Literal["client", "user", "address"], name: str) -> Fields:
+    sessions = request.session.sessions
+    if what == "client":
+        found = sessions.get(name)
+        if found is None:
+            raise CommandError(f"there is no client {name}; CLIENTS names them")
+        doomed = [found]
+    elif what == "user":
+        doomed = [session for session in sessions if session.user == name]
+    else:
+        doomed = [session for session in sessions if session.client[0] == name]
+    return Fields(killed=sum(session.kill() for session in doomed))
+
+
+def _info(request: Request, section: str | None = None) -> Fields:
+    session = request.session
+    sections = session.sessions.info | {
+        "clients": lambda: _client_figures(session),
+        "commands": lambda: {
+            command.name: command.calls for command in request.commands if command.calls
+        },
+        "topics": session.sessions.topics.figures,
+        "latency": lambda: _lateness(session),
+    }
+    if section is None:
+        return Fields(**{name: sections[name]() for name in sorted(sections)})
+    if section not in sections:
+        known = ", ".join(sorted(sections))
+        raise CommandError(f"there is no section {section[:64]}; there are {known}")
+    return Fields(**{section: sections[section]()})
+
+
+def _slowlog(
+    request: Request,
+    limit: Annotated[int, Meta(ge=1, le=10_000)] | Reset = 10,
+) -> Fields:
+    slow_log = request.session.sessions.slow_log
+    if limit == "reset":
+        return Fields(forgotten=slow_log.reset())
+    settings = slow_log.settings
+    return Fields(
+        count=slow_log.count,
+        kept=len(slow_log),
+        threshold=settings.threshold,
+        waiting_threshold=settings.waiting_threshold,
+        slow=[
+            {
+                "number": slow.number,
+                "at": iso_time(slow.at),
+                "seconds": round(slow.seconds, 6),
+                "waited": slow.waited,
+                "client": slow.client,
+                "user": slow.user,
+                "line": slow.line,
+            }
+            for slow in slow_log.latest(limit)
+        ],
+    )
+
+
+def _monitor(
+    request: Request,
+    per_second: Annotated[int, Meta(ge=1, le=MOST_PER_SECOND)] | Literal["off"] = LINES_PER_SECOND,
+) -> Fields:
+    session = request.session
+    monitors = session.sessions.monitors
+    if per_second == "off":
+        monitors.remove(session)
+        return Fields(watching=False)
+    monitors.add(session, per_second)
+    return Fields(watching=True, per_second=per_second)
+
+
+def _latency(
+    request: Request,
+    limit: Annotated[int, Meta(ge=1, le=SPIKES_KEPT)] | Reset = 10,
+) -> Fields:
+    session = request.session
+    latency = session.sessions.latency
+    if limit == "reset":
+        latency.reset()
+        return Fields(**_lateness(session))
+    spikes = [
+        {"at": iso_time(spike.at), "seconds": round(spike.seconds, 6)}
+        for spike in latency.spikes(limit)
+    ]
+    return Fields(**_lateness(session), spikes=spikes)
+
+
+def _figures(session: Session) -> dict[str, object]:
+    return {
+        "client": session.name,
+        "user": session.user,
+        "connected": iso_time(session.connected),
+        "messages": session.messages,
+        "received": session.received,
+        "sent": session.sent,
+        "undelivered": session.undelivered,
+        **mailbox_figures(session),
+        **session.figures(),
+    }
+
+
+def _client_figures(session: Session) -> Mapping[str, object]:
+    sessions = session.sessions
+    return {
+        "connections": len(sessions),
+        "opened": sessions.opened,
+        "messages": sessions.messages,
+        "received": sessions.received + sum(client.received for client in sessions),
+        "sent": sessions.sent + sum(client.sent for client in sessions),
+        "undelivered": sessions.undelivered,
+        "slow": sessions.slow_log.count,
+        "monitors": len(sessions.monitors),
+    }
+
+
+def _lateness(session: Session) -> dict[str, object]:
+    lateness = session.sessions.latency.lateness
+    return {
+        "interval": PROBE_INTERVAL,
+        "samples": lateness.count,
+        "p50": lateness.quantile(0.5),
+        "p99": lateness.quantile(0.99),
+        "most": round(lateness.most, 6),
+    }

@@ -1,0 +1,49 @@
+"""Times the reactor: how much later than due its calls come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from typing_extensions import override
+
+from twisted_net.latency import PROBE_INTERVAL, Latency
+
+
+class LatencyProbe(Service):
+    """
+    Has the reactor called every :data:`~twisted_net.latency.PROBE_INTERVAL` while it runs, and
+    notes how late that was.
+
+    :param latency: where it is noted.
+    :param wall: gives the seconds of the wall clock.
+    """
+
+    def __init__(self, reactor: IReactorTime, latency: Latency, wall: Callable[[], float]) -> None:
+        self._reactor = reactor
+        self._latency = latency
+        self._wall = wall
+        self._call: IDelayedCall | None = None
+        self._due = 0.0
+
+    @override
+    def startService(self) -> None:
+        Service.startService(self)
+        if self._call is None:
+            self._wait()
+
+    @override
+    def stopService(self) -> None:
+        Service.stopService(self)
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _wait(self) -> None:
+        self._due = self._reactor.seconds() + PROBE_INTERVAL
+        self._call = self._reactor.callLater(PROBE_INTERVAL, self._called)
+
+    def _called(self) -> None:
+        self._latency.note(self._reactor.seconds() - self._due, self._wall())
+        self._wait()

@@ -1,0 +1,89 @@
+"""Which commands took long, the latest ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+from attrs import frozen
+from msgspec import Meta
+
+from twisted_net.records import Record
+
+
+class SlowLogSettings(Record, frozen=True):
+    """
+    What SLOWLOG remembers, ``[slowlog]``.
+
+    Ten milliseconds and 128 entries are Redis's defaults: while a command holds the reactor
+    nobody else is answered. One that waits, for another server or in a thread, delays its own
+    client alone, and has a threshold of its own.
+    """
+
+    threshold: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="seconds for which a command may hold the reactor"),
+    ] = 0.01
+    waiting_threshold: Annotated[
+        float, Meta(gt=0, le=86_400, description="seconds for which a command may wait")
+    ] = 1.0
+    kept: Annotated[
+        int, Meta(ge=1, le=10_000, description="slow commands remembered, the latest ones")
+    ] = 128
+
+
+@frozen
+class SlowCommand:
+    """
+    A command that took long.
+
+    :ivar number: counts up from 1, over all that were slow since the start.
+    :ivar at: when it was over, in seconds of the wall clock.
+    :ivar seconds: how long it took.
+    :ivar waited: whether it waited, and others were served meanwhile.
+    :ivar line: the command as it was sent, as far as it may be shown.
+    """
+
+    number: int
+    at: float
+    seconds: float
+    waited: bool
+    client: str
+    user: str | None
+    line: str
+
+
+class SlowLog:
+    """
+    The slow commands of a server, the latest ones.
+
+    :param settings: what is slow, and how many are kept.
+    :ivar count: slow commands since the start, the forgotten ones included.
+    """
+
+    def __init__(self, settings: SlowLogSettings | None = None) -> None:
+        self.settings = settings or SlowLogSettings()
+        self.count = 0
+        self._latest: deque[SlowCommand] = deque(maxlen=self.settings.kept)
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def note(
+        self, at: float, seconds: float, client: str, user: str | None, line: str, *, waited: bool
+    ) -> None:
+        """Keep a slow command; the oldest makes room for it where :attr:`settings` say so."""
+        self.count += 1
+        self._latest.append(SlowCommand(self.count, at, seconds, waited, client, user, line))
+
+    def latest(self, limit: int) -> Iterator[SlowCommand]:
+        """Go through the slow commands, latest first, at most so many of them."""
+        return islice(reversed(self._latest), limit)
+
+    def reset(self) -> int:
+        """Forget them, but not how many they were; give how many were kept."""
+        forgotten = len(self._latest)
+        self._latest.clear()
+        return forgotten

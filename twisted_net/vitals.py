@@ -1,0 +1,61 @@
+"""What a process can tell of itself: its parts, its age, its memory, its processor time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from twisted.copyright import version as twisted_version
+
+_RESIDENT = Path("/proc/self/statm")
+
+
+def package_version() -> str:
+    """Give the version of this package, or ``unknown`` where it runs without being installed."""
+    try:
+        return version("twisted_net")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def versions(reactor: object) -> dict[str, object]:
+    """Give the versions of the parts, the kind of reactor, and the number of the process."""
+    return {
+        "version": package_version(),
+        "twisted": twisted_version,
+        "python": platform.python_version(),
+        "reactor": type(reactor).__name__,
+        "process": os.getpid(),
+    }
+
+
+def usage() -> Mapping[str, object]:
+    """
+    Give what the process uses of the machine.
+
+    ``resident`` and ``resident_most`` are bytes, ``user`` and ``system`` seconds of processor
+    time, ``descriptors`` those that may be open. Where there is no ``/proc``, ``resident`` is None.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    # Linux counts KiB here, macOS bytes (getrusage(2) of each).
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "resident": _resident(),
+        "resident_most": used.ru_maxrss * unit,
+        "user": round(used.ru_utime, 3),
+        "system": round(used.ru_stime, 3),
+        "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+
+
+def _resident() -> int | None:
+    try:
+        pages = int(_RESIDENT.read_text().split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize()
