@@ -24,6 +24,9 @@ class FakeConnection:
         """Count it."""
         self.woken += 1
 
+    def overflow(self) -> None:
+        """Nothing is to be done."""
+
     def kill(self) -> None:
         """Count it."""
         self.killed += 1

@@ -215,6 +215,10 @@ class Peer:
         """Count."""
         self.woken += 1
 
+    def overflow(self) -> None:
+        """Count."""
+        self.woken += 1
+
     def subscribed(self) -> None:
         """Count."""
         self.told += 1

@@ -289,7 +289,11 @@ class Recipient(Protocol):
         ...
 
     def wake(self) -> None:
-        """Messages wait where there were none; or too many do, and it is to be disconnected."""
+        """Messages wait where there were none."""
+        ...
+
+    def overflow(self) -> None:
+        """Too many messages would wait: the client is to be disconnected."""
         ...
 
 
@@ -308,6 +312,7 @@ class Mailbox:
 
     __slots__ = (
         "_lines",
+        "_most",
         "_recipient",
         "_topics",
         "dropped",
@@ -322,20 +327,29 @@ class Mailbox:
         self.dropped = 0
         self.overflowed = False
         self._topics = topics
+        self._most = topics.settings.max_queue
         self._recipient = recipient
-        self._lines: deque[bytes] = deque()
+        # One message waits as it is, several in a queue, whose memory most subscribers never need.
+        self._lines: bytes | deque[bytes] | None = None
 
     def take(self, message: Message) -> bool:
         """Keep a message for the client, as far as there is room."""
+        # What follows runs for each subscriber of each message.
         line = message.line
         waiting = self.waiting + len(line)
-        if waiting > self._topics.settings.max_queue and not self._make_room(len(line)):
-            return False
+        if waiting > self._most:
+            if not self._make_room(len(line)):
+                return False
+            waiting = self.waiting + len(line)
+        self.waiting = waiting
         lines = self._lines
-        lines.append(line)
-        self.waiting += len(line)
-        if len(lines) == 1:
+        if lines is None:
+            self._lines = line
             self._recipient.wake()
+        elif type(lines) is bytes:
+            self._lines = deque((lines, line))
+        else:
+            lines.append(line)  # type: ignore[union-attr]  # no bytes, but mypy does not see it
         return True
 
     def subscribe(self, pattern: str) -> int:
@@ -347,19 +361,23 @@ class Mailbox:
     def next_chunk(self) -> bytes:
         """Take out the oldest messages, up to :data:`CHUNK` bytes of them; empty if none wait."""
         lines = self._lines
-        if len(lines) == 1 or (lines and len(lines[0]) >= CHUNK):
-            line = lines.popleft()
-            self.waiting -= len(line)
-            return line
-        if self.waiting <= CHUNK:
+        if lines is None:
+            return b""
+        if isinstance(lines, bytes):
+            chunk = lines
+            self._lines = None
+        elif self.waiting <= CHUNK:
             chunk = b"".join(lines)
-            lines.clear()
+            self._lines = None
         else:
-            size, some = 0, []
-            while size + len(lines[0]) <= CHUNK:
+            some = [lines.popleft()]
+            size = len(some[0])
+            while lines and size + len(lines[0]) <= CHUNK:
                 some.append(lines.popleft())
                 size += len(some[-1])
             chunk = b"".join(some)
+            if not lines:
+                self._lines = None
         self.waiting -= len(chunk)
         return chunk
 
@@ -370,8 +388,8 @@ class Mailbox:
         :return: how many messages were dropped.
         """
         self._topics.forget(self)
-        left = len(self._lines)
-        self._lines.clear()
+        lines, self._lines = self._lines, None
+        left = 0 if lines is None else 1 if isinstance(lines, bytes) else len(lines)
         self.waiting = 0
         self.dropped += left
         self._topics.lost += left
@@ -380,17 +398,28 @@ class Mailbox:
     def _make_room(self, size: int) -> bool:
         """Do what is to be done where a message of this size does not fit; True if it then does."""
         topics = self._topics
-        limit = topics.settings.max_queue
+        limit = self._most
         if self.when_slow == "drop_oldest" and size <= limit:
             while self.waiting + size > limit:
-                self.waiting -= len(self._lines.popleft())
+                self._drop_oldest()
                 self.dropped += 1
                 topics.dropped_oldest += 1
             return True
         if self.when_slow == "disconnect" and not self.overflowed:
             self.overflowed = True
             topics.overflows += 1
-            self._recipient.wake()
+            self._recipient.overflow()
         self.dropped += 1
         topics.dropped_newest += 1
         return False
+
+    def _drop_oldest(self) -> None:
+        lines = self._lines
+        assert lines is not None
+        if isinstance(lines, bytes):
+            oldest, self._lines = lines, None
+        else:
+            oldest = lines.popleft()
+            if not lines:
+                self._lines = None
+        self.waiting -= len(oldest)

@@ -79,14 +79,19 @@ class CommandProtocol(GuardedProtocol):
 
     __slots__ = (
         "_end",
+        "_factory",
         "_held_by",
         "_input_ended",
         "_last_wish",
+        "_lines",
+        "_next",
         "_queue",
         "_reading",
+        "_running",
         "_surplus",
         "_turn",
         "_writable",
+        "quiet",
     )
 
     def __init__(self, factory: CommandFactory) -> None:
@@ -101,8 +106,6 @@ class CommandProtocol(GuardedProtocol):
         self._last_wish: End | None = None  # why to end once all is answered
         self._end: End | None = None  # why we ended it; no answer follows
         self._held_by: _Place | None = None  # the answer that comes before messages of a topic
-        # Set at every line, so set here: an attribute that an object gets later than its
-        # siblings costs it a dict of its own, 300 bytes.
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
         self._next = 0
         self._running = False
@@ -288,24 +291,32 @@ class CommandProtocol(GuardedProtocol):
             self._held_by = self._queue[-1]
 
     def wake(self) -> None:
-        """Messages wait, or too many do."""
-        mailbox = self.session.mailbox
-        assert mailbox is not None
-        if mailbox.overflowed:
-            self.abort(End.SLOW_SUBSCRIBER)
-        else:
-            self._factory.fanout.add(self)
+        """Messages wait."""
+        self._factory.fanout.add(self)
+
+    def overflow(self) -> None:
+        """Too many messages would wait, and the client chose to be disconnected then."""
+        self.abort(End.SLOW_SUBSCRIBER)
 
     def send_messages(self) -> None:
         """Write some of the messages that wait, if the peer reads and no answer is before them."""
-        mailbox = self.session.mailbox
-        if mailbox is None or not mailbox.waiting or not self._writable:
+        session, reads = self.session, self._writable
+        mailbox = session.mailbox
+        if mailbox is None or not mailbox.waiting or not reads:
             return
         if self._held_by is not None:
             if self._queue is not None and self._held_by in self._queue:
                 return
             self._held_by = None
-        if self._write(mailbox.next_chunk()) and mailbox.waiting:
+        chunk = mailbox.next_chunk()
+        self.transport.write(chunk)
+        # What _write does, a call cheaper: this runs for each subscriber of each message.
+        session.sent += len(chunk)
+        if not self._writable:
+            self._hold_output(len(chunk))
+        if self._meter is not None:
+            self._pay(len(chunk))
+        if mailbox.waiting and self._end is None:
             self._factory.fanout.add(self)
 
     # --- lines and answers ---
