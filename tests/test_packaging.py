@@ -19,6 +19,14 @@ import twisted_net
 ROOT = Path(__file__).resolve().parents[1]
 
 
+SERVE = """
+from twisted.internet.testing import MemoryReactorClock
+from twisted_net.process import ProcessService
+from twisted_net.service import NetService
+NetService(MemoryReactorClock()).startService()
+"""
+
+
 def setup_cfg() -> ConfigParser:
     """Read setup.cfg."""
     parser = ConfigParser()
@@ -26,9 +34,9 @@ def setup_cfg() -> ConfigParser:
     return parser
 
 
-def imported(module: str) -> set[str]:
-    """Give the names of all modules that a fresh interpreter has after importing *module*."""
-    code = f"import sys, {module}; print(*sys.modules)"
+def imported(module: str, then: str = "") -> set[str]:
+    """Give all modules that a fresh interpreter has after importing *module*, and some lines."""
+    code = f"import sys, {module}\n{then}\nprint(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
@@ -99,7 +107,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """No module of ours installs a reactor by being imported."""
-        names = imported("twisted_net.process, twisted_net.tap, twisted_net.__main__")
+        names = imported("twisted_net.process, twisted_net.http.fetching, twisted_net.__main__")
         self.assertIn("treq", names)
         self.assertNotIn("twisted.internet.reactor", names)
 
@@ -107,3 +115,11 @@ class ImportTests(SynchronousTestCase):
         """Checking a configuration needs neither treq nor a reactor."""
         names = imported("twisted_net.__main__")
         self.assertEqual(names & {"treq", "twisted.internet.reactor", "twisted.web"}, set())
+
+    def test_serving(self) -> None:
+        """A service is made and started without what only FETCH, TLS, CoAP and the like need."""
+        names = imported("twisted_net.tap", SERVE)
+        self.assertIn("twisted_net.tcp.server", names)
+        others = {"treq", "twisted.web", "hyperlink", "multipart", "requests", "sqlite3"}
+        ours = {"http.client", "http.agent", "udp.coap", "tcp.tls", "tcp.certificates"}
+        self.assertEqual(names & (others | {f"twisted_net.{name}" for name in ours}), set())

@@ -21,6 +21,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import Authority, write_pair
+from tests.threads import ThreadClock
 from twisted_net.commands import Commands
 from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen, ConfigError
@@ -38,6 +39,10 @@ class TakenReactor(MemoryReactorClock):
     def listenTCP(self, *arguments: Any, **options: Any) -> Any:  # Any: never reached
         """Refuse, as Linux does."""
         raise CannotListenError("", 8888, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
+
+
+class ThreadedReactor(ThreadClock, MemoryReactorClock):
+    """Has threads as well."""
 
 
 class Wire(StringTransportWithDisconnection):
@@ -172,10 +177,16 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(ask(wire, b"x" * 65)["limit"], 64)
 
     def test_fetch(self) -> None:
-        """FETCH reaches only what the configuration allows."""
+        """FETCH reaches what the configuration allows; its client is imported in a thread, once."""
+        self.reactor = ThreadedReactor()
         service = self.service()
         wire = connect(service)
-        self.assertEqual(ask(wire, b"FETCH http://127.0.0.1/")["code"], "address_refused")
+        wire.protocol.dataReceived(b"FETCH http://127.0.0.1/\nFETCH http://127.0.0.1/\n")
+        self.assertEqual(wire.value(), b"")
+        self.reactor.run_thread()
+        self.reactor.run_thread()
+        codes = [json.loads(line)["code"] for line in wire.value().splitlines()]
+        self.assertEqual(codes, ["address_refused", "address_refused"])
         self.assertEqual(ask(wire, b"FETCH http://127.0.0.1/")["code"], "address_refused")
         self.successResultOf(service.stopService())
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from typing_extensions import override
 
@@ -19,7 +22,6 @@ from twisted_net.audit import Audit
 from twisted_net.commands import Commands
 from twisted_net.config import Config
 from twisted_net.errors import CannotListen, ConfigError
-from twisted_net.http.fetching import Fetcher
 from twisted_net.logins import configured_logins
 from twisted_net.probing import LatencyProbe
 from twisted_net.registries import configured_commands
@@ -31,13 +33,18 @@ from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics
-from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 from twisted_net.users import Permissions, User
 from twisted_net.vitals import usage, versions
 
 PROGRESS_INTERVAL = 1.0
 """Seconds between two lines in the log that say how many connections are still to be drained."""
+
+# The HTTP client, and CoAP, are imported where they are used: they are a third of the start.
+if TYPE_CHECKING:
+    from twisted_net.http.fetching import Fetcher
+
+_FETCHING = "twisted_net.http.fetching"
 
 
 class _Listener(Service, ABC):
@@ -192,6 +199,8 @@ class CoapListener(_Listener):
     transport = "coap"
 
     def __init__(self, reactor: Any, config: Config, commands: Commands) -> None:  # Any: as below
+        from twisted_net.udp.coap import CoapServer
+
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
         self._drain_timeout = config.drain_timeout
@@ -199,6 +208,8 @@ class CoapListener(_Listener):
 
     @override
     def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.coap import listen_coap
+
         return listen_coap(self._reactor, self.server, port, interface)
 
     @override
@@ -250,9 +261,7 @@ class NetService(MultiService):
         registry = configured_commands(config, self._fetch, logins.log_in if logins else None)
         if commands is not None:
             registry.update(commands)
-        self._new_fetcher: Callable[[], Fetcher] = lambda: Fetcher.guarded(
-            reactor, config.http, config.fetch
-        )
+        self._new_fetcher = partial(_guarded_fetcher, reactor, config)
         self._fetcher: Fetcher | None = None
         self.sessions = Sessions(time.time, Topics(config.topics), SlowLog(config.slowlog))
         self.sessions.audit = Audit(reactor)
@@ -375,6 +384,10 @@ class NetService(MultiService):
 
     async def _fetch(self, url: str) -> Mapping[str, object]:
         if self._fetcher is None:
+            # In a thread: a tenth of a second, in which the other clients are not to wait.
+            pool = self._reactor.getThreadPool()
+            await deferToThreadPool(self._reactor, pool, partial(import_module, _FETCHING))
+        if self._fetcher is None:
             self._fetcher = self._new_fetcher()
         return await self._fetcher.fetch(url)
 
@@ -387,6 +400,12 @@ class NetService(MultiService):
             released = self.stopService()
             released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
             raise
+
+
+def _guarded_fetcher(reactor: Any, config: Config) -> Fetcher:  # Any: see NetService
+    from twisted_net.http.fetching import Fetcher
+
+    return Fetcher.guarded(reactor, config.http, config.fetch)
 
 
 def _nobody(name: str) -> Permissions:
