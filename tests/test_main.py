@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import __main__ as script
+from twisted_net import reactor as quiet
 from twisted_net.__main__ import main
 from twisted_net.config import load_config
 from twisted_net.errors import CannotStart
@@ -162,12 +163,33 @@ class MainTests(SynchronousTestCase):
         error = self.assertRaises(CannotStart, main, ["--reactor=gtk3"])
         self.assertEqual(error.code, "--reactor: gtk3 cannot be used: no module named gi")
 
-    def test_reactor_by_default(self) -> None:
-        """Without a name it is the reactor that Twisted chooses."""
+    def choose(self, installed: bool = False) -> list[str]:
+        """Choose the default reactor in a program that has one or not; give what is installed."""
         importlib.import_module("twisted.internet.reactor")  # or there is none to be patched
         chosen = object()
         self.patch(twisted.internet, "reactor", chosen)
+        modules = dict(sys.modules)
+        if not installed:
+            del modules["twisted.internet.reactor"]
+        self.patch(sys, "modules", modules)
+        names: list[str] = []
+        self.patch(quiet, "install", lambda: names.append("quiet"))
+        self.patch(reactors, "installReactor", names.append)
         self.assertIs(script._install_reactor("default"), chosen)
+        return names
+
+    def test_reactor_by_default(self) -> None:
+        """Without a name it is the quiet reactor, where there is epoll."""
+        self.assertEqual(self.choose(), ["quiet"])
+
+    def test_reactor_without_epoll(self) -> None:
+        """Without a name and without epoll it is the reactor that Twisted chooses."""
+        self.patch(script, "select", object())
+        self.assertEqual(self.choose(), [])
+
+    def test_reactor_that_is_there(self) -> None:
+        """Without a name, a reactor that the program has already is kept."""
+        self.assertEqual(self.choose(installed=True), [])
 
     def test_fetch_is_not_called(self) -> None:
         """A check declares FETCH and never runs it."""

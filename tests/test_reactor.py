@@ -13,7 +13,14 @@ from twisted.internet import epollreactor
 from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.python import context, log
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -109,6 +116,28 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.reactor.addWriter(descriptor)
         self.reactor.doIteration(0)
         self.assertEqual(descriptor.told, [("write", "-")])
+
+    def test_logging(self) -> None:
+        """What a protocol logs has its level, format and namespace, and no prefix as its system."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)  # mypy sees no function's interface
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.read(lambda: Logger("shop.orders").warn("{count} orders wait", count=3))
+        self.read(lambda: log.msg("in the old way"))
+        (event, old) = events
+        self.assertEqual(formatEvent(event), "3 orders wait")
+        self.assertEqual(
+            {name: event[name] for name in ("log_level", "log_format", "log_namespace", "count")},
+            {
+                "log_level": LogLevel.warn,
+                "log_format": "{count} orders wait",
+                "log_namespace": "shop.orders",
+                "count": 3,
+            },
+        )
+        self.assertNotIn("log_system", event)
+        self.assertEqual(old["system"], "-")
 
     def test_nothing_to_do(self) -> None:
         """A poll without events calls nobody, and a wait that a signal cuts short is no error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from getpass import getpass
@@ -44,7 +45,11 @@ class ScriptOptions(Options):
 
     synopsis = f"Usage: twisted-net [{' | '.join([*COMMANDS, *CLIENT_COMMANDS])}] [options]"
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
-        ["reactor", "r", "default", "reactor to run on, such as epoll or asyncio (run)"],
+        [
+            *("reactor", "r", "default"),
+            "reactor to run on, such as epoll or asyncio; by default quiet where there is epoll, "
+            "and what Twisted chooses elsewhere (run)",
+        ],
         ["log-level", None, "info", "debug, info, warn, error or critical (run)"],
     ]
 
@@ -162,6 +167,12 @@ def _install_reactor(name: str) -> Any:  # Any: it has many interfaces and no ty
     try:
         if name != "default":
             installReactor(name)
+        elif hasattr(select, "epoll") and "twisted.internet.reactor" not in sys.modules:
+            # Known to be there, so not looked for among the plugins. With a Twisted that it does
+            # not know it installs the stock epoll reactor, and says so.
+            from twisted_net.reactor import install
+
+            install()
     except NoSuchReactor:
         known = ", ".join(sorted(kind.shortName for kind in getReactorTypes()))
         raise CannotStart(f"--reactor: {name} is none of default, {known}") from None

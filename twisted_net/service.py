@@ -40,7 +40,7 @@ from twisted_net.vitals import usage, versions
 PROGRESS_INTERVAL = 1.0
 """Seconds between two lines in the log that say how many connections are still to be drained."""
 
-# The HTTP client, and CoAP, are imported where they are used: they are a third of the start.
+# The HTTP client, and CoAP, are imported where they are used: they were a quarter of the start.
 if TYPE_CHECKING:
     from twisted_net.http.fetching import Fetcher
 

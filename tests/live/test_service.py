@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +42,21 @@ from __future__ import annotations
 import time
 
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from twisted_net.commands import Commands
 
 commands = Commands()
+log = Logger()
+
+
+@commands.command()
+def which() -> str:
+    """Tell the reactor, and the log that somebody asked."""
+    from twisted.internet import reactor
+
+    log.warn("asked for the {what}", what="reactor")
+    return type(reactor).__name__
 
 
 @commands.command()
@@ -141,6 +153,27 @@ async def test_second_signal(
     assert ended.status == -signal.SIGTERM
     assert "another SIGTERM: ending at once" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.time_limit(30)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((str(BIN / "twisted-net"),), "QuietEPollReactor"),
+        ((sys.executable, "-m", "twisted_net"), "QuietEPollReactor"),
+        ((str(BIN / "twisted-net"), "--reactor=poll"), "PollReactor"),
+        ((str(BIN / "twistd"), "-n", "--pidfile=", "net"), "EPollReactor"),
+    ],
+)
+async def test_reactor(
+    words: tuple[str, ...], expected: str, own_commands: Path, reactor: Any
+) -> None:
+    """The script runs on the quiet reactor unless told otherwise; what commands log arrives."""
+    options = (*FREE, "--commands=own:commands")
+    async with Running(reactor, [*words, *options], own_commands) as process:
+        tcp, _ = await process.ports()
+        assert json.loads(await exchange(tcp, b"WHICH\n"))["result"] == expected
+        await process.logged(r"\[own#warn\] asked for the reactor")
 
 
 @pytest.mark.time_limit(30)
