@@ -9,15 +9,15 @@ is the processor time that the server took for each exchange: the clients run be
 from __future__ import annotations
 
 import argparse
-import os
 import selectors
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from attrs import frozen
+
+from benchmarks.servers import processor_time
 
 RIVAL = """
 import asyncio, sys
@@ -71,10 +71,10 @@ def measure(program: str, seconds: float, clients: int) -> Result:
         sockets = [_client(port) for _ in range(clients)]
         _wait_until_ready(sockets[0], server)
         ask(sockets, 0.5, 0)
-        before = _cpu(server.pid)
+        before = processor_time(server.pid)
         began = time.perf_counter()
         exchanges = ask(sockets, seconds, 30_000)
-        return Result(exchanges, time.perf_counter() - began, _cpu(server.pid) - before)
+        return Result(exchanges, time.perf_counter() - began, processor_time(server.pid) - before)
     finally:
         server.terminate()
         server.wait()
@@ -148,11 +148,6 @@ def _wait_until_ready(client: socket.socket, server: subprocess.Popen[bytes]) ->
         client.settimeout(5)
         return
     raise RuntimeError("the server does not answer")
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -20,36 +20,46 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Event
 
-from benchmarks.servers import Server, running
+from benchmarks.contestants import CONTESTANTS, ECHO
+from benchmarks.servers import Server, core_for_the_server, running
 
 SERVERS = ("ours", "plain")
 NEVER_READING_BYTES = 150_000_000
 STALLED = 3.0
 """Seconds without a byte taken after which a sender gives up."""
 
+LOAD_TIMEOUT = 20.0
+"""Seconds in which the process of a load must begin."""
+
+UNTIL_FULL = 0.3
+"""Seconds in which a load fills the buffers between it and the server."""
+
 
 def round_trips(server: Server, seconds: float) -> list[float]:
     """Send PING and await its answer, again and again; give the milliseconds of each."""
     times = []
+    ping = CONTESTANTS[server.name].ping
+    expected = ping.answer(server.tcp_port)
     with server.connect() as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             begin = time.perf_counter()
-            client.sendall(b"PING\n")
+            client.sendall(ping.request)
             answer = b""
-            while not answer.endswith(b"\n"):
+            while len(answer) < len(expected):
                 answer += client.recv(4096)
             times.append((time.perf_counter() - begin) * 1000)
-            assert b"PONG" in answer, answer
+            assert answer == expected, answer
             time.sleep(0.002)
     return times
 
 
-def pipeline(tcp_port: int, clients: int, seconds: float) -> None:
-    """Let *clients* connections send small ECHO lines as fast as the server takes them."""
-    block = b"ECHO hello world\n" * 4096
+def pipeline(tcp_port: int, request: bytes, clients: int, seconds: float, ready: Event) -> None:
+    """Let *clients* connections send small requests as fast as the server takes them."""
+    block = request * 4096
     selector = selectors.DefaultSelector()
     left: dict[socket.socket, memoryview] = {}
     for _ in range(clients):
@@ -57,6 +67,7 @@ def pipeline(tcp_port: int, clients: int, seconds: float) -> None:
         client.setblocking(False)
         left[client] = memoryview(block)
         selector.register(client, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    ready.set()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for key, events in selector.select(0.1):
@@ -69,10 +80,11 @@ def pipeline(tcp_port: int, clients: int, seconds: float) -> None:
         client.close()
 
 
-def flood(udp_port: int, seconds: float) -> None:
+def flood(udp_port: int, seconds: float, ready: Event) -> None:
     """Send small datagrams as fast as the kernel takes them, and read no answer."""
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", udp_port))
+        ready.set()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for _ in range(100):
@@ -102,12 +114,19 @@ def never_read(server: Server) -> tuple[int, int]:
 
 @contextmanager
 def beside(load: Callable[..., None], *arguments: object) -> Iterator[None]:
-    """Run *load* in a process of its own while the block runs, which it outlives by nothing."""
-    process = multiprocessing.get_context("spawn").Process(target=load, args=arguments)
+    """
+    Run *load* in a process of its own while the block runs, which it outlives by nothing.
+
+    :param arguments: those of *load*, but the event that it sets when it begins.
+    """
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=load, args=(*arguments, ready))
     process.start()
     try:
-        # It has to import and connect first.
-        time.sleep(1.0)
+        if not ready.wait(LOAD_TIMEOUT):
+            raise RuntimeError(f"{load.__name__} does not begin")
+        time.sleep(UNTIL_FULL)
         yield
     finally:
         process.terminate()
@@ -137,7 +156,7 @@ def measure(
         for name in SERVERS:
             with running(name, core) as server:
                 note("alone", server)
-                with beside(pipeline, server.tcp_port, 4, seconds + 10):
+                with beside(pipeline, server.tcp_port, ECHO.request, 4, seconds + 10):
                     note("4 clients pipeline ECHO", server)
                 with beside(flood, server.udp_port, seconds + 10):
                     note("a UDP flood", server)
@@ -167,11 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options = parser.parse_args()
-    cores = os.sched_getaffinity(0)
-    core = min(cores) if len(cores) > 1 else None
-    if core is not None:
-        os.sched_setaffinity(0, cores - {core})
-
+    core = core_for_the_server()
     found = measure(options.rounds, options.seconds, core)
     print(f"PING beside others: ms, medians of {options.rounds} rounds")
     print(f"{'load':26}{'server':>8}{'p50':>10}{'p99':>10}{'p99, plain / ours':>20}")

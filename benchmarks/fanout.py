@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import selectors
-import shutil
 import socket
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.basic import LineOnlyReceiver
 from typing_extensions import override
+
+from benchmarks.contestants import redis_words
+from benchmarks.rivals import BACKLOG, AsyncLines, serve_asyncio
+from benchmarks.servers import free_ports, processor_time, raise_descriptor_limit, started
 
 TEXT = "x" * 100
 NAMES = ("ours", "loop", "redis")
@@ -63,8 +62,56 @@ class Loop(LineOnlyReceiver):
         self.transport.write(b"done\n")
 
 
+class Once(Loop):
+    """Does so with one encoding for all."""
+
+    @override
+    def lineReceived(self, line: bytes) -> None:
+        topic, text = line.decode().split(" ", 2)[1:]
+        event = json.dumps({"event": "message", "topic": topic, "message": text}).encode() + b"\n"
+        assert self.transport is not None
+        for client in self.clients:
+            if client is not self:
+                assert client.transport is not None
+                client.transport.write(event)
+        self.transport.write(b"done\n")
+
+
+class AsyncOnce(AsyncLines):
+    """The same as callbacks of asyncio."""
+
+    clients: set[AsyncOnce] = set()  # noqa: RUF012  # of all, on purpose
+
+    @override
+    def connection_made(self, transport: Any) -> None:  # Any: asyncio gives a wider type
+        super().connection_made(transport)
+        self.clients.add(self)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.clients.discard(self)
+
+    @override
+    def answer(self, line: bytes) -> bytes:
+        topic, text = line.decode().split(" ", 2)[1:]
+        event = json.dumps({"event": "message", "topic": topic, "message": text}).encode() + b"\n"
+        for client in self.clients:
+            if client is not self:
+                client.transport.write(event)
+        return b"done\n"
+
+
 def serve(name: str, port: int) -> None:
-    """Run one of the two servers that are written in Python."""
+    """Run one of the servers that are written in Python."""
+    if name == "uvloop":
+        import uvloop
+
+        uvloop.run(serve_asyncio(AsyncOnce, port))
+        return
+    if name == "quiet":
+        from twisted_net.reactor import install
+
+        install()
     from twisted.internet import reactor
 
     from twisted_net.standard import standard_commands
@@ -72,46 +119,26 @@ def serve(name: str, port: int) -> None:
     from twisted_net.tcp.server import CommandFactory
     from twisted_net.tcp.transport import listen_tcp
 
-    if name == "ours":
+    if name in ("ours", "quiet"):
         limits = Limits(max_connections=50_000)
         listen_tcp(reactor, port, CommandFactory(reactor, standard_commands(), limits))
     else:
         factory = ServerFactory()
-        factory.protocol = Loop
-        reactor.listenTCP(port, factory, 4096, "127.0.0.1")
+        factory.protocol = {"loop": Loop, "once": Once}[name]
+        reactor.listenTCP(port, factory, BACKLOG, "127.0.0.1")
     reactor.run()
 
 
 @contextmanager
-def running(name: str) -> Iterator[tuple[int, int]]:
+def running(name: str, core: int | None = None) -> Iterator[tuple[int, int]]:
     """Run a server, and give its port and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, _ = free_ports()
     if name == "redis":
-        command = [shutil.which("redis-server") or "redis-server", "--port", str(port)]
-        command += ["--save", "", "--appendonly", "no", "--maxclients", "20000"]
+        words = redis_words(port)
     else:
-        command = [sys.executable, "-m", "benchmarks.fanout", "--serve", name, str(port)]
-    root = Path(__file__).resolve().parent.parent
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        yield port, process.pid
-    finally:
-        process.kill()
-        process.wait()
-
-
-def processor_time(pid: int) -> float:
-    """Give the seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        words = [sys.executable, "-m", "benchmarks.fanout", "--serve", name, str(port)]
+    with started(name, words, port, core=core) as server:
+        yield port, server.pid
 
 
 class Subscribers:
@@ -145,20 +172,24 @@ class Subscribers:
             client.close()
 
 
-def measure(name: str, count: int, messages: int, burst: int) -> float:
-    """Give the milliseconds of processor time that the server needs for one message."""
+def measure(name: str, count: int, messages: int, burst: int, core: int | None = None) -> float:
+    """
+    Give the milliseconds of processor time that the server needs for one message.
+
+    :param core: the processor that it is pinned to; None for any.
+    """
     event = {"event": "message", "topic": "news", "message": TEXT}
     request = f"PUBLISH news {TEXT}\n".encode() * burst
-    if name == "ours":
+    if name in ("ours", "quiet"):
         hello, answer = b"SUBSCRIBE news\n", b"}\n"
         size = len(json.dumps(event, separators=(",", ":"))) + 1
-    elif name == "loop":
+    elif name in ("loop", "once", "uvloop"):
         hello, answer = b"", b""
         size = len(json.dumps(event)) + 1
     else:
         hello, answer = b"SUBSCRIBE news\r\n", b":1\r\n"
         size = len(f"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$100\r\n{TEXT}\r\n")
-    with running(name) as (port, pid):
+    with running(name, core) as (port, pid):
         subscribers = Subscribers(port, count, hello, answer)
         with socket.create_connection(("127.0.0.1", port), timeout=30) as publisher:
             for warm_up in (True, False):
@@ -180,8 +211,7 @@ def main() -> None:
     parser.add_argument("--subscribers", type=int, default=5000)
     parser.add_argument("--messages", type=int, default=40)
     arguments = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_descriptor_limit()
     if arguments.serve:
         serve(arguments.serve[0], int(arguments.serve[1]))
         return

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
+
+from benchmarks.contestants import CONTESTANTS
 
 READY_TIMEOUT = 20.0
 """Seconds in which a server must accept its first connection."""
@@ -36,27 +38,52 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def ours(tcp_port: int, udp_port: int) -> list[str]:
-    """Give the command of the service as an operator starts it."""
-    twistd = str(Path(sys.executable).with_name("twistd"))
-    ports = [f"--tcp-port={tcp_port}", f"--udp-port={udp_port}"]
-    return [twistd, "-n", "--pidfile=", "net", *ports]
+def processor_time(pid: int) -> float:
+    """
+    Give the seconds of processor time that a process has used, its threads and children counted.
 
-
-def plain(tcp_port: int, udp_port: int) -> list[str]:
-    """Give the command of plain Twisted: LineOnlyReceiver, DatagramProtocol."""
-    return [sys.executable, "-m", "benchmarks.rivals", str(tcp_port), str(udp_port)]
+    In nanoseconds where the kernel has /proc/PID/schedstat, else in the hundredths of
+    /proc/PID/stat.
+    """
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    try:
+        used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    except FileNotFoundError:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    with suppress(FileNotFoundError):
+        for task in tasks:
+            used += sum(processor_time(int(pid)) for pid in (task / "children").read_text().split())
+    return used
 
 
 @contextmanager
 def running(name: str, core: int | None = None) -> Iterator[Server]:
     """
-    Run the server of this name (``ours`` or ``plain``) until the block ends.
+    Run the server of this name in :data:`~benchmarks.contestants.CONTESTANTS`, for the block.
 
     :param core: the processor that it is pinned to; None for any that this process may use.
     """
-    tcp_port, udp_port = _free_ports()
-    command = {"ours": ours, "plain": plain}[name](tcp_port, udp_port)
+    tcp_port, udp_port = free_ports()
+    words = CONTESTANTS[name].words(tcp_port, udp_port)
+    with started(name, words, tcp_port, udp_port, core) as server:
+        yield server
+
+
+@contextmanager
+def started(
+    name: str,
+    command: list[str],
+    tcp_port: int,
+    udp_port: int = 0,
+    core: int | None = None,
+    look_every: float = 0.05,
+) -> Iterator[Server]:
+    """
+    Run the server that this command starts at these ports, until the block ends.
+
+    :param look_every: seconds between two looks whether it accepts connections.
+    """
     root = Path(__file__).resolve().parent.parent
     process = subprocess.Popen(
         command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -68,7 +95,7 @@ def running(name: str, core: int | None = None) -> Iterator[Server]:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         server = Server(name, process.pid, tcp_port, udp_port)
-        _wait_until_ready(server, process)
+        _wait_until_ready(server, process, look_every)
         yield server
     finally:
         process.terminate()
@@ -79,14 +106,32 @@ def running(name: str, core: int | None = None) -> Iterator[Server]:
             process.wait()
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Give a TCP and a UDP port that nobody listens on now."""
     with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.bind(("127.0.0.1", 0))
         udp.bind(("127.0.0.1", 0))
         return tcp.getsockname()[1], udp.getsockname()[1]
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+def core_for_the_server() -> int | None:
+    """Set one processor aside for the server, and leave the others to this process; None of one."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        return None
+    core = min(cores)
+    os.sched_setaffinity(0, cores - {core})
+    return core
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process and its children as many open files as it may have; give their number."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], look_every: float) -> None:
     deadline = time.monotonic() + READY_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -95,5 +140,5 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
             server.connect().close()
             return
         except ConnectionRefusedError:
-            time.sleep(0.05)
+            time.sleep(look_every)
     raise RuntimeError(f"{server.name} does not listen after {READY_TIMEOUT:g} s")
