@@ -27,7 +27,8 @@ from twisted_net.config import Config, TcpSettings, UdpSettings
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.service import CommandListener, NetService
 from twisted_net.slowlog import SlowLogSettings
-from twisted_net.tcp.listener_settings import Listener, TlsSettings
+from twisted_net.tcp.listener_settings import Listener
+from twisted_net.tls_settings import TlsSettings
 from twisted_net.users import AuthSettings
 
 TCP_ALONE = UdpSettings(enabled=False)

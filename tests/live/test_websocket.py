@@ -19,7 +19,8 @@ from tests.live.programs import port_of, run, serving
 from tests.missing import missing
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.sessions import End
-from twisted_net.tcp.listener_settings import Listener, TlsSettings
+from twisted_net.tcp.listener_settings import Listener
+from twisted_net.tls_settings import TlsSettings
 
 SITE = Origin("https://app.example")
 

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.listener_settings import Listener, TlsSettings
+from twisted_net.tcp.listener_settings import Listener
 
 
 class Refusals(SynchronousTestCase):
@@ -16,22 +16,6 @@ class Refusals(SynchronousTestCase):
     def refused(self, record: type, **settings: Any) -> str:  # Any: wrong ones too
         """Give the reason."""
         return str(self.assertRaises(ValueError, record, **settings))
-
-
-class TlsSettingsTests(Refusals):
-    """:class:`TlsSettings`."""
-
-    def test_enabled(self) -> None:
-        """There is TLS where there is a certificate or a folder of them."""
-        self.assertFalse(TlsSettings().enabled)
-        self.assertTrue(TlsSettings(certificate="a.pem").enabled)
-        self.assertTrue(TlsSettings(folder="/etc/tls").enabled)
-
-    def test_contradictions(self) -> None:
-        """A key or an authority without a certificate is a mistake."""
-        self.assertIn("tls.key", self.refused(TlsSettings, key="a.pem"))
-        self.assertIn("tls.key", self.refused(TlsSettings, key="a.pem", folder="/etc/tls"))
-        self.assertIn("tls.client_ca", self.refused(TlsSettings, client_ca="a.pem"))
 
 
 class ListenerTests(Refusals):

@@ -25,12 +25,13 @@ from twisted_net.errors import ConfigError
 from twisted_net.standard import standard_commands
 from twisted_net.tcp import listeners
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.listener_settings import Listener, TlsSettings
+from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.proxy import ProxyFactory
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.tls import TlsFactory
 from twisted_net.tcp.websocket import WebSocketFactory
+from twisted_net.tls_settings import TlsSettings
 
 
 async def _fetch(url: str) -> dict[str, object]:

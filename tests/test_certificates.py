@@ -16,9 +16,9 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import NOW, Authority, write_pair
+from twisted_net.certificates import DAY, Certificates, user_of
 from twisted_net.errors import ConfigError
-from twisted_net.tcp.certificates import DAY, Certificates, user_of
-from twisted_net.tcp.listener_settings import TlsSettings
+from twisted_net.tls_settings import TlsSettings
 
 AUTHORITY = Authority()
 

@@ -1,0 +1,27 @@
+"""The settings of TLS are checked where they are made."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.tls_settings import TlsSettings
+
+
+class TlsSettingsTests(SynchronousTestCase):
+    """:class:`TlsSettings`."""
+
+    def refused(self, **settings: str) -> str:
+        """Give the reason for which settings are refused."""
+        return str(self.assertRaises(ValueError, TlsSettings, **settings))
+
+    def test_enabled(self) -> None:
+        """There is TLS where there is a certificate or a folder of them."""
+        self.assertFalse(TlsSettings().enabled)
+        self.assertTrue(TlsSettings(certificate="a.pem").enabled)
+        self.assertTrue(TlsSettings(folder="/etc/tls").enabled)
+
+    def test_contradictions(self) -> None:
+        """A key or an authority without a certificate is a mistake."""
+        self.assertIn("key is set", self.refused(key="a.pem"))
+        self.assertIn("key is set", self.refused(key="a.pem", folder="/etc/tls"))
+        self.assertIn("client_ca is set", self.refused(client_ca="a.pem"))
