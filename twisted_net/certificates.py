@@ -106,12 +106,19 @@ class Certificates:
 
     :param settings: where the files are; TLS must be enabled in it.
     :param wall: gives the seconds of the wall clock.
+    :param context: makes a context that knows its protocol, and no certificate.
     :raises ConfigError: with a line for each certificate that cannot be used.
     """
 
-    def __init__(self, settings: TlsSettings, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: TlsSettings,
+        wall: Callable[[], float],
+        context: Callable[[], SSL.Context] | None = None,
+    ) -> None:
         self._settings = settings
         self._wall = wall
+        self._plain_context = tls_context if context is None else context
         self._sources: dict[str, _Source] = {}
         mistakes: list[str] = []
         try:
@@ -131,6 +138,10 @@ class Certificates:
         self._warn_of_ends()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Make a connection for Twisted's TLS."""
+        return self.connection()
+
+    def connection(self) -> SSL.Connection:
         """Make a connection that waits for a client's greeting."""
         if self._wall() >= self._next_look:
             self._warn_of_ends()
@@ -163,7 +174,7 @@ class Certificates:
 
         def make() -> _Made:
             context = self._new_context()
-            return _Made(context, _load(context, certificate, key or certificate))
+            return _Made(context, load_certificate(context, certificate, key or certificate))
 
         return _Source(tuple(file for file in files if file), make)
 
@@ -208,9 +219,7 @@ class Certificates:
 
         :raises ConfigError: where the file of those who sign clients' certificates is unusable.
         """
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_cipher_list(CIPHERS)
+        context = self._plain_context()
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         # Without this callback Twisted's refuses every client that offers protocols by ALPN.
@@ -220,11 +229,7 @@ class Certificates:
         if client_ca:
             # A resumed session would bring along a certificate that was checked long ago.
             context.set_options(SSL.OP_NO_TICKET)
-            try:
-                context.load_verify_locations(client_ca)
-                context.load_client_ca(os.fsencode(client_ca))
-            except SSL.Error as error:
-                raise ConfigError([f"{client_ca}: {_reason(error, client_ca)}"]) from None
+            load_authorities(context, client_ca, named=True)
             required = self._settings.client_certificate == "required"
             context.set_verify(
                 SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
@@ -257,7 +262,15 @@ def user_of(certificate: x509.Certificate) -> str | None:
     return name if name.isprintable() and 0 < len(name) <= MAX_NAME else None
 
 
-def _load(context: SSL.Context, certificate: str, key: str) -> x509.Certificate:
+def tls_context() -> SSL.Context:
+    """Make a server's context for TLS 1.2 and 1.3 over a stream."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(CIPHERS)
+    return context
+
+
+def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.Certificate:
     """
     Put a certificate, its chain and its key into a context.
 
@@ -276,6 +289,21 @@ def _load(context: SSL.Context, certificate: str, key: str) -> x509.Certificate:
     except (SSL.Error, OSError, ValueError) as error:
         raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
     return first
+
+
+def load_authorities(context: SSL.Context, file: str, named: bool = False) -> None:
+    """
+    Have a context believe the certificates that are signed by those in a file.
+
+    :param named: whether clients are told who these are.
+    :raises ConfigError: where it cannot be read.
+    """
+    try:
+        context.load_verify_locations(file)
+        if named:
+            context.load_client_ca(os.fsencode(file))
+    except SSL.Error as error:
+        raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
 
 
 def _reason(error: Exception, file: str) -> str:

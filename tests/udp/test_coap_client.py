@@ -199,8 +199,18 @@ class UriTests(SynchronousTestCase):
         self.assertEqual((six.host, six.port, six.numeric), ("2001:db8::1", 61_616, True))
         self.assertEqual(list(six.options), [(Option.URI_PORT, (61_616).to_bytes(2, "big"))])
 
+    def test_secure(self) -> None:
+        """The port of coaps is 5684; only another one is told to the server."""
+        target = parse_uri("coaps://a/x")
+        self.assertEqual((target.secure, target.port), (True, 5684))
+        self.assertFalse(any(number == Option.URI_PORT for number, _ in target.options))
+        for uri in ("coaps://a:5683/x", "coap://a:5684/x"):
+            options = dict(parse_uri(uri).options)
+            self.assertIn(Option.URI_PORT, options)
+        self.assertFalse(parse_uri("coap://a/").secure)
+
     def test_refused(self) -> None:
         """What is no such URI is refused, with the reason."""
-        for uri in ("", "coap:x", "coaps://a/", "coap://a:99999/", "coap://[::1/", "coap://a:0/"):
+        for uri in ("", "coap:x", "http://a/", "coap://a:99999/", "coap://[::1/", "coap://a:0/"):
             with self.assertRaises(InvalidCoapURI):
                 parse_uri(uri)

@@ -12,6 +12,9 @@ from twisted_net.udp.coap_codec import Code, Message, Option, encode_uint
 from twisted_net.udp.datagrams import Source
 from twisted_net.udp.errors import TransferFailed
 
+MESSAGE_ROOM = 128
+"""Bytes of a message beside its block: header, token, and options of the usual length."""
+
 
 @frozen
 class Block:
@@ -227,6 +230,10 @@ class Upload:
         self._size = size
         self._sent = 0
 
+    def __len__(self) -> int:
+        """The bytes of the whole body."""
+        return len(self._body)
+
     def next(self) -> tuple[bytes, Block]:
         """Give the block to send now."""
         return cut(self._body, self._sent // self._size, self._size)
@@ -304,3 +311,15 @@ class Download:
         self._next += 1
         self.body += response.payload
         return Block(block.number + 1, False, block.size) if block.more else None
+
+
+def block_size_within(datagram: int, size: int) -> int:
+    """
+    Give the largest size of a block whose message fits a datagram; 16 is the least that there is.
+
+    :param datagram: bytes that it holds.
+    :param size: the largest wanted.
+    """
+    while size > 16 and size + MESSAGE_ROOM > datagram:
+        size >>= 1
+    return size

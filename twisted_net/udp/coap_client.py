@@ -6,29 +6,40 @@ import random
 import secrets
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated, Any, TextIO
 
 import msgspec
 from attrs import frozen
 from msgspec import Meta
-from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
-from typing_extensions import override
 
 from twisted_net.errors import CoapError
-from twisted_net.udp.blockwise import Block, Download, Upload
-from twisted_net.udp.coap_codec import Code, Message, Option, Type, code_name, encode_uint
+from twisted_net.udp.blockwise import Block, Download, Upload, block_size_within
+from twisted_net.udp.coap_codec import (
+    Code,
+    Message,
+    Option,
+    Type,
+    code_name,
+    encode_message,
+    encode_uint,
+)
+from twisted_net.udp.coap_endpoints import Endpoint, Endpoints, SecureEndpoint
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.coap_uris import Target, parse_uri
 from twisted_net.udp.datagrams import Source
-from twisted_net.udp.errors import CoapClientClosed, CoapHostNotFound, PeerSilent, UnexpectedCode
-from twisted_net.udp.exchanges import Answer, Event, Failed, Outgoing
-from twisted_net.udp.messages import MessageLayer
+from twisted_net.udp.dtls_settings import DtlsClientSettings
+from twisted_net.udp.errors import (
+    CoapClientClosed,
+    CoapHostNotFound,
+    PeerSilent,
+    TransferFailed,
+    UnexpectedCode,
+)
+from twisted_net.udp.exchanges import Outgoing
 
 _REORDERED = 128.0
 """Seconds after which a notification is newer whatever its number says (RFC 7641 §3.4)."""
@@ -212,61 +223,6 @@ class Observation:
             waiting.callback(None)
 
 
-class _Endpoint(DatagramProtocol):
-    """One socket of a client, for one family of addresses, with its message layer."""
-
-    noisy = False
-
-    def __init__(self, reactor: Any, settings: Transmission) -> None:  # Any: it is many interfaces
-        self._reactor = reactor
-        self.layer = MessageLayer(settings, secrets.randbelow(65_536))
-        self.waiting: dict[Outgoing, Callable[[Message | CoapError], None]] = {}
-        self.port: Any = None  # Any: IListeningPort leaves its host untyped
-        self._timer: IDelayedCall | None = None
-        self._wake = 0.0
-
-    @override
-    def datagramReceived(self, datagram: bytes, addr: tuple[Any, ...]) -> None:
-        source: Source = addr[0], addr[1]
-        self._heard(self.layer.receive(datagram, source, self._reactor.seconds()))
-        self.flush()
-
-    @override
-    def stopProtocol(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def flush(self) -> None:
-        """Write what is due, and set the timer."""
-        if self.transport is None:
-            return
-        for datagram, source in self.layer.messages_to_send():
-            self.transport.write(datagram, source)
-        due = self.layer.next_timeout()
-        if due is None or (self._timer is not None and due >= self._wake):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wake = due
-        delay = max(0.0, due - self._reactor.seconds())
-        self._timer = self._reactor.callLater(delay, self._advance)
-
-    def _advance(self) -> None:
-        self._timer = None
-        self._heard(self.layer.advance(self._reactor.seconds()))
-        self.flush()
-
-    def _heard(self, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, Answer | Failed):
-                outgoing = event.outgoing
-                kept = outgoing.keep and isinstance(event, Answer)
-                tell = self.waiting.get(outgoing) if kept else self.waiting.pop(outgoing, None)
-                if tell is not None:
-                    tell(event.message if isinstance(event, Answer) else event.error)
-
-
 class CoapClient:
     """
     Asks CoAP servers: ``await client.get("coap://[::1]/time")``.
@@ -275,18 +231,27 @@ class CoapClient:
     server, the others wait. Long bodies travel in blocks. A server that wants to know whether our
     address is ours (4.01 with an Echo option) is told so, once a request.
 
+    ``coaps`` URIs are asked over DTLS. A server is believed where its certificate is signed by one
+    of the system's authorities, or of ``tls.ca``, and is for the host of the URI; it is shown
+    the certificate of ``tls``. One session serves all requests to a host and port.
+
     A call that is cancelled sends nothing more. :meth:`close` ends all calls, observations,
-    sockets and timers.
+    sessions, sockets and timers.
 
     :param reactor: one that has UDP, time and name look-ups.
+    :param tls: whom to believe and what to prove, over DTLS.
+    :raises ConfigError: for files of *tls* that cannot be used.
     """
 
     def __init__(
-        self, reactor: Any, settings: CoapClientSettings | None = None
-    ) -> None:  # Any: there is no type for a reactor with all three
+        self,
+        reactor: Any,  # Any: there is no type for a reactor with all three
+        settings: CoapClientSettings | None = None,
+        tls: DtlsClientSettings | None = None,
+    ) -> None:
         self._reactor = reactor
         self._settings = settings or CoapClientSettings()
-        self._endpoints: dict[bool, _Endpoint] = {}
+        self._endpoints = Endpoints(reactor, self._settings, tls)
         self._calls: set[Deferred[Response]] = set()
         self._observations: set[Observation] = set()
         self._closed = False
@@ -384,16 +349,17 @@ class CoapClient:
         for observation in list(self._observations):
             observation.end(CoapClientClosed())
         self._observations.clear()
-        endpoints, self._endpoints = self._endpoints, {}
-        for endpoint in endpoints.values():
-            await endpoint.port.stopListening()
+        await self._endpoints.close()
 
     def forget(self, outgoing: Outgoing) -> None:
         """Lose interest in a request, as its observation is cancelled."""
-        for endpoint in self._endpoints.values():
+        for endpoint in self._endpoints:
             if endpoint.waiting.pop(outgoing, None) is not None:
                 endpoint.layer.cancel(outgoing, self._reactor.seconds())
                 endpoint.flush()
+                if endpoint.silent_since(outgoing):
+                    # A server that was started anew knows no session of before, and says nothing.
+                    self._endpoints.retire(endpoint)
         self._observations = {
             observation
             for observation in self._observations
@@ -407,16 +373,18 @@ class CoapClient:
     ) -> Response:
         endpoint, source, target = await self._reach(uri)
         wanted = _ordered([*target.options, *options])
-        if len(payload) <= self._settings.block_size:
+        block_size = block_size_within(endpoint.max_payload, self._settings.block_size)
+        if len(payload) <= block_size:
             message = await self._ask(endpoint, source, method, wanted, payload)
             message = await self._proved(endpoint, source, method, wanted, payload, message)
         else:
-            message = await self._upload(endpoint, source, method, wanted, payload)
+            upload = Upload(payload, block_size)
+            message = await self._upload(endpoint, source, method, wanted, upload)
         return await self._download(endpoint, source, method, wanted, message)
 
     async def _proved(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         method: int,
         options: list[tuple[int, bytes]],
@@ -432,14 +400,13 @@ class CoapClient:
 
     async def _upload(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         method: int,
         options: list[tuple[int, bytes]],
-        body: bytes,
+        upload: Upload,
     ) -> Message:
-        upload = Upload(body, self._settings.block_size)
-        size1 = (int(Option.SIZE1), encode_uint(len(body)))
+        size1 = (int(Option.SIZE1), encode_uint(len(upload)))
         while True:
             payload, block = upload.next()
             # The size is told with the first block alone (RFC 7959 §4).
@@ -452,7 +419,7 @@ class CoapClient:
 
     async def _download(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         method: int,
         options: list[tuple[int, bytes]],
@@ -468,7 +435,7 @@ class CoapClient:
 
     async def _ask(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         method: int,
         options: list[tuple[int, bytes]],
@@ -481,13 +448,24 @@ class CoapClient:
         answered: Deferred[Message] = Deferred(lambda _: self.forget(outgoing))
         endpoint.waiting[outgoing] = lambda result: _fire(answered, result)
         endpoint.flush()
-        return await answered
+        try:
+            return await answered
+        except PeerSilent:
+            self._endpoints.retire(endpoint)
+            raise
 
     def _send(
-        self, endpoint: _Endpoint, message: Message, source: Source, keep: bool = False
+        self, endpoint: Endpoint, message: Message, source: Source, keep: bool = False
     ) -> Outgoing:
         if self._closed:
             raise CoapClientClosed
+        if isinstance(endpoint, SecureEndpoint):
+            size = len(encode_message(message))
+            if size > endpoint.max_payload:
+                raise TransferFailed(
+                    f"the message has {size} bytes, and a datagram to {source[0]} takes"
+                    f" {endpoint.max_payload}"
+                )
         return endpoint.layer.send_request(
             message, source, self._reactor.seconds(), random.random(), keep
         )
@@ -502,7 +480,7 @@ class CoapClient:
 
     async def _observe(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         options: list[tuple[int, bytes]],
         observation: Observation,
@@ -534,14 +512,14 @@ class CoapClient:
         )
         return await first
 
-    def _cancel(self, endpoint: _Endpoint, observation: Observation) -> None:
+    def _cancel(self, endpoint: Endpoint, observation: Observation) -> None:
         assert observation.outgoing is not None
         endpoint.waiting.pop(observation.outgoing, None)
         endpoint.layer.cancel(observation.outgoing, self._reactor.seconds())
 
     async def _notified(
         self,
-        endpoint: _Endpoint,
+        endpoint: Endpoint,
         source: Source,
         options: list[tuple[int, bytes]],
         observation: Observation,
@@ -564,7 +542,7 @@ class CoapClient:
 
     # --- addresses and sockets ---
 
-    async def _reach(self, uri: str) -> tuple[_Endpoint, Source, Target]:
+    async def _reach(self, uri: str) -> tuple[Endpoint, Source, Target]:
         """Find the address of a URI, and the socket that reaches it."""
         if self._closed:
             raise CoapClientClosed
@@ -574,13 +552,7 @@ class CoapClient:
             address = await self._resolve(target.host)
             if self._closed:
                 raise CoapClientClosed
-        six = isIPv6Address(address)
-        endpoint = self._endpoints.get(six)
-        if endpoint is None:
-            endpoint = self._endpoints[six] = _Endpoint(self._reactor, self._settings)
-            endpoint.port = self._reactor.listenUDP(
-                0, endpoint, "::" if six else "0.0.0.0", _LONGEST_DATAGRAM
-            )
+        endpoint = await self._endpoints.reach(target, address)
         return endpoint, (address, target.port), target
 
     async def _resolve(self, host: str) -> str:

@@ -1,4 +1,4 @@
-"""coap URIs, and the options that stand for them (RFC 7252 §6)."""
+"""coap and coaps URIs, and the options that stand for them (RFC 7252 §6)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from attrs import frozen
 
 from twisted_net.udp.coap_codec import Option, encode_uint
 from twisted_net.udp.coap_settings import DEFAULT_PORT
+from twisted_net.udp.dtls_settings import DEFAULT_PORT as SECURE_PORT
 from twisted_net.udp.errors import InvalidCoapURI
 
 
@@ -19,29 +20,32 @@ class Target:
 
     :param host: a name, or a numeric address without brackets.
     :param numeric: whether it is an address.
+    :param secure: whether over DTLS.
     :param options: Uri-Host (of a name), Uri-Port (where it is not the usual), Uri-Path, Uri-Query.
     """
 
     host: str
     port: int
     numeric: bool
+    secure: bool
     options: tuple[tuple[int, bytes], ...]
 
 
 def parse_uri(uri: str) -> Target:
     """
-    Take a ``coap`` URI apart (RFC 7252 §6.4).
+    Take a ``coap`` or ``coaps`` URI apart (RFC 7252 §6.4).
 
     :raises InvalidCoapURI: for another scheme, no host, a fragment, user names, or a part that
         is longer than an option can be.
     """
     try:
         parts = urlsplit(uri)
-        port = DEFAULT_PORT if parts.port is None else parts.port
+        usual = SECURE_PORT if parts.scheme == "coaps" else DEFAULT_PORT
+        port = usual if parts.port is None else parts.port
     except ValueError as error:
         raise InvalidCoapURI(uri, str(error)) from None
-    if parts.scheme != "coap":
-        raise InvalidCoapURI(uri, "its scheme is not coap")
+    if parts.scheme not in ("coap", "coaps"):
+        raise InvalidCoapURI(uri, "its scheme is neither coap nor coaps")
     if not parts.hostname or not port:
         raise InvalidCoapURI(uri, "it names no host, or port 0")
     if parts.fragment or "@" in parts.netloc:
@@ -51,7 +55,7 @@ def parse_uri(uri: str) -> Target:
     options: list[tuple[int, bytes]] = []
     if not numeric:
         options.append((Option.URI_HOST, host.encode()))
-    if port != DEFAULT_PORT:
+    if port != usual:
         options.append((Option.URI_PORT, encode_uint(port)))
     if parts.path not in ("", "/"):
         segments = parts.path.removeprefix("/").split("/")
@@ -62,7 +66,7 @@ def parse_uri(uri: str) -> Target:
     for _, value in options:
         if len(value) > 255:
             raise InvalidCoapURI(uri, "a part of it is longer than 255 bytes")
-    return Target(host, port, numeric, tuple(options))
+    return Target(host, port, numeric, parts.scheme == "coaps", tuple(options))
 
 
 def _is_numeric(host: str) -> bool:

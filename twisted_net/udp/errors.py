@@ -102,3 +102,26 @@ class CoapClientClosed(CoapError):
 
     def __init__(self) -> None:
         super().__init__("the CoAP client is closed")
+
+
+class DtlsFailed(CoapError):
+    """
+    There is no DTLS session with a peer: the handshake failed, took too long, or was refused.
+
+    :ivar reason: what went wrong, in words.
+    """
+
+    code = "dtls_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no DTLS session: {reason}")
+        self.reason = reason
+
+
+class DtlsEnded(CoapError):
+    """The DTLS session is over, as its peer or this side has ended it; a new one may be begun."""
+
+    code = "dtls_ended"
+
+    def __init__(self) -> None:
+        super().__init__("the DTLS session has ended")
