@@ -223,7 +223,7 @@ def long_inputs() -> list[bytes]:
     room = LONGEST - len(head)
     post = b"\x40\x02\x00\x02\xb4echo\xff"
     words = LONGEST - len(post)
-    return [
+    inputs = [
         head + b"\x00" * room,  # empty options of number 0
         head + b"\xb0" + b"\x00" * (room - 1),  # a path of empty segments
         head + b"\xb1a" + b"\x01a" * (room // 2 - 1),  # of short ones
@@ -250,6 +250,7 @@ def long_inputs() -> list[bytes]:
         "é".encode() * (LONGEST // 2),
         b" " * LONGEST,
     ]
+    return [data[:LONGEST] for data in inputs]
 
 
 def _server() -> tuple[CoapServer, Clock]:

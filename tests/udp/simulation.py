@@ -104,6 +104,22 @@ class Server(Node):
         super().__init__(network, address, limits)
         self.runs: dict[bytes, int] = {}
         self.largest: dict[str, int] = {}
+        self._limits = limits
+
+    def arrive(self, datagram: bytes, source: Source) -> None:
+        super().arrive(datagram, source)
+        for name, size in self.layer.sizes.items():
+            self.largest[name] = max(size, self.largest.get(name, 0))
+
+    def over_limits(self) -> dict[str, int]:
+        """Give what was ever held beyond its limit: requests still being answered may be."""
+        limits = self._limits
+        bounds = {
+            "peers": limits.max_peers,
+            "exchanges": limits.max_exchanges,
+            "exchange_bytes": limits.max_exchange_bytes,
+        }
+        return {name: self.largest[name] for name in bounds if self.largest[name] > bounds[name]}
 
     def heard(self, event: object) -> None:
         if not isinstance(event, Incoming):
@@ -117,8 +133,6 @@ class Server(Node):
             self.network.at(when, lambda: self._answer(event, payload))
         else:
             self._answer(event, payload)
-        for name, size in self.layer.sizes.items():
-            self.largest[name] = max(size, self.largest.get(name, 0))
 
     def _answer(self, incoming: Incoming, payload: bytes) -> None:
         answer = Message(Type.ACK, Code.CHANGED, payload=b"done " + payload)
@@ -181,7 +195,9 @@ class Outcome:
     ran_twice: list[bytes]
     never_ran: int
     lost_answers: int
+    forgotten: int
     largest: dict[str, int]
+    over_limits: dict[str, int]
     left: dict[str, int]
     datagrams: int
     duplicates: int
@@ -220,7 +236,9 @@ def simulate(
         ran_twice=[payload for payload, runs in server.runs.items() if runs != 1],
         never_ran=sum(payload not in server.runs for payload in failed),
         lost_answers=sum(payload in server.runs for payload in failed),
+        forgotten=server.layer.counts.forgotten,
         largest=server.largest,
+        over_limits=server.over_limits(),
         left=server.layer.sizes,
         datagrams=network.carried,
         duplicates=server.layer.counts.duplicates,
@@ -229,12 +247,19 @@ def simulate(
 
 
 def main(exchanges: str = "100000", seed: str = "1") -> None:
-    """Run one simulation, print it, and fail where a promise is broken."""
+    """
+    Run one simulation, print it, and fail where a promise is broken.
+
+    Each command ran once, each answer is right or a clear failure, nothing was ever held beyond
+    its limit, and nothing is left at the end.
+    """
     began = time.perf_counter()
     outcome = simulate(int(exchanges), int(seed))
     print(f"{time.perf_counter() - began:.1f} s of real time, {outcome.seconds:.0f} s simulated")  # noqa: T201
     print(outcome)  # noqa: T201
-    sys.exit(bool(outcome.wrong or outcome.ran_twice))
+    ended = outcome.right + outcome.failed == int(exchanges)
+    broken = outcome.wrong or outcome.ran_twice or outcome.over_limits or any(outcome.left.values())
+    sys.exit(bool(broken or not ended))
 
 
 if __name__ == "__main__":

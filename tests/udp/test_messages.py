@@ -586,6 +586,8 @@ class SimulationTests(SynchronousTestCase):
         self.assertEqual(outcome.wrong, [])
         self.assertEqual(outcome.ran_twice, [])
         self.assertEqual(outcome.right + outcome.failed, count)
+        self.assertEqual(outcome.over_limits, {})
+        self.assertEqual(outcome.forgotten, 0)
         self.assertEqual(set(outcome.left.values()), {0})
         self.assertTrue(outcome.largest["peers"] <= 100)
 
@@ -597,6 +599,18 @@ class SimulationTests(SynchronousTestCase):
         """Where nothing is lost, nothing fails."""
         outcome = simulate(2000, 1, loss=0)
         self.assertEqual((outcome.right, outcome.failed), (2000, 0))
+
+    def test_little_memory(self) -> None:
+        """Where far less may be remembered than there is, the limits hold, and answers are right."""
+        limits = Transmission(
+            nstart=4, max_exchanges=400, max_exchange_bytes=4096, max_peers=50, max_latency=0.5
+        )
+        outcome = simulate(5000, 2026, limits=limits)
+        self.assertEqual(outcome.wrong, [])
+        self.assertEqual(outcome.over_limits, {})
+        self.assertEqual(outcome.right + outcome.failed, 5000)
+        self.assertTrue(outcome.forgotten > 100)
+        self.assertEqual(set(outcome.left.values()), {0})
 
     def test_one_at_a_time(self) -> None:
         """The same holds with NSTART at 1."""
