@@ -190,9 +190,9 @@ class AdministrationTests(SynchronousTestCase):
     def test_traffic(self) -> None:
         """The bytes of all clients are counted, those that have gone included."""
         other = self.sessions.open("h", 1, lambda line: None)
-        other.received, other.sent = 5, 7
+        other.received, other.written = 5, 7
         self.sessions.close(other, End.CLIENT_CLOSED)
-        self.session.received, self.session.sent = 10, 20
+        self.session.received, self.session.written = 10, 20
         figures = self.answer("INFO clients")["clients"]
         self.assertEqual((figures["received"], figures["sent"]), (15, 27))
 

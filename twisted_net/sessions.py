@@ -82,7 +82,7 @@ class Session:
     :ivar connected: when it came, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar received: bytes that came, halves of lines included.
-    :ivar sent: bytes of answers and events.
+    :ivar written: bytes of answers and events, but for messages of topics.
     :ivar undelivered: events that were not sent, since the client did not read.
     :ivar mailbox: the messages of topics that wait for it; None where it never subscribed.
     :ivar sessions: all the sessions of the same server.
@@ -102,9 +102,9 @@ class Session:
         "name",
         "permissions",
         "received",
-        "sent",
         "sessions",
         "undelivered",
+        "written",
     )
 
     def __init__(
@@ -125,7 +125,7 @@ class Session:
         self.connected = sessions.wall()
         self.messages = 0
         self.received = 0
-        self.sent = 0
+        self.written = 0
         self.undelivered = 0
         self._deliver = deliver
         self._connection = connection
@@ -135,6 +135,12 @@ class Session:
     def count(self) -> None:
         """Count a line received."""
         self.messages += 1
+
+    @property
+    def sent(self) -> int:
+        """Bytes of answers, events and messages."""
+        # Each counts its own: a message to thousands is to touch as little of them as it can.
+        return self.written if self.mailbox is None else self.written + self.mailbox.sent
 
     @property
     def user(self) -> str | None:

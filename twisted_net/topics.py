@@ -306,6 +306,7 @@ class Mailbox:
 
     :ivar when_slow: what happens to a message that would pass ``max_queue``.
     :ivar waiting: bytes that wait.
+    :ivar sent: bytes that were taken out, to be sent.
     :ivar dropped: messages that this client did not get, as it read too slowly or has gone.
     :ivar overflowed: whether it is to be disconnected; it takes nothing more then.
     """
@@ -317,6 +318,7 @@ class Mailbox:
         "_topics",
         "dropped",
         "overflowed",
+        "sent",
         "waiting",
         "when_slow",
     )
@@ -324,6 +326,7 @@ class Mailbox:
     def __init__(self, topics: Topics, recipient: Recipient) -> None:
         self.when_slow: WhenSlow = topics.settings.when_slow
         self.waiting = 0
+        self.sent = 0
         self.dropped = 0
         self.overflowed = False
         self._topics = topics
@@ -379,6 +382,7 @@ class Mailbox:
             if not lines:
                 self._lines = None
         self.waiting -= len(chunk)
+        self.sent += len(chunk)
         return chunk
 
     def close(self) -> int:

@@ -218,6 +218,11 @@ class FiguresTests(ServerTestCase):
         self.connect(b"BROADCAST x\n")
         sent += len(client.received())
         self.assertEqual(self.figures(client, "sent"), [sent])
+        client.send(b"HO\nSUBSCRIBE news\n")
+        self.reactor.settle()
+        self.connect(b"PUBLISH news hello\n")
+        sent += len(client.received())
+        self.assertEqual(self.figures(client, "sent", "buffered"), [sent, 0])
 
     def test_pending(self) -> None:
         """Lines that are not answered are counted, those that run and those that wait."""

@@ -45,6 +45,7 @@ from twisted_net.tcp.refusing import (
     RefusingProtocol,
     end_output,
 )
+from twisted_net.topics import Mailbox
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""
@@ -84,6 +85,7 @@ class CommandProtocol(GuardedProtocol):
         "_input_ended",
         "_last_wish",
         "_lines",
+        "_mailbox",
         "_next",
         "_queue",
         "_reading",
@@ -98,6 +100,7 @@ class CommandProtocol(GuardedProtocol):
         super().__init__(factory.guard)
         self._factory = factory
         self._queue: deque[_Place] | None = None  # from the first answer that is waited for
+        self._mailbox: Mailbox | None = None  # the session's, from the first subscription on
         self._turn: IDelayedCall | None = None
         self._reading = True
         self._input_ended = False
@@ -228,7 +231,7 @@ class CommandProtocol(GuardedProtocol):
             self._surplus += len(line)
             self._hold_output(len(line))
         self.transport.write(line)
-        self.session.sent += len(line)
+        self.session.written += len(line)
         return None
 
     def finish(self, end: End) -> None:
@@ -286,6 +289,7 @@ class CommandProtocol(GuardedProtocol):
 
     def subscribed(self) -> None:
         """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
+        self._mailbox = self.session.mailbox
         if self._queue is not None:
             # That answer is there already, and leaves together with the one that is last now.
             self._held_by = self._queue[-1]
@@ -300,8 +304,7 @@ class CommandProtocol(GuardedProtocol):
 
     def send_messages(self) -> None:
         """Write some of the messages that wait, if the peer reads and no answer is before them."""
-        session, reads = self.session, self._writable
-        mailbox = session.mailbox
+        mailbox, reads = self._mailbox, self._writable
         if mailbox is None or not mailbox.waiting or not reads:
             return
         if self._held_by is not None:
@@ -311,7 +314,6 @@ class CommandProtocol(GuardedProtocol):
         chunk = mailbox.next_chunk()
         self.transport.write(chunk)
         # What _write does, a call cheaper: this runs for each subscriber of each message.
-        session.sent += len(chunk)
         if not self._writable:
             self._hold_output(len(chunk))
         if self._meter is not None:
@@ -428,7 +430,7 @@ class CommandProtocol(GuardedProtocol):
     def _write(self, answers: bytes) -> bool:
         """Write answers; say whether the connection goes on."""
         self.transport.write(answers)
-        self.session.sent += len(answers)
+        self.session.written += len(answers)
         if not self._writable:
             self._hold_output(len(answers))
         if self._meter is not None:
