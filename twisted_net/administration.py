@@ -177,7 +177,7 @@ def _lateness(session: Session) -> dict[str, object]:
     return {
         "interval": PROBE_INTERVAL,
         "samples": lateness.count,
-        "p50": lateness.quantile(0.5),
-        "p99": lateness.quantile(0.99),
+        "p50": round(lateness.quantile(0.5), 6),
+        "p99": round(lateness.quantile(0.99), 6),
         "most": round(lateness.most, 6),
     }
