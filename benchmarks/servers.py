@@ -37,6 +37,20 @@ class Server:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def peak(self) -> int:
+        """Give the most bytes of memory that it has held since :meth:`forget_peak`."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def forget_peak(self) -> None:
+        """Begin to look for the most memory anew."""
+        # proc(5): 5 resets the peak to what is held now.
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def waited(self) -> float:
+        """Give the seconds that its first thread, the reactor's, waited for a free processor."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+
 
 def processor_time(pid: int) -> float:
     """

@@ -1,0 +1,313 @@
+"""Crowds of clients that mean harm, for :mod:`benchmarks.attacks`: each in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import chain, count, repeat
+from multiprocessing.connection import Connection
+from struct import pack
+
+from attrs import define, field, frozen
+
+Script = Callable[[int], Iterator[bytes]]
+"""What the connection of a number sends, piece by piece; it holds still at the end."""
+
+OPENINGS_PER_ROUND = 64
+"""Connections that are begun between two looks at the others."""
+
+SENDS_PER_ROUND = 64
+"""Pieces that one connection sends between two looks at the others."""
+
+
+@frozen
+class Crowd:
+    """
+    Clients that keep at it until they are stopped.
+
+    :param script: what each sends.
+    :param size: connections at one time.
+    :param reads: whether the connection of a number reads what it gets.
+    :param source: the address that the connection of a number comes from.
+    :param most: connections that are opened in all; those that end are replaced up to that.
+    :param leaves: whether a client closes its connection as soon as it has an answer.
+    :param pause: seconds between two pieces of one connection; none if 0.
+    """
+
+    script: Script
+    size: int
+    reads: Callable[[int], bool] = lambda number: True
+    source: Callable[[int], str] = lambda number: "127.0.0.1"
+    most: int = 0
+    leaves: bool = False
+    pause: float = 0.0
+
+
+@define(eq=False)
+class _Client:
+    number: int
+    sock: socket.socket
+    pieces: Iterator[bytes]
+    left: memoryview = field(factory=lambda: memoryview(b""))
+    rests: bool = False
+    wanted: int = 0
+
+
+@define
+class Counts:
+    """What a crowd did: connections that it began, and bytes."""
+
+    opened: int = 0
+    failed: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+class _Running:
+    def __init__(self, crowd: Crowd, port: int) -> None:
+        self.counts = Counts()
+        self._crowd = crowd
+        self._port = port
+        self._poll = select.epoll()
+        self._clients: dict[int, _Client] = {}
+        self._numbers = count()
+        self._resting: list[tuple[float, int, _Client]] = []
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Attack until told to stop."""
+        crowd, counts = self._crowd, self.counts
+        most = crowd.most or crowd.size
+        while not stop():
+            for _ in range(OPENINGS_PER_ROUND):
+                if len(self._clients) >= crowd.size or counts.opened + counts.failed >= most:
+                    break
+                self._open()
+            for descriptor, events in self._poll.poll(0.01, 1024):
+                client = self._clients.get(descriptor)
+                if client is not None:
+                    self._serve(client, events)
+            while self._resting and self._resting[0][0] <= time.monotonic():
+                _, _, client = heappop(self._resting)
+                if client.sock.fileno() >= 0:
+                    client.rests = False
+                    self._want(client)
+
+    def close(self) -> None:
+        """End all connections."""
+        for client in list(self._clients.values()):
+            self._drop(client)
+        self._poll.close()
+
+    def _open(self) -> None:
+        number = next(self._numbers)
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            # The port is found at the connection, so that one address has them all for itself.
+            sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
+            sock.bind((self._crowd.source(number), 0))
+            failure = sock.connect_ex(("127.0.0.1", self._port))
+        except OSError as error:
+            failure = error.errno or errno.EIO
+        if failure not in (0, errno.EINPROGRESS):
+            sock.close()
+            self.counts.failed += 1
+            return
+        self.counts.opened += 1
+        client = _Client(number, sock, self._crowd.script(number))
+        self._clients[sock.fileno()] = client
+        client.wanted = select.EPOLLOUT
+        self._poll.register(sock, client.wanted)
+        self._want(client)
+
+    def _want(self, client: _Client) -> None:
+        """Listen for what this client needs next."""
+        wanted = select.EPOLLIN if self._crowd.reads(client.number) else 0
+        if not client.rests:
+            wanted |= select.EPOLLOUT
+        if wanted != client.wanted:
+            client.wanted = wanted
+            self._poll.modify(client.sock, wanted)
+
+    def _serve(self, client: _Client, events: int) -> None:
+        try:
+            if events & select.EPOLLIN:
+                data = client.sock.recv(262_144)
+                self.counts.received += len(data)
+                if not data or self._crowd.leaves:
+                    self._drop(client)
+                    return
+            elif events & (select.EPOLLHUP | select.EPOLLERR):
+                self._drop(client)
+                return
+            if events & select.EPOLLOUT:
+                self._send(client)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+
+    def _send(self, client: _Client) -> None:
+        for _ in range(SENDS_PER_ROUND):
+            if not client.left:
+                piece = next(client.pieces, None)
+                if piece is None:
+                    client.rests = True
+                    break
+                client.left = memoryview(piece)
+            sent = client.sock.send(client.left)
+            self.counts.sent += sent
+            client.left = client.left[sent:]
+            if self._crowd.pause and not client.left:
+                client.rests = True
+                due = time.monotonic() + self._crowd.pause
+                heappush(self._resting, (due, client.number, client))
+                break
+        self._want(client)
+
+    def _drop(self, client: _Client) -> None:
+        del self._clients[client.sock.fileno()]
+        client.sock.close()
+
+
+def attack(crowd_name: str, port: int, core: int | None, pipe: Connection) -> None:
+    """
+    Run a crowd until the other end of the pipe says so, then send what it did.
+
+    :param core: the processor that it runs on, behind all others that want it.
+    """
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    os.nice(10)
+    running = _Running(CROWDS[crowd_name](), port)
+    with suppress(BrokenPipeError):
+        pipe.send(None)
+        running.run(pipe.poll)
+        running.close()
+        pipe.send(running.counts)
+
+
+# --- what they send ---
+
+
+def scattered(number: int) -> str:
+    """Give an address of which there are 20 clients, and 100 of its /24, as securing.rst allows."""
+    return f"127.1.{number // 100 % 250}.{number // 20 % 5 + 1}"
+
+
+def half_lines(number: int) -> Iterator[bytes]:
+    """Begin a line, and go on with a byte now and then."""
+    return chain([b"ECHO slow"], repeat(b"x"))
+
+
+def half_handshakes(number: int) -> Iterator[bytes]:
+    """Send a whole ClientHello, or half of one, and then nothing."""
+    return iter([_CLIENT_HELLO if number % 2 else _CLIENT_HELLO[:100]])
+
+
+def _client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+_CLIENT_HELLO = _client_hello()
+
+
+def over_and_over(line: bytes, size: int = 65_536) -> Script:
+    """Send one line, as often as fits into *size* bytes, again and again."""
+    block = line * (size // len(line))
+    return lambda number: repeat(block)
+
+
+def in_single_bytes(number: int) -> Iterator[bytes]:
+    """Send lines, each byte in a segment of its own."""
+    while True:
+        for i in range(len(_SHORT)):
+            yield _SHORT[i : i + 1]
+
+
+_SHORT = b"ECHO hello world\n"
+
+
+def wrong_passwords(number: int) -> Iterator[bytes]:
+    """Try to log in, without waiting for what comes of it."""
+    for i in count():
+        yield f"AUTH root wrong{number}-{i}\n".encode()
+
+
+def new_topics(number: int) -> Iterator[bytes]:
+    """Subscribe to 10 000 topics, none of which anybody else has."""
+    for i in range(0, 10_000, 500):
+        yield b"".join(f"SUBSCRIBE flood.{number}.{j}\n".encode() for j in range(i, i + 500))
+
+
+def audience(number: int) -> Iterator[bytes]:
+    """Subscribe to news; the first one makes them, ten messages a second."""
+    if number:
+        return iter([b"SUBSCRIBE news\n"])
+    return repeat(b"PUBLISH news " + b"n" * 1000 + b"\n")
+
+
+def full_listings(number: int) -> Iterator[bytes]:
+    """Ask for a listing of all clients again and again, or be one of those that it lists."""
+    return repeat(b"CLIENTS 1000\n" * 64) if number < 50 else iter([])
+
+
+def lying_headers(number: int) -> Iterator[bytes]:
+    """Send a PROXY header that is wrong, endless or untrue, then a command."""
+    return iter([_LIES[number % len(_LIES)], b"PING\n"])
+
+
+_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+_LIES = (
+    b"PROXY TCP4 127.0.0.1 127.0.0.1 1 1\r\n",  # that it is of this machine
+    b"PROXY TCP4 999.0.0.1 127.0.0.1 1 1\r\n",
+    b"PROXY TCP4 127.0.0.1 " + b"1" * 5000,
+    b"PROXY UNKNOWN" + b" " * 500,
+    b"PROXY TCP4 192.0.2.1 192.0",  # and no more
+    _V2 + b"\x21\x11" + pack(">H", 65_535) + b"x" * 10,
+    _V2 + b"\x21\x11" + pack(">H", 4) + b"\x7f\x00\x00\x01",
+    _V2 + b"\x3f\xff" + pack(">H", 12) + b"\x00" * 12,
+    b"PING\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+
+
+def proxied(number: int) -> str:
+    """Give an address that is a trusted proxy, 127.0.0.1, or is none."""
+    return "127.0.0.1" if number % 2 else "127.2.0.1"
+
+
+CROWDS: dict[str, Callable[[], Crowd]] = {
+    "slowloris": lambda: Crowd(half_lines, 10_000, source=scattered, most=40_000, pause=5.0),
+    "slowloris_tls": lambda: Crowd(half_handshakes, 10_000, source=scattered, most=40_000),
+    "never_reading": lambda: Crowd(
+        over_and_over(b"ECHO " + b"n" * 1000 + b"\n"), 200, reads=lambda number: False
+    ),
+    "single_bytes": lambda: Crowd(in_single_bytes, 100),
+    "flood_ping": lambda: Crowd(over_and_over(b"PING\n"), 50),
+    "flood_help": lambda: Crowd(over_and_over(b"HELP\n"), 50),
+    "flood_clients": lambda: Crowd(full_listings, 1000),
+    "flood_limited": lambda: Crowd(over_and_over(b"PING\n"), 100, source=scattered),
+    "flood_auth": lambda: Crowd(wrong_passwords, 500, source=scattered, most=100_000),
+    "flood_connections": lambda: Crowd(
+        lambda number: iter([b"PING\n"]), 500, source=scattered, most=100_000, leaves=True
+    ),
+    "flood_subscribe": lambda: Crowd(new_topics, 100),
+    "fanout": lambda: Crowd(audience, 10_001, reads=lambda number: number % 2 == 0, pause=0.1),
+    "endless_lines": lambda: Crowd(lambda number: repeat(b"x" * 65_536), 100),
+    "proxy_lies": lambda: Crowd(lying_headers, 500, source=proxied, most=100_000),
+}
+"""The crowds by the names of their attacks."""
