@@ -55,6 +55,9 @@ class Refusal(Enum):
     AUTH_DELAYED = "auth_delayed"
     NOT_PERMITTED = "not_permitted"
     RATE_LIMITED = "rate_limited"
+    LINE_TOO_LONG = "line_too_long"
+    SUBSCRIPTION_LIMIT = "subscription_limit"
+    BUSY = "busy"
 
 
 class Connection(Recipient, Protocol):

@@ -32,8 +32,9 @@ class AuthSettings(Record, frozen=True):
       that the server is there.
     - ``timeout``: ten seconds are enough to send a line; a person who types it sets more.
     - ``max_line``: no name with a password or token is longer than these 1024 bytes.
-    - ``max_anonymous``: as many may be connected that have not logged in; a tenth of all
-      connections, so that strangers leave room.
+    - ``max_anonymous``: as many may be connected that have not logged in; one more, and the first
+      of them is cut off, unless its login is being checked. A tenth of all connections, so that
+      strangers leave room.
     - ``max_waiting``: password checks, which run one at a time; each takes about 0.2 s.
     - ``free_attempts``, ``first_delay``, ``longest_delay``: people mistype three times; then each
       failure doubles the wait of that source, up to a minute.

@@ -174,14 +174,37 @@ class AnonymousTests(GuardTestCase):
         self.assertFalse(client.gone)
 
     def test_most(self) -> None:
-        """Over the limit of those that have not logged in the next is turned away."""
+        """Over the limit of those that have not logged in the first of them is cut off."""
         self.serve(AuthSettings(users="users.toml", max_anonymous=2))
         first = self.connect()
-        self.connect()
-        self.assertEqual(self.connect().answers()[0]["code"], "too_many_connections")
+        second = self.connect()
         self.ask(first, b"AUTH ann\n")
+        third = self.connect(b"PING\n")
+        self.assertEqual(self.ended(), {})
         self.assertEqual(self.connect(b"PING\n").answers()[0]["result"], "PONG")
         self.assertEqual(self.ended(), {"anonymous_limit": 1})
+        self.assertEqual([c.gone for c in (first, second, third)], [False, True, False])
+
+    def test_crowd_that_never_logs_in(self) -> None:
+        """Whoever comes and logs in at once gets in, however many hold on without a word."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=5))
+        for _ in range(20):
+            crowd = [self.connect(b"ECHO slow") for _ in range(7)]
+            client = self.connect()
+            self.assertEqual(self.ask(client, b"AUTH ann\n"), ["ann"])
+            self.assertEqual(sum(not one.gone for one in crowd), 4)
+        self.assertEqual(self.ended(), {"anonymous_limit": 20 * 7 - 4})
+
+    def test_crowd_and_a_slow_login(self) -> None:
+        """Who waits for a login is not cut off for those who do not even try."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=2))
+        client = self.connect(b"AUTH slow-ann\n")
+        for _ in range(10):
+            self.connect()
+        self.assertFalse(client.gone)
+        self.logins[0].callback(None)
+        self.assertEqual(self.ask(client, b""), ["slow-ann"])
+        self.assertEqual(self.ended(), {"anonymous_limit": 9})
 
     def test_certificate(self) -> None:
         """A client whose certificate names a user is this user from the start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from time import process_time
 
 from hypothesis import given
@@ -182,3 +183,43 @@ class LimitTests(SynchronousTestCase):
         """100,000 empty lines are 100,000 empty lines, with LF and with CRLF."""
         for end in (b"\n", b"\r\n"):
             self.assertEqual(LineFramer(64).feed(end * 100_000), [b""] * 100_000)
+
+
+class FewAtATimeTests(SynchronousTestCase):
+    """A framer that is told how many lines to give keeps the bytes after them as they are."""
+
+    def test_rest(self) -> None:
+        """So many lines come with each call; then come the bytes that end no line."""
+        framer = LineFramer(64, most=2)
+        self.assertEqual(framer.feed(b"a\r\nb\nc\nd\ne"), [b"a", b"b"])
+        self.assertEqual((framer.rest, len(framer), framer.unfinished), (b"c\nd\ne", 5, False))
+        self.assertEqual(framer.feed(b""), [b"c", b"d"])
+        self.assertEqual(framer.feed(b""), [])
+        self.assertEqual((framer.rest, framer.unfinished), (b"", True))
+        self.assertEqual(framer.feed(b"f\n"), [b"ef"])
+
+    def test_kept(self) -> None:
+        """What is kept unseen comes in its place."""
+        framer = LineFramer(64, most=1)
+        self.assertEqual(framer.feed(b"a\nb\nc"), [b"a"])
+        framer.keep(b"d\n")
+        self.assertEqual([framer.feed(b"") for _ in range(3)], [[b"b"], [b"cd"], []])
+
+    @given(
+        st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"long" * 5]), max_size=60),
+        st.lists(st.integers(0, 100), max_size=4),
+        st.integers(1, 5),
+    )
+    def test_like_all_at_once(self, pieces: list[bytes], cuts: list[int], most: int) -> None:
+        """However many come at a time and however the stream is cut, the lines are the same."""
+        stream = b"".join(pieces)
+        framer = LineFramer(10, most)
+        lines: list[bytes | None] = []
+        edges = [0, *sorted(cuts), len(stream)]
+        for begin, end in pairwise(edges):
+            got = framer.feed(stream[begin:end])
+            while got:
+                self.assertLessEqual(len(got), most + 1)  # one more where the last is too long
+                lines += got
+                got = framer.feed(b"")
+        self.assertEqual(lines, LineFramer(10).feed(stream))

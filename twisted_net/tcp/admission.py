@@ -90,12 +90,9 @@ class Admission(Generic[_C]):
 
     def refusal(self, host: str) -> Turned | None:
         """Say why a client at this address may not come in; None where it may."""
-        limits, access = self._limits, self._access
+        limits = self._limits
         if self._protected and not is_local(host):
             return Turned(End.PROTECTED, Protected())
-        if access is not None and len(self._anonymous) >= access.settings.max_anonymous:
-            error = TooManyConnections(access.settings.max_anonymous, "server")
-            return Turned(End.ANONYMOUS_LIMIT, error)
         most = limits.connections_per_address
         if most is not None and self._addresses[host] >= most:
             return Turned(End.ADDRESS_LIMIT, TooManyConnections(most, "address"))
@@ -140,6 +137,23 @@ class Admission(Generic[_C]):
     def administers(self, host: str) -> bool:
         """Whether a client at this address may administer, where its permissions do not say."""
         return self._access is None or self._access.administers(host)
+
+    def crowded_out(self, logging_in: Callable[[_C], bool]) -> _C | None:
+        """
+        Take out who must go since too many have not logged in: the one that came first.
+
+        A crowd that never logs in then keeps out only those who need longer for it than the crowd
+        to come anew; to refuse whoever comes would keep out all.
+
+        :param logging_in: whether a client waits for its login, and so may stay; few do.
+        """
+        access = self._access
+        if access is None or len(self._anonymous) <= access.settings.max_anonymous:
+            return None
+        first = next((one for one in self._anonymous if not logging_in(one)), None)
+        if first is not None:
+            del self._anonymous[first]
+        return first
 
     def late(self, now: float) -> list[_C]:
         """Give the clients that have not logged in and have no time left; each once."""

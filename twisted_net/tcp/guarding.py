@@ -22,6 +22,15 @@ from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
 from twisted_net.users import Permissions
 
+LINES_AT_ONCE = 256
+"""
+Lines that are cut off what a client has sent at one time, or as many as fill whole turns; the rest
+stays as it came, and is counted. 64 KiB of the shortest lines, all cut, would take 1.2 MB.
+"""
+
+UNCOUNTED = 4096
+"""Bytes after the last line of a piece that need not be counted, as they are few."""
+
 _TCP = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -52,6 +61,8 @@ class Guard:
         self.access = access if access is not None and access.required else None
         self.admission: Admission[GuardedProtocol] = Admission(limits, access)
         self.buffers: Buffers[GuardedProtocol] = Buffers(limits.max_buffered)
+        budget = limits.turn_budget
+        self.most_lines = budget * max(1, LINES_AT_ONCE // budget)
 
     def longest_line(self, known: bool) -> int:
         """Give the longest line of a client, which may have logged in or not."""
@@ -68,6 +79,13 @@ class Guard:
         for connection in self.buffers.fattest():
             self.sessions.audit("closed", connection.session, End.BUFFERS_FULL.value)
             connection.abort(End.BUFFERS_FULL)
+
+    def make_room(self) -> None:
+        """Cut off who came first of those who have not logged in, where they are too many."""
+        crowded_out = self.admission.crowded_out(GuardedProtocol.logging_in)
+        if crowded_out is not None:
+            self.sessions.audit("closed", crowded_out.session, End.ANONYMOUS_LIMIT.value)
+            crowded_out.abort(End.ANONYMOUS_LIMIT)
 
     def sweep(self) -> None:
         """Hang up on the clients that should have logged in by now."""
@@ -107,7 +125,7 @@ class GuardedProtocol(Protocol):
         self._held_in = 0
         self._held_out = 0
         self._guard = guard
-        self._framer = LineFramer(guard.longest_line(known=False))
+        self._framer = LineFramer(guard.longest_line(known=False), guard.most_lines)
         self._most = guard.most_pending(known=False)  # unanswered lines
 
     @abstractmethod
@@ -126,6 +144,10 @@ class GuardedProtocol(Protocol):
     def _go_on(self) -> None:
         """Do what is next."""
 
+    def logging_in(self) -> bool:
+        """Whether a command runs that must be alone, as AUTH does."""
+        return self._most == 0
+
     def _enter(self) -> None:
         """Begin to guard: the session is there, and the transport ready to be written to."""
         guard = self._guard
@@ -140,7 +162,9 @@ class GuardedProtocol(Protocol):
         self.session.permissions = guard.access.anonymous
         self.session.admit = self._admit
         identity = self.session.identity
-        if identity is not None:
+        if identity is None:
+            guard.make_room()
+        else:
             try:
                 self.session.log_in(guard.access.permissions_of(identity))
             except CommandError as error:
@@ -217,6 +241,12 @@ class GuardedProtocol(Protocol):
         if self._throttled is None:
             self._go_on()
 
+    def _cut_rest(self) -> list[bytes | None] | None:
+        """Cut more lines off what the client has sent; None where there is no whole one."""
+        lines = self._framer.feed(b"") or None
+        self._hold_input(len(self._framer))
+        return lines
+
     def _hold_input(self, size: int) -> None:
         """Note how many bytes of an unfinished line are kept."""
         self._held_in = size
@@ -245,8 +275,20 @@ class GuardedProtocol(Protocol):
         if self._guard.buffers.set(self, self._held_in + self._held_out + waiting):
             self._guard.relieve()
 
+    def _note_if_slow(self, line: bytes | None, took: float, *, waited: bool = False) -> None:
+        """Tell the slow log of a line that took so many seconds, where that is slow."""
+        sessions, session = self._guard.sessions, self.session
+        settings = sessions.slow_log.settings
+        if took >= (settings.waiting_threshold if waited else settings.threshold):
+            shown = self._guard.commands.shown(line or b"")
+            sessions.slow_log.note(
+                sessions.wall(), took, session.name, session.user, shown, waited=waited
+            )
+
     def _too_long(self) -> bytes:
         self.session.count()
+        what = f"over {self._framer.max_length} bytes"
+        self._guard.sessions.refuse_line(self.session, Refusal.LINE_TOO_LONG, what)
         return encode_error(LineTooLong(self._framer.max_length))
 
 

@@ -12,13 +12,17 @@ class LineFramer:
     Bytes after the last LF wait for the next call; no more than the limit is kept.
 
     :param max_length: longest line accepted, in bytes, its end not counted.
-    :ivar max_length: the same; it may be set to more at any time.
+    :param most: lines that one call gives at most; all where it is -1.
+    :ivar max_length: as given; it may be set to more at any time.
+    :ivar rest: bytes that are not looked at yet, since one call would have given too many lines.
     """
 
-    __slots__ = ("_skipping", "_tail", "max_length")
+    __slots__ = ("_most", "_skipping", "_tail", "max_length", "rest")
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, max_length: int, most: int = -1) -> None:
         self.max_length = max_length
+        self.rest = b""
+        self._most = most
         # A bytearray from a line's second piece on, so that tiny pieces are not costly.
         self._tail: bytes | bytearray = b""
         self._skipping = False
@@ -30,7 +34,11 @@ class LineFramer:
 
     def __len__(self) -> int:
         """Give how many bytes are kept."""
-        return len(self._tail)
+        return len(self._tail) + len(self.rest)
+
+    def keep(self, data: bytes) -> None:
+        """Take the next bytes, and look at none of them before :meth:`feed` is called."""
+        self.rest += data
 
     def feed(self, data: bytes) -> list[bytes | None]:
         """
@@ -38,7 +46,10 @@ class LineFramer:
 
         None stands for a line over the limit, and comes as soon as the limit is passed:
         its bytes are dropped, its end is found, and the lines after it are whole.
+        Where *rest* is not empty afterwards, a call with no bytes gives the lines that follow.
         """
+        if self.rest:
+            data, self.rest = self.rest + data, b""
         if self._skipping:
             end = data.find(b"\n")
             if end < 0:
@@ -52,8 +63,11 @@ class LineFramer:
                 self._tail += data
                 return []
             data = b"".join((self._tail, data))
-        lines: list[bytes | None] = data.split(b"\n")  # type: ignore[assignment]  # None comes below
+        lines: list[bytes | None] = data.split(b"\n", self._most)  # type: ignore[assignment]  # None comes below
         tail: bytes = lines.pop()  # type: ignore[assignment]  # split gives bytes alone
+        if len(lines) == self._most:
+            # A line of two bytes takes some sixty as an object.
+            self.rest, tail = tail, b""
         if b"\r\n" in data:
             lines = [line[:-1] if line and line.endswith(b"\r") else line for line in lines]
         # No line is longer than the data that it was cut from.

@@ -28,14 +28,15 @@ from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import (
     CommandTimeout,
     Internal,
+    TooBusy,
     TooManyConnections,
     UnterminatedLine,
 )
-from twisted_net.sessions import End, Session, Sessions, encode_event
+from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.draining import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.guarding import Guard, GuardedProtocol
+from twisted_net.tcp.guarding import UNCOUNTED, Guard, GuardedProtocol
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.refusing import (
     LINGER_TIMEOUT,
@@ -45,6 +46,7 @@ from twisted_net.tcp.refusing import (
     RefusingProtocol,
     end_output,
 )
+from twisted_net.tcp.turns import FEW, Turns
 from twisted_net.topics import Mailbox
 
 SWEEP_INTERVAL = 1.0
@@ -90,8 +92,9 @@ class CommandProtocol(GuardedProtocol):
         "_queue",
         "_reading",
         "_running",
+        "_slow",
         "_surplus",
-        "_turn",
+        "_turn_due",
         "_writable",
         "quiet",
     )
@@ -101,7 +104,8 @@ class CommandProtocol(GuardedProtocol):
         self._factory = factory
         self._queue: deque[_Place] | None = None  # from the first answer that is waited for
         self._mailbox: Mailbox | None = None  # the session's, from the first subscription on
-        self._turn: IDelayedCall | None = None
+        self._turn_due = False
+        self._slow = False  # its last turn took all the time that it may
         self._reading = True
         self._input_ended = False
         self._writable = True
@@ -138,21 +142,22 @@ class CommandProtocol(GuardedProtocol):
         self.session.received += len(data)
         if self._meter is not None:
             self._pay(len(data))
-        lines = self._framer.feed(data)
-        if not lines:
-            self._hold_input(len(self._framer))
+        framer = self._framer
+        if self._lines is not None:
+            framer.keep(data)
+            self._hold_input(len(framer))
             return
-        if self._held_in:
-            self._hold_input(0)
+        lines = framer.feed(data)
+        if not lines:
+            self._hold_input(len(framer))
+            return
+        if self._held_in or len(data) > UNCOUNTED:
+            self._hold_input(len(framer))
         if self.session.messages == 0 and self._refuses_foreign(lines[0]):
             return
-        if self._lines is None:
-            self._lines = lines
-        else:
-            self._lines += lines
-        if self._turn is not None:
-            return
-        if self._writable:
+        self._lines = lines
+        others_wait = self._factory.turns.busy and (self._slow or len(lines) > FEW)
+        if self._writable and not others_wait:
             self._run()
         else:
             self._go_on()
@@ -325,7 +330,6 @@ class CommandProtocol(GuardedProtocol):
 
     def _run(self) -> None:
         """Run lines, up to the budgets of one turn, and write their answers at once."""
-        self._turn = None
         lines = self._lines
         assert lines is not None
         factory = self._factory
@@ -360,10 +364,12 @@ class CommandProtocol(GuardedProtocol):
             began, now = now, seconds()
             if now >= until:
                 self._note_if_slow(line, now - began)
+                self._slow = True
+                factory.turns.crowd()
                 break
         self._running = False
         if following == len(lines):
-            self._lines, self._next = None, 0
+            self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
         else:
             self._next = following
         queue = self._queue
@@ -375,6 +381,11 @@ class CommandProtocol(GuardedProtocol):
         settled = self._lines is None and self._queue is None and self._last_wish is None
         if not (settled and self._writable and self._reading):
             self._go_on()
+
+    def take_turn(self) -> None:
+        """Run some of the lines that are left; its turn has come."""
+        self._turn_due = self._slow = False
+        self._run()
 
     def _go_on(self) -> None:
         """Do what is next: write the answers that are due, take a turn, read, or hang up."""
@@ -389,12 +400,13 @@ class CommandProtocol(GuardedProtocol):
             queue = self._queue
         if self._lines is not None:
             if (
-                self._turn is None
+                not self._turn_due
                 and self._writable
                 and self._throttled is None
                 and (queue is None or len(queue) < self._most)
             ):
-                self._turn = self._factory.reactor.callLater(0, self._run)
+                self._turn_due = True
+                self._factory.turns.add(self)
         elif queue is None and self._last_wish is not None:
             if self._input_ended and self._framer.unfinished:
                 self.session.count()
@@ -423,9 +435,9 @@ class CommandProtocol(GuardedProtocol):
 
     def _cancel_turn(self) -> None:
         """Let no turn come that was to come."""
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        if self._turn_due:
+            self._turn_due = False
+            self._factory.turns.discard(self)
 
     def _write(self, answers: bytes) -> bool:
         """Write answers; say whether the connection goes on."""
@@ -454,16 +466,6 @@ class CommandProtocol(GuardedProtocol):
 
         return show_and_answer
 
-    def _note_if_slow(self, line: bytes | None, took: float, *, waited: bool = False) -> None:
-        """Tell the slow log of a line that took so many seconds, where that is slow."""
-        sessions, session = self._factory.sessions, self.session
-        settings = sessions.slow_log.settings
-        if took >= (settings.waiting_threshold if waited else settings.threshold):
-            shown = self._factory.commands.shown(line or b"")
-            sessions.slow_log.note(
-                sessions.wall(), took, session.name, session.user, shown, waited=waited
-            )
-
     def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> deque[_Place]:
         """
         Put the answer to a line behind those that are waited for, or start to wait for it.
@@ -489,6 +491,8 @@ class CommandProtocol(GuardedProtocol):
         try:
             answer = waiting.answer(await self._factory.start(waiting))
         except ANSWERED as error:
+            if isinstance(error, TooBusy):
+                self._guard.sessions.refuse_line(self.session, Refusal.BUSY, str(waiting.name))
             answer = waiting.refuse(error)
         except Exception as error:
             if self._end is not None and isinstance(error, CancelledError):
@@ -534,6 +538,7 @@ class CommandFactory(Factory):
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.guard = Guard(reactor, commands, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
+        self.turns = Turns(reactor)
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
@@ -654,6 +659,7 @@ class CommandFactory(Factory):
             self._sweeping.cancel()
             self._sweeping = None
             self.fanout.stop()
+            self.turns.stop()
         self._end_drain()
 
     def _end_drain(self) -> None:
