@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config import PREFIX, CoapSettings, Config, TcpSettings, UdpSettings, load_config
+from twisted_net.config import (
+    PREFIX,
+    CoapDtlsSettings,
+    CoapSettings,
+    Config,
+    TcpSettings,
+    UdpSettings,
+    load_config,
+)
 from twisted_net.errors import ConfigError
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.layers import settings, to_toml
@@ -194,6 +202,42 @@ class ProtectionTests(SynchronousTestCase):
         coap = CoapSettings(enabled=True)
         self.assertIn("coap.enabled", self.refused(coap=coap, auth=AuthSettings(users="x")))
         Config(coap=coap)
+
+    def test_coap_over_dtls(self) -> None:
+        """Over DTLS a certificate is a login, so that one must be asked for."""
+        auth = AuthSettings(users="x")
+        bare = CoapDtlsSettings(certificate="a.pem")
+        self.assertIn("coap.dtls.client_ca", self.refused(coap=CoapSettings(dtls=bare), auth=auth))
+        Config(coap=CoapSettings(dtls=bare))
+        for asked in ("required", "optional"):
+            tls = CoapDtlsSettings(
+                certificate="a.pem",
+                client_ca="ca.pem",
+                client_certificate=asked,
+            )
+            Config(coap=CoapSettings(dtls=tls), auth=auth)
+
+    def test_dtls_alone(self) -> None:
+        """DTLS alone is something to serve; it is off where there is no certificate."""
+        nothing = {"tcp": TcpSettings(enabled=False), "udp": UdpSettings(enabled=False)}
+        self.assertIn("nothing is served", self.refused(**nothing))
+        tls = CoapDtlsSettings(certificate="a.pem")
+        Config(**nothing, coap=CoapSettings(dtls=tls))  # type: ignore[arg-type]  # fields
+        self.assertFalse(Config().coap.dtls.enabled or Config().udp.dtls.enabled)
+        self.assertEqual((Config().coap.dtls.port, Config().udp.dtls.port), (5684, 9998))
+
+    def test_dtls_mistakes(self) -> None:
+        """What is wrong in a table within a table is named by its whole key."""
+        for text, mistake in (
+            ("mtu = 255", "coap.dtls.mtu is 255, must be an integer from 256 to 16384"),
+            ('interface = "x"', "coap.dtls.interface must be a numeric address"),
+            ('key = "a.pem"', "coap.dtls: key is set without certificate"),
+            ("max_session = 1", "there is no setting coap.dtls.max_session; did you mean"),
+        ):
+            file = ("net.toml", f"[coap.dtls]\n{text}\n")
+            error = self.assertRaises(ConfigError, load_config, file, {}, {})
+            (line,) = error.mistakes
+            self.assertTrue(line.startswith(f"net.toml: {mistake}"), line)
 
     def test_secret(self) -> None:
         """The checkers, which may hold passwords, are not printed."""

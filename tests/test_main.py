@@ -70,6 +70,22 @@ class MainTests(SynchronousTestCase):
         error = self.assertRaises(CannotStart, main, ["check-config", "--auth=nonsense:x"])
         self.assertIn("there is no checker nonsense", str(error.code))
 
+    def test_check_config_reads_certificates(self) -> None:
+        """Certificates that cannot be used are mistakes, each with its place."""
+        words = [
+            *("--udp-dtls-certificate=/a.pem", "--coap-dtls-folder=/nowhere"),
+            '--listeners=[{"port": 1, "tls": {"certificate": "/b.pem"}}]',
+        ]
+        error = self.assertRaises(CannotStart, main, ["check-config", *words])
+        self.assertEqual(
+            str(error.code).splitlines(),
+            [
+                "listeners[0]: /b.pem: No such file or directory",
+                "udp.dtls: /a.pem: No such file or directory",
+                "coap.dtls: /nowhere: No such file or directory",
+            ],
+        )
+
     def test_hash_password(self) -> None:
         """A password from a pipe or a terminal is hashed, with a salt of its own each time."""
         self.pipe("sesame\nmore\n")

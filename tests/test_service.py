@@ -23,8 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import Authority, write_pair
 from tests.threads import ThreadClock
 from twisted_net.commands import Commands
-from twisted_net.config import Config, TcpSettings, UdpSettings
-from twisted_net.errors import CannotListen, ConfigError
+from twisted_net.config import CoapDtlsSettings, CoapSettings, Config, TcpSettings, UdpSettings
+from twisted_net.errors import AuthRequired, CannotListen, ConfigError
 from twisted_net.service import CommandListener, NetService
 from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.listener_settings import Listener
@@ -420,6 +420,60 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual(list(left), ["a.test"])
         self.assertLess(left["a.test"], 36_450 * 86_400)
         self.assertNotIn("certificates", ask(connect(self.service()), b"STATS"))
+
+
+class SecureListenersTests(NetServiceTestCase):
+    """Ports with DTLS."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        authority = Authority()
+        self.ca = str(authority.write(folder / "ca.pem"))
+        pair = authority.issue("a.test", days=36_500)
+        self.certificate = str(write_pair(folder / "a.pem", pair))
+
+    def test_off(self) -> None:
+        """Without certificates there is no DTLS."""
+        service = self.service()
+        self.assertIsNone(service.secure_coap)
+        self.assertIsNone(service.secure_udp)
+        self.assertNotIn("dtls", ask(connect(service), b"STATS"))
+
+    def test_figures(self) -> None:
+        """STATS tells of the certificates, and what became of sessions."""
+        coap = CoapSettings(dtls=CoapDtlsSettings(certificate=self.certificate))
+        service = self.service(coap=coap)
+        figures = ask(connect(service), b"STATS")
+        self.assertEqual(list(figures["certificates"]), ["a.test"])
+        self.assertEqual(list(figures["dtls"]), ["coap+dtls"])
+        self.assertEqual(figures["dtls"]["coap+dtls"]["sessions"], 0)
+        assert service.secure_coap is not None
+        own = service.secure_coap.server.sessions.figures
+        self.assertEqual(list(own), ["certificates", "dtls"])
+
+    def test_mistakes(self) -> None:
+        """A certificate that cannot be used ends it with its section."""
+        coap = CoapSettings(dtls=CoapDtlsSettings(certificate="/nowhere.pem"))
+        error = self.assertRaises(ConfigError, self.service, coap=coap)
+        self.assertEqual(error.mistakes, ["coap.dtls: /nowhere.pem: No such file or directory"])
+
+    def test_users(self) -> None:
+        """Where there are users, certificates say who may do what; without, nobody administers."""
+        tls = CoapDtlsSettings(certificate=self.certificate, client_ca=self.ca)
+        service = self.service(coap=CoapSettings(dtls=tls))
+        assert service.secure_coap is not None
+        self.assertIsNone(service.secure_coap.server._permissions_of)
+        service = self.service(
+            coap=CoapSettings(dtls=tls), auth=AuthSettings(checkers=("memory:ann:x",))
+        )
+        assert service.secure_coap is not None
+        permissions_of = service.secure_coap.server._permissions_of
+        assert permissions_of is not None
+        self.assertIsNone(permissions_of(None).name)
+        self.assertEqual(permissions_of("ann").name, "ann")
+        self.assertRaises(AuthRequired, permissions_of(None).check_command, "TIME", False)
 
 
 def _double(number: int) -> int:

@@ -6,6 +6,7 @@ import os
 import secrets
 import select
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from getpass import getpass
 from typing import Any, ClassVar, Literal
@@ -92,7 +93,17 @@ def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
     configured_commands(loaded.record, _no_fetch)
     # A clock will do: nobody logs in here.
     configured_logins(Clock(), loaded.record.auth)
+    _check_certificates(loaded.record)
     sys.stdout.write(f"{options['config'] or 'the configuration'} is fine\n")
+
+
+def _check_certificates(config: Config) -> None:
+    # Not at the top: OpenSSL takes a tenth of a second to import.
+    from twisted_net.certificates import check_certificates
+
+    sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
+    more = {"udp.dtls": config.udp.dtls, "coap.dtls": config.coap.dtls}
+    check_certificates({**sections, **more}, time.time)
 
 
 async def _no_fetch(url: str) -> Mapping[str, object]:

@@ -248,6 +248,25 @@ class Certificates:
                 )
 
 
+def check_certificates(sections: Mapping[str, TlsSettings], wall: Callable[[], float]) -> None:
+    """
+    Read all certificates once, to find what is wrong with their files.
+
+    :param sections: settings by their keys, for people; those that are not enabled are left out.
+    :param wall: gives the seconds of the wall clock.
+    :raises ConfigError: with a line for each file that cannot be used.
+    """
+    mistakes: list[str] = []
+    for key, settings in sections.items():
+        if settings.enabled:
+            try:
+                Certificates(settings, wall)
+            except ConfigError as error:
+                mistakes += [f"{key}: {line}" for line in error.mistakes]
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
 def user_of(certificate: x509.Certificate) -> str | None:
     """
     Give the common name of a client's certificate, which is the user that it stands for.

@@ -19,6 +19,8 @@ from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
+from twisted_net.udp.dtls_settings import DEFAULT_PORT as COAPS_PORT
+from twisted_net.udp.dtls_settings import DtlsSettings
 from twisted_net.users import AuthSettings
 
 PREFIX = "TWISTED_NET_"
@@ -57,16 +59,45 @@ class TcpSettings(Limits, frozen=True):
         check_interface(self, self.interface)
 
 
+class UdpDtlsSettings(DtlsSettings, frozen=True):
+    """
+    The datagram server over DTLS, ``[udp.dtls]``: where it listens, beside its certificates.
+
+    Datagrams over DTLS have no port of their own that others would know; this is the one below
+    that of ``[udp]``.
+    """
+
+    interface: Interface = "127.0.0.1"
+    port: Port = 9998
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interface(self, self.interface)
+
+
+class CoapDtlsSettings(DtlsSettings, frozen=True):
+    """The CoAP server over DTLS, ``[coap.dtls]``: where it listens, beside its certificates."""
+
+    interface: Interface = "127.0.0.1"
+    port: Port = COAPS_PORT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interface(self, self.interface)
+
+
 class UdpSettings(DatagramLimits, frozen=True):
     """
     The datagram server, ``[udp]``: where it listens, beside its limits.
 
-    Host and port are those of the original server.
+    Host and port are those of the original server. Over DTLS it is served where ``dtls`` has a
+    certificate, whether or not ``enabled`` opens the port without.
     """
 
     enabled: Annotated[bool, Meta(description="whether datagrams are served over UDP")] = True
     interface: Interface = "127.0.0.1"
     port: Port = 9999
+    dtls: UdpDtlsSettings = default(default_factory=UdpDtlsSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,12 +109,14 @@ class CoapSettings(CoapLimits, frozen=True):
     The CoAP server, ``[coap]``: where it listens, beside its limits.
 
     Nobody who upgrades has a new port opened; who wants CoAP enables it. The port is that of
-    RFC 7252.
+    RFC 7252. Over DTLS (``coaps``) it is served where ``dtls`` has a certificate, whether or not
+    ``enabled`` opens the port without.
     """
 
     enabled: Annotated[bool, Meta(description="whether commands are served over CoAP")] = False
     interface: Interface = "127.0.0.1"
     port: Port = DEFAULT_PORT
+    dtls: CoapDtlsSettings = default(default_factory=CoapDtlsSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,7 +166,8 @@ class Config(Record, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         enabled = self.tcp.enabled or self.udp.enabled or self.coap.enabled
-        if not enabled and not self.listeners:
+        secure = self.udp.dtls.enabled or self.coap.dtls.enabled
+        if not enabled and not secure and not self.listeners:
             raise ValueError("tcp.enabled and udp.enabled are both false: nothing is served")
         for i, listener in enumerate(self.further_listeners):
             if not listener.placed:
@@ -148,6 +182,11 @@ class Config(Record, frozen=True):
         if self.auth.required:
             if self.coap.enabled:
                 raise ValueError("coap.enabled is true, but CoAP has no logins, and auth asks them")
+            if self.coap.dtls.enabled and not self.coap.dtls.client_ca:
+                raise ValueError(
+                    "coap.dtls.client_ca is not set, but auth asks for logins, and over CoAP a "
+                    "client's certificate is its login"
+                )
             return
         public = [
             f"listeners[{i}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -20,7 +20,13 @@ from typing_extensions import override
 
 from twisted_net.audit import Audit
 from twisted_net.commands import Commands
-from twisted_net.config import Config
+from twisted_net.config import (
+    CoapDtlsSettings,
+    CoapSettings,
+    Config,
+    UdpDtlsSettings,
+    UdpSettings,
+)
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.logins import configured_logins
 from twisted_net.probing import LatencyProbe
@@ -43,6 +49,7 @@ PROGRESS_INTERVAL = 1.0
 # The HTTP client, and CoAP, are imported where they are used: they were a quarter of the start.
 if TYPE_CHECKING:
     from twisted_net.http.fetching import Fetcher
+    from twisted_net.udp.dtls import DtlsServer
 
 _FETCHING = "twisted_net.http.fetching"
 
@@ -220,6 +227,132 @@ class CoapListener(_Listener):
         await super()._close()
 
 
+class _DtlsListener(_Listener):
+    """
+    A port with DTLS.
+
+    :param limits: those of what is served, as for the port.
+    :ivar certificates: those of DTLS.
+    :ivar dtls: has the sessions; it is set by who derives.
+    :raises ConfigError: for certificates that cannot be used.
+    """
+
+    dtls: DtlsServer
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: UdpDtlsSettings | CoapDtlsSettings,
+        limits: UdpSettings | CoapSettings,
+        wall: Callable[[], float],
+    ) -> None:
+        # Not at the top: OpenSSL takes a tenth of a second to import.
+        from twisted_net.udp.dtls import DtlsServer
+
+        super().__init__(settings.interface, settings.port)
+        self._reactor = reactor
+        self._limits = limits
+        try:
+            self.certificates = DtlsServer.make_certificates(settings, wall)
+        except ConfigError as error:
+            section = self.transport.replace("+", ".")
+            raise ConfigError([f"{section}: {line}" for line in error.mistakes]) from None
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.dtls import listen_dtls
+
+        return listen_dtls(
+            self._reactor,
+            self.dtls,
+            port,
+            interface,
+            datagrams_per_turn=self._limits.datagrams_per_turn,
+            receive_buffer=self._limits.receive_buffer,
+        )
+
+
+class SecureDatagramListener(_DtlsListener):
+    """
+    The datagram server over DTLS.
+
+    :ivar server: has the counts and the table of clients.
+    """
+
+    transport = "udp+dtls"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        wall: Callable[[], float],
+    ) -> None:
+        from twisted_net.udp.dtls import DtlsServer
+
+        settings = config.udp.dtls
+        super().__init__(reactor, settings, config.udp, wall)
+        self.server = DatagramServer(reactor, config.udp)
+        self.dtls = DtlsServer(
+            reactor,
+            self.server,
+            self.certificates,
+            settings,
+            max_datagram=config.udp.max_datagram,
+        )
+
+
+class SecureCoapListener(_DtlsListener):
+    """
+    The CoAP server over DTLS.
+
+    :param access: who may do what, by the names in certificates.
+    :ivar server: has the sessions, the observers and the counts.
+    """
+
+    transport = "coap+dtls"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        commands: Commands,
+        access: Access,
+        wall: Callable[[], float],
+    ) -> None:
+        from twisted_net.udp.coap import CoapServer
+        from twisted_net.udp.dtls import DtlsServer, coap_limits
+
+        settings = config.coap.dtls
+        super().__init__(reactor, settings, config.coap, wall)
+        self._drain_timeout = config.drain_timeout
+
+        def permissions_of(user: str | None) -> Permissions:
+            return access.anonymous if user is None else access.permissions_of(user)
+
+        self.server = CoapServer(
+            reactor,
+            commands,
+            coap_limits(config.coap, settings),
+            permissions_of=permissions_of if access.required else None,
+        )
+        self.dtls = DtlsServer(
+            reactor,
+            self.server,
+            self.certificates,
+            settings,
+            ended=self.server.peer_lost,
+            most_of_user=lambda user: permissions_of(user).max_connections,
+            max_datagram=config.coap.max_datagram,
+        )
+
+    @override
+    async def _close(self) -> None:
+        # Before the port is closed: there is no other way for the answers to leave.
+        if self._port is not None:
+            await self.server.drain(self._drain_timeout)
+        await super()._close()
+
+
 class NetService(MultiService):
     """
     Everything that a configuration describes, as one service for any Twisted application.
@@ -236,6 +369,8 @@ class NetService(MultiService):
     :ivar listeners: the command servers of ``listeners``, in their order.
     :ivar udp: the datagram server, or None where it is not enabled.
     :ivar coap: the CoAP server, or None where it is not enabled.
+    :ivar secure_udp: the datagram server over DTLS, or None where it has no certificate.
+    :ivar secure_coap: the CoAP server over DTLS, or None where it has no certificate.
     :raises ConfigError: for commands that cannot be had. Starting raises
         :class:`~twisted_net.errors.CannotListen`, which is one too.
     :raises ValueError: for a command whose name is taken.
@@ -269,7 +404,19 @@ class NetService(MultiService):
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
-        served = (self.tcp, *self.listeners, self.udp, self.coap)
+        wall = self.sessions.wall
+        secure_udp, secure_coap = config.udp.dtls.enabled, config.coap.dtls.enabled
+        self.secure_udp = SecureDatagramListener(reactor, config, wall) if secure_udp else None
+        self.secure_coap = (
+            SecureCoapListener(reactor, config, registry, self._access, wall)
+            if secure_coap
+            else None
+        )
+        self._add_figures()
+        served = (
+            *(self.tcp, *self.listeners, self.udp, self.coap),
+            *(self.secure_udp, self.secure_coap),
+        )
         probe = LatencyProbe(reactor, self.sessions.latency, time.time)
         parts: list[Service] = [probe, *(part for part in served if part is not None)]
         for part in parts:
@@ -369,15 +516,28 @@ class NetService(MultiService):
                 mistakes += [f"listeners[{i}]: {line}" for line in error.mistakes]
         if mistakes:
             raise ConfigError(mistakes)
-        if any(listener.certificates for listener in made):
-            self.sessions.figures["certificates"] = self._seconds_left
         return tcp, made
+
+    def _add_figures(self) -> None:
+        """Have STATS tell of certificates and of DTLS, where there are any."""
+        secure = [part for part in (self.secure_udp, self.secure_coap) if part is not None]
+        holders = [self.sessions]
+        if self.secure_coap is not None:
+            self.secure_coap.server.sessions.audit = self.sessions.audit
+            holders.append(self.secure_coap.server.sessions)
+        for sessions in holders:
+            if secure or any(listener.certificates for listener in self.listeners):
+                sessions.figures["certificates"] = self._seconds_left
+            if secure:
+                sessions.figures["dtls"] = lambda: {
+                    part.transport: part.dtls.figures() for part in secure
+                }
 
     def _seconds_left(self) -> Mapping[str, float]:
         """Tell how long each certificate of all listeners is valid."""
         left: dict[str, float] = {}
-        for listener in self.listeners:
-            if listener.certificates is not None:
+        for listener in (*self.listeners, self.secure_udp, self.secure_coap):
+            if listener is not None and listener.certificates is not None:
                 for host, seconds in listener.certificates.seconds_left().items():
                     left[host] = min(seconds, left.get(host, seconds))
         return left

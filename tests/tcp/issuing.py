@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from pathlib import Path
 
@@ -39,14 +40,14 @@ class Authority:
         days: float = 90,
         password: bytes | None = None,
     ) -> tuple[bytes, bytes]:
-        """Issue a certificate, and give its chain and its key as PEM."""
+        """Issue a certificate for names and addresses; give its chain and its key as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]
         )
         builder = _builder(subject, self._name, key.public_key(), days)
         if hosts:
-            names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+            names = x509.SubjectAlternativeName([_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=not common_names)
         certificate = builder.sign(self._key, hashes.SHA256())
         encryption = (
@@ -66,6 +67,13 @@ def write_pair(file: Path, pair: tuple[bytes, bytes]) -> Path:
     new.write_bytes(b"".join(pair))
     os.replace(new, file)
     return file
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
@@ -28,6 +29,7 @@ from twisted_net.udp.blockwise import (
     BodyRefused,
     Uploads,
 )
+from twisted_net.udp.coap_access import PermissionsOf, check_command, check_user, enter
 from twisted_net.udp.coap_codec import (
     JSON,
     LINK_FORMAT,
@@ -61,6 +63,7 @@ from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.exchanges import Confirmed, Event, Failed, Incoming, Outgoing
 from twisted_net.udp.messages import MessageLayer
 from twisted_net.udp.observe import Observation, Observers
+from twisted_net.udp.peers import SecurePeer, identity_of
 from twisted_net.udp.server import CappedPort
 
 SESSION_LIFETIME = 600.0
@@ -88,6 +91,9 @@ class CoapServer(DatagramProtocol):
     :param sessions: to be shared with another server; its own where None is given.
     :param permit: called before a command runs; it raises a
         :class:`~twisted_net.errors.CommandError` where the peer may not. Without one all may.
+    :param permissions_of: gives what the user may do whom a peer's certificate names, over DTLS;
+        and, for None, what a peer may without one. Administrative commands are served where there
+        is such a user, and only if it may use them.
     :param chance: gives a number from 0 to 1, drawn evenly.
     :ivar layer: has the counts of messages.
     :ivar datagrams: has what the port counts.
@@ -105,12 +111,14 @@ class CoapServer(DatagramProtocol):
         observable: Iterable[str] = ("STATS",),
         sessions: Sessions | None = None,
         permit: Callable[[Command, Session], None] | None = None,
+        permissions_of: PermissionsOf | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
         self._chance = chance
         self._permit = permit
+        self._permissions_of = permissions_of
         self.commands = commands
         self.limits = limits = limits or CoapLimits()
         self.sessions = sessions or Sessions(time.time)
@@ -204,6 +212,16 @@ class CoapServer(DatagramProtocol):
             ended.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda value, _: None)
             await ended
 
+    def peer_lost(self, peer: Source, end: End) -> None:
+        """Forget a peer whose DTLS session is over, and cancel what waits for it."""
+        for observation in self._observers.of_peer(peer):
+            self._observers.drop(observation)
+        for waited in [waited for waited, source in self._waiting.items() if source is peer]:
+            waited.cancel()
+        known = self._known.pop(peer, None)
+        if known is not None:
+            self.sessions.close(known[0], end)
+
     @property
     def observers(self) -> int:
         """How many observations there are."""
@@ -238,7 +256,11 @@ class CoapServer(DatagramProtocol):
             return
         for datagram, source in self.layer.messages_to_send():
             # The port knows the very tuple of the datagram at hand, and need not check it.
-            transport.write(datagram, current if source == current else source)
+            try:
+                transport.write(datagram, current if source == current else source)
+            except MessageLengthError:
+                # The network would drop it too, but after it was cut in pieces.
+                self.datagrams.dropped += 1
         due = self.layer.next_timeout()
         if due is None or (self._timer is not None and due >= self._wake):
             return
@@ -314,14 +336,15 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.CONTENT, body, LINK_FORMAT)
         if path == _EVENTS_PATH:
             check_request(question.method, options, (JSON,), safe=True, post=False)
-            self._session(source, now)
+            check_user(self._session(source, now))
             return Reply(Code.CONTENT, self._event, JSON, 0)
         return self._run(question, payload, now)
 
     def _run(self, question: Question, payload: bytes, now: float) -> Reply | None:
         """Run the command that the path names."""
         options, source = question.options, question.source
-        command = find_command(self.commands, options.path)
+        known = self._permissions_of is not None and identity_of(source) is not None
+        command = find_command(self.commands, options.path, admin=known)
         check_request(question.method, options, _FORMATS, safe=command.safe, post=True)
         words = arguments(options, payload)
         if self._draining:
@@ -331,6 +354,7 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.UNAUTHORIZED)
         session = self._session(source, now)
         session.count()
+        check_command(session, command, words)
         if self._permit is not None:
             self._permit(command, session)
         request = Request(session, self.commands) if command.wants_request else None
@@ -447,6 +471,9 @@ class CoapServer(DatagramProtocol):
     # --- addresses that may be forged ---
 
     def _is_proven(self, source: Source, echo: bytes | None, now: float) -> bool:
+        if isinstance(source, SecurePeer):
+            # It has returned a cookie, and finished a handshake.
+            return True
         if not self.limits.amplification or is_loopback(source[0]):
             return True
         return self._proofs.proven(source, echo, now)
@@ -562,6 +589,7 @@ class CoapServer(DatagramProtocol):
                 self._observers.drop(observation)
             self.sessions.close(session, End.IDLE_TIMEOUT)
         session = self.sessions.open(source[0], source[1], partial(self._deliver, source))
+        enter(session, source, self._permissions_of)
         self._known[source] = session, now
         return session
 

@@ -84,8 +84,14 @@ class Replies:
                 return Message(Type.ACK, Code.VALID, options=[(Option.ETAG, etag)])
         payload = reply.payload
         options: list[tuple[int, bytes]] = []
-        if reply.content_format is not None:
-            options.append(_CONTENT_FORMATS[reply.content_format])
+        content_format = reply.content_format
+        if reply.code >= 128 and len(payload) > self._limits.block_size:
+            # An error is not sent in blocks: as much of its sentence is, as a block would hold.
+            whole = payload[: self._limits.block_size] if content_format is None else b""
+            payload = whole.decode(errors="ignore").encode()
+            content_format = None
+        if content_format is not None:
+            options.append(_CONTENT_FORMATS[content_format])
         if reply.max_age is not None:
             options.append((Option.MAX_AGE, encode_uint(reply.max_age)))
         if reply.code < 128 and (

@@ -73,14 +73,15 @@ class Reply:
         return len(self.payload)
 
 
-def find_command(commands: Commands, path: Sequence[str]) -> Command:
+def find_command(commands: Commands, path: Sequence[str], admin: bool = False) -> Command:
     """
     Give the command whose name is this path, in any case.
 
+    :param admin: whether it may be an administrative one.
     :raises Refused: where there is none.
     """
     command = commands.get(path[0]) if len(path) == 1 else None
-    if command is None or not is_served(command):
+    if command is None or not (is_served(command) or (admin and not command.alone)):
         raise Refused(Code.NOT_FOUND, f"no resource /{'/'.join(path)}; see /{CORE}")
     return command
 
@@ -90,7 +91,8 @@ def is_served(command: Command) -> bool:
     Tell whether a command is a resource.
 
     Administrative ones are not, nor are those that change what a client may do: a peer is known
-    by an address that others can forge, so that nobody can log in.
+    by an address that others can forge, so that nobody can log in. Over DTLS a certificate may
+    name a user, who then has the administrative ones, unlisted.
     """
     return not command.admin and not command.alone
 

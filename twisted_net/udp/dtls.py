@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from attrs import define
+from msgspec import structs
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -22,6 +23,8 @@ from typing_extensions import override
 from twisted_net.certificates import Certificates, user_of
 from twisted_net.rates import Counts, source_of
 from twisted_net.sessions import End
+from twisted_net.udp.blockwise import block_size_within
+from twisted_net.udp.coap_settings import CoapLimits
 from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.dtls_records import (
     ClientHello,
@@ -119,6 +122,9 @@ class DtlsServer(DatagramProtocol):
     :param inner: a protocol of its own, which has no other transport.
     :param certificates: made with ``context=server_context``, as :meth:`make_certificates` does.
     :param ended: told of each session that is over, and why.
+    :param most_of_user: how many sessions the user may have whom certificates name; None for any
+        number. With one too many, the one of them that was silent for longest is ended: a device
+        that lost power has not said good-bye.
     :param max_datagram: bytes of the longest datagram that *inner* takes.
     :ivar counts: what happened.
     :ivar datagrams: has what the port counts.
@@ -135,6 +141,7 @@ class DtlsServer(DatagramProtocol):
         settings: DtlsSettings | None = None,
         *,
         ended: Callable[[SecurePeer, End], None] | None = None,
+        most_of_user: Callable[[str], int | None] | None = None,
         max_datagram: int = 4096,
     ) -> None:
         self._reactor = reactor
@@ -143,6 +150,7 @@ class DtlsServer(DatagramProtocol):
         self._certificates = certificates
         self.settings = settings or DtlsSettings()
         self._ended = ended
+        self._most_of_user = most_of_user
         self.max_datagram = max_datagram
         self.counts = DtlsCounts()
         self.datagrams = DatagramCounts()
@@ -153,6 +161,7 @@ class DtlsServer(DatagramProtocol):
         # The one that was silent for longest comes first.
         self._sessions: OrderedDict[SecurePeer, _Association] = OrderedDict()
         self._per_address = Counts()
+        self._per_user = Counts()
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
 
@@ -324,11 +333,20 @@ class DtlsServer(DatagramProtocol):
             self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
         certificate = association.session.certificate
         identity = None if certificate is None else user_of(certificate)
+        if identity is not None:
+            self._make_room_for(identity)
+            self._per_user.add(identity)
         association.peer = SecurePeer(association.source, identity)
         association.deadline = now + self.settings.idle_timeout
         self._sessions[association.peer] = association
         self.counts.established += 1
         self._wake_by(association.deadline)
+
+    def _make_room_for(self, user: str) -> None:
+        most = None if self._most_of_user is None else self._most_of_user(user)
+        if most is not None and self._per_user[user] >= most:
+            oldest = next(peer for peer in self._sessions if peer.identity == user)
+            self._end(self._sessions[oldest], End.USER_LIMIT)
 
     def _fail(self, association: _Association, error: DtlsFailed) -> None:
         self.log.debug(
@@ -377,6 +395,8 @@ class DtlsServer(DatagramProtocol):
             self._leave_handshakes(association)
         else:
             del self._sessions[peer]
+            if peer.identity is not None:
+                self._per_user.remove(peer.identity)
             if told:
                 association.session.close()
                 self._flush(association)
@@ -437,6 +457,12 @@ class DtlsServer(DatagramProtocol):
                 return None
             self._flush(association)
         return association.deadline if session.due is None else session.due
+
+
+def coap_limits(limits: CoapLimits, settings: DtlsSettings) -> CoapLimits:
+    """Give the limits of a CoAP server over DTLS: its blocks are such as the MTU lets through."""
+    size = block_size_within(settings.mtu - OVERHEAD, limits.block_size)
+    return structs.replace(limits, block_size=size)
 
 
 def listen_dtls(

@@ -31,3 +31,8 @@ class SecurePeer(tuple[str, int]):
 
     def __hash__(self) -> int:
         return id(self) >> 4
+
+
+def identity_of(source: Source) -> str | None:
+    """Give the user whom a peer's certificate names; None for one without, or without DTLS."""
+    return source.identity if isinstance(source, SecurePeer) else None
