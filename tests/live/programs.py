@@ -74,12 +74,8 @@ async def serving(
     **settings: Any,  # Any: fields of Config
 ) -> AsyncIterator[NetService]:
     """Run a service with these listeners alone."""
-    alone = Config(
-        tcp=TcpSettings(enabled=False),
-        udp=UdpSettings(enabled=False),
-        listeners=listeners,
-        **{"drain_timeout": 2.0} | settings,
-    )
+    defaults: dict[str, Any] = {"drain_timeout": 2.0, "udp": UdpSettings(enabled=False)}
+    alone = Config(tcp=TcpSettings(enabled=False), listeners=listeners, **defaults | settings)
     service = NetService(reactor, alone)
     service.startService()
     try:

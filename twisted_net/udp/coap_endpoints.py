@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
@@ -83,14 +84,18 @@ class Endpoint(DatagramProtocol):
         self._timer = self._reactor.callLater(delay, self._advance)
 
     def silent_since(self, outgoing: Outgoing) -> bool:
-        """Tell whether a message was sent again and again, and nothing at all has come since."""
-        return outgoing.attempts > 1 and self.heard < outgoing.began
+        """Tell whether a message was sent more than once, and nothing at all has come since."""
+        return outgoing.attempts > 0 and self.heard < outgoing.began
 
     def fail(self, error: CoapError) -> None:
         """Tell all that wait that nothing will come."""
         waiting, self.waiting = self.waiting, {}
         for tell in waiting.values():
             tell(error)
+
+    def close(self) -> Deferred[None]:
+        """Close the socket."""
+        return maybeDeferred(self.port.stopListening)
 
     def _advance(self) -> None:
         self._timer = None
@@ -120,6 +125,11 @@ class SecureEndpoint(Endpoint):
     @override
     def max_payload(self) -> int:
         return self.dtls.max_payload
+
+    @override
+    def close(self) -> Deferred[None]:
+        self.dtls.close()
+        return super().close()
 
 
 _Key = tuple[str, str, int]
@@ -196,8 +206,7 @@ class Endpoints:
         self._secure.clear()
         self._retired.clear()
         for endpoint in endpoints:
-            await endpoint.port.stopListening()
-            # Who waits for a handshake is told by its end; the others are the client's to tell.
+            await endpoint.close()
 
     def _plain_endpoint(self, six: bool) -> Endpoint:
         endpoint = self._plain.get(six)
@@ -253,7 +262,7 @@ class Endpoints:
             del self._secure[key]
         if held or endpoint in self._retired:
             self._retired.discard(endpoint)
-            endpoint.port.stopListening()
+            endpoint.close()
 
 
 def _new_context(tls: DtlsClientSettings) -> SSL.Context:

@@ -24,7 +24,8 @@ class DtlsClient(DatagramProtocol):
 
     *inner* has its transport once the server's certificate was found to be signed by somebody who
     is believed, and to be for the server's name. Give it a port by ``reactor.listenUDP(0, client)``
-    and wait for :meth:`connected`. One timer at most runs.
+    and wait for :meth:`connected`; call :meth:`close` before the port is closed. One timer at most
+    runs.
 
     :param reactor: tells the time and calls later.
     :param inner: a protocol of its own; its datagrams come from *address*, to which alone it may
@@ -82,7 +83,10 @@ class DtlsClient(DatagramProtocol):
 
     @override
     def stopProtocol(self) -> None:
-        self.close()
+        # Who stops the port says so by close() first. The epoll reactor closes a connected socket
+        # when its peer's machine says that nobody listens; the others call connectionRefused.
+        if self._failure is None:
+            self._refused()
         self._port = None
 
     @override
@@ -108,9 +112,7 @@ class DtlsClient(DatagramProtocol):
 
     @override
     def connectionRefused(self) -> None:
-        # Once it is established a server that is away may come back, or it is a forger.
-        if not self._open:
-            self._end(DtlsFailed(f"nobody listens at {self._address[0]}:{self._address[1]}"))
+        self._refused()
 
     # --- what the inner protocol calls, as its transport ---
 
@@ -136,6 +138,7 @@ class DtlsClient(DatagramProtocol):
 
     def stopListening(self) -> Any:  # Any: a Deferred or None, as Twisted's own
         """Close the socket; the server is told."""
+        self.close()
         assert self._port is not None
         return self._port.stopListening()
 
@@ -170,6 +173,13 @@ class DtlsClient(DatagramProtocol):
             self._end(DtlsEnded())
 
     # --- the rest ---
+
+    def _refused(self) -> None:
+        if self._open:
+            # A server that comes back knows nothing of it.
+            self._end(DtlsEnded())
+        else:
+            self._end(DtlsFailed(f"nobody listens at {self._address[0]}:{self._address[1]}"))
 
     def _waiting_cancelled(self, waiting: Deferred[None]) -> None:
         self._waiting.remove(waiting)
