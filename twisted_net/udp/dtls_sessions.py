@@ -235,7 +235,7 @@ def _context(method: int) -> SSL.Context:
     context.set_cipher_list(_CIPHERS)
     # Without it OpenSSL asks the socket, which there is none of, and forgets the MTU that is set.
     context.set_options(SSL.OP_NO_QUERY_MTU)
-    # An idle session without its buffers is a third of the size.
+    # An idle session is smaller by a quarter without buffers that it does not need.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
 
