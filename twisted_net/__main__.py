@@ -37,7 +37,13 @@ def _console(arguments: Sequence[str]) -> None:
     console(arguments)
 
 
-CLIENT_COMMANDS = {"call": _call, "console": _console}
+def _coap(arguments: Sequence[str]) -> None:
+    from twisted_net.coap_calling import coap
+
+    coap(arguments)
+
+
+CLIENT_COMMANDS = {"call": _call, "console": _console, "coap": _coap}
 """What is done with a server that runs; each has options of its own."""
 
 

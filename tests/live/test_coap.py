@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import signal
@@ -19,12 +18,10 @@ from twisted.python.failure import Failure
 from tests.live.processes import Running, command_line
 from twisted_net.standard import standard_commands
 from twisted_net.udp.coap import CoapServer, listen_coap
+from twisted_net.udp.coap_answers import Observation, Response
 from twisted_net.udp.coap_client import (
     CoapClient,
     CoapClientSettings,
-    Observation,
-    Response,
-    fetch_and_print,
 )
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import CoapLimits
@@ -349,20 +346,6 @@ async def test_strange_servers(reactor: Any) -> None:
     gone = Message(Type.ACK, Code.NOT_FOUND, payload=b"gone")
     answer = await strange(reactor, Strange(first, gone))
     assert (answer.code, answer.text) == (Code.NOT_FOUND, "gone")
-
-
-async def test_print(reactor: Any) -> None:
-    """What the command line does: print an answer, or an error, or states until they end."""
-    async with Served(reactor) as served:
-        output = io.StringIO()
-        assert await fetch_and_print(reactor, "get", served.uri("ping"), output=output) == 0
-        status = await fetch_and_print(reactor, "post", served.uri("note"), output=output)
-        assert status == 1
-        observed = served.uri("ping")
-        assert await fetch_and_print(reactor, "get", observed, observe=True, output=output) == 0
-        assert output.getvalue() == (
-            "PONG\n4.00 Bad Request wrong number of arguments (0); usage: NOTE <text>\nPONG\n"
-        )
 
 
 async def test_service(reactor: Any, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def long_inputs() -> list[bytes]:
         b"h?" + b"&" * (LONGEST - 2),
         b"[" * LONGEST,
         b"a=*\n" * (LONGEST // 4),
-        b"href=/*\n" * (LONGEST // 8),
+        b"\n".join([b"href=/*"] * 8),
         head + b"\xbb.well-known\x04core" + b"\x47href=/*" + b"\x07href=/*" * (room // 8 - 4),
         "é".encode() * (LONGEST // 2),
         b" " * LONGEST,

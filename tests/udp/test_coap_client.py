@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.udp.blockwise import Block
-from twisted_net.udp.coap_client import CoapClient, CoapClientSettings, Observation, Response
+from twisted_net.udp.coap_answers import Observation, Response
+from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, parse_message
 from twisted_net.udp.coap_uris import parse_uri
 from twisted_net.udp.datagrams import Source

@@ -35,6 +35,7 @@ from twisted_net.udp.blockwise import (
 from twisted_net.udp.coap_codec import Code, Message, Option, RequestOptions, Type
 from twisted_net.udp.coap_proofs import CHALLENGE_LIFETIME, AddressProofs
 from twisted_net.udp.coap_resources import (
+    MOST_FILTERS,
     Refused,
     arguments,
     diagnostic,
@@ -492,6 +493,13 @@ class LinksTests(SynchronousTestCase):
         self.assertIn('</set>;title="Set it.";if="post";ct="0 50",', shown)
         self.assertIn("</.well-known/core>", shown)
         self.assertIn("</events>", shown)
+
+    def test_too_many_filters(self) -> None:
+        """A request that would have every link compared a hundred times is refused."""
+        self.assertTrue(links(self.commands, [], ["href=/*"] * MOST_FILTERS))
+        with self.assertRaises(Refused) as caught:
+            links(self.commands, [], ["href=/*"] * (MOST_FILTERS + 1))
+        self.assertEqual(caught.exception.code, Code.BAD_REQUEST)
 
     def test_filters(self) -> None:
         """A filter keeps the links whose attribute matches (§4.1)."""

@@ -601,7 +601,7 @@ class SimulationTests(SynchronousTestCase):
         self.assertEqual((outcome.right, outcome.failed), (2000, 0))
 
     def test_little_memory(self) -> None:
-        """Where far less may be remembered than there is, limits hold, and answers are right."""
+        """Where far less may be remembered than comes, limits hold and answers are right."""
         limits = Transmission(
             nstart=4, max_exchanges=400, max_exchange_bytes=4096, max_peers=50, max_latency=0.5
         )

@@ -15,6 +15,9 @@ from twisted_net.udp.errors import TransferFailed
 MESSAGE_ROOM = 128
 """Bytes of a message beside its block: header, token, and options of the usual length."""
 
+LARGEST_BLOCK = 1024
+"""Bytes of the largest block that there is (RFC 7959 §2.2)."""
+
 
 @frozen
 class Block:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import random
 import secrets
-import sys
-from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from typing import Annotated, Any, TextIO
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeAlias
 
-import msgspec
-from attrs import frozen
 from msgspec import Meta
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
 
 from twisted_net.errors import CoapError
-from twisted_net.udp.blockwise import Block, Download, Upload, block_size_within
-from twisted_net.udp.coap_codec import (
-    Code,
-    Message,
-    Option,
-    Type,
-    code_name,
-    encode_message,
-    encode_uint,
+from twisted_net.udp.blockwise import (
+    LARGEST_BLOCK,
+    Block,
+    Download,
+    Upload,
+    block_size_within,
+    smaller,
 )
+from twisted_net.udp.coap_answers import Observation, Response
+from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, encode_uint
 from twisted_net.udp.coap_endpoints import Endpoint, Endpoints, SecureEndpoint
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.coap_uris import Target, parse_uri
@@ -37,14 +33,17 @@ from twisted_net.udp.errors import (
     CoapHostNotFound,
     PeerSilent,
     TransferFailed,
-    UnexpectedCode,
 )
 from twisted_net.udp.exchanges import Outgoing
 
-_REORDERED = 128.0
-"""Seconds after which a notification is newer whatever its number says (RFC 7641 §3.4)."""
-
 _LONGEST_DATAGRAM = 65_535
+
+_OF_THE_FIRST = (Option.OBSERVE, Option.ECHO, Option.BLOCK2)
+"""Options of a request to observe that those for further blocks of a state have not."""
+
+
+Progress: TypeAlias = Callable[[Literal["sent", "received"], int, int | None], None]
+"""Told of each block of a long body: which way, bytes so far, and bytes in all where known."""
 
 
 class CoapClientSettings(Transmission, frozen=True):
@@ -59,8 +58,13 @@ class CoapClientSettings(Transmission, frozen=True):
         float, Meta(gt=0, le=86_400, description="seconds that a call may take in all")
     ] = 120.0
     block_size: Annotated[
-        int, Meta(ge=16, le=1024, description="largest block sent: 16, 32 … 1024 bytes")
-    ] = 1024
+        int,
+        Meta(
+            ge=16,
+            le=1024,
+            description="largest block sent, and asked for if under 1024: 16, 32 … 1024 bytes",
+        ),
+    ] = LARGEST_BLOCK
     max_body: Annotated[
         int, Meta(ge=16, le=1 << 30, description="longest response body accepted, in bytes")
     ] = 8 << 20
@@ -78,149 +82,8 @@ class CoapClientSettings(Transmission, frozen=True):
             )
 
 
-@frozen
-class Response:
-    """
-    What a server answered, its body whole.
-
-    :param code: a :class:`~twisted_net.udp.coap_codec.Code`, as a number.
-    """
-
-    code: int
-    payload: bytes
-    options: tuple[tuple[int, bytes], ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether the code is a success (2.xx)."""
-        return self.code >> 5 == 2
-
-    @property
-    def content_format(self) -> int | None:
-        """The format of the payload, as a number, where the server says it."""
-        return self._uint(Option.CONTENT_FORMAT)
-
-    @property
-    def max_age(self) -> int:
-        """Seconds for which the answer holds; 60 where the server does not say."""
-        value = self._uint(Option.MAX_AGE)
-        return 60 if value is None else value
-
-    @property
-    def text(self) -> str:
-        """The payload as text; bytes that are not UTF-8 are replaced."""
-        return self.payload.decode(errors="replace")
-
-    def json(self) -> Any:  # Any: it is any JSON
-        """
-        Decode the payload.
-
-        :raises ValueError: where it is not JSON.
-        """
-        return msgspec.json.decode(self.payload)
-
-    def raise_for_code(self) -> Response:
-        """
-        Give this response, if its code is a success.
-
-        :raises UnexpectedCode: otherwise, with the code and the diagnostic payload.
-        """
-        if not self.ok:
-            raise UnexpectedCode(code_name(self.code), self.text[:256])
-        return self
-
-    def _uint(self, number: int) -> int | None:
-        for known, value in self.options:
-            if known == number:
-                return int.from_bytes(value, "big")
-        return None
-
-
-class Observation:
-    """
-    A resource that is being observed: iterate over its states with ``async for``.
-
-    The first item is the state at the beginning. Where states come faster than they are taken,
-    the oldest are dropped and counted in :attr:`skipped`. Iteration ends with :meth:`cancel`, and
-    after a response without an Observe option: the server does not, or no longer, notify.
-    Leave it with ``async with``, or call :meth:`cancel`.
-
-    A server that was restarted has forgotten its observers, and tells nothing: who must know asks
-    again where nothing came for the ``max_age`` of the last state (RFC 7641 §3.3.1).
-
-    :ivar skipped: states that were not taken in time.
-    """
-
-    def __init__(self, client: CoapClient, most: int) -> None:
-        self._client = client
-        self._most = most
-        self._states: deque[Response] = deque()
-        self._waiting: Deferred[None] | None = None
-        self._failure: CoapError | None = None
-        self._ended = False
-        self._last: tuple[int, float] | None = None
-        self.outgoing: Outgoing | None = None
-        self.skipped = 0
-
-    async def __aenter__(self) -> Observation:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.cancel()
-
-    def __aiter__(self) -> AsyncIterator[Response]:
-        return self
-
-    async def __anext__(self) -> Response:
-        while not self._states:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            if self._ended:
-                raise StopAsyncIteration
-            self._waiting = Deferred()
-            await self._waiting
-        return self._states.popleft()
-
-    def cancel(self) -> None:
-        """End the observation; the server learns of it at its next notification (a reset)."""
-        self.end(None)
-        if self.outgoing is not None:
-            self._client.forget(self.outgoing)
-
-    def fresh(self, number: int | None, now: float) -> bool:
-        """Tell whether a notification is newer than those before it (RFC 7641 §3.4)."""
-        if number is None:
-            return True
-        last, self._last = self._last, (number, now)
-        if last is None or now > last[1] + _REORDERED:
-            return True
-        if 0 < (number - last[0]) & 0xFFFFFF < 1 << 23:
-            return True
-        self._last = last
-        return False
-
-    def put(self, state: Response) -> None:
-        """Take in a state."""
-        if self._ended:
-            return
-        if len(self._states) >= self._most:
-            self._states.popleft()
-            self.skipped += 1
-        self._states.append(state)
-        self._wake()
-
-    def end(self, failure: CoapError | None) -> None:
-        """Add no more states; raise *failure* after those that there are."""
-        if not self._ended:
-            self._ended = True
-            self._failure = failure
-            self._wake()
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.called:
-            waiting.callback(None)
+def _untold(way: str, done: int, size: int | None) -> None:
+    """Stand for who wants to know of progress, where nobody does."""
 
 
 class CoapClient:
@@ -294,12 +157,16 @@ class CoapClient:
         content_format: int | None = None,
         accept: int | None = None,
         timeout: float | None = None,
+        confirmable: bool = True,
+        progress: Progress | None = None,
     ) -> Call:
         """
         Make a request.
 
         :param method: ``Code.GET``, ``POST``, ``PUT``, ``DELETE``, or another's number.
         :param timeout: seconds for the whole call, in place of the setting.
+        :param confirmable: False to send it once, without asking for an acknowledgement.
+        :param progress: told of each block, where there are several.
         :return: fires with the response, whatever its code; or fails with
             :class:`~twisted_net.errors.CoapError`: a URI that cannot be used, a host without an
             address, a silent peer, a reset, a transfer that broke off, a client that is closed.
@@ -310,7 +177,9 @@ class CoapClient:
             options.append((Option.CONTENT_FORMAT, encode_uint(content_format)))
         if accept is not None:
             options.append((Option.ACCEPT, encode_uint(accept)))
-        call = Deferred.fromCoroutine(self._request(method, uri, payload, options))
+        kind = Type.CON if confirmable else Type.NON
+        asking = self._request(kind, method, uri, payload, options, progress or _untold)
+        call = Deferred.fromCoroutine(asking)
         if not call.called:
             call.addTimeout(seconds, self._reactor, lambda value, _: _timed_out(value, seconds))
             self._calls.add(call)
@@ -329,7 +198,7 @@ class CoapClient:
         options: list[tuple[int, bytes]] = [(Option.OBSERVE, b""), *target.options]
         if accept is not None:
             options.append((Option.ACCEPT, encode_uint(accept)))
-        observation = Observation(self, self._settings.max_notifications)
+        observation = Observation(self._settings.max_notifications, self.forget, self.deregister)
         message = await self._observe(endpoint, source, options, observation)
         kept = [pair for pair in options if pair[0] != Option.OBSERVE]
         echo = message.option(Option.ECHO)
@@ -366,21 +235,44 @@ class CoapClient:
             if observation.outgoing is not outgoing
         }
 
+    async def deregister(self, outgoing: Outgoing) -> None:
+        """
+        Have a server forget an observation (RFC 7641 §3.6).
+
+        :raises CoapError: where it does not answer.
+        """
+        for endpoint in list(self._endpoints):
+            if outgoing in endpoint.waiting:
+                self.forget(outgoing)
+                asked = outgoing.message
+                options = [pair for pair in asked.options if pair[0] != Option.OBSERVE]
+                options.append((Option.OBSERVE, encode_uint(1)))
+                await self._ask(
+                    endpoint, outgoing.source, Code.GET, _ordered(options), token=asked.token
+                )
+
     # --- one request, in as many exchanges as its blocks are ---
 
     async def _request(
-        self, method: int, uri: str, payload: bytes, options: list[tuple[int, bytes]]
+        self,
+        kind: Type,
+        method: int,
+        uri: str,
+        payload: bytes,
+        options: list[tuple[int, bytes]],
+        progress: Progress,
     ) -> Response:
         endpoint, source, target = await self._reach(uri)
         wanted = _ordered([*target.options, *options])
         block_size = block_size_within(endpoint.max_payload, self._settings.block_size)
         if len(payload) <= block_size:
-            message = await self._ask(endpoint, source, method, wanted, payload)
-            message = await self._proved(endpoint, source, method, wanted, payload, message)
+            first = _asking_for(block_size, wanted)
+            message = await self._ask(endpoint, source, method, first, payload, kind)
+            message = await self._proved(endpoint, source, method, first, payload, message, kind)
         else:
             upload = Upload(payload, block_size)
-            message = await self._upload(endpoint, source, method, wanted, upload)
-        return await self._download(endpoint, source, method, wanted, message)
+            message = await self._upload(endpoint, source, method, wanted, upload, kind, progress)
+        return await self._download(endpoint, source, method, wanted, message, kind, progress)
 
     async def _proved(
         self,
@@ -390,13 +282,14 @@ class CoapClient:
         options: list[tuple[int, bytes]],
         payload: bytes,
         message: Message,
+        kind: Type,
     ) -> Message:
         """Ask again with the server's challenge, where it answered with one (RFC 9175 §2.3)."""
         echo = message.option(Option.ECHO)
         if message.code != Code.UNAUTHORIZED or echo is None:
             return message
         with_echo = _ordered([*options, (int(Option.ECHO), echo)])
-        return await self._ask(endpoint, source, method, with_echo, payload)
+        return await self._ask(endpoint, source, method, with_echo, payload, kind)
 
     async def _upload(
         self,
@@ -405,6 +298,8 @@ class CoapClient:
         method: int,
         options: list[tuple[int, bytes]],
         upload: Upload,
+        kind: Type,
+        progress: Progress,
     ) -> Message:
         size1 = (int(Option.SIZE1), encode_uint(len(upload)))
         while True:
@@ -412,10 +307,11 @@ class CoapClient:
             # The size is told with the first block alone (RFC 7959 §4).
             extra = [size1] if not block.number else []
             blocks = _ordered([*options, *extra, (int(Option.BLOCK1), block.encode())])
-            message = await self._ask(endpoint, source, method, blocks, payload)
-            message = await self._proved(endpoint, source, method, blocks, payload, message)
+            message = await self._ask(endpoint, source, method, blocks, payload, kind)
+            message = await self._proved(endpoint, source, method, blocks, payload, message, kind)
             if not upload.took(message):
                 return message
+            progress("sent", block.start + len(payload), len(upload))
 
     async def _download(
         self,
@@ -424,11 +320,17 @@ class CoapClient:
         method: int,
         options: list[tuple[int, bytes]],
         message: Message,
+        kind: Type = Type.CON,
+        progress: Progress = _untold,
     ) -> Response:
         download = Download(self._settings.max_body)
         first = message
+        size2 = first.option(Option.SIZE2)
+        size = None if size2 is None else int.from_bytes(size2, "big")
         while (block := download.take(message)) is not None:
-            message = await self._ask(endpoint, source, method, _with_block(options, block))
+            progress("received", len(download.body), size)
+            wanted = _with_block(options, smaller(block, self._settings.block_size))
+            message = await self._ask(endpoint, source, method, wanted, kind=kind)
             if message.code != first.code:
                 return _response(message, message.payload)
         return _response(first, bytes(download.body))
@@ -440,10 +342,12 @@ class CoapClient:
         method: int,
         options: list[tuple[int, bytes]],
         payload: bytes = b"",
+        kind: Type = Type.CON,
+        token: bytes | None = None,
     ) -> Message:
         """Make one exchange."""
-        token = secrets.token_bytes(4)
-        message = Message(Type.CON, method, token=token, options=options, payload=payload)
+        token = secrets.token_bytes(4) if token is None else token
+        message = Message(kind, method, token=token, options=options, payload=payload)
         outgoing = self._send(endpoint, message, source)
         answered: Deferred[Message] = Deferred(lambda _: self.forget(outgoing))
         endpoint.waiting[outgoing] = lambda result: _fire(answered, result)
@@ -486,9 +390,9 @@ class CoapClient:
         observation: Observation,
     ) -> Message:
         """Ask to observe, and give the first answer; those after it go to the observation."""
-        message = Message(
-            Type.CON, Code.GET, token=secrets.token_bytes(4), options=_ordered(options)
-        )
+        size = block_size_within(endpoint.max_payload, self._settings.block_size)
+        wanted = _asking_for(size, _ordered(options))
+        message = Message(Type.CON, Code.GET, token=secrets.token_bytes(4), options=wanted)
         outgoing = observation.outgoing = self._send(endpoint, message, source, keep=True)
         first: Deferred[Message] = Deferred(lambda _: self.forget(outgoing))
 
@@ -502,7 +406,7 @@ class CoapClient:
                 # It has ended the observation; there is nobody else to hear of its failure.
                 Deferred.fromCoroutine(later).addErrback(lambda failure: failure.trap(CoapError))
 
-        kept = [pair for pair in message.options if pair[0] not in (Option.OBSERVE, Option.ECHO)]
+        kept = [pair for pair in message.options if pair[0] not in _OF_THE_FIRST]
         endpoint.waiting[outgoing] = tell
         endpoint.flush()
         first.addTimeout(
@@ -567,42 +471,6 @@ Call = Deferred[Response]
 """What a request gives: await it, or cancel it."""
 
 
-async def fetch_and_print(
-    reactor: Any,  # Any: as for CoapClient
-    method: str,
-    uri: str,
-    payload: bytes = b"",
-    *,
-    observe: bool = False,
-    output: TextIO | None = None,
-) -> int:
-    """
-    Do what ``twisted-net coap get coap://…`` does: print what a server answers.
-
-    :param method: ``get``, ``post``, ``put`` or ``delete``.
-    :param observe: whether to go on printing what the resource becomes, a line each.
-    :param output: standard output, where none is given.
-    :return: the exit status: 0 for a success, 1 for an answer that is an error.
-    :raises CoapError: where there is no answer.
-    """
-    out = sys.stdout if output is None else output
-    status = 0
-    async with CoapClient(reactor) as client:
-        if observe:
-            async with await client.observe(uri) as states:
-                async for state in states:
-                    status = _show(state, out)
-            return status
-        return _show(await client.request(Code[method.upper()], uri, payload), out)
-
-
-def _show(response: Response, out: TextIO) -> int:
-    shown = response.text if response.ok else f"{code_name(response.code)} {response.text}"
-    out.write(shown + "\n")
-    out.flush()
-    return 0 if response.ok else 1
-
-
 def _response(message: Message, body: bytes) -> Response:
     options = tuple((int(number), value) for number, value in message.options)
     return Response(message.code, body, options)
@@ -611,6 +479,13 @@ def _response(message: Message, body: bytes) -> Response:
 def _ordered(options: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Order options by number; those of one number stay as they are, as a path's segments do."""
     return sorted(options, key=lambda pair: pair[0])
+
+
+def _asking_for(size: int, options: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Ask for the blocks of an answer to be small, where they have to be (RFC 7959 §2.4)."""
+    if size == LARGEST_BLOCK:
+        return options
+    return _ordered([*options, (int(Option.BLOCK2), Block(0, False, size).encode())])
 
 
 def _with_block(options: list[tuple[int, bytes]], block: Block) -> list[tuple[int, bytes]]:

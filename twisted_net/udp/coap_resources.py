@@ -34,6 +34,9 @@ CORE = ".well-known/core"
 LONGEST_DIAGNOSTIC = 256
 """Bytes of a diagnostic payload, so that an error fits one datagram with all its options."""
 
+MOST_FILTERS = 8
+"""Filters in one request for the list of resources, each of which is held against every link."""
+
 RETRY_AFTER = 5
 """Seconds in which a client that found the server busy may come again (Max-Age of 4.29, 5.03)."""
 
@@ -198,8 +201,10 @@ def links(commands: Commands, observable: Iterable[str], queries: Sequence[str])
 
     :param observable: paths of those that can be observed.
     :param queries: filters (§4.1): ``href=/time`` or ``title=The*``; a link must pass each one.
-    :raises Refused: for a query that is no filter.
+    :raises Refused: for a query that is no filter, and for more than :data:`MOST_FILTERS`.
     """
+    if len(queries) > MOST_FILTERS:
+        raise Refused(Code.BAD_REQUEST, f"at most {MOST_FILTERS} filters, not {len(queries)}")
     filters = []
     for query in queries:
         name, equals, value = query.partition("=")

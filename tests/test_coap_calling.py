@@ -1,0 +1,134 @@
+"""What the words of ``twisted-net coap`` mean, and what it shows."""
+
+# mypy: disallow-untyped-calls=False
+# The class of options has no types.
+
+from __future__ import annotations
+
+import io
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.calling import UNANSWERED, parsed
+from twisted_net.coap_calling import CoapOptions, Progress, describe
+from twisted_net.udp.coap_codec import Option
+
+URI = "coap://[::1]/time"
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class OptionsTests(SynchronousTestCase):
+    """:class:`CoapOptions`."""
+
+    def parsed(self, *words: str) -> CoapOptions:
+        """Parse."""
+        options = parsed(CoapOptions(), "coap", words)
+        assert isinstance(options, CoapOptions)
+        return options
+
+    def test_words(self) -> None:
+        """A method, a URI and a payload, after options with short and long names."""
+        options = self.parsed(
+            "-N", "--content-format=json", "-a", "40", "-t", "2", "-b", "64", "post", URI, "[1]"
+        )
+        self.assertEqual((options.method, options.uri), ("post", URI))
+        self.assertEqual(options.body(io.BytesIO()), b"[1]")
+        self.assertEqual((options.content_format, options.accept), (50, 40))
+        self.assertEqual((options.settings.timeout, options.settings.block_size), (2.0, 64))
+        self.assertTrue(options["non"])
+
+    def test_options_after_the_method(self) -> None:
+        """Options may follow the method too, as people write them."""
+        options = self.parsed("get", "-v", "--accept", "json", URI)
+        self.assertEqual((options.method, options.uri, options.accept), ("get", URI, 50))
+        self.assertTrue(options["verbose"])
+
+    def test_payloads(self) -> None:
+        """``-`` is the standard input; without a payload the body is empty."""
+        self.assertEqual(self.parsed("put", URI, "-").body(io.BytesIO(b"\x00in")), b"\x00in")
+        self.assertEqual(self.parsed("put", URI, "é").body(io.BytesIO(b"in")), "é".encode())
+        self.assertEqual(self.parsed("put", URI, "--", "-5").body(io.BytesIO()), b"-5")
+        self.assertEqual(self.parsed("delete", URI).body(io.BytesIO(b"in")), b"")
+
+    def test_mistakes(self) -> None:
+        """A mistake ends the process before anything is sent."""
+        for words in (
+            [],
+            ["get"],
+            ["fetch", URI],
+            ["get", URI, "payload"],
+            ["observe", URI, "payload"],
+            ["get", "-c", "2", URI],
+            ["observe", "-c", "-1", URI],
+            ["observe", "-N", URI],
+            ["observe", "-o", "file", URI],
+            ["get", "-a", "html", URI],
+            ["get", "-a", "65536", URI],
+            ["get", "-b", "100", URI],
+            ["get", "-b", "x", URI],
+            ["get", "-t", "0", URI],
+            ["get", URI, "a", "b"],
+        ):
+            with self.subTest(words=words):
+                error = self.assertRaises(SystemExit, parsed, CoapOptions(), "coap", words)
+                self.assertEqual(error.code, UNANSWERED)
+
+
+class ProgressTests(SynchronousTestCase):
+    """:class:`Progress`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def test_terminal(self) -> None:
+        """A terminal gets one line, written over, and cleared at the end; a quick body none."""
+        screen = Screen()
+        progress = Progress(screen, self.clock.seconds)
+        progress("sent", 1024, 100_000)
+        self.assertEqual(screen.getvalue(), "")
+        self.clock.advance(0.3)
+        progress("sent", 2048, 100_000)
+        progress("sent", 3072, 100_000)
+        self.clock.advance(0.3)
+        progress("received", 4096, None)
+        progress.end()
+        self.assertEqual(
+            screen.getvalue(),
+            "\rsent 2,048 of 100,000 bytes\x1b[K\rreceived 4,096 bytes\x1b[K\r\x1b[K",
+        )
+
+    def test_file(self) -> None:
+        """A file gets a line now and then."""
+        file = io.StringIO()
+        progress = Progress(file, self.clock.seconds)
+        for second in range(11):
+            progress("sent", second, 11)
+            self.clock.advance(1)
+        progress.end()
+        self.assertEqual(file.getvalue(), "sent 5 of 11 bytes\nsent 10 of 11 bytes\n")
+
+
+class DescribeTests(SynchronousTestCase):
+    """:func:`describe`."""
+
+    def test_forms(self) -> None:
+        """Texts, numbers, blocks and bytes are shown as such, and nothing steers a terminal."""
+        for number, value, expected in (
+            (Option.LOCATION_PATH, b"a\x1b[2J", "Location-Path: a [2J"),
+            (Option.CONTENT_FORMAT, b"", "Content-Format: 0"),
+            (Option.MAX_AGE, b"\x01\x00", "Max-Age: 256"),
+            (Option.BLOCK2, b"\x5e", "Block2: 5, more, 1024 bytes"),
+            (Option.BLOCK1, b"\x50", "Block1: 5, last, 16 bytes"),
+            (Option.ETAG, b"\xab", "Etag: ab"),
+            (Option.ETAG, b"", "Etag: (empty)"),
+            (65_001, b"x", "65001: 78"),
+        ):
+            with self.subTest(number=number):
+                self.assertEqual(describe(int(number), value), expected)

@@ -1,0 +1,347 @@
+"""``twisted-net coap``: asks a CoAP server one thing, or observes what it has, from a shell."""
+
+# mypy: disallow-untyped-calls=False
+# As in calling: options have no types.
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from getopt import GetoptError, gnu_getopt
+from typing import Any, BinaryIO, ClassVar, TextIO
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.python.usage import Options, UsageError
+
+from twisted_net.calling import REFUSED, UNANSWERED, parsed
+from twisted_net.errors import CoapError
+from twisted_net.udp.coap_answers import Observation, Response
+from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
+from twisted_net.udp.coap_codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
+
+METHODS = ("get", "post", "put", "delete", "observe")
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, where an answer was still to come: what shells expect (128 + 2)."""
+
+FORMATS = {
+    "text": TEXT,
+    "link-format": LINK_FORMAT,
+    "xml": 41,
+    "octet-stream": 42,
+    "json": JSON,
+    "cbor": 60,
+}
+"""Content formats that have a name here; others are given as numbers (RFC 7252 §12.3)."""
+
+GOODBYE_TIMEOUT = 3.0
+"""Seconds in which a server is to confirm that it has forgotten an observation."""
+
+
+class CoapOptions(Options):
+    """What to ask a CoAP server, and how."""
+
+    synopsis = f"Usage: twisted-net coap {'|'.join(METHODS)} [options] URI [PAYLOAD]"
+    longdesc = (
+        "PAYLOAD - stands for the standard input. The body of the answer goes to the standard"
+        " output, everything else to standard error. Exit status: 0 for a success, 1 for an answer"
+        " that is an error, 2 where there is none."
+    )
+    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
+        ["non", "N", "send each message once, without asking for an acknowledgement"],
+        ["verbose", "v", "show the code and the options of each answer"],
+    ]
+    optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
+        ["content-format", "f", None, f"format of the payload: {', '.join(FORMATS)} or a number"],
+        ["accept", "a", None, "format wanted of the answer, named likewise"],
+        ["timeout", "t", 120.0, "seconds for an answer, all its blocks included", float],
+        ["block-size", "b", 1024, "bytes of a block, both ways: 16, 32 ... 1024", int],
+        ["output", "o", None, "file for the body of the answer, which is written when it is whole"],
+        ["count", "c", 0, "states after which to stop observing; 0 for all there are", int],
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Take options wherever they stand: people write them after the method, or at the end."""
+        try:
+            found, rest = gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
+        except GetoptError as error:
+            raise UsageError(error.msg) from None
+        words = []
+        for name, value in found:
+            takes_value = f"{name[2:]}=" in self.longOpt or f"{name[1:]}:" in self.shortOpt
+            words += [name, value] if takes_value else [name]
+        super().parseOptions([*words, "--", *rest])
+
+    def parseArgs(self, method: str, uri: str, payload: str | None = None) -> None:  # type: ignore[override]  # of any form
+        """Take what is no option."""
+        if method not in METHODS:
+            raise UsageError(f"{method} is none of {', '.join(METHODS)}")
+        if payload is not None and method in ("get", "observe"):
+            raise UsageError(f"{method} has no payload")
+        self.method, self.uri, self.payload = method, uri, payload
+
+    def postOptions(self) -> None:
+        """Check what can be checked before anything is sent."""
+        self.content_format = _format(self["content-format"])
+        self.accept = _format(self["accept"])
+        if self["count"] < 0 or (self["count"] and self.method != "observe"):
+            raise UsageError("--count is a number of states, for observe")
+        if self.method == "observe" and (self["non"] or self["output"] is not None):
+            raise UsageError("--non and --output are for single requests")
+        try:
+            self.settings = CoapClientSettings(
+                timeout=self["timeout"], block_size=self["block-size"]
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def body(self, stdin: BinaryIO) -> bytes:
+        """Give the payload."""
+        if self.payload == "-":
+            return stdin.read()
+        return os.fsencode(self.payload or "")
+
+
+def _format(word: str | None) -> int | None:
+    if word is None:
+        return None
+    number = FORMATS.get(word)
+    if number is None:
+        if not (word.isascii() and word.isdigit() and int(word) <= 0xFFFF):
+            raise UsageError(f"{word} is no content format: {', '.join(FORMATS)} or a number")
+        number = int(word)
+    return number
+
+
+class Progress:
+    """
+    Tells how far a long body has come, once a while has passed.
+
+    A terminal has one line for it, that is written over; a file gets a line now and then.
+
+    :param seconds: a clock.
+    """
+
+    def __init__(self, err: TextIO, seconds: Any) -> None:  # Any: a reactor's method, untyped
+        self._err = err
+        self._seconds = seconds
+        self._terminal = err.isatty()
+        self._interval = 0.2 if self._terminal else 5.0
+        self._due = seconds() + self._interval
+        self._shown = False
+
+    def __call__(self, way: str, done: int, size: int | None) -> None:
+        """Take note of a block."""
+        now = self._seconds()
+        if now < self._due:
+            return
+        self._due = now + self._interval
+        shown = f"{way} {done:,} bytes" if size is None else f"{way} {done:,} of {size:,} bytes"
+        self._err.write(f"\r{shown}\x1b[K" if self._terminal else f"{shown}\n")
+        self._err.flush()
+        self._shown = True
+
+    def end(self) -> None:
+        """Leave the line to others."""
+        if self._shown and self._terminal:
+            self._err.write("\r\x1b[K")
+            self._err.flush()
+
+
+class Conversation:
+    """
+    One run of the command.
+
+    :param body: of the request.
+    :ivar status: the exit status so far.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: reactors have no one type
+        options: CoapOptions,
+        body: bytes = b"",
+        out: BinaryIO | None = None,
+        err: TextIO | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._body = body
+        self._out = out or sys.stdout.buffer
+        self._err = err or sys.stderr
+        self.status = 0
+
+    async def run(self) -> int:
+        """
+        Ask, show, and give the exit status; where it is cancelled, nothing of it is left behind.
+
+        :raises UsageError: for a file that cannot be written.
+        """
+        options = self._options
+        client = CoapClient(self._reactor, options.settings)
+        try:
+            if options.method == "observe":
+                await self._observe(client)
+            else:
+                await self._ask(client)
+        except CancelledError:
+            self.status = 0 if options.method == "observe" else INTERRUPTED
+        except CoapError as error:
+            self._complain(str(error))
+            self.status = UNANSWERED
+        except BrokenPipeError:
+            # Whoever read our output has enough, as head(1) has; Python would flush it once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        finally:
+            await client.close()
+        return self.status
+
+    async def _ask(self, client: CoapClient) -> None:
+        options = self._options
+        progress = Progress(self._err, self._reactor.seconds)
+        try:
+            response = await client.request(
+                Code[options.method.upper()],
+                options.uri,
+                self._body,
+                content_format=options.content_format,
+                accept=options.accept,
+                confirmable=not options["non"],
+                progress=progress,
+            )
+        finally:
+            progress.end()
+        self._show(response)
+
+    async def _observe(self, client: CoapClient) -> None:
+        options = self._options
+        states = await client.observe(options.uri, accept=options.accept)
+        try:
+            shown = 0
+            async for state in states:
+                self._show(state, line=True)
+                shown += 1
+                if shown == options["count"]:
+                    break
+        finally:
+            await self._leave(states)
+
+    async def _leave(self, states: Observation) -> None:
+        """Say goodbye, so that the server need not find out that nobody is here."""
+        stopped = Deferred.fromCoroutine(states.stop())
+        stopped.addTimeout(GOODBYE_TIMEOUT, self._reactor)
+        try:
+            await stopped
+        except (CoapError, DeferredTimeout, CancelledError):
+            # It will find out.
+            states.cancel()
+
+    def _show(self, response: Response, line: bool = False) -> None:
+        """Show an answer: its body if it is a success, else what is wrong."""
+        if self._options["verbose"]:
+            self._err.write(f"{code_name(response.code)}\n")
+            for number, value in response.options:
+                self._err.write(f"  {describe(number, value)}\n")
+            self._err.flush()
+        if not response.ok:
+            self._complain(f"{code_name(response.code)}: {response.text}".rstrip(": "))
+            self.status = REFUSED
+            return
+        path = self._options["output"]
+        if path is not None:
+            try:
+                with open(path, "wb") as file:
+                    file.write(response.payload)
+            except OSError as error:
+                raise UsageError(f"{path}: {error.strerror}") from None
+            return
+        self._out.write(response.payload)
+        # A terminal, and who reads states line by line, wants the line to end.
+        ends = response.payload.endswith(b"\n") or not response.payload
+        if line or (not ends and self._out.isatty()):
+            self._out.write(b"\n")
+        self._out.flush()
+
+    def _complain(self, sentence: str) -> None:
+        """Say in one line what went wrong; what a server wrote cannot steer a terminal."""
+        shown = "".join(c if c.isprintable() else " " for c in sentence)
+        self._err.write(f"twisted-net coap: {shown}\n")
+        self._err.flush()
+
+
+def describe(number: int, value: bytes) -> str:
+    """Write an option as people do: its name, and its value as text, number or bytes."""
+    try:
+        option = Option(number)
+    except ValueError:
+        return f"{number}: {value.hex() or '(empty)'}"
+    name = option.name.replace("_", "-").title()
+    if option in _TEXTS:
+        text = value.decode(errors="replace")
+        return f"{name}: {''.join(c if c.isprintable() else ' ' for c in text)}"
+    if option in _NUMBERS:
+        return f"{name}: {int.from_bytes(value, 'big')}"
+    if option in (Option.BLOCK1, Option.BLOCK2):
+        bits = int.from_bytes(value, "big")
+        return f"{name}: {bits >> 4}, {'more' if bits & 8 else 'last'}, {16 << (bits & 7)} bytes"
+    return f"{name}: {value.hex() or '(empty)'}"
+
+
+_TEXTS = (
+    Option.URI_HOST,
+    Option.URI_PATH,
+    Option.URI_QUERY,
+    Option.LOCATION_PATH,
+    Option.LOCATION_QUERY,
+)
+_NUMBERS = (
+    Option.OBSERVE,
+    Option.URI_PORT,
+    Option.CONTENT_FORMAT,
+    Option.MAX_AGE,
+    Option.ACCEPT,
+    Option.SIZE1,
+    Option.SIZE2,
+)
+
+
+def coap(arguments: Sequence[str]) -> None:
+    """
+    Ask a CoAP server, print its answer, and end the process.
+
+    :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or :data:`INTERRUPTED`.
+    """
+    from twisted.internet.task import react
+
+    options = parsed(CoapOptions(), "coap", arguments)
+    try:
+        # Before the reactor runs, which Ctrl-C could not stop while this waits.
+        body = options.body(sys.stdin.buffer)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+    async def run(reactor: Any) -> None:  # Any: as above
+        conversation = Conversation(reactor, options, body)
+        running = Deferred.fromCoroutine(conversation.run())
+        ended: Deferred[None] = Deferred()
+
+        def stop() -> Deferred[None] | None:
+            # Ctrl-C: the reactor goes on until the last word has been said.
+            if running.called:
+                return None
+            running.cancel()
+            return ended
+
+        reactor.addSystemEventTrigger("before", "shutdown", stop)
+        try:
+            await running
+        except UsageError as error:
+            sys.stderr.write(f"twisted-net coap: {error}\n")
+            conversation.status = UNANSWERED
+        finally:
+            ended.callback(None)
+        raise SystemExit(conversation.status)
+
+    react(run)
