@@ -154,5 +154,14 @@ class ClosedTests(PermissionsTestCase):
         """The reasons for refusing a line, which STATS shows, do not change."""
         self.assertEqual(
             [refusal.value for refusal in Refusal],
-            ["auth_required", "auth_failed", "auth_delayed", "not_permitted", "rate_limited"],
+            [
+                "auth_required",
+                "auth_failed",
+                "auth_delayed",
+                "not_permitted",
+                "rate_limited",
+                "line_too_long",
+                "subscription_limit",
+                "busy",
+            ],
         )
