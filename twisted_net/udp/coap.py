@@ -64,7 +64,7 @@ from twisted_net.udp.exchanges import Confirmed, Event, Failed, Incoming, Outgoi
 from twisted_net.udp.messages import MessageLayer
 from twisted_net.udp.observe import Observation, Observers
 from twisted_net.udp.peers import SecurePeer, identity_of
-from twisted_net.udp.server import CappedPort
+from twisted_net.udp.ports import CappedPort
 
 SESSION_LIFETIME = 600.0
 """Seconds after its last request that a peer has its session; as long as an idle TCP client's."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,19 @@ DatagramHandler: TypeAlias = Callable[[bytes, Source], bytes | None]
 MAX_PAYLOAD = 65_507
 """The longest datagram that IPv4 carries, in bytes: 65,535 less two headers (RFC 768, RFC 791)."""
 
+REFLECTOR_PORTS = (
+    1434, 1900, 3283, 3389, 3478, 3702, 5060, 5093, 5353, 5683, 10_001, 11_211, 20_800, 27_015,
+    27_960, 30_120, 32_414,
+)  # fmt: skip
+"""
+Ports above 1023 whose services answer what is sent to them, and have been used for attacks.
+
+SQL Server's browser, SSDP, Apple's remote desktop, RDP, STUN, WS-Discovery, SIP, Sentinel, mDNS,
+CoAP, Ubiquiti's discovery, memcached, four games' and Plex: the services of US-CERT's alert
+TA14-017A, and others that operators have met since. None is a port from which Linux lets clients
+send on its own (32768 to 60999).
+"""
+
 ANSWER_TOO_LONG = b"ERROR: the answer is longer than a datagram can be"
 
 
@@ -32,7 +45,12 @@ class DatagramLimits(Record, frozen=True):
     ``max_datagram`` is the buffer of the system that this one follows. 64 datagrams a turn keep a
     flood from starving TCP: they take about half a millisecond. Four MiB of receive buffer
     took in 3 to 4 times as much of a burst as the kernel's usual 208 KiB. 10,000 clients are some
-    3 MiB.
+    3 MiB. A quarter of a MiB of answers is what the kernel's own send buffer holds, once more.
+
+    ``guard`` and what follows it keep those who forge their address from using this server against
+    others (:mod:`twisted_net.udp.guarding`). On loopback no address is forged. Nobody asks from
+    a port below 1024, which only system services have. 1000 datagrams a second are more than any
+    one site sends by hand or by timer, and no burden to whoever gets so many short answers.
     """
 
     max_datagram: Annotated[
@@ -67,10 +85,51 @@ class DatagramLimits(Record, frozen=True):
             description="receive buffer asked of the kernel, in bytes of its own accounting",
         ),
     ] = 4 << 20
+    send_buffer: (
+        Annotated[
+            int,
+            Meta(ge=4096, le=1 << 30, description="send buffer asked of the kernel, in bytes"),
+        ]
+        | None
+    ) = None
+    send_queue: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="bytes of answers that wait while the kernel takes none; more are dropped",
+        ),
+    ] = 262_144
     summary_interval: Annotated[
         float,
         Meta(ge=0, le=86_400, description="seconds between summaries in the log; 0 for none"),
     ] = 10.0
+    guard: Annotated[
+        Literal["public", "always", "never"],
+        Meta(description="sockets guarded against forged sources; public: those beyond loopback"),
+    ] = "public"
+    refusal: Annotated[
+        Literal["pad", "silence"],
+        Meta(description="what a question gets that is too short for its answer; guarded sockets"),
+    ] = "pad"
+    lowest_source_port: Annotated[
+        int,
+        Meta(ge=1, le=65_535, description="lowest source port answered; guarded sockets"),
+    ] = 1024
+    reflector_ports: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=65_535)], ...],
+        Meta(description="source ports not answered, beside our own; guarded sockets"),
+    ] = REFLECTOR_PORTS
+    datagrams_per_network: (
+        Annotated[
+            float,
+            Meta(gt=0, description="datagrams per second of one /24 or /64; guarded sockets"),
+        ]
+        | None
+    ) = 1000.0
+    datagram_burst: Annotated[
+        int, Meta(ge=1, description="datagrams of one network that may come at once after a rest")
+    ] = 2000
 
 
 class DatagramCounts:
@@ -78,22 +137,56 @@ class DatagramCounts:
     What happened to datagrams since the start, in plain integers that only grow.
 
     :ivar received: datagrams that came in, whatever became of them.
-    :ivar refused: of these, the ones over ``max_datagram``.
+    :ivar refused: of these, the ones over ``max_datagram``, cut by the kernel or not.
     :ivar failed: of these, the ones whose handler raised or whose answer could not be a datagram.
     :ivar unanswered: of these, the ones to which the handler chose to be silent.
-    :ivar dropped: answers that the kernel did not take.
+    :ivar ignored: of these, the ones from a port that is never answered (guarded sockets).
+    :ivar rate_limited: of these, the ones over the rate of their network (guarded sockets).
+    :ivar too_short: of these, the ones shorter than their answer may be (guarded sockets).
+    :ivar dropped: answers that the kernel did not take and the queue had no room for.
     :ivar read_errors: reads that failed for a reason that passes.
     """
 
-    __slots__ = ("dropped", "failed", "read_errors", "received", "refused", "unanswered")
+    __slots__ = (
+        "_ended",
+        "_meters",
+        "dropped",
+        "failed",
+        "ignored",
+        "rate_limited",
+        "read_errors",
+        "received",
+        "refused",
+        "too_short",
+        "unanswered",
+    )
 
     def __init__(self) -> None:
         self.received = 0
         self.refused = 0
         self.failed = 0
         self.unanswered = 0
+        self.ignored = 0
+        self.rate_limited = 0
+        self.too_short = 0
         self.dropped = 0
         self.read_errors = 0
+        self._ended = 0
+        self._meters: list[Callable[[], int]] = []
+
+    @property
+    def kernel_drops(self) -> int:
+        """Datagrams that the kernel dropped before they could be read; not among the received."""
+        return self._ended + sum(meter() for meter in self._meters)
+
+    def add_meter(self, meter: Callable[[], int]) -> None:
+        """Let *meter* tell, whenever it is asked, what the kernel has dropped at one socket."""
+        self._meters.append(meter)
+
+    def end_meter(self, meter: Callable[[], int]) -> None:
+        """Take what *meter* tells for the last time: its socket is about to be closed."""
+        self._meters.remove(meter)
+        self._ended += meter()
 
 
 class Client:
@@ -219,6 +312,10 @@ class DatagramResponder:
             "refused": counts.refused,
             "failed": counts.failed,
             "unanswered": counts.unanswered,
+            "ignored": counts.ignored,
+            "rate_limited": counts.rate_limited,
+            "too_short": counts.too_short,
+            "kernel_drops": counts.kernel_drops,
             "dropped": counts.dropped,
             "read_errors": counts.read_errors,
             "forgotten_clients": self.clients.forgotten,

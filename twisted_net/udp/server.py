@@ -1,53 +1,35 @@
-"""The datagram server: a protocol that asks the responder, and a port that is fair to others."""
+"""The datagram server: a protocol that asks the responder, and what lets it listen."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import inspect
-import socket
-import sys
 import time
 from collections.abc import Callable
 
-from twisted.internet import udp
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
-from twisted.internet.protocol import AbstractDatagramProtocol, DatagramProtocol
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.rates import is_local
 from twisted_net.udp.datagrams import (
     ANSWER_TOO_LONG,
-    DatagramCounts,
     DatagramHandler,
     DatagramLimits,
     DatagramResponder,
     Source,
 )
+from twisted_net.udp.guarding import Guard
+from twisted_net.udp.places import Bound, Place, parse_place
+
+# Named here too, where those who embed look for it.
+from twisted_net.udp.ports import CappedPort as CappedPort
+from twisted_net.udp.ports import open_port
 
 # A flood that makes a handler fail must not fill the disk with tracebacks: the count goes on.
 _SECONDS_BETWEEN_TRACEBACKS = 1.0
-
-# What a read may fail with while the socket is sound: an ICMP message to an earlier answer, or a
-# kernel short of memory. The stock port dies of all but the first.
-_PASSING_READ_ERRORS = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.EHOSTDOWN,
-        errno.ENETDOWN,
-        errno.EMSGSIZE,
-        errno.EPROTO,
-        errno.ENOPROTOOPT,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-    }
-)
 
 
 class DatagramServer(DatagramProtocol):
@@ -60,6 +42,10 @@ class DatagramServer(DatagramProtocol):
     Where no datagram came in since the last summary, none is logged.
 
     The summary's timer runs while the protocol has its transport, and never longer.
+
+    A server has one socket; :meth:`companion` gives another for one more, and both count
+    together. Over a transport of another kind than ours its answers are not guarded
+    (:mod:`twisted_net.udp.guarding`) unless :meth:`guard` is called.
 
     :param clock: the reactor, as a rule.
     :param handler: answers in place of the standard answers; a plain function, not ``async``.
@@ -82,17 +68,41 @@ class DatagramServer(DatagramProtocol):
             raise TypeError("a datagram handler is a plain function: it returns bytes or None")
         self.limits = DatagramLimits() if limits is None else limits
         self.responder = DatagramResponder(self.limits, handler)
+        self._guard = Guard(self.responder, self.limits)
         self._answer = self.responder.answer
+        self._clock = clock
         self._seconds = clock.seconds
         self._wall = wall
         self._summary = LoopingCall(self._log_summary)
         self._summary.clock = clock
+        self._summarises = self.limits.summary_interval > 0
         self._summarised = 0
         self._next_traceback = float("-inf")
 
+    def companion(self) -> DatagramServer:
+        """Give a server for one more socket: the same answers, counts and rates, no summaries."""
+        other = DatagramServer(self._clock, self.limits, wall=self._wall)
+        other.responder, other._guard = self.responder, self._guard
+        other._answer = other.responder.answer
+        other._summarises = False
+        return other
+
+    def guard(self, own_port: int) -> None:
+        """
+        Guard the answers from now on: sources may be forged.
+
+        :param own_port: the port it listens on, which it and its companions then never answer.
+        """
+        self._guard.own_ports.add(own_port)
+        self._answer = self._guard.answer
+
+    def unguard(self) -> None:
+        """Answer everybody freely from now on, as on loopback."""
+        self._answer = self.responder.answer
+
     @override
     def startProtocol(self) -> None:
-        if self.limits.summary_interval:
+        if self._summarises:
             # now=False: there is nothing to tell yet. The Deferred fires at stop() alone, as
             # _log_summary does nothing that raises.
             self._summary.start(self.limits.summary_interval, now=False)
@@ -128,157 +138,23 @@ class DatagramServer(DatagramProtocol):
             )
 
     def _log_summary(self) -> None:
-        responder = self.responder
-        if responder.counts.received == self._summarised:
+        responder, counts = self.responder, self.responder.counts
+        if counts.received == self._summarised:
             return
-        self._summarised = responder.counts.received
+        self._summarised = counts.received
         recent = responder.recent_clients(self._seconds())
         self.log.info(
             "{total_packets} datagrams, {active_clients} clients, {refused} refused,"
-            " {failed} failed, {dropped} answers dropped; most recent: {recent_text}",
+            " {failed} failed, {dropped} answers dropped, {kernel_drops} lost by the kernel,"
+            " {withheld} not answered by the guard; most recent: {recent_text}",
             recent=recent,
             recent_text=", ".join(
                 f"{client['client']} ({client['packets']} packets, {client['age']:.1f} s ago)"
                 for client in recent
             ),
+            withheld=counts.ignored + counts.rate_limited + counts.too_short,
             **responder.statistics(),
         )
-
-
-class CappedPort(udp.Port):
-    """
-    A UDP port that reads a bounded number of datagrams a turn, and outlives what errors pass.
-
-    The stock port reads 256 KiB of payload before anything else has its turn, cuts long datagrams
-    in silence, and raises what ``sendto`` raises. This one
-
-    - reads at most *datagrams_per_turn*, of which the rest is read in the next turn;
-    - reads up to ``maxPacketSize`` bytes, so that a protocol whose limit is lower sees that a
-      datagram was over it;
-    - counts answers that the kernel does not take as dropped, as the network would drop them;
-      only an answer too long for any datagram is raised, as
-      :class:`~twisted.internet.error.MessageLengthError`;
-    - keeps the scope of a link-local IPv6 source (``fe80::1%2``), so that it can be answered;
-    - does not check the address of an answer to the datagram at hand: it came from the socket.
-
-    :param receive_buffer: asked of the kernel, in bytes; a warning is logged where it gives less.
-    :param counts: where drops and read errors are counted.
-    :ivar receive_buffer: what the kernel gave, in the same bytes; 0 before the start.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        port: int,
-        proto: AbstractDatagramProtocol,
-        interface: str = "",
-        maxPacketSize: int = 8192,
-        reactor: IReactorFDSet | None = None,
-        *,
-        datagrams_per_turn: int = 64,
-        receive_buffer: int = 4 << 20,
-        counts: DatagramCounts | None = None,
-    ) -> None:
-        udp.Port.__init__(self, port, proto, interface, maxPacketSize, reactor)
-        self.receive_buffer = 0
-        self.counts = DatagramCounts() if counts is None else counts
-        self._datagrams_per_turn = datagrams_per_turn
-        self._asked_buffer = receive_buffer
-        self._source: Source = ("", 0)
-        self._created: socket.socket | None = None
-
-    @override
-    def startListening(self) -> None:
-        try:
-            udp.Port.startListening(self)
-        except CannotListenError:
-            # The stock port leaves the socket that it could not bind to the garbage collector.
-            if self._created is not None:
-                self._created.close()
-            raise
-        finally:
-            self._created = None
-
-    @override
-    def createInternetSocket(self) -> socket.socket:
-        self._created = created = super().createInternetSocket()
-        # Before it is bound, so that the first burst finds it.
-        self.receive_buffer = ask_receive_buffer(created, self._asked_buffer)
-        if self.receive_buffer < self._asked_buffer:
-            self._log.warn(
-                "the kernel gives this socket a receive buffer of {granted} bytes, not {asked}:"
-                " bursts will lose more datagrams. Raise net.core.rmem_max, or ask for less.",
-                granted=self.receive_buffer,
-                asked=self._asked_buffer,
-            )
-        return created
-
-    @override
-    def getHost(self) -> IPv4Address | IPv6Address:
-        host: IPv4Address | IPv6Address = udp.Port.getHost(self)
-        return host
-
-    @override
-    def stopListening(self) -> Deferred[None] | None:
-        stopped: Deferred[None] | None = udp.Port.stopListening(self)
-        return stopped
-
-    @override
-    def doRead(self) -> None:
-        protocol = self.protocol
-        receive = self.socket.recvfrom
-        size = self.maxPacketSize
-        for _ in range(self._datagrams_per_turn):
-            try:
-                data, source = receive(size)
-            except BlockingIOError:
-                return
-            except OSError as failure:
-                self._read_failed(failure)
-                return
-            if len(source) == 4:
-                host, port, _flow, scope = source
-                source = (f"{host}%{scope}" if scope else host, port)
-            self._source = source
-            try:
-                protocol.datagramReceived(data, source)
-            except Exception:
-                # A protocol's bug: were it to leave, the reactor would close the port.
-                self._log.failure("{protocol} failed on a datagram", protocol=protocol)
-
-    @override
-    def write(self, datagram: bytes, addr: Source | None = None) -> None:
-        try:
-            if addr is self._source and self._connectedAddr is None:
-                self.socket.sendto(datagram, addr)
-            else:
-                super().write(datagram, addr)
-        except OSError as failure:
-            if failure.errno == errno.EMSGSIZE:
-                raise MessageLengthError("message too long") from failure
-            self.counts.dropped += 1
-
-    def _read_failed(self, failure: OSError) -> None:
-        if failure.errno not in _PASSING_READ_ERRORS:
-            raise failure
-        self.counts.read_errors += 1
-        if failure.errno == errno.ECONNREFUSED and self._connectedAddr is not None:
-            self.protocol.connectionRefused()
-
-
-def ask_receive_buffer(sock: socket.socket, size: int) -> int:
-    """
-    Ask the kernel for a receive buffer of *size* bytes, and give what it granted.
-
-    Both count as the kernel does when it is asked, its bookkeeping left out: Linux reserves, and
-    reports, twice that (socket(7)). Linux grants at most ``net.core.rmem_max``; others may refuse
-    the call, and the buffer stays as it was.
-    """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-    granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    return granted // 2 if sys.platform == "linux" else granted
 
 
 def listen_datagrams(
@@ -289,24 +165,43 @@ def listen_datagrams(
 
     ``getHost()`` of it tells the address, ``receive_buffer`` what the kernel granted, and
     ``stopListening()`` ends it: once its Deferred fires, no socket and no timer is left, and
-    *server* may listen again.
+    *server* may listen again. Answers are guarded where the limit ``guard`` says so.
 
     :param reactor: one that watches descriptors: epoll, asyncio, poll and select do.
     :param port: 0 for any that is free.
-    :param interface: a numeric address; ``""`` for every IPv4 and ``"::"`` for every IPv6 one.
+    :param interface: a numeric address, with its scope (``fe80::1%eth0``) where it is link-local;
+        ``""`` for every IPv4 and ``"::"`` for every IPv6 one.
     :raises CannotListenError: where the port is taken, or the address is not of this machine.
     """
+    return listen_at(reactor, server, Place(Bound(port, interface)))
+
+
+def listen_at(reactor: IReactorFDSet, server: DatagramServer, place: Place | str) -> CappedPort:
+    """
+    Do as :func:`listen_datagrams` at a place that is described in a string, or parsed already.
+
+    ``udp:9999:interface=[::1]:rcvbuf=4M:reuseport=yes`` binds a port; ``fd:3`` takes over a socket
+    from the parent process, ``systemd:0`` one from systemd. See
+    :func:`twisted_net.udp.places.parse_place`.
+
+    :raises ValueError: for a string that describes no place.
+    :raises CannotListenError: where the socket cannot be had.
+    """
     limits = server.limits
-    listening = CappedPort(
-        port,
+    listening = open_port(
+        parse_place(place) if isinstance(place, str) else place,
         server,
-        interface,
-        # One byte more than the limit, by which a longer datagram is known.
-        limits.max_datagram + 1,
+        limits.max_datagram,
         reactor,
         datagrams_per_turn=limits.datagrams_per_turn,
         receive_buffer=limits.receive_buffer,
+        send_buffer=limits.send_buffer,
+        send_queue=limits.send_queue,
         counts=server.responder.counts,
     )
-    listening.startListening()
+    address = listening.getHost()
+    if limits.guard == "always" or (limits.guard == "public" and not is_local(address.host)):
+        server.guard(address.port)
+    else:
+        server.unguard()
     return listening

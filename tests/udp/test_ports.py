@@ -1,0 +1,361 @@
+"""Tests for :mod:`twisted_net.udp.ports`."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import udp
+from twisted.internet.error import InvalidAddressError, MessageLengthError
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
+from twisted_net.udp.datagrams import MAX_PAYLOAD, DatagramCounts
+from twisted_net.udp.ports import QUEUED_COST, CappedPort
+from twisted_net.udp.sockets import ask_receive_buffer
+
+
+class FairnessTests(SynchronousTestCase):
+    """:class:`CappedPort` reads a bounded number of datagrams a turn."""
+
+    @given(st.integers(0, 200), st.integers(1, 100), st.binary(max_size=3))
+    def test_never_more_than_the_cap(self, waiting: int, cap: int, data: bytes) -> None:
+        """However many wait, and be they empty, no turn reads more than the cap, none is lost."""
+        recorder = Recorder()
+        port = CappedPort(0, recorder, "127.0.0.1", 10, datagrams_per_turn=cap)
+        fake = FakeSocket()
+        port.socket = fake  # type: ignore[assignment]  # a fake of it
+        fake.incoming.extend([(data, HERE)] * waiting)
+        left = waiting
+        while left:
+            fake.reads = 0
+            port.doRead()
+            self.assertEqual(len(recorder.datagrams), waiting - max(0, left - cap))
+            self.assertLessEqual(fake.reads, cap)
+            left = max(0, left - cap)
+
+    def test_empty_queue(self) -> None:
+        """A turn with nothing to read ends at once."""
+        port = CappedPort(0, Recorder())
+        fake = FakeSocket()
+        port.socket = fake  # type: ignore[assignment]  # a fake of it
+        self.assertIsNone(port.doRead())
+        self.assertEqual(fake.reads, 1)
+
+
+class ReadTests(PortTestCase):
+    """:class:`CappedPort` outlives what a read may meet."""
+
+    def test_cuts_at_packet_size(self) -> None:
+        """As many bytes are read as asked, which is over the limit of a server by one."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a" * 5000, HERE))
+        port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"a" * 4097, HERE)])
+
+    def test_passing_errors(self) -> None:
+        """An error that passes is counted, the port goes on, and the protocol hears nothing."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        for number in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.ENOBUFS, errno.ENOMEM):
+            fake.incoming.append(OSError(number, "passes"))
+            fake.incoming.append((b"after", HERE))
+            self.assertIsNone(port.doRead())
+            port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"after", HERE)] * 4)
+        self.assertEqual((port.counts.read_errors, recorder.refusals), (4, 0))
+
+    def test_refused_when_connected(self) -> None:
+        """A port with one peer tells its protocol that the peer refused."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        fake.incoming.append(OSError(errno.ECONNREFUSED, "refused"))
+        port.doRead()
+        self.assertEqual(recorder.refusals, 1)
+
+    def test_lasting_errors(self) -> None:
+        """An error that does not pass leaves, so that the reactor closes the port."""
+        port, fake = self.open_port(Recorder())
+        fake.incoming.append(OSError(errno.EBADF, "Bad file descriptor"))
+        self.assertRaises(OSError, port.doRead)
+        self.assertEqual(port.counts.read_errors, 0)
+
+    def test_protocol_that_raises(self) -> None:
+        """What a protocol raises is logged, and the datagrams after it are read."""
+        recorder = Recorder()
+        recorder.error = ZeroDivisionError()
+        port, fake = self.open_port(recorder)
+        fake.incoming.extend([(b"1", HERE), (b"2", HERE)])
+        port.doRead()
+        self.assertEqual(len(recorder.datagrams), 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_ipv6_sources(self) -> None:
+        """A source is host and port; the scope of a link-local one stays with its host."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder, "::1")
+        fake.incoming.extend([(b"a", ("::1", 5, 0, 0)), (b"b", ("fe80::1", 6, 0, 2))])
+        port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"a", ("::1", 5)), (b"b", ("fe80::1%2", 6))])
+
+
+class WriteTests(PortTestCase):
+    """:class:`CappedPort` sends, or counts what it could not."""
+
+    def test_answers_to_the_source(self) -> None:
+        """An answer goes to where its datagram came from, its scope kept."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder, "::1")
+        fake.incoming.append((b"b", ("fe80::1", 6, 0, 2)))
+        port.doRead()
+        port.write(b"answer", recorder.datagrams[0][1])
+        self.assertEqual(fake.outgoing, [(b"answer", ("fe80::1", 6, 0, 2))])
+
+    def test_other_addresses(self) -> None:
+        """Any other address is checked: a name is never looked up, a family never mixed."""
+        port, fake = self.open_port(Recorder())
+        port.write(b"x", ("127.0.0.1", 9))
+        self.assertEqual(fake.outgoing, [(b"x", ("127.0.0.1", 9))])
+        for host in ("localhost", "::1", ""):
+            with self.subTest(host=host):
+                self.assertRaises(InvalidAddressError, port.write, b"x", (host, 9))
+
+    def test_connected(self) -> None:
+        """A port with one peer sends there without an address, and to its source."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        port.write(b"1")
+        port.write(b"2", recorder.datagrams[0][1])
+        self.assertEqual(fake.outgoing, [(b"1", HERE), (b"2", HERE)])
+
+    def test_drops(self) -> None:
+        """What the kernel does not take is counted as dropped, on the quick way and the other."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        source = recorder.datagrams[0][1]
+        numbers = [errno.ENOBUFS, errno.EPERM, errno.EINVAL, errno.ENETUNREACH]
+        for number in numbers:
+            for address in (source, ("127.0.0.1", 9)):
+                with self.subTest(number=number, address=address):
+                    fake.send_errors.append(number)
+                    port.write(b"x", address)
+        self.assertEqual(port.counts.dropped, 2 * len(numbers))
+        self.assertEqual(fake.outgoing, [])
+
+    def test_too_long(self) -> None:
+        """A datagram that no network carries is an error of the writer, and none is dropped."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        for address in (recorder.datagrams[0][1], ("127.0.0.1", 9)):
+            with self.subTest(address=address):
+                port.write(b"x" * MAX_PAYLOAD, address)
+                self.assertRaises(MessageLengthError, port.write, b"x" * (MAX_PAYLOAD + 1), address)
+        self.assertEqual((len(fake.outgoing), port.counts.dropped), (2, 0))
+
+
+class SendQueueTests(PortTestCase):
+    """:class:`CappedPort` keeps what the kernel takes only later, up to a bound."""
+
+    def full(
+        self,
+        **options: Any,  # Any: as the port has them
+    ) -> tuple[CappedPort, FakeSocket]:
+        """Start a port whose kernel has taken no more for one datagram, which waits."""
+        port, fake = self.open_port(Recorder(), **options)
+        fake.send_errors.append(errno.EAGAIN)
+        port.write(b"0", HERE)
+        return port, fake
+
+    def test_waits(self) -> None:
+        """What was not taken is sent once the socket can be written, and nothing is dropped."""
+        port, fake = self.full()
+        self.assertEqual(self.reactor.getWriters(), [port])
+        self.assertEqual(fake.outgoing, [])
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"0", HERE)])
+        self.assertEqual((self.reactor.getWriters(), port.counts.dropped), ([], 0))
+
+    def test_order(self) -> None:
+        """What is written meanwhile waits behind it, answers to the datagram at hand too."""
+        port, fake = self.full()
+        recorder = port.protocol
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        port.write(b"1", recorder.datagrams[0][1])
+        port.write(b"2", HERE)
+        self.assertEqual(fake.outgoing, [])
+        fake.send_errors.append(errno.EAGAIN)
+        port.doWrite()
+        self.assertEqual((fake.outgoing, self.reactor.getWriters()), ([], [port]))
+        port.doWrite()
+        self.assertEqual([data for data, _ in fake.outgoing], [b"0", b"1", b"2"])
+        port.write(b"3", HERE)
+        self.assertEqual(fake.outgoing[-1], (b"3", HERE))
+
+    def test_bound(self) -> None:
+        """The queue takes bytes up to its bound, the cost of each datagram counted; then drops."""
+        port, fake = self.full(send_queue=2 * QUEUED_COST + 5)
+        port.write(b"1234", HERE)
+        self.assertEqual(port.counts.dropped, 0)
+        port.write(b"", HERE)
+        self.assertEqual(port.counts.dropped, 1)
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"0", HERE), (b"1234", HERE)])
+        fake.send_errors.append(errno.EAGAIN)
+        port.write(b"again", HERE)
+        self.assertEqual(port.counts.dropped, 1)
+
+    def test_none(self) -> None:
+        """A bound of 0 is no queue: what is not taken at once is dropped."""
+        port, _ = self.full(send_queue=0)
+        self.assertEqual((port.counts.dropped, self.reactor.getWriters()), (1, []))
+
+    def test_refused_later(self) -> None:
+        """What the kernel refuses when its turn comes is dropped, and the others are sent."""
+        port, fake = self.full()
+        port.write(b"x" * (MAX_PAYLOAD + 1), HERE)
+        port.write(b"to a name", ("localhost", 9))
+        port.write(b"1", HERE)
+        fake.send_errors.append(errno.ENOBUFS)
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"1", HERE)])
+        self.assertEqual(port.counts.dropped, 3)
+
+    def test_copies(self) -> None:
+        """A buffer that its owner changes afterwards is sent as it was."""
+        port, fake = self.full()
+        buffer = bytearray(b"before")
+        port.write(buffer, HERE)  # type: ignore[arg-type]  # what sendto takes as well
+        buffer[:] = b"after!"
+        port.doWrite()
+        self.assertEqual(fake.outgoing[-1], (b"before", HERE))
+
+    def test_stop(self) -> None:
+        """A port that stops sends what the kernel takes now, and drops the rest."""
+        port, fake = self.full()
+        for number in (b"1", b"2"):
+            port.write(number, HERE)
+        fake.send_errors.append(errno.EAGAIN)
+        self.stop(port)
+        self.assertEqual((fake.outgoing, port.counts.dropped), ([], 3))
+        self.assertEqual(self.reactor.getWriters(), [])
+        port, fake = self.full()
+        self.stop(port)
+        self.assertEqual((fake.outgoing, port.counts.dropped), ([(b"0", HERE)], 0))
+
+
+class KernelDropsTests(PortTestCase):
+    """:class:`CappedPort` tells what the kernel dropped at its socket."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(sys, "platform", "linux")
+        self.counts = DatagramCounts()
+
+    def started(self, drops: int | None) -> tuple[CappedPort, FakeSocket]:
+        """Start a port at whose socket so many had been dropped before."""
+        fake = self.use_socket(FakeSocket())
+        fake.drops = drops
+        port = CappedPort(0, Recorder(), "127.0.0.1", reactor=self.reactor, counts=self.counts)
+        port.startListening()
+        return port, fake
+
+    def test_since_the_start(self) -> None:
+        """What was dropped before the start is not counted; the kernel's number may wrap."""
+        _, fake = self.started(0xFFFFFFFE)
+        self.assertEqual(self.counts.kernel_drops, 0)
+        fake.drops = 3
+        self.assertEqual(self.counts.kernel_drops, 5)
+
+    def test_several(self) -> None:
+        """The drops of several sockets are added up, those of closed ones too."""
+        first, fake = self.started(0)
+        _, other = self.started(0)
+        fake.drops, other.drops = 2, 3
+        self.assertEqual(self.counts.kernel_drops, 5)
+        self.stop(first)
+        other.drops = 4
+        self.assertEqual(self.counts.kernel_drops, 6)
+
+    def test_kernel_that_does_not_tell(self) -> None:
+        """Where the kernel tells nothing, there are none."""
+        self.started(None)
+        self.assertEqual(self.counts.kernel_drops, 0)
+
+    def test_other_systems(self) -> None:
+        """Systems other than Linux are not asked."""
+        self.patch(sys, "platform", "darwin")
+        _, fake = self.started(5)
+        fake.drops = 9
+        self.assertEqual(self.counts.kernel_drops, 0)
+
+
+class ReceiveBufferTests(PortTestCase):
+    """:class:`CappedPort` asks for a receive buffer, checks what it got, and says so."""
+
+    def test_granted(self) -> None:
+        """A buffer that is granted is reported as it was asked, without a word in the log."""
+        with capturedLogs() as events:
+            port, _ = self.open_port(Recorder(), receive_buffer=1 << 20)
+        if sys.platform == "linux":
+            self.assertEqual(port.receive_buffer, 1 << 20)
+        self.assertEqual(texts(events, LogLevel.warn), [])
+
+    def test_clipped(self) -> None:
+        """A buffer that the kernel clips is reported as granted, and warned about."""
+        self.patch(sys, "platform", "linux")
+        self.use_socket(FakeSocket(rmem_max=212_992))
+        port = CappedPort(0, Recorder(), reactor=self.reactor)
+        with capturedLogs() as events:
+            port.startListening()
+        self.assertEqual(port.receive_buffer, 212_992)
+        (warning,) = [event for event in events if event["log_level"] is LogLevel.warn]
+        self.assertEqual((warning["granted"], warning["asked"]), (212_992, 4 << 20))
+
+    def test_other_kernels(self) -> None:
+        """A kernel that does not double is believed as it speaks."""
+        self.patch(sys, "platform", "darwin")
+        fake: Any = FakeSocket()  # a fake is no socket to mypy
+        self.assertEqual(ask_receive_buffer(fake, 100_000), 200_000)
+
+    def test_refused(self) -> None:
+        """A kernel that refuses the size leaves the buffer as it was."""
+        self.patch(sys, "platform", "linux")
+
+        class Refusing(FakeSocket):
+            def setsockopt(self, level: int, option: int, value: int) -> None:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        fake: Any = Refusing()  # a fake is no socket to mypy
+        self.assertEqual(ask_receive_buffer(fake, 1 << 30), 212_992)
+
+    def test_send_buffer(self) -> None:
+        """A send buffer is asked for where one is named, and warned about where it is clipped."""
+        self.patch(sys, "platform", "linux")
+        _, fake = self.open_port(Recorder())
+        self.assertNotIn(socket.SO_SNDBUF, fake.asked)
+        for size, warnings in ((1 << 20, 0), (16 << 20, 1)):
+            with self.subTest(size=size), capturedLogs() as events:
+                _, fake = self.open_port(Recorder(), send_buffer=size)
+                self.assertEqual(fake.asked[socket.SO_SNDBUF], size)
+                self.assertEqual(len(texts(events, LogLevel.warn)), warnings)
+
+    def test_shared_port(self) -> None:
+        """A port is shared with other processes where that is asked for alone."""
+        for reuse in (False, True):
+            _, fake = self.open_port(Recorder(), reuse_port=reuse)
+            self.assertEqual(fake.asked.get(socket.SO_REUSEPORT), 1 if reuse else None)
