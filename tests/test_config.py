@@ -72,6 +72,21 @@ class ConfigTests(SynchronousTestCase):
                 error = self.assertRaises(ValueError, settings_type, interface="localhost")
                 self.assertIn("127.0.0.1 or ::1", str(error))
 
+    def test_udp_sockets(self) -> None:
+        """Further sockets stand beside that of the port, or alone where there is no port."""
+        sockets = ("udp:1:interface=", "systemd:0")
+        settings = UdpSettings(sockets=sockets)
+        self.assertEqual(
+            [str(place) for place in settings.places], ["127.0.0.1:9999", "0.0.0.0:1", "systemd:0"]
+        )
+        settings = UdpSettings(sockets=sockets, port=None)
+        self.assertEqual([str(place) for place in settings.places], ["0.0.0.0:1", "systemd:0"])
+        UdpSettings(port=None, enabled=False)
+        error = self.assertRaises(ValueError, UdpSettings, port=None)
+        self.assertIn("port is none, and there are no sockets", str(error))
+        error = self.assertRaises(ValueError, UdpSettings, interface="fe80::1")
+        self.assertIn("fe80::1%eth0", str(error))
+
     def test_every_setting_is_explained(self) -> None:
         """Every setting has a description of one line, and a name of its own in each layer."""
         all_settings = list(settings(Config()))
@@ -284,9 +299,24 @@ class LoadConfigTests(SynchronousTestCase):
                 'net.toml: tcp.port is "x", must be an integer from 0 to 65535',
                 "TWISTED_NET_UPD__PORT: there is no such setting; did you mean "
                 "TWISTED_NET_UDP__PORT?",
-                '--udp-port: udp.port is "-1", must be an integer from 0 to 65535',
+                '--udp-port: udp.port is "-1", must be an integer from 0 to 65535 or none',
             ],
         )
+
+    def test_udp_sockets(self) -> None:
+        """A socket whose description is wrong is named by its place in the list."""
+        text = '[udp]\nport = "none"\nsockets = ["udp:1", "udp:x"]\n'
+        error = self.assertRaises(ConfigError, load_config, ("net.toml", text), {}, {})
+        self.assertEqual(
+            error.mistakes,
+            [
+                "net.toml: udp.sockets[1]: 'udp:x' describes no socket: the port must be a number "
+                "from 0 to 65535, not 'x'"
+            ],
+        )
+        options = {"udp-sockets": "udp:1:interface=[::1],fd:3", "udp-port": "none"}
+        config = load_config(None, {}, options).record
+        self.assertEqual(list(map(str, config.udp.places)), ["[::1]:1", "fd:3"])
 
     def test_earlier_mistakes(self) -> None:
         """A mistake that was made before the layers comes first among theirs."""

@@ -21,6 +21,8 @@ from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
 from twisted_net.udp.dtls_settings import DEFAULT_PORT as COAPS_PORT
 from twisted_net.udp.dtls_settings import DtlsSettings
+from twisted_net.udp.places import Bound, Place, parse_place
+from twisted_net.udp.places import check_interface as check_datagram_interface
 from twisted_net.users import AuthSettings
 
 PREFIX = "TWISTED_NET_"
@@ -92,16 +94,38 @@ class UdpSettings(DatagramLimits, frozen=True):
 
     Host and port are those of the original server. Over DTLS it is served where ``dtls`` has a
     certificate, whether or not ``enabled`` opens the port without.
+
+    :raises ValueError: for a socket that cannot be, or where none is left.
     """
 
     enabled: Annotated[bool, Meta(description="whether datagrams are served over UDP")] = True
     interface: Interface = "127.0.0.1"
-    port: Port = 9999
+    port: Port | None = 9999
+    sockets: Annotated[
+        tuple[str, ...],
+        Meta(description="further sockets, as udp:9999:interface=[::1]:rcvbuf=4M, fd:3, systemd:0"),
+    ] = ()
     dtls: UdpDtlsSettings = default(default_factory=UdpDtlsSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_interface(self, self.interface)
+        try:
+            check_datagram_interface(self.interface)
+        except ValueError as error:
+            raise ValueError(f"UdpSettings.{error}") from None
+        for i, socket in enumerate(self.sockets):
+            try:
+                parse_place(socket)
+            except ValueError as error:
+                raise ValueError(f"UdpSettings.sockets[{i}]: {error}") from None
+        if self.enabled and not self.places:
+            raise ValueError("port is none, and there are no sockets: set one, or enabled = false")
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All sockets: that of ``port`` first, where there is one."""
+        own = () if self.port is None else (Place(Bound(self.port, self.interface)),)
+        return (*own, *map(parse_place, self.sockets))
 
 
 class CoapSettings(CoapLimits, frozen=True):

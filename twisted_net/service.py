@@ -39,7 +39,8 @@ from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics
-from twisted_net.udp.server import DatagramServer, listen_datagrams
+from twisted_net.udp.places import Place
+from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.users import Permissions, User
 from twisted_net.vitals import usage, versions
 
@@ -179,21 +180,47 @@ class CommandListener(_Listener):
 
 class DatagramListener(_Listener):
     """
-    The datagram server.
+    A socket of the datagram server.
 
+    :param server: that of this socket; those of the others are its companions.
     :ivar server: has the counts and the table of clients.
     """
 
     transport = "udp"
 
-    def __init__(self, reactor: Any, config: Config) -> None:  # Any: as below
-        super().__init__(config.udp.interface, config.udp.port)
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        place: Place,
+        server: DatagramServer,
+    ) -> None:
+        super().__init__("", 0)
         self._reactor = reactor
-        self.server = DatagramServer(reactor, config.udp)
+        self._place = place
+        self.server = server
+
+    @property
+    @override
+    def asked(self) -> str:
+        return str(self._place)
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        return listen_datagrams(self._reactor, self.server, port, interface)
+        return listen_at(self._reactor, self.server, self._place)
+
+
+def datagram_listeners(
+    reactor: Any,  # Any: as below
+    settings: UdpSettings,
+) -> list[DatagramListener]:
+    """Give a listener for each socket of ``[udp]``; the first one's server logs for all."""
+    if not settings.enabled:
+        return []
+    first = DatagramServer(reactor, settings)
+    return [
+        DatagramListener(reactor, place, first.companion() if i else first)
+        for i, place in enumerate(settings.places)
+    ]
 
 
 class CoapListener(_Listener):
@@ -367,7 +394,8 @@ class NetService(MultiService):
     :ivar sessions: the clients of all listeners that serve commands over a stream.
     :ivar tcp: the command server of ``[tcp]``, or None where it is not enabled.
     :ivar listeners: the command servers of ``listeners``, in their order.
-    :ivar udp: the datagram server, or None where it is not enabled.
+    :ivar udp: the first socket of the datagram server, or None where it is not enabled.
+    :ivar udp_sockets: its further sockets.
     :ivar coap: the CoAP server, or None where it is not enabled.
     :ivar secure_udp: the datagram server over DTLS, or None where it has no certificate.
     :ivar secure_coap: the CoAP server over DTLS, or None where it has no certificate.
@@ -402,7 +430,8 @@ class NetService(MultiService):
         self.sessions.audit = Audit(reactor)
         self.sessions.info |= {"server": self._server_figures, "process": usage}
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
-        self.udp = DatagramListener(reactor, config) if config.udp.enabled else None
+        sockets = datagram_listeners(reactor, config.udp)
+        self.udp, self.udp_sockets = (sockets[0] if sockets else None), sockets[1:]
         self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
         wall = self.sessions.wall
         secure_udp, secure_coap = config.udp.dtls.enabled, config.coap.dtls.enabled
@@ -414,7 +443,7 @@ class NetService(MultiService):
         )
         self._add_figures()
         served = (
-            *(self.tcp, *self.listeners, self.udp, self.coap),
+            *(self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap),
             *(self.secure_udp, self.secure_coap),
         )
         probe = LatencyProbe(reactor, self.sessions.latency, time.time)
@@ -469,7 +498,7 @@ class NetService(MultiService):
         )
 
     def _server_figures(self) -> Mapping[str, object]:
-        served = (self.tcp, *self.listeners, self.udp, self.coap)
+        served = (self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap)
         return {
             **versions(self._reactor),
             "uptime": round(self.sessions.wall() - self.sessions.started, 3),

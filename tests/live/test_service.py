@@ -248,7 +248,7 @@ async def test_mistakes(launcher: str, tmp_path: Path, reactor: Any) -> None:
         "net.toml: there is no setting tcp.max_conections; did you mean tcp.max_connections?\n"
         'net.toml: tcp.port is "x", must be an integer from 0 to 65535\n'
         'TWISTED_NET_THREADS: threads is "many", must be an integer from 1 to 1000\n'
-        '--udp-port: udp.port is "70000", must be an integer from 0 to 65535\n',
+        '--udp-port: udp.port is "70000", must be an integer from 0 to 65535 or none\n',
     )
 
 

@@ -5,9 +5,9 @@ Whoever sends a datagram writes its source address himself. An answer goes there
 can be made to send to a third party more than it is sent (amplification), and two servers can be
 made to answer each other for ever (a loop). Two rules make both impossible, whatever is sent:
 
-- An answer is shorter than its question; only ``PONG`` may be as long. So what a server sends is
-  less than what it was sent; and as each answer that is taken for a question gets a shorter one,
-  a chain of answers among any number of such servers ends. ``PONG`` itself gets none.
+- An answer is shorter than its question; only the ``PONG`` to a ``PING`` is as long. So a server
+  never sends more than it was sent; and as each answer that is taken for a question gets a
+  shorter one, a chain of answers among any number of such servers ends.
 - Ports from which other services answer whatever they are sent get no answer, nor do our own:
   the first rule binds our servers alone.
 
@@ -69,7 +69,9 @@ class Guard:
                 return None
             rates.charge(network, now)
         answer = self._answer(data, source, now, wall)
-        if answer is None or len(answer) < len(data) or (answer == b"PONG" and len(data) == 4):
+        if answer is None or len(answer) < len(data):
+            return answer
+        if answer == b"PONG" and data.upper() == b"PING":
             return answer
         counts.too_short += 1
         refusal = self._refusal

@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from twisted_net.rates import is_local
-
 MIN_BUFFER = 4096
 """The smallest buffer that may be asked of the kernel, in bytes."""
 
@@ -89,11 +87,6 @@ class Place:
     def __str__(self) -> str:
         return str(self.origin)
 
-    @property
-    def public(self) -> bool:
-        """Whether other machines may reach it; of a socket from elsewhere it is not known yet."""
-        return not isinstance(self.origin, Bound) or not is_local(self.origin.interface)
-
 
 def parse_place(text: str) -> Place:
     r"""
@@ -112,8 +105,7 @@ def parse_place(text: str) -> Place:
     try:
         return _parse(list(_split(text)))
     except ValueError as error:
-        shown = text if len(text) <= 100 else text[:100] + "…"
-        raise ValueError(f"{shown!r} describes no socket: {error}") from None
+        raise ValueError(f"{_shown(text)} describes no socket: {error}") from None
 
 
 def check_interface(interface: str) -> None:
@@ -128,8 +120,8 @@ def check_interface(interface: str) -> None:
         address = ip_address(interface)
     except ValueError:
         raise ValueError(
-            "interface must be a numeric address, such as 127.0.0.1, ::1 or fe80::1%eth0, or "
-            f'"", not {interface!r}'
+            'interface must be a numeric address, such as 127.0.0.1 or ::1, or "", '
+            f'not {_shown(interface)}'
         ) from None
     if address.version == 6 and address.is_link_local and address.scope_id is None:
         raise ValueError(f"interface must say on which link {interface} is, as in {interface}%eth0")
@@ -146,7 +138,7 @@ def _parse(parts: list[str]) -> Place:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if name not in _SETTINGS[kind]:
-            raise ValueError(f"{kind} has no {name!r}; it has {_listed(_SETTINGS[kind])}")
+            raise ValueError(f"{kind} has no {_shown(name)}; it has {_listed(_SETTINGS[kind])}")
         if not equals:
             raise ValueError(f"{name} has no value; write {name}=…")
         if name in settings:
@@ -173,15 +165,15 @@ def _origin(kind: str, first: str, settings: dict[str, str]) -> Origin:
         return Activated(int(first) if _is_number(first) else first)
     if kind == "fd":
         if not _is_number(first):
-            raise ValueError(f"the descriptor must be a number from 0, not {first!r}")
+            raise ValueError(f"the descriptor must be a number from 0, not {_shown(first)}")
         return Inherited(int(first))
     if not _is_number(first) or int(first) > 65_535:
-        raise ValueError(f"the port must be a number from 0 to 65535, not {first!r}")
+        raise ValueError(f"the port must be a number from 0 to 65535, not {_shown(first)}")
     interface = settings.get("interface", "127.0.0.1")
     check_interface(interface)
     reuse = settings.get("reuseport", "no")
     if reuse not in _TRUTHS:
-        raise ValueError(f"reuseport must be {_listed(_TRUTHS)}, not {reuse!r}")
+        raise ValueError(f"reuseport must be {_listed(_TRUTHS)}, not {_shown(reuse)}")
     return Bound(int(first), interface, _TRUTHS[reuse])
 
 
@@ -193,9 +185,13 @@ def _size(name: str, text: str | None) -> int | None:
     if not _is_number(number) or not MIN_BUFFER <= int(number) * unit <= MAX_BUFFER:
         raise ValueError(
             f"{name} must be bytes from {MIN_BUFFER} to {MAX_BUFFER}, as 65536, 512K or 4M, "
-            f"not {text!r}"
+            f"not {_shown(text)}"
         )
     return int(number) * unit
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 64 else text[:64] + "…")
 
 
 def _is_number(text: str) -> bool:
