@@ -121,7 +121,7 @@ def check_interface(interface: str) -> None:
     except ValueError:
         raise ValueError(
             'interface must be a numeric address, such as 127.0.0.1 or ::1, or "", '
-            f'not {_shown(interface)}'
+            f"not {_shown(interface)}"
         ) from None
     if address.version == 6 and address.is_link_local and address.scope_id is None:
         raise ValueError(f"interface must say on which link {interface} is, as in {interface}%eth0")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections import deque
 from typing import Any
@@ -305,7 +304,7 @@ def open_port(
     """
     origin = place.origin
     bound = origin if isinstance(origin, Bound) else Bound(0)
-    opened = None if isinstance(origin, Bound) else take_over(origin, os.environ)
+    opened = None if isinstance(origin, Bound) else take_over(origin)
     port = CappedPort(
         bound.port,
         protocol,

@@ -8,15 +8,12 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Mapping
 
 from twisted.internet.error import CannotListenError
+from twisted.python.systemd import ListenFDs
 
 from twisted_net.udp.datagrams import Source
 from twisted_net.udp.places import Activated, Inherited
-
-FIRST_PASSED = 3
-"""The first descriptor that systemd passes (``SD_LISTEN_FDS_START``, sd_listen_fds(3))."""
 
 # Linux's names; Python has none for the first. An array of unsigned integers, of which the
 # ninth is what the kernel dropped at this socket since it was made: the number that SO_RXQ_OVFL
@@ -27,18 +24,29 @@ _MEMINFO = struct.Struct("9I")
 _DROPS = 8
 
 
-def take_over(origin: Inherited | Activated, environ: Mapping[str, str]) -> socket.socket:
+def passed_by_systemd() -> ListenFDs:
+    """
+    Give the sockets that systemd has passed to this process (sd_listen_fds(3)).
+
+    Twisted takes them out of the environment as soon as anything imports its endpoints, and keeps
+    them for its own ``systemd:`` endpoints alone; TCP and UDP are counted together.
+    """
+    from twisted.internet.endpoints import _SystemdParser
+
+    return _SystemdParser._sddaemon
+
+
+def take_over(origin: Inherited | Activated) -> socket.socket:
     """
     Give a socket that was opened before, as a descriptor of our own that does not block.
 
     The descriptor that was handed over stays as it is, so that it can be taken over again; child
     processes do not get it. While nobody reads it, the kernel keeps what comes in.
 
-    :param environ: for ``LISTEN_PID``, ``LISTEN_FDS`` and ``LISTEN_FDNAMES``.
     :raises CannotListenError: where there is no such descriptor, or it is no bound UDP socket.
     """
     try:
-        descriptor = _descriptor(origin, environ)
+        descriptor = _descriptor(origin)
         ours = os.dup(descriptor)
         try:
             taken = socket.socket(fileno=ours)
@@ -58,24 +66,23 @@ def take_over(origin: Inherited | Activated, environ: Mapping[str, str]) -> sock
     return taken
 
 
-def _descriptor(origin: Inherited | Activated, environ: Mapping[str, str]) -> int:
+def _descriptor(origin: Inherited | Activated) -> int:
     if isinstance(origin, Inherited):
         return origin.descriptor
-    passed = environ.get("LISTEN_FDS", "")
-    if environ.get("LISTEN_PID") != str(os.getpid()) or not passed.isdigit():
+    passed = passed_by_systemd()
+    descriptors, names = passed.inheritedDescriptors(), passed.inheritedNamedDescriptors()
+    if not descriptors:
         raise OSError(errno.ENOENT, "systemd has passed no sockets to this process")
-    count = int(passed)
-    index = origin.which
-    if isinstance(index, str):
-        names = environ.get("LISTEN_FDNAMES", "").split(":")[:count]
-        if index not in names:
+    which = origin.which
+    if isinstance(which, int):
+        if which >= len(descriptors):
             raise OSError(
-                errno.ENOENT, f"of the sockets that systemd passed ({', '.join(names)}) none is it"
+                errno.ENOENT, f"systemd has passed {len(descriptors)} sockets, counted from 0"
             )
-        index = names.index(index)
-    if index >= count:
-        raise OSError(errno.ENOENT, f"systemd has passed {count} sockets, counted from 0")
-    return FIRST_PASSED + index
+        return descriptors[which]
+    if which not in names:
+        raise OSError(errno.ENOENT, f"systemd has passed {', '.join(names)}, not {which}")
+    return names[which]
 
 
 def _check_is_ours(sock: socket.socket) -> None:
