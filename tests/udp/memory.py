@@ -31,6 +31,7 @@ class FakeSocket:
     :ivar send_errors: the errno of each coming ``sendto`` that is to fail.
     :ivar reads: how often ``recvfrom`` was called.
     :ivar asked: the options that were set, each with its value.
+    :ivar error: the errno that waits to be told; 0 for none.
     :ivar drops: what the kernel tells of itself; None where it tells nothing.
     """
 
@@ -40,6 +41,7 @@ class FakeSocket:
         self.send_errors: deque[int] = deque()
         self.reads = 0
         self.asked: dict[int, int] = {}
+        self.error = 0
         self.drops: int | None = None
         self.closed = False
         self._rmem_max = rmem_max
@@ -65,6 +67,8 @@ class FakeSocket:
             return struct.pack("9I", *[7] * 8, self.drops)
         if option == socket.SO_RCVBUF:
             return self._doubled_buffer
+        if option == socket.SO_ERROR:
+            return self.error
         return 2 * min(self.asked[option], self._rmem_max)
 
     def bind(self, address: tuple[Any, ...]) -> None:  # Any: v4 and v6

@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import udp
-from twisted.internet.error import InvalidAddressError, MessageLengthError
+from twisted.internet.error import ConnectionLost, InvalidAddressError, MessageLengthError
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
@@ -79,6 +80,19 @@ class ReadTests(PortTestCase):
         fake.incoming.append(OSError(errno.ECONNREFUSED, "refused"))
         port.doRead()
         self.assertEqual(recorder.refusals, 1)
+
+    def test_error_taken_for_the_end(self) -> None:
+        """An error that passes does not end a connected port, though epoll says so."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        for number, ends in ((errno.ECONNREFUSED, False), (errno.EHOSTUNREACH, False), (0, True)):
+            fake.error = number
+            self.reactor.removeReader(port)
+            port.connectionLost(Failure(ConnectionLost()))
+            self.assertEqual(fake.closed, ends)
+            self.assertEqual(self.reactor.getReaders(), [] if ends else [port])
+        self.assertEqual((recorder.refusals, port.counts.read_errors), (1, 2))
 
     def test_lasting_errors(self) -> None:
         """An error that does not pass leaves, so that the reactor closes the port."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import deque
 from typing import Any
@@ -197,11 +198,29 @@ class CappedPort(udp.Port):
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
+        if reason is not None and self._outlives():
+            return
         self.counts.dropped += len(self._queue)
         self._queue.clear()
         self._queued = 0
         self.counts.end_meter(self._kernel_drops)
         udp.Port.connectionLost(self, reason)
+
+    def _outlives(self) -> bool:
+        """
+        Whether the reactor took an error that passes for the end of the socket.
+
+        epoll does where a host has said that nobody listens at the port we are connected to, and
+        there is nothing to read besides.
+        """
+        if self._connectedAddr is None:
+            return False
+        number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number not in _PASSING_READ_ERRORS:
+            return False
+        self.startReading()
+        self._read_failed(OSError(number, os.strerror(number)))
+        return True
 
     def _kernel_drops(self) -> int:
         return (kernel_drops(self.socket) - self._drops_before) & 0xFFFFFFFF
