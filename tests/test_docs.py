@@ -11,6 +11,7 @@ from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNe
 from twisted_net.http import errors as http_errors
 from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
+from twisted_net.udp.datagrams import DatagramLimits, DatagramResponder
 from twisted_net.users import read_users
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,16 @@ class ProtocolPageTests(SynchronousTestCase):
         """Each reason for which a connection ends is explained."""
         for end in End:
             self.assertTrue(f"\n`{end.value}` " in self.page, end.value)
+
+
+class DatagramsTests(SynchronousTestCase):
+    """``docs/protocol.rst`` explains what datagrams are counted as."""
+
+    def test_figures(self) -> None:
+        """Each figure of ``STATS`` over UDP has its row."""
+        page = (ROOT / "docs" / "protocol.rst").read_text()
+        for name in DatagramResponder(DatagramLimits()).statistics():
+            self.assertIn(f"\n`{name}` ", page)
 
 
 class SecuringPageTests(SynchronousTestCase):

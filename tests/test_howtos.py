@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.config import load_config
 from twisted_net.layers import settings
 from twisted_net.tcp.listener_settings import Listener
+from twisted_net.udp.places import parse_place
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -39,6 +40,28 @@ class ListenerPagesTests(SynchronousTestCase):
     def test_settings_of_a_listener(self) -> None:
         """The table of a listener's settings has each of them."""
         page = (DOCS / "configuration.rst").read_text()
-        table = page.split("\nListeners\n---", 1)[1].split("\nOwn commands\n---", 1)[0]
+        table = page.split("\nListeners\n---", 1)[1].split("\nDatagram sockets\n---", 1)[0]
         for setting in settings(Listener()):
             self.assertIn(f"`{setting.key}`", table)
+
+
+class DatagramPagesTests(SynchronousTestCase):
+    """What the pages about datagrams say."""
+
+    def test_configurations(self) -> None:
+        """Every configuration shown is one, and serves the sockets that it shows alone."""
+        seen = 0
+        for text in toml_in(DOCS / "howto" / "datagrams.rst"):
+            config = load_config(("datagrams.rst", text), {}, {}).record
+            self.assertEqual(len(config.udp.places), len(config.udp.sockets))
+            seen += len(config.udp.places)
+        self.assertEqual(seen, 3)
+
+    def test_sockets(self) -> None:
+        """Every description of a socket in the table is one."""
+        page = (DOCS / "configuration.rst").read_text()
+        table = page.split("\nDatagram sockets\n---", 1)[1].split("\nOwn commands\n---", 1)[0]
+        shown = re.findall(r"`((?:udp|fd|systemd):[^`]+)`", table)
+        self.assertEqual(len(shown), 8)
+        for text in shown:
+            parse_place(f"{text}:rcvbuf=4M:sndbuf=512K")

@@ -21,6 +21,7 @@ from twisted_net.udp.datagrams import (
     increment,
     source_name,
 )
+from twisted_net.udp.guarding import Guard
 
 HERE: Source = ("127.0.0.1", 50_000)
 WALL = 1_795_339_800.123456
@@ -208,6 +209,26 @@ class TextAnswerTests(SynchronousTestCase):
     def test_ascii_numbers_are_text(self) -> None:
         """Four bytes that are valid UTF-8 are text, also where they look like a number."""
         self.assertEqual(answer(b"\x00\x00\x00\x29"), b"ECHO: \x00\x00\x00\x29")
+
+
+class AnyDatagramTests(SynchronousTestCase):
+    """:class:`DatagramResponder` takes whatever a network can deliver."""
+
+    @given(
+        st.binary(max_size=1100) | st.text(max_size=400).map(lambda text: text.encode()),
+        st.text(max_size=45),
+        st.integers(0, 65_535),
+        st.floats(0, 2**32),
+    )
+    def test_no_exception(self, data: bytes, host: str, port: int, now: float) -> None:
+        """No datagram, source or time makes an exception leave, and every answer is bytes."""
+        limits = DatagramLimits(max_datagram=1024, max_clients=2)
+        responder = DatagramResponder(limits)
+        for sent in (data, data + b"\xff", b"STATS", b"TIME"):
+            said = responder.answer(sent, (host, port), now, now)
+            self.assertIsInstance(said, bytes)
+            Guard(responder, limits).answer(sent, (host, port), now, now)
+        self.assertEqual(responder.counts.failed, 0)
 
 
 class BinaryAnswerTests(SynchronousTestCase):

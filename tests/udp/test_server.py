@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -13,7 +14,7 @@ from twisted.logger import LogEvent, capturedLogs
 from tests.udp.memory import HERE, FakeSocket, PortTestCase
 from twisted_net.udp.datagrams import ANSWER_TOO_LONG, MAX_PAYLOAD, Source
 from twisted_net.udp.ports import CappedPort
-from twisted_net.udp.server import DatagramServer, listen_datagrams
+from twisted_net.udp.server import DatagramServer, listen_at, listen_datagrams
 
 
 class ListeningTests(PortTestCase):
@@ -221,3 +222,81 @@ class SummaryTests(PortTestCase):
         _, port, _ = self.serve(summary_interval=0)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.stop(port)
+
+    def test_losses(self) -> None:
+        """It has what the kernel dropped, and what the guard withheld."""
+        self.patch(sys, "platform", "linux")
+        server, port, fake = self.serve(guard="always")
+        fake.drops = 0
+        port._drops_before = 0
+        fake.incoming.extend([(b"TIME", HERE), (b"PING", ("192.0.2.1", 7))])
+        port.doRead()
+        fake.drops = 3
+        (event,) = self.summaries(10.0)
+        self.assertEqual((event["kernel_drops"], event["withheld"]), (3, 2))
+        self.assertEqual(server.responder.statistics()["kernel_drops"], 3)
+
+
+class GuardTests(PortTestCase):
+    """:func:`listen_datagrams` guards the answers of sockets that others can reach."""
+
+    def answers(
+        self, interface: str, guard: str, question: bytes, port: int = 50_000
+    ) -> list[bytes]:
+        """Give the answers to a question that came in at *interface*."""
+        _, listening, fake = self.serve(interface=interface, guard=guard)
+        fake.incoming.append((question, ("192.0.2.1", port)))
+        if ":" in interface:
+            fake.incoming[-1] = (question, ("2001:db8::1", port, 0, 0))
+        listening.doRead()
+        return [data for data, _ in fake.outgoing]
+
+    def test_public(self) -> None:
+        """By default sockets beyond loopback are guarded, whatever their family, and no others."""
+        for interface in ("", "0.0.0.0", "192.0.2.9", "::", "2001:db8::9", "fe80::1%1"):
+            with self.subTest(interface=interface):
+                self.assertEqual(self.answers(interface, "public", b"hello"), [b"PAD"])
+        for interface in ("127.0.0.1", "127.9.9.9", "::1"):
+            with self.subTest(interface=interface):
+                self.assertEqual(self.answers(interface, "public", b"hello"), [b"ECHO: hello"])
+
+    def test_always_and_never(self) -> None:
+        """The setting may say that all sockets are guarded, or none."""
+        self.assertEqual(self.answers("127.0.0.1", "always", b"hello"), [b"PAD"])
+        self.assertEqual(self.answers("0.0.0.0", "never", b"hello"), [b"ECHO: hello"])
+
+    def test_own_port(self) -> None:
+        """The port that it listens on is not answered: 40000, which the fake has."""
+        self.assertEqual(self.answers("0.0.0.0", "public", b"PING", 40_000), [])
+        self.assertEqual(self.answers("0.0.0.0", "public", b"PING", 40_001), [b"PONG"])
+
+    def test_companions(self) -> None:
+        """Companions count together, answer no port of each other, and one alone sums up."""
+        server, port, fake = self.serve(interface="0.0.0.0")
+        other = self.use_socket(FakeSocket())
+        second = listen_datagrams(self.reactor, server.companion(), 41_000, "0.0.0.0")
+        for sock, listening, source in ((fake, port, 41_000), (other, second, 40_000)):
+            sock.incoming.extend([(b"PING", ("192.0.2.1", source)), (b"PING", HERE)])
+            listening.doRead()
+            self.assertEqual(sock.outgoing, [(b"PONG", HERE)])
+        self.assertEqual(server.responder.counts.received, 4)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_listens_again(self) -> None:
+        """A server that moves to loopback answers freely from then on."""
+        server, port, _ = self.serve(interface="0.0.0.0")
+        self.stop(port)
+        again = self.use_socket(FakeSocket())
+        again.incoming.append((b"hello", HERE))
+        listen_datagrams(self.reactor, server, 0).doRead()
+        self.assertEqual(again.outgoing, [(b"ECHO: hello", HERE)])
+
+    def test_strings(self) -> None:
+        """listen_at takes a description, and refuses what is none before anything is opened."""
+        fake = self.use_socket(FakeSocket())
+        server = DatagramServer(self.reactor)
+        port = listen_at(self.reactor, server, "udp:5:interface=[::1]:rcvbuf=8192:reuseport=yes")
+        self.assertEqual((port.getHost().host, port.getHost().port), ("::1", 5))
+        self.assertEqual(fake.asked[socket.SO_RCVBUF], 8192)
+        self.assertEqual(fake.asked[socket.SO_REUSEPORT], 1)
+        self.assertRaises(ValueError, listen_at, self.reactor, server.companion(), "udp:x")
