@@ -446,8 +446,9 @@ class NetService(MultiService):
             *(self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap),
             *(self.secure_udp, self.secure_coap),
         )
+        self._served = [part for part in served if part is not None]
         probe = LatencyProbe(reactor, self.sessions.latency, time.time)
-        parts: list[Service] = [probe, *(part for part in served if part is not None)]
+        parts: list[Service] = [probe, *self._served]
         for part in parts:
             part.setServiceParent(self)
 
@@ -498,11 +499,10 @@ class NetService(MultiService):
         )
 
     def _server_figures(self) -> Mapping[str, object]:
-        served = (self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap)
         return {
             **versions(self._reactor),
             "uptime": round(self.sessions.wall() - self.sessions.started, 3),
-            "listeners": [part.place for part in served if part is not None],
+            "listeners": [part.place for part in self._served],
         }
 
     def _command_listeners(
