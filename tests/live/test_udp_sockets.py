@@ -20,6 +20,7 @@ from twisted.python.systemd import ListenFDs
 from tests.live.processes import BIN, Running, ask_datagrams
 from tests.live.test_udp import stop
 from twisted_net.udp import sockets
+from twisted_net.udp.client import DatagramClient
 from twisted_net.udp.datagrams import DatagramLimits, Source
 from twisted_net.udp.ports import CappedPort
 from twisted_net.udp.server import DatagramServer, listen_at, listen_datagrams
@@ -206,6 +207,8 @@ async def test_scopes(reactor: Any) -> None:
                 for scope in (name, index):
                     port.write(b"later", (f"{host}%{scope}", client.getsockname()[1]))
                     assert await deferToThread(client.recv, 100) == b"later"
+            async with DatagramClient(reactor, f"{host}%{name}", target[1]) as scoped:
+                assert await scoped.ask(b"by a client") == b"by a client"
             port.write(b"lost", (f"{host}%nowhere", 9))
             assert port.counts.dropped == 1
         finally:

@@ -84,6 +84,10 @@ class FakeSocket:
     def connect(self, address: Source) -> None:
         self._peer = address
 
+    def getpeername(self) -> Source:
+        assert self._peer is not None
+        return self._peer
+
     def fileno(self) -> int:
         return -1 if self.closed else 77
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import ConnectionLost, DNSLookupError
+from twisted.python.failure import Failure
 
 from tests.udp.memory import FakeSocket, PortTestCase
 from twisted_net.udp.client import DatagramClient, DatagramClientSettings
@@ -245,6 +246,65 @@ class RetryTests(ClientTestCase):
         self.failureResultOf(asked[0], DatagramTimeout)
         for one in asked[1:]:
             self.failureResultOf(one, DatagramUnreachable)
+
+    def test_no_route(self) -> None:
+        """A server to which there is no way cannot be reached; the socket is closed again."""
+
+        class Routeless(FakeSocket):
+            def connect(self, address: Source) -> None:
+                raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+        self.sockets.append(Routeless())
+        self.patch(socket, "socket", lambda family, kind: self.sockets[-1])
+        error = self.failureResultOf(self.ask(self.client.ping()), DatagramUnreachable).value
+        self.assertIn("Network is unreachable", str(error))
+        self.close()
+
+    def test_too_long_for_the_way(self) -> None:
+        """A question that the network does not take at its length fails, and the next is asked."""
+        asked = self.ask(self.client.ask(b"x" * 60_000))
+        self.answer(b"ok")
+        self.successResultOf(asked)
+        self.sockets[-1].send_errors.append(errno.EMSGSIZE)
+        asked = self.ask(self.client.ask(b"x" * 60_000))
+        self.failureResultOf(asked, DatagramUnreachable)
+        pinged = self.ask(self.client.ping())
+        self.answer(b"PONG")
+        self.successResultOf(pinged)
+        self.close()
+
+    def test_strangers(self) -> None:
+        """What was sent to the socket before it knew its server is from a stranger, and unheard."""
+        asked = self.ask(self.client.ping())
+        sock = self.sockets[-1]
+        for stranger in (("192.0.2.1", 9998), ("192.0.2.2", 9999)):
+            sock.incoming.append((b"PONG", stranger))
+        self.answer(b"")
+        self.assertNoResult(asked)
+        self.assertEqual(self.client.strays, 1)
+        self.answer(b"PONG")
+        self.successResultOf(asked)
+
+    def test_socket_that_is_lost(self) -> None:
+        """A socket that the reactor takes away is replaced when the question is asked anew."""
+        asked = self.ask(self.client.ping())
+        (port,) = self.reactor.getReaders()
+        port.connectionLost(Failure(ConnectionLost()))
+        self.reactor.advance(0.5)
+        self.assertEqual(len(self.sockets), 2)
+        self.answer(b"PONG")
+        self.successResultOf(asked)
+        again = self.ask(self.client.ping())
+        (port,) = self.reactor.getReaders()
+        port.connectionLost(Failure(ConnectionLost()))
+
+        def fail_always(family: int, kind: int) -> FakeSocket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(socket, "socket", fail_always)
+        self.reactor.advance(0.5)
+        self.failureResultOf(again, DatagramUnreachable)
+        self.close()
 
 
 class QueueTests(ClientTestCase):

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError, DNSLookupError
+from twisted.internet.error import CannotListenError, DNSLookupError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
@@ -32,6 +32,7 @@ from twisted_net.udp.errors import (
 )
 from twisted_net.udp.guarding import PAD
 from twisted_net.udp.ports import CappedPort
+from twisted_net.udp.sockets import scoped_source
 
 DEFAULT_PORT = 9999
 
@@ -47,6 +48,9 @@ _NUMBER = struct.Struct(">IB")
 _NOT_TEXT = 0xFF
 
 _RECEIVE_BUFFER = 1 << 16
+
+# No socket, no way there, or a question that is too long for the way.
+_CANNOT_SEND = (OSError, CannotListenError, MessageLengthError)
 
 
 class DatagramClientSettings(Record, frozen=True):
@@ -93,7 +97,11 @@ class _Question:
 
 
 class _Listener(DatagramProtocol):
-    """Tells a client what comes in at one of its sockets."""
+    """
+    Tells a client what comes in at one of its sockets.
+
+    :ivar server: the only source that is heard; None until it is known.
+    """
 
     noisy = False
 
@@ -106,6 +114,7 @@ class _Listener(DatagramProtocol):
         self._received = received
         self._refused = refused
         self._stopped = stopped
+        self.server: Source | None = None
 
     @override
     def stopProtocol(self) -> None:
@@ -113,7 +122,9 @@ class _Listener(DatagramProtocol):
 
     @override
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
-        self._received(datagram)
+        # The kernel passes on nothing else once the socket is connected, but what came before.
+        if addr == self.server:
+            self._received(datagram)
 
     @override
     def connectionRefused(self) -> None:
@@ -125,10 +136,10 @@ class DatagramClient:
     Asks one server, one question at a time; the others wait for their turn, in order.
 
     Datagrams carry no number by which an answer could be matched to its question. What is promised
-    instead: an answer came from the server's address and port (the kernel passes nothing else on);
-    it has the form that its question asks for; and it does not belong to an earlier question that
-    was given up or asked twice, as the client leaves its port after such a one. An answer that
-    the network itself doubles may be taken for that of an equal question right after it.
+    instead: an answer came from the server's address and port; it has the form that its question
+    asks for; and it does not belong to an earlier question that was given up or asked twice, as the
+    client leaves its port after such a one. An answer that the network itself doubles may be taken
+    for that of an equal question right after it.
 
     Questions are padded, so that servers beyond loopback answer them.
 
@@ -284,7 +295,7 @@ class DatagramClient:
             question = self._current = self._waiting.popleft()
             try:
                 self._send(question, address)
-            except (OSError, CannotListenError) as error:
+            except _CANNOT_SEND as error:
                 # Not by _end, which would call this: a thousand may be waiting.
                 self._current = None
                 question.result.errback(DatagramUnreachable(str(error)))
@@ -294,9 +305,10 @@ class DatagramClient:
             if self._socket is opened:
                 self._socket = None
 
+        listener = _Listener(self._received, self._unreachable, stopped)
         opened = CappedPort(
             0,
-            _Listener(self._received, self._unreachable, stopped),
+            listener,
             "::" if ":" in address[0] else "",
             MAX_PAYLOAD + 1,
             self._reactor,
@@ -309,6 +321,9 @@ class DatagramClient:
             self._socket = opened
             self._leave_port()
             raise
+        # As the kernel writes it, which is how the sources of datagrams are written.
+        peer = opened.socket.getpeername()
+        listener.server = scoped_source(peer) if len(peer) == 4 else peer
         return opened
 
     def _send(self, question: _Question, address: Source) -> None:
@@ -328,7 +343,7 @@ class DatagramClient:
             question.wait *= 2
             try:
                 self._send(question, address)
-            except (OSError, CannotListenError) as error:
+            except _CANNOT_SEND as error:
                 self._end(DatagramUnreachable(str(error)))
         elif question.refused:
             self._end(DatagramUnreachable())

@@ -138,6 +138,8 @@ class CappedPort(udp.Port):
         created = None
         try:
             created = self.createInternetSocket()
+            if self._reuse_port:
+                share_port(created)
             created.bind(socket_address((self.interface, self.port)))
         except OSError as error:
             if created is not None:
@@ -150,8 +152,6 @@ class CappedPort(udp.Port):
         created = super().createInternetSocket()
         # Before it is bound, so that the first burst finds them.
         self._ask_buffers(created)
-        if self._reuse_port:
-            share_port(created)
         return created
 
     def _ask_buffers(self, sock: socket.socket) -> None:
