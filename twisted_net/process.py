@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -103,6 +104,7 @@ class ProcessService(NetService):
         self._reactor.suggestThreadPoolSize(self._threads)
         # Once it runs, as it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._reactor, end_by_signal).install)
+        self._reactor.callWhenRunning(freeze_what_stays)
 
     @override
     def stopService(self) -> Deferred[None]:
@@ -116,6 +118,16 @@ class ProcessService(NetService):
             log.warn("{busy} threads are still busy", busy=busy)
             signal.signal(signal.SIGALRM, _end_without_threads)
             signal.setitimer(signal.ITIMER_REAL, THREADS_GRACE)
+
+
+def freeze_what_stays() -> None:
+    """
+    Spare the garbage collector the modules and all else that the process has from its start on.
+
+    To go through them takes it 30 ms each time, while everybody waits, and finds nothing.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def raise_descriptor_limit(needed: int) -> None:

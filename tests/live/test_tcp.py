@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -29,10 +30,10 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.commands import Commands
-from twisted_net.sessions import End
+from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.server import CommandFactory, CommandProtocol
 
 BIG = 20_000_000
 """Bytes: more than the buffers of the kernel take for a client that does not read."""
@@ -336,6 +337,24 @@ async def test_too_many(reactor: Any) -> None:
             assert await client.rest() == []
         assert factory.sessions.ended[End.TOO_MANY_CONNECTIONS] == 20
         await first.close()
+
+
+async def test_nothing_is_left_of_the_closed(reactor: Any) -> None:
+    """A connection that has ended is freed at once, and not by the garbage collector."""
+    async with serving(reactor) as (factory, port):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                client = await connect(reactor, port)
+                client.send(b"PING\n")
+                await client.lines(1)
+                await client.close()
+            await until(reactor, lambda: not len(factory.sessions))
+            left = [one for one in gc.get_objects() if isinstance(one, CommandProtocol | Session)]
+        finally:
+            gc.enable()
+        assert left == []
 
 
 async def test_idle(reactor: Any) -> None:
