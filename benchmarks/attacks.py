@@ -41,7 +41,7 @@ from attrs import define, field, frozen
 
 from benchmarks.crowds import Counts, attack
 from benchmarks.fairness import percentile, urgent
-from benchmarks.servers import Server, free_ports, processor_time, started
+from benchmarks.servers import Server, free_ports, started
 from twisted_net.passwords import hash_password
 from twisted_net.users import hash_token
 
@@ -198,21 +198,21 @@ class Probe:
         self._sock.close()
 
 
-def look(server: Server, probe: Probe, secured: bool, seconds: float) -> Seen:
-    """Be the other clients for so long."""
+def look(server: Server, probe: Probe, secured: bool, seconds: float, crowd: Crowding) -> Seen:
+    """Be the other clients for so long, and until all of the crowd have come."""
     seen = Seen()
     # A hundred a second are allowed where the server is secured.
     rest = 0.015 if secured else 0.002
-    end = time.monotonic() + seconds
-    newcomer = time.monotonic()
-    while time.monotonic() < end:
-        ran, waited = processor_time(server.pid), server.waited()
+    begun = newcomer = time.monotonic()
+    while time.monotonic() < begun + seconds or not crowd.complete():
+        assert time.monotonic() < begun + 60, "the crowd does not come"
+        ran, waited = server.times()
         begin = time.perf_counter()
         probe.ask("PING")
         took = (time.perf_counter() - begin) * 1000
-        ran, waited = processor_time(server.pid) - ran, server.waited() - waited
+        ran_after, waited_after = server.times()
         # What it waited for a thread of its own is its own fault.
-        others = min(waited, max(took / 1000 - ran, 0.0)) * 1000
+        others = min(waited_after - waited, max(took / 1000 - (ran_after - ran), 0.0)) * 1000
         seen.pings.append(took)
         seen.own.append(took - others)
         if time.monotonic() >= newcomer:
@@ -249,12 +249,13 @@ def measure(name: str, found: Attack, seconds: float, cores: tuple[int, int] | N
         before = counts_of(probe)
         server.forget_peak()
         resident = server.resident()
-        ran, waited, began = processor_time(server.pid), server.waited(), time.monotonic()
+        (ran, waited), began = server.times(), time.monotonic()
         crowd.begin()
         with urgent():
-            seen = look(server, probe, secured, seconds)
+            seen = look(server, probe, secured, seconds, crowd)
         took = time.monotonic() - began
-        cpu, away = (processor_time(server.pid) - ran) / took, (server.waited() - waited) / took
+        ran_after, waited_after = server.times()
+        cpu, away = (ran_after - ran) / took, (waited_after - waited) / took
         counts = crowd.end()
         peak = server.peak() - resident
         time.sleep(3.0)
@@ -307,6 +308,7 @@ class Crowding:
 
     def __init__(self, name: str, port: int, cores: tuple[int, int] | None) -> None:
         self._process = None
+        self._complete = False
         if name in ATTACKS:
             context = multiprocessing.get_context("spawn")
             self._pipe, end = context.Pipe()
@@ -319,6 +321,13 @@ class Crowding:
         if self._process is not None:
             self._process.start()
             self._pipe.recv()
+
+    def complete(self) -> bool:
+        """Whether as many have come as are to be there at one time."""
+        if not self._complete and self._process is not None and self._pipe.poll():
+            self._pipe.recv()
+            self._complete = True
+        return self._complete or self._process is None
 
     def end(self) -> Counts:
         """Call it back, and give what it did."""

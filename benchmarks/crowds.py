@@ -80,11 +80,15 @@ class _Running:
         self._numbers = count()
         self._resting: list[tuple[float, int, _Client]] = []
 
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Attack until told to stop."""
+    def run(self, stop: Callable[[], bool], complete: Callable[[], object]) -> None:
+        """Attack until told to stop; tell when as many have come as are to be there at once."""
         crowd, counts = self._crowd, self.counts
         most = crowd.most or crowd.size
+        told = False
         while not stop():
+            if not told and counts.opened >= crowd.size:
+                told = True
+                complete()
             for _ in range(OPENINGS_PER_ROUND):
                 if len(self._clients) >= crowd.size or counts.opened + counts.failed >= most:
                     break
@@ -190,7 +194,7 @@ def attack(crowd_name: str, port: int, core: int | None, pipe: Connection) -> No
     running = _Running(CROWDS[crowd_name](), port)
     with suppress(BrokenPipeError):
         pipe.send(None)
-        running.run(pipe.poll)
+        running.run(pipe.poll, lambda: pipe.send(None))
         running.close()
         pipe.send(running.counts)
 

@@ -47,9 +47,19 @@ class Server:
         # proc(5): 5 resets the peak to what is held now.
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
-    def waited(self) -> float:
-        """Give the seconds that its first thread, the reactor's, waited for a free processor."""
-        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+    def times(self) -> tuple[float, float]:
+        """
+        Give the seconds that its threads ran, and those that its first thread, the reactor's,
+        waited for a processor to be free.
+        """
+        ran = waited = 0
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                figures = Path(f"/proc/{self.pid}/task/{task}/schedstat").read_text().split()
+                ran += int(figures[0])
+                if task == str(self.pid):
+                    waited = int(figures[1])
+        return ran / 1e9, waited / 1e9
 
 
 def processor_time(pid: int) -> float:

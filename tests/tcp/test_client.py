@@ -513,15 +513,22 @@ class LossMachine(RuleBasedStateMachine):
         super().__init__()
         self.reactor = Reactor()
         self.endpoint = Endpoint(self.reactor)
-        settings = ClientSettings(max_calls=8, call_timeout=20)
+        settings = ClientSettings(max_calls=8, call_timeout=20, max_events=1000)
         self.client = CommandClient(self.reactor, self.endpoint, settings, ("t",), lambda: 0.5)
         self.client.start()
         self.server: Connection | None = None
         self.to_answer: list[str] = []
         self.seen: list[int] = []
         self.answered: set[int] = set()
+        self.refused: set[int] = set()
+        self.given_up: set[int] = set()
+        self.calls: dict[int, Deferred[Any]] = {}
         self.results: dict[int, object] = {}
         self.number = 0
+        self.wanted: list[str] = []  # patterns whose SUBSCRIBE was answered, in order
+        self.subscribing: dict[str, Deferred[Any]] = {}
+        self.sent: list[str] = []  # on this connection
+        self.first: list[str] = []  # what must come first on it
 
     def settle(self) -> None:
         """Let everything happen that can, and read what the client sent."""
@@ -529,6 +536,7 @@ class LossMachine(RuleBasedStateMachine):
         if self.server is not None:
             got = lines(self.server)
             self.to_answer += got
+            self.sent += got
             self.seen += [int(line.split()[1]) for line in got if line.startswith("ECHO")]
             if self.server.gone:
                 self.server, self.to_answer = None, []
@@ -542,7 +550,37 @@ class LossMachine(RuleBasedStateMachine):
             assert number not in self.results, "ended twice"
             self.results[number] = result
 
-        Deferred.fromCoroutine(self.client.call("ECHO", str(number))).addBoth(done)
+        self.calls[number] = Deferred.fromCoroutine(self.client.call("ECHO", str(number)))
+        self.calls[number].addBoth(done)
+        self.settle()
+
+    @precondition(lambda self: bool(set(self.calls) - set(self.results)))
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        """Cancel a call that has no answer yet; its place in the order must not be another's."""
+        number = data.draw(st.sampled_from(sorted(set(self.calls) - set(self.results))))
+        self.given_up.add(number)
+        self.calls[number].cancel()
+        self.settle()
+
+    @rule(pattern=st.sampled_from(["a", "b.*", "c.>"]))
+    def subscribe(self, pattern: str) -> None:
+        """Subscribe; where it succeeds every later connection must have the pattern again."""
+        if pattern in self.wanted or pattern in self.subscribing:
+            return
+
+        def done(result: object) -> None:
+            del self.subscribing[pattern]
+            if isinstance(result, dict):
+                assert result["result"] == pattern
+                self.wanted.append(pattern)
+            else:
+                assert isinstance(result, Failure)
+                assert result.check(CallError), result
+
+        subscribed = Deferred.fromCoroutine(self.client.subscribe(pattern))
+        self.subscribing[pattern] = subscribed
+        subscribed.addBoth(done)
         self.settle()
 
     @precondition(lambda self: self.endpoint.trying)
@@ -551,21 +589,62 @@ class LossMachine(RuleBasedStateMachine):
         """Accept or refuse the connection."""
         if accept:
             self.server = self.endpoint.accept()
+            self.sent, self.first = [], []
         else:
             self.endpoint.refuse()
         self.settle()
 
+    @precondition(lambda self: self.endpoint.trying)
+    @rule()
+    def log_in(self) -> None:
+        """Accept the connection and the credentials, which few steps by chance come to."""
+        self.connect(accept=True)
+        self.answer(count=1, cut=0, lose=False, refuse=False, event=False)
+
     @precondition(lambda self: self.server is not None and self.to_answer)
-    @rule(count=st.integers(1, 4), cut=st.integers(0, 40), lose=st.booleans())
-    def answer(self, count: int, cut: int, lose: bool) -> None:
-        """Answer some lines, the last one perhaps in part, and perhaps lose the connection."""
+    @rule()
+    def answer_all(self) -> None:
+        """Answer all that was asked."""
+        self.answer(count=1000, cut=0, lose=False, refuse=False, event=False)
+
+    @precondition(lambda self: bool(self.wanted) and self.server is not None)
+    @rule()
+    def come_back(self) -> None:
+        """Lose the connection of a client that has subscribed, and let it connect anew."""
+        self.lose()
+        self.wait(60.0)
+        if self.endpoint.trying:
+            self.log_in()
+
+    @precondition(lambda self: self.server is not None and self.to_answer)
+    @rule(
+        count=st.integers(1, 4),
+        cut=st.integers(0, 40),
+        lose=st.booleans(),
+        refuse=st.booleans(),
+        event=st.booleans(),
+    )
+    def answer(self, count: int, cut: int, lose: bool, refuse: bool, event: bool) -> None:
+        """
+        Answer some lines, the last one perhaps in part, and perhaps lose the connection.
+
+        Events come in between, and ECHO may be refused.
+        """
         assert self.server is not None
         stream = b""
         lengths = []
         some, self.to_answer = self.to_answer[:count], self.to_answer[count:]
         for line in some:
             command, word = line.split()
-            stream += json.dumps({"command": command, "result": word}).encode() + b"\n"
+            if event:
+                stream += b'{"event":"message","topic":"a","message":"hi"}\n'
+            answer = {"command": command, "result": word}
+            if refuse and command == "ECHO":
+                answer = {"command": command, "error": word, "code": "refused"}
+                self.refused.add(int(word))
+            if command == "AUTH":
+                self.first = [f"SUBSCRIBE {pattern}" for pattern in self.wanted]
+            stream += json.dumps(answer).encode() + b"\n"
             lengths.append((len(stream), command, word))
         if lose:
             stream = stream[: max(len(stream) - cut, 0)]
@@ -596,15 +675,24 @@ class LossMachine(RuleBasedStateMachine):
     def right(self) -> None:
         """No answer went to another call, none came from nothing, and no line was sent twice."""
         assert len(set(self.seen)) == len(self.seen)
+        if self.server is not None:
+            assert [line.split()[0] for line in self.sent[:1]] in ([], ["AUTH"])
+            assert self.sent[1 : 1 + len(self.first)] == self.first
         for number, result in self.results.items():
             if isinstance(result, dict):
                 assert result["result"] == str(number)
                 assert number in self.answered
             else:
                 assert isinstance(result, Failure)
+                if number in self.given_up:
+                    assert result.check(CancelledError), result
+                    continue
                 assert result.check(CallError), result
                 if result.check(NotConnected, TooManyCalls):
                     assert number not in self.seen
+                if result.check(CallRefused):
+                    assert str(result.value) == str(number)
+                    assert number in self.answered & self.refused
 
     def teardown(self) -> None:
         """Close: every call has ended by then, and nothing is left."""
@@ -616,10 +704,15 @@ class LossMachine(RuleBasedStateMachine):
         for number in lost:
             result = self.results[number]
             assert isinstance(result, Failure)
-            assert result.check(CallTimeout), "an answer that came in time was lost in silence"
+            if number in self.given_up:
+                continue
+            expected = CallRefused if number in self.refused else CallTimeout
+            assert result.check(expected, CallTimeout), "an answer was lost in silence"
         assert self.reactor.getDelayedCalls() == []
         assert self.reactor.connections == []
 
 
 LossMachineTests = LossMachine.TestCase
-LossMachineTests.settings = hypothesis_settings(max_examples=60, deadline=None)
+LossMachineTests.settings = hypothesis_settings(
+    max_examples=100, stateful_step_count=60, deadline=None
+)
