@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.connections import FakeConnection
 from twisted_net.commands import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
-from twisted_net.sessions import CLOSED_KEPT, End, Refusal, Session, Sessions
+from twisted_net.sessions import CLOSED_KEPT, Audited, End, Refusal, Sessions
 from twisted_net.users import Permissions, User
 
 
@@ -27,9 +27,9 @@ class PermissionsTestCase(SynchronousTestCase):
         self.sessions.audit = self.hear
         self.session = self.sessions.open("192.0.2.1", 5000, lambda line: None)
 
-    def hear(self, event: str, session: Session, what: str) -> None:
+    def hear(self, event: str, client: Audited, what: str) -> None:
         """Keep what an auditor would write."""
-        self.heard.append((event, session.user, what))
+        self.heard.append((event, client.user, what))
 
     def code(self, line: bytes) -> Any:  # Any: JSON
         """Give the code with which a line is refused, or None."""

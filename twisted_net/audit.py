@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from twisted_net.commands import SHOWN
 from twisted_net.rates import Rates
-from twisted_net.sessions import Session
+from twisted_net.sessions import Audited
 
 LINES_PER_SECOND, BURST = 50, 500
 """
@@ -34,7 +34,7 @@ class Audit:
         self._unsaid = 0
         self.left_out = 0
 
-    def __call__(self, event: str, session: Session, what: str) -> None:
+    def __call__(self, event: str, client: Audited, what: str) -> None:
         """
         Write a line.
 
@@ -53,7 +53,7 @@ class Audit:
         log.info(
             "{event}: {client} as {user}: {what!r}",
             event=event,
-            client=session.name,
-            user=session.user or "nobody",
+            client=client.name,
+            user=client.user or "nobody",
             what=what if len(what) <= SHOWN else what[:SHOWN] + "…",
         )

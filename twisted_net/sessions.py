@@ -225,6 +225,28 @@ class Session:
         return failure
 
 
+class Audited(Protocol):
+    """Whom a line of the audit is about."""
+
+    @property
+    def name(self) -> str:
+        """Its address."""
+        ...
+
+    @property
+    def user(self) -> str | None:
+        """As whom it has logged in, if it has."""
+        ...
+
+
+@frozen
+class Stranger:
+    """A client that was turned away before there was a session."""
+
+    name: str
+    user: None = None
+
+
 @frozen
 class Closed:
     """A connection that has ended; times in seconds of the wall clock."""
@@ -287,7 +309,7 @@ class Sessions:
         self.ended = dict.fromkeys(End, 0)
         self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
         self.refusals = dict.fromkeys(Refusal, 0)
-        self.audit: Callable[[str, Session, str], None] = _unheard
+        self.audit: Callable[[str, Audited, str], None] = _unheard
         self.figures: dict[str, Callable[[], object]] = {}
         self.info: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._open: dict[str, Session] = {}
@@ -324,7 +346,7 @@ class Sessions:
         :param connection: carries the session; without one the client can neither subscribe nor
             be sent away.
         """
-        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        name = _address(host, port)
         # One client port may speak to two ports of ours.
         taken = 1
         while name in self._open:
@@ -353,6 +375,11 @@ class Sessions:
         """Count a connection that never became a session."""
         self.ended[end] += 1
 
+    def turned_away(self, end: End, host: str, port: int) -> None:
+        """Count a client that may not come in, and tell the auditor."""
+        self.refused(end)
+        self.audit("refused", Stranger(_address(host, port)), end.value)
+
     def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
         """Count a line that was refused, and tell the auditor; *what* says which, in words."""
         self.refusals[refusal] += 1
@@ -376,12 +403,16 @@ class Sessions:
         return Delivery(delivered, failures)
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _gone(line: bytes) -> str:
     """Stand for a connection that is lost: say why nothing can be sent."""
     return "closing"
 
 
-def _unheard(event: str, session: Session, what: str) -> None:
+def _unheard(event: str, client: Audited, what: str) -> None:
     """Stand for the auditor where there is none."""
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.memory import BUFFER, Connection, Reactor
 from twisted_net.commands import Commands, Request
 from twisted_net.errors import AuthFailed
-from twisted_net.sessions import End, Refusal, Session
+from twisted_net.sessions import Audited, End, Refusal
 from twisted_net.standard import standard_commands
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.guarding import keep_alive
@@ -45,7 +45,7 @@ class GuardTestCase(SynchronousTestCase):
         self.factory = CommandFactory(self.reactor, self.commands, Limits(**limits), access=access)
         self.factory.sessions.audit = self.hear
 
-    def hear(self, event: str, session: Session, what: str) -> None:
+    def hear(self, event: str, client: Audited, what: str) -> None:
         """Keep what an auditor would write."""
         self.heard.append((event, what))
 
@@ -250,6 +250,7 @@ class ConnectionsTests(GuardTestCase):
             self.connect(b"PING\n", peer=peer("192.0.2.1")).answers()[0]["result"], "PONG"
         )
         self.assertEqual(self.ended(), {"address_limit": 1, "client_closed": 1})
+        self.assertEqual(self.heard, [("refused", "address_limit")])
 
     def test_network(self) -> None:
         """The same for a network."""

@@ -333,8 +333,7 @@ class CommandProtocol(GuardedProtocol):
         lines = self._lines
         assert lines is not None
         factory = self._factory
-        following = self._next
-        session = self.session
+        following, session = self._next, self.session
         answer_to: _AnswerTo = factory.commands.answer
         if self._meter is not None:
             answer_to = self._answer_metered
@@ -377,7 +376,7 @@ class CommandProtocol(GuardedProtocol):
             self._take_due(queue, answers)
         if answers:
             self._write(b"".join(answers))
-        # Nothing follows nearly every turn; to find that out here is cheaper.
+        # Nothing follows nearly every turn; that is found out here, as it is cheaper.
         settled = self._lines is None and self._queue is None and self._last_wish is None
         if not (settled and self._writable and self._reading):
             self._go_on()
@@ -562,14 +561,14 @@ class CommandFactory(Factory):
         if self._drain is not None:
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
-        most = self.limits.max_connections
+        most, host = self.limits.max_connections, getattr(addr, "host", "unix")
         if len(self._protocols) >= most:
             turned: Turned | None = Turned(End.TOO_MANY_CONNECTIONS, TooManyConnections(most))
         else:
-            turned = self.guard.admission.refusal(getattr(addr, "host", "unix"))
+            turned = self.guard.admission.refusal(host)
         if turned is None:
             return CommandProtocol(self)
-        self.sessions.refused(turned.end)
+        self.sessions.turned_away(turned.end, host, getattr(addr, "port", 0))
         if len(self._refusing) < MAX_LINGERING:
             return RefusingProtocol(self, encode_error(turned.error))
         return ClosingProtocol()
