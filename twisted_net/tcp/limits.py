@@ -21,7 +21,8 @@ class Limits(Record, frozen=True):
     - ``turn_budget``: after this many lines of one connection the other connections have
       their turn. 64 lines cost about 0.1 ms, which is what a neighbour then waits.
     - ``turn_time``: the same after this time, where lines cost more than usual: a neighbour then
-      waits for as long and one line more.
+      waits for as long and one line more. However many have lines left, they share a millisecond
+      of each turn of the reactor.
     - ``max_output``: a connection whose peer does not read takes this many bytes of events
       (broadcasts) above the 64 KiB that Twisted buffers; further ones are not delivered
       and counted. Its answers are bounded by ``max_pending``.
