@@ -227,18 +227,26 @@ class CoapListener(_Listener):
     """
     The CoAP server.
 
+    :param topics: those of all listeners.
     :ivar server: has the sessions, the observers and the counts.
     """
 
     transport = "coap"
 
-    def __init__(self, reactor: Any, config: Config, commands: Commands) -> None:  # Any: as below
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        commands: Commands,
+        topics: Topics,
+    ) -> None:
         from twisted_net.udp.coap import CoapServer
 
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
         self._drain_timeout = config.drain_timeout
-        self.server = CoapServer(reactor, commands, config.coap)
+        sessions = Sessions(time.time, topics)
+        self.server = CoapServer(reactor, commands, config.coap, sessions=sessions)
 
     @override
     def listen(self, port: int, interface: str) -> object:
@@ -333,6 +341,7 @@ class SecureCoapListener(_DtlsListener):
     The CoAP server over DTLS.
 
     :param access: who may do what, by the names in certificates.
+    :param streams: the sessions of the other listeners, of which it has the topics and the clock.
     :ivar server: has the sessions, the observers and the counts.
     """
 
@@ -344,13 +353,13 @@ class SecureCoapListener(_DtlsListener):
         config: Config,
         commands: Commands,
         access: Access,
-        wall: Callable[[], float],
+        streams: Sessions,
     ) -> None:
         from twisted_net.udp.coap import CoapServer
         from twisted_net.udp.dtls import DtlsServer, coap_limits
 
         settings = config.coap.dtls
-        super().__init__(reactor, settings, config.coap, wall)
+        super().__init__(reactor, settings, config.coap, streams.wall)
         self._drain_timeout = config.drain_timeout
 
         def permissions_of(user: str | None) -> Permissions:
@@ -360,6 +369,7 @@ class SecureCoapListener(_DtlsListener):
             reactor,
             commands,
             coap_limits(config.coap, settings),
+            sessions=Sessions(streams.wall, streams.topics),
             permissions_of=permissions_of if access.required else None,
         )
         self.dtls = DtlsServer(
@@ -432,12 +442,14 @@ class NetService(MultiService):
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         sockets = datagram_listeners(reactor, config.udp)
         self.udp, self.udp_sockets = (sockets[0] if sockets else None), sockets[1:]
-        self.coap = CoapListener(reactor, config, registry) if config.coap.enabled else None
+        self.coap = None
+        if config.coap.enabled:
+            self.coap = CoapListener(reactor, config, registry, self.sessions.topics)
         wall = self.sessions.wall
         secure_udp, secure_coap = config.udp.dtls.enabled, config.coap.dtls.enabled
         self.secure_udp = SecureDatagramListener(reactor, config, wall) if secure_udp else None
         self.secure_coap = (
-            SecureCoapListener(reactor, config, registry, self._access, wall)
+            SecureCoapListener(reactor, config, registry, self._access, self.sessions)
             if secure_coap
             else None
         )

@@ -189,9 +189,7 @@ class Topics:
         :return: how many took it.
         :raises BadTopic: for what is no topic, or has a wildcard.
         """
-        levels = self._levels(topic)
-        if ONE_LEVEL in topic or ALL_LEVELS in topic:
-            raise BadTopic(f"a message has one topic, without {ONE_LEVEL} and {ALL_LEVELS}")
+        levels = self.check(topic)
         self.published += 1
         found = list(self._root.matching(levels))
         if not found:
@@ -205,6 +203,17 @@ class Topics:
                 taken += 1
         self.delivered += taken
         return taken
+
+    def check(self, topic: str) -> list[str]:
+        """
+        Take the topic of a message apart.
+
+        :raises BadTopic: for what is no topic, or has a wildcard.
+        """
+        levels = self._levels(topic)
+        if ONE_LEVEL in topic or ALL_LEVELS in topic:
+            raise BadTopic(f"a message has one topic, without {ONE_LEVEL} and {ALL_LEVELS}")
+        return levels
 
     def _levels(self, topic: str) -> list[str]:
         """

@@ -6,11 +6,10 @@ import os
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
@@ -18,9 +17,8 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.blocking import BlockingCalls
 from twisted_net.commands import ANSWERED, Command, Commands, Request, Waiting
-from twisted_net.errors import CoapError, CommandTimeout, Internal, TooBusy
+from twisted_net.errors import CoapError, CommandError, CommandTimeout, Internal
 from twisted_net.sessions import End, Session, Sessions
 from twisted_net.udp.blockwise import (
     Block,
@@ -59,6 +57,8 @@ from twisted_net.udp.coap_resources import (
     reply_with,
 )
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
+from twisted_net.udp.coap_topics import TopicStates, resource_of, text_of, topic_of
+from twisted_net.udp.coap_underway import Underway
 from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.exchanges import Confirmed, Event, Failed, Incoming, Outgoing
 from twisted_net.udp.messages import MessageLayer
@@ -78,7 +78,8 @@ class CoapServer(DatagramProtocol):
     Serves commands to CoAP clients; :func:`listen_coap` gives it a port.
 
     Each command is a resource, such as ``/echo``, for POST, and for GET where it is declared
-    ``safe``. ``/.well-known/core`` lists them; ``/events`` is the last event that was broadcast.
+    ``safe``. ``/.well-known/core`` lists them; ``/events`` is the last event that was broadcast;
+    ``/topics/<topic>`` is the last message of a topic, to be observed, and to be published to.
     A command runs once however often its request comes. One that waits is acknowledged first and
     answered by a message of its own.
 
@@ -135,11 +136,16 @@ class CoapServer(DatagramProtocol):
         self._replies = Replies(
             limits, Bodies(limits.max_transfers, limits.max_transfer_bytes, lifetime)
         )
+        self._topics = TopicStates(
+            self.sessions.topics,
+            limits.max_topics,
+            limits.max_topic_bytes,
+            self._observers.observed,
+            self.notify,
+        )
         self._known: OrderedDict[Source, tuple[Session, float]] = OrderedDict()
         self._event = b"{}"
-        self._blocking = BlockingCalls(reactor, limits.max_blocking)
-        self._waiting: dict[Deferred[None], Source] = {}
-        self._waiting_per_peer: dict[Source, int] = {}
+        self._underway = Underway(reactor, limits)
         self._draining = False
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
@@ -154,14 +160,14 @@ class CoapServer(DatagramProtocol):
 
     @override
     def stopProtocol(self) -> None:
-        for waited in list(self._waiting):
-            waited.cancel()
+        self._underway.cancel()
         for timer in (self._timer, self._refreshing):
             if timer is not None:
                 timer.cancel()
         self._timer = self._refreshing = None
         for observation in self._observers.all():
             self._observers.drop(observation)
+        self._topics.close()
         for session, _ in self._known.values():
             self.sessions.close(session, End.DRAINED)
         self._known.clear()
@@ -207,17 +213,13 @@ class CoapServer(DatagramProtocol):
             gone = Message(Type.NON, Code.SERVICE_UNAVAILABLE, token=observation.token)
             self._send(gone, observation.source, now)
         self._flush()
-        if self._waiting:
-            ended = DeferredList(list(self._waiting))
-            ended.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda value, _: None)
-            await ended
+        await self._underway.ended(timeout)
 
     def peer_lost(self, peer: Source, end: End) -> None:
         """Forget a peer whose DTLS session is over, and cancel what waits for it."""
         for observation in self._observers.of_peer(peer):
             self._observers.drop(observation)
-        for waited in [waited for waited, source in self._waiting.items() if source is peer]:
-            waited.cancel()
+        self._underway.cancel(peer)
         known = self._known.pop(peer, None)
         if known is not None:
             self.sessions.close(known[0], end)
@@ -338,15 +340,50 @@ class CoapServer(DatagramProtocol):
             check_request(question.method, options, (JSON,), safe=True, post=False)
             check_user(self._session(source, now))
             return Reply(Code.CONTENT, self._event, JSON, 0)
-        return self._run(question, payload, now)
-
-    def _run(self, question: Question, payload: bytes, now: float) -> Reply | None:
-        """Run the command that the path names."""
-        options, source = question.options, question.source
+        topic = topic_of(path)
+        if topic is not None:
+            return self._topic(question, topic, payload, now)
         known = self._permissions_of is not None and identity_of(source) is not None
-        command = find_command(self.commands, options.path, admin=known)
+        command = find_command(self.commands, path, admin=known)
         check_request(question.method, options, _FORMATS, safe=command.safe, post=True)
-        words = arguments(options, payload)
+        return self._run(question, command, arguments(options, payload), now)
+
+    def _topic(self, question: Question, topic: str, payload: bytes, now: float) -> Reply | None:
+        """Give the last message of a topic, or publish one, as SUBSCRIBE and PUBLISH allow it."""
+        options = question.options
+        check_request(question.method, options, _FORMATS, safe=True, post=True)
+        name = "SUBSCRIBE" if question.method == Code.GET else "PUBLISH"
+        command = self.commands.get(name)
+        if command is None:
+            raise Refused(Code.NOT_FOUND, "there are no topics")
+        if question.method == Code.GET:
+            session = self._session(question.source, now)
+            self._check(session, command, [topic])
+            if session.permissions is not None:
+                session.permissions.check_subscribe(topic)
+            return self._topics.reply(topic, options.accept)
+        return self._run(question, command, [topic, text_of(payload)], now, topic)
+
+    def _check(self, session: Session, command: Command, words: Sequence[str]) -> None:
+        """Refuse a command that the peer may not use."""
+        check_command(session, command, words)
+        if self._permit is not None:
+            self._permit(command, session)
+
+    def _run(
+        self,
+        question: Question,
+        command: Command,
+        words: list[str],
+        now: float,
+        topic: str | None = None,
+    ) -> Reply | None:
+        """
+        Run a command.
+
+        :param topic: the one that is followed from now on, if the peer may publish to it.
+        """
+        options, source = question.options, question.source
         if self._draining:
             raise Refused(Code.SERVICE_UNAVAILABLE, "the server is stopping")
         if not question.proven and not command.safe:
@@ -354,9 +391,11 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.UNAUTHORIZED)
         session = self._session(source, now)
         session.count()
-        check_command(session, command, words)
-        if self._permit is not None:
-            self._permit(command, session)
+        self._check(session, command, words)
+        if topic is not None:
+            if session.permissions is not None:
+                session.permissions.check_publish(topic)
+            self._topics.follow(topic)
         request = Request(session, self.commands) if command.wants_request else None
         line = command.run(words, request)
         if isinstance(line, bytes):
@@ -369,7 +408,8 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.UNAUTHORIZED)
         if question.incoming is not None and question.incoming.group:
             raise Refused(Code.NOT_IMPLEMENTED, "a group is not answered by commands that wait")
-        self._start(question, line)
+        self._underway.check(source)
+        self._underway.start(source, self._wait(question, line))
         return None
 
     def _assemble(
@@ -394,34 +434,10 @@ class CoapServer(DatagramProtocol):
 
     # --- commands that wait ---
 
-    def _start(self, question: Question, waiting: Waiting) -> None:
-        """Start a command that waits, if there is room for one more."""
-        source = question.source
-        limits = self.limits
-        held = self._waiting_per_peer.get(source, 0)
-        for count, limit in (
-            (len(self._waiting), limits.max_waiting),
-            (held, limits.max_waiting_per_peer),
-        ):
-            if count >= limit:
-                raise TooBusy(limit)
-        self._waiting_per_peer[source] = held + 1
-        waited = Deferred.fromCoroutine(self._wait(question, waiting))
-        if waited.called:
-            self._ended(source)
-            return
-        self._waiting[waited] = source
-        waited.addBoth(lambda _: self._ended(self._waiting.pop(waited)))
-
-    def _ended(self, source: Source) -> None:
-        left = self._waiting_per_peer.pop(source) - 1
-        if left:
-            self._waiting_per_peer[source] = left
-
     async def _wait(self, question: Question, waiting: Waiting) -> None:
         accept = question.options.accept
         try:
-            value = await self._result(waiting)
+            value = await self._underway.result(waiting)
             reply = reply_with(question.method, waiting.answer(value), accept)
         except ANSWERED as error:
             reply = refusal(error, waiting.name, accept)
@@ -434,15 +450,6 @@ class CoapServer(DatagramProtocol):
             reply = self._failed(question)
         self._reply(question, reply, self._seconds())
         self._flush()
-
-    def _result(self, waiting: Waiting) -> Deferred[object]:
-        if waiting.blocking:
-            result = self._blocking.call(waiting.start)
-        else:
-            result = Deferred.fromCoroutine(_awaited(waiting.start()))
-        if not result.called:
-            result.addTimeout(self.limits.command_timeout, self._reactor)
-        return result
 
     # --- from a reply to a message ---
 
@@ -494,12 +501,19 @@ class CoapServer(DatagramProtocol):
     def _observe(self, question: Question, incoming: Incoming, message: Message) -> None:
         """Begin or end an observation, as the request wishes and the resource can."""
         options = question.options
+        topic = topic_of(options.path)
         path = options.path[0].lower() if len(options.path) == 1 else ""
-        if question.method != Code.GET or (path != EVENTS and path not in self._observable):
+        if topic is not None:
+            path = resource_of(topic)
+        elif path != EVENTS and path not in self._observable:
+            return
+        if question.method != Code.GET:
             return
         if options.observe == 1:
             self._observers.cancel(incoming.source, incoming.token)
         elif options.observe == 0 and not incoming.group and not self._draining:
+            if topic is not None and not self._follows(topic):
+                return
             kept = [pair for pair in options.options if pair[0] not in _NOT_REPEATED]
             observation = self._observers.register(path, incoming.source, incoming.token, kept)
             if observation is None:
@@ -509,6 +523,14 @@ class CoapServer(DatagramProtocol):
                 self._refreshing = self._reactor.callLater(
                     self.limits.refresh_interval, self._refresh
                 )
+
+    def _follows(self, topic: str) -> bool:
+        """Follow a topic that is to be observed, if there is room for it."""
+        try:
+            self._topics.follow(topic)
+        except CommandError:
+            return False
+        return True
 
     def _refresh(self) -> None:
         """Look at the resources that change by themselves, while there are observers."""
@@ -649,7 +671,3 @@ def is_loopback(host: str) -> bool:
 
 def _name(options: RequestOptions) -> str | None:
     return options.path[0].upper() if len(options.path) == 1 else None
-
-
-async def _awaited(value: Any) -> object:  # Any: whatever a handler gave
-    return await value if isinstance(value, Awaitable) else value

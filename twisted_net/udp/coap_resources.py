@@ -12,6 +12,7 @@ from twisted_net.errors import (
     AuthRequired,
     BadArguments,
     BadQuotes,
+    BadTopic,
     CommandTimeout,
     ControlCharacter,
     EmptyMessage,
@@ -286,6 +287,7 @@ def _json_arguments(payload: bytes) -> list[str]:
 _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
     (BadArguments, Code.BAD_REQUEST),
     (BadQuotes, Code.BAD_REQUEST),
+    (BadTopic, Code.BAD_REQUEST),
     (EmptyMessage, Code.BAD_REQUEST),
     (NotUTF8, Code.BAD_REQUEST),
     (ControlCharacter, Code.BAD_REQUEST),

@@ -139,6 +139,18 @@ class CoapLimits(Transmission, frozen=True):
     max_observers_per_peer: Annotated[
         int, Meta(ge=0, le=1_000_000, description="observations of one peer")
     ] = 16
+    max_topics: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="topics that are followed for who observes, or published, over CoAP",
+        ),
+    ] = 1000
+    max_topic_bytes: Annotated[
+        int,
+        Meta(ge=0, le=1 << 34, description="bytes of the last messages of these topics"),
+    ] = 4 << 20
     refresh_interval: Annotated[
         float,
         Meta(

@@ -103,6 +103,10 @@ class Observers:
         """Give the observations of one resource, oldest first."""
         return list(self._resources.get(resource, {}).values())
 
+    def observed(self, resource: str) -> bool:
+        """Tell whether a resource has observers."""
+        return resource in self._resources
+
     def of_peer(self, source: Source) -> list[Observation]:
         """Give the observations of one peer, oldest first."""
         return list(self._per_peer.get(source, ()))
