@@ -30,7 +30,9 @@ class Ping(resource.Resource):
 async def main():
     site = resource.Site()
     site.add_resource(["ping"], Ping())
-    await aiocoap.Context.create_server_context(site, bind=("127.0.0.1", int(sys.argv[1])))
+    await aiocoap.Context.create_server_context(
+        site, bind=("127.0.0.1", int(sys.argv[1])), transports=["udp6"]
+    )
     await asyncio.get_running_loop().create_future()
 
 asyncio.run(main())

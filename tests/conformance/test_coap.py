@@ -92,7 +92,9 @@ async def main():
     site.add_resource(["time"], time)
     site.add_resource(["echo"], Echo())
     site.add_resource(["slow"], Slow())
-    await aiocoap.Context.create_server_context(site, bind=("127.0.0.1", int(sys.argv[1])))
+    await aiocoap.Context.create_server_context(
+        site, bind=("127.0.0.1", int(sys.argv[1])), transports=["udp6"]
+    )
     await time.tick()
 
 asyncio.run(main())

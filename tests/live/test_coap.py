@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
 from twisted_net.standard import standard_commands
+from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.coap_answers import Observation, Response
 from twisted_net.udp.coap_client import (
@@ -361,6 +362,29 @@ async def test_service(reactor: Any, tmp_path: Path) -> None:
         codes = [state.code async for state in states]
         assert codes == [Code.CONTENT, Code.SERVICE_UNAVAILABLE]
         assert (await service.ended()).status == 0
+
+
+async def test_topics(reactor: Any, tmp_path: Path) -> None:
+    """What is published over TCP reaches those that observe the topic over CoAP, and back."""
+    options = ("--tcp-port=0", "--udp-port=0", "--coap-enabled=true", "--coap-port=0")
+    words = command_line("twistd", "epoll", *options)
+    async with Running(reactor, words, tmp_path) as service, CoapClient(reactor) as client:
+        match = await service.logged(r"listening on 127.0.0.1:(\d+) \(coap\)")
+        port, _ = await service.ports()
+        uri = f"coap://127.0.0.1:{match[1]}/topics/shop.orders"
+        tcp = CommandClient(reactor, server_endpoint(reactor, "127.0.0.1", port))
+        async with tcp, await client.observe(uri) as states:
+            assert (await anext(states)).text == ""
+            published = await tcp.call("PUBLISH", "shop.orders", "two chairs")
+            assert published["receivers"] == 1
+            assert (await anext(states)).text == "two chairs"
+            await tcp.subscribe("shop.>")
+            assert (await client.post(uri, b"a table")).json()["receivers"] == 2
+            async for event in tcp.events():
+                assert event["message"] == "a table"
+                break
+            assert (await anext(states)).text == "a table"
+        assert (await client.get(uri)).text == "a table"
 
 
 async def test_example(reactor: Any, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class CoapServer(DatagramProtocol):
         self._permissions_of = permissions_of
         self.commands = commands
         self.limits = limits = limits or CoapLimits()
-        self.sessions = sessions or Sessions(time.time)
+        self.sessions = Sessions(time.time) if sessions is None else sessions
         self.datagrams = DatagramCounts()
         self.layer = MessageLayer(limits, int(chance() * 65_536))
         self._observable = observable_commands(commands, observable)
