@@ -5,7 +5,8 @@ Three measurements, each of ours and of plain Twisted (LineOnlyReceiver, Datagra
 turn, over interleaved rounds:
 
 - the round trip of one client's PING while four others send ECHO as fast as they can;
-- the same while one client floods the UDP port;
+- the same while one client floods the UDP port, or the CoAP port, which plain Twisted has not: with
+  confirmable requests, with garbage, or with first blocks of bodies that never go on;
 - the memory of the server after a client has sent up to 150 MB of ECHO and read nothing.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import selectors
 import socket
 import statistics
@@ -23,7 +25,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 
 from benchmarks.contestants import CONTESTANTS, ECHO
-from benchmarks.servers import Server, core_for_the_server, running
+from benchmarks.servers import Server, core_for_the_server, free_ports, running, started
+from twisted_net.udp.blockwise import Block
+from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message
 
 SERVERS = ("ours", "plain")
 NEVER_READING_BYTES = 150_000_000
@@ -80,15 +84,40 @@ def pipeline(tcp_port: int, request: bytes, clients: int, seconds: float, ready:
         client.close()
 
 
-def flood(udp_port: int, seconds: float, ready: Event) -> None:
-    """Send small datagrams as fast as the kernel takes them, and read no answer."""
+def flood(udp_port: int, datagrams: list[bytes], seconds: float, ready: Event) -> None:
+    """Send datagrams as fast as the kernel takes them, again and again, and read no answer."""
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", udp_port))
         ready.set()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for _ in range(100):
-                client.send(b"flood")
+            for datagram in datagrams:
+                client.send(datagram)
+
+
+def coap_floods() -> dict[str, list[bytes]]:
+    """Give the datagrams of floods of the CoAP port."""
+    ids = range(60_000)
+    path = int(Option.URI_PATH)
+    requests = [Message(Type.CON, Code.GET, i, b"%d" % i, [(path, b"ping")]) for i in ids]
+    first = (int(Option.BLOCK1), Block(0, True, 1024).encode())
+    blocks = [
+        Message(
+            Type.CON,
+            Code.POST,
+            i,
+            b"%d" % i,
+            [(path, b"echo"), (int(Option.URI_QUERY), b"%d" % i), first],
+            b"a" * 1024,
+        )
+        for i in ids[:20_000]
+    ]
+    chance = random.Random(1)
+    return {
+        "a CoAP flood: requests": [encode_message(message) for message in requests],
+        "a CoAP flood: garbage": [chance.randbytes(chance.randrange(200)) for _ in ids],
+        "a CoAP flood: first blocks": [encode_message(message) for message in blocks],
+    }
 
 
 def never_read(server: Server) -> tuple[int, int]:
@@ -139,11 +168,23 @@ def percentile(times: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+@contextmanager
+def running_with_coap(core: int | None) -> Iterator[tuple[Server, int]]:
+    """Run our server with CoAP until the block ends; give it and the port of CoAP."""
+    tcp_port, udp_port = free_ports()
+    _, coap_port = free_ports()
+    words = CONTESTANTS["ours"].words(tcp_port, udp_port)
+    words = [*words, "--coap-enabled=true", f"--coap-port={coap_port}"]
+    with started("ours", words, tcp_port, udp_port, core) as server:
+        yield server, coap_port
+
+
 def measure(
     rounds: int, seconds: float, core: int | None
 ) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """Give (p50, p99) in ms of each round, by load and server, which has *core* to itself."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    floods = coap_floods()
 
     def note(load: str, server: Server) -> None:
         with urgent():
@@ -158,8 +199,12 @@ def measure(
                 note("alone", server)
                 with beside(pipeline, server.tcp_port, ECHO.request, 4, seconds + 10):
                     note("4 clients pipeline ECHO", server)
-                with beside(flood, server.udp_port, seconds + 10):
+                with beside(flood, server.udp_port, [b"flood"] * 100, seconds + 10):
                     note("a UDP flood", server)
+        with running_with_coap(core) as (server, coap_port):
+            for load, datagrams in floods.items():
+                with beside(flood, coap_port, datagrams, seconds + 10):
+                    note(load, server)
     return found
 
 
@@ -189,14 +234,14 @@ def main() -> None:
     core = core_for_the_server()
     found = measure(options.rounds, options.seconds, core)
     print(f"PING beside others: ms, medians of {options.rounds} rounds")
-    print(f"{'load':26}{'server':>8}{'p50':>10}{'p99':>10}{'p99, plain / ours':>20}")
+    print(f"{'load':28}{'server':>8}{'p50':>10}{'p99':>10}{'p99, plain / ours':>20}")
     for load in dict.fromkeys(load for load, _ in found):
         p99 = {}
-        for name in SERVERS:
+        for name in (name for name in SERVERS if (load, name) in found):
             p50 = statistics.median(pair[0] for pair in found[load, name])
             p99[name] = statistics.median(pair[1] for pair in found[load, name])
             ratio = f"{p99['plain'] / p99['ours']:.1f}" if name == "plain" else ""
-            print(f"{load:26}{name:>8}{p50:10.2f}{p99[name]:10.2f}{ratio:>20}")
+            print(f"{load:28}{name:>8}{p50:10.2f}{p99[name]:10.2f}{ratio:>20}")
 
     print("\nA client that sends up to 150 MB of ECHO and never reads")
     print(f"{'server':>8}{'MB taken':>12}{'MB grown':>12}")
