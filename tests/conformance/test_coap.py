@@ -371,6 +371,19 @@ def test_libcoap_client_observes(ours: str) -> None:
     assert shown.count('"command":"STATS"') >= 4
 
 
+def test_libcoap_client_observes_a_topic(ours: str) -> None:
+    """coap-client gets each message that is published to the topic which it observes."""
+    client = libcoap("coap-client")
+    run(client, "-m", "post", "-e", "zero", f"{ours}/topics/news")
+    words = [client, "-w", "-s", "3", "-m", "get", f"{ours}/topics/news"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as observer:
+        assert observer.stdout is not None
+        assert observer.stdout.readline() == "zero\n"
+        for message in ("one", "two"):
+            run(client, "-m", "post", "-e", message, f"{ours}/topics/news")
+            assert observer.stdout.readline() == f"{message}\n"
+
+
 def test_aiocoap_client(ours: str, tmp_path: Path) -> None:
     """aiocoap-client reads, sends a hundred kilobytes and gets them back."""
     client = aiocoap_client()
@@ -379,6 +392,7 @@ def test_aiocoap_client(ours: str, tmp_path: Path) -> None:
     (tmp_path / "large").write_text(LARGE)
     words = ["--quiet", "-m", "POST", "--payload", f"@{tmp_path / 'large'}", f"{ours}/echo"]
     assert run(*client, *words).strip() == LARGE
+    assert run(*client, "--quiet", f"{ours}/large").strip() == LARGE
 
 
 def test_aiocoap_observes(ours: str) -> None:
@@ -393,6 +407,26 @@ def test_coap_cli(ours: str, coap_cli: str) -> None:
     assert "a b" in run(coap_cli, "post", "-p", "a b", f"{ours}/echo")
     assert "late" in run(coap_cli, "post", "-p", "late", f"{ours}/slow")
     assert "4.05" in run(coap_cli, "put", "-p", "x", f"{ours}/echo")
+    assert run(coap_cli, "get", "-q", "-c", f"{ours}/ping") == "PONG\n"
+
+
+def test_coap_cli_blocks(ours: str, coap_cli: str) -> None:
+    """npm's coap-cli gets a hundred kilobytes, in blocks of any size; it cannot send such."""
+    for exponent in ("6", "2"):
+        assert run(coap_cli, "get", "-q", "-n", "-b", exponent, f"{ours}/large") == LARGE
+
+
+def test_coap_cli_observes(ours: str, coap_cli: str) -> None:
+    """npm's coap-cli observes a topic until it is ended."""
+    run(coap_cli, "post", "-p", "zero", f"{ours}/topics/news")
+    words = [coap_cli, "get", "-o", "-q", f"{ours}/topics/news"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as observer:
+        assert observer.stdout is not None
+        assert observer.stdout.readline() == "zero\n"
+        for message in ("one", "two"):
+            run(coap_cli, "post", "-p", message, f"{ours}/topics/news")
+            assert observer.stdout.readline() == f"{message}\n"
+        observer.terminate()
 
 
 def test_our_client_with_libcoap() -> None:
