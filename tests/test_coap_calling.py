@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.calling import UNANSWERED, parsed
 from twisted_net.coap_calling import CoapOptions, Progress, describe
 from twisted_net.udp.coap_codec import Option
+from twisted_net.udp.dtls_settings import DtlsClientSettings
 
 URI = "coap://[::1]/time"
 
@@ -57,6 +58,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(self.parsed("put", URI, "--", "-5").body(io.BytesIO()), b"-5")
         self.assertEqual(self.parsed("delete", URI).body(io.BytesIO(b"in")), b"")
 
+    def test_tls(self) -> None:
+        """Whom to believe over DTLS, and what to show, is said by files."""
+        self.assertIsNone(self.parsed("get", "coaps://host/").tls)
+        words = ("--ca=ca.pem", "--cert=me.pem", "--key=me.key", "get", "coaps://host/")
+        settings = DtlsClientSettings(ca="ca.pem", certificate="me.pem", key="me.key")
+        self.assertEqual(self.parsed(*words).tls, settings)
+        settings = DtlsClientSettings(verify=False)
+        self.assertEqual(self.parsed("--insecure", "get", "coaps://host/").tls, settings)
+
     def test_mistakes(self) -> None:
         """A mistake ends the process before anything is sent."""
         for words in (
@@ -75,6 +85,9 @@ class OptionsTests(SynchronousTestCase):
             ["get", "-b", "x", URI],
             ["get", "-t", "0", URI],
             ["get", URI, "a", "b"],
+            ["get", "--ca", "ca.pem", URI],
+            ["get", "--insecure", URI],
+            ["get", "--key", "key.pem", "coaps://[::1]/time"],
         ):
             with self.subTest(words=words):
                 error = self.assertRaises(SystemExit, parsed, CoapOptions(), "coap", words)

@@ -16,10 +16,11 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.calling import REFUSED, UNANSWERED, parsed
-from twisted_net.errors import CoapError
+from twisted_net.errors import CoapError, ConfigError
 from twisted_net.udp.coap_answers import Observation, Response
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
 from twisted_net.udp.coap_codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
+from twisted_net.udp.dtls_settings import DtlsClientSettings
 
 METHODS = ("get", "post", "put", "delete", "observe")
 
@@ -52,6 +53,7 @@ class CoapOptions(Options):
     optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
         ["non", "N", "send each message once, without asking for an acknowledgement"],
         ["verbose", "v", "show the code and the options of each answer"],
+        ["insecure", None, "coaps: believe any certificate, and so anybody on the way"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["content-format", "f", None, f"format of the payload: {', '.join(FORMATS)} or a number"],
@@ -59,6 +61,14 @@ class CoapOptions(Options):
         ["timeout", "t", 120.0, "seconds for an answer, all its blocks included", float],
         ["block-size", "b", 1024, "bytes of a block, both ways: 16, 32 ... 1024", int],
         ["output", "o", None, "file for the body of the answer, which is written when it is whole"],
+        ["ca", None, None, "coaps: believe the certificates in this PEM file alone"],
+        ["cert", None, None, "coaps: PEM file with the certificate to be shown, and its key"],
+        [
+            "key",
+            None,
+            None,
+            "coaps: PEM file with the key of --cert, where it is apart",
+        ],
         ["count", "c", 0, "states after which to stop observing; 0 for all there are", int],
     ]
 
@@ -94,8 +104,22 @@ class CoapOptions(Options):
             self.settings = CoapClientSettings(
                 timeout=self["timeout"], block_size=self["block-size"]
             )
+            self.tls = self._tls()
         except ValueError as error:
             raise UsageError(str(error)) from None
+
+    def _tls(self) -> DtlsClientSettings | None:
+        given = [f"--{name}" for name in ("ca", "cert", "key", "insecure") if self[name]]
+        if not given:
+            return None
+        if not self.uri.lower().startswith("coaps:"):
+            raise UsageError(f"{given[0]} is for coaps URIs")
+        return DtlsClientSettings(
+            ca=self["ca"] or "",
+            certificate=self["cert"] or "",
+            key=self["key"] or "",
+            verify=not self["insecure"],
+        )
 
     def body(self, stdin: BinaryIO) -> bytes:
         """Give the payload."""
@@ -177,10 +201,13 @@ class Conversation:
         """
         Ask, show, and give the exit status; where it is cancelled, nothing of it is left behind.
 
-        :raises UsageError: for a file that cannot be written.
+        :raises UsageError: for a file that cannot be read or written.
         """
         options = self._options
-        client = CoapClient(self._reactor, options.settings)
+        try:
+            client = CoapClient(self._reactor, options.settings, options.tls)
+        except ConfigError as error:
+            raise UsageError("; ".join(error.mistakes)) from None
         try:
             if options.method == "observe":
                 await self._observe(client)

@@ -55,7 +55,7 @@ async def test_answers(reactor: Any) -> None:
         assert await run(reactor, "post", "-", echo, "-f", "json") == (
             UNANSWERED,
             "",
-            "twisted-net coap: cannot request -: its scheme is not coap\n",
+            "twisted-net coap: cannot request -: its scheme is neither coap nor coaps\n",
         )
         words = ("-N", "post", echo, "-", "-f", "json", "-a", "json")
         status, out, _ = await run(reactor, *words, body=b'["a b", 1]')
@@ -88,6 +88,17 @@ async def test_refusals(reactor: Any) -> None:
     ended = await run(reactor, "get", f"coap://127.0.0.1:{port.getHost().port}/")
     assert ended == (REFUSED, "", "twisted-net coap: 4.00 Bad Request:  [2J no\n")
     await port.stopListening()
+
+
+async def test_coaps(reactor: Any, tmp_path: Path) -> None:
+    """Files that cannot be used, and a server that does not speak DTLS, are clear failures."""
+    with pytest.raises(UsageError, match=r"none\.pem"):
+        await run(reactor, "--ca", str(tmp_path / "none.pem"), "get", "coaps://127.0.0.1/")
+    async with Served(reactor) as served:
+        uri = served.uri("ping").replace("coap:", "coaps:")
+        status, out, err = await run(reactor, "--insecure", "-t", "0.3", "get", uri)
+        assert (status, out) == (UNANSWERED, "")
+        assert err.startswith("twisted-net coap: the peer gave no answer within 0.3 seconds")
 
 
 async def test_blocks(reactor: Any, tmp_path: Path) -> None:
