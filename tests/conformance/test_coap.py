@@ -24,6 +24,7 @@ import pytest
 
 from tests.conformance.lossy import Lossy, attempts, is_lost
 from tests.missing import missing
+from tests.tcp.issuing import Authority, write_pair
 
 LARGE = "".join(chr(65 + number % 26) for number in range(100_000))
 
@@ -216,9 +217,15 @@ START_TIMEOUT = 30.0
 
 
 @contextmanager
-def serving(*words: str, port: int) -> Iterator[str]:
-    """Run a server as a process, once it answers a ping (RFC 7252 §4.3); give its URI."""
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def serving(*words: str, port: int, folder: Path | None = None) -> Iterator[str]:
+    """
+    Run a server as a process, once it answers a ping (RFC 7252 §4.3); give its URI.
+
+    :param folder: where it runs.
+    """
+    server = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+    )
     try:
         with socket.socket(type=socket.SOCK_DGRAM) as probe:
             probe.connect(("127.0.0.1", port))
@@ -516,3 +523,22 @@ def test_our_command_line(tmp_path: Path) -> None:
         assert "4.04 Not Found" in run(*ours, "get", f"{uri}/nope")
         assert "4.05 Method Not Allowed" in run(*ours, "delete", f"{uri}/example_data")
         assert "</time>" in run(*ours, "get", f"{uri}/.well-known/core")
+
+
+def test_our_command_line_over_dtls(tmp_path: Path) -> None:
+    """``twisted-net coap`` asks coap-server over DTLS, if its certificate is to be believed."""
+    program = libcoap("coap-server-openssl")
+    ours = [str(Path(sys.executable).with_name("twisted-net")), "coap"]
+    authority = Authority()
+    authority.write(tmp_path / "ca.pem")
+    write_pair(tmp_path / "server.pem", authority.issue("localhost"))
+    port = free_port()
+    words = [program, "-A", "127.0.0.1", "-p", str(port), "-c", "server.pem", "-n"]
+    with serving(*words, port=port, folder=tmp_path):
+        # libcoap has DTLS on the port after the one of CoAP.
+        uri = f"coaps://localhost:{port + 1}/.well-known/core"
+        assert "</time>" in run(*ours, "--ca", str(tmp_path / "ca.pem"), "get", uri)
+        assert "</time>" in run(*ours, "--insecure", "get", uri)
+        refused = run(*ours, "get", uri)
+        assert refused.startswith("twisted-net coap: ")
+        assert refused.count("\n") == 1
