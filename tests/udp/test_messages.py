@@ -1,4 +1,28 @@
-"""Tests for :mod:`twisted_net.udp.messages`."""
+"""
+Tests for :mod:`twisted_net.udp.messages`.
+
+Where each clause of RFC 7252 §4 and §5.2 is shown:
+
+- §4.2, CON: sent again with back-off and jitter: ``test_back_off``, ``test_jitter``; acknowledged,
+  piggybacked or apart: both ``test_piggybacked``, both ``test_separate``; rejected:
+  ``test_malformed``, ``test_reset``; ACK and RST that are none: ``test_unknown_acknowledgements``,
+  ``test_wrong_token``, ``test_reset_with_a_code``; given up early: ``test_cancel``.
+- §4.3, NON: never acknowledged: ``test_non``, ``test_non_acknowledged``; ping: ``test_ping``.
+- §4.4, message IDs not used twice in EXCHANGE_LIFETIME: ``test_ids_are_not_reused``; matched by
+  source: ``test_same_id_of_others``.
+- §4.5, duplicates answered as the first time, and run once: ``test_duplicate_replayed``,
+  ``test_duplicate_while_pending``, ``test_rejected_again``, ``test_non_response_twice``,
+  ``test_simulation``.
+- §4.7, NSTART: ``test_nstart``, ``test_acknowledgement_frees``; PROBING_RATE:
+  ``test_probing_rate``, ``test_probing_ends``.
+- §4.8, EXCHANGE_LIFETIME, NON_LIFETIME, MAX_TRANSMIT_WAIT: ``test_lifetime``,
+  ``test_lifetime_of_non``, ``test_back_off``.
+- §5.2.2, a response that overtakes its acknowledgement: ``test_separate_overtakes``.
+- §8, groups: ``test_group``, ``test_leisure``.
+
+Bounds of entries, bytes, peers, time and timers, shared fairly: ``BoundTests``, and
+``test_simulation``.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +30,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.udp.simulation import simulate
 from twisted_net.udp import messages
 from twisted_net.udp.coap_codec import Code, Message, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.datagrams import Source
 from twisted_net.udp.errors import PeerSilent, QueueFull, ResetByPeer
-from twisted_net.udp.exchanges import Answer, Confirmed, Event, Failed, Incoming, Outgoing
+from twisted_net.udp.exchanges import (
+    Answer,
+    Confirmed,
+    Event,
+    Failed,
+    Incoming,
+    Outgoing,
+)
 from twisted_net.udp.messages import IDS_PER_WINDOW, MessageLayer
 
 PEER = ("192.0.2.1", 5683)
@@ -183,6 +213,14 @@ class ReceiveTests(SynchronousTestCase):
             self.assertEqual(self.layer.reply(stray), [])
             self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 3)])
 
+    def test_rejected_again(self) -> None:
+        """What was reset is reset when it comes again."""
+        stray = encode_message(Message(Type.CON, Code.CONTENT, 3, b"none"))
+        for now in (0.0, 5.0):
+            self.layer.receive(stray, PEER, now)
+            self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 3)])
+        self.assertEqual(self.layer.counts.duplicates, 1)
+
     def test_unknown_acknowledgements(self) -> None:
         """Acknowledgements and resets of nothing are ignored."""
         for kind in (Type.ACK, Type.RST):
@@ -270,6 +308,22 @@ class SendTests(SynchronousTestCase):
             layer.send_request(question(), PEER, 0, chance)
             layer.messages_to_send()
             self.assertEqual(layer.next_timeout(), wait)
+
+    def test_jitter_doubles(self) -> None:
+        """Each wait is twice the one before, the first drawn once for all (§4.2)."""
+        layer = Layer(Transmission())
+        layer.send_request(question(), PEER, 0, 0.5)
+        layer.messages_to_send()
+        self.assertEqual(run(layer, 0)[1], [2.5, 7.5, 17.5, 37.5])
+
+    def test_non_response_twice(self) -> None:
+        """A response that comes twice is one event."""
+        outgoing = self.send(kind=Type.NON)
+        self.layer.messages_to_send()
+        answer = Message(Type.NON, Code.CONTENT, 5, b"q")
+        self.answered(self.layer.reply(answer), outgoing)
+        self.assertEqual(self.layer.reply(answer), [])
+        self.assertEqual(self.layer.messages_to_send(), [])
 
     def test_piggybacked(self) -> None:
         """The response in an acknowledgement ends the exchange."""
@@ -575,46 +629,6 @@ class BoundTests(SynchronousTestCase):
         for _ in range(5000):
             layer.cancel(layer.send_request(question(), PEER, 0, 0), 0)
         self.assertTrue(layer.sizes["timers"] <= 1025)
-
-
-class SimulationTests(SynchronousTestCase):
-    """Many exchanges over a bad network: ``python -m tests.udp.simulation`` runs many more."""
-
-    def check(self, count: int, **conditions: float) -> None:
-        """Simulate, and hold the outcome to what is promised."""
-        outcome = simulate(count, 2026, **conditions)  # type: ignore[arg-type]  # also integers
-        self.assertEqual(outcome.wrong, [])
-        self.assertEqual(outcome.ran_twice, [])
-        self.assertEqual(outcome.right + outcome.failed, count)
-        self.assertEqual(outcome.over_limits, {})
-        self.assertEqual(outcome.forgotten, 0)
-        self.assertEqual(set(outcome.left.values()), {0})
-        self.assertTrue(outcome.largest["peers"] <= 100)
-
-    def test_bad_network(self) -> None:
-        """At 30 % loss each command runs once, each answer is right or its failure clear."""
-        self.check(10_000)
-
-    def test_good_network(self) -> None:
-        """Where nothing is lost, nothing fails."""
-        outcome = simulate(2000, 1, loss=0)
-        self.assertEqual((outcome.right, outcome.failed), (2000, 0))
-
-    def test_little_memory(self) -> None:
-        """Where far less may be remembered than comes, limits hold and answers are right."""
-        limits = Transmission(
-            nstart=4, max_exchanges=400, max_exchange_bytes=4096, max_peers=50, max_latency=0.5
-        )
-        outcome = simulate(5000, 2026, limits=limits)
-        self.assertEqual(outcome.wrong, [])
-        self.assertEqual(outcome.over_limits, {})
-        self.assertEqual(outcome.right + outcome.failed, 5000)
-        self.assertTrue(outcome.forgotten > 100)
-        self.assertEqual(set(outcome.left.values()), {0})
-
-    def test_one_at_a_time(self) -> None:
-        """The same holds with NSTART at 1."""
-        self.check(2000, nstart=1)
 
 
 class FuzzTests(SynchronousTestCase):
