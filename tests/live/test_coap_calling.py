@@ -198,3 +198,14 @@ async def test_script(reactor: Any, tmp_path: Path) -> None:
             asking.signal(signal.SIGINT)
             ended = await asking.ended()
         assert (ended.status, ended.stderr) == (INTERRUPTED, "")
+
+
+async def test_reader_goes(reactor: Any, tmp_path: Path) -> None:
+    """Where whoever reads the output has enough, an observation ends without a complaint."""
+    async with Served(reactor) as served:
+        command = f"{BIN / 'twisted-net'} coap observe {served.uri('stats')} | head -n 1"
+        words = ["/bin/bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
+        async with Running(reactor, words, tmp_path) as piped:
+            ended = await piped.ended()
+        assert (ended.status, ended.stderr, served.server.observers) == (0, "", 0)
+        assert ended.stdout.count("STATS") == 1
