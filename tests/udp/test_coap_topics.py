@@ -8,7 +8,7 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.udp.test_coap import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
+from tests.udp.coap_driver import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
 from twisted_net.commands import Command, Commands
 from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
 from twisted_net.sessions import Session
