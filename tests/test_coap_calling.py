@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import io
+import sys
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.calling import UNANSWERED, parsed
-from twisted_net.coap_calling import CoapOptions, Progress, describe
+from twisted_net.coap_calling import INTERRUPTED, CoapOptions, Progress, coap, describe
 from twisted_net.udp.coap_codec import Option
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 
@@ -58,6 +59,17 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(self.parsed("put", URI, "--", "-5").body(io.BytesIO()), b"-5")
         self.assertEqual(self.parsed("delete", URI).body(io.BytesIO(b"in")), b"")
 
+    def test_interrupted(self) -> None:
+        """Ctrl-C while the payload is read ends the process, and nothing is sent."""
+
+        class Endless(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise KeyboardInterrupt
+
+        self.patch(sys, "stdin", io.TextIOWrapper(Endless()))
+        error = self.assertRaises(SystemExit, coap, ["put", URI, "-"])
+        self.assertEqual(error.code, INTERRUPTED)
+
     def test_tls(self) -> None:
         """Whom to believe over DTLS, and what to show, is said by files."""
         self.assertIsNone(self.parsed("get", "coaps://host/").tls)
@@ -87,6 +99,8 @@ class OptionsTests(SynchronousTestCase):
             ["get", URI, "a", "b"],
             ["get", "--ca", "ca.pem", URI],
             ["get", "--insecure", URI],
+            ["get", "--nope", URI],
+            ["get", URI, "-o"],
             ["get", "--key", "key.pem", "coaps://[::1]/time"],
         ):
             with self.subTest(words=words):

@@ -29,9 +29,6 @@ class Underway:
         self._waiting: dict[Deferred[None], Source] = {}
         self._per_peer: dict[Source, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def check(self, source: Source) -> None:
         """
         See whether there is room for one more command of a peer.
