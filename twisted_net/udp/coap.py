@@ -147,6 +147,7 @@ class CoapServer(DatagramProtocol):
         self._event = b"{}"
         self._underway = Underway(reactor, limits)
         self._draining = False
+        self._in_turn = False
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
         self._refreshing: IDelayedCall | None = None
@@ -188,7 +189,21 @@ class CoapServer(DatagramProtocol):
         now = self._seconds()
         for event in self.layer.receive(datagram, source, now, group):
             self._heard(event, now)
-        self._flush(source)
+        self._flush()
+
+    def begin_turn(self) -> None:
+        """
+        Keep answers until :meth:`end_turn`, as many datagrams come now.
+
+        Who waits for them on this machine is woken by the first of them. Where they left one by
+        one, waking took 19 of the 31 µs of an exchange.
+        """
+        self._in_turn = True
+
+    def end_turn(self) -> None:
+        """Send the answers of a turn."""
+        self._in_turn = False
+        self._flush()
 
     # --- what others ask for ---
 
@@ -251,15 +266,14 @@ class CoapServer(DatagramProtocol):
             self._heard(event, now)
         self._flush()
 
-    def _flush(self, current: Source | None = None) -> None:
+    def _flush(self) -> None:
         """Write what is due, and set the one timer of all peers."""
         transport = self.transport
-        if transport is None:
+        if transport is None or self._in_turn:
             return
         for datagram, source in self.layer.messages_to_send():
-            # The port knows the very tuple of the datagram at hand, and need not check it.
             try:
-                transport.write(datagram, current if source == current else source)
+                transport.write(datagram, source)
             except MessageLengthError:
                 # The network would drop it too, but after it was cut in pieces.
                 self.datagrams.dropped += 1
@@ -653,6 +667,8 @@ def listen_coap(
         datagrams_per_turn=limits.datagrams_per_turn,
         receive_buffer=limits.receive_buffer,
         counts=server.datagrams,
+        before_turn=server.begin_turn,
+        after_turn=server.end_turn,
     )
     listening.startListening()
     return listening

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import udp
@@ -54,6 +55,10 @@ _PASSING_READ_ERRORS = frozenset(
 )
 
 
+def _nothing() -> None:
+    """Stand for what is done before and after a turn, where nothing is."""
+
+
 class CappedPort(udp.Port):
     """
     A UDP port that reads a bounded number of datagrams a turn, and outlives what errors pass.
@@ -71,7 +76,7 @@ class CappedPort(udp.Port):
       :class:`~twisted.internet.error.MessageLengthError`;
     - knows the scope of link-local IPv6 addresses (``fe80::1%2``): of its own interface, of
       sources, of those it sends to;
-    - does not check the address of an answer to the datagram at hand: it came from the socket;
+    - does not check the address of an answer to a datagram of this turn: it came from the socket;
     - tells what the kernel dropped, through *counts*.
 
     :param receive_buffer: asked of the kernel, in bytes; a warning is logged where it gives less.
@@ -81,6 +86,8 @@ class CappedPort(udp.Port):
     :param reuse_port: whether other processes may bind the same port (``SO_REUSEPORT``).
     :param opened: a socket to take in place of one of our own; *port* and *interface* then are
         its, whatever is given.
+    :param before_turn: called before the protocol has the datagrams of a turn, and *after_turn*
+        after the last of them: for one that sends its answers together.
     :ivar receive_buffer: what the kernel gave, in the same bytes; 0 before the start.
     """
 
@@ -102,6 +109,8 @@ class CappedPort(udp.Port):
         send_queue: int = 262_144,
         reuse_port: bool = False,
         opened: socket.socket | None = None,
+        before_turn: Callable[[], None] = _nothing,
+        after_turn: Callable[[], None] = _nothing,
     ) -> None:
         if opened is not None:
             interface, port = opened.getsockname()[:2]
@@ -115,9 +124,10 @@ class CappedPort(udp.Port):
         self._send_queue = send_queue
         self._queue: deque[tuple[bytes, Source | None]] = deque()
         self._queued = 0
-        # The source of the datagram at hand, as its protocol has it and as the kernel wrote it.
-        self._source: Source = ("", 0)
-        self._peer: tuple[str, int] | tuple[str, int, int, int] = self._source
+        # The sources of this turn's datagrams, as their protocol has them, and as the kernel does.
+        self._peers: dict[Source | None, tuple[str, int] | tuple[str, int, int, int]] = {}
+        self._before_turn = before_turn
+        self._after_turn = after_turn
         self._drops_before = 0
 
     @override
@@ -243,14 +253,18 @@ class CappedPort(udp.Port):
             failed = failure
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
+        peers = self._peers
+        peers.clear()
+        self._before_turn()
         for data, peer in batch:
-            self._peer = peer
-            self._source = source = scoped_source(peer) if six else peer
+            source = scoped_source(peer) if six else peer
+            peers[source] = peer
             try:
                 received(data, source)
             except Exception:
                 # A protocol's bug: were it to leave, the reactor would close the port.
                 self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
+        self._after_turn()
         if failed is not None:
             self._read_failed(failed)
 
@@ -260,8 +274,8 @@ class CappedPort(udp.Port):
             if self._queue:
                 # Behind the others, which were written before it.
                 self._keep(datagram, addr)
-            elif addr is self._source and self._connectedAddr is None:
-                self.socket.sendto(datagram, self._peer)
+            elif (peer := self._peers.get(addr)) is not None and self._connectedAddr is None:
+                self.socket.sendto(datagram, peer)
             else:
                 self._send(datagram, addr)
         except BlockingIOError:
