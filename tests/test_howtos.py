@@ -12,6 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.config import load_config
 from twisted_net.layers import settings
 from twisted_net.tcp.listener_settings import Listener
+from twisted_net.tls_settings import TlsSettings
+from twisted_net.udp.dtls_settings import DtlsSettings
 from twisted_net.udp.places import parse_place
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -36,6 +38,19 @@ class ListenerPagesTests(SynchronousTestCase):
                 self.assertEqual(len(config.listeners), text.count("[[listeners]]"))
                 seen += len(config.listeners)
         self.assertEqual(seen, 6)
+
+    def test_dtls(self) -> None:
+        """The page about DTLS shows a configuration with it, and each limit with its default."""
+        page = DOCS / "howto" / "dtls.rst"
+        (text,) = toml_in(page)
+        config = load_config(("dtls.rst", text), {}, {}).record
+        self.assertTrue(config.coap.dtls.enabled and config.udp.dtls.enabled)
+        table = page.read_text().split("\nLimits\n---", 1)[1].split("\nForged addresses\n---", 1)[0]
+        inherited = {setting.key for setting in settings(TlsSettings())}
+        for setting in settings(DtlsSettings()):
+            if setting.key not in inherited:
+                default = str(setting.default).removesuffix(".0")
+                self.assertIn(f"`{setting.key}` ({default}", table)
 
     def test_settings_of_a_listener(self) -> None:
         """The table of a listener's settings has each of them."""

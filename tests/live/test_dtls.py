@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
+from tests.live.processes import Running
 from tests.live.programs import serving
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
@@ -30,6 +32,7 @@ from twisted_net.udp.errors import (
 )
 from twisted_net.users import AuthSettings
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
 AUTHORITY = Authority()
 QUICK = CoapClientSettings(ack_timeout=0.1, max_retransmit=1)
 USERS = """
@@ -279,6 +282,19 @@ async def test_small_mtu(reactor: Any, folder: Path) -> None:
         assert (await client.post(uri(service, "echo"), long)).payload == long
         with pytest.raises(TransferFailed, match="a datagram to 127"):
             await client.get(uri(service, "x" * 250 + "/" + "y" * 100))
+
+
+async def test_example(reactor: Any, folder: Path) -> None:
+    """The example's lock opens for whom the certificate names, and for nobody without one."""
+    words = [sys.executable, str(EXAMPLE), "server.pem", "ca.pem", "0"]
+    async with Running(reactor, words, folder) as example:
+        port = (await example.logged(r"listening on 127.0.0.1:(\d+)"))[1]
+        lock = f"coaps://localhost:{port}/unlock"
+        async with CoapClient(reactor, QUICK, believing(folder, "ann")) as client:
+            assert (await client.post(lock)).text == "open for ann"
+        async with CoapClient(reactor, QUICK, believing(folder)) as client:
+            with pytest.raises(DtlsFailed):
+                await client.post(lock)
 
 
 async def test_datagrams(reactor: Any, folder: Path) -> None:
