@@ -327,13 +327,7 @@ class SecureDatagramListener(_DtlsListener):
         settings = config.udp.dtls
         super().__init__(reactor, settings, config.udp, wall)
         self.server = DatagramServer(reactor, config.udp)
-        self.dtls = DtlsServer(
-            reactor,
-            self.server,
-            self.certificates,
-            settings,
-            max_datagram=config.udp.max_datagram,
-        )
+        self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
 
 
 class SecureCoapListener(_DtlsListener):
@@ -379,7 +373,6 @@ class SecureCoapListener(_DtlsListener):
             settings,
             ended=self.server.peer_lost,
             most_of_user=lambda user: permissions_of(user).max_connections,
-            max_datagram=config.coap.max_datagram,
         )
 
     @override

@@ -170,6 +170,13 @@ async def test_nobody_listens(reactor: Any, folder: Path) -> None:
             await client.get(gone)
 
 
+async def test_unreachable(reactor: Any) -> None:
+    """An address that the kernel does not let us speak to is a failure like others."""
+    async with CoapClient(reactor, QUICK) as client:
+        with pytest.raises(DtlsFailed, match="cannot reach 255"):
+            await client.get("coaps://255.255.255.255/ping")
+
+
 async def test_bad_files(reactor: Any, folder: Path) -> None:
     """A client whose files cannot be used is not made."""
     with pytest.raises(ConfigError, match="No such file"):
@@ -317,7 +324,7 @@ async def test_datagrams(reactor: Any, folder: Path) -> None:
         )
         port = reactor.listenUDP(0, client)
         await client.connected()
-        for datagram in (b"ping", b"\xff\0\0\x29", b"a" * 501, b"b" * 500):
+        for datagram in (b"ping", b"\xff\0\0\x29", b"a" * 1000, b"b" * 500):
             client.write(datagram)
         client.write(b"stats")
         while len(inner.got) < 5:

@@ -13,6 +13,9 @@ from twisted_net.udp.dtls_sessions import client_context
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 from twisted_net.udp.errors import DtlsEnded, DtlsFailed
 
+ALERT = b"\x15\xfe\xfd" + bytes(8) + b"\0\2\2\x28"
+"""A fatal one, which anybody can send."""
+
 
 class DtlsClientTests(SynchronousTestCase):
     """:class:`DtlsClient`."""
@@ -133,7 +136,7 @@ class DtlsClientTests(SynchronousTestCase):
     def test_garbage(self) -> None:
         """What is no record of the server's is passed over."""
         client = self.wire.connect()
-        for noise in (b"", b"\0", bytes(100), b"\x17\xfe\xfd\0\1" + bytes(50)):
+        for noise in (b"", b"\0", bytes(100), b"\x17\xfe\xfd\0\1" + bytes(50), ALERT):
             client.dtls.datagramReceived(noise, SERVER)
         client.say(b"hello")
         self.wire.run()

@@ -242,8 +242,8 @@ class Endpoints:
             numeric,
             lost,
         )
-        self._secure[key] = endpoint
         self._listen(endpoint, endpoint.dtls, isIPv6Address(address))
+        self._secure[key] = endpoint
         return endpoint
 
     def _listen(self, endpoint: Endpoint, protocol: DatagramProtocol, six: bool) -> None:

@@ -125,7 +125,6 @@ class DtlsServer(DatagramProtocol):
     :param most_of_user: how many sessions the user may have whom certificates name; None for any
         number. With one too many, the one of them that was silent for longest is ended: a device
         that lost power has not said good-bye.
-    :param max_datagram: bytes of the longest datagram that *inner* takes.
     :ivar counts: what happened.
     :ivar datagrams: has what the port counts.
     """
@@ -142,7 +141,6 @@ class DtlsServer(DatagramProtocol):
         *,
         ended: Callable[[SecurePeer, End], None] | None = None,
         most_of_user: Callable[[str], int | None] | None = None,
-        max_datagram: int = 4096,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
@@ -151,7 +149,6 @@ class DtlsServer(DatagramProtocol):
         self.settings = settings or DtlsSettings()
         self._ended = ended
         self._most_of_user = most_of_user
-        self.max_datagram = max_datagram
         self.counts = DtlsCounts()
         self.datagrams = DatagramCounts()
         self._cookies = Cookies(os.urandom(32), reactor.seconds())
@@ -489,8 +486,7 @@ def listen_dtls(
         port,
         server,
         interface,
-        # What is cut off is no record any more: OpenSSL passes it over.
-        min(max(server.max_datagram + 1, server.settings.mtu), LONGEST_RECORD) + OVERHEAD,
+        LONGEST_RECORD + OVERHEAD,
         reactor,
         datagrams_per_turn=datagrams_per_turn,
         receive_buffer=receive_buffer,

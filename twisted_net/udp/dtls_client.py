@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from twisted_net.errors import CoapError
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.dtls_records import protected_records
 from twisted_net.udp.dtls_sessions import DtlsSession
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 from twisted_net.udp.errors import DtlsEnded, DtlsFailed
@@ -73,8 +75,12 @@ class DtlsClient(DatagramProtocol):
     def startProtocol(self) -> None:
         port = self._port = self.transport
         assert port is not None
-        # The kernel then keeps away what others send, and tells where nobody listens.
-        port.connect(*self._address)
+        try:
+            # The kernel then keeps away what others send, and tells where nobody listens.
+            port.connect(*self._address)
+        except OSError as error:
+            self._end(DtlsFailed(f"cannot reach {self._address[0]}: {error.strerror}"))
+            return
         now = self._reactor.seconds()
         self._deadline = now + self._settings.handshake_timeout
         self._session.greet("" if self._numeric else self._name, now)
@@ -94,6 +100,8 @@ class DtlsClient(DatagramProtocol):
         if self._failure is not None:
             return
         now = self._reactor.seconds()
+        if self._open:
+            datagram = protected_records(datagram)
         try:
             payloads = self._session.receive(datagram, now)
             if self._session.established and not self._open:
@@ -227,7 +235,9 @@ class DtlsClient(DatagramProtocol):
     def _flush(self) -> None:
         for datagram in self._session.datagrams():
             if self._port is not None:
-                self._port.write(datagram, None)
+                # What the kernel does not take is lost, as it may be on any network.
+                with contextlib.suppress(OSError):
+                    self._port.write(datagram, None)
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:
