@@ -337,5 +337,9 @@ async def test_datagrams(reactor: Any, folder: Path) -> None:
             b"ECHO: " + b"b" * 500,
         ]
         assert json.loads(stats)["active_clients"] == 1
-        client.close()
-        await port.stopListening()
+        assert client.getHost().port == port.getHost().port
+        server = service.secure_udp.dtls
+        assert server.getHost().port == address[1]
+        await client.stopListening()
+        await deferLater(reactor, 0.1)
+        assert server.counts.ended[End.CLIENT_CLOSED] == 1

@@ -329,13 +329,18 @@ class CookieTests(DtlsTestCase):
 
 
 class GarbageTests(DtlsTestCase):
-    """What nobody meant for us."""
+    """What nobody meant for us; all examples of a test share a wire with one session."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shared = self.wire()
+        self.client = self.shared.connect()
 
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=300))
     def test_of_strangers(self, noise: bytes) -> None:
         """What is no ClientHello is dropped and counted, with no answer."""
-        wire = _shared_wire()
+        wire = self.shared
         before, sent = wire.server.counts.stray, len(wire.carried)
         wire.inject(noise, at(7))
         self.assertEqual(wire.server.counts.stray, before + 1)
@@ -346,19 +351,18 @@ class GarbageTests(DtlsTestCase):
     @given(CHANGES)
     def test_in_a_session(self, change: _Change) -> None:
         """A session outlives whatever comes from its address, and is answered after it."""
-        wire = _shared_wire()
-        client = wire._clients[HERE]
+        wire = self.shared
         wire.inject(mutated(change, wire.carried))
         wire.run()
         self.assertEqual(wire.server.sessions, 1)
-        self.check_talks(wire, client)
+        self.check_talks(wire, self.client)
 
     @settings(max_examples=200, deadline=None)
     @given(CHANGES, st.integers(1, 8))
     def test_in_a_handshake(self, change: _Change, number: int) -> None:
         """A handshake that is disturbed goes on or fails, and leaves nothing."""
-        wire = Wire(_shared_files())
-        noise = mutated(change, _shared_wire().carried[:8])
+        wire = Wire(self.files)
+        noise = mutated(change, self.shared.carried[:8])
         wire.fate = lambda count, datagram, to_server: (
             [noise, datagram] if count == number and to_server else [datagram]
         )
@@ -644,32 +648,6 @@ def renumbered(datagram: bytes) -> bytes:
         made += datagram[:5] + number + datagram[11:end]
         datagram = datagram[end:]
     return made
-
-
-_shared: list[tuple[Files, Wire]] = []
-
-
-def _shared_files() -> Files:
-    _shared_wire()
-    return _shared[0][0]
-
-
-def _shared_wire() -> Wire:
-    """Give one wire with a session for all examples; a handshake for each takes too long."""
-    if not _shared:
-        files = Files()
-        wire = Wire(files)
-        wire.connect()
-        _shared.append((files, wire))
-    return _shared[0][1]
-
-
-def tearDownModule() -> None:
-    """Stop what all examples shared."""
-    for files, wire in _shared:
-        wire.stop()
-        files.remove()
-    _shared.clear()
 
 
 def mutated(change: _Change, carried: list[tuple[bytes, Source, Source]]) -> bytes:

@@ -158,11 +158,6 @@ class DtlsSession:
         """The peer's certificate, where it has shown one."""
         return self._connection.get_peer_certificate(as_cryptography=True)
 
-    @property
-    def cipher(self) -> str | None:
-        """The cipher suite, by OpenSSL's name."""
-        return self._connection.get_cipher_name()
-
     def check_name(self, name: str, numeric: bool) -> None:
         """
         Find the peer's certificate to be that of a host (RFC 6125, RFC 9525).
