@@ -488,6 +488,21 @@ class BoundTests(DtlsTestCase):
         self.assertEqual([bool(client.lost) for client in bobs], [False, False, False])
         self.assertEqual([end for _, end in wire.ended], [End.USER_LIMIT])
 
+    def test_user_that_cannot_be_looked_up(self) -> None:
+        """Where nobody can say what a user may have, the handshake is given up in its time."""
+
+        def most_of_user(user: str) -> int | None:
+            raise LookupError(user)
+
+        settings = DtlsSettings(certificate=self.files.server, client_ca=self.files.ca)
+        wire = Wire(self.files, settings, most_of_user=most_of_user)
+        self.addCleanup(self.check_end, wire)
+        wire.client(certificate=self.files.write("ann", user="ann"))
+        self.assertRaises(LookupError, wire.run)
+        self.assertEqual((wire.server.sessions, wire.server.handshakes), (0, 1))
+        wire.clock.advance(settings.handshake_timeout)
+        self.assertEqual(wire.server.handshakes, 0)
+
     def test_idle(self) -> None:
         """A session that was silent for its time is ended, and told; one that speaks is not."""
         wire = self.wire(idle_timeout=60.0)

@@ -70,12 +70,14 @@ class Endpoint(DatagramProtocol):
 
     def flush(self) -> None:
         """Write what is due, and set the timer."""
-        if self.transport is None:
+        transport = self.transport
+        if transport is None:
             return
         for datagram, source in self.layer.messages_to_send():
-            self.transport.write(datagram, source)
+            transport.write(datagram, source)
         due = self.layer.next_timeout()
-        if due is None or (self._timer is not None and due >= self._wake):
+        # A write may have been the end of a DTLS session, and so of the transport.
+        if due is None or self.transport is None or (self._timer is not None and due >= self._wake):
             return
         if self._timer is not None:
             self._timer.cancel()

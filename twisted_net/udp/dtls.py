@@ -325,13 +325,17 @@ class DtlsServer(DatagramProtocol):
 
     def _establish(self, association: _Association, now: float) -> None:
         """Make a session of a handshake; where there are too many sessions one has to go."""
+        certificate = association.session.certificate
+        identity = None if certificate is None else user_of(certificate)
+        # First, as it may read files, and fail.
+        most = self._most_of(identity)
         self._leave_handshakes(association)
         if len(self._sessions) >= self.settings.max_sessions:
             self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
-        certificate = association.session.certificate
-        identity = None if certificate is None else user_of(certificate)
         if identity is not None:
-            self._make_room_for(identity)
+            if most is not None and self._per_user[identity] >= most:
+                oldest = next(peer for peer in self._sessions if peer.identity == identity)
+                self._end(self._sessions[oldest], End.USER_LIMIT)
             self._per_user.add(identity)
         association.peer = SecurePeer(association.source, identity)
         association.deadline = now + self.settings.idle_timeout
@@ -339,11 +343,9 @@ class DtlsServer(DatagramProtocol):
         self.counts.established += 1
         self._wake_by(association.deadline)
 
-    def _make_room_for(self, user: str) -> None:
-        most = None if self._most_of_user is None else self._most_of_user(user)
-        if most is not None and self._per_user[user] >= most:
-            oldest = next(peer for peer in self._sessions if peer.identity == user)
-            self._end(self._sessions[oldest], End.USER_LIMIT)
+    def _most_of(self, user: str | None) -> int | None:
+        """Give how many sessions a user may have; None for any number."""
+        return None if user is None or self._most_of_user is None else self._most_of_user(user)
 
     def _fail(self, association: _Association, error: DtlsFailed) -> None:
         self.log.debug(
