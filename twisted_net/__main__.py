@@ -43,7 +43,13 @@ def _coap(arguments: Sequence[str]) -> None:
     coap(arguments)
 
 
-CLIENT_COMMANDS = {"call": _call, "console": _console, "coap": _coap}
+def _discover(arguments: Sequence[str]) -> None:
+    from twisted_net.discovering import discover
+
+    discover(arguments)
+
+
+CLIENT_COMMANDS = {"call": _call, "console": _console, "coap": _coap, "discover": _discover}
 """What is done with a server that runs; each has options of its own."""
 
 

@@ -19,8 +19,10 @@ from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
 from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
 from twisted_net.udp.datagrams import DatagramLimits
+from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.dtls_settings import DEFAULT_PORT as COAPS_PORT
 from twisted_net.udp.dtls_settings import DtlsSettings
+from twisted_net.udp.groups import GroupSettings
 from twisted_net.udp.places import Bound, Place, parse_place
 from twisted_net.udp.places import check_interface as check_datagram_interface
 from twisted_net.users import AuthSettings
@@ -88,6 +90,18 @@ class CoapDtlsSettings(DtlsSettings, frozen=True):
         check_interface(self, self.interface)
 
 
+class UdpGroupSettings(GroupSettings, frozen=True):
+    """
+    The groups of the datagram server, ``[udp.multicast]``.
+
+    Half a second keeps the answers of a hundred servers apart, and a person from waiting.
+    """
+
+    leisure: Annotated[
+        float, Meta(ge=0, le=600, description="seconds over which answers to a group are spread")
+    ] = 0.5
+
+
 class UdpSettings(DatagramLimits, frozen=True):
     """
     The datagram server, ``[udp]``: where it listens, beside its limits.
@@ -105,6 +119,7 @@ class UdpSettings(DatagramLimits, frozen=True):
         tuple[str, ...],
         Meta(description="further sockets, as udp:9999:interface=[::1]:rcvbuf=4M, fd:3, systemd:0"),
     ] = ()
+    multicast: UdpGroupSettings = default(default_factory=UdpGroupSettings)
     dtls: UdpDtlsSettings = default(default_factory=UdpDtlsSettings)
 
     def __post_init__(self) -> None:
@@ -140,6 +155,7 @@ class CoapSettings(CoapLimits, frozen=True):
     enabled: Annotated[bool, Meta(description="whether commands are served over CoAP")] = False
     interface: Interface = "127.0.0.1"
     port: Port = DEFAULT_PORT
+    multicast: GroupSettings = default(default_factory=GroupSettings)
     dtls: CoapDtlsSettings = default(default_factory=CoapDtlsSettings)
 
     def __post_init__(self) -> None:
@@ -182,6 +198,7 @@ class Config(Record, frozen=True):
     topics: TopicSettings = default(default_factory=TopicSettings)
     slowlog: SlowLogSettings = default(default_factory=SlowLogSettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
+    discovery: DiscoverySettings = default(default_factory=DiscoverySettings)
     coap: CoapSettings = default(default_factory=CoapSettings)
     auth: AuthSettings = default(default_factory=AuthSettings)
     http: HttpSettings = default(default_factory=HttpSettings)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -30,6 +31,7 @@ from twisted_net.config import (
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.logins import configured_logins
 from twisted_net.probing import LatencyProbe
+from twisted_net.rates import is_local
 from twisted_net.registries import configured_commands
 from twisted_net.sessions import End, Sessions
 from twisted_net.slowlog import SlowLog
@@ -39,10 +41,25 @@ from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics
+from twisted_net.udp.datagrams import Source
+from twisted_net.udp.discovery import Announcer
+from twisted_net.udp.discovery_settings import DiscoverySettings
+from twisted_net.udp.groups import GroupSettings, groups_on, is_own_interface
+from twisted_net.udp.multicast import DelayedAnswers, Membership, join_all
 from twisted_net.udp.places import Place
 from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.users import Permissions, User
-from twisted_net.vitals import usage, versions
+from twisted_net.vitals import package_version, usage, versions
+
+_SERVICES = {
+    "tcp": "tcp",
+    "tcp+tls": "tls",
+    "udp": "udp",
+    "udp+dtls": "udp+dtls",
+    "coap": "coap",
+    "coap+dtls": "coaps",
+}
+"""What the transports of listeners that are announced are called in announcements."""
 
 PROGRESS_INTERVAL = 1.0
 """Seconds between two lines in the log that say how many connections are still to be drained."""
@@ -95,6 +112,11 @@ class _Listener(Service, ABC):
     def asked(self) -> str:
         """Where it is to listen, for people."""
         return address_in_words(self._interface, self._asked)
+
+    @property
+    def host(self) -> str | None:
+        """The address that is listened on; None without one."""
+        return None if self._port is None else getattr(self._port.getHost(), "host", None)
 
     @property
     def place(self) -> str:
@@ -260,6 +282,137 @@ class CoapListener(_Listener):
         if self._port is not None:
             await self.server.drain(self._drain_timeout)
         await super()._close()
+
+
+class _GroupListener(_Listener):
+    """
+    The groups that a datagram or CoAP server listens to, beside its own port.
+
+    :param settings: which, and where.
+    :param own: the listener of that port; the groups have the same.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: GroupSettings,
+        own: DatagramListener | CoapListener,
+    ) -> None:
+        super().__init__("", 0)
+        self._reactor = reactor
+        self._groups = groups_on(settings.groups, settings.interfaces)
+        self._own = own
+        self.transport = f"{own.transport} group"
+
+    @property
+    @override
+    def asked(self) -> str:
+        return ", ".join(map(str, self._groups))
+
+    @property
+    @override
+    def place(self) -> str:
+        return f"{self.asked} ({self.transport})"
+
+
+class DatagramGroupListener(_GroupListener):
+    """The groups of the datagram server."""
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        own: DatagramListener,
+    ) -> None:
+        super().__init__(reactor, config.udp.multicast, own)
+        self._server = own.server
+        self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        server = self._server
+        joined = join_all(
+            self._reactor,
+            self._groups,
+            self._own.port or 0,
+            self._heard,
+            max_datagram=server.limits.max_datagram,
+            counts=server.responder.counts,
+        )
+        return Membership(joined, self._delayed)
+
+    def _heard(self, datagram: bytes, source: Source) -> None:
+        answer = self._server.answer_group(datagram, source)
+        if answer is not None:
+            self._delayed.send(self._answer, answer, source)
+
+    def _answer(self, answer: bytes, source: Source) -> None:
+        if self._server.transport is not None:
+            self._server.transport.write(answer, source)
+
+
+class CoapGroupListener(_GroupListener):
+    """The groups of the CoAP server, which knows by itself what it tells them, and when."""
+
+    def __init__(self, reactor: Any, config: Config, own: CoapListener) -> None:  # Any: as below
+        super().__init__(reactor, config.coap.multicast, own)
+        self._server = own.server
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        server = self._server
+        joined = join_all(
+            self._reactor,
+            self._groups,
+            self._own.port or 0,
+            partial(server.take, group=True),
+            max_datagram=server.limits.max_datagram,
+            counts=server.datagrams,
+        )
+        return Membership(joined)
+
+
+class AnnouncingListener(_Listener):
+    """
+    What announces the service to a group, and hears who asks for it.
+
+    :param services: gives the ports by service.
+    """
+
+    transport = "discovery"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: DiscoverySettings,
+        services: Callable[[], Mapping[str, int]],
+    ) -> None:
+        super().__init__(settings.group, settings.port)
+        self._settings = settings
+        name = (settings.name or gethostname())[:64]
+        self.announcer = Announcer(reactor, reactor, settings, name, package_version(), services)
+
+    @property
+    @override
+    def asked(self) -> str:
+        groups = ", ".join(map(str, self._settings.places))
+        return f"{groups}, port {self._settings.port}"
+
+    @property
+    @override
+    def place(self) -> str:
+        return f"{self.asked} ({self.transport})"
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        self.announcer.startService()
+        return self.announcer.sockets
+
+    @override
+    async def _close(self) -> None:
+        self._port = None
+        if self.announcer.running:
+            self.announcer.stopService()
 
 
 class _DtlsListener(_Listener):
@@ -451,7 +604,8 @@ class NetService(MultiService):
             *(self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap),
             *(self.secure_udp, self.secure_coap),
         )
-        self._served = [part for part in served if part is not None]
+        self._served: list[_Listener] = [part for part in served if part is not None]
+        self._served += self._group_listeners(config)
         probe = LatencyProbe(reactor, self.sessions.latency, time.time)
         parts: list[Service] = [probe, *self._served]
         for part in parts:
@@ -495,6 +649,29 @@ class NetService(MultiService):
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
+
+    def _group_listeners(self, config: Config) -> list[_Listener]:
+        """Make those of groups, which come after the ports that answer for them."""
+        made: list[_Listener] = []
+        if self.udp is not None and config.udp.multicast.groups:
+            made.append(DatagramGroupListener(self._reactor, config, self.udp))
+        if self.coap is not None and config.coap.multicast.groups:
+            made.append(CoapGroupListener(self._reactor, config, self.coap))
+        if config.discovery.enabled:
+            only_here = all(map(is_own_interface, config.discovery.interfaces or ("",)))
+            services = partial(self._services, only_here)
+            made.append(AnnouncingListener(self._reactor, config.discovery, services))
+        return made
+
+    def _services(self, only_here: bool) -> dict[str, int]:
+        """Give the ports that are announced: those that the others can reach."""
+        found: dict[str, int] = {}
+        for part in self._served:
+            host = part.host
+            if part.port is not None and host is not None and (only_here or not is_local(host)):
+                found.setdefault(_SERVICES.get(part.transport, ""), part.port)
+        found.pop("", None)
+        return found
 
     def _log_progress(self, connected: int) -> None:
         self.log.info(

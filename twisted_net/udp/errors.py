@@ -197,3 +197,16 @@ class DatagramClientClosed(DatagramError):
 
     def __init__(self) -> None:
         super().__init__("the datagram client is closed")
+
+
+class BadAnnouncement(TwistedNetError):
+    """
+    A datagram to a group of servers announces nothing that can be understood.
+
+    :param reason: what is wrong with it.
+    """
+
+    code = "bad_announcement"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not an announcement: {reason}")

@@ -112,6 +112,22 @@ class DatagramServer(DatagramProtocol):
         if self._summary.running:
             self._summary.stop()
 
+    def answer_group(self, datagram: bytes, addr: Source) -> bytes | None:
+        """
+        Give the answer to a datagram that came to a group of servers, to be sent later.
+
+        It is counted as any other; a datagram that is too long is not answered here.
+        """
+        if len(datagram) > self.limits.max_datagram:
+            self.responder.counts.received += 1
+            self.responder.counts.refused += 1
+            return None
+        try:
+            return self._answer(datagram, addr, self._seconds(), self._wall())
+        except Exception:
+            self._count_failure()
+            return None
+
     @override
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
         transport = self.transport

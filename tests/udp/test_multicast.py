@@ -1,0 +1,53 @@
+"""Answers to groups leave at random moments, in bounds, and not after the end."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.udp.datagrams import Source
+from twisted_net.udp.multicast import MAX_DELAYED, DelayedAnswers
+
+ASKER: Source = ("192.0.2.1", 5000)
+
+
+class DelayedAnswersTests(SynchronousTestCase):
+    """:class:`DelayedAnswers`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.chance = 0.5
+        self.delayed = DelayedAnswers(self.clock, 4.0, lambda: self.chance)
+        self.written: list[tuple[bytes, Source]] = []
+
+    def send(self, answer: bytes = b"PONG") -> None:
+        """Send an answer."""
+        self.delayed.send(lambda data, to: self.written.append((data, to)), answer, ASKER)
+
+    def test_leisure(self) -> None:
+        """Each waits for its own share of the leisure."""
+        self.send(b"a")
+        self.chance = 0.25
+        self.send(b"b")
+        self.clock.advance(1.0)
+        self.assertEqual(self.written, [(b"b", ASKER)])
+        self.clock.advance(1.0)
+        self.assertEqual(self.written, [(b"b", ASKER), (b"a", ASKER)])
+        self.assertEqual(len(self.delayed), 0)
+
+    def test_bound(self) -> None:
+        """So many wait; further ones are dropped and counted, until some have left."""
+        for _ in range(MAX_DELAYED + 2):
+            self.send()
+        self.assertEqual((len(self.delayed), self.delayed.dropped), (MAX_DELAYED, 2))
+        self.clock.advance(2.0)
+        self.assertEqual(len(self.written), MAX_DELAYED)
+        self.send()
+        self.assertEqual((len(self.delayed), self.delayed.dropped), (1, 2))
+
+    def test_stop(self) -> None:
+        """What waits at the end is not sent, and no call is left."""
+        self.send()
+        self.delayed.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.delayed), 0)

@@ -1,0 +1,136 @@
+"""``twisted-net discover``: shows the servers that announce themselves to a group, from a shell."""
+
+# mypy: disallow-untyped-calls=False
+# The class of options that this derives from has no types.
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
+from twisted.python.usage import Options, UsageError
+
+from twisted_net.udp.announcements import Change, Happened
+from twisted_net.udp.discovery import DiscoveryListener
+from twisted_net.udp.discovery_settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
+
+NOBODY = 1
+"""Exit status where no server was found."""
+
+UNUSABLE = 2
+"""Exit status where the group cannot be used; standard error says why."""
+
+
+class DiscoverOptions(Options):
+    """Where to look for servers, and for how long."""
+
+    synopsis = "Usage: twisted-net discover [options]"
+    longdesc = (
+        "Prints a line of JSON for each server that is found; status 1 where there is none. "
+        "Announcements are not authenticated."
+    )
+    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
+        ["watch", "w", "go on until Ctrl-C, and print what is found, changed or lost"],
+    ]
+    optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
+        ["timeout", "t", 3.0, "seconds to wait for servers", float],
+        ["group", "g", DEFAULT_GROUP, "multicast or broadcast address"],
+        ["port", "p", DEFAULT_PORT, "port of the group", int],
+        ["interface", "i", None, "where to look: a name, or an address of IPv4"],
+    ]
+
+    def place(self) -> DiscoveryPlace:
+        """
+        Give the group that the options describe.
+
+        :raises UsageError: for what is none.
+        """
+        interfaces = (self["interface"],) if self["interface"] else ()
+        try:
+            return DiscoveryPlace(group=self["group"], port=self["port"], interfaces=interfaces)
+        except ValueError as error:
+            raise UsageError(str(error).removeprefix("DiscoveryPlace").lstrip(".: ")) from None
+
+
+def discover(arguments: Sequence[str]) -> None:
+    """
+    Do what the command line says.
+
+    :raises SystemExit: with 0, or with one of the statuses above.
+    """
+    from twisted.internet.task import react
+
+    options = DiscoverOptions()
+    try:
+        options.parseOptions(list(arguments))
+        place = options.place()
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(UNUSABLE) from None
+
+    async def look(reactor: Any) -> None:  # Any: reactors have no one type
+        try:
+            found = await show(reactor, place, options["timeout"], watch=options["watch"])
+        except CannotListenError as error:
+            sys.stderr.write(f"cannot use {place.group}: {_reason(error)}\n")
+            raise SystemExit(UNUSABLE) from None
+        if not found:
+            raise SystemExit(NOBODY)
+
+    react(lambda reactor: Deferred.fromCoroutine(look(reactor)))
+
+
+async def show(
+    reactor: Any,  # Any: reactors have no one type
+    place: DiscoveryPlace,
+    timeout: float,
+    *,
+    watch: bool = False,
+) -> int:
+    """
+    Print what is found, and give how many servers that were.
+
+    :param watch: whether to go on until cancelled, and to print what happened too.
+    :raises CannotListenError: where the group cannot be joined.
+    """
+    found = 0
+
+    def changed(change: Change) -> None:
+        nonlocal found
+        found += change.happened is Happened.FOUND
+        if watch or change.happened is Happened.FOUND:
+            sys.stdout.write(line_of(change, watch=watch))
+            sys.stdout.flush()
+
+    listener = DiscoveryListener(reactor, reactor, place, changed)
+    listener.startService()
+    try:
+        if watch:
+            await Deferred()
+        await deferLater(reactor, timeout)
+    finally:
+        listener.stopService()
+    return found
+
+
+def _reason(error: CannotListenError) -> str:
+    return getattr(error.socketError, "strerror", None) or str(error.socketError)
+
+
+def line_of(change: Change, *, watch: bool) -> str:
+    """Write a change as a line of JSON; *watch* adds what happened."""
+    instance = change.instance
+    members: dict[str, object] = {"happened": change.happened.value} if watch else {}
+    members |= {
+        "name": instance.name,
+        "host": instance.host,
+        "services": instance.services,
+        "version": instance.version,
+        "instance": instance.instance,
+    }
+    return msgspec.json.encode(members).decode() + "\n"
