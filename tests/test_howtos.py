@@ -60,6 +60,17 @@ class ListenerPagesTests(SynchronousTestCase):
             self.assertIn(f"`{setting.key}`", table)
 
 
+class DiscoveryPageTests(SynchronousTestCase):
+    """What the page about discovery says."""
+
+    def test_configurations(self) -> None:
+        """Every configuration shown is one."""
+        texts = list(toml_in(DOCS / "howto" / "discovery.rst"))
+        configs = [load_config(("discovery.rst", text), {}, {}).record for text in texts]
+        self.assertEqual([config.discovery.enabled for config in configs], [True, False])
+        self.assertEqual(len(configs[1].coap.multicast.groups), 2)
+
+
 class DatagramPagesTests(SynchronousTestCase):
     """What the pages about datagrams say."""
 

@@ -25,7 +25,8 @@ from tests.threads import ThreadClock
 from twisted_net.commands import Commands
 from twisted_net.config import CoapDtlsSettings, CoapSettings, Config, TcpSettings, UdpSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
-from twisted_net.service import CommandListener, NetService
+from twisted_net.listening import CommandListener
+from twisted_net.service import NetService
 from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tls_settings import TlsSettings

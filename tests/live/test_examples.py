@@ -39,6 +39,13 @@ async def test_udp_handler(reactor: Any) -> None:
         assert await ask_datagrams(port, b"hello") == [b"HELLO"]
 
 
+async def test_discovery(reactor: Any) -> None:
+    """A server is found while it is announced, and lost by its goodbye."""
+    async with running(reactor, "discovery.py") as example:
+        await example.logged(r"found kitchen 127\.0\.0\.1 \{'tcp': 8888\}")
+        await example.logged(r"lost kitchen")
+
+
 async def test_own_commands(reactor: Any) -> None:
     """Plain, async and blocking commands are served beside the standard ones, in order."""
     words = command_line("twistd", "default", "--commands", "own_commands:commands")

@@ -1,0 +1,374 @@
+"""The ports of datagrams, CoAP and discovery as services, with DTLS and in groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from socket import gethostname
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from twisted_net.commands import Commands
+from twisted_net.config import (
+    CoapDtlsSettings,
+    CoapSettings,
+    Config,
+    UdpDtlsSettings,
+    UdpSettings,
+)
+from twisted_net.errors import ConfigError
+from twisted_net.listening import ListenerService
+from twisted_net.sessions import Sessions
+from twisted_net.tcp.admission import Access
+from twisted_net.topics import Topics
+from twisted_net.udp.datagrams import Source
+from twisted_net.udp.discovery import Announcer
+from twisted_net.udp.discovery_settings import DiscoverySettings
+from twisted_net.udp.groups import GroupSettings, groups_on
+from twisted_net.udp.multicast import DelayedAnswers, Membership, join_all
+from twisted_net.udp.places import Place
+from twisted_net.udp.server import DatagramServer, listen_at
+from twisted_net.users import Permissions
+from twisted_net.vitals import package_version
+
+# OpenSSL takes a tenth of a second to import, and CoAP some; both only where they are used.
+if TYPE_CHECKING:
+    from twisted_net.udp.dtls import DtlsServer
+
+
+class DatagramListener(ListenerService):
+    """
+    A socket of the datagram server.
+
+    :param server: that of this socket; those of the others are its companions.
+    :ivar server: has the counts and the table of clients.
+    """
+
+    transport = "udp"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        place: Place,
+        server: DatagramServer,
+    ) -> None:
+        super().__init__("", 0)
+        self._reactor = reactor
+        self._place = place
+        self.server = server
+
+    @property
+    @override
+    def asked(self) -> str:
+        return str(self._place)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        return listen_at(self._reactor, self.server, self._place)
+
+
+def datagram_listeners(
+    reactor: Any,  # Any: as below
+    settings: UdpSettings,
+) -> list[DatagramListener]:
+    """Give a listener for each socket of ``[udp]``; the first one's server logs for all."""
+    if not settings.enabled:
+        return []
+    first = DatagramServer(reactor, settings)
+    return [
+        DatagramListener(reactor, place, first.companion() if i else first)
+        for i, place in enumerate(settings.places)
+    ]
+
+
+class CoapListener(ListenerService):
+    """
+    The CoAP server.
+
+    :param topics: those of all listeners.
+    :ivar server: has the sessions, the observers and the counts.
+    """
+
+    transport = "coap"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        commands: Commands,
+        topics: Topics,
+    ) -> None:
+        from twisted_net.udp.coap import CoapServer
+
+        super().__init__(config.coap.interface, config.coap.port)
+        self._reactor = reactor
+        self._drain_timeout = config.drain_timeout
+        sessions = Sessions(time.time, topics)
+        self.server = CoapServer(reactor, commands, config.coap, sessions=sessions)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.coap import listen_coap
+
+        return listen_coap(self._reactor, self.server, port, interface)
+
+    @override
+    async def _close(self) -> None:
+        # Before the port is closed: there is no other way for the answers to leave.
+        if self._port is not None:
+            await self.server.drain(self._drain_timeout)
+        await super()._close()
+
+
+class _GroupListener(ListenerService):
+    """
+    The groups that a datagram or CoAP server listens to, beside its own port.
+
+    :param settings: which, and where.
+    :param own: the listener of that port; the groups have the same.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: GroupSettings,
+        own: DatagramListener | CoapListener,
+    ) -> None:
+        super().__init__("", 0)
+        self._reactor = reactor
+        self._groups = groups_on(settings.groups, settings.interfaces)
+        self._own = own
+        self.transport = f"{own.transport} group"
+
+    @property
+    @override
+    def asked(self) -> str:
+        return ", ".join(map(str, self._groups))
+
+    @property
+    @override
+    def place(self) -> str:
+        return f"{self.asked} ({self.transport})"
+
+
+class DatagramGroupListener(_GroupListener):
+    """The groups of the datagram server."""
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        own: DatagramListener,
+    ) -> None:
+        super().__init__(reactor, config.udp.multicast, own)
+        self._server = own.server
+        self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure)
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        server = self._server
+        joined = join_all(
+            self._reactor,
+            self._groups,
+            self._own.port or 0,
+            self._heard,
+            max_datagram=server.limits.max_datagram,
+            counts=server.responder.counts,
+        )
+        return Membership(joined, self._delayed)
+
+    def _heard(self, datagram: bytes, source: Source) -> None:
+        answer = self._server.answer_group(datagram, source)
+        if answer is not None:
+            self._delayed.send(self._answer, answer, source)
+
+    def _answer(self, answer: bytes, source: Source) -> None:
+        if self._server.transport is not None:
+            self._server.transport.write(answer, source)
+
+
+class CoapGroupListener(_GroupListener):
+    """The groups of the CoAP server, which knows by itself what it tells them, and when."""
+
+    def __init__(self, reactor: Any, config: Config, own: CoapListener) -> None:  # Any: as below
+        super().__init__(reactor, config.coap.multicast, own)
+        self._server = own.server
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        server = self._server
+        joined = join_all(
+            self._reactor,
+            self._groups,
+            self._own.port or 0,
+            partial(server.take, group=True),
+            max_datagram=server.limits.max_datagram,
+            counts=server.datagrams,
+        )
+        return Membership(joined)
+
+
+class AnnouncingListener(ListenerService):
+    """
+    What announces the service to a group, and hears who asks for it.
+
+    :param services: gives the ports by service.
+    """
+
+    transport = "discovery"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: DiscoverySettings,
+        services: Callable[[], Mapping[str, int]],
+    ) -> None:
+        super().__init__(settings.group, settings.port)
+        self._settings = settings
+        name = (settings.name or gethostname())[:64]
+        self.announcer = Announcer(reactor, reactor, settings, name, package_version(), services)
+
+    @property
+    @override
+    def asked(self) -> str:
+        groups = ", ".join(map(str, self._settings.places))
+        return f"{groups}, port {self._settings.port}"
+
+    @property
+    @override
+    def place(self) -> str:
+        return f"{self.asked} ({self.transport})"
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        self.announcer.startService()
+        return self.announcer.sockets
+
+    @override
+    async def _close(self) -> None:
+        self._port = None
+        if self.announcer.running:
+            self.announcer.stopService()
+
+
+class _DtlsListener(ListenerService):
+    """
+    A port with DTLS.
+
+    :param limits: those of what is served, as for the port.
+    :ivar certificates: those of DTLS.
+    :ivar dtls: has the sessions; it is set by who derives.
+    :raises ConfigError: for certificates that cannot be used.
+    """
+
+    dtls: DtlsServer
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        settings: UdpDtlsSettings | CoapDtlsSettings,
+        limits: UdpSettings | CoapSettings,
+        wall: Callable[[], float],
+    ) -> None:
+        # Not at the top: OpenSSL takes a tenth of a second to import.
+        from twisted_net.udp.dtls import DtlsServer
+
+        super().__init__(settings.interface, settings.port)
+        self._reactor = reactor
+        self._limits = limits
+        try:
+            self.certificates = DtlsServer.make_certificates(settings, wall)
+        except ConfigError as error:
+            section = self.transport.replace("+", ".")
+            raise ConfigError([f"{section}: {line}" for line in error.mistakes]) from None
+
+    @override
+    def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.dtls import listen_dtls
+
+        return listen_dtls(
+            self._reactor,
+            self.dtls,
+            port,
+            interface,
+            datagrams_per_turn=self._limits.datagrams_per_turn,
+            receive_buffer=self._limits.receive_buffer,
+        )
+
+
+class SecureDatagramListener(_DtlsListener):
+    """
+    The datagram server over DTLS.
+
+    :ivar server: has the counts and the table of clients.
+    """
+
+    transport = "udp+dtls"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        wall: Callable[[], float],
+    ) -> None:
+        from twisted_net.udp.dtls import DtlsServer
+
+        settings = config.udp.dtls
+        super().__init__(reactor, settings, config.udp, wall)
+        self.server = DatagramServer(reactor, config.udp)
+        self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
+
+
+class SecureCoapListener(_DtlsListener):
+    """
+    The CoAP server over DTLS.
+
+    :param access: who may do what, by the names in certificates.
+    :param streams: the sessions of the other listeners, of which it has the topics and the clock.
+    :ivar server: has the sessions, the observers and the counts.
+    """
+
+    transport = "coap+dtls"
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: as below
+        config: Config,
+        commands: Commands,
+        access: Access,
+        streams: Sessions,
+    ) -> None:
+        from twisted_net.udp.coap import CoapServer
+        from twisted_net.udp.dtls import DtlsServer, coap_limits
+
+        settings = config.coap.dtls
+        super().__init__(reactor, settings, config.coap, streams.wall)
+        self._drain_timeout = config.drain_timeout
+
+        def permissions_of(user: str | None) -> Permissions:
+            return access.anonymous if user is None else access.permissions_of(user)
+
+        self.server = CoapServer(
+            reactor,
+            commands,
+            coap_limits(config.coap, settings),
+            sessions=Sessions(streams.wall, streams.topics),
+            permissions_of=permissions_of if access.required else None,
+        )
+        self.dtls = DtlsServer(
+            reactor,
+            self.server,
+            self.certificates,
+            settings,
+            ended=self.server.peer_lost,
+            most_of_user=lambda user: permissions_of(user).max_connections,
+        )
+
+    @override
+    async def _close(self) -> None:
+        # Before the port is closed: there is no other way for the answers to leave.
+        if self._port is not None:
+            await self.server.drain(self._drain_timeout)
+        await super()._close()
