@@ -135,6 +135,8 @@ async def test_broadcast(reactor: Any) -> None:  # Any: as above
     service.startService()
     await until(reactor, lambda: found)
     assert found[0].instance.name == "b"
+    # Others than this machine may hear it, and nothing of it can be reached by them.
+    assert found[0].instance.services == {}
     await service.stopService()
     listener.stopService()
     await deferLater(reactor, 0)
