@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scenarios", type=_among(SCENARIOS), metavar="A,B", help="measure these scenarios")
     add("--rounds", type=_number(int, 1, 100), default=3, help="1 to 100 (%(default)s)")
     seconds = "of each load, 0.05 to 60 (%(default)s)"
-    add("--seconds", type=_number(float, 0.05, 60), default=0.6, help=seconds)
+    add("--seconds", type=_number(float, 0.05, 60), default=0.5, help=seconds)
     add("--svg", type=_new_file, metavar="PATH", help="draw the medians")
     add("--text", type=_new_file, metavar="PATH", help="write what is printed")
     add("--json", type=_new_file, metavar="PATH", help="write the figures of every round")

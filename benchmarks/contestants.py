@@ -98,7 +98,7 @@ class Contestant:
     def missing(self) -> str | None:
         """Tell what must be installed first, if anything."""
         if self.program and find_program(self.program) is None:
-            return f"{self.program} is not installed (Debian: {self.program.split('-')[0]})"
+            return f"{self.program} is not installed; it is in Debian's package of that name"
         if self.package and importlib.util.find_spec(self.package) is None:
             return f"{self.package} is not installed: pip install -e '.[bench]'"
         return None

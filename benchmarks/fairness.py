@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 
-from benchmarks.contestants import CONTESTANTS, ECHO
+from benchmarks.contestants import CONTESTANTS, ECHO, PING
 from benchmarks.servers import Server, core_for_the_server, free_ports, running, started
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message
@@ -34,6 +34,12 @@ NEVER_READING_BYTES = 150_000_000
 STALLED = 3.0
 """Seconds without a byte taken after which a sender gives up."""
 
+SMALL = [b"flood"] * 100
+"""Datagrams that flood the datagram server."""
+
+OVERTIME = 5.0
+"""Seconds that a load goes on after the measurement should have ended: the longest wait seen."""
+
 LOAD_TIMEOUT = 20.0
 """Seconds in which the process of a load must begin."""
 
@@ -41,17 +47,15 @@ UNTIL_FULL = 0.3
 """Seconds in which a load fills the buffers between it and the server."""
 
 
-def round_trips(server: Server, seconds: float) -> list[float]:
+def round_trips(server: Server, ping: bytes, expected: bytes, seconds: float) -> list[float]:
     """Send PING and await its answer, again and again; give the milliseconds of each."""
     times = []
-    ping = CONTESTANTS[server.name].ping
-    expected = ping.answer(server.tcp_port)
     with server.connect() as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             begin = time.perf_counter()
-            client.sendall(ping.request)
+            client.sendall(ping)
             answer = b""
             while len(answer) < len(expected):
                 answer += client.recv(4096)
@@ -188,7 +192,7 @@ def measure(
 
     def note(load: str, server: Server) -> None:
         with urgent():
-            times = round_trips(server, seconds)
+            times = round_trips(server, PING.request, pong, seconds)
         found.setdefault((load, server.name), []).append(
             (statistics.median(times), percentile(times, 0.99))
         )
@@ -196,14 +200,16 @@ def measure(
     for _ in range(rounds):
         for name in SERVERS:
             with running(name, core) as server:
+                pong = PING.answer(server.tcp_port)
                 note("alone", server)
-                with beside(pipeline, server.tcp_port, ECHO.request, 4, seconds + 10):
+                with beside(pipeline, server.tcp_port, ECHO.request, 4, seconds + OVERTIME):
                     note("4 clients pipeline ECHO", server)
-                with beside(flood, server.udp_port, [b"flood"] * 100, seconds + 10):
+                with beside(flood, server.udp_port, SMALL, seconds + OVERTIME):
                     note("a UDP flood", server)
         with running_with_coap(core) as (server, coap_port):
+            pong = PING.answer(server.tcp_port)
             for load, datagrams in floods.items():
-                with beside(flood, coap_port, datagrams, seconds + 10):
+                with beside(flood, coap_port, datagrams, seconds + OVERTIME):
                     note(load, server)
     return found
 

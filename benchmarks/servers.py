@@ -49,17 +49,11 @@ class Server:
 
     def times(self) -> tuple[float, float]:
         """
-        Give the seconds that its threads ran, and those that its first thread, the reactor's,
-        waited for a processor to be free.
+        Give the seconds that it ran, and those that its first thread, the reactor's, waited for
+        a processor to be free.
         """
-        ran = waited = 0
-        for task in os.listdir(f"/proc/{self.pid}/task"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                figures = Path(f"/proc/{self.pid}/task/{task}/schedstat").read_text().split()
-                ran += int(figures[0])
-                if task == str(self.pid):
-                    waited = int(figures[1])
-        return ran / 1e9, waited / 1e9
+        waited = Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]
+        return processor_time(self.pid), int(waited) / 1e9
 
 
 def processor_time(pid: int) -> float:
@@ -69,15 +63,17 @@ def processor_time(pid: int) -> float:
     In nanoseconds where the kernel has /proc/PID/schedstat, else in the hundredths of
     /proc/PID/stat.
     """
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    try:
-        used = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    except FileNotFoundError:
+    used = 0.0
+    exact = Path(f"/proc/{pid}/schedstat").exists()
+    if not exact:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    with suppress(FileNotFoundError):
-        for task in tasks:
-            used += sum(processor_time(int(pid)) for pid in (task / "children").read_text().split())
+        used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        # A thread or a child may end meanwhile, and few kernels list no children.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if exact:
+                used += int((task / "schedstat").read_text().split()[0]) / 1e9
+            used += sum(map(processor_time, map(int, (task / "children").read_text().split())))
     return used
 
 

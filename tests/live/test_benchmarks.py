@@ -1,0 +1,104 @@
+"""The benchmarks measure real servers, and notice one that answers wrongly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.threads import deferToThread
+from twisted.protocols.basic import LineOnlyReceiver
+
+from benchmarks.contestants import ECHO
+from benchmarks.load import Clients, Load, WrongAnswer, ask_datagrams
+from tests.live.programs import port_of, serving
+from twisted_net.tcp.listener_settings import Listener
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Forgetful(LineOnlyReceiver):
+    """Answers as it should, but for one line in a hundred."""
+
+    delimiter = b"\n"
+    lines = 0
+
+    def lineReceived(self, line: bytes) -> None:
+        """Answer a line."""
+        type(self).lines += 1
+        result = "hello" if self.lines % 100 == 0 else "hello world"
+        self.sendLine(json.dumps({"command": "ECHO", "result": result}).encode())
+
+
+class Deaf(DatagramProtocol):
+    """Answers each datagram with the same."""
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """Answer a datagram."""
+        assert self.transport is not None
+        self.transport.write(b"ECHO: hello 0", addr)
+
+
+def ask(port: int, connections: int, depth: int) -> Load:
+    """Load a server for a moment."""
+    with Clients(port, ECHO, depth) as clients:
+        clients.open(connections)
+        return clients.run(0.1)
+
+
+async def test_load(reactor: Any) -> None:
+    """Each of many connections is asked and answered, in batches, to the last one."""
+    async with serving(reactor, Listener(port=0)) as service:
+        load = await deferToThread(ask, port_of(service), 120, 16)
+        commands = service.sessions.messages
+    # One line finds the answer out, one opens each connection, and all others are counted.
+    assert load.requests == commands - 121
+    assert load.requests == len(load.times) * 16 >= 120 * 16
+    assert 0 < load.percentile(0.5) <= load.percentile(0.99)
+
+
+async def test_wrong_answers(reactor: Any) -> None:
+    """One wrong answer among many ends the load with an error that shows it."""
+    port = reactor.listenTCP(0, Factory.forProtocol(Forgetful), interface="127.0.0.1")
+    try:
+        with pytest.raises(WrongAnswer, match='"result": "hello"}'):
+            await deferToThread(ask, port.getHost().port, 2, 1)
+    finally:
+        await port.stopListening()
+
+
+async def test_wrong_datagrams(reactor: Any) -> None:
+    """A datagram that answers nothing that was asked ends the load with an error."""
+    port = reactor.listenUDP(0, Deaf(), interface="127.0.0.1")
+    try:
+        with pytest.raises(WrongAnswer, match="ECHO: hello 0"):
+            await deferToThread(ask_datagrams, port.getHost().port, 4, 0.1)
+    finally:
+        await port.stopListening()
+
+
+@pytest.mark.time_limit(60)
+async def test_command(tmp_path: Path) -> None:
+    """``python -m benchmarks`` measures who is named, and writes what is asked for."""
+    kept, drawn = tmp_path / "kept.json", tmp_path / "drawn.svg"
+    words = [
+        *(sys.executable, "-m", "benchmarks", f"--json={kept}", f"--svg={drawn}"),
+        *("--only=quiet,plain", "--scenarios=tcp-1x1,udp,fairness,start-up"),
+        *("--rounds=1", "--seconds=0.05"),
+    ]
+    ended = await deferToThread(
+        subprocess.run, words, cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "round 1 of 1: Twisted LineOnlyReceiver" in ended.stderr
+    report = json.loads(kept.read_text())
+    assert list(report["figures"]) == ["tcp-1x1", "udp", "fairness", "start-up"]
+    for rows in report["figures"].values():
+        assert list(rows) == ["quiet", "plain"]
+        assert all(figure > 0 for row in rows.values() for figure in row[0].values())
+    assert "twisted_net, quiet reactor" in ended.stdout
+    assert drawn.read_text().startswith("<svg")
