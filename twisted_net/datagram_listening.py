@@ -24,16 +24,14 @@ from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics
 from twisted_net.udp.datagrams import Source
-from twisted_net.udp.discovery import Announcer
 from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.groups import GroupSettings, groups_on
-from twisted_net.udp.multicast import DelayedAnswers, Membership, join_all
 from twisted_net.udp.places import Place
 from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.users import Permissions
 from twisted_net.vitals import package_version
 
-# OpenSSL takes a tenth of a second to import, and CoAP some; both only where they are used.
+# OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
 if TYPE_CHECKING:
     from twisted_net.udp.dtls import DtlsServer
 
@@ -162,12 +160,16 @@ class DatagramGroupListener(_GroupListener):
         config: Config,
         own: DatagramListener,
     ) -> None:
+        from twisted_net.udp.multicast import DelayedAnswers
+
         super().__init__(reactor, config.udp.multicast, own)
         self._server = own.server
         self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure)
 
     @override
     def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.multicast import Membership, join_all
+
         server = self._server
         joined = join_all(
             self._reactor,
@@ -198,6 +200,8 @@ class CoapGroupListener(_GroupListener):
 
     @override
     def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.multicast import Membership, join_all
+
         server = self._server
         joined = join_all(
             self._reactor,
@@ -225,6 +229,8 @@ class AnnouncingListener(ListenerService):
         settings: DiscoverySettings,
         services: Callable[[], Mapping[str, int]],
     ) -> None:
+        from twisted_net.udp.discovery import Announcer
+
         super().__init__(settings.group, settings.port)
         self._settings = settings
         name = (settings.name or gethostname())[:64]
