@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from twisted_net.listening import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics
-from twisted_net.udp.datagrams import Source
+from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.groups import GroupSettings, groups_on
 from twisted_net.udp.places import Place
@@ -33,6 +33,7 @@ from twisted_net.vitals import package_version
 
 # OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
 if TYPE_CHECKING:
+    from twisted_net.udp.coap import CoapServer
     from twisted_net.udp.dtls import DtlsServer
 
 
@@ -81,7 +82,20 @@ def datagram_listeners(
     ]
 
 
-class CoapListener(ListenerService):
+class _DrainsFirst(ListenerService):
+    """A listener whose server has its answers leave before the port is closed: no other way."""
+
+    server: CoapServer
+    _drain_timeout: float
+
+    @override
+    async def _close(self) -> None:
+        if self._port is not None:
+            await self.server.drain(self._drain_timeout)
+        await super()._close()
+
+
+class CoapListener(_DrainsFirst):
     """
     The CoAP server.
 
@@ -112,20 +126,23 @@ class CoapListener(ListenerService):
 
         return listen_coap(self._reactor, self.server, port, interface)
 
+
+class _Placed(ListenerService):
+    """A listener whose address says where it is, wherever it is bound."""
+
+    @property
     @override
-    async def _close(self) -> None:
-        # Before the port is closed: there is no other way for the answers to leave.
-        if self._port is not None:
-            await self.server.drain(self._drain_timeout)
-        await super()._close()
+    def place(self) -> str:
+        return f"{self.asked} ({self.transport})"
 
 
-class _GroupListener(ListenerService):
+class _GroupListener(_Placed):
     """
     The groups that a datagram or CoAP server listens to, beside its own port.
 
     :param settings: which, and where.
     :param own: the listener of that port; the groups have the same.
+    :param counts: where drops and read errors are counted.
     """
 
     def __init__(
@@ -133,11 +150,13 @@ class _GroupListener(ListenerService):
         reactor: Any,  # Any: as below
         settings: GroupSettings,
         own: DatagramListener | CoapListener,
+        counts: DatagramCounts,
     ) -> None:
         super().__init__("", 0)
         self._reactor = reactor
         self._groups = groups_on(settings.groups, settings.interfaces)
         self._own = own
+        self._counts = counts
         self.transport = f"{own.transport} group"
 
     @property
@@ -145,10 +164,23 @@ class _GroupListener(ListenerService):
     def asked(self) -> str:
         return ", ".join(map(str, self._groups))
 
-    @property
     @override
-    def place(self) -> str:
-        return f"{self.asked} ({self.transport})"
+    def listen(self, port: int, interface: str) -> object:
+        from twisted_net.udp.multicast import Membership, join_all
+
+        joined = join_all(
+            self._reactor,
+            self._groups,
+            self._own.port or 0,
+            self._heard,
+            max_datagram=self._own.server.limits.max_datagram,
+            counts=self._counts,
+        )
+        return Membership(joined)
+
+    @abstractmethod
+    def _heard(self, datagram: bytes, source: Source) -> None:
+        """Take in what came to a group."""
 
 
 class DatagramGroupListener(_GroupListener):
@@ -162,25 +194,11 @@ class DatagramGroupListener(_GroupListener):
     ) -> None:
         from twisted_net.udp.multicast import DelayedAnswers
 
-        super().__init__(reactor, config.udp.multicast, own)
+        super().__init__(reactor, config.udp.multicast, own, own.server.responder.counts)
         self._server = own.server
         self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure)
 
     @override
-    def listen(self, port: int, interface: str) -> object:
-        from twisted_net.udp.multicast import Membership, join_all
-
-        server = self._server
-        joined = join_all(
-            self._reactor,
-            self._groups,
-            self._own.port or 0,
-            self._heard,
-            max_datagram=server.limits.max_datagram,
-            counts=server.responder.counts,
-        )
-        return Membership(joined, self._delayed)
-
     def _heard(self, datagram: bytes, source: Source) -> None:
         answer = self._server.answer_group(datagram, source)
         if answer is not None:
@@ -190,31 +208,24 @@ class DatagramGroupListener(_GroupListener):
         if self._server.transport is not None:
             self._server.transport.write(answer, source)
 
+    @override
+    async def drain(self) -> None:
+        self._delayed.stop()
+
 
 class CoapGroupListener(_GroupListener):
     """The groups of the CoAP server, which knows by itself what it tells them, and when."""
 
     def __init__(self, reactor: Any, config: Config, own: CoapListener) -> None:  # Any: as below
-        super().__init__(reactor, config.coap.multicast, own)
+        super().__init__(reactor, config.coap.multicast, own, own.server.datagrams)
         self._server = own.server
 
     @override
-    def listen(self, port: int, interface: str) -> object:
-        from twisted_net.udp.multicast import Membership, join_all
-
-        server = self._server
-        joined = join_all(
-            self._reactor,
-            self._groups,
-            self._own.port or 0,
-            partial(server.take, group=True),
-            max_datagram=server.limits.max_datagram,
-            counts=server.datagrams,
-        )
-        return Membership(joined)
+    def _heard(self, datagram: bytes, source: Source) -> None:
+        self._server.take(datagram, source, group=True)
 
 
-class AnnouncingListener(ListenerService):
+class AnnouncingListener(_Placed):
     """
     What announces the service to a group, and hears who asks for it.
 
@@ -241,11 +252,6 @@ class AnnouncingListener(ListenerService):
     def asked(self) -> str:
         groups = ", ".join(map(str, self._settings.places))
         return f"{groups}, port {self._settings.port}"
-
-    @property
-    @override
-    def place(self) -> str:
-        return f"{self.asked} ({self.transport})"
 
     @override
     def listen(self, port: int, interface: str) -> object:
@@ -327,7 +333,7 @@ class SecureDatagramListener(_DtlsListener):
         self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
 
 
-class SecureCoapListener(_DtlsListener):
+class SecureCoapListener(_DtlsListener, _DrainsFirst):
     """
     The CoAP server over DTLS.
 
@@ -371,10 +377,3 @@ class SecureCoapListener(_DtlsListener):
             ended=self.server.peer_lost,
             most_of_user=lambda user: permissions_of(user).max_connections,
         )
-
-    @override
-    async def _close(self) -> None:
-        # Before the port is closed: there is no other way for the answers to leave.
-        if self._port is not None:
-            await self.server.drain(self._drain_timeout)
-        await super()._close()

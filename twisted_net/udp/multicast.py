@@ -154,12 +154,10 @@ class Membership:
     The groups that a server has joined, as one port.
 
     :param ports: of the groups; at least one.
-    :param delayed: answers that wait for their moment, which come to nothing once it has left.
     """
 
-    def __init__(self, ports: list[CappedPort], delayed: DelayedAnswers | None = None) -> None:
+    def __init__(self, ports: list[CappedPort]) -> None:
         self._ports = ports
-        self._delayed = delayed
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Give the address of the first group."""
@@ -167,8 +165,6 @@ class Membership:
 
     def stopListening(self) -> Deferred[list[None]]:
         """Leave all groups; fires when that is done."""
-        if self._delayed is not None:
-            self._delayed.stop()
         return gatherResults([port.stopListening() or succeed(None) for port in self._ports])
 
 
