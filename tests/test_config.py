@@ -15,6 +15,7 @@ from twisted_net.config import (
     CoapSettings,
     Config,
     TcpSettings,
+    UdpGroupSettings,
     UdpSettings,
     load_config,
 )
@@ -24,6 +25,7 @@ from twisted_net.layers import settings, to_toml
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.udp.datagrams import DatagramLimits
+from twisted_net.udp.groups import GroupSettings
 from twisted_net.users import AuthSettings
 
 
@@ -354,6 +356,25 @@ class LoadConfigTests(SynchronousTestCase):
                 "nothing is served"
             ],
         )
+
+
+class GroupTests(SynchronousTestCase):
+    """Groups that could not be answered are refused with the name of the setting."""
+
+    def test_family(self) -> None:
+        """A group of IPv6 needs a port of IPv6."""
+        groups = GroupSettings(groups=("ff02::fd",), interfaces=("lo",))
+        with self.assertRaises(ValueError) as raised:
+            CoapSettings(multicast=groups)
+        self.assertIn("CoapSettings.multicast.groups: ff02::fd", str(raised.exception))
+        CoapSettings(multicast=groups, interface="::1")
+
+    def test_no_port(self) -> None:
+        """Groups have the number of ``udp.port``, so there must be one."""
+        groups = UdpGroupSettings(groups=("239.0.0.9",))
+        with self.assertRaises(ValueError) as raised:
+            UdpSettings(port=None, sockets=("udp:9",), multicast=groups)
+        self.assertIn("need a port", str(raised.exception))
 
 
 class DocumentationTests(SynchronousTestCase):

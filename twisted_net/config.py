@@ -22,7 +22,7 @@ from twisted_net.udp.datagrams import DatagramLimits
 from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.dtls_settings import DEFAULT_PORT as COAPS_PORT
 from twisted_net.udp.dtls_settings import DtlsSettings
-from twisted_net.udp.groups import GroupSettings
+from twisted_net.udp.groups import GroupSettings, check_family
 from twisted_net.udp.places import Bound, Place, parse_place
 from twisted_net.udp.places import check_interface as check_datagram_interface
 from twisted_net.users import AuthSettings
@@ -135,6 +135,9 @@ class UdpSettings(DatagramLimits, frozen=True):
                 raise ValueError(f"UdpSettings.sockets[{i}]: {error}") from None
         if self.enabled and not self.places:
             raise ValueError("port is none, and there are no sockets: set one, or enabled = false")
+        if self.port is None and self.multicast.groups:
+            raise ValueError("UdpSettings.multicast.groups need a port, which is none")
+        _check_family(self, self.multicast, self.interface)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -161,6 +164,7 @@ class CoapSettings(CoapLimits, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_interface(self, self.interface)
+        _check_family(self, self.multicast, self.interface)
 
 
 class Config(Record, frozen=True):
@@ -249,6 +253,13 @@ class Config(Record, frozen=True):
             Listener(endpoint=listener) if isinstance(listener, str) else listener
             for listener in self.listeners
         )
+
+
+def _check_family(record: Record, multicast: GroupSettings, interface: str) -> None:
+    try:
+        check_family(multicast.groups, interface)
+    except ValueError as error:
+        raise ValueError(f"{type(record).__name__}.{error}") from None
 
 
 def _serves_others(listener: Listener) -> bool:

@@ -175,6 +175,7 @@ class _GroupListener(_Placed):
             self._heard,
             max_datagram=self._own.server.limits.max_datagram,
             counts=self._counts,
+            own=self._own.bound,
         )
         return Membership(joined)
 

@@ -66,6 +66,11 @@ class ListenerService(Service, ABC):
         return address_in_words(self._interface, self._asked)
 
     @property
+    def bound(self) -> Any:  # Any: of the kind that listen gives
+        """The port itself; None while it does not listen."""
+        return self._port
+
+    @property
     def host(self) -> str | None:
         """The address that is listened on; None without one."""
         return None if self._port is None else getattr(self._port.getHost(), "host", None)

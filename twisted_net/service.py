@@ -40,7 +40,6 @@ from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.topics import Topics
-from twisted_net.udp.groups import is_own_interface
 from twisted_net.users import Permissions, User
 from twisted_net.vitals import usage, versions
 
@@ -186,8 +185,7 @@ class NetService(MultiService):
         if self.coap is not None and config.coap.multicast.groups:
             made.append(CoapGroupListener(self._reactor, config, self.coap))
         if config.discovery.enabled:
-            only_here = all(map(is_own_interface, config.discovery.interfaces or ("",)))
-            services = partial(self._services, only_here)
+            services = partial(self._services, config.discovery.local)
             made.append(AnnouncingListener(self._reactor, config.discovery, services))
         return made
 

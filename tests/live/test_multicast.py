@@ -135,8 +135,7 @@ async def test_broadcast(reactor: Any) -> None:  # Any: as above
     service.startService()
     await until(reactor, lambda: found)
     assert found[0].instance.name == "b"
-    # Others than this machine may hear it, and nothing of it can be reached by them.
-    assert found[0].instance.services == {}
+    assert found[0].instance.services.keys() == {"tcp", "udp"}
     await service.stopService()
     listener.stopService()
     await deferLater(reactor, 0)
@@ -245,12 +244,36 @@ async def test_coap(reactor: Any) -> None:  # Any: as above
     answers = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=2)
     assert {answer.source[0] for answer in answers} == {"127.0.0.1", "127.0.0.2"}
     assert all(answer.response.ok and "T" in answer.response.text for answer in answers)
+    first = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=1)
+    assert len(first) == 1
     # Who has nothing to say to a group says nothing.
     assert await ask_group(reactor, reactor, uri + "x", interface="lo", wait=0.3) == []
     for service in services:
         await service.stopService()
     with pytest.raises(InvalidCoapURI):
         await ask_group(reactor, reactor, "coap://127.0.0.1/time")
+
+
+@pytest.mark.parametrize(("interface", "group"), [("", "224.0.1.187"), ("::", "ff02::fd")])
+async def test_all_addresses(reactor: Any, interface: str, group: str) -> None:  # Any: as above
+    """A server of all addresses joins groups too; its port is not shared for longer than that."""
+    port = free_port()
+    multicast = GroupSettings(groups=(group,), interfaces=LO)
+    coap = CoapSettings(
+        enabled=True, interface=interface, port=port, leisure=0.01, multicast=multicast
+    )
+    service = quiet_service(reactor, DiscoverySettings(), coap=coap)
+    service.startService()
+    if not interface:
+        uri = f"coap://{group}:{port}/time"
+        answers = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=1)
+        assert answers[0].response.ok
+    family = socket.AF_INET6 if interface else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind((interface, port))
+    await service.stopService()
 
 
 async def test_coap_client(reactor: Any) -> None:  # Any: as above

@@ -168,6 +168,15 @@ class CollectorTests(SynchronousTestCase):
         self.assertEqual(len(self.collector), MAX_INSTANCES)
         self.assertEqual(self.collector.refused, 1 + MAX_PER_SOURCE)
 
+    def test_a_link(self) -> None:
+        """On a link each address of IPv6 is a source; beyond it the whole /64 is one."""
+        for i in range(MAX_PER_SOURCE + 5):
+            self.receive(wire(), host=f"fe80::{i + 1:x}%2")
+        self.assertEqual((len(self.collector), self.collector.refused), (MAX_PER_SOURCE + 5, 0))
+        for i in range(MAX_PER_SOURCE + 5):
+            self.receive(wire(), host=f"2001:db8::{i + 1:x}")
+        self.assertEqual(self.collector.refused, 5)
+
     def test_counts(self) -> None:
         """What is no announcement is counted; a question is not."""
         self.receive(b"PING")

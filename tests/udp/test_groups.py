@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.udp.discovery_settings import DiscoveryPlace
+from twisted_net.udp.discovery_settings import DiscoveryPlace, DiscoverySettings
 from twisted_net.udp.groups import (
     ALL_COAP_NODES,
     MAX_GROUPS,
     Group,
     GroupSettings,
+    check_family,
     groups_on,
     is_broadcast,
     is_own_interface,
@@ -50,6 +51,19 @@ class GroupSettingsTests(SynchronousTestCase):
         GroupSettings(groups=("224.0.0.9", "ff02::1"), interfaces=("127.0.0.1", "lo"))
 
 
+class FamilyTests(SynchronousTestCase):
+    """:func:`check_family`: a port answers groups of its own version of IP."""
+
+    def test_families(self) -> None:
+        """Other groups are refused, and named."""
+        check_family(("224.0.0.9",), "")
+        check_family(("ff02::1",), "::")
+        for group, interface in (("ff02::1", "127.0.0.1"), ("224.0.0.9", "::1")):
+            with self.assertRaises(ValueError) as raised:
+                check_family((group,), interface)
+            self.assertIn(f"multicast.groups: {group} is none of IPv", str(raised.exception))
+
+
 class GroupsOnTests(SynchronousTestCase):
     """:func:`groups_on` gives each group on each interface."""
 
@@ -83,6 +97,30 @@ class DiscoveryPlaceTests(SynchronousTestCase):
     def test_broadcast(self) -> None:
         """Servers may find each other by broadcast, too."""
         self.assertEqual(DiscoveryPlace(group="192.0.2.255").places, [Group("192.0.2.255")])
+
+    def test_broadcast_leaves_from_addresses(self) -> None:
+        """The interfaces of a broadcast are addresses, as a socket is bound to them."""
+        DiscoveryPlace(group="192.0.2.255", interfaces=("192.0.2.1",))
+        with self.assertRaises(ValueError) as raised:
+            DiscoveryPlace(group="192.0.2.255", interfaces=("eth0",))
+        self.assertIn("from addresses, not from names", str(raised.exception))
+
+    def test_local(self) -> None:
+        """Who hears it is told by the interfaces, or by the address of a broadcast."""
+        for local, settings in (
+            (True, {"interfaces": ("lo", "127.0.0.1")}),
+            (True, {"group": "127.255.255.255"}),
+            (False, {}),
+            (False, {"interfaces": ("lo", "eth0")}),
+            (False, {"group": "192.0.2.255", "interfaces": ("127.0.0.1",)}),
+        ):
+            self.assertEqual(DiscoveryPlace(**settings).local, local, settings)
+
+    def test_name(self) -> None:
+        """A name that no listener would take is refused here."""
+        for name in ("a\nb", "x" * 65):
+            with self.assertRaises(ValueError):
+                DiscoverySettings(name=name)
 
     def test_wrong(self) -> None:
         """What is neither is refused, with the name of the setting."""

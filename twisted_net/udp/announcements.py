@@ -21,7 +21,10 @@ MAX_INSTANCES = 1000
 """Instances that are remembered; one more is not, until one of them is lost."""
 
 MAX_PER_SOURCE = 16
-"""Instances of one source (an IPv4 address, a /64): whoever forges names fills no more."""
+"""
+Instances of one source (an address of IPv4 or of a link, else a /64): whoever forges names fills
+no more.
+"""
 
 MAX_TTL = 86_400.0
 """Seconds for which an announcement may hold at most."""
@@ -142,7 +145,7 @@ class Collector:
             now + announced.ttl,
         )
         if before is None:
-            owner = source_of(host)
+            owner = _owner(host)
             held = self._per_source.get(owner, 0)
             if len(self._known) >= MAX_INSTANCES or held >= MAX_PER_SOURCE:
                 self.refused += 1
@@ -169,13 +172,18 @@ class Collector:
 
     def _lose(self, key: tuple[str, str]) -> Change:
         instance = self._known.pop(key)
-        owner = source_of(instance.host)
+        owner = _owner(instance.host)
         left = self._per_source[owner] - 1
         if left:
             self._per_source[owner] = left
         else:
             del self._per_source[owner]
         return Change(Happened.LOST, instance)
+
+
+def _owner(host: str) -> str:
+    """Give whose an address is: all of a link share the /64 of their link-local ones."""
+    return host if host.startswith("fe80:") else source_of(host)
 
 
 def encode_announcement(announcement: Announcement | Query) -> bytes:

@@ -65,7 +65,9 @@ class _Answers(DatagramProtocol):
             message = parse_message(datagram)
         except MalformedMessage:
             return
-        if message.token != self._token or not message.is_response or addr in self._found:
+        if message.token != self._token or not message.is_response:
+            return
+        if addr in self._found or len(self._found) >= self._most:
             return
         options = tuple((int(number), value) for number, value in message.options)
         response = Response(message.code, message.payload, options)

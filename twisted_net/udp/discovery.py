@@ -220,9 +220,10 @@ class DiscoveryListener(Service):
 
     def _heard(self, datagram: bytes, source: Source) -> None:
         change = self.collector.receive(datagram, source, self._clock.seconds())
+        # One that was heard again is looked at when it would have been lost.
         if change is not None:
             self._tell(change)
-        self._wait()
+            self._wait()
 
     def _expire(self) -> None:
         self._expiring = None

@@ -7,7 +7,14 @@ from typing import Annotated
 from msgspec import Meta
 
 from twisted_net.records import Record
-from twisted_net.udp.groups import Group, check_groups, groups_on, is_broadcast
+from twisted_net.udp.groups import (
+    Group,
+    check_groups,
+    groups_on,
+    is_address,
+    is_broadcast,
+    is_own_interface,
+)
 
 DEFAULT_GROUP = "239.255.93.71"
 """Of IPv4's local scope (239.255.0.0/16, RFC 2365), which no router lets out of a site."""
@@ -37,11 +44,20 @@ class DiscoveryPlace(Record, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_broadcast(self.group):
-            try:
+        try:
+            if not is_broadcast(self.group):
                 check_groups((self.group,), self.interfaces)
-            except ValueError as error:
-                raise ValueError(f"{type(self).__name__}: {error}") from None
+            elif not all(map(is_address, self.interfaces)):
+                raise ValueError("interfaces: a broadcast leaves from addresses, not from names")
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from None
+
+    @property
+    def local(self) -> bool:
+        """Whether only programs of this machine can hear what is sent."""
+        if is_broadcast(self.group):
+            return self.group.startswith("127.")
+        return bool(self.interfaces) and all(map(is_own_interface, self.interfaces))
 
     @property
     def places(self) -> list[Group]:
@@ -61,7 +77,12 @@ class DiscoverySettings(DiscoveryPlace, frozen=True):
         bool, Meta(description="whether this server announces itself to a group")
     ] = False
     name: Annotated[
-        str, Meta(max_length=64, description='its name for people; "": that of the machine')
+        str,
+        Meta(
+            max_length=64,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
+            description='its name for people; "": that of the machine',
+        ),
     ] = ""
     interval: Annotated[
         float, Meta(ge=1, le=28_800, description="seconds between two announcements")

@@ -110,6 +110,21 @@ def is_address(text: str) -> bool:
     return True
 
 
+def check_family(groups: Iterable[str], interface: str) -> None:
+    """
+    Refuse groups that the port of a server cannot answer.
+
+    :param interface: that of the server's own port.
+    :raises ValueError: for a group of the other version of IP.
+    """
+    version = 6 if ":" in interface else 4
+    for group in groups:
+        if ip_address(group).version != version:
+            raise ValueError(
+                f"multicast.groups: {group} is none of IPv{version}, as interface {interface!r} is"
+            )
+
+
 def is_own_interface(interface: str) -> bool:
     """Whether what is sent there stays on this machine."""
     return interface == "lo" or interface.startswith("127.")

@@ -6,7 +6,8 @@ import errno
 import random
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -130,23 +131,43 @@ def join_all(
     *,
     max_datagram: int,
     counts: DatagramCounts | None = None,
+    own: CappedPort | None = None,
 ) -> list[CappedPort]:
     """
     Join several groups, or none of them.
 
+    :param own: where this process listens at the same port number already.
     :raises CannotListenError: as :func:`join` does.
     """
     joined: list[CappedPort] = []
     try:
-        for group in groups:
-            joined.append(  # noqa: PERF401  # those before a failure are to be left
-                join(reactor, group, port, receive, max_datagram=max_datagram, counts=counts)
-            )
+        with _sharing(own):
+            for group in groups:
+                joined.append(  # noqa: PERF401  # those before a failure are to be left
+                    join(reactor, group, port, receive, max_datagram=max_datagram, counts=counts)
+                )
     except CannotListenError:
         for listening in joined:
             listening.stopListening()
         raise
     return joined
+
+
+@contextmanager
+def _sharing(own: CappedPort | None) -> Iterator[None]:
+    """
+    Let others bind the port number of *own*, which may be bound to all addresses, meanwhile.
+
+    Not for longer: with the option set another program could take its datagrams.
+    """
+    if own is None:
+        yield
+        return
+    own.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        yield
+    finally:
+        own.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
 
 
 class Membership:
