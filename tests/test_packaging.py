@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SERVE = """
 from twisted.internet.testing import MemoryReactorClock
+from twisted_net.config import Config, UdpSettings
 from twisted_net.process import ProcessService
 from twisted_net.service import NetService
-NetService(MemoryReactorClock()).startService()
+# Any port: the socket of datagrams is a real one.
+NetService(MemoryReactorClock(), Config(udp=UdpSettings(port=0))).startService()
 """
 
 
