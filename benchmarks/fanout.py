@@ -3,11 +3,12 @@ A message to many subscribers: ``python -m benchmarks.fanout``.
 
 5,000 connections subscribe to one topic, and messages of 100 bytes are published: one at a time,
 each once all have the one before, and ten at a time, in one segment. Of ours, of a loop of
-``transport.write`` with an encoding each over plain Twisted, and of Redis pub/sub (redis-server
-must be installed), in turn, over interleaved rounds. Printed is the processor time of the server
-for each message, from the kernel's accounts, and what it is of ours. One at a time most of it is
-the kernel's, for 5,000 sends, which nobody is spared; ten at a time shows more of what a server
-does itself.
+``transport.write`` with an encoding each over plain Twisted, of Redis pub/sub (redis-server
+must be installed), and of nothing but a ``socket.send`` for each, in turn, over interleaved rounds.
+Printed is the processor time of the server for each message, from the kernel's accounts, and what
+it is of ours. One at a time most of it is the kernel's, for 5,000 sends, which nobody is spared:
+the bare sends show the floor. Ten at a time shows more of what a server does itself; the bare sends
+are ten for each connection then too.
 
 Needs a limit of open files above twice the number of subscribers.
 """
@@ -33,7 +34,7 @@ from benchmarks.rivals import BACKLOG, AsyncLines, serve_asyncio
 from benchmarks.servers import free_ports, processor_time, raise_descriptor_limit, started
 
 TEXT = "x" * 100
-NAMES = ("ours", "loop", "redis")
+NAMES = ("ours", "loop", "redis", "bare")
 
 
 class Loop(LineOnlyReceiver):
@@ -101,8 +102,43 @@ class AsyncOnce(AsyncLines):
         return b"done\n"
 
 
+def serve_bare(port: int) -> None:
+    """Send the message to all but its sender for each line that one sends, and do nothing else."""
+    event = json.dumps({"event": "message", "topic": "news", "message": TEXT}).encode() + b"\n"
+    selector = selectors.DefaultSelector()
+    listening = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    selector.register(listening, selectors.EVENT_READ)
+    clients: set[socket.socket] = set()
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listening:
+                client, _ = listening.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+                clients.add(client)
+                selector.register(client, selectors.EVENT_READ)
+                continue
+            sender = key.fileobj
+            assert isinstance(sender, socket.socket)
+            try:
+                data = sender.recv(65_536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                clients.discard(sender)
+                selector.unregister(sender)
+                sender.close()
+            for _ in range(data.count(b"\n")):
+                for client in clients:
+                    if client is not sender:
+                        client.send(event)
+                sender.send(b"done\n")
+
+
 def serve(name: str, port: int) -> None:
     """Run one of the servers that are written in Python."""
+    if name == "bare":
+        serve_bare(port)
+        return
     if name == "uvloop":
         import uvloop
 
@@ -183,7 +219,7 @@ def measure(name: str, count: int, messages: int, burst: int, core: int | None =
     if name in ("ours", "quiet"):
         hello, answer = b"SUBSCRIBE news\n", b"}\n"
         size = len(json.dumps(event, separators=(",", ":"))) + 1
-    elif name in ("loop", "once", "uvloop"):
+    elif name in ("loop", "once", "uvloop", "bare"):
         hello, answer = b"", b""
         size = len(json.dumps(event)) + 1
     else:

@@ -15,6 +15,7 @@ from twisted_net.standard import standard_commands
 from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.transport import Batch
 from twisted_net.topics import Topics, TopicSettings
 from twisted_net.users import Permissions, User
 
@@ -361,16 +362,30 @@ class FanoutTests(TopicCase):
 
         class Restless:
             count = 0
+            more = True
 
-            def send_messages(self) -> None:
+            def join(self, batch: Batch) -> bool:
                 self.count += 1
-                fanout.add(self)
+                if self.more:
+                    fanout.add(self)
+                return self.more
+
+            def send_messages(self) -> bool:
+                self.count += 1
+                return self.count < 6
 
         restless = Restless()
         fanout.add(restless)
         reactor.turn()
         reactor.turn()
         self.assertEqual(restless.count, 2)
+        restless.more = False
+        reactor.turn()
+        self.assertEqual(restless.count, 4)
+        reactor.turn()
+        self.assertEqual(restless.count, 6)
+        self.assertFalse(reactor.turn())
+        fanout.add(restless)
         fanout.stop()
         fanout.stop()
         self.assertFalse(reactor.turn())

@@ -26,6 +26,7 @@ from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
 from twisted_net.tcp.transport import (
     LEANED_ON,
     SENDS_IN_A_ROW,
+    Batch,
     FastTransport,
     listen_tcp,
 )
@@ -471,8 +472,115 @@ class ProducerTests(SynchronousTestCase):
         self.assertIn(self.transport, self.connection.reactor.readers)
 
 
+class BatchTests(SynchronousTestCase):
+    """Writes to many connections are made together, and each is as one on its own."""
+
+    def setUp(self) -> None:
+        self.connections = [Connection() for _ in range(4)]
+
+    def write(self, data: bytes) -> None:
+        """Write to all that a batch takes."""
+        batch = Batch()
+        for connection in self.connections:
+            if batch.takes(connection.transport):
+                batch.add(connection.transport, data)
+        batch.send()
+
+    def test_at_once(self) -> None:
+        """Each is sent its own at once, in one send; the reactor has nothing to do."""
+        batch = Batch()
+        for i, connection in enumerate(self.connections):
+            self.assertTrue(batch.takes(connection.transport))
+            batch.add(connection.transport, b"%d" % i)
+        batch.send()
+        self.assertEqual([c.socket.sent for c in self.connections], [b"0", b"1", b"2", b"3"])
+        self.assertEqual([c.socket.sends for c in self.connections], [1] * 4)
+        self.assertEqual([c.reactor.added for c in self.connections], [0] * 4)
+        Batch().send()
+
+    def test_always_at_once(self) -> None:
+        """However many follow each other, none goes through the reactor."""
+        for _ in range(3 * SENDS_IN_A_ROW):
+            self.write(b"x")
+        for connection in self.connections:
+            self.assertEqual(connection.socket.sent, b"x" * 3 * SENDS_IN_A_ROW)
+            self.assertEqual(connection.reactor.added, 0)
+
+    def test_not_all_taken(self) -> None:
+        """What one kernel does not take waits in order; the others have all of theirs."""
+        first, second, third, _ = self.connections
+        first.socket.room = 0
+        second.socket.room = 2
+        third.socket.error = errno.ENOBUFS
+        self.write(b"hello ")
+        self.assertEqual([c.socket.sent for c in self.connections], [b"", b"he", b"", b"hello "])
+        self.assertEqual([c.waits_to_write for c in self.connections], [True] * 3 + [False])
+        for connection in self.connections:
+            connection.socket.room = 100
+        batch = Batch()
+        self.assertEqual([batch.takes(c.transport) for c in self.connections], [False] * 3 + [True])
+        for connection in self.connections:
+            connection.transport.write(b"world")
+            connection.reactor.turn()
+            self.assertEqual(connection.socket.sent, b"hello world")
+
+    def test_failed(self) -> None:
+        """A send that fails ends its own connection alone, and in the next turn."""
+        self.connections[1].socket.error = errno.ECONNRESET
+        self.write(b"hello")
+        self.assertEqual([c.protocol.told for c in self.connections], [[]] * 4)
+        for connection in self.connections:
+            connection.reactor.turn()
+        self.assertEqual(
+            [c.protocol.told for c in self.connections], [[], [ConnectionLost], [], []]
+        )
+        self.assertEqual([c.socket.sent for c in self.connections].count(b"hello"), 3)
+
+    def test_taken(self) -> None:
+        """A connection that has anything else to see to is not taken, nor is a stock one."""
+        producer = Producer()
+
+        def spend(connection: Any) -> None:  # Any: the fakes are a transport's
+            for _ in range(SENDS_IN_A_ROW):
+                connection.write(b"x")
+
+        states: dict[str, Any] = {
+            "nothing": lambda _: None,
+            "a push producer": lambda c: c.registerProducer(producer, True),
+            "a pull producer": lambda c: c.registerProducer(producer, False),
+            "its sends made": spend,
+            "more than it may send": lambda c: c.write(b"x" * (BUFFER_SIZE + 1)),
+            "closing": lambda c: c.loseConnection(),
+            "half closed": lambda c: c.loseWriteConnection(),
+            "aborted": lambda c: c.abortConnection(),
+            "lost": lambda c: c.connectionLost(Failure(ConnectionDone())),
+            "under TLS": lambda c: setattr(c, "TLS", True),
+        }
+        taken = []
+        for name, bring_about in states.items():
+            connection = Connection()
+            bring_about(connection.transport)
+            if Batch().takes(connection.transport):
+                taken.append(name)
+        self.assertEqual(taken, ["nothing", "a push producer"])
+        self.assertFalse(Batch().takes(Connection(tcp.Server).transport))
+        within = Connection()
+        within.receive(b"?", lambda: taken.append(str(Batch().takes(within.transport))))
+        self.assertEqual(taken[2:], ["False"])
+
+
+def write_together(connection: Connection, data: bytes) -> None:
+    """Write in a batch where one takes the connection, and as ever where none does."""
+    batch = Batch()
+    if data and batch.takes(connection.transport):
+        batch.add(connection.transport, data)
+        batch.send()
+    else:
+        connection.transport.write(data)
+
+
 STEPS = st.one_of(
-    st.tuples(st.just("write"), st.binary(max_size=4)),
+    st.tuples(st.sampled_from(["write", "write_together"]), st.binary(max_size=4)),
     st.tuples(st.just("writeSequence"), st.lists(st.binary(max_size=2), max_size=3)),
     st.tuples(st.sampled_from(["loseConnection", "loseWriteConnection", "abortConnection"])),
     st.tuples(st.sampled_from(["pauseProducing", "resumeProducing", "stopProducing"])),
@@ -500,7 +608,11 @@ def play(kind: type[tcp.Server], protocol: type[Peer], script: Any) -> tuple[obj
     def act(steps: Any) -> None:  # Any: tuples of many forms
         nonlocal ending
         for name, *arguments in steps:
-            if not (ending and no_last_words and name.startswith(("write", *ENDINGS))):
+            if ending and no_last_words and name.startswith(("write", *ENDINGS)):
+                pass
+            elif name == "write_together":
+                write_together(connection, *arguments)
+            else:
                 getattr(connection.transport, name)(*arguments)
             ending = ending or name in ENDINGS
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twisted_net.tcp.transport import Batch
+
 WRITES_PER_TURN = 256
 """
 Connections that are written to in one reactor turn.
@@ -19,8 +21,12 @@ A message to 10 000 subscribers would otherwise keep everybody else waiting for 
 class Destination(Protocol):
     """A connection that messages wait for."""
 
-    def send_messages(self) -> None:
-        """Write some of them, if that is possible now."""
+    def join(self, batch: Batch) -> bool:
+        """Add all of them to a batch; False, and nothing is added, where they are not for one."""
+        ...
+
+    def send_messages(self) -> bool:
+        """Write some of them, if that is possible now; say whether others wait for a turn."""
         ...
 
 
@@ -48,7 +54,16 @@ class Fanout:
     def _send(self) -> None:
         self._turn = None
         due = self._due
+        batch = Batch()
+        alone = []
         for _ in range(min(len(due), WRITES_PER_TURN)):
-            due.popleft().send_messages()
+            destination = due.popleft()
+            if not destination.join(batch):
+                alone.append(destination)
+        # First the batch: what writes on its own may end any connection.
+        batch.send()
+        for destination in alone:
+            if destination.send_messages():
+                due.append(destination)
         if due and self._turn is None:
             self._turn = self._reactor.callLater(0, self._send)

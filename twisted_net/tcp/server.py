@@ -36,7 +36,7 @@ from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.draining import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.guarding import UNCOUNTED, Guard, GuardedProtocol
+from twisted_net.tcp.guarding import UNCOUNTED, Guard
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.refusing import (
     LINGER_TIMEOUT,
@@ -46,8 +46,8 @@ from twisted_net.tcp.refusing import (
     RefusingProtocol,
     end_output,
 )
+from twisted_net.tcp.subscribing import SubscribedProtocol
 from twisted_net.tcp.turns import FEW, Turns
-from twisted_net.topics import Mailbox
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""
@@ -67,7 +67,7 @@ class _Place:
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class CommandProtocol(GuardedProtocol):
+class CommandProtocol(SubscribedProtocol):
     """
     One client: its lines in, its answers out, in order.
 
@@ -83,11 +83,9 @@ class CommandProtocol(GuardedProtocol):
     __slots__ = (
         "_end",
         "_factory",
-        "_held_by",
         "_input_ended",
         "_last_wish",
         "_lines",
-        "_mailbox",
         "_next",
         "_queue",
         "_reading",
@@ -95,7 +93,6 @@ class CommandProtocol(GuardedProtocol):
         "_slow",
         "_surplus",
         "_turn_due",
-        "_writable",
         "quiet",
     )
 
@@ -103,16 +100,13 @@ class CommandProtocol(GuardedProtocol):
         super().__init__(factory.guard)
         self._factory = factory
         self._queue: deque[_Place] | None = None  # from the first answer that is waited for
-        self._mailbox: Mailbox | None = None  # the session's, from the first subscription on
         self._turn_due = False
         self._slow = False  # its last turn took all the time that it may
         self._reading = True
         self._input_ended = False
-        self._writable = True
         self._surplus = 0  # bytes of events written since the peer stopped reading
         self._last_wish: End | None = None  # why to end once all is answered
         self._end: End | None = None  # why we ended it; no answer follows
-        self._held_by: _Place | None = None  # the answer that comes before messages of a topic
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
         self._next = 0
         self._running = False
@@ -307,25 +301,6 @@ class CommandProtocol(GuardedProtocol):
         """Too many messages would wait, and the client chose to be disconnected then."""
         self.abort(End.SLOW_SUBSCRIBER)
 
-    def send_messages(self) -> None:
-        """Write some of the messages that wait, if the peer reads and no answer is before them."""
-        mailbox, reads = self._mailbox, self._writable
-        if mailbox is None or not mailbox.waiting or not reads:
-            return
-        if self._held_by is not None:
-            if self._queue is not None and self._held_by in self._queue:
-                return
-            self._held_by = None
-        chunk = mailbox.next_chunk()
-        self.transport.write(chunk)
-        # What _write does, a call cheaper: this runs for each subscriber of each message.
-        if not self._writable:
-            self._hold_output(len(chunk))
-        if self._meter is not None:
-            self._pay(len(chunk))
-        if mailbox.waiting and self._end is None:
-            self._factory.fanout.add(self)
-
     # --- lines and answers ---
 
     def _run(self) -> None:
@@ -426,11 +401,11 @@ class CommandProtocol(GuardedProtocol):
         """Move the answers at the head of the queue, up to the first that is waited for."""
         while queue and (answer := queue[0].answer) is not None:
             answers.append(answer)
-            queue.popleft()
+            if queue.popleft() is self._held_by:
+                self._held_by = None
+                self._factory.fanout.add(self)
         if not queue:
             self._queue = None
-        if self._held_by is not None:
-            self._factory.fanout.add(self)
 
     def _cancel_turn(self) -> None:
         """Let no turn come that was to come."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 from errno import ENOBUFS, EPIPE, EWOULDBLOCK
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from twisted.copyright import version as twisted_version
 from twisted.internet import tcp
@@ -272,18 +272,87 @@ class FastTransport(tcp.Server):
         try:
             sent = self.socket.send(data)
         except OSError as error:
-            sent = 0
-            if error.errno not in (EWOULDBLOCK, ENOBUFS):
-                self._send_error = error.errno or EPIPE
+            sent = self._note(error)
         self._sends_left -= 1
         if sent < len(data):
-            self.dataBuffer, self.offset = data, sent
-            self.reactor.addWriter(self)
+            self._keep(data, sent)
+
+    def _note(self, error: OSError) -> int:
+        """Note why the kernel took nothing; give the number of bytes that it took."""
+        if error.errno not in (EWOULDBLOCK, ENOBUFS):
+            self._send_error = error.errno or EPIPE
+        return 0
+
+    def _keep(self, data: bytes, sent: int) -> None:
+        """Leave to the reactor what was not sent, or to tell of the error."""
+        self.dataBuffer, self.offset = data, sent
+        self.reactor.addWriter(self)
 
     @override
     def stopWriting(self) -> None:
         self._wants_to_write = False
         super().stopWriting()
+
+
+class Batch:
+    """
+    One small write to each of many connections, all made at once.
+
+    A system call leaves the processor little of Python at hand. So what has to be found out is
+    found out for all before the first of them, and what follows comes after the last: 5000 sends of
+    150 bytes then take 30 ms where as many calls of ``write`` take 38, and nothing but sends 23.
+
+    They do not count among :data:`SENDS_IN_A_ROW`, as a batch joins what a connection has to write
+    already; with these, each ninth message to a client that only listens went through the reactor.
+    """
+
+    __slots__ = ("_chunks", "_transports")
+
+    def __init__(self) -> None:
+        self._transports: list[FastTransport] = []
+        self._chunks: list[bytes] = []
+
+    def takes(self, transport: object) -> TypeGuard[FastTransport]:
+        """Whether it may be written to: one that sends at once, and has nothing to see to."""
+        return (
+            isinstance(transport, FastTransport)
+            and transport._sends_left > 0
+            and transport.connected == 1
+            # A pull producer writes when it is asked.
+            and (transport.producer is None or transport.streamingProducer)
+            and not (
+                transport.TLS
+                or transport.dataBuffer
+                or transport._tempDataLen
+                or transport.disconnecting
+                or transport._writeDisconnecting
+                or transport._writeDisconnected
+                or transport._aborting
+            )
+        )
+
+    def add(self, transport: FastTransport, data: bytes) -> None:
+        """
+        Write to a connection that it takes, and that is not in it yet.
+
+        :param data: 1 byte to 64 KiB.
+        """
+        self._transports.append(transport)
+        self._chunks.append(data)
+
+    def send(self) -> None:
+        """Make the writes; none of the connections may have been used since it was added."""
+        sends = [transport.socket.send for transport in self._transports]
+        results: list[int | OSError] = []
+        for send, data in zip(sends, self._chunks, strict=True):
+            try:
+                results.append(send(data))
+            except OSError as error:
+                results.append(error)
+        for transport, data, result in zip(self._transports, self._chunks, results, strict=True):
+            if result != len(data):
+                sent = transport._note(result) if isinstance(result, OSError) else result
+                transport._keep(data, sent)
 
 
 class FairPort(tcp.Port):

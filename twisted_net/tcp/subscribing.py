@@ -1,0 +1,59 @@
+"""Brings a client the messages of its topics: with those of others, or on its own."""
+
+from __future__ import annotations
+
+from twisted_net.tcp.guarding import Guard, GuardedProtocol
+from twisted_net.tcp.transport import Batch
+from twisted_net.topics import CHUNK, Mailbox
+
+
+class SubscribedProtocol(GuardedProtocol):
+    """The part of a client's connection that brings it the messages of its topics."""
+
+    __slots__ = ("_held_by", "_mailbox", "_writable")
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__(guard)
+        self._mailbox: Mailbox | None = None  # the session's, from the first subscription on
+        self._held_by: object | None = None  # the answer that comes before messages of a topic
+        self._writable = True
+
+    def join(self, batch: Batch) -> bool:
+        """
+        Let all the messages that wait leave in a batch.
+
+        :return: False where they are not for a batch: :meth:`send_messages` is to see to them.
+        """
+        mailbox = self._mailbox
+        if (
+            mailbox is None
+            or self._held_by is not None
+            or self._meter is not None
+            or not self._writable
+            or mailbox.waiting > CHUNK
+        ):
+            return False
+        transport = self.transport
+        if not batch.takes(transport):
+            return False
+        # Nothing waits where it asked twice; a second chunk may not be in the batch.
+        if chunk := mailbox.next_chunk():
+            batch.add(transport, chunk)
+        return True
+
+    def send_messages(self) -> bool:
+        """
+        Write some of the messages that wait, if the peer reads and no answer is before them.
+
+        :return: whether more of them wait for their turn.
+        """
+        mailbox, reads = self._mailbox, self._writable
+        if mailbox is None or not mailbox.waiting or self._held_by is not None or not reads:
+            return False
+        chunk = mailbox.next_chunk()
+        self.transport.write(chunk)
+        if not self._writable:
+            self._hold_output(len(chunk))
+        if self._meter is not None:
+            self._pay(len(chunk))
+        return mailbox.waiting > 0
