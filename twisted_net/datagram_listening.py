@@ -195,9 +195,10 @@ class DatagramGroupListener(_GroupListener):
     ) -> None:
         from twisted_net.udp.multicast import DelayedAnswers
 
-        super().__init__(reactor, config.udp.multicast, own, own.server.responder.counts)
+        counts = own.server.responder.counts
+        super().__init__(reactor, config.udp.multicast, own, counts)
         self._server = own.server
-        self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure)
+        self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure, counts)
 
     @override
     def _heard(self, datagram: bytes, source: Source) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.udp.datagrams import Source
+from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.multicast import MAX_DELAYED, DelayedAnswers
 
 ASKER: Source = ("192.0.2.1", 5000)
@@ -17,7 +17,8 @@ class DelayedAnswersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.chance = 0.5
-        self.delayed = DelayedAnswers(self.clock, 4.0, lambda: self.chance)
+        self.counts = DatagramCounts()
+        self.delayed = DelayedAnswers(self.clock, 4.0, self.counts, lambda: self.chance)
         self.written: list[tuple[bytes, Source]] = []
 
     def send(self, answer: bytes = b"PONG") -> None:
@@ -39,15 +40,16 @@ class DelayedAnswersTests(SynchronousTestCase):
         """So many wait; further ones are dropped and counted, until some have left."""
         for _ in range(MAX_DELAYED + 2):
             self.send()
-        self.assertEqual((len(self.delayed), self.delayed.dropped), (MAX_DELAYED, 2))
+        self.assertEqual((len(self.delayed), self.counts.dropped), (MAX_DELAYED, 2))
         self.clock.advance(2.0)
         self.assertEqual(len(self.written), MAX_DELAYED)
         self.send()
-        self.assertEqual((len(self.delayed), self.delayed.dropped), (1, 2))
+        self.assertEqual((len(self.delayed), self.counts.dropped), (1, 2))
 
     def test_stop(self) -> None:
-        """What waits at the end is not sent, and no call is left."""
+        """What waits at the end is not sent but counted, and no call is left."""
         self.send()
         self.delayed.stop()
+        self.assertEqual(self.counts.dropped, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.delayed), 0)

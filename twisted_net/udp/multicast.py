@@ -53,20 +53,22 @@ class DelayedAnswers:
 
     :param leisure: seconds within which it leaves.
     :param chance: gives a number from 0 to 1, drawn evenly.
-    :ivar dropped: answers that were not sent, as :data:`MAX_DELAYED` waited.
+    :param counts: where those are counted as dropped that are not sent, as :data:`MAX_DELAYED`
+        waited, or as the server stopped.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
         leisure: float,
+        counts: DatagramCounts,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
         self._leisure = leisure
         self._chance = chance
         self._calls: set[IDelayedCall] = set()
-        self.dropped = 0
+        self._counts = counts
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -74,7 +76,7 @@ class DelayedAnswers:
     def send(self, write: Callable[[bytes, Source], object], answer: bytes, to: Source) -> None:
         """Have *write* called with the answer later."""
         if len(self._calls) >= MAX_DELAYED:
-            self.dropped += 1
+            self._counts.dropped += 1
             return
 
         def leave() -> None:
@@ -86,6 +88,7 @@ class DelayedAnswers:
 
     def stop(self) -> None:
         """Send nothing more."""
+        self._counts.dropped += len(self._calls)
         for call in self._calls:
             call.cancel()
         self._calls.clear()
