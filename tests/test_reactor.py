@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from twisted_net import reactor as module
 from twisted_net.internals import changed
-from twisted_net.reactor import LEANED_ON, QuietEPollReactor
+from twisted_net.reactor import LEANED_ON, MAX_PENDING_WRITES, QuietEPollReactor
 
 
 class Descriptor:
@@ -42,6 +42,7 @@ class Descriptor:
         self.fd = fd
         self.told: list[tuple[object, object]] = []
         self.on_event: Any = lambda: None  # Any: reasons are of any form
+        self.on_pending: Any = lambda: None
 
     def fileno(self) -> int:
         """Give the number of the file."""
@@ -60,6 +61,11 @@ class Descriptor:
         """There is room to write."""
         self._note("write")
         return self.on_event()
+
+    def write_pending(self) -> None:
+        """The events of the turn are through."""
+        self._note("write pending")
+        self.on_pending()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gives it up."""
@@ -241,6 +247,75 @@ class QuietEPollReactorTests(SynchronousTestCase):
         descriptor.fd = -1
         self.reactor.doPoll(0)
         self.assertEqual(descriptor.told, [(ConnectionFdescWentAway, "prefix")])
+
+    def pending(self, number: int) -> list[Descriptor]:
+        """Make so many descriptors that have bytes to read, and write when the turn ends."""
+        descriptors = []
+        for _ in range(number):
+            readable, writable = os.pipe()
+            self.addCleanup(os.close, readable)
+            self.addCleanup(os.close, writable)
+            os.write(writable, b"x")
+            descriptor = Descriptor(readable)
+            descriptor.on_event = lambda it=descriptor: self.reactor.pending_writes.append(it)
+            self.reactor.addReader(descriptor)
+            descriptors.append(descriptor)
+        return descriptors
+
+    def test_pending_writes(self) -> None:
+        """Who has something to write does it when all have read, once, and without a prefix."""
+        first, second = self.pending(2)
+        read = [0, 0]
+        first.on_pending = lambda: read.__setitem__(0, len(first.told) + len(second.told))
+        second.on_pending = lambda: read.__setitem__(1, len(first.told) + len(second.told))
+        self.reactor.doPoll(0)
+        self.assertEqual(first.told, [("read", "-"), ("write pending", "-")])
+        self.assertEqual(second.told, first.told)
+        self.assertEqual(sorted(read), [3, 4])
+        self.assertEqual(self.reactor.pending_writes, [])
+
+    def test_pending_writes_are_bounded(self) -> None:
+        """After so many they are made, though others have not read yet."""
+        descriptors = self.pending(MAX_PENDING_WRITES + 1)
+        unread: list[int] = []
+
+        def count() -> None:
+            unread.append(sum(not descriptor.told for descriptor in descriptors))
+
+        for descriptor in descriptors:
+            descriptor.on_pending = count
+        self.reactor.doPoll(0)
+        self.assertEqual(unread, [1] * MAX_PENDING_WRITES + [0])
+
+    def test_pending_write_that_fails(self) -> None:
+        """It is logged and ends its descriptor, and the others write."""
+        descriptors = self.pending(3)
+        for descriptor in descriptors[:2]:
+            descriptor.on_pending = raising(ZeroDivisionError())
+        self.reactor.doPoll(0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        for descriptor in descriptors[:2]:
+            self.assertEqual(descriptor.told[2:], [(ZeroDivisionError, "prefix")])
+            self.assertNotIn(descriptor, self.reactor.getReaders())
+        self.assertEqual(descriptors[2].told[1:], [("write pending", "-")])
+        self.assertEqual(self.reactor.pending_writes, [])
+
+    def test_pending_writes_of_a_turn_within(self) -> None:
+        """Where a handler runs the reactor, the turn within makes the writes of both."""
+        first, second = self.pending(2)
+        self.reactor.removeReader(second)
+
+        def read() -> None:
+            self.reactor.pending_writes.append(first)
+            self.reactor.removeReader(first)
+            self.reactor.addReader(second)
+            self.reactor.doPoll(0)
+            self.assertEqual(first.told[1:], [("write pending", "-")])
+            self.assertEqual(second.told[1:], [("write pending", "-")])
+
+        first.on_event = read
+        self.reactor.doPoll(0)
+        self.assertEqual(first.told, [("read", "-"), ("write pending", "-")])
 
 
 class InstallTests(SynchronousTestCase):

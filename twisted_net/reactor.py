@@ -1,11 +1,17 @@
 """
-The quiet reactor: epoll without a log context around each event.
+The quiet reactor: epoll without a log context around each event, and with writes in a row.
 
 Twisted's reactors put the log prefix of a connection (``CommandProtocol,7,127.0.0.1``) into a
 context before each event of it, and take it out afterwards, in case something is logged
 meanwhile. That is a quarter of what a small answer costs. Here what a protocol logs on its own
 carries no such prefix (``system`` is ``-``); a connection that ends, and any error that the
 reactor logs, has it as ever.
+
+And it lets connections that can do so write once the events of a turn are through, one after the
+other. To receive, to run Python and to send by turns costs a sixth more where 50 clients have 16
+requests under way each: the ways in and out then drive each other from the processor's cache, and
+a client that was about to sleep is woken for each answer. Redis writes its replies at the end of
+a turn too.
 
 ::
 
@@ -19,6 +25,7 @@ from __future__ import annotations
 
 from errno import EINTR
 from select import EPOLLIN, EPOLLOUT
+from typing import Protocol
 
 from twisted.copyright import version as twisted_version
 from twisted.internet import epollreactor
@@ -54,12 +61,31 @@ LEANED_ON = (
 """The code of Twisted that :class:`QuietEPollReactor` replaces or calls."""
 
 
+MAX_PENDING_WRITES = 32
+"""Connections whose writes wait for each other; no answer is held up by more events than these."""
+
+
+class PendingWrite(Protocol):
+    """A connection that has something to write when the events of a turn are through."""
+
+    def write_pending(self) -> None:
+        """Write it; nothing may be left of it by now."""
+
+
 class QuietEPollReactor(EPollReactor):
-    """Twisted's epoll reactor, which calls a log context up only where something went wrong."""
+    """
+    Twisted's epoll reactor, which calls a log context up only where something went wrong.
+
+    :ivar pending_writes: those that wait to write in this turn; they add themselves.
+    """
+
+    def __init__(self) -> None:
+        self.pending_writes: list[PendingWrite] = []
+        super().__init__()
 
     @override
     def doPoll(self, timeout: float | None) -> None:
-        selectables = self._selectables
+        selectables, pending = self._selectables, self.pending_writes
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         except OSError as error:
@@ -87,6 +113,19 @@ class QuietEPollReactor(EPollReactor):
                 log.callWithLogger(selectable, log.err)
             if why:
                 log.callWithLogger(selectable, self._disconnectSelectable, selectable, why, reading)
+            if len(pending) >= MAX_PENDING_WRITES:
+                self._write_pending()
+        if pending:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        for connection in self.pending_writes:
+            try:
+                connection.write_pending()
+            except BaseException as error:
+                log.callWithLogger(connection, log.err)
+                log.callWithLogger(connection, self._disconnectSelectable, connection, error, False)
+        self.pending_writes.clear()
 
     # The loop calls it by this name, and EPollReactor's is bound to its own doPoll.
     doIteration = doPoll

@@ -100,15 +100,24 @@ class FakeReactor(Clock, _DisconnectSelectableMixin):
         """Watch no more."""
         self.writers.discard(writer)
 
-    def turn(self) -> None:
-        """Run what is due, then let every descriptor that is watched read, then write."""
+    def turn(self, on_read: Any = lambda: None) -> None:  # Any: what a lambda gives
+        """
+        Run what is due, then let every descriptor that is watched read, then write.
+
+        :param on_read: called between the two.
+        """
         self.advance(0)
         for descriptor in [*self.readers]:
             if descriptor.socket.incoming:
                 self._event(descriptor, descriptor.doRead, True)
+        on_read()
+        self._end_reading()
         for descriptor in [*self.writers]:
             if descriptor in self.writers:
                 self._event(descriptor, descriptor.doWrite, False)
+
+    def _end_reading(self) -> None:
+        """All have read."""
 
     def _event(self, descriptor: Any, step: Any, reading: bool) -> None:  # Any: as above
         try:
@@ -117,3 +126,16 @@ class FakeReactor(Clock, _DisconnectSelectableMixin):
             why, reading = error, False
         if why:
             self._disconnectSelectable(descriptor, why, reading)
+
+
+class FakeQuietReactor(FakeReactor):
+    """The same, and it lets transports write at the end of a turn, as the quiet reactor does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending_writes: list[Any] = []  # Any: transports
+
+    def _end_reading(self) -> None:
+        for descriptor in self.pending_writes:
+            descriptor.write_pending()
+        self.pending_writes.clear()

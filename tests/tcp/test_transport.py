@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.tcp.kernel import FakeReactor, FakeSocket
+from tests.tcp.kernel import FakeQuietReactor, FakeReactor, FakeSocket
 from twisted_net.internals import changed
 from twisted_net.tcp import transport
 from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
@@ -94,9 +94,14 @@ class Producer:
 class Connection:
     """One transport with all that is around it."""
 
-    def __init__(self, kind: type[tcp.Server] = FastTransport, protocol: type[Peer] = Peer) -> None:
+    def __init__(
+        self,
+        kind: type[tcp.Server] = FastTransport,
+        protocol: type[Peer] = Peer,
+        reactor: type[FakeReactor] = FakeReactor,
+    ) -> None:
         self.socket = FakeSocket()
-        self.reactor = FakeReactor()
+        self.reactor = reactor()
         self.protocol = protocol()
         made: Any = kind  # Any: the fakes are what a transport uses of a socket and a reactor
         self.transport = made(self.socket, self.protocol, ("peer", 1), None, 0, self.reactor)
@@ -223,6 +228,86 @@ class SendingTests(SynchronousTestCase):
 
         self.transport.write(Tagged(b"fine"))
         self.assertEqual(self.socket.sent, b"fine")
+
+
+class PendingWriteTests(SynchronousTestCase):
+    """On a reactor that wishes it, what is written while receiving leaves at the end of a turn."""
+
+    def setUp(self) -> None:
+        self.connection = Connection(reactor=FakeQuietReactor)
+        self.socket = self.connection.socket
+        self.transport = self.connection.transport
+
+    def turn(self, on_data: Any, on_read: Any = lambda: None) -> None:  # Any: as above
+        """Have bytes arrive, something done about them, and something else before the turn ends."""
+        self.connection.protocol.on_data = on_data
+        self.socket.incoming.append(b"?")
+        self.connection.reactor.turn(on_read)
+
+    def test_at_the_end(self) -> None:
+        """It leaves in one send, with what others wrote to the connection in the same turn."""
+
+        def others() -> None:
+            self.assertFalse(Batch().takes(self.transport))
+            self.transport.write(b" news")
+            self.assertEqual(self.socket.sends, 0)
+
+        self.turn(lambda: self.transport.write(b"answer"), others)
+        self.assertEqual((self.socket.sent, self.socket.sends), (b"answer news", 1))
+        self.assertEqual(self.connection.reactor.added, 0)
+        self.transport.write(b"!")
+        self.assertEqual(self.socket.sent, b"answer news!")
+
+    def test_nothing_written(self) -> None:
+        """Who wrote nothing is not asked at the end."""
+        pending = cast(FakeQuietReactor, self.connection.reactor).pending_writes
+        self.turn(lambda: None, lambda: self.assertEqual(pending, []))
+        self.assertEqual(self.socket.sends, 0)
+
+    def test_ended_meanwhile(self) -> None:
+        """One that is aborted, or lost, before the turn ends sends nothing any more."""
+
+        def lose() -> None:
+            self.transport.connectionLost(Failure(ConnectionDone()))
+
+        for end in (self.transport.abortConnection, lose):
+            with self.subTest(end=end):
+                self.turn(lambda: self.transport.write(b"answer"), end)
+                self.assertEqual(self.socket.sends, 0)
+                self.connection.reactor.turn()
+                self.assertFalse(self.connection.waits_to_write)
+                self.setUp()
+
+    def test_closed_meanwhile(self) -> None:
+        """One that is told to close before the turn ends still sends its answer."""
+        self.turn(lambda: self.transport.write(b"answer"), self.transport.loseConnection)
+        self.assertEqual(self.socket.sent, b"answer")
+        self.assertEqual(self.connection.protocol.told, [ConnectionDone])
+
+    def test_read_and_written_at_once(self) -> None:
+        """Where the reactor also says that there is room, what is written leaves then."""
+
+        def room() -> None:
+            self.assertIsNone(self.transport.doWrite())
+            self.assertEqual(self.socket.sent, b"answer")
+
+        self.turn(lambda: self.transport.write(b"answer"), room)
+        self.assertEqual(self.socket.sends, 1)
+        self.assertFalse(self.connection.waits_to_write)
+
+    def test_too_much(self) -> None:
+        """The producer is paused for more than the transport holds, though nothing is sent yet."""
+        producer = Producer()
+        self.transport.registerProducer(producer, True)
+
+        def write() -> None:
+            self.transport.write(b"x" * (BUFFER_SIZE + 1))
+            self.assertEqual(producer.told, ["pause"])
+
+        self.turn(write)
+        self.connection.reactor.turn()
+        self.assertEqual(producer.told, ["pause", "resume"])
+        self.assertEqual(len(self.socket.sent), BUFFER_SIZE + 1)
 
 
 class EndingTests(SynchronousTestCase):
@@ -589,7 +674,8 @@ ENDINGS = ("loseConnection", "loseWriteConnection", "abortConnection", "stopProd
 SCRIPTS = st.lists(
     st.one_of(
         STEPS,
-        st.tuples(st.just("receive"), st.lists(STEPS, max_size=4)),
+        # What is done while it receives, and what by others before the turn is over.
+        st.tuples(st.just("receive"), st.lists(STEPS, max_size=4), st.lists(STEPS, max_size=2)),
         st.tuples(st.just("room"), st.integers(0, 6)),
         st.tuples(st.just("turn")),
     ),
@@ -597,9 +683,14 @@ SCRIPTS = st.lists(
 )
 
 
-def play(kind: type[tcp.Server], protocol: type[Peer], script: Any) -> tuple[object, ...]:
+def play(
+    kind: type[tcp.Server],
+    protocol: type[Peer],
+    script: Any,
+    reactor: type[FakeReactor] = FakeReactor,
+) -> tuple[object, ...]:
     """Give what the peer and the protocol of a transport see of a script, once all has settled."""
-    connection = Connection(kind, protocol)
+    connection = Connection(kind, protocol, reactor)
     # With too little room the stock transport still has bytes to send where ours has none, and
     # ends later: what is said to it in between still counts.
     no_last_words = any(step[0] == "room" for step in script)
@@ -618,11 +709,11 @@ def play(kind: type[tcp.Server], protocol: type[Peer], script: Any) -> tuple[obj
 
     for step in script:
         match step:
-            case ("receive", steps):
+            case ("receive", steps, others):
                 if connection.transport in connection.reactor.readers:
                     connection.protocol.on_data = lambda steps=steps: act(steps)
                     connection.socket.incoming.append(b"?")
-                    connection.reactor.turn()
+                    connection.reactor.turn(lambda others=others: act(others))
             case ("room", room):
                 connection.socket.room = room
             case ("turn",):
@@ -642,11 +733,17 @@ class LikenessTests(SynchronousTestCase):
     """Whatever is done with it, it comes to the same as with the stock transport."""
 
     @settings(max_examples=300, deadline=None)
-    @given(st.sampled_from([Peer, HalfPeer]), SCRIPTS)
-    def test_like_stock(self, protocol: type[Peer], script: Any) -> None:
+    @given(
+        st.sampled_from([Peer, HalfPeer]),
+        SCRIPTS,
+        st.sampled_from([FakeReactor, FakeQuietReactor]),
+    )
+    def test_like_stock(
+        self, protocol: type[Peer], script: Any, reactor: type[FakeReactor]
+    ) -> None:
         """The peer gets the same bytes and ends, and the protocol hears the same."""
         aborts = any("abortConnection" in str(step) for step in script)
-        ours = play(FastTransport, protocol, script)
+        ours = play(FastTransport, protocol, script, reactor)
         stock = play(tcp.Server, protocol, script)
         if aborts:
             # What an abort overtakes may have left already.

@@ -5,6 +5,7 @@ Twisted's own transport never sends within ``write``: it asks the reactor to say
 takes data, which it nearly always does, and sends in the next turn. That costs two system calls
 and a second event for each answer. Here what is written while data is being received leaves as
 soon as ``dataReceived`` returns, in one send, and what is written at other times leaves at once.
+On the quiet reactor the former leaves when the events of the turn are through (``reactor.py``).
 Only what the kernel does not take waits for the reactor, in Twisted's own buffers and by
 Twisted's own code; so do producers that were paused, and connections that are being closed.
 """
@@ -59,7 +60,10 @@ then made the PING of another client take 166 ms (median); with this, 0.7 ms.
 """
 
 HELD = -1
-"""In place of the number of sends left: ``dataReceived`` runs, and what is written waits for it."""
+"""
+In place of the number of sends left: what is written waits until ``dataReceived`` returns, or until
+the events of this turn are through.
+"""
 
 LEANED_ON = (
     (
@@ -149,6 +153,7 @@ class FastTransport(tcp.Server):
     __slots__ = (
         "TLS",
         "_aborting",
+        "_pending_writes",
         "_send_error",
         "_sends_left",
         "_tempDataBuffer",
@@ -174,6 +179,8 @@ class FastTransport(tcp.Server):
         sessionno: int,
         reactor: IReactorFDSet,
     ) -> None:
+        # The quiet reactor's; on others nothing waits for the end of a turn.
+        self._pending_writes: list[FastTransport] | None = getattr(reactor, "pending_writes", None)
         self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
@@ -200,11 +207,18 @@ class FastTransport(tcp.Server):
         self._sends_left = HELD
         # Should this fail, the reactor ends the connection, and what was written is dropped.
         self.protocol.dataReceived(data)
+        if self._wants_to_write and self._pending_writes is not None:
+            self._pending_writes.append(self)
+        else:
+            self.write_pending()
+        return None
+
+    def write_pending(self) -> None:
+        """Send what was held back; where there is nothing, or no longer, do nothing."""
         self._sends_left = SENDS_IN_A_ROW
         if self._wants_to_write:
             self._wants_to_write = False
             self.startWriting()
-        return None
 
     @override
     def doWrite(self) -> object:  # type: ignore[override]  # as above
@@ -222,9 +236,6 @@ class FastTransport(tcp.Server):
             and self.connected
             and not (self.TLS or self.dataBuffer or self._writeDisconnected)
         ):
-            if self._sends_left != HELD and not self._tempDataLen and self._may_send(len(data)):
-                self._send(data)
-                return
             self._tempDataBuffer.append(data)
             self._tempDataLen += len(data)
             if self._tempDataLen > self.bufferSize:
@@ -238,43 +249,33 @@ class FastTransport(tcp.Server):
 
     @override
     def startWriting(self) -> None:
-        """
-        See to it that what is to be written, or ended, is: at once where that can be done.
-
-        Bytes that are not sent yet have been through here, or are held, or are about to come.
-        """
+        """See to it that what is to be written, or ended, is: at once where that can be done."""
         if self._sends_left == HELD:
             self._wants_to_write = True
             return
-        if not self._tempDataLen or self.dataBuffer or not self._may_send(self._tempDataLen):
-            self.reactor.addWriter(self)
-            return
-        data = b"".join(self._tempDataBuffer)
-        self._tempDataBuffer.clear()
-        self._tempDataLen = 0
-        self._send(data)
-
-    def _may_send(self, size: int) -> bool:
-        """Whether so many bytes may be sent at once, where none wait."""
-        producer = self.producer
-        return not (
-            size > self.bufferSize
+        size, producer = self._tempDataLen, self.producer
+        if (
+            not size
+            or size > self.bufferSize
+            or self.dataBuffer
             or not self._sends_left
             or self.disconnecting
             or self._writeDisconnecting
             or self._aborting
             # One that waits to be resumed is resumed by doWrite, not within its own write.
             or (producer is not None and (self.producerPaused or not self.streamingProducer))
-        )
-
-    def _send(self, data: bytes) -> None:
-        """Send, and leave to the reactor what the kernel does not take."""
+        ):
+            self.reactor.addWriter(self)
+            return
+        data = b"".join(self._tempDataBuffer)
+        self._tempDataBuffer.clear()
+        self._tempDataLen = 0
+        self._sends_left -= 1
         try:
             sent = self.socket.send(data)
         except OSError as error:
             sent = self._note(error)
-        self._sends_left -= 1
-        if sent < len(data):
+        if sent < size:
             self._keep(data, sent)
 
     def _note(self, error: OSError) -> int:
