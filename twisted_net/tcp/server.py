@@ -320,7 +320,10 @@ class CommandProtocol(SubscribedProtocol):
         now = seconds()
         until = now + factory.turn_time
         queue, most = self._queue, self._most
-        for line in lines[following : following + factory.limits.turn_budget]:
+        budget, batch = factory.limits.turn_budget, lines
+        if following or len(lines) > budget:
+            batch = lines[following : following + budget]
+        for line in batch:
             if queue is not None and len(queue) >= most:
                 break
             following += 1

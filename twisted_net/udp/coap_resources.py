@@ -163,7 +163,7 @@ def reply_with(method: int, line: bytes, accept: int | None) -> Reply:
         return Reply(code, line[:-1], JSON)
     # Most answers are a text without quotes: that is found sooner than it is decoded.
     before, result_follows, rest = line.partition(b'","result":"')
-    plain = rest.endswith(b'"}\n') and rest.find(b'"') == len(rest) - 3 and b"\\" not in rest
+    plain = rest.endswith(b'"}\n') and rest.find(b'"') == len(rest) - 3 and _BACKSLASH not in rest
     if result_follows and plain and before.count(b'"') == 3:
         return Reply(code, rest[:-3], TEXT)
     result = _decode_line(line).result
@@ -282,6 +282,8 @@ def _json_arguments(payload: bytes) -> list[str]:
         ) from None
     return [value if isinstance(value, str) else _encode(value).decode() for value in values]
 
+
+_BACKSLASH = ord("\\")  # a number, as bytes in bytes take ten times as long to find
 
 # The most special first: the first that fits is taken.
 _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
