@@ -220,6 +220,20 @@ class ProtectionTests(SynchronousTestCase):
         self.assertIn("coap.enabled", self.refused(coap=coap, auth=AuthSettings(users="x")))
         Config(coap=coap)
 
+    def test_coap_for_others(self) -> None:
+        """CoAP is for this machine, unless everybody may do everything, or there are users."""
+        for interface in ("", "::", "192.0.2.1"):
+            coap = CoapSettings(enabled=True, interface=interface)
+            self.assertTrue(self.refused(coap=coap).startswith("coap.interface: other machines"))
+            Config(coap=coap, auth=AuthSettings(open=True))
+            tls = CoapDtlsSettings(certificate="a.pem", client_ca="c.pem", interface=interface)
+            secure = CoapSettings(dtls=tls)
+            refused = self.refused(tcp=TcpSettings(interface="::"), coap=secure)
+            self.assertTrue(refused.startswith("tcp.interface, coap.dtls.interface: other"))
+            for auth in (AuthSettings(users="x"), AuthSettings(open=True)):
+                Config(coap=secure, auth=auth)
+        Config(coap=CoapSettings(interface="::", dtls=CoapDtlsSettings(interface="::")))
+
     def test_coap_over_dtls(self) -> None:
         """Over DTLS a certificate is a login, so that one must be asked for."""
         auth = AuthSettings(users="x")

@@ -240,10 +240,18 @@ class Config(Record, frozen=True):
         ]
         if self.tcp.enabled and not is_local(self.tcp.interface):
             public.insert(0, "tcp.interface")
+        if self.coap.dtls.enabled and not is_local(self.coap.dtls.interface):
+            public.append("coap.dtls.interface")
         if public and not self.auth.open:
             raise ValueError(
                 f"{', '.join(public)}: other machines would be served, and there are no users: "
                 "set auth.users, or auth.open = true to let everybody do everything"
+            )
+        if self.coap.enabled and not is_local(self.coap.interface) and not self.auth.open:
+            raise ValueError(
+                "coap.interface: other machines would be served, and CoAP has no logins: serve "
+                "users over DTLS (coap.dtls), or set auth.open = true to let everybody do "
+                "everything"
             )
 
     @property

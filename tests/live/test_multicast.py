@@ -30,6 +30,7 @@ from twisted_net.udp.errors import InvalidCoapURI
 from twisted_net.udp.groups import Group, GroupSettings
 from twisted_net.udp.multicast import GroupProtocol, join, join_all, sending_socket
 from twisted_net.udp.ports import CappedPort
+from twisted_net.users import AuthSettings
 
 GROUP = "239.255.93.99"
 LO = ("lo",)
@@ -153,6 +154,7 @@ def quiet_service(
         udp=udp or UdpSettings(port=0),
         coap=coap or CoapSettings(),
         discovery=discovery,
+        auth=AuthSettings(open=True),
     )
     return NetService(reactor, config)
 
