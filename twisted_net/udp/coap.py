@@ -341,7 +341,7 @@ class CoapServer(DatagramProtocol):
             kept = self._replies.kept(question, now)
             if kept is not None:
                 return kept
-            if question.method != Code.GET:
+            if question.method != _GET:
                 raise Refused(
                     Code.REQUEST_ENTITY_INCOMPLETE, "the answer is kept no longer; ask anew"
                 )
@@ -366,11 +366,11 @@ class CoapServer(DatagramProtocol):
         """Give the last message of a topic, or publish one, as SUBSCRIBE and PUBLISH allow it."""
         options = question.options
         check_request(question.method, options, _FORMATS, safe=True, post=True)
-        name = "SUBSCRIBE" if question.method == Code.GET else "PUBLISH"
+        name = "SUBSCRIBE" if question.method == _GET else "PUBLISH"
         command = self.commands.get(name)
         if command is None:
             raise Refused(Code.NOT_FOUND, "there are no topics")
-        if question.method == Code.GET:
+        if question.method == _GET:
             session = self._session(question.source, now)
             self._check(session, command, [topic])
             if session.permissions is not None:
@@ -414,7 +414,7 @@ class CoapServer(DatagramProtocol):
         line = command.run(words, request)
         if isinstance(line, bytes):
             reply = reply_with(question.method, line, options.accept)
-            if question.method == Code.GET:
+            if question.method == _GET:
                 reply.max_age = 0
             return reply
         if not question.proven:
@@ -521,7 +521,7 @@ class CoapServer(DatagramProtocol):
             path = resource_of(topic)
         elif path != EVENTS and path not in self._observable:
             return
-        if question.method != Code.GET:
+        if question.method != _GET:
             return
         if options.observe == 1:
             self._observers.cancel(incoming.source, incoming.token)
@@ -674,6 +674,7 @@ def listen_coap(
     return listening
 
 
+_GET = Code.GET
 _CORE_PATH = CORE.split("/")
 _EVENTS_PATH = [EVENTS]
 _FORMATS = (TEXT, JSON)

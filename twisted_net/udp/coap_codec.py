@@ -259,25 +259,43 @@ class RequestOptions:
     :ivar queries: each as text.
     """
 
-    # On the class, as most requests have few of them.
-    accept: int | None = None
-    block1: bytes | None = None
-    block2: bytes | None = None
-    content_format: int | None = None
-    echo: bytes | None = None
-    etags: Sequence[bytes] = ()
-    if_match: Sequence[bytes] = ()
-    if_none_match = False
-    observe: int | None = None
-    path: Sequence[str] = ()
-    proxy = False
-    queries: Sequence[str] = ()
-    size1: int | None = None
-    size2: int | None = None
-    unrecognized: int | None = None
+    # Slots, as defaults on the class take several times as long to look up.
+    __slots__ = (
+        "accept",
+        "block1",
+        "block2",
+        "content_format",
+        "echo",
+        "etags",
+        "if_match",
+        "if_none_match",
+        "observe",
+        "options",
+        "path",
+        "proxy",
+        "queries",
+        "size1",
+        "size2",
+        "unrecognized",
+    )
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.accept: int | None = None
+        self.block1: bytes | None = None
+        self.block2: bytes | None = None
+        self.content_format: int | None = None
+        self.echo: bytes | None = None
+        self.etags: Sequence[bytes] = ()
+        self.if_match: Sequence[bytes] = ()
+        self.if_none_match = False
+        self.observe: int | None = None
+        self.path: Sequence[str] = ()
+        self.proxy = False
+        self.queries: Sequence[str] = ()
+        self.size1: int | None = None
+        self.size2: int | None = None
+        self.unrecognized: int | None = None
         # The one option of most requests is read without the table.
         if len(options) == 1 and options[0][0] == 11 and len(options[0][1]) < 256:
             self.path = [options[0][1].decode(errors="replace")]
@@ -299,15 +317,22 @@ class RequestOptions:
                 continue
             previous = number
             if kind is _TEXTS:
-                self.__dict__.setdefault(name, []).append(value.decode(errors="replace"))
+                self._append(name, value.decode(errors="replace"))
             elif kind is _OPAQUES:
-                self.__dict__.setdefault(name, []).append(value)
+                self._append(name, value)
             elif kind is _UINT:
                 setattr(self, name, int.from_bytes(value, "big"))
             elif kind is _FLAG:
                 setattr(self, name, True)
             elif kind is _OPAQUE:
                 setattr(self, name, value)
+
+    def _append(self, name: str, value: str | bytes) -> None:
+        values = getattr(self, name)
+        if not values:
+            values = []
+            setattr(self, name, values)
+        values.append(value)
 
     @property
     def key(self) -> tuple[tuple[int, bytes], ...]:

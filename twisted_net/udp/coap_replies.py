@@ -78,10 +78,10 @@ class Replies:
     def message(self, question: Question, reply: Reply, now: float) -> Message:
         """Make the message of a reply; its type, ID and token are set by who sends it."""
         asked = question.options
-        if asked.etags and question.method == Code.GET and reply.code == Code.CONTENT:
+        if asked.etags and question.method == _GET and reply.code == Code.CONTENT:
             etag = _etag(reply.payload)
             if etag in asked.etags:
-                return Message(Type.ACK, Code.VALID, options=[(Option.ETAG, etag)])
+                return Message(_ACK, Code.VALID, options=[(Option.ETAG, etag)])
         payload = reply.payload
         options: list[tuple[int, bytes]] = []
         content_format = reply.content_format
@@ -93,17 +93,17 @@ class Replies:
         if content_format is not None:
             options.append(_CONTENT_FORMATS[content_format])
         if reply.max_age is not None:
-            options.append((Option.MAX_AGE, encode_uint(reply.max_age)))
+            options.append((_MAX_AGE, encode_uint(reply.max_age)))
         if reply.code < 128 and (
             question.block2 is not None or len(payload) > self._limits.block_size
         ):
             try:
                 payload = self._cut(question, reply, options, now)
             except ValueError as error:
-                return Message(Type.ACK, Code.BAD_REQUEST, payload=diagnostic(str(error)))
+                return Message(_ACK, Code.BAD_REQUEST, payload=diagnostic(str(error)))
         if question.block1 is not None:
             self._acknowledge(question.block1, reply.code, options)
-        return Message(Type.ACK, reply.code, options=options, payload=payload)
+        return Message(_ACK, reply.code, options=options, payload=payload)
 
     def _cut(
         self, question: Question, reply: Reply, options: list[tuple[int, bytes]], now: float
@@ -120,7 +120,7 @@ class Replies:
             insert_option(options, Option.ETAG, _etag(reply.payload))
         if not block.number and (block.more or question.options.size2 is not None):
             insert_option(options, Option.SIZE2, encode_uint(len(reply.payload)))
-        if block.more and (not block.number or question.method == Code.GET):
+        if block.more and (not block.number or question.method == _GET):
             self._bodies.put(question.source, question.key, reply, now)
         elif block.number and not block.more:
             self._bodies.take(question.source, question.key, now)
@@ -142,10 +142,10 @@ def challenge(echo: bytes, most: int) -> Message:
     :param most: bytes that the address may get; where there is no room for the option, the
         message is without it.
     """
-    message = Message(Type.ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
+    message = Message(_ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
     if len(encode_message(message)) <= most:
         return message
-    return Message(Type.ACK, Code.UNAUTHORIZED)
+    return Message(_ACK, Code.UNAUTHORIZED)
 
 
 def insert_option(options: list[tuple[int, bytes]], number: int, value: bytes) -> None:
@@ -154,6 +154,7 @@ def insert_option(options: list[tuple[int, bytes]], number: int, value: bytes) -
     options.insert(at, (int(number), value))
 
 
+_ACK, _GET, _MAX_AGE = Type.ACK, Code.GET, Option.MAX_AGE
 _CONTENT_FORMATS = {
     known: (int(Option.CONTENT_FORMAT), encode_uint(known)) for known in (TEXT, JSON, LINK_FORMAT)
 }

@@ -112,7 +112,7 @@ def check_request(
     :param post: whether POST is.
     :raises Refused: with the code of RFC 7252 §5.8, §5.9 or §5.10.
     """
-    if not (method == Code.GET and safe) and not (method == Code.POST and post):
+    if not (method == _GET and safe) and not (method == _POST and post):
         allowed = " or ".join(name for name, is_ in (("GET", safe), ("POST", post)) if is_)
         raise Refused(Code.METHOD_NOT_ALLOWED, f"this resource takes {allowed}")
     if options.accept is not None and options.accept not in formats:
@@ -158,7 +158,7 @@ def reply_with(method: int, line: bytes, accept: int | None) -> Reply:
         is the result; the JSON of it where that is no text.
     :param accept: None for text where the result is text, else JSON.
     """
-    code = Code.CONTENT if method == Code.GET else Code.CHANGED
+    code = _CONTENT if method == _GET else _CHANGED
     if accept == JSON:
         return Reply(code, line[:-1], JSON)
     # Most answers are a text without quotes: that is found sooner than it is decoded.
@@ -283,6 +283,7 @@ def _json_arguments(payload: bytes) -> list[str]:
     return [value if isinstance(value, str) else _encode(value).decode() for value in values]
 
 
+_GET, _POST, _CONTENT, _CHANGED = Code.GET, Code.POST, Code.CONTENT, Code.CHANGED
 _BACKSLASH = ord("\\")  # a number, as bytes in bytes take ten times as long to find
 
 # The most special first: the first that fits is taken.

@@ -84,6 +84,10 @@ NEXT_RECEIVING = {
     (Receiving.PROMISED, Step.RESPONSE): Receiving.SETTLED,
 }
 
+# Here as elsewhere: to look a member up on its enum takes 70 ns in Python 3.11, and each message
+# asked for a dozen.
+_CON, _PENDING = Type.CON, Receiving.PENDING
+
 
 class Incoming:
     """
@@ -119,12 +123,12 @@ class Incoming:
         self.message: Message | None = message
         self.message_id = message.message_id
         self.token = message.token
-        self.confirmable = message.type == Type.CON
+        self.confirmable = message.type == _CON
         self.digest = digest
         self.size = size
         self.expires = expires
         self.group = group
-        self.state = Receiving.PENDING
+        self.state = _PENDING
         # What a duplicate is answered with; None for silence.
         self.reply: bytes | None = None
         self.due: float | None = None
@@ -162,8 +166,8 @@ class Outgoing:
         self.chance = chance
         self.keep = keep
         self.is_request = message.is_request
-        self.confirmable = message.type == Type.CON
-        self.state = Sending.QUEUED
+        self.confirmable = message.type == _CON
+        self.state = _QUEUED
         self.attempts = 0
         self.timeout = 0.0
         self.began = 0.0

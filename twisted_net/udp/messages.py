@@ -246,8 +246,8 @@ class MessageLayer:
             message.message_id = self._take_id(peer, now)
             self._post(encode_message(message), incoming.source, now, delay)
             return None
-        if state is Receiving.PENDING:
-            message.type = Type.ACK
+        if state is _PENDING:
+            message.type = _TYPE_ACK
             message.message_id = incoming.message_id
             datagram = encode_message(message)
             self._store(peer, incoming, datagram)
@@ -266,7 +266,7 @@ class MessageLayer:
         if self._fresh:
             fresh, self._fresh = self._fresh, []
             for incoming in fresh:
-                if incoming.state is Receiving.PENDING and incoming.confirmable:
+                if incoming.state is _PENDING and incoming.confirmable:
                     # From its coming; the few microseconds since then do not matter.
                     due = incoming.expires - self._lifetime + self._limits.ack_delay
                     self._schedule(incoming, due)
@@ -567,6 +567,6 @@ class MessageLayer:
 
 
 _EMPTY = Struct(">BBH")
-_RESPONSE = Step.RESPONSE
+_RESPONSE, _PENDING, _TYPE_ACK = Step.RESPONSE, Receiving.PENDING, Type.ACK
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4
