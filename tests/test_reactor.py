@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from twisted_net import reactor as module
 from twisted_net.internals import changed
-from twisted_net.reactor import LEANED_ON, MAX_PENDING_WRITES, QuietEPollReactor
+from twisted_net.reactor import EVENTS_AT_ONCE, LEANED_ON, QuietEPollReactor
 
 
 class Descriptor:
@@ -275,17 +275,21 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.assertEqual(self.reactor.pending_writes, [])
 
     def test_pending_writes_are_bounded(self) -> None:
-        """After so many they are made, though others have not read yet."""
-        descriptors = self.pending(MAX_PENDING_WRITES + 1)
+        """After so many events they are made, though others have not read yet."""
+        descriptors = self.pending(2 * EVENTS_AT_ONCE)
         unread: list[int] = []
 
         def count() -> None:
             unread.append(sum(not descriptor.told for descriptor in descriptors))
 
-        for descriptor in descriptors:
+        for i, descriptor in enumerate(descriptors):
             descriptor.on_pending = count
+            if i % 2:
+                # The events of those that write nothing count too.
+                descriptor.on_event = lambda: None
         self.reactor.doPoll(0)
-        self.assertEqual(unread, [1] * MAX_PENDING_WRITES + [0])
+        self.assertEqual(len(unread), EVENTS_AT_ONCE)
+        self.assertEqual(set(unread), {EVENTS_AT_ONCE, 0})
 
     def test_pending_write_that_fails(self) -> None:
         """It is logged and ends its descriptor, and the others write."""

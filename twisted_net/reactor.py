@@ -61,8 +61,8 @@ LEANED_ON = (
 """The code of Twisted that :class:`QuietEPollReactor` replaces or calls."""
 
 
-MAX_PENDING_WRITES = 32
-"""Connections whose writes wait for each other; no answer is held up by more events than these."""
+EVENTS_AT_ONCE = 32
+"""Events that are handled before the writes are made that they led to: no answer waits for more."""
 
 
 class PendingWrite(Protocol):
@@ -76,7 +76,7 @@ class QuietEPollReactor(EPollReactor):
     """
     Twisted's epoll reactor, which calls a log context up only where something went wrong.
 
-    :ivar pending_writes: those that wait to write in this turn; they add themselves.
+    :ivar pending_writes: those that write once some events are handled; they add themselves.
     """
 
     def __init__(self) -> None:
@@ -85,13 +85,20 @@ class QuietEPollReactor(EPollReactor):
 
     @override
     def doPoll(self, timeout: float | None) -> None:
-        selectables, pending = self._selectables, self.pending_writes
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+            most = len(self._selectables)
+            events = self._poller.poll(-1 if timeout is None else timeout, most)
         except OSError as error:
             if error.errno == EINTR:
                 return
             raise
+        for begin in range(0, len(events), EVENTS_AT_ONCE):
+            self._handle(events[begin : begin + EVENTS_AT_ONCE])
+            if self.pending_writes:
+                self._write_pending()
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        selectables = self._selectables
         why: BaseException | int | None
         for fd, event in events:
             selectable = selectables.get(fd)
@@ -113,10 +120,6 @@ class QuietEPollReactor(EPollReactor):
                 log.callWithLogger(selectable, log.err)
             if why:
                 log.callWithLogger(selectable, self._disconnectSelectable, selectable, why, reading)
-            if len(pending) >= MAX_PENDING_WRITES:
-                self._write_pending()
-        if pending:
-            self._write_pending()
 
     def _write_pending(self) -> None:
         for connection in self.pending_writes:
