@@ -59,6 +59,10 @@ def _nothing() -> None:
     """Stand for what is done before and after a turn, where nothing is."""
 
 
+_Peer = tuple[str, int] | tuple[str, int, int, int]
+_NOBODY = ("", 0)
+
+
 class CappedPort(udp.Port):
     """
     A UDP port that reads a bounded number of datagrams a turn, and outlives what errors pass.
@@ -76,7 +80,8 @@ class CappedPort(udp.Port):
       :class:`~twisted.internet.error.MessageLengthError`;
     - knows the scope of link-local IPv6 addresses (``fe80::1%2``): of its own interface, of
       sources, of those it sends to;
-    - does not check the address of an answer to a datagram of this turn: it came from the socket;
+    - does not check the address of an answer to the datagram that its protocol has, nor, where
+      there is an *after_turn*, to one of this turn: it came from the socket;
     - tells what the kernel dropped, through *counts*.
 
     :param receive_buffer: asked of the kernel, in bytes; a warning is logged where it gives less.
@@ -124,8 +129,11 @@ class CappedPort(udp.Port):
         self._send_queue = send_queue
         self._queue: deque[tuple[bytes, Source | None]] = deque()
         self._queued = 0
-        # The sources of this turn's datagrams, as their protocol has them, and as the kernel does.
-        self._peers: dict[Source | None, tuple[str, int] | tuple[str, int, int, int]] = {}
+        # The source of the datagram that its protocol has now, and the same as the kernel has it;
+        # all those of a turn where answers are sent at its end.
+        self._source = _NOBODY
+        self._peer: _Peer = _NOBODY
+        self._peers: dict[Source | None, _Peer] = {}
         self._before_turn = before_turn
         self._after_turn = after_turn
         self._drops_before = 0
@@ -253,18 +261,21 @@ class CappedPort(udp.Port):
             failed = failure
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
-        peers = self._peers
-        peers.clear()
+        peers, keeps = self._peers, self._after_turn is not _nothing
         self._before_turn()
         for data, peer in batch:
             source = scoped_source(peer) if six else peer
-            peers[source] = peer
+            self._source, self._peer = source, peer
+            if keeps:
+                peers[source] = peer
             try:
                 received(data, source)
             except Exception:
                 # A protocol's bug: were it to leave, the reactor would close the port.
                 self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
+        self._source = _NOBODY
         self._after_turn()
+        self._peers.clear()
         if failed is not None:
             self._read_failed(failed)
 
@@ -274,6 +285,9 @@ class CappedPort(udp.Port):
             if self._queue:
                 # Behind the others, which were written before it.
                 self._keep(datagram, addr)
+            # The very one, which is found out sooner than an equal one is.
+            elif addr is self._source and self._connectedAddr is None:
+                self.socket.sendto(datagram, self._peer)
             elif (peer := self._peers.get(addr)) is not None and self._connectedAddr is None:
                 self.socket.sendto(datagram, peer)
             else:

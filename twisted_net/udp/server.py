@@ -73,6 +73,8 @@ class DatagramServer(DatagramProtocol):
         self._clock = clock
         self._seconds = clock.seconds
         self._wall = wall
+        # As a reactor's clock is, which then is read once for a datagram.
+        self._is_wall = wall is clock.seconds
         self._summary = LoopingCall(self._log_summary)
         self._summary.clock = clock
         self._summarises = self.limits.summary_interval > 0
@@ -134,7 +136,8 @@ class DatagramServer(DatagramProtocol):
         if transport is None:
             return
         try:
-            answer = self._answer(datagram, addr, self._seconds(), self._wall())
+            now = self._seconds()
+            answer = self._answer(datagram, addr, now, now if self._is_wall else self._wall())
             if answer is not None:
                 transport.write(answer, addr)
         except MessageLengthError:
