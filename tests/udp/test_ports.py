@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import udp
 from twisted.internet.error import ConnectionLost, InvalidAddressError, MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
-from twisted_net.udp.datagrams import MAX_PAYLOAD, DatagramCounts
-from twisted_net.udp.ports import QUEUED_COST, CappedPort
+from twisted_net.udp.datagrams import MAX_PAYLOAD, DatagramCounts, Source
+from twisted_net.udp.ports import ANSWERS_AT_ONCE, QUEUED_COST, CappedPort
 from twisted_net.udp.sockets import ask_receive_buffer
 
 
@@ -179,6 +180,125 @@ class WriteTests(PortTestCase):
                 port.write(b"x" * MAX_PAYLOAD, address)
                 self.assertRaises(MessageLengthError, port.write, b"x" * (MAX_PAYLOAD + 1), address)
         self.assertEqual((len(fake.outgoing), port.counts.dropped), (2, 0))
+
+
+class Answering(DatagramProtocol):
+    """Does with each datagram what a test says."""
+
+    def __init__(self, answer: Any) -> None:  # Any: what a lambda gives
+        self._do = answer
+
+    def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+        self._do(self.transport, datagram, addr)
+
+
+class AnswersTests(PortTestCase):
+    """The small answers of a turn are sent in a row, and nothing overtakes anything."""
+
+    def turn(self, answer: Any, datagrams: list[bytes]) -> FakeSocket:  # Any: as above
+        """Have datagrams come in one turn, and answered."""
+        self.port, fake = self.open_port(Answering(answer))
+        self.fake = fake
+        fake.incoming.extend((datagram, HERE) for datagram in datagrams)
+        self.port.doRead()
+        return fake
+
+    def test_in_a_row(self) -> None:
+        """They leave when all have been answered, in order, and so many at once at most."""
+        sent: list[int] = []
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            sent.append(len(self.fake.outgoing))
+            port.write(datagram, source)
+
+        datagrams = [b"%d" % i for i in range(ANSWERS_AT_ONCE + 3)]
+        fake = self.turn(answer, datagrams)
+        self.assertEqual(fake.outgoing, [(datagram, HERE) for datagram in datagrams])
+        self.assertEqual(sent, [0] * ANSWERS_AT_ONCE + [ANSWERS_AT_ONCE] * 3)
+
+    def test_scope(self) -> None:
+        """They go to the address as the kernel gave it."""
+        port, fake = self.open_port(Answering(lambda port, *asked: port.write(*asked)), "::1")
+        fake.incoming.append((b"b", ("fe80::1", 6, 0, 2)))
+        port.doRead()
+        self.assertEqual(fake.outgoing, [(b"b", ("fe80::1", 6, 0, 2))])
+
+    def test_order(self) -> None:
+        """What is long, no bytes, or for somebody else leaves after those that came before it."""
+        other = ("127.0.0.1", 9)
+
+        def answer(port: Any, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            port.write(b"x" * 2000, source)
+            port.write(bytearray(b"buffer"), source)
+            port.write(datagram, source)
+            port.write(b"other", other)
+
+        fake = self.turn(answer, [b"1", b"2"])
+        each = [b"x" * 2000, b"buffer"]
+        self.assertEqual(
+            [data for data, _ in fake.outgoing],
+            [b"1", *each, b"1", b"other", b"2", *each, b"2", b"other"],
+        )
+        self.assertEqual([to for _, to in fake.outgoing].count(other), 2)
+
+    def test_too_long(self) -> None:
+        """What no network carries is an error of the writer, as ever."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            self.assertRaises(MessageLengthError, port.write, b"x" * (MAX_PAYLOAD + 1), source)
+            port.write(b"sorry", source)
+
+        fake = self.turn(answer, [b"a"])
+        self.assertEqual(fake.outgoing, [(b"sorry", HERE)])
+
+    def test_not_taken(self) -> None:
+        """Those that the kernel takes later wait in order, a long one behind them too."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            if datagram == b"1":
+                self.fake.send_errors.append(errno.EAGAIN)
+            port.write(datagram, source)
+            if datagram == b"2":
+                port.write(b"x" * 2000, source)
+
+        fake = self.turn(answer, [b"1", b"2", b"3"])
+        self.assertEqual(fake.outgoing, [])
+        self.port.doWrite()
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2", b"x" * 2000, b"3"])
+
+    def test_refused(self) -> None:
+        """One that the kernel refuses is counted as dropped, and the others are sent."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            if datagram == b"1":
+                self.fake.send_errors.append(errno.EPERM)
+            port.write(datagram, source)
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), ([(b"2", HERE)], 1))
+
+    def test_bug_after_an_answer(self) -> None:
+        """A protocol that fails after it has answered has answered."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            raise ZeroDivisionError
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_stopped_meanwhile(self) -> None:
+        """A port that is told to stop by a datagram sends the answers to it, and those before."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            if datagram == b"2":
+                port.stopListening()
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2"])
 
 
 class SendQueueTests(PortTestCase):

@@ -37,6 +37,17 @@ from twisted_net.udp.sockets import (
 QUEUED_COST = 256
 """Bytes that a datagram in the send queue counts beside its own: those of the objects it is in."""
 
+ANSWERS_AT_ONCE = 32
+"""
+Small answers that are sent together, in a row, so that none waits for more datagrams than these.
+
+To answer and to send by turns takes a tenth more: the ways of Python and of the kernel then drive
+each other from the processor's cache.
+"""
+
+_SMALL = 1024
+"""Bytes that fit into any datagram; of longer ones :meth:`CappedPort.write` has to tell."""
+
 # What a read may fail with while the socket is sound: an ICMP message to an earlier answer, or a
 # kernel short of memory. The stock port dies of all but the first.
 _PASSING_READ_ERRORS = frozenset(
@@ -131,6 +142,7 @@ class CappedPort(udp.Port):
         self._queued = 0
         # The source of the datagram that its protocol has now, and the same as the kernel has it;
         # all those of a turn where answers are sent at its end.
+        self._answers: list[tuple[bytes, Source, _Peer]] = []
         self._source = _NOBODY
         self._peer: _Peer = _NOBODY
         self._peers: dict[Source | None, _Peer] = {}
@@ -219,8 +231,9 @@ class CappedPort(udp.Port):
     def connectionLost(self, reason: Failure | None = None) -> None:
         if reason is not None and self._outlives():
             return
-        self.counts.dropped += len(self._queue)
+        self.counts.dropped += len(self._queue) + len(self._answers)
         self._queue.clear()
+        self._answers.clear()
         self._queued = 0
         self.counts.end_meter(self._kernel_drops)
         udp.Port.connectionLost(self, reason)
@@ -264,6 +277,8 @@ class CappedPort(udp.Port):
         peers, keeps = self._peers, self._after_turn is not _nothing
         self._before_turn()
         for data, peer in batch:
+            if len(self._answers) >= ANSWERS_AT_ONCE:
+                self._send_answers()
             source = scoped_source(peer) if six else peer
             self._source, self._peer = source, peer
             if keeps:
@@ -274,6 +289,8 @@ class CappedPort(udp.Port):
                 # A protocol's bug: were it to leave, the reactor would close the port.
                 self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
         self._source = _NOBODY
+        if self._answers:
+            self._send_answers()
         self._after_turn()
         self._peers.clear()
         if failed is not None:
@@ -287,7 +304,11 @@ class CappedPort(udp.Port):
                 self._keep(datagram, addr)
             # The very one, which is found out sooner than an equal one is.
             elif addr is self._source and self._connectedAddr is None:
-                self.socket.sendto(datagram, self._peer)
+                self._answer(datagram)
+            elif self._answers:
+                # They were written before it.
+                self._send_answers()
+                self.write(datagram, addr)
             elif (peer := self._peers.get(addr)) is not None and self._connectedAddr is None:
                 self.socket.sendto(datagram, peer)
             else:
@@ -298,6 +319,32 @@ class CappedPort(udp.Port):
             if failure.errno == errno.EMSGSIZE:
                 raise MessageLengthError("message too long") from failure
             self.counts.dropped += 1
+
+    def _answer(self, datagram: bytes) -> None:
+        """Send an answer to the datagram that the protocol has now: a small one with others."""
+        if type(datagram) is bytes and len(datagram) <= _SMALL:
+            self._answers.append((datagram, self._source, self._peer))
+            return
+        self._send_answers()
+        if self._queue:
+            self._keep(datagram, self._source)
+        else:
+            self.socket.sendto(datagram, self._peer)
+
+    def _send_answers(self) -> None:
+        """Send the answers of this turn that are not sent yet, in a row."""
+        answers, self._answers = self._answers, []
+        send = self.socket.sendto
+        for datagram, source, peer in answers:
+            try:
+                if self._queue:
+                    self._keep(datagram, source)
+                else:
+                    send(datagram, peer)
+            except BlockingIOError:
+                self._keep(datagram, source)
+            except OSError:
+                self.counts.dropped += 1
 
     @override
     def doWrite(self) -> None:
