@@ -198,22 +198,6 @@ class RequestTests(ServerTests):
         self.assertEqual(self.driver.answers(), [])
 
 
-class TurnTests(ServerTests):
-    """Datagrams that a port reads in one turn."""
-
-    def test_answers_together(self) -> None:
-        """Answers of a turn leave at its end, in their order; afterwards each leaves at once."""
-        server = self.driver.server
-        server.begin_turn()
-        for number in range(3):
-            self.driver.send(Code.POST, "echo", str(number).encode())
-        server.notify("stats")
-        self.assertEqual(self.driver.answers(), [])
-        server.end_turn()
-        self.assertEqual([m.payload for m in self.driver.answers()], [b"0", b"1", b"2"])
-        self.assertEqual(self.ask(Code.GET, "ping").payload, b"PONG")
-
-
 class WaitingTests(ServerTests):
     """Commands that wait: RFC 7252 §5.2.2."""
 

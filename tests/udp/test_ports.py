@@ -216,6 +216,18 @@ class AnswersTests(PortTestCase):
         self.assertEqual(fake.outgoing, [(datagram, HERE) for datagram in datagrams])
         self.assertEqual(sent, [0] * ANSWERS_AT_ONCE + [ANSWERS_AT_ONCE] * 3)
 
+    def test_equal_address(self) -> None:
+        """They may be written to an address that equals the source; outside a turn, at once."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, (*source,))
+            self.assertEqual(self.fake.outgoing, [])
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual(fake.outgoing, [(b"1", HERE), (b"2", HERE)])
+        self.port.write(b"3", HERE)
+        self.assertEqual(fake.outgoing[2:], [(b"3", HERE)])
+
     def test_scope(self) -> None:
         """They go to the address as the kernel gave it."""
         port, fake = self.open_port(Answering(lambda port, *asked: port.write(*asked)), "::1")

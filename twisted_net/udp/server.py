@@ -73,8 +73,8 @@ class DatagramServer(DatagramProtocol):
         self._clock = clock
         self._seconds = clock.seconds
         self._wall = wall
-        # As a reactor's clock is, which then is read once for a datagram.
-        self._is_wall = wall is clock.seconds
+        # Twisted's reactors have it so, and one look at the clock for a datagram is enough then.
+        self._clock_is_wall = wall is clock.seconds
         self._summary = LoopingCall(self._log_summary)
         self._summary.clock = clock
         self._summarises = self.limits.summary_interval > 0
@@ -137,7 +137,7 @@ class DatagramServer(DatagramProtocol):
             return
         try:
             now = self._seconds()
-            answer = self._answer(datagram, addr, now, now if self._is_wall else self._wall())
+            answer = self._answer(datagram, addr, now, now if self._clock_is_wall else self._wall())
             if answer is not None:
                 transport.write(answer, addr)
         except MessageLengthError:
