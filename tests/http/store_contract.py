@@ -225,8 +225,10 @@ class StoreContract:
         self.close(store)
 
     def test_contract_close_unused(self) -> None:
-        """A store that was never used can be closed."""
-        self.close(self.make_store())
+        """A store that was never used can be closed, and has nothing afterwards."""
+        store = self.make_store()
+        self.close(store)
+        self.case.assertEqual(self.found(store, "k"), ())
 
     # Executors differ because each store's test case runs this very method.
     @settings(

@@ -138,7 +138,9 @@ class AttemptTests(AttemptTestCase):
 class AttemptTimeTests(AttemptTestCase):
     """Each phase has its time, and all of them the deadline."""
 
-    def timed_out(self, asking: Deferred[Any], phase: str, limit: float, total: bool) -> None:
+    def assert_timed_out(
+        self, asking: Deferred[Any], phase: str, limit: float, total: bool
+    ) -> None:
         """Check the error of a call that is over time."""
         error = self.error(asking, FetchTimeout)
         self.assertEqual(error.details(), {"phase": phase, "limit": limit, "total": total})
@@ -151,28 +153,30 @@ class AttemptTimeTests(AttemptTestCase):
         agent = self.make_agent(connect_timeout=2.0)
         asking = agent.request(b"GET", URL)
         self.reactor.advance(2.0)
-        self.timed_out(asking, "connect", 2.0, False)
+        self.assert_timed_out(asking, "connect", 2.0, False)
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
 
     def test_connect_until_deadline(self) -> None:
         """The deadline may come first."""
         asking = self.agent.within(Deadline(1.0, 1.5), 10).request(b"GET", URL)
         self.reactor.advance(1.0)
-        self.timed_out(asking, "connect", 1.5, True)
+        self.assert_timed_out(asking, "connect", 1.5, True)
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
 
     def test_deadline_is_over(self) -> None:
         """After the deadline nothing is begun."""
         self.reactor.advance(5.0)
         asking = self.agent.within(Deadline(1.0, 1.0), 10).request(b"GET", URL)
         self.reactor.advance(0)
-        self.timed_out(asking, "connect", 1.0, True)
+        self.assert_timed_out(asking, "connect", 1.0, True)
+        self.assertEqual(self.reactor.tcpClients, [])
 
     def test_headers(self) -> None:
         """The wait for the header has its own limit, and the connection ends with it."""
         asking, wire = self.ask(self.make_agent(headers_timeout=3.0))
         wire.send(b"HTTP/1.1 200")
         self.reactor.advance(3.0)
-        self.timed_out(asking, "headers", 3.0, False)
+        self.assert_timed_out(asking, "headers", 3.0, False)
         self.assertTrue(wire.transport.ended)
 
     def test_headers_until_deadline(self) -> None:
@@ -181,7 +185,8 @@ class AttemptTimeTests(AttemptTestCase):
         for _ in range(4):
             wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
             self.reactor.advance(1.0)
-        self.timed_out(asking, "headers", 4.0, True)
+        self.assert_timed_out(asking, "headers", 4.0, True)
+        self.assertTrue(wire.transport.ended)
 
     def test_body(self) -> None:
         """The deadline covers the body."""
@@ -189,7 +194,7 @@ class AttemptTimeTests(AttemptTestCase):
         wire.send(OK[:-1])
         reading = collect(self.successResultOf(asking))
         self.reactor.advance(5.0)
-        self.timed_out(reading, "body", 5.0, True)
+        self.assert_timed_out(reading, "body", 5.0, True)
         self.assertTrue(wire.transport.ended)
 
     def test_silence_in_the_body(self) -> None:
@@ -200,7 +205,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.reactor.advance(1.5)
         wire.send(b"b")
         self.reactor.advance(2.0)
-        self.timed_out(reading, "body", 2.0, False)
+        self.assert_timed_out(reading, "body", 2.0, False)
 
     def test_body_that_nobody_reads(self) -> None:
         """A response whose body is not asked for is dropped at the deadline."""
@@ -341,10 +346,12 @@ class AttemptFailureTests(AttemptTestCase):
     """What goes wrong is told in errors of this package."""
 
     def test_refused(self) -> None:
-        """No connection."""
+        """No connection: nothing was sent, and it may be tried again."""
         asking = self.agent.request(b"GET", URL)
         refuse(self.reactor, ConnectError("no"))
-        self.error(asking, CannotConnect)
+        error = self.error(asking, CannotConnect)
+        self.assertTrue(error.transient and error.unsent)
+        self.assert_quiet(self.reactor)
 
     def test_closed_before_a_response(self) -> None:
         """The connection ended while headers were waited for."""

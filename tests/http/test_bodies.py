@@ -102,10 +102,30 @@ class CollectTests(HttpTestCase):
         discard(canned(body=b"abc"))
 
     def test_all_at_hand_can_be_paused(self) -> None:
-        """A body that is there at once takes a pause for what it is."""
-        transport = BodyTransport(None, lambda: None)
-        transport.pauseProducing()
-        transport.resumeProducing()
+        """A body that is there at once takes a pause for what it is; one that comes is paused."""
+        source = Pausable()
+        for delivering in (None, source):
+            transport = BodyTransport(delivering, source.told.clear)
+            transport.pauseProducing()
+            transport.resumeProducing()
+            self.assertEqual(source.told, [] if delivering is None else ["pause", "resume"])
+        transport.loseConnection()
+        self.assertEqual(source.told, [])
+
+
+class Pausable:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        """Enough."""
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        """More."""
+        self.told.append("resume")
 
 
 class BodyWatchTests(HttpTestCase):

@@ -42,8 +42,10 @@ async def test_udp_handler(reactor: Any) -> None:
 async def test_discovery(reactor: Any) -> None:
     """A server is found while it is announced, and lost by its goodbye."""
     async with running(reactor, "discovery.py") as example:
-        await example.logged(r"found kitchen 127\.0\.0\.1 \{'tcp': 8888\}")
-        await example.logged(r"lost kitchen")
+        found = await example.logged(r"found kitchen (\S+) (\{.*\})")
+        lost = await example.logged(r"lost kitchen")
+    assert found.groups() == ("127.0.0.1", "{'tcp': 8888}")
+    assert found.string.index("found") < lost.string.index("lost")
 
 
 async def test_own_commands(reactor: Any) -> None:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest

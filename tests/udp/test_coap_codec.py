@@ -127,17 +127,24 @@ class ParseTests(SynchronousTestCase):
         RequestOptions(message.options)
 
     def test_any_cut(self) -> None:
-        """A message that is cut anywhere brings no other exception."""
+        """What is cut is malformed, or a message of fewer options or a shorter payload."""
         chance = random.Random(1)
         pairs = [
             (number, chance.randbytes(size)) for number, size in ((1, 0), (300, 20), (999, 300))
         ]
         datagram = encode_message(Message(Type.CON, 1, 2, b"abc", pairs, b"payload"))
+        whole = 0
         for end in range(len(datagram)):
             try:
-                parse_message(datagram[:end])
+                message = parse_message(datagram[:end])
             except MalformedMessage:
                 continue
+            whole += 1
+            self.assertEqual((message.code, message.message_id, message.token), (1, 2, b"abc"))
+            self.assertEqual(message.options, pairs[: len(message.options)])
+            self.assertTrue(b"payload".startswith(message.payload))
+        # Before each option and after the last, and after each byte of the payload but its last.
+        self.assertEqual(whole, len(pairs) + 1 + len(b"payload") - 1)
 
     def test_many_options(self) -> None:
         """As many options as fit are read, one each byte."""

@@ -147,8 +147,15 @@ class ReceiveTests(SynchronousTestCase):
 
     def test_same_id_of_others(self) -> None:
         """Message IDs of different peers have nothing to do with each other."""
-        self.layer.incoming(request(7))
-        self.layer.incoming(request(7), source=OTHER)
+        first = self.layer.incoming(request(7))
+        other = self.layer.incoming(request(7), source=OTHER)
+        self.layer.send_response(other, response(b"other"), 0)
+        self.layer.send_response(first, response(b"first"), 0)
+        self.assertEqual(
+            [(parse_message(data).payload, to) for data, to in self.layer.messages_to_send()],
+            [(b"other", OTHER), (b"first", PEER)],
+        )
+        self.assertEqual(self.layer.counts.duplicates, 0)
 
     def test_separate(self) -> None:
         """An answer that waits is preceded by an empty acknowledgement (§5.2.2)."""
@@ -639,7 +646,7 @@ class FuzzTests(SynchronousTestCase):
         st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.floats(0, 50)), max_size=20)
     )
     def test_any_datagrams(self, steps: list[tuple[bytes, bool, float]]) -> None:
-        """Any bytes at any time, to the group or not, bring no exception."""
+        """Any bytes at any time, to the group or not, bring no exception, and bounds hold."""
         layer = Layer(Transmission(max_exchanges=4, max_peers=2))
         now = 0.0
         for datagram, group, passed in steps:
@@ -649,7 +656,10 @@ class FuzzTests(SynchronousTestCase):
                 if isinstance(event, Incoming) and passed > 5:
                     layer.send_response(event, response(), now)
             layer.messages_to_send()
-            layer.next_timeout()
+            due = layer.next_timeout()
+            self.assertTrue(due is None or due > now)
+            self.assertLessEqual(layer.sizes["peers"], 2)
+        self.assertEqual(layer.counts.received, len(steps))
 
     @settings(max_examples=200, deadline=None)
     @given(
@@ -664,7 +674,7 @@ class FuzzTests(SynchronousTestCase):
         )
     )
     def test_any_messages(self, steps: list[tuple[int, int, int, bytes]]) -> None:
-        """Any order of messages, of whatever type, ID and token, brings no exception."""
+        """Any order of messages brings no exception, and all that is left ends by itself."""
         layer = Layer(Transmission(nstart=2))
         kept: list[Outgoing] = []
         for number, (kind, code, message_id, token) in enumerate(steps):
@@ -679,6 +689,11 @@ class FuzzTests(SynchronousTestCase):
                     layer.send_response(event, response(), number)
             layer.advance(number)
             layer.messages_to_send()
+        for outgoing in kept:
+            layer.cancel(outgoing, len(steps))
+        while (due := layer.next_timeout()) is not None:
+            layer.advance(due)
+        self.assertEqual(layer.sizes, dict.fromkeys(layer.sizes, 0))
 
 
 class ModuleTests(SynchronousTestCase):

@@ -248,6 +248,9 @@ class AttemptAgent:
         target = parse_target(uri.decode("latin-1"))
         if self._guard is not None:
             self._guard.check_url(target.scheme, target.host, target.port)
+        if self._deadline is not None and self._deadline.at <= self._clock.seconds():
+            # Neither a connection nor a request is begun that would be broken off at once.
+            raise self._deadline.exceeded("connect")
         connection = await self._connection(target)
         try:
             response = await self._timed(
