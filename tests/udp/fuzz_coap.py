@@ -75,15 +75,28 @@ LONGEST = 1024
 MOST_SECONDS = 0.001
 """Processor time that one input of :data:`LONGEST` bytes may cost one reader."""
 
+MOST_FOR_STRANGERS = 3
+"""Times the bytes of a datagram that one may get who has not proved its address."""
+
 SOURCES: list[Source] = [("127.0.0.1", 1), ("192.0.2.1", 1)]
+"""One on this machine, and a stranger."""
+
 COMMANDS = standard_commands()
 
 
 class Nowhere:
-    """A transport whose datagrams arrive nowhere."""
+    """
+    A transport whose datagrams arrive nowhere.
+
+    :ivar sent: bytes of them.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
 
     def write(self, datagram: bytes, addr: Source) -> None:
         parse_message(datagram)
+        self.sent += len(datagram)
 
 
 def feed_codec(data: bytes) -> None:
@@ -145,18 +158,25 @@ def feed_responder(data: bytes) -> None:
         raise AssertionError(f"an answer of {len(answer)} bytes")
 
 
-def feed_server(data: bytes) -> None:
-    """Have a CoAP server answer one datagram, whoever sends it, then let all its timers run out."""
+def feed_server(data: bytes) -> int:
+    """
+    Have a CoAP server answer one datagram, whoever sends it, then let all its timers run out.
+
+    :return: bytes that a stranger was sent, whose address may be forged.
+    """
     for source in SOURCES:
-        server, clock = _server()
+        server, clock, nowhere = _server()
         server.take(data, source)
         clock.pump([100] * 3)
         server.stopProtocol()
+    if nowhere.sent > MOST_FOR_STRANGERS * len(data):
+        raise AssertionError(f"{nowhere.sent} bytes for {len(data)}")
+    return nowhere.sent
 
 
 def feed_conversation(data: bytes) -> None:
     """Have a CoAP server answer many datagrams: each has its length in front, in one byte."""
-    server, clock = _server()
+    server, clock, _ = _server()
     position = 0
     while position < len(data):
         length = data[position] & 0x7F
@@ -182,12 +202,12 @@ READERS: dict[str, Callable[[bytes], None]] = {
 """What an input is one piece for. The whole server is timed apart, without its making."""
 
 
-def feed(data: bytes) -> None:
-    """Feed one input to everything."""
+def feed(data: bytes) -> int:
+    """Feed one input to everything; give what :func:`feed_server` does."""
     for reader in READERS.values():
         reader(data)
-    feed_server(data)
     feed_conversation(data)
+    return feed_server(data)
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -210,7 +230,7 @@ def slowest(inputs: list[bytes]) -> dict[str, tuple[float, bytes]]:
         for source in SOURCES:
             best = float("inf")
             for _ in range(7):
-                server, _ = _server()
+                server, _, _ = _server()
                 began = time.thread_time()
                 server.take(data, source)
                 best = min(best, time.thread_time() - began)
@@ -255,13 +275,14 @@ def long_inputs() -> list[bytes]:
     return [data[:LONGEST] for data in inputs]
 
 
-def _server() -> tuple[CoapServer, Clock]:
+def _server() -> tuple[CoapServer, Clock, Nowhere]:
     clock = Clock()
     server = CoapServer(cast(IReactorTime, clock), COMMANDS, chance=lambda: 0.5)
-    server.transport = Nowhere()  # type: ignore[assignment]  # a fake
+    nowhere = Nowhere()
+    server.transport = nowhere  # type: ignore[assignment]  # a fake
     # Bugs of handlers are logged and answered: here they are to be seen.
     server.log.failure = _fail  # type: ignore[method-assign]
-    return server, clock
+    return server, clock, nowhere
 
 
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
