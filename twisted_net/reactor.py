@@ -7,11 +7,11 @@ meanwhile. That is a quarter of what a small answer costs. Here what a protocol 
 carries no such prefix (``system`` is ``-``); a connection that ends, and any error that the
 reactor logs, has it as ever.
 
-And it lets connections that can do so write once the events of a turn are through, one after the
-other. To receive, to run Python and to send by turns costs a sixth more where 50 clients have 16
-requests under way each: the ways in and out then drive each other from the processor's cache, and
-a client that was about to sleep is woken for each answer. Redis writes its replies at the end of
-a turn too.
+And it lets connections that can do so write once the events of a turn are through, or
+:data:`EVENTS_AT_ONCE` of them, one after the other. To receive, to run Python and to send by turns
+costs a sixth more where 50 clients have 16 requests under way each: the ways in and out then drive
+each other from the processor's cache, and a client that was about to sleep is woken for each
+answer. Redis writes its replies at the end of a turn too.
 
 ::
 
@@ -66,10 +66,10 @@ EVENTS_AT_ONCE = 32
 
 
 class PendingWrite(Protocol):
-    """A connection that has something to write when the events of a turn are through."""
+    """A connection that has something to write once some events are handled."""
 
     def write_pending(self) -> None:
-        """Write it; nothing may be left of it by now."""
+        """Write it, if that is still wanted: the connection may have ended since."""
 
 
 class QuietEPollReactor(EPollReactor):

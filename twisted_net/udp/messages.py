@@ -247,7 +247,7 @@ class MessageLayer:
             self._post(encode_message(message), incoming.source, now, delay)
             return None
         if state is _PENDING:
-            message.type = _TYPE_ACK
+            message.type = _PIGGYBACKED
             message.message_id = incoming.message_id
             datagram = encode_message(message)
             self._store(peer, incoming, datagram)
@@ -567,6 +567,6 @@ class MessageLayer:
 
 
 _EMPTY = Struct(">BBH")
-_RESPONSE, _PENDING, _TYPE_ACK = Step.RESPONSE, Receiving.PENDING, Type.ACK
+_RESPONSE, _PENDING, _PIGGYBACKED = Step.RESPONSE, Receiving.PENDING, Type.ACK
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4
