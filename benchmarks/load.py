@@ -7,6 +7,7 @@ benchmarks look at the processor time of the server, and at the rate only beside
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -176,3 +177,43 @@ def ask_datagrams(port: int, window: int, seconds: float) -> Load:
                 client.send(b"hello %d" % number)
                 number += 1
     return Load(len(times), clock() - first, times)
+
+
+def ask_from_many(port: int, clients: int, seconds: float) -> Load:
+    """
+    Have so many clients ask a port, each anew once it has its answer, for so long.
+
+    :raises WrongAnswer: for an answer to another's datagram, or one that does not come.
+    """
+    times: list[float] = []
+    read, write, clock = os.read, os.write, time.perf_counter
+    began: dict[int, float] = {}
+    asked: dict[int, bytes] = {}
+    with contextlib.ExitStack() as opened:
+        epoll = opened.enter_context(select.epoll())
+        first = clock()
+        end = first + seconds
+        for number in range(clients):
+            client = opened.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            client.connect(("127.0.0.1", port))
+            epoll.register(client, select.EPOLLIN)
+            asked[client.fileno()] = b"hello %d" % number
+            began[client.fileno()] = clock()
+            client.send(asked[client.fileno()])
+        while began:
+            events = epoll.poll(PATIENCE, clients)
+            if not events:
+                raise WrongAnswer(f"{len(began)} clients have no answer in {PATIENCE:g} s")
+            for fd, _ in events:
+                answer = read(fd, 2048)
+                if answer != b"ECHO: " + asked[fd]:
+                    raise WrongAnswer(f"{answer[:200]!r} instead of {b'ECHO: ' + asked[fd]!r}")
+                now = clock()
+                times.append(now - began[fd])
+                if now < end:
+                    began[fd] = now
+                    asked[fd] = b"hello %d" % len(times)
+                    write(fd, asked[fd])
+                else:
+                    del began[fd]
+        return Load(len(times), clock() - first, times)

@@ -24,7 +24,7 @@ from benchmarks.fairness import (
     round_trips,
     urgent,
 )
-from benchmarks.load import Clients, Load, ask_datagrams
+from benchmarks.load import Clients, Load, ask_datagrams, ask_from_many
 from benchmarks.servers import Server, free_ports, processor_time, raise_descriptor_limit, started
 
 Figures = Mapping[str, float]
@@ -101,8 +101,13 @@ def requests(connections: int, depth: int, server: Server, seconds: float) -> Fi
 
 
 def datagrams(server: Server, seconds: float) -> Figures:
-    """Measure small datagrams, 64 of which are under way."""
+    """Measure small datagrams, of which one client has 64 under way."""
     return _cost(server, partial(ask_datagrams, server.udp_port, 64), seconds)
+
+
+def datagrams_of_many(server: Server, seconds: float) -> Figures:
+    """Measure small datagrams of 64 clients, each with one under way."""
+    return _cost(server, partial(ask_from_many, server.udp_port, 64), seconds)
 
 
 def _latency(server: Server, seconds: float, load: Callable[..., None], *of: object) -> Figures:
@@ -182,6 +187,11 @@ def import_time(contestant: Contestant, core: int | None) -> Figures:
 
 
 ALL = tuple(CONTESTANTS)
+DATAGRAM_TITLES = {
+    "plain": "Twisted DatagramProtocol",
+    "asyncio": "asyncio DatagramProtocol",
+    "uvloop": "DatagramProtocol on uvloop",
+}
 WITH_UDP = tuple(name for name, contestant in CONTESTANTS.items() if contestant.udp)
 
 
@@ -203,13 +213,20 @@ SCENARIOS = {
     for scenario in (
         *(_of_requests(*load) for load in ((1, 1), (50, 1), (50, 16), (1000, 1))),
         Scenario(
-            *("udp", "UDP: 64 datagrams under way", "CPU µs for a datagram", WITH_UDP),
+            "udp",
+            "UDP: 1 client, 64 datagrams under way",
+            "CPU µs for a datagram",
+            WITH_UDP,
             running=datagrams,
-            titles={
-                "plain": "Twisted DatagramProtocol",
-                "asyncio": "asyncio DatagramProtocol",
-                "uvloop": "DatagramProtocol on uvloop",
-            },
+            titles=DATAGRAM_TITLES,
+        ),
+        Scenario(
+            "udp-clients",
+            "UDP: 64 clients, one datagram at a time",
+            "CPU µs for a datagram",
+            WITH_UDP,
+            running=datagrams_of_many,
+            titles=DATAGRAM_TITLES,
         ),
         Scenario(
             "fairness",

@@ -20,6 +20,8 @@ from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 HERE: Source = ("127.0.0.1", 50_000)
 WALL = 0.0
+# As linux/udp.h has them: SOL_UDP, UDP_SEGMENT.
+UDP_SEGMENT = (17, 103)
 
 
 class FakeSocket:
@@ -33,9 +35,13 @@ class FakeSocket:
     :ivar asked: the options that were set, each with its value.
     :ivar error: the errno that waits to be told; 0 for none.
     :ivar drops: what the kernel tells of itself; None where it tells nothing.
+    :ivar runs: how many datagrams each ``sendmsg`` was cut into.
+    :param cuts: whether it cuts runs into datagrams, as Linux does.
     """
 
-    def __init__(self, rmem_max: int = 8 << 20, taken: bool = False) -> None:
+    def __init__(
+        self, rmem_max: int = 8 << 20, taken: bool = False, cuts: bool = False
+    ) -> None:
         self.incoming: deque[tuple[bytes, tuple[Any, ...]] | OSError] = deque()  # v4 and v6 tuples
         self.outgoing: list[tuple[bytes, Source]] = []
         self.send_errors: deque[int] = deque()
@@ -44,6 +50,8 @@ class FakeSocket:
         self.error = 0
         self.drops: int | None = None
         self.closed = False
+        self.cuts = cuts
+        self.runs: list[int] = []
         self._rmem_max = rmem_max
         self._taken = taken
         self._doubled_buffer = 2 * 212_992
@@ -60,7 +68,10 @@ class FakeSocket:
             self._doubled_buffer = 2 * min(value, self._rmem_max)
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
-        assert level == socket.SOL_SOCKET
+        if (level, option) == UDP_SEGMENT and self.cuts:
+            return 0
+        if level != socket.SOL_SOCKET:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
         if size:
             if self.drops is None:
                 raise OSError(errno.ENOPROTOOPT, "Protocol not available")
@@ -112,6 +123,24 @@ class FakeSocket:
     def send(self, data: bytes) -> int:
         assert self._peer is not None
         return self._send(data, self._peer)
+
+    def sendmsg(
+        self,
+        buffers: list[bytes],
+        ancillary: list[tuple[int, int, bytes]],
+        flags: int,
+        address: Source,
+    ) -> int:
+        ((level, option, size),) = ancillary
+        assert (level, option, flags) == (*UDP_SEGMENT, 0)
+        data = b"".join(buffers)
+        (step,) = struct.unpack("=H", size)
+        if self.send_errors:
+            raise OSError(self.send_errors.popleft(), "as the test asked")
+        pieces = [data[at : at + step] for at in range(0, len(data), step)]
+        self.outgoing.extend((piece, address) for piece in pieces)
+        self.runs.append(len(pieces))
+        return len(data)
 
     def _send(self, data: bytes, address: Source) -> int:
         if self.send_errors:
@@ -165,10 +194,12 @@ class PortTestCase(SynchronousTestCase):
         self,
         protocol: DatagramProtocol,
         interface: str = "127.0.0.1",
+        *,
+        cuts: bool = False,
         **options: Any,  # Any: as the port has them
     ) -> tuple[CappedPort, FakeSocket]:
         """Start a port on a fake socket."""
-        fake = self.use_socket(FakeSocket())
+        fake = self.use_socket(FakeSocket(cuts=cuts))
         port = CappedPort(
             0,
             protocol,

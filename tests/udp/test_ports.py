@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
 from twisted_net.udp.datagrams import MAX_PAYLOAD, DatagramCounts, Source
-from twisted_net.udp.ports import ANSWERS_AT_ONCE, QUEUED_COST, CappedPort
+from twisted_net.udp.ports import ANSWERS_AT_ONCE, LONGEST_SMALL, QUEUED_COST, CappedPort
+from twisted_net.udp.segments import MOST_SEGMENTS
 from twisted_net.udp.sockets import ask_receive_buffer
 
 
@@ -311,6 +312,69 @@ class AnswersTests(PortTestCase):
 
         fake = self.turn(answer, [b"1", b"2"])
         self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2"])
+
+
+class RunsTests(PortTestCase):
+    """Answers of one size to one client leave in one call, where the kernel cuts that."""
+
+    def turn(
+        self,
+        incoming: list[tuple[bytes, Source]],
+        *errors: int,
+        **options: Any,  # Any: as the port has them
+    ) -> FakeSocket:
+        """Have datagrams come in one turn, and echoed; the first calls to send fail with errors."""
+        echo = Answering(lambda port, datagram, source: port.write(datagram, source))
+        self.port, fake = self.open_port(echo, cuts=True, **options)
+        fake.incoming.extend((data, (*source,)) for data, source in incoming)
+        fake.send_errors.extend(errors)
+        self.port.doRead()
+        return fake
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"", b"a", b"b", b"long", b"x" * 2000]),
+                st.sampled_from([HERE, ("127.0.0.1", 9), ("127.0.0.2", 9)]),
+            ),
+            max_size=80,
+        )
+    )
+    def test_as_one_by_one(self, incoming: list[tuple[bytes, Source]]) -> None:
+        """What is sent, to whom, and in which order, is the same as it is one by one."""
+        fake = self.turn(incoming, datagrams_per_turn=100)
+        self.assertEqual(fake.outgoing, incoming)
+        self.assertTrue(all(1 < count <= ANSWERS_AT_ONCE for count in fake.runs))
+
+    def test_one_call(self) -> None:
+        """A run is one call; those that are alone are sent as ever."""
+        other = ("127.0.0.1", 9)
+        incoming = [(b"1", HERE), (b"2", HERE), (b"3", other), (b"44", HERE), (b"5", HERE)]
+        fake = self.turn([*incoming, (b"6", HERE), (b"7", HERE)])
+        self.assertEqual(fake.runs, [2, 3])
+
+    def test_bound(self) -> None:
+        """The longest run is within what the kernel cuts at once."""
+        fake = self.turn([(b"x" * LONGEST_SMALL, HERE)] * (ANSWERS_AT_ONCE + 1))
+        self.assertEqual(fake.runs, [ANSWERS_AT_ONCE])
+        self.assertLessEqual(ANSWERS_AT_ONCE, MOST_SEGMENTS)
+        self.assertLessEqual(ANSWERS_AT_ONCE * LONGEST_SMALL, MAX_PAYLOAD)
+
+    def test_refused(self) -> None:
+        """A run that the kernel does not take is sent one by one, and what fails then, counted."""
+        incoming = [(b"1", HERE), (b"2", HERE), (b"3", HERE)]
+        fake = self.turn(incoming, errno.EIO)
+        self.assertEqual((fake.outgoing, fake.runs, self.port.counts.dropped), (incoming, [], 0))
+        fake = self.turn(incoming, errno.EPERM, errno.EPERM)
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), (incoming[1:], 1))
+
+    def test_no_room(self) -> None:
+        """Where the kernel has no room for all, those that it has none for wait, in order."""
+        incoming = [(b"1", HERE), (b"2", HERE), (b"33", HERE), (b"44", HERE)]
+        fake = self.turn(incoming, errno.EAGAIN, errno.EAGAIN)
+        self.assertEqual((fake.outgoing, fake.runs), ([], []))
+        self.port.doWrite()
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), (incoming, 0))
 
 
 class SendQueueTests(PortTestCase):

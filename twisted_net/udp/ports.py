@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.places import Bound, Place
+from twisted_net.udp.segments import Answer, Peer, can_cut, runs, send_run
 from twisted_net.udp.sockets import (
     ask_receive_buffer,
     ask_send_buffer,
@@ -69,9 +70,6 @@ _PASSING_READ_ERRORS = frozenset(
         errno.ENOMEM,
     }
 )
-
-
-_Peer = tuple[str, int] | tuple[str, int, int, int]
 
 
 class CappedPort(udp.Port):
@@ -140,9 +138,10 @@ class CappedPort(udp.Port):
         self._queued = 0
         # The source of the datagram that its protocol has now, and the same as the kernel has it.
         self._source: Source | None = None
-        self._peer: _Peer = ("", 0)
+        self._peer: Peer = ("", 0)
         # Those that wait for the end of the turn, each with both.
-        self._answers: list[tuple[bytes, Source, _Peer]] = []
+        self._answers: list[Answer] = []
+        self._cuts = False
         self._drops_before = 0
 
     @override
@@ -155,6 +154,7 @@ class CappedPort(udp.Port):
         else:
             self._ask_buffers(opened)
         self._drops_before = kernel_drops(opened)
+        self._cuts = can_cut(opened)
         self._preexistingSocket = opened
         udp.Port.startListening(self)
         self.counts.add_meter(self._kernel_drops)
@@ -327,17 +327,20 @@ class CappedPort(udp.Port):
         if not self._answers:
             return
         answers, self._answers = self._answers, []
-        send = self.socket.sendto
-        for datagram, source, peer in answers:
-            try:
-                if self._queue:
+        for start, end in runs(answers):
+            run = answers[start:end]
+            if len(run) > 1 and self._cuts and not self._queue and send_run(self.socket, run):
+                continue
+            for datagram, source, peer in run:
+                try:
+                    if self._queue:
+                        self._keep(datagram, source)
+                    else:
+                        self.socket.sendto(datagram, peer)
+                except BlockingIOError:
                     self._keep(datagram, source)
-                else:
-                    send(datagram, peer)
-            except BlockingIOError:
-                self._keep(datagram, source)
-            except OSError:
-                self.counts.dropped += 1
+                except OSError:
+                    self.counts.dropped += 1
 
     @override
     def doWrite(self) -> None:
