@@ -217,3 +217,32 @@ def ask_from_many(port: int, clients: int, seconds: float) -> Load:
                 else:
                     del began[fd]
         return Load(len(times), clock() - first, times)
+
+
+def ask_in_bursts(port: int, burst: int, seconds: float) -> Load:
+    """
+    Have one client send so many datagrams at once, again when it has all answers, for so long.
+
+    :raises WrongAnswer: for one that is not the next answer, or does not come.
+    """
+    asked = [b"hello %d" % number for number in range(burst)]
+    expected = [b"ECHO: " + text for text in asked]
+    times: list[float] = []
+    clock = time.perf_counter
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", port))
+        first = now = clock()
+        while now < first + seconds:
+            for text in asked:
+                client.send(text)
+            for text in expected:
+                try:
+                    answer = client.recv(2048)
+                except TimeoutError:
+                    raise WrongAnswer(f"no {text!r} in {PATIENCE:g} s") from None
+                if answer != text:
+                    raise WrongAnswer(f"{answer[:200]!r} instead of {text!r}")
+            before, now = now, clock()
+            times.append(now - before)
+        return Load(len(times) * burst, now - first, times)

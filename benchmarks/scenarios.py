@@ -24,7 +24,7 @@ from benchmarks.fairness import (
     round_trips,
     urgent,
 )
-from benchmarks.load import Clients, Load, ask_datagrams, ask_from_many
+from benchmarks.load import Clients, Load, ask_datagrams, ask_from_many, ask_in_bursts
 from benchmarks.servers import Server, free_ports, processor_time, raise_descriptor_limit, started
 
 Figures = Mapping[str, float]
@@ -103,6 +103,11 @@ def requests(connections: int, depth: int, server: Server, seconds: float) -> Fi
 def datagrams(server: Server, seconds: float) -> Figures:
     """Measure small datagrams, of which one client has 64 under way."""
     return _cost(server, partial(ask_datagrams, server.udp_port, 64), seconds)
+
+
+def bursts(server: Server, seconds: float) -> Figures:
+    """Measure small datagrams that one client sends 64 at a time."""
+    return _cost(server, partial(ask_in_bursts, server.udp_port, 64), seconds)
 
 
 def datagrams_of_many(server: Server, seconds: float) -> Figures:
@@ -218,6 +223,14 @@ SCENARIOS = {
             "CPU µs for a datagram",
             WITH_UDP,
             running=datagrams,
+            titles=DATAGRAM_TITLES,
+        ),
+        Scenario(
+            "udp-bursts",
+            "UDP: 1 client, bursts of 64 datagrams",
+            "CPU µs for a datagram",
+            WITH_UDP,
+            running=bursts,
             titles=DATAGRAM_TITLES,
         ),
         Scenario(

@@ -55,7 +55,7 @@ class ReportTests(SynchronousTestCase):
                 "date: 2026-11-22",
                 "versions: Twisted 26.10.0 & others",
                 "",
-                "UDP: 64 datagrams under way",
+                "UDP: 1 client, 64 datagrams under way",
                 "CPU µs (spread) ratio p50 ms",
                 "twisted_net, quiet reactor 5.00 (4.00 to 9.00) 0.10 0.25",
                 "Twisted DatagramProtocol 50.0 (50.0 to 50.0) 1.00 1,234",

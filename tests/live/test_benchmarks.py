@@ -14,7 +14,14 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.basic import LineOnlyReceiver
 
 from benchmarks.contestants import ECHO
-from benchmarks.load import Clients, Load, WrongAnswer, ask_datagrams
+from benchmarks.load import (
+    Clients,
+    Load,
+    WrongAnswer,
+    ask_datagrams,
+    ask_from_many,
+    ask_in_bursts,
+)
 from tests.live.programs import port_of, serving
 from twisted_net.tcp.listener_settings import Listener
 
@@ -77,6 +84,9 @@ async def test_wrong_datagrams(reactor: Any) -> None:
     try:
         with pytest.raises(WrongAnswer, match="ECHO: hello 0"):
             await deferToThread(ask_datagrams, port.getHost().port, 4, 0.1)
+        for ask_so in (ask_from_many, ask_in_bursts):
+            with pytest.raises(WrongAnswer, match=r"hello 0' instead of b'ECHO: hello [1-9]"):
+                await deferToThread(ask_so, port.getHost().port, 4, 0.1)
     finally:
         await port.stopListening()
 
@@ -87,7 +97,7 @@ async def test_command(tmp_path: Path) -> None:
     kept, drawn = tmp_path / "kept.json", tmp_path / "drawn.svg"
     words = [
         *(sys.executable, "-m", "benchmarks", f"--json={kept}", f"--svg={drawn}"),
-        *("--only=quiet,plain", "--scenarios=tcp-1x1,udp,fairness,start-up"),
+        *("--only=quiet,plain", "--scenarios=tcp-1x1,udp,udp-bursts,udp-clients,fairness,start-up"),
         *("--rounds=1", "--seconds=0.05"),
     ]
     ended = await deferToThread(
@@ -96,7 +106,9 @@ async def test_command(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "round 1 of 1: Twisted LineOnlyReceiver" in ended.stderr
     report = json.loads(kept.read_text())
-    assert list(report["figures"]) == ["tcp-1x1", "udp", "fairness", "start-up"]
+    assert list(report["figures"]) == [
+        *("tcp-1x1", "udp", "udp-bursts", "udp-clients", "fairness", "start-up")
+    ]
     for rows in report["figures"].values():
         assert list(rows) == ["quiet", "plain"]
         assert all(figure > 0 for row in rows.values() for figure in row[0].values())

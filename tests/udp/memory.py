@@ -39,9 +39,7 @@ class FakeSocket:
     :param cuts: whether it cuts runs into datagrams, as Linux does.
     """
 
-    def __init__(
-        self, rmem_max: int = 8 << 20, taken: bool = False, cuts: bool = False
-    ) -> None:
+    def __init__(self, rmem_max: int = 8 << 20, taken: bool = False, cuts: bool = False) -> None:
         self.incoming: deque[tuple[bytes, tuple[Any, ...]] | OSError] = deque()  # v4 and v6 tuples
         self.outgoing: list[tuple[bytes, Source]] = []
         self.send_errors: deque[int] = deque()

@@ -31,7 +31,7 @@ PEERS: list[Any] = [  # Any: of IPv4 and of IPv6
 
 def answer_to(peer: Any, datagram: bytes) -> Answer:  # Any: as above
     """Make an answer whose peer is a tuple of its own, as every ``recvfrom`` makes one."""
-    return datagram, peer[:2], tuple(list(peer))  # type: ignore[return-value]  # its length
+    return datagram, peer[:2], (*peer,)
 
 
 class RunsTests(SynchronousTestCase):

@@ -267,11 +267,17 @@ class CappedPort(udp.Port):
             pass
         except OSError as failure:
             failed = failure
+        for at in range(0, len(batch), ANSWERS_AT_ONCE):
+            self._deliver(batch[at : at + ANSWERS_AT_ONCE])
+            self._send_answers()
+        if failed is not None:
+            self._read_failed(failed)
+
+    def _deliver(self, batch: list[tuple[bytes, Any]]) -> None:  # Any: as a Peer
+        """Give the protocol datagrams, and keep its small answers to them."""
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
         for data, peer in batch:
-            if len(self._answers) >= ANSWERS_AT_ONCE:
-                self._send_answers()
             source = scoped_source(peer) if six else peer
             self._source, self._peer = source, peer
             try:
@@ -280,27 +286,33 @@ class CappedPort(udp.Port):
                 # A protocol's bug: were it to leave, the reactor would close the port.
                 self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
         self._source = None
-        self._send_answers()
-        if failed is not None:
-            self._read_failed(failed)
 
     @override
     def write(self, datagram: bytes, addr: Source | None = None) -> None:
+        source, peer = self._source, None
+        if (
+            source is not None
+            # Nearly always the very one, which is found out sooner than an equal one is.
+            and (addr is source or addr == source)
+            and self._connectedAddr is None
+        ):
+            peer = self._peer
+            if (
+                len(datagram) <= LONGEST_SMALL
+                # A buffer of another kind may be changed meanwhile.
+                and type(datagram) is bytes
+                # What waits there was written before it.
+                and not self._queue
+            ):
+                self._answers.append((datagram, source, peer))
+                return
+        # So were these.
+        self._send_answers()
         try:
             if self._queue:
-                # Behind the others, which were written before it.
                 self._keep(datagram, addr)
-            elif (
-                (source := self._source) is not None
-                # Nearly always the very one, which is found out sooner than an equal one is.
-                and (addr is source or addr == source)
-                and self._connectedAddr is None
-            ):
-                self._answer(datagram, source)
-            elif self._answers:
-                # They were written before it.
-                self._send_answers()
-                self.write(datagram, addr)
+            elif peer is not None:
+                self.socket.sendto(datagram, peer)
             else:
                 self._send(datagram, addr)
         except BlockingIOError:
@@ -309,18 +321,6 @@ class CappedPort(udp.Port):
             if failure.errno == errno.EMSGSIZE:
                 raise MessageLengthError("message too long") from failure
             self.counts.dropped += 1
-
-    def _answer(self, datagram: bytes, source: Source) -> None:
-        """Send an answer to the datagram that the protocol has now: a small one with others."""
-        # A buffer of another kind may be changed meanwhile.
-        if type(datagram) is bytes and len(datagram) <= LONGEST_SMALL:
-            self._answers.append((datagram, source, self._peer))
-            return
-        self._send_answers()
-        if self._queue:
-            self._keep(datagram, source)
-        else:
-            self.socket.sendto(datagram, self._peer)
 
     def _send_answers(self) -> None:
         """Send the answers of this turn that are not sent yet, in a row."""
