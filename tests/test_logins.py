@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import os
+import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from twisted_net.errors import (
     TooManyConnections,
 )
 from twisted_net.logins import (
+    GIVES_WAY,
     FirstOf,
     IPermitted,
     IToken,
@@ -35,6 +38,7 @@ from twisted_net.logins import (
     UsersChecker,
     UsersFile,
     configured_logins,
+    verify_below,
 )
 from twisted_net.passwords import hash_password
 from twisted_net.sessions import Refusal, Session, Sessions
@@ -89,6 +93,29 @@ class PasswordChecksTests(SynchronousTestCase):
         broken = self.checks.verify("nonsense", "sesame")
         self.reactor.run_thread()
         self.failureResultOf(broken, ValueError)
+
+
+class VerifyBelowTests(SynchronousTestCase):
+    """:func:`verify_below` checks in a thread that gives way to this one."""
+
+    def test_verdict(self) -> None:
+        """It tells what the check tells."""
+        self.assertTrue(verify_below(HASH, "sesame"))
+        self.assertFalse(verify_below(HASH, "wrong"))
+        self.assertRaises(ValueError, verify_below, "nonsense", "sesame")
+
+    def test_priority(self) -> None:
+        """The check is nicer than its caller, who stays as it was."""
+        if sys.platform != "linux":
+            self.skipTest("threads have no priority of their own here")
+
+        def niceness(*_: str) -> int:
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+        self.patch(logins, "verify", niceness)
+        before = niceness()
+        self.assertEqual(verify_below("", ""), min(before + GIVES_WAY, 19))
+        self.assertEqual(niceness(), before)
 
 
 class FileTestCase(SynchronousTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -51,12 +52,41 @@ class IPermitted(Interface):
     """The avatar of a client: its :class:`~twisted_net.users.Permissions`."""
 
 
+GIVES_WAY = 10
+"""
+How much nicer than the reactor (nice(2)) the thread is that checks a password.
+
+Where they share a core that is busy it has a tenth of it. More would keep who has the right
+password waiting until the time to log in is over; the reactor gains little by it.
+"""
+
+
+def verify_below(hashed: str, password: str) -> bool:
+    """
+    Do as :func:`~twisted_net.passwords.verify`, in a thread of its own below this one, and wait.
+
+    A thread has a priority of its own on Linux alone, and cannot take it back: it is not one of
+    the pool's.
+    """
+    # Nobody else has a use for it, and it takes a while to import.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, initializer=_give_way) as below:
+        return below.submit(verify, hashed, password).result()
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":
+        os.nice(GIVES_WAY)
+
+
 class PasswordChecks:
     """
-    Checks passwords in the reactor's threads, one at a time and in order.
+    Checks passwords in threads, one at a time and in order.
 
     One check takes tens of megabytes and a good part of a second of a core: of all that clients
-    may ask for before they are known, nothing else is as dear.
+    may ask for before they are known, nothing else is as dear. So it gives way to the reactor
+    where both want the same core.
 
     :param limit: checks that wait or run; one whose client has gone counts until its turn.
     """
@@ -87,7 +117,7 @@ class PasswordChecks:
                 self._busy = True
                 pool = cast(IReactorThreads, self._reactor).getThreadPool()
                 reactor = cast(IReactorFromThreads, self._reactor)
-                checked = deferToThreadPool(reactor, pool, partial(verify, hashed, password))
+                checked = deferToThreadPool(reactor, pool, partial(verify_below, hashed, password))
                 checked.addBoth(self._done, result)
 
     def _done(self, value: bool | Failure, result: Deferred[bool]) -> None:
