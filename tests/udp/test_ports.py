@@ -217,6 +217,20 @@ class AnswersTests(PortTestCase):
         self.assertEqual(fake.outgoing, [(datagram, HERE) for datagram in datagrams])
         self.assertEqual(sent, [0] * ANSWERS_AT_ONCE + [ANSWERS_AT_ONCE] * 3)
 
+    def test_many_to_one(self) -> None:
+        """Those to one datagram leave as the others do, before they are more."""
+        kept: list[int] = []
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            for number in range(2 * ANSWERS_AT_ONCE + 1):
+                port.write(b"%d" % number, source)
+                kept.append(number + 1 - len(self.fake.outgoing))
+
+        fake = self.turn(answer, [b"1"])
+        self.assertEqual(max(kept), ANSWERS_AT_ONCE - 1)
+        numbers = [b"%d" % number for number in range(2 * ANSWERS_AT_ONCE + 1)]
+        self.assertEqual([data for data, _ in fake.outgoing], numbers)
+
     def test_equal_address(self) -> None:
         """They may be written to an address that equals the source; outside a turn, at once."""
 

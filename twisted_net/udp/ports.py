@@ -39,7 +39,7 @@ QUEUED_COST = 256
 
 ANSWERS_AT_ONCE = 32
 """
-Small answers that are sent together, in a row: none waits for more datagrams than these.
+Small answers that are sent together, in a row, at the end of a turn at the latest.
 
 To answer and to send by turns takes a tenth more, as the ways of Python and of the kernel then
 drive each other from the processor's cache; and who waits for answers on this machine is woken by
@@ -267,9 +267,8 @@ class CappedPort(udp.Port):
             pass
         except OSError as failure:
             failed = failure
-        for at in range(0, len(batch), ANSWERS_AT_ONCE):
-            self._deliver(batch[at : at + ANSWERS_AT_ONCE])
-            self._send_answers()
+        self._deliver(batch)
+        self._send_answers()
         if failed is not None:
             self._read_failed(failed)
 
@@ -305,6 +304,8 @@ class CappedPort(udp.Port):
                 and not self._queue
             ):
                 self._answers.append((datagram, source, peer))
+                if len(self._answers) >= ANSWERS_AT_ONCE:
+                    self._send_answers()
                 return
         # So were these.
         self._send_answers()
