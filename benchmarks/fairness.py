@@ -1,12 +1,13 @@
 """
 What one client does to the others: ``python -m benchmarks.fairness``.
 
-Three measurements, each of ours and of plain Twisted (LineOnlyReceiver, DatagramProtocol) in
+Four measurements, each of ours and of plain Twisted (LineOnlyReceiver, DatagramProtocol) in
 turn, over interleaved rounds:
 
 - the round trip of one client's PING while four others send ECHO as fast as they can;
 - the same while one client floods the UDP port, or the CoAP port, which plain Twisted has not: with
   confirmable requests, with garbage, or with first blocks of bodies that never go on;
+- the same while one client of ours says BROADCAST, again and again, to 5,000 that are connected;
 - the memory of the server after a client has sent up to 150 MB of ECHO and read nothing.
 """
 
@@ -16,16 +17,24 @@ import argparse
 import multiprocessing
 import os
 import random
+import select
 import selectors
 import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.synchronize import Event
 
 from benchmarks.contestants import CONTESTANTS, ECHO, PING
-from benchmarks.servers import Server, core_for_the_server, free_ports, running, started
+from benchmarks.servers import (
+    Server,
+    core_for_the_server,
+    free_ports,
+    raise_descriptor_limit,
+    running,
+    started,
+)
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message
 
@@ -36,6 +45,9 @@ STALLED = 3.0
 
 SMALL = [b"flood"] * 100
 """Datagrams that flood the datagram server."""
+
+LISTENERS = 5000
+"""Clients that get a broadcast."""
 
 OVERTIME = 5.0
 """Seconds that a load goes on after the measurement should have ended: the longest wait seen."""
@@ -50,15 +62,15 @@ UNTIL_FULL = 0.3
 def round_trips(server: Server, ping: bytes, expected: bytes, seconds: float) -> list[float]:
     """Send PING and await its answer, again and again; give the milliseconds of each."""
     times = []
-    with server.connect() as client:
+    with server.connect() as client, client.makefile("rb") as lines:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             begin = time.perf_counter()
             client.sendall(ping)
-            answer = b""
-            while len(answer) < len(expected):
-                answer += client.recv(4096)
+            answer = lines.readline()
+            while answer.startswith(b'{"event":'):
+                answer = lines.readline()
             times.append((time.perf_counter() - begin) * 1000)
             assert answer == expected, answer
             time.sleep(0.002)
@@ -86,6 +98,22 @@ def pipeline(tcp_port: int, request: bytes, clients: int, seconds: float, ready:
                 left[client] = left[client][client.send(left[client]) :] or memoryview(block)
     for client in left:
         client.close()
+
+
+def broadcasts(tcp_port: int, clients: int, seconds: float, ready: Event) -> None:
+    """Let one of many clients say BROADCAST, again whenever it has its answer."""
+    with ExitStack() as opened:
+        epoll = opened.enter_context(select.epoll())
+        for _ in range(clients):
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", tcp_port)))
+            epoll.register(client, select.EPOLLIN)
+        client.sendall(b"BROADCAST hello\n")
+        ready.set()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for fd, _ in epoll.poll(0.1, clients):
+                if b'"command":"BROADCAST"' in os.read(fd, 65_536):
+                    os.write(fd, b"BROADCAST hello\n")
 
 
 def flood(udp_port: int, datagrams: list[bytes], seconds: float, ready: Event) -> None:
@@ -206,6 +234,9 @@ def measure(
                     note("4 clients pipeline ECHO", server)
                 with beside(flood, server.udp_port, SMALL, seconds + OVERTIME):
                     note("a UDP flood", server)
+                if name == "ours":
+                    with beside(broadcasts, server.tcp_port, LISTENERS, seconds + OVERTIME):
+                        note(f"BROADCAST to {LISTENERS:,} clients", server)
         with running_with_coap(core) as (server, coap_port):
             pong = PING.answer(server.tcp_port)
             for load, datagrams in floods.items():
@@ -237,6 +268,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options = parser.parse_args()
+    raise_descriptor_limit()
     core = core_for_the_server()
     found = measure(options.rounds, options.seconds, core)
     print(f"PING beside others: ms, medians of {options.rounds} rounds")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.sessions import End, Session, Sessions, encode_event
+from twisted_net.sessions import AT_ONCE, Delivery, End, Session, Sessions, encode_event
 
 
 class Client:
@@ -150,6 +151,27 @@ class DeliveryTests(SynchronousTestCase):
         line = '{"event":"x","text":"ä\\n"}\n'.encode()
         self.assertEqual([client.got for client in self.clients], [[line], [], [line], []])
         self.assertEqual(delivery.delivered, 2)
+        self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
+
+    def test_spread(self) -> None:
+        """Spread over turns an event fares the same, to so many in each; without turns, at once."""
+        clients = [*self.clients, *(Client() for _ in range(AT_ONCE))]
+        for port, client in enumerate(clients[4:]):
+            self.sessions.open("more", port, client.deliver)
+        reached = []
+
+        async def by_turns(steps: Generator[None, None, Delivery]) -> Delivery:
+            next(steps)
+            reached.append(sum(bool(client.got) for client in clients))
+            return await at_once(steps)
+
+        at_once = self.sessions.pace
+        self.sessions.pace = by_turns
+        delivery = self.successResultOf(
+            Deferred.fromCoroutine(self.sessions.spread({"event": "x"}))
+        )
+        self.assertEqual(reached, [AT_ONCE - 2])
+        self.assertEqual(delivery.delivered, AT_ONCE + 2)
         self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
 
     def test_one_object(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -16,6 +16,15 @@ from twisted_net.monitoring import Monitors
 from twisted_net.slowlog import SlowLog
 from twisted_net.topics import Mailbox, Recipient, Topics
 from twisted_net.users import Permissions
+
+T = TypeVar("T")
+
+AT_ONCE = 256
+"""
+Clients that an event is sent to before others have their turn.
+
+These take 2 to 3 ms; 9,000 in one go kept everybody waiting for 0.1 s.
+"""
 
 CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""
@@ -286,6 +295,7 @@ class Sessions:
     :ivar undelivered: events that clients did not get.
     :ivar received: bytes that came from sessions that have ended.
     :ivar sent: bytes that went to these.
+    :ivar pace: runs what :meth:`spread` does, a step a turn; a server sets it.
     :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
     :ivar info: what INFO shows beside these: by section, what gives its members when asked.
     """
@@ -310,6 +320,7 @@ class Sessions:
         self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
         self.refusals = dict.fromkeys(Refusal, 0)
         self.audit: Callable[[str, Audited, str], None] = _unheard
+        self.pace: Callable[[Generator[None, None, Delivery]], Awaitable[Delivery]] = _now
         self.figures: dict[str, Callable[[], object]] = {}
         self.info: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._open: dict[str, Session] = {}
@@ -387,20 +398,47 @@ class Sessions:
 
     def broadcast(self, event: Mapping[str, object]) -> Delivery:
         """
-        Send an event to every client, encoded once; one failure does not touch the others.
+        Send an event to every client now, encoded once; one failure does not touch the others.
 
         :param event: its members; ``event`` names its kind.
         """
-        line = encode_event(event)
+        return _to_the_end(self._sending(encode_event(event)))
+
+    async def spread(self, event: Mapping[str, object]) -> Delivery:
+        """
+        Do the same, :data:`AT_ONCE` clients a turn: thousands do not keep the others waiting.
+
+        One event goes after the other, each to those who are connected when its turn comes. Nobody
+        has to wait for it to be done: it goes on though the awaiting is cancelled.
+        """
+        return await self.pace(self._sending(encode_event(event)))
+
+    def _sending(self, line: bytes) -> Generator[None, None, Delivery]:
         delivered = 0
         failures: dict[str, str] = {}
-        for session in self:
+        for count, session in enumerate(self, 1):
             failure = session.deliver(line)
             if failure is None:
                 delivered += 1
             else:
                 failures[session.name] = failure
+            if count % AT_ONCE == 0:
+                yield
         return Delivery(delivered, failures)
+
+
+def _to_the_end(steps: Generator[None, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
+async def _now(steps: Generator[None, None, Delivery]) -> Delivery:
+    """Stand for the pace where there are no turns: all steps now."""
+    return _to_the_end(steps)
 
 
 def _address(host: str, port: int) -> str:

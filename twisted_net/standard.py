@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted_net.administration import declare_administration
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
-from twisted_net.sessions import End, Refusal, Session
+from twisted_net.sessions import AT_ONCE, Delivery, End, Refusal, Session, Sessions
 from twisted_net.times import iso_time
 from twisted_net.topic_commands import declare_topics
 
@@ -84,12 +84,21 @@ def _stats(request: Request) -> Fields:
     )
 
 
-def _broadcast(request: Request, *words: str) -> Fields:
+def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
     if not words:
         raise CommandError("there is no message to broadcast")
     session = request.session
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
-    delivery = session.sessions.broadcast(event)
+    if len(session.sessions) > AT_ONCE:
+        return _spread(session.sessions, event)
+    return _fared(session.sessions.broadcast(event))
+
+
+async def _spread(sessions: Sessions, event: Mapping[str, object]) -> Fields:
+    return _fared(await sessions.spread(event))
+
+
+def _fared(delivery: Delivery) -> Fields:
     return Fields(
         delivered=delivery.delivered,
         failed=len(delivery.failures),

@@ -38,6 +38,7 @@ from twisted_net.tcp.draining import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.guarding import UNCOUNTED, Guard
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.pacing import Pace
 from twisted_net.tcp.refusing import (
     LINGER_TIMEOUT,
     MAX_LINGERING,
@@ -492,7 +493,7 @@ class CommandFactory(Factory):
     :param limits: what they may not.
     :param sessions: who is connected, where several servers share it; one of its own if None.
     :param access: who may log in, and what those may do who have not; everybody everything if None.
-    :ivar sessions: who is connected; its ``broadcast`` reaches them all.
+    :ivar sessions: who is connected; its ``broadcast`` and ``spread`` reach them all.
     :ivar watched: true where somebody watches what clients ask.
     :ivar turn_time: seconds for the lines of one connection in a turn. It is at most what makes a
         command slow, so that each slow one ends its turn and is known.
@@ -516,6 +517,7 @@ class CommandFactory(Factory):
         self.guard = Guard(reactor, commands, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
         self.turns = Turns(reactor)
+        self.sessions.pace = Pace(reactor)
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()

@@ -1,0 +1,135 @@
+"""Tests for :mod:`twisted_net.tcp.pacing`, and of broadcasts to many, which lean on it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from twisted.internet.defer import CancelledError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tcp.memory import Connection, Reactor
+from twisted_net.sessions import AT_ONCE
+from twisted_net.standard import standard_commands
+from twisted_net.tcp.pacing import Pace
+from twisted_net.tcp.server import CommandFactory
+
+
+class PaceTests(SynchronousTestCase):
+    """:class:`Pace` does a step in each turn."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.pace = Pace(self.reactor)
+        self.done: list[str] = []
+
+    def work(self, name: str, steps: int) -> Generator[None, None, str]:
+        """Do some steps, and tell of each."""
+        for step in range(steps):
+            self.done.append(f"{name}{step}")
+            yield
+        return name
+
+    def test_a_step_a_turn(self) -> None:
+        """The first is done now, and what it returns is given at the end."""
+        result = self.pace(self.work("a", 2))
+        self.assertEqual(self.done, ["a0"])
+        self.reactor.turn()
+        self.assertEqual(self.done, ["a0", "a1"])
+        self.assertNoResult(result)
+        self.reactor.turn()
+        self.assertEqual(self.successResultOf(result), "a")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_no_step(self) -> None:
+        """What has nothing to wait for is done at once."""
+        self.assertEqual(self.successResultOf(self.pace(self.work("a", 0))), "a")
+
+    def test_one_after_the_other(self) -> None:
+        """The second begins when the first has ended, and a failure is its own."""
+
+        def fails() -> Generator[None, None, str]:
+            yield
+            raise ZeroDivisionError
+
+        results = [self.pace(steps) for steps in (self.work("a", 2), fails(), self.work("b", 2))]
+        self.reactor.settle()
+        self.assertEqual(self.done, ["a0", "a1", "b0", "b1"])
+        self.assertEqual(self.successResultOf(results[0]), "a")
+        self.failureResultOf(results[1], ZeroDivisionError)
+        self.assertEqual(self.successResultOf(results[2]), "b")
+
+    def test_cancelled(self) -> None:
+        """Nobody hears of it any more, and it is done all the same."""
+        result = self.pace(self.work("a", 3))
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.reactor.settle()
+        self.assertEqual(self.done, ["a0", "a1", "a2"])
+
+
+class BroadcastTests(SynchronousTestCase):
+    """``BROADCAST`` to many clients leaves room for the others."""
+
+    CLIENTS = 2 * AT_ONCE + 10
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.factory = CommandFactory(self.reactor, standard_commands())
+        self.addCleanup(self.factory.abort)
+        self.clients = [self.reactor.connect(self.factory) for _ in range(self.CLIENTS)]
+        self.first, self.last = self.clients[0], self.clients[-1]
+
+    def got(self, connection: Connection) -> list[str]:
+        """Take what a client has got: the words of broadcasts, or the names of commands."""
+        return [answer.get("message") or answer["command"] for answer in connection.answers()]
+
+    def reached(self) -> int:
+        """Count the clients that have been written to."""
+        return sum(bool(client.writes) for client in self.clients)
+
+    def test_turns(self) -> None:
+        """So many get it in each turn, and who asks meanwhile is answered meanwhile."""
+        self.last.send(b"BROADCAST one\n")
+        self.reactor.turn()
+        self.assertEqual(self.reached(), AT_ONCE)
+        self.clients[-2].send(b"PING\n")
+        self.reactor.turn()
+        self.assertEqual(self.reached(), 2 * AT_ONCE + 1)
+        self.assertEqual(self.got(self.clients[-2]), ["PING"])
+        self.reactor.settle()
+        self.assertEqual(self.got(self.clients[-2]), ["one"])
+        event, answer = self.last.answers()
+        self.assertEqual((event["message"], answer["delivered"]), ("one", self.CLIENTS))
+        self.assertEqual(answer["failed"], 0)
+
+    def test_order(self) -> None:
+        """Of two, everybody gets the first one first; answers keep their order too."""
+        self.first.send(b"BROADCAST one\nECHO x\n")
+        self.last.send(b"BROADCAST two\n")
+        self.reactor.settle()
+        self.assertEqual(self.got(self.first), ["one", "two", "BROADCAST", "ECHO"])
+        self.assertEqual(self.got(self.last), ["one", "two", "BROADCAST"])
+        for client in self.clients[1:-1]:
+            self.assertEqual(self.got(client), ["one", "two"])
+
+    def test_left(self) -> None:
+        """One whose client has left goes on; those who leave meanwhile are told as failures."""
+        self.first.send(b"BROADCAST one\n")
+        self.clients[1].send(b"BROADCAST two\n")
+        self.reactor.turn()
+        self.first.reset()
+        self.last.reset()
+        self.reactor.settle()
+        for client in self.clients[2:-1]:
+            self.assertEqual(self.got(client), ["one", "two"])
+        *_, answer = self.clients[1].answers()
+        self.assertEqual((answer["delivered"], answer["failed"]), (self.CLIENTS - 2, 0))
+        self.assertEqual(self.factory.sessions.undelivered, 1)
+
+    def test_aborted(self) -> None:
+        """A server that ends all connections meanwhile has nothing left to do soon."""
+        self.first.send(b"BROADCAST one\n")
+        self.reactor.turn()
+        self.factory.abort()
+        self.reactor.settle()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
