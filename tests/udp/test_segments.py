@@ -43,13 +43,14 @@ class RunsTests(SynchronousTestCase):
         )
     )
     def test_model(self, answers: list[Answer]) -> None:
-        """Those of one peer and one size that are in a row, empty ones each for itself."""
+        """Two or more of one peer and one size that are in a row, but no empty ones."""
         expected: list[tuple[int, int]] = []
         at = 0
         for (_, size), group in groupby(answers, lambda answer: (answer[2], len(answer[0]))):
-            for count in [len(list(group))] if size else [1] * len(list(group)):
+            count = len(list(group))
+            if size and count > 1:
                 expected.append((at, at + count))
-                at += count
+            at += count
         self.assertEqual(list(runs(answers)), expected)
 
     def test_none(self) -> None:

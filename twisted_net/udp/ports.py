@@ -328,20 +328,30 @@ class CappedPort(udp.Port):
         if not self._answers:
             return
         answers, self._answers = self._answers, []
-        for start, end in runs(answers):
-            run = answers[start:end]
-            if len(run) > 1 and self._cuts and not self._queue and send_run(self.socket, run):
-                continue
-            for datagram, source, peer in run:
-                try:
-                    if self._queue:
-                        self._keep(datagram, source)
-                    else:
-                        self.socket.sendto(datagram, peer)
-                except BlockingIOError:
+        if self._cuts:
+            done = 0
+            for start, end in runs(answers):
+                self._send_each(answers[done:start])
+                run = answers[start:end]
+                if self._queue or not send_run(self.socket, run):
+                    self._send_each(run)
+                done = end
+            answers = answers[done:]
+        self._send_each(answers)
+
+    def _send_each(self, answers: list[Answer]) -> None:
+        """Send answers one by one; those that the kernel takes later are kept."""
+        send = self.socket.sendto
+        for datagram, source, peer in answers:
+            try:
+                if self._queue:
                     self._keep(datagram, source)
-                except OSError:
-                    self.counts.dropped += 1
+                else:
+                    send(datagram, peer)
+            except BlockingIOError:
+                self._keep(datagram, source)
+            except OSError:
+                self.counts.dropped += 1
 
     @override
     def doWrite(self) -> None:

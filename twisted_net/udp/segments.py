@@ -32,9 +32,9 @@ _SIZE = struct.Struct("=H")
 
 def runs(answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
     """
-    Find the answers in a row that one call can send: of one size, to one peer.
+    Find the answers in a row that one call can send: two or more of one size, to one peer.
 
-    Empty ones stand alone, as nothing is cut into pieces of no bytes.
+    Empty ones are in none, as nothing is cut into pieces of no bytes.
 
     :return: the index of the first, and of the one after the last, of each run.
     """
@@ -44,12 +44,12 @@ def runs(answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
     for index, (datagram, _, to) in enumerate(answers):
         if to == peer and len(datagram) == size:
             continue
-        if index:
+        if index - start > 1:
             yield start, index
         start = index
         peer = to
         size = len(datagram) or None
-    if answers:
+    if len(answers) - start > 1:
         yield start, len(answers)
 
 
