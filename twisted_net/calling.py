@@ -16,6 +16,7 @@ from twisted.python.usage import Options, UsageError
 
 from twisted_net.commands import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
+from twisted_net.reacting import run_to_the_end
 from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
 
 DEFAULT_PORT = 8888
@@ -114,10 +115,9 @@ def call(arguments: Sequence[str]) -> None:
     """
     Call a server, print its answer as one line of JSON, and end the process.
 
-    :raises SystemExit: with 0, :data:`REFUSED` or :data:`UNANSWERED`.
+    :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
+        :data:`~twisted_net.reacting.INTERRUPTED`.
     """
-    from twisted.internet.task import react
-
     options = parsed(CallOptions(), "call", arguments)
 
     async def run(reactor: Any) -> None:  # Any: as above
@@ -132,7 +132,7 @@ def call(arguments: Sequence[str]) -> None:
             raise SystemExit(UNANSWERED) from None
         _print(answer)
 
-    react(run)
+    run_to_the_end(run)
 
 
 def parsed(

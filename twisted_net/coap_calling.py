@@ -17,15 +17,13 @@ from twisted.python.usage import Options, UsageError
 
 from twisted_net.calling import REFUSED, UNANSWERED, parsed
 from twisted_net.errors import CoapError, ConfigError
+from twisted_net.reacting import INTERRUPTED, run_to_the_end
 from twisted_net.udp.coap_answers import Observation, Response
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
 from twisted_net.udp.coap_codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 
 METHODS = ("get", "post", "put", "delete", "observe")
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, where an answer was still to come: what shells expect (128 + 2)."""
 
 FORMATS = {
     "text": TEXT,
@@ -338,10 +336,9 @@ def coap(arguments: Sequence[str]) -> None:
     """
     Ask a CoAP server, print its answer, and end the process.
 
-    :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or :data:`INTERRUPTED`.
+    :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
+        :data:`~twisted_net.reacting.INTERRUPTED`.
     """
-    from twisted.internet.task import react
-
     options = parsed(CoapOptions(), "coap", arguments)
     try:
         # Before the reactor runs, which Ctrl-C could not stop while this waits.
@@ -351,24 +348,11 @@ def coap(arguments: Sequence[str]) -> None:
 
     async def run(reactor: Any) -> None:  # Any: as above
         conversation = Conversation(reactor, options, body)
-        running = Deferred.fromCoroutine(conversation.run())
-        ended: Deferred[None] = Deferred()
-
-        def stop() -> Deferred[None] | None:
-            # Ctrl-C: the reactor goes on until the last word has been said.
-            if running.called:
-                return None
-            running.cancel()
-            return ended
-
-        reactor.addSystemEventTrigger("before", "shutdown", stop)
         try:
-            await running
+            await conversation.run()
         except UsageError as error:
             sys.stderr.write(f"twisted-net coap: {error}\n")
             conversation.status = UNANSWERED
-        finally:
-            ended.callback(None)
         raise SystemExit(conversation.status)
 
-    react(run)
+    run_to_the_end(run)

@@ -20,6 +20,7 @@ from twisted.python.usage import UsageError
 from twisted_net.calling import UNANSWERED, ClientOptions, parsed
 from twisted_net.commands import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
+from twisted_net.reacting import run_to_the_end
 from twisted_net.tcp.client import CommandClient
 
 HISTORY_KEPT = 1000
@@ -49,7 +50,6 @@ def console(arguments: Sequence[str]) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
-    from twisted.internet.task import react
 
     async def run(reactor: Any) -> None:  # Any: reactors have no one type
         try:
@@ -59,7 +59,7 @@ def console(arguments: Sequence[str]) -> None:
             sys.stderr.write(f"twisted-net console: {error}\n")
             raise SystemExit(UNANSWERED) from None
 
-    react(run)
+    run_to_the_end(run)
 
 
 async def _converse(client: CommandClient, prompt: str) -> None:

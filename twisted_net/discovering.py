@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
+from twisted_net.reacting import INTERRUPTED, run_to_the_end
 from twisted_net.udp.announcements import Change, Happened
 from twisted_net.udp.discovery import DiscoveryListener
 from twisted_net.udp.discovery_settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
@@ -61,10 +62,9 @@ def discover(arguments: Sequence[str]) -> None:
     """
     Do what the command line says.
 
-    :raises SystemExit: with 0, or with one of the statuses above.
+    :raises SystemExit: with 0, with one of the statuses above, or with
+        :data:`~twisted_net.reacting.INTERRUPTED`; a watch ends with 0.
     """
-    from twisted.internet.task import react
-
     options = DiscoverOptions()
     try:
         options.parseOptions(list(arguments))
@@ -76,13 +76,16 @@ def discover(arguments: Sequence[str]) -> None:
     async def look(reactor: Any) -> None:  # Any: reactors have no one type
         try:
             found = await show(reactor, place, options["timeout"], watch=options["watch"])
+        except CancelledError:
+            # The way to end it where it watches.
+            raise SystemExit(0 if options["watch"] else INTERRUPTED) from None
         except CannotListenError as error:
             sys.stderr.write(f"cannot use {place.group}: {_reason(error)}\n")
             raise SystemExit(UNUSABLE) from None
         if not found:
             raise SystemExit(NOBODY)
 
-    react(lambda reactor: Deferred.fromCoroutine(look(reactor)))
+    run_to_the_end(look)
 
 
 async def show(

@@ -18,7 +18,8 @@ from twisted.python.usage import UsageError
 from tests.live.processes import BIN, Running
 from tests.live.test_coap import Served, Strange
 from twisted_net.calling import REFUSED, UNANSWERED
-from twisted_net.coap_calling import INTERRUPTED, CoapOptions, Conversation
+from twisted_net.coap_calling import CoapOptions, Conversation
+from twisted_net.reacting import INTERRUPTED
 from twisted_net.udp.coap_codec import Code, Message, Option, Type
 from twisted_net.udp.coap_settings import CoapLimits
 

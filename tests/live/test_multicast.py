@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
+from tests.live.processes import BIN, Running
 from tests.missing import missing
 from twisted_net.config import CoapSettings, Config, TcpSettings, UdpGroupSettings, UdpSettings
+from twisted_net.reacting import INTERRUPTED
 from twisted_net.service import NetService
 from twisted_net.udp.announcements import Change, Happened
 from twisted_net.udp.coap_groups import ask_group
@@ -206,6 +209,22 @@ async def test_shell(reactor: Any) -> None:  # Any: as above
     assert (out, status) == (b"", 2)
     assert err == b"cannot use 239.255.93.71: there is no interface nowhere0\n"
     await deferLater(reactor, 0)
+
+
+async def test_interrupted(reactor: Any, tmp_path: Path) -> None:  # Any: as above
+    """Ctrl-C is how a watch ends; a search that it cuts short has another status."""
+    port = free_port()
+    settings = DiscoverySettings(enabled=True, port=port, interfaces=LO, name="kitchen")
+    service = quiet_service(reactor, settings)
+    service.startService()
+    words = [str(BIN / "twisted-net"), "discover", "-i", "lo", "-p", str(port), "-t", "30"]
+    for more, status in ((["--watch"], 0), ([], INTERRUPTED)):
+        async with Running(reactor, [*words, *more], tmp_path) as running:
+            await running.logged("kitchen")
+            running.signal(signal.SIGINT)
+            ended = await running.ended()
+        assert (ended.status, ended.stderr) == (status, "")
+    await service.stopService()
 
 
 async def test_datagrams(reactor: Any) -> None:  # Any: as above
