@@ -104,12 +104,16 @@ class QuietEPollReactor(EPollReactor):
             selectable = selectables.get(fd)
             if selectable is None:
                 continue  # an earlier event of this turn has closed it
-            if event != EPOLLIN and event != EPOLLOUT:
+            if event == EPOLLIN:
+                reading = True
+            elif event == EPOLLOUT:
+                reading = False
+            else:
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
                 continue
-            reading = event == EPOLLIN
             try:
-                if selectable.fileno() == -1:
+                fileno = selectable.fileno
+                if fileno() == -1:
                     why = _NO_FILEDESC
                 elif reading:
                     why = selectable.doRead()

@@ -31,7 +31,7 @@ from twisted_net.tcp.transport import (
     listen_tcp,
 )
 
-BUFFER_SIZE = FastTransport.bufferSize
+BUFFER_SIZE = tcp.Server.bufferSize
 
 
 class Peer(Protocol):

@@ -161,6 +161,7 @@ class FastTransport(tcp.Server):
         "_wants_to_write",
         "_writeDisconnected",
         "_writeDisconnecting",
+        "bufferSize",
         "connected",
         "dataBuffer",
         "disconnecting",
@@ -184,6 +185,7 @@ class FastTransport(tcp.Server):
         self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
+        self.bufferSize = tcp.Server.bufferSize
         self.TLS = self._aborting = False
         self.connected = 0
         self.producer = None
