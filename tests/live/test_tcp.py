@@ -32,8 +32,9 @@ from typing_extensions import override
 from twisted_net.commands import Commands
 from twisted_net.sessions import End, Session
 from twisted_net.standard import standard_commands
+from twisted_net.tcp.connection import CommandProtocol, Server
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.server import CommandFactory, CommandProtocol
+from twisted_net.tcp.server import CommandFactory
 
 BIG = 20_000_000
 """Bytes: more than the buffers of the kernel take for a client that does not read."""
@@ -351,11 +352,12 @@ async def test_nothing_is_left_of_the_closed(reactor: Any) -> None:
                 await client.lines(1)
                 await client.close()
             await until(reactor, lambda: not len(factory.sessions))
+            server: Server = factory
             # Those of this server; others may have left some in a test case that still lives.
             left = [
                 one
                 for one in gc.get_objects()
-                if (isinstance(one, CommandProtocol) and one._factory is factory)
+                if (isinstance(one, CommandProtocol) and one._factory is server)
                 or (isinstance(one, Session) and one.sessions is factory.sessions)
             ]
         finally:

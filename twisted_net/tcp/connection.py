@@ -1,0 +1,508 @@
+"""One client of the command server: its lines in, its answers out, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sized
+from typing import Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
+from twisted_net.errors import (
+    Internal,
+    TooBusy,
+    UnterminatedLine,
+)
+from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
+from twisted_net.tcp.fanout import Fanout
+from twisted_net.tcp.guarding import UNCOUNTED, Guard
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.refusing import LINGER_TIMEOUT, end_output
+from twisted_net.tcp.subscribing import SubscribedProtocol
+from twisted_net.tcp.turns import FEW, Turns
+
+_AnswerTo = Callable[[bytes, Session], bytes | Waiting]
+
+
+class Server(Protocol):
+    """
+    What a connection asks of its server, which is :class:`~twisted_net.tcp.server.CommandFactory`.
+
+    :ivar turn_time: seconds for the lines of one connection in a turn.
+    """
+
+    log: Logger
+    commands: Commands
+    fanout: Fanout
+    guard: Guard
+    limits: Limits
+    seconds: Callable[[], float]
+    sessions: Sessions
+    turn_time: float
+    turns: Turns
+
+    @property
+    def watched(self) -> Sized:
+        """Whoever watches what clients ask."""
+
+    def opened(self, connection: CommandProtocol) -> None:
+        """Take in a client that is connected."""
+
+    def closed(self, connection: CommandProtocol) -> None:
+        """Let go of a client whose connection is lost."""
+
+    def watch(self, connection: CommandProtocol, timeout: float, end: End) -> None:
+        """Abort a connection with this reason in so many seconds; a later call replaces this."""
+
+    def unwatch(self, connection: CommandProtocol) -> None:
+        """Forget the time limit of a connection."""
+
+    def start(self, waiting: Waiting) -> Deferred[object]:
+        """
+        Start a command that waits.
+
+        :return: fires with what it gave, or with :class:`CommandTimeout` once its time is over.
+        :raises TooBusy: for a blocking command where too many are under way.
+        """
+
+
+class _Place:
+    """The place of one answer in the queue of its connection; None while it is waited for."""
+
+    __slots__ = ("answer", "waited")
+
+    def __init__(self, answer: bytes | None = None) -> None:
+        self.answer = answer
+        self.waited: Deferred[None] | None = None
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class CommandProtocol(SubscribedProtocol):
+    """
+    One client: its lines in, its answers out, in order.
+
+    Lines run as they come, at most ``turn_budget`` of them in one reactor turn, and their
+    answers leave in one write. A line whose handler waits keeps its place in the queue of
+    answers, and the lines after it run meanwhile, up to ``max_pending``. The connection is
+    not read while lines are left over or the peer does not read.
+
+    As a producer it is the transport's: :meth:`pauseProducing` says that the peer does not
+    read what we write.
+    """
+
+    __slots__ = (
+        "_end",
+        "_factory",
+        "_input_ended",
+        "_last_wish",
+        "_lines",
+        "_next",
+        "_queue",
+        "_reading",
+        "_running",
+        "_slow",
+        "_surplus",
+        "_turn_due",
+        "quiet",
+    )
+
+    def __init__(self, factory: Server) -> None:
+        super().__init__(factory.guard)
+        self._factory = factory
+        self._queue: deque[_Place] | None = None  # from the first answer that is waited for
+        self._turn_due = False
+        self._slow = False  # its last turn took all the time that it may
+        self._reading = True
+        self._input_ended = False
+        self._surplus = 0  # bytes of events written since the peer stopped reading
+        self._last_wish: End | None = None  # why to end once all is answered
+        self._end: End | None = None  # why we ended it; no answer follows
+        self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
+        self._next = 0
+        self._running = False
+        self.quiet = 0  # looks of the factory's since the last byte came
+
+    @override
+    def connectionMade(self) -> None:
+        sessions = self._factory.sessions
+        peer: object = self.transport.getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
+            self.transport.setTcpNoDelay(True)
+            self.session = sessions.open(peer.host, peer.port, self.deliver, self)
+        else:
+            # The peer of a UNIX socket has no address: a running number tells them apart.
+            self.session = sessions.open("unix", sessions.opened + 1, self.deliver, self)
+        self.session.identity = getattr(self.transport, "identity", None)
+        self.transport.registerProducer(self, True)
+        self._factory.opened(self)
+        self._enter()
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._end is not None:
+            return
+        self.quiet = 0
+        self.session.received += len(data)
+        if self._meter is not None:
+            self._pay(len(data))
+        framer = self._framer
+        if self._lines is not None:
+            framer.keep(data)
+            self._hold_input(len(framer))
+            return
+        lines = framer.feed(data)
+        if not lines:
+            self._hold_input(len(framer))
+            return
+        if self._held_in or len(data) > UNCOUNTED:
+            self._hold_input(len(framer))
+        if self.session.messages == 0 and self._refuses_foreign(lines[0]):
+            return
+        self._lines = lines
+        others_wait = self._factory.turns.busy and (self._slow or len(lines) > FEW)
+        if self._writable and not others_wait:
+            self._run()
+        else:
+            self._go_on()
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its half: answer what it asked, then end ours."""
+        self._input_ended = True
+        if self._end is not None:
+            self.transport.loseConnection()
+        else:
+            self.finish(End.CLIENT_CLOSED)
+
+    def writeConnectionLost(self) -> None:
+        """Our half has ended, as :meth:`hang_up` wished; the peer has a while to end its own."""
+        assert self._end is not None
+        self._factory.watch(self, LINGER_TIMEOUT, self._end)
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._end is None:
+            clean = reason.check(ConnectionDone) is not None
+            self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
+        self._cancel_turn()
+        self._leave()
+        self._lines = None
+        queue, self._queue = self._queue, None
+        for place in queue or ():
+            if place.waited is not None:
+                place.waited.cancel()
+        self._factory.sessions.close(self.session, self._end)
+        self._factory.closed(self)
+
+    # --- IPushProducer: what the transport says of the peer ---
+
+    def pauseProducing(self) -> None:
+        """The peer does not read: run nothing more until it does."""
+        # We go on to read until lines come: a TLS handshake needs what the peer sends.
+        if self._writable:
+            self._writable = False
+            self._cancel_turn()
+            self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
+
+    def resumeProducing(self) -> None:
+        """The peer has read everything."""
+        self._writable = True
+        self._surplus = 0
+        self._release_output()
+        self._factory.unwatch(self)
+        if self.session.mailbox is not None:
+            self._factory.fanout.add(self)
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; :meth:`connectionLost` follows."""
+
+    # --- what the factory and others ask for ---
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is due to this client, and it listens to no topic."""
+        mailbox = self.session.mailbox
+        sessions = self._factory.sessions
+        if mailbox is not None and sessions.topics.count(mailbox):
+            return False  # it listens
+        if self.session in sessions.monitors:
+            return False  # it watches
+        return self._lines is None and self._queue is None and self._writable and not self._end
+
+    def deliver(self, line: bytes) -> str | None:
+        """Send a line that is no answer, or say in a word why it cannot be sent."""
+        if self._end is not None:
+            return "closing"
+        if not self._writable:
+            if self._surplus + len(line) > self._factory.limits.max_output:
+                return "output_full"
+            self._surplus += len(line)
+            self._hold_output(len(line))
+        self.transport.write(line)
+        self.session.written += len(line)
+        return None
+
+    def finish(self, end: End) -> None:
+        """Take no more lines, answer those that were taken, then hang up."""
+        if self._last_wish is None:
+            self._last_wish = end
+        self._go_on()
+
+    def hang_up(self, end: End) -> None:
+        """End the connection once the peer has read what was written; further lines are dropped."""
+        mailbox = self.session.mailbox
+        while mailbox is not None and self._writable and mailbox.waiting:
+            self.transport.write(mailbox.next_chunk())
+        self.session.close_mailbox()
+        self._end = end
+        self._cancel_turn()
+        self.transport.unregisterProducer()
+        # Until the last byte has left; writeConnectionLost sets the time that follows.
+        self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
+        if self._input_ended:
+            self.transport.loseConnection()
+            return
+        end_output(self.transport)
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
+
+    def abort(self, end: End) -> None:
+        """End the connection now."""
+        self.session.close_mailbox()
+        self._end = end
+        self._cancel_turn()
+        self.transport.abortConnection()
+
+    # --- Connection of its session ---
+
+    def kill(self) -> None:
+        """Send the client away: at once, but for one who asks for it and gets its answer."""
+        if self._end is not None:
+            return
+        if self._running:
+            self.finish(End.KILLED)
+        elif self._writable:
+            self.deliver(_KILLED)
+            self.hang_up(End.KILLED)
+        else:
+            self.abort(End.KILLED)
+
+    def figures(self) -> dict[str, object]:
+        """Give the lines that are not answered, and the bytes that wait at both ends."""
+        pending = 0 if self._lines is None else len(self._lines) - self._next
+        if self._queue is not None:
+            pending += len(self._queue)
+        return {"pending": pending, "buffered": len(self._framer) + self._held_out}
+
+    def subscribed(self) -> None:
+        """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
+        self._mailbox = self.session.mailbox
+        if self._queue is not None:
+            # That answer is there already, and leaves together with the one that is last now.
+            self._held_by = self._queue[-1]
+
+    def wake(self) -> None:
+        """Messages wait."""
+        self._factory.fanout.add(self)
+
+    def overflow(self) -> None:
+        """Too many messages would wait, and the client chose to be disconnected then."""
+        self.abort(End.SLOW_SUBSCRIBER)
+
+    # --- lines and answers ---
+
+    def _run(self) -> None:
+        """Run lines, up to the budgets of one turn, and write their answers at once."""
+        lines = self._lines
+        assert lines is not None
+        factory = self._factory
+        following, session = self._next, self.session
+        answer_to: _AnswerTo = factory.commands.answer
+        if self._meter is not None:
+            answer_to = self._answer_metered
+        if factory.watched:
+            answer_to = self._shown(answer_to)
+        answers: list[bytes] = []
+        self._running = True
+        seconds = factory.seconds
+        now = seconds()
+        until = now + factory.turn_time
+        queue, most = self._queue, self._most
+        budget, batch = factory.limits.turn_budget, lines
+        if following or len(lines) > budget:
+            batch = lines[following : following + budget]
+        for line in batch:
+            if queue is not None and len(queue) >= most:
+                break
+            following += 1
+            try:
+                answer = answer_to(line, session) if line is not None else self._too_long()
+            # A bug of a handler ends here, or in _wait.
+            except Exception:
+                answer = self._failed(factory.commands.name_of(line or b""))
+            if queue is None and type(answer) is bytes:
+                answers.append(answer)
+            else:
+                # No place leaves the queue while lines run.
+                queue = self._enqueue(answer, line)
+                most = self._most
+            began, now = now, seconds()
+            if now >= until:
+                self._note_if_slow(line, now - began)
+                self._slow = True
+                factory.turns.crowd()
+                break
+        self._running = False
+        if following == len(lines):
+            self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
+        else:
+            self._next = following
+        queue = self._queue
+        if queue is not None:
+            self._take_due(queue, answers)
+        if answers:
+            self._write(b"".join(answers))
+        # Nothing follows nearly every turn; that is found out here, as it is cheaper.
+        settled = self._lines is None and self._queue is None and self._last_wish is None
+        if not (settled and self._writable and self._reading):
+            self._go_on()
+
+    def take_turn(self) -> None:
+        """Run some of the lines that are left; its turn has come."""
+        self._turn_due = self._slow = False
+        self._run()
+
+    def _go_on(self) -> None:
+        """Do what is next: write the answers that are due, take a turn, read, or hang up."""
+        if self._end is not None or self._running:
+            return
+        queue = self._queue
+        if queue is not None and queue[0].answer is not None:
+            answers: list[bytes] = []
+            self._take_due(queue, answers)
+            if not self._write(b"".join(answers)):
+                return
+            queue = self._queue
+        if self._lines is not None:
+            if (
+                not self._turn_due
+                and self._writable
+                and self._throttled is None
+                and (queue is None or len(queue) < self._most)
+            ):
+                self._turn_due = True
+                self._factory.turns.add(self)
+        elif queue is None and self._last_wish is not None:
+            if self._input_ended and self._framer.unfinished:
+                self.session.count()
+                self.transport.write(encode_error(UnterminatedLine()))
+            self.hang_up(self._last_wish)
+            return
+        # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
+        wanted = self._lines is None and self._writable and self._last_wish is None
+        reading = wanted and self._throttled is None
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def _take_due(self, queue: deque[_Place], answers: list[bytes]) -> None:
+        """Move the answers at the head of the queue, up to the first that is waited for."""
+        while queue and (answer := queue[0].answer) is not None:
+            answers.append(answer)
+            if queue.popleft() is self._held_by:
+                self._held_by = None
+                self._factory.fanout.add(self)
+        if not queue:
+            self._queue = None
+
+    def _cancel_turn(self) -> None:
+        """Let no turn come that was to come."""
+        if self._turn_due:
+            self._turn_due = False
+            self._factory.turns.discard(self)
+
+    def _write(self, answers: bytes) -> bool:
+        """Write answers; say whether the connection goes on."""
+        self.transport.write(answers)
+        self.session.written += len(answers)
+        if not self._writable:
+            self._hold_output(len(answers))
+        if self._meter is not None:
+            self._pay(len(answers))
+        return self._end is None
+
+    def _failed(self, command: str | None) -> bytes:
+        """Log the exception that is being handled, which is a bug of a handler's."""
+        self._factory.log.failure("the handler of {command} failed", command=command)
+        return encode_error(Internal(), command)
+
+    def _shown(self, answer_to: _AnswerTo) -> _AnswerTo:
+        """Show lines to those who watch before they are answered."""
+        factory = self._factory
+
+        def show_and_answer(line: bytes, session: Session) -> bytes | Waiting:
+            sessions = factory.sessions
+            shown = factory.commands.shown(line)
+            sessions.monitors.show(session, shown, sessions.wall(), factory.seconds())
+            return answer_to(line, session)
+
+        return show_and_answer
+
+    def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> deque[_Place]:
+        """
+        Put the answer to a line behind those that are waited for, or start to wait for it.
+
+        :return: the queue, in which it has its place.
+        """
+        place = _Place()
+        if isinstance(answer, Waiting):
+            if answer.alone:
+                self._most = 0
+            place.waited = Deferred.fromCoroutine(self._wait(place, answer, line))
+        else:
+            place.answer = answer
+        if self._queue is None:
+            self._queue = deque((place,))
+        else:
+            self._queue.append(place)
+        return self._queue
+
+    async def _wait(self, place: _Place, waiting: Waiting, line: bytes | None) -> None:
+        """Await a handler, and put its answer into the place that was kept."""
+        began = self._factory.seconds()
+        try:
+            answer = waiting.answer(await self._factory.start(waiting))
+        except ANSWERED as error:
+            if isinstance(error, TooBusy):
+                self._guard.sessions.refuse_line(self.session, Refusal.BUSY, str(waiting.name))
+            answer = waiting.refuse(error)
+        except Exception as error:
+            if self._end is not None and isinstance(error, CancelledError):
+                return  # cancelled by connectionLost
+            answer = self._failed(waiting.name)
+        place.answer = answer
+        self._note_if_slow(line, self._factory.seconds() - began, waited=True)
+        if waiting.alone:
+            self._let_others_run()
+        if self._queue is not None:
+            self._go_on()
+
+
+_KILLED = encode_event({"event": "closing", "reason": End.KILLED.value})
