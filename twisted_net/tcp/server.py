@@ -25,7 +25,7 @@ from twisted_net.errors import (
 )
 from twisted_net.sessions import End, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
-from twisted_net.tcp.connection import CommandProtocol
+from twisted_net.tcp.connection import AnswerTo, CommandProtocol
 from twisted_net.tcp.draining import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.guarding import Guard
@@ -86,6 +86,7 @@ class CommandFactory(Factory):
         self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
         self._idle_look = 0.0
         # Looked up once for each turn, so kept at hand.
+        self.answer: AnswerTo = commands.answer
         self.seconds = reactor.seconds
         self.turn_time = min(limits.turn_time, self.sessions.slow_log.settings.threshold)
         self.watched = self.sessions.monitors.views
