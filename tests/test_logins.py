@@ -117,6 +117,15 @@ class VerifyBelowTests(SynchronousTestCase):
         self.assertEqual(verify_below("", ""), min(before + GIVES_WAY, 19))
         self.assertEqual(niceness(), before)
 
+    def test_forbidden(self) -> None:
+        """Where that is not allowed, the check is made all the same."""
+
+        def forbidden(by: int) -> int:
+            raise PermissionError(by)
+
+        self.patch(os, "nice", forbidden)
+        self.assertTrue(verify_below(HASH, "sesame"))
+
 
 class FileTestCase(SynchronousTestCase):
     """A directory, and what was logged."""

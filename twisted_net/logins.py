@@ -7,6 +7,7 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -77,7 +78,9 @@ def verify_below(hashed: str, password: str) -> bool:
 
 def _give_way() -> None:
     if sys.platform == "linux":
-        os.nice(GIVES_WAY)
+        # A sandbox may forbid it; the check is made all the same.
+        with suppress(OSError):
+            os.nice(GIVES_WAY)
 
 
 class PasswordChecks:
