@@ -24,14 +24,13 @@ from twisted_net.internals import changed
 from twisted_net.tcp import transport
 from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
 from twisted_net.tcp.transport import (
+    BUFFER_SIZE,
     LEANED_ON,
     SENDS_IN_A_ROW,
     Batch,
     FastTransport,
     listen_tcp,
 )
-
-BUFFER_SIZE = tcp.Server.bufferSize
 
 
 class Peer(Protocol):
