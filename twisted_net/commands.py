@@ -170,6 +170,8 @@ class Command:
         self._all_text = all(parameter.is_text for parameter in self.parameters)
         self._plain = self.kind is Kind.PLAIN
         self._direct = self._plain and self._all_text and not (self.wants_request or admin)
+        # Whatever comes fits: that is one question for a line where it is three otherwise.
+        self._takes_all = self._direct and endless and not self._least
         self._prefix = b'{"command":' + _encode(name)
         self._result_prefix = self._prefix + b',"result":'
 
@@ -386,11 +388,13 @@ class Commands:
             if '"' in text:
                 words = split_quoted(text)
             del words[0]
-            if command._direct and command._least <= len(words) <= command._most:
+            if command._takes_all or (
+                command._direct and command._least <= len(words) <= command._most
+            ):
                 # What run would do, a call and four questions cheaper: most lines come here.
                 value = command.handler(*words)
                 if type(value) is str:
-                    return b"".join((command._result_prefix, _encode(value), b"}\n"))
+                    return _join((command._result_prefix, _encode(value), b"}\n"))
                 return command.answer(value)
             if command.admin:
                 if session.permissions is None and not session.administrative:
@@ -472,6 +476,7 @@ def split_quoted(text: str) -> list[str]:
     return words
 
 
+_join = b"".join
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
 _WORD = re.compile(
     r"""\s*(?:(?P<plain>[^"\s]\S*)|(?P<open>")(?:(?P<quoted>(?:[^"\\]|\\.)*)")?)""", re.DOTALL
