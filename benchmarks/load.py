@@ -7,11 +7,11 @@ benchmarks look at the processor time of the server, and at the rate only beside
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 from attrs import define, field, frozen
@@ -189,7 +189,7 @@ def ask_from_many(port: int, clients: int, seconds: float) -> Load:
     read, write, clock = os.read, os.write, time.perf_counter
     began: dict[int, float] = {}
     asked: dict[int, bytes] = {}
-    with contextlib.ExitStack() as opened:
+    with ExitStack() as opened:
         epoll = opened.enter_context(select.epoll())
         first = clock()
         end = first + seconds

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.sessions import AT_ONCE, Delivery, End, Session, Sessions, encode_event
+from twisted_net.sessions import CLIENTS_AT_ONCE, End, Session, Sessions, encode_event
 
 
 class Client:
@@ -155,24 +155,25 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """Spread over turns an event fares the same, to so many in each; without turns, at once."""
-        clients = [*self.clients, *(Client() for _ in range(AT_ONCE))]
+        clients = [*self.clients, *(Client() for _ in range(CLIENTS_AT_ONCE))]
         for port, client in enumerate(clients[4:]):
             self.sessions.open("more", port, client.deliver)
         reached = []
 
-        async def by_turns(steps: Generator[None, None, Delivery]) -> Delivery:
-            next(steps)
-            reached.append(sum(bool(client.got) for client in clients))
-            return await at_once(steps)
+        async def by_turns(steps: Iterable[int]) -> list[int]:
+            given = []
+            for delivered in steps:
+                reached.append(sum(bool(client.got) for client in clients))
+                given.append(delivered)
+            return given
 
         at_once = self.sessions.pace
-        self.sessions.pace = by_turns
-        delivery = self.successResultOf(
-            Deferred.fromCoroutine(self.sessions.spread({"event": "x"}))
-        )
-        self.assertEqual(reached, [AT_ONCE - 2])
-        self.assertEqual(delivery.delivered, AT_ONCE + 2)
-        self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
+        for self.sessions.pace in (by_turns, at_once):
+            spread = Deferred.fromCoroutine(self.sessions.spread({"event": "x"}))
+            delivery = self.successResultOf(spread)
+            self.assertEqual(delivery.delivered, CLIENTS_AT_ONCE + 2)
+            self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
+        self.assertEqual(reached, [CLIENTS_AT_ONCE - 2, CLIENTS_AT_ONCE + 2])
 
     def test_one_object(self) -> None:
         """A broadcast is encoded once: all clients get the same bytes object."""

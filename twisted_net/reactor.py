@@ -112,8 +112,7 @@ class QuietEPollReactor(EPollReactor):
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
                 continue
             try:
-                fileno = selectable.fileno
-                if fileno() == -1:
+                if selectable.fileno() == -1:
                     why = _NO_FILEDESC
                 elif reading:
                     why = selectable.doRead()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 from attrs import frozen
@@ -17,9 +17,7 @@ from twisted_net.slowlog import SlowLog
 from twisted_net.topics import Mailbox, Recipient, Topics
 from twisted_net.users import Permissions
 
-T = TypeVar("T")
-
-AT_ONCE = 64
+CLIENTS_AT_ONCE = 64
 """
 Clients that an event is sent to before others have their turn.
 
@@ -295,7 +293,7 @@ class Sessions:
     :ivar undelivered: events that clients did not get.
     :ivar received: bytes that came from sessions that have ended.
     :ivar sent: bytes that went to these.
-    :ivar pace: runs what :meth:`spread` does, a step a turn; a server sets it.
+    :ivar pace: goes through an iterable, a step a turn, and gives all of it; a server sets it.
     :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
     :ivar info: what INFO shows beside these: by section, what gives its members when asked.
     """
@@ -320,7 +318,7 @@ class Sessions:
         self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
         self.refusals = dict.fromkeys(Refusal, 0)
         self.audit: Callable[[str, Audited, str], None] = _unheard
-        self.pace: Callable[[Generator[None, None, Delivery]], Awaitable[Delivery]] = _now
+        self.pace: Callable[[Iterable[int]], Awaitable[list[int]]] = _now
         self.figures: dict[str, Callable[[], object]] = {}
         self.info: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._open: dict[str, Session] = {}
@@ -402,43 +400,37 @@ class Sessions:
 
         :param event: its members; ``event`` names its kind.
         """
-        return _to_the_end(self._sending(encode_event(event)))
+        failures: dict[str, str] = {}
+        return Delivery(sum(self._sending(encode_event(event), failures)), failures)
 
     async def spread(self, event: Mapping[str, object]) -> Delivery:
         """
-        Do the same, :data:`AT_ONCE` clients a turn: thousands do not keep the others waiting.
+        Do the same, to :data:`CLIENTS_AT_ONCE` in a turn: thousands do not keep the others waiting.
 
         One event goes after the other, each to those who are connected when its turn comes. Nobody
         has to wait for it to be done: it goes on though the awaiting is cancelled.
         """
-        return await self.pace(self._sending(encode_event(event)))
-
-    def _sending(self, line: bytes) -> Generator[None, None, Delivery]:
-        delivered = 0
         failures: dict[str, str] = {}
-        for count, session in enumerate(self, 1):
-            failure = session.deliver(line)
-            if failure is None:
-                delivered += 1
-            else:
-                failures[session.name] = failure
-            if count % AT_ONCE == 0:
-                yield
-        return Delivery(delivered, failures)
+        delivered = await self.pace(self._sending(encode_event(event), failures))
+        return Delivery(sum(delivered), failures)
+
+    def _sending(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
+        """Send to some in each step, whose value is how many got it; note the others."""
+        everybody = list(self)
+        for begin in range(0, len(everybody), CLIENTS_AT_ONCE):
+            delivered = 0
+            for session in everybody[begin : begin + CLIENTS_AT_ONCE]:
+                failure = session.deliver(line)
+                if failure is None:
+                    delivered += 1
+                else:
+                    failures[session.name] = failure
+            yield delivered
 
 
-def _to_the_end(steps: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-
-
-async def _now(steps: Generator[None, None, Delivery]) -> Delivery:
+async def _now(steps: Iterable[int]) -> list[int]:
     """Stand for the pace where there are no turns: all steps now."""
-    return _to_the_end(steps)
+    return list(steps)
 
 
 def _address(host: str, port: int) -> str:

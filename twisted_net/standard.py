@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted_net.administration import declare_administration
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
-from twisted_net.sessions import AT_ONCE, Delivery, End, Refusal, Session, Sessions
+from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, End, Refusal, Session, Sessions
 from twisted_net.times import iso_time
 from twisted_net.topic_commands import declare_topics
 
@@ -89,7 +89,7 @@ def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
         raise CommandError("there is no message to broadcast")
     session = request.session
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
-    if len(session.sessions) > AT_ONCE:
+    if len(session.sessions) > CLIENTS_AT_ONCE:
         return _spread(session.sessions, event)
     return _fared(session.sessions.broadcast(event))
 

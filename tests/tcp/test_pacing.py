@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
+from itertools import pairwise
 
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
-from twisted_net.sessions import AT_ONCE
+from twisted_net.sessions import CLIENTS_AT_ONCE
 from twisted_net.standard import standard_commands
 from twisted_net.tcp.pacing import Pace
 from twisted_net.tcp.server import CommandFactory
@@ -22,41 +23,44 @@ class PaceTests(SynchronousTestCase):
         self.pace = Pace(self.reactor)
         self.done: list[str] = []
 
-    def work(self, name: str, steps: int) -> Generator[None, None, str]:
+    def work(self, name: str, steps: int) -> Iterator[int]:
         """Do some steps, and tell of each."""
         for step in range(steps):
             self.done.append(f"{name}{step}")
-            yield
-        return name
+            yield step
 
     def test_a_step_a_turn(self) -> None:
-        """The first is done now, and what it returns is given at the end."""
+        """The first is done now, and what all have given is there at the end."""
         result = self.pace(self.work("a", 2))
         self.assertEqual(self.done, ["a0"])
         self.reactor.turn()
         self.assertEqual(self.done, ["a0", "a1"])
         self.assertNoResult(result)
         self.reactor.turn()
-        self.assertEqual(self.successResultOf(result), "a")
+        self.assertEqual(self.successResultOf(result), [0, 1])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_no_step(self) -> None:
         """What has nothing to wait for is done at once."""
-        self.assertEqual(self.successResultOf(self.pace(self.work("a", 0))), "a")
+        self.assertEqual(self.successResultOf(self.pace(self.work("a", 0))), [])
 
     def test_one_after_the_other(self) -> None:
         """The second begins when the first has ended, and a failure is its own."""
 
-        def fails() -> Generator[None, None, str]:
-            yield
+        def fails() -> Iterator[int]:
+            yield 0
             raise ZeroDivisionError
 
         results = [self.pace(steps) for steps in (self.work("a", 2), fails(), self.work("b", 2))]
-        self.reactor.settle()
+        done = []
+        while self.reactor.turn():
+            done.append(len(self.done))
         self.assertEqual(self.done, ["a0", "a1", "b0", "b1"])
-        self.assertEqual(self.successResultOf(results[0]), "a")
+        # Never two steps in one turn, where one begins as another ends too.
+        self.assertTrue(all(after - before <= 1 for before, after in pairwise([1, *done])))
+        self.assertEqual(self.successResultOf(results[0]), [0, 1])
         self.failureResultOf(results[1], ZeroDivisionError)
-        self.assertEqual(self.successResultOf(results[2]), "b")
+        self.assertEqual(self.successResultOf(results[2]), [0, 1])
 
     def test_cancelled(self) -> None:
         """Nobody hears of it any more, and it is done all the same."""
@@ -70,7 +74,7 @@ class PaceTests(SynchronousTestCase):
 class BroadcastTests(SynchronousTestCase):
     """``BROADCAST`` to many clients leaves room for the others."""
 
-    CLIENTS = 2 * AT_ONCE + 10
+    CLIENTS = 2 * CLIENTS_AT_ONCE + 10
 
     def setUp(self) -> None:
         self.reactor = Reactor()
@@ -91,10 +95,10 @@ class BroadcastTests(SynchronousTestCase):
         """So many get it in each turn, and who asks meanwhile is answered meanwhile."""
         self.last.send(b"BROADCAST one\n")
         self.reactor.turn()
-        self.assertEqual(self.reached(), AT_ONCE)
+        self.assertEqual(self.reached(), CLIENTS_AT_ONCE)
         self.clients[-2].send(b"PING\n")
         self.reactor.turn()
-        self.assertEqual(self.reached(), 2 * AT_ONCE + 1)
+        self.assertEqual(self.reached(), 2 * CLIENTS_AT_ONCE + 1)
         self.assertEqual(self.got(self.clients[-2]), ["PING"])
         self.reactor.settle()
         self.assertEqual(self.got(self.clients[-2]), ["one"])

@@ -20,11 +20,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
-from twisted_net.errors import (
-    Internal,
-    TooBusy,
-    UnterminatedLine,
-)
+from twisted_net.errors import Internal, TooBusy, UnterminatedLine
 from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.guarding import UNCOUNTED, Guard
@@ -112,7 +108,6 @@ class CommandProtocol(SubscribedProtocol):
         "_lines",
         "_next",
         "_queue",
-        "_reading",
         "_running",
         "_slow",
         "_surplus",
@@ -126,7 +121,6 @@ class CommandProtocol(SubscribedProtocol):
         self._queue: deque[_Place] | None = None  # from the first answer that is waited for
         self._turn_due = False
         self._slow = False  # its last turn took all the time that it may
-        self._reading = True
         self._input_ended = False
         self._surplus = 0  # bytes of events written since the peer stopped reading
         self._last_wish: End | None = None  # why to end once all is answered
@@ -283,9 +277,7 @@ class CommandProtocol(SubscribedProtocol):
             self.transport.loseConnection()
             return
         end_output(self.transport)
-        if not self._reading:
-            self._reading = True
-            self.transport.resumeProducing()
+        self._read(True)
 
     def abort(self, end: End) -> None:
         """End the connection now."""
@@ -369,9 +361,7 @@ class CommandProtocol(SubscribedProtocol):
                 most = self._most
             began, now = now, seconds()
             if now >= until:
-                self._note_if_slow(line, now - began)
-                self._slow = True
-                factory.turns.crowd()
+                self._took_long(line, now - began)
                 break
         self._running = False
         if following == len(lines):
@@ -401,9 +391,7 @@ class CommandProtocol(SubscribedProtocol):
         self._running = False
         took = seconds() - began
         if took >= factory.turn_time:
-            self._note_if_slow(line, took)
-            self._slow = True
-            factory.turns.crowd()
+            self._took_long(line, took)
         self._lines = self._cut_rest() if self._framer.rest else None
         if type(answer) is bytes:
             self._write(answer)
@@ -415,6 +403,12 @@ class CommandProtocol(SubscribedProtocol):
         settled = self._lines is None and self._queue is None and self._last_wish is None
         if not (settled and self._writable and self._reading):
             self._go_on()
+
+    def _took_long(self, line: bytes | None, took: float) -> None:
+        """End a turn whose time is over with this line; the others come first in the next."""
+        self._note_if_slow(line, took)
+        self._slow = True
+        self._factory.turns.crowd()
 
     def take_turn(self) -> None:
         """Run some of the lines that are left; its turn has come."""
@@ -449,13 +443,7 @@ class CommandProtocol(SubscribedProtocol):
             return
         # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
         wanted = self._lines is None and self._writable and self._last_wish is None
-        reading = wanted and self._throttled is None
-        if reading is not self._reading:
-            self._reading = reading
-            if reading:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
+        self._read(wanted and self._throttled is None)
 
     def _take_due(self, queue: deque[_Place], answers: list[bytes]) -> None:
         """Move the answers at the head of the queue, up to the first that is waited for."""

@@ -12,7 +12,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol
 
 from twisted_net.commands import Commands, Waiting, encode_error
 from twisted_net.errors import CommandError, LineTooLong
@@ -20,6 +19,7 @@ from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
+from twisted_net.tcp.reading import ReadingProtocol
 from twisted_net.users import Permissions
 
 LINES_AT_ONCE = 256
@@ -95,7 +95,7 @@ class Guard:
                 connection.hang_up(End.AUTH_TIMEOUT)
 
 
-class GuardedProtocol(Protocol):
+class GuardedProtocol(ReadingProtocol):
     """
     The part of a client's connection that keeps it within its limits.
 
@@ -120,6 +120,7 @@ class GuardedProtocol(Protocol):
     )
 
     def __init__(self, guard: Guard) -> None:
+        super().__init__()
         self._meter: Meter | None = None
         self._throttled: IDelayedCall | None = None  # until it has paid for the bytes that it got
         self._held_in = 0

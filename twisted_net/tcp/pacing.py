@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 class Pace:
     """
-    Runs generators to their end, one after the other: a step now, the others a turn each.
+    Goes through iterables, one after the other: a step now, the others a turn each.
 
     Each ends by itself, so there is nothing to stop.
     """
@@ -23,22 +23,20 @@ class Pace:
         self._reactor = reactor
         self._one = DeferredLock()
 
-    def __call__(self, steps: Generator[None, None, T]) -> Deferred[T]:
+    def __call__(self, steps: Iterable[T]) -> Deferred[list[T]]:
         """
-        Run a generator.
+        Go through an iterable.
 
-        :return: fires with what it returns or raises. When cancelled it fires at once, while the
-            work goes on to its end, unheard.
+        :return: fires a turn after the last step, with what all have given, or with the failure of
+            one. When cancelled it fires at once, while the steps go on to their end, unheard.
         """
-        done: Deferred[T] = Deferred()
-        self._one.run(self._run, steps).chainDeferred(done)
+        done: Deferred[list[T]] = Deferred()
+        self._one.run(self._go_through, steps).chainDeferred(done)
         return done
 
-    async def _run(self, steps: Generator[None, None, T]) -> T:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                value: T = end.value
-                return value
+    async def _go_through(self, steps: Iterable[T]) -> list[T]:
+        given = []
+        for value in steps:
+            given.append(value)
             await deferLater(self._reactor, 0)
+        return given

@@ -7,11 +7,7 @@ from collections.abc import Awaitable
 from math import ceil
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,10 +15,7 @@ from typing_extensions import override
 
 from twisted_net.blocking import BlockingCalls
 from twisted_net.commands import Commands, Waiting, encode_error
-from twisted_net.errors import (
-    CommandTimeout,
-    TooManyConnections,
-)
+from twisted_net.errors import CommandTimeout, TooManyConnections
 from twisted_net.sessions import End, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.connection import AnswerTo, CommandProtocol

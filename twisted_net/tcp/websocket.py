@@ -34,6 +34,7 @@ from wsproto.utilities import RemoteProtocolError
 from zope.interface import implementer
 
 from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.reading import ReadingProtocol
 
 EVENTS_PER_TURN = 64
 """Frames of one connection that are taken in one reactor turn; then others have theirs."""
@@ -123,7 +124,7 @@ class _Output:
         self._producer.stopProducing()
 
 
-class _WebSocket(Protocol):
+class _WebSocket(ReadingProtocol):
     """
     One WebSocket: the protocol of its connection, and the transport of the protocol within.
 
@@ -131,12 +132,10 @@ class _WebSocket(Protocol):
     connection's own.
     """
 
-    transport: Any  # TCP, Unix or TLS
     writable = True
     _inner: IProtocol | None = None
     _turn: IDelayedCall | None = None
     _wanted = True  # whether the protocol within wants to read
-    _reading = True
     _refused = False
     _ended = False  # no message follows: the client has closed, or has broken a rule
     _closed = False  # our own closing frame is sent
@@ -146,6 +145,7 @@ class _WebSocket(Protocol):
     _rest = b""
 
     def __init__(self, factory: WebSocketFactory) -> None:
+        super().__init__()
         self._factory = factory
         self._wire = WSConnection(ConnectionType.SERVER)
 
@@ -258,14 +258,6 @@ class _WebSocket(Protocol):
             self._read(not more)
             if more:
                 self._turn = self._factory.clock.callLater(0, self._take_turn)
-
-    def _read(self, reading: bool) -> None:
-        if reading is not self._reading:
-            self._reading = reading
-            if reading:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
 
     def _take(self, event: Event, text: list[str]) -> None:
         if isinstance(event, TextMessage):

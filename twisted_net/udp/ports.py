@@ -91,8 +91,9 @@ class CappedPort(udp.Port):
       sources, of those it sends to;
     - does not check the address of an answer to the datagram that its protocol has: it came from
       the socket;
-    - sends small answers in a row, at the end of a turn or after :data:`ANSWERS_AT_ONCE`; what is
-      written besides leaves after those that were written before it;
+    - sends small answers in a row, at the end of a turn or after :data:`ANSWERS_AT_ONCE`, and
+      those of one size to one client in one call where the kernel cuts that; what is written
+      besides leaves after those that were written before it;
     - tells what the kernel dropped, through *counts*.
 
     :param receive_buffer: asked of the kernel, in bytes; a warning is logged where it gives less.
@@ -141,7 +142,7 @@ class CappedPort(udp.Port):
         self._peer: Peer = ("", 0)
         # Those that wait for the end of the turn, each with both.
         self._answers: list[Answer] = []
-        self._cuts = False
+        self._kernel_cuts = False
         self._drops_before = 0
 
     @override
@@ -154,7 +155,7 @@ class CappedPort(udp.Port):
         else:
             self._ask_buffers(opened)
         self._drops_before = kernel_drops(opened)
-        self._cuts = can_cut(opened)
+        self._kernel_cuts = can_cut(opened)
         self._preexistingSocket = opened
         udp.Port.startListening(self)
         self.counts.add_meter(self._kernel_drops)
@@ -307,7 +308,7 @@ class CappedPort(udp.Port):
                 if len(self._answers) >= ANSWERS_AT_ONCE:
                     self._send_answers()
                 return
-        # So were these.
+        # They were written before it too.
         self._send_answers()
         try:
             if self._queue:
@@ -328,7 +329,7 @@ class CappedPort(udp.Port):
         if not self._answers:
             return
         answers, self._answers = self._answers, []
-        if self._cuts:
+        if self._kernel_cuts:
             done = 0
             for start, end in runs(answers):
                 self._send_each(answers[done:start])
