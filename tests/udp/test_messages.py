@@ -8,7 +8,8 @@ Where each clause of RFC 7252 §4 and §5.2 is shown:
   ``test_malformed``, ``test_reset``; ACK and RST that are none: ``test_unknown_acknowledgements``,
   ``test_wrong_token``, ``test_reset_with_a_code``; given up early: ``test_cancel``.
 - §4.3, NON: never acknowledged: ``test_non``, ``test_non_acknowledged``; ping: ``test_ping``.
-- §4.4, message IDs not used twice in EXCHANGE_LIFETIME: ``test_ids_are_not_reused``; matched by
+- §4.4, message IDs not used twice in EXCHANGE_LIFETIME: ``test_ids_are_not_reused``,
+  ``test_ids_in_any_pattern``, :mod:`tests.udp.test_message_ids`; matched by
   source: ``test_same_id_of_others``.
 - §4.5, duplicates answered as the first time, and run once: ``test_duplicate_replayed``,
   ``test_duplicate_while_pending``, ``test_rejected_again``, ``test_non_response_twice``,
@@ -30,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.udp import messages
+from twisted_net.udp import message_ids
 from twisted_net.udp.coap_codec import Code, Message, Type, encode_message, parse_message
 from twisted_net.udp.coap_settings import Transmission
 from twisted_net.udp.datagrams import Source
@@ -43,7 +44,7 @@ from twisted_net.udp.exchanges import (
     Incoming,
     Outgoing,
 )
-from twisted_net.udp.messages import IDS_PER_WINDOW, MessageLayer
+from twisted_net.udp.messages import MessageLayer
 
 PEER = ("192.0.2.1", 5683)
 OTHER = ("192.0.2.2", 5683)
@@ -507,21 +508,122 @@ class SendTests(SynchronousTestCase):
 
     def test_ids_are_not_reused(self) -> None:
         """Message IDs towards a peer do not come again within EXCHANGE_LIFETIME (§4.4)."""
-        seen: dict[int, float] = {}
         now = 0.0
         layer = Layer(STEADY, first_id=65_000)
-        for _ in range(5 * IDS_PER_WINDOW):
+        seen: set[int] = set()
+        for _ in range(65_536):
             outgoing = layer.send_request(question(), PEER, now, 0)
-            while not (sent := layer.messages_to_send()):
-                due = layer.next_timeout()
-                assert due is not None
+            ((datagram, _),) = layer.messages_to_send()
+            seen.add(int.from_bytes(datagram[2:4], "big"))
+            layer.cancel(outgoing, now)
+            now += 0.001
+        self.assertEqual(len(seen), 65_536)
+        layer.send_request(question(), PEER, now, 0)
+        other = layer.send_request(question(), OTHER, now, 0)
+        self.assertEqual([source for _, source in layer.messages_to_send()], [OTHER])
+        layer.cancel(other, now)
+        due = layer.next_timeout()
+        while not layer.messages_to_send():
+            due = layer.next_timeout()
+            assert due is not None
+            layer.advance(due)
+        assert due is not None
+        self.assertAlmostEqual(due, 1.023 + STEADY.exchange_lifetime)
+
+    def test_waiting_for_ids(self) -> None:
+        """Messages that wait for an ID leave by themselves, in order, once it is free."""
+        self.patch(message_ids, "COUNT", 8)
+        self.patch(message_ids, "BLOCK", 4)
+        layer = Layer(Transmission(ack_random_factor=1, nstart=100))
+        for number in range(20):
+            layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
+        for message in (*layer.sent(), *layer.sent()):
+            layer.reply(Message(Type.ACK, 0, message.message_id))
+        self.assertEqual(layer.next_timeout(), 232)
+        layer.advance(232)
+        self.assertEqual(
+            [message.token for message in layer.sent()], [b"%d" % n for n in range(8, 16)]
+        )
+
+    def test_no_id_for_an_answer(self) -> None:
+        """The answer to a non-confirmable request is dropped and counted where no ID is free."""
+        self.patch(message_ids, "COUNT", 8)
+        self.patch(message_ids, "BLOCK", 4)
+        for number in range(10):
+            incoming = self.layer.incoming(request(number, kind=Type.NON))
+            self.assertIsNone(self.layer.send_response(incoming, response(), 0))
+        self.assertEqual(len(self.layer.messages_to_send()), 8)
+        self.assertEqual(self.layer.counts.unanswered, 2)
+        lifetime = STEADY.non_lifetime
+        incoming = self.layer.incoming(request(11, kind=Type.NON), lifetime)
+        self.layer.send_response(incoming, response(), lifetime)
+        self.assertEqual(len(self.layer.messages_to_send()), 1)
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["con", "non", "answer", "answer later", "group", "pass"]),
+                st.integers(1, 12),
+                st.sampled_from([0.0, 1.0, 40.0, 130.0, 231.0, 232.0]),
+            ),
+            max_size=30,
+        )
+    )
+    def test_ids_in_any_pattern(self, steps: list[tuple[str, int, float]]) -> None:
+        """
+        Whatever is sent, when and how, no message ID comes again within its lifetime (§4.4).
+
+        The lifetime is counted from the first transmission, and is NON_LIFETIME for what is not
+        confirmable (§4.8.2). 16 IDs in blocks of 4 stand for the 65,536 that there are.
+        """
+        self.patch(message_ids, "COUNT", 16)
+        self.patch(message_ids, "BLOCK", 4)
+        layer = Layer(Transmission(ack_random_factor=1, nstart=8))
+        free: dict[int, tuple[float, bytes]] = {}
+        held: list[Incoming] = []
+        now = 0.0
+        number = 0
+
+        def check() -> None:
+            for datagram, _ in layer.messages_to_send():
+                message = parse_message(datagram)
+                if message.type > Type.NON:
+                    continue
+                at, before = free.get(message.message_id, (0.0, b""))
+                if datagram == before:
+                    continue  # sent again
+                self.assertLessEqual(at, now)
+                lifetime = 232 if message.type == Type.CON else 130
+                free[message.message_id] = now + lifetime, datagram
+
+        for action, count, passed in steps:
+            end = now + passed
+            while (due := layer.next_timeout()) is not None and due <= end:
                 now = due
                 layer.advance(now)
-            message_id = int.from_bytes(sent[0][0][2:4], "big")
-            self.assertFalse(now - seen.get(message_id, -1000.0) < STEADY.exchange_lifetime)
-            seen[message_id] = now
-            layer.cancel(outgoing, now)
-        self.assertEqual(len(seen), 65_536)
+                check()
+            now = end
+            for _ in range(count):
+                number += 1
+                if action in ("con", "non"):
+                    kind = Type.CON if action == "con" else Type.NON
+                    layer.send_request(question(kind, b"%d" % number), PEER, now, 0)
+                elif action != "pass":
+                    kind = Type.CON if action == "answer later" else Type.NON
+                    token = b"%d" % number
+                    incoming = layer.incoming(request(number, kind=kind, token=token), now)
+                    if kind == Type.CON:
+                        held.append(incoming)
+                    else:
+                        delay = 3.0 * (number % 3) if action == "group" else 0.0
+                        layer.send_response(incoming, response(), now, delay=delay)
+                check()
+            if action == "pass":
+                for incoming in held:
+                    layer.send_response(incoming, response(), now)
+                held.clear()
+                check()
 
 
 class BoundTests(SynchronousTestCase):
@@ -694,11 +796,3 @@ class FuzzTests(SynchronousTestCase):
         while (due := layer.next_timeout()) is not None:
             layer.advance(due)
         self.assertEqual(layer.sizes, dict.fromkeys(layer.sizes, 0))
-
-
-class ModuleTests(SynchronousTestCase):
-    """The window of message IDs."""
-
-    def test_window(self) -> None:
-        """Four windows, of which a lifetime meets no more, use each ID at most once."""
-        self.assertEqual(4 * messages.IDS_PER_WINDOW, 65_536)

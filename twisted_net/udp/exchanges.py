@@ -9,6 +9,7 @@ from typing import TypeAlias
 from twisted_net.errors import CoapError
 from twisted_net.udp.coap_codec import Message, Type
 from twisted_net.udp.datagrams import Source
+from twisted_net.udp.message_ids import MessageIds
 
 
 class Sending(IntEnum):
@@ -215,9 +216,7 @@ class Peer:
         "active",
         "due",
         "heard",
-        "ids_since",
-        "ids_used",
-        "next_id",
+        "ids",
         "pending",
         "queue",
         "received",
@@ -225,12 +224,10 @@ class Peer:
         "stored",
     )
 
-    def __init__(self, source: Source, next_id: int, now: float) -> None:
+    def __init__(self, source: Source, first_id: int, now: float) -> None:
         self.source = source
         self.heard = now
-        self.next_id = next_id
-        self.ids_since = now
-        self.ids_used = 0
+        self.ids = MessageIds(first_id)
         # Ours in flight, of which NSTART allows so many, and those that wait for their turn.
         self.active = 0
         self.queue: deque[Outgoing] = deque()

@@ -27,14 +27,6 @@ from twisted_net.udp.exchanges import (
     Stimulus,
 )
 
-IDS_PER_WINDOW = 16_384
-"""
-Message IDs used towards one peer in a third of the exchange lifetime.
-
-Any whole lifetime meets at most four such thirds, and so at most the 65,536 IDs that there are:
-none is used twice within it (RFC 7252 §4.4).
-"""
-
 IDLE_PEERS_TRIED = 8
 """Peers looked at, from the one silent for longest, to find one that can be forgotten."""
 
@@ -48,6 +40,8 @@ class MessageCounts:
     :ivar sent: datagrams; of these ``retransmitted`` were messages of ours sent again.
     :ivar timeouts: messages of ours that were given up.
     :ivar forgotten: remembered messages dropped before their time, as a limit was reached.
+    :ivar unanswered: non-confirmable requests whose answer was dropped, as all message IDs
+        towards that peer were in use.
     """
 
     __slots__ = (
@@ -59,6 +53,7 @@ class MessageCounts:
         "retransmitted",
         "sent",
         "timeouts",
+        "unanswered",
     )
 
     def __init__(self) -> None:
@@ -70,6 +65,7 @@ class MessageCounts:
         self.retransmitted = 0
         self.timeouts = 0
         self.forgotten = 0
+        self.unanswered = 0
 
 
 class _Postponed:
@@ -99,6 +95,11 @@ class MessageLayer:
     What is remembered is bounded: ``max_exchanges`` messages and ``max_exchange_bytes`` of answers,
     of which a peer that has more than an equal share gives up its own oldest, and otherwise the
     peer that has been silent for longest. Requests still being answered are never given up.
+
+    No message ID is used twice towards a peer within its lifetime (§4.4). Where all are in use, a
+    message that is queued waits, and the answer to a non-confirmable request is dropped. A peer
+    that was forgotten before its time, as ``max_peers`` was reached, begins where IDs of all
+    peers have got to: there one can come again if 65,536 more were used meanwhile.
 
     :param first_id: where message IDs begin; drawn at random, so that a restart repeats none.
     """
@@ -242,8 +243,12 @@ class MessageLayer:
             return None
         message.token = incoming.token
         if not incoming.confirmable:
+            if now < peer.ids.free_at():
+                # No one waits for it by the time that an ID is free.
+                self.counts.unanswered += 1
+                return None
             message.type = Type.NON
-            message.message_id = self._take_id(peer, now)
+            message.message_id = self._take_id(peer, now + delay + self._non_lifetime)
             self._post(encode_message(message), incoming.source, now, delay)
             return None
         if state is _PENDING:
@@ -344,17 +349,18 @@ class MessageLayer:
     def _take_turns(self, peer: Peer, now: float) -> None:
         """Send what waits, as far as NSTART and the message IDs go."""
         while peer.queue and peer.active < self._limits.nstart:
-            if peer.ids_used >= IDS_PER_WINDOW and now < peer.ids_since + self._lifetime / 3:
+            free_at = peer.ids.free_at()
+            if now < free_at:
                 if peer.due is None:
-                    peer.due = peer.ids_since + self._lifetime / 3
-                    self._schedule(peer, peer.due)
+                    self._schedule(peer, free_at)
                 return
             self._transmit(peer.queue.popleft(), now)
 
     def _transmit(self, outgoing: Outgoing, now: float) -> None:
         peer = outgoing.peer
         message = outgoing.message
-        message.message_id = self._take_id(peer, now)
+        lifetime = self._lifetime if outgoing.confirmable else self._non_lifetime
+        message.message_id = self._take_id(peer, now + lifetime)
         outgoing.datagram = encode_message(message)
         limits = self._limits
         if outgoing.confirmable:
@@ -438,16 +444,10 @@ class MessageLayer:
         if self._by_token.get(key) is outgoing:
             del self._by_token[key]
 
-    def _take_id(self, peer: Peer, now: float) -> int:
-        if now >= peer.ids_since + self._lifetime / 3:
-            peer.ids_since = now
-            peer.ids_used = 0
-        peer.ids_used += 1
+    def _take_id(self, peer: Peer, expires: float) -> int:
         # The common counter goes on too: a peer that is forgotten and comes back begins there.
         self._next_id = (self._next_id + 1) & 0xFFFF
-        message_id = peer.next_id
-        peer.next_id = (message_id + 1) & 0xFFFF
-        return message_id
+        return peer.ids.take(expires)
 
     def _post(self, datagram: bytes, source: Source, now: float, delay: float) -> None:
         if delay > 0:
@@ -495,14 +495,14 @@ class MessageLayer:
         del self._peers[peer.source]
 
     def _sweep(self, now: float) -> None:
-        """Forget the peers that have been silent for a whole lifetime."""
+        """Forget the peers silent for a whole lifetime, towards which no message ID is in use."""
         waiting = []
         for source, peer in self._peers.items():
             if peer.heard + self._lifetime > now:
                 break
             waiting.append((source, peer))
         for source, peer in waiting:
-            if peer.idle:
+            if peer.idle and peer.ids.expires <= now:
                 self._drop(peer)
             else:
                 self._peers.move_to_end(source)
