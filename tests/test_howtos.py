@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config import load_config
+from twisted_net.service.config import load_config
 from twisted_net.layers import settings
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tls_settings import TlsSettings

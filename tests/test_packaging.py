@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SERVE = """
 from twisted.internet.testing import MemoryReactorClock
-from twisted_net.config import Config, UdpSettings
-from twisted_net.process import ProcessService
-from twisted_net.service import NetService
+from twisted_net.service.config import Config, UdpSettings
+from twisted_net.service.process import ProcessService
+from twisted_net.service.net import NetService
 # Any port: the socket of datagrams is a real one.
 NetService(MemoryReactorClock(), Config(udp=UdpSettings(port=0))).startService()
 """
@@ -95,7 +95,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_core(self) -> None:
         """The core is imported without Twisted."""
-        core = "twisted_net.config, twisted_net.registries, twisted_net.tcp.lines"
+        core = "twisted_net.service.config, twisted_net.service.commands, twisted_net.tcp.lines"
         names = imported(core)
         self.assertIn("twisted_net.udp.datagrams", names)
         self.assertEqual(names & {"twisted", "treq", "zope.interface", "asyncio"}, set())
@@ -109,7 +109,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """No module of ours installs a reactor by being imported."""
-        names = imported("twisted_net.process, twisted_net.http.fetching, twisted_net.__main__")
+        names = imported("twisted_net.service.process, twisted_net.http.fetching, twisted_net.__main__")
         self.assertIn("treq", names)
         self.assertNotIn("twisted.internet.reactor", names)
 

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 
 from twisted.internet.task import Clock
 
-from twisted_net.config import Config
+from twisted_net.service.config import Config
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.layers import Loaded, to_toml
-from twisted_net.logins import configured_logins
+from twisted_net.service.login import configured_logins
 from twisted_net.passwords import hash_password
-from twisted_net.registries import configured_commands
+from twisted_net.service.commands import configured_commands
 from twisted_net.tap import Options, look_for_modules_here, makeService
 from twisted_net.users import hash_token
 

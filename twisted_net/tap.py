@@ -16,7 +16,7 @@ from twisted.python import usage
 from typing_extensions import override
 
 from twisted_net import __version__
-from twisted_net.config import Config, load_config
+from twisted_net.service.config import Config, load_config
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.layers import Loaded, settings
 
@@ -111,7 +111,7 @@ def makeService(options: Options) -> IService:
     # Not at the top: whoever only checks a configuration needs neither a reactor nor treq.
     from twisted.internet import reactor
 
-    from twisted_net.process import ProcessService
+    from twisted_net.service.process import ProcessService
 
     try:
         config = options.load(os.environ).record

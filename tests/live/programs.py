@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from tests.missing import missing
-from twisted_net.config import Config, TcpSettings, UdpSettings
-from twisted_net.service import NetService
+from twisted_net.service.config import Config, TcpSettings, UdpSettings
+from twisted_net.service.net import NetService
 from twisted_net.tcp.listener_settings import Listener
 
 

@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from tests.live.processes import Running
 from tests.live.programs import serving
 from tests.tcp.issuing import Authority, write_pair
-from twisted_net.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
+from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
 from twisted_net.errors import ConfigError
-from twisted_net.service import NetService
+from twisted_net.service.net import NetService
 from twisted_net.sessions import End
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
 from twisted_net.udp.coap_codec import Code

@@ -21,9 +21,9 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.live.processes import BIN, Running
 from tests.missing import missing
-from twisted_net.config import CoapSettings, Config, TcpSettings, UdpGroupSettings, UdpSettings
+from twisted_net.service.config import CoapSettings, Config, TcpSettings, UdpGroupSettings, UdpSettings
 from twisted_net.reacting import INTERRUPTED
-from twisted_net.service import NetService
+from twisted_net.service.net import NetService
 from twisted_net.udp.announcements import Change, Happened
 from twisted_net.udp.coap_groups import ask_group
 from twisted_net.udp.datagrams import Source

@@ -16,10 +16,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net import process
-from twisted_net.config import Config, UdpSettings
+from twisted_net.service import process
+from twisted_net.service.config import Config, UdpSettings
 from twisted_net.errors import CannotStart
-from twisted_net.process import (
+from twisted_net.service.process import (
     ProcessService,
     StopSignals,
     end_by_signal,

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from twisted_net.audit import Audit
 from twisted_net.commands import Commands
-from twisted_net.config import Config
-from twisted_net.datagram_listening import (
+from twisted_net.service.config import Config
+from twisted_net.service.datagram_listeners import (
     AnnouncingListener,
     CoapGroupListener,
     CoapListener,
@@ -29,11 +29,11 @@ from twisted_net.datagram_listening import (
     datagram_listeners,
 )
 from twisted_net.errors import CannotListen, ConfigError
-from twisted_net.listening import CommandListener, ListenerService
-from twisted_net.logins import configured_logins
+from twisted_net.service.listeners import CommandListener, ListenerService
+from twisted_net.service.login import configured_logins
 from twisted_net.probing import LatencyProbe
 from twisted_net.rates import is_local
-from twisted_net.registries import configured_commands
+from twisted_net.service.commands import configured_commands
 from twisted_net.sessions import End, Sessions
 from twisted_net.slowlog import SlowLog
 from twisted_net.tcp.admission import Access

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from twisted_net.commands import Commands
-from twisted_net.config import (
+from twisted_net.service.config import (
     CoapDtlsSettings,
     CoapSettings,
     Config,
@@ -19,7 +19,7 @@ from twisted_net.config import (
     UdpSettings,
 )
 from twisted_net.errors import ConfigError
-from twisted_net.listening import ListenerService
+from twisted_net.service.listeners import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.commands import Commands
-from twisted_net.config import (
+from twisted_net.service.config import (
     Config,
 )
 from twisted_net.errors import CannotListen

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config import (
+from twisted_net.service.config import (
     PREFIX,
     CoapDtlsSettings,
     CoapSettings,
@@ -396,5 +396,5 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_all_settings(self) -> None:
         """``docs/settings.toml`` is what ``twisted-net print-config`` prints without options."""
-        page = Path(__file__).resolve().parents[1] / "docs" / "settings.toml"
+        page = Path(__file__).resolve().parents[2] / "docs" / "settings.toml"
         self.assertEqual(page.read_text(), to_toml(Config()))

@@ -18,7 +18,8 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import ThreadClock
-from twisted_net import logins, passwords
+from twisted_net import passwords
+from twisted_net.service import login as logins
 from twisted_net.errors import (
     AuthDelayed,
     AuthFailed,
@@ -26,7 +27,7 @@ from twisted_net.errors import (
     TooBusy,
     TooManyConnections,
 )
-from twisted_net.logins import (
+from twisted_net.service.login import (
     GIVES_WAY,
     FirstOf,
     IPermitted,
