@@ -42,8 +42,8 @@ from attrs import define, field, frozen
 from benchmarks.crowds import Counts, attack
 from benchmarks.fairness import percentile, urgent
 from benchmarks.servers import Server, free_ports, started
-from twisted_net.passwords import hash_password
-from twisted_net.users import hash_token
+from twisted_net.auth.passwords import hash_password
+from twisted_net.auth.users import hash_token
 
 MB = 1e6
 LONGEST_P99 = 10.0

@@ -8,10 +8,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
+from twisted_net.auth.users import Permissions, User
 from twisted_net.sessions import End, Session, Sessions
 from twisted_net.slowlog import SlowLog, SlowLogSettings
 from twisted_net.standard import standard_commands
-from twisted_net.users import Permissions, User
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""

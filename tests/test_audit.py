@@ -8,8 +8,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.audit import BURST, Audit
+from twisted_net.auth.users import Permissions, User
 from twisted_net.sessions import Sessions
-from twisted_net.users import Permissions, User
 
 
 class AuditTests(SynchronousTestCase):

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import NOW, Authority, write_pair
 from twisted_net.certificates import DAY, Certificates, user_of
+from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
-from twisted_net.tls_settings import TlsSettings
 
 AUTHORITY = Authority()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.config.loader import settings
+from twisted_net.config.tls import TlsSettings
 from twisted_net.service.config import load_config
-from twisted_net.layers import settings
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tls_settings import TlsSettings
 from twisted_net.udp.dtls_settings import DtlsSettings
 from twisted_net.udp.places import parse_place
 

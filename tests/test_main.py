@@ -17,10 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net import __main__ as script
 from twisted_net import reactor as quiet
 from twisted_net.__main__ import main
-from twisted_net.service.config import load_config
+from twisted_net.auth.passwords import verify
+from twisted_net.auth.users import hash_token
 from twisted_net.errors import CannotStart
-from twisted_net.passwords import verify
-from twisted_net.users import hash_token
+from twisted_net.service.config import load_config
 
 
 class MainTests(SynchronousTestCase):

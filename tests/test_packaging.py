@@ -109,7 +109,9 @@ class ImportTests(SynchronousTestCase):
 
     def test_reactor(self) -> None:
         """No module of ours installs a reactor by being imported."""
-        names = imported("twisted_net.service.process, twisted_net.http.fetching, twisted_net.__main__")
+        names = imported(
+            "twisted_net.service.process, twisted_net.http.fetching, twisted_net.__main__"
+        )
         self.assertIn("treq", names)
         self.assertNotIn("twisted.internet.reactor", names)
 

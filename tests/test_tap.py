@@ -14,9 +14,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import __version__
-from twisted_net.service.config import Config, TcpSettings
+from twisted_net.config.loader import settings
 from twisted_net.errors import CannotStart, ConfigError
-from twisted_net.layers import settings
+from twisted_net.service.config import Config, TcpSettings
 from twisted_net.service.process import ProcessService
 from twisted_net.tap import Options, look_for_modules_here, makeService
 

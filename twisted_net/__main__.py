@@ -13,14 +13,14 @@ from typing import Any, ClassVar, Literal
 
 from twisted.internet.task import Clock
 
-from twisted_net.service.config import Config
+from twisted_net.auth.passwords import hash_password
+from twisted_net.auth.users import hash_token
+from twisted_net.config.loader import Loaded, to_toml
 from twisted_net.errors import CannotStart, ConfigError
-from twisted_net.layers import Loaded, to_toml
-from twisted_net.service.login import configured_logins
-from twisted_net.passwords import hash_password
 from twisted_net.service.commands import configured_commands
+from twisted_net.service.config import Config
+from twisted_net.service.login import configured_logins
 from twisted_net.tap import Options, look_for_modules_here, makeService
-from twisted_net.users import hash_token
 
 COMMANDS = ("run", "check-config", "print-config", "hash-password", "hash-token")
 

@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
-from twisted_net.tls_settings import TlsSettings
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2, those with forward secrecy and authenticated encryption; TLS 1.3 has its own."""

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import msgspec
 from attrs import frozen
 
+from twisted_net.auth.users import Permissions
+from twisted_net.config.record import describe, split_meta
 from twisted_net.errors import (
     BadArguments,
     BadQuotes,
@@ -26,9 +28,7 @@ from twisted_net.errors import (
     TwistedNetError,
     UnknownCommand,
 )
-from twisted_net.records import describe, split_meta
 from twisted_net.sessions import Refusal, Session
-from twisted_net.users import Permissions
 
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to answer with them; any other is a bug in the handler."""

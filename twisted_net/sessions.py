@@ -10,12 +10,12 @@ from typing import Protocol
 import msgspec
 from attrs import frozen
 
+from twisted_net.auth.users import Permissions
 from twisted_net.errors import CommandError
 from twisted_net.latency import Latency
 from twisted_net.monitoring import Monitors
 from twisted_net.slowlog import SlowLog
 from twisted_net.topics import Mailbox, Recipient, Topics
-from twisted_net.users import Permissions
 
 CLIENTS_AT_ONCE = 64
 """

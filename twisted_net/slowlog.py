@@ -10,7 +10,7 @@ from typing import Annotated
 from attrs import frozen
 from msgspec import Meta
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 
 
 class SlowLogSettings(Record, frozen=True):

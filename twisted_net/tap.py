@@ -16,9 +16,9 @@ from twisted.python import usage
 from typing_extensions import override
 
 from twisted_net import __version__
-from twisted_net.service.config import Config, load_config
+from twisted_net.config.loader import Loaded, settings
 from twisted_net.errors import CannotStart, ConfigError
-from twisted_net.layers import Loaded, settings
+from twisted_net.service.config import Config, load_config
 
 
 class Options(usage.Options, AuthOptionMixin):

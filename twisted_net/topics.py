@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
+from twisted_net.config.record import Record
 from twisted_net.errors import BadTopic, TooManySubscriptions
-from twisted_net.records import Record
 
 WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
 

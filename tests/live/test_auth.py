@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.live.processes import Line, Running, command_line
-from twisted_net.passwords import hash_password
-from twisted_net.users import hash_token
+from twisted_net.auth.passwords import hash_password
+from twisted_net.auth.users import hash_token
 
 USERS = f"""
 [ann]

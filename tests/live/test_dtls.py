@@ -16,8 +16,9 @@ from twisted.internet.task import deferLater
 from tests.live.processes import Running
 from tests.live.programs import serving
 from tests.tcp.issuing import Authority, write_pair
-from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
+from twisted_net.auth.users import AuthSettings
 from twisted_net.errors import ConfigError
+from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
 from twisted_net.service.net import NetService
 from twisted_net.sessions import End
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
@@ -30,7 +31,6 @@ from twisted_net.udp.errors import (
     PeerSilent,
     TransferFailed,
 )
-from twisted_net.users import AuthSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
 AUTHORITY = Authority()

@@ -11,10 +11,10 @@ import pytest
 from twisted.internet.task import deferLater
 
 from tests.live.processes import ask_datagrams, exchange
-from twisted_net.service.config import Config, TcpSettings, UdpSettings
+from twisted_net.auth.users import AuthSettings
 from twisted_net.errors import CannotListen
+from twisted_net.service.config import Config, TcpSettings, UdpSettings
 from twisted_net.service.net import NetService
-from twisted_net.users import AuthSettings
 
 FREE = Config(tcp=TcpSettings(port=0), udp=UdpSettings(port=0))
 

@@ -21,8 +21,15 @@ from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.live.processes import BIN, Running
 from tests.missing import missing
-from twisted_net.service.config import CoapSettings, Config, TcpSettings, UdpGroupSettings, UdpSettings
+from twisted_net.auth.users import AuthSettings
 from twisted_net.reacting import INTERRUPTED
+from twisted_net.service.config import (
+    CoapSettings,
+    Config,
+    TcpSettings,
+    UdpGroupSettings,
+    UdpSettings,
+)
 from twisted_net.service.net import NetService
 from twisted_net.udp.announcements import Change, Happened
 from twisted_net.udp.coap_groups import ask_group
@@ -33,7 +40,6 @@ from twisted_net.udp.errors import InvalidCoapURI
 from twisted_net.udp.groups import Group, GroupSettings
 from twisted_net.udp.multicast import GroupProtocol, join, join_all, sending_socket
 from twisted_net.udp.ports import CappedPort
-from twisted_net.users import AuthSettings
 
 GROUP = "239.255.93.99"
 LO = ("lo",)

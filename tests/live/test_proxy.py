@@ -19,9 +19,9 @@ from twisted.internet.threads import deferToThread
 from tests.live.processes import Running
 from tests.live.programs import free_port, port_of, program, serving
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.config.tls import TlsSettings
 from twisted_net.sessions import End
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tls_settings import TlsSettings
 
 LOOPBACK = ("127.0.0.0/8", "unix")
 CLIENT = "127.0.0.9"

@@ -17,10 +17,10 @@ from twisted.internet.threads import deferToThread
 
 from tests.live.programs import port_of, program, run_until, serving
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.config.tls import TlsSettings
 from twisted_net.service.net import NetService
 from twisted_net.sessions import End, Session
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tls_settings import TlsSettings
 
 AUTHORITY = Authority()
 LASTING = 36_500

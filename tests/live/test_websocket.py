@@ -18,9 +18,9 @@ from websockets.typing import Origin
 from tests.live.programs import port_of, run, serving
 from tests.missing import missing
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.config.tls import TlsSettings
 from twisted_net.sessions import End
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tls_settings import TlsSettings
 
 SITE = Origin("https://app.example")
 

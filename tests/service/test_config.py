@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.auth.users import AuthSettings
+from twisted_net.config.loader import settings, to_toml
+from twisted_net.errors import ConfigError
+from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.service.config import (
     PREFIX,
     CoapDtlsSettings,
@@ -19,14 +23,10 @@ from twisted_net.service.config import (
     UdpSettings,
     load_config,
 )
-from twisted_net.errors import ConfigError
-from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.layers import settings, to_toml
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.udp.datagrams import DatagramLimits
 from twisted_net.udp.groups import GroupSettings
-from twisted_net.users import AuthSettings
 
 
 class ConfigTests(SynchronousTestCase):

@@ -18,8 +18,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import ThreadClock
-from twisted_net import passwords
-from twisted_net.service import login as logins
+from twisted_net.auth import passwords
+from twisted_net.auth.passwords import hash_password
+from twisted_net.auth.users import AuthSettings, Permissions, User, Users, hash_token
 from twisted_net.errors import (
     AuthDelayed,
     AuthFailed,
@@ -27,6 +28,7 @@ from twisted_net.errors import (
     TooBusy,
     TooManyConnections,
 )
+from twisted_net.service import login as logins
 from twisted_net.service.login import (
     GIVES_WAY,
     FirstOf,
@@ -41,9 +43,7 @@ from twisted_net.service.login import (
     configured_logins,
     verify_below,
 )
-from twisted_net.passwords import hash_password
 from twisted_net.sessions import Refusal, Session, Sessions
-from twisted_net.users import AuthSettings, Permissions, User, Users, hash_token
 
 HASH = hash_password("sesame", bytes(16), cost=4)
 OTHER = hash_password("other", bytes(16), cost=4)

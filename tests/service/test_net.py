@@ -22,15 +22,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import Authority, write_pair
 from tests.threads import ThreadClock
+from twisted_net.auth.users import AuthSettings
 from twisted_net.commands import Commands
-from twisted_net.service.config import CoapDtlsSettings, CoapSettings, Config, TcpSettings, UdpSettings
+from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
+from twisted_net.service.config import (
+    CoapDtlsSettings,
+    CoapSettings,
+    Config,
+    TcpSettings,
+    UdpSettings,
+)
 from twisted_net.service.listeners import CommandListener
 from twisted_net.service.net import NetService
 from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tls_settings import TlsSettings
-from twisted_net.users import AuthSettings
 
 TCP_ALONE = UdpSettings(enabled=False)
 

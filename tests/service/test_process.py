@@ -16,9 +16,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.errors import CannotStart
 from twisted_net.service import process
 from twisted_net.service.config import Config, UdpSettings
-from twisted_net.errors import CannotStart
 from twisted_net.service.process import (
     ProcessService,
     StopSignals,

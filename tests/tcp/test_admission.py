@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import TooManyConnections
 from twisted_net.sessions import End
 from twisted_net.tcp.admission import FOREIGN, RELIEF, Access, Admission, Buffers
 from twisted_net.tcp.limits import Limits
-from twisted_net.users import AuthSettings, Permissions, User
 
 
 def access(settings: AuthSettings) -> Access:

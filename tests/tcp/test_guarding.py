@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import BUFFER, Connection, Reactor
+from twisted_net.auth.users import AuthSettings, User, Users
 from twisted_net.commands import Commands, Request
 from twisted_net.errors import AuthFailed
 from twisted_net.sessions import Audited, End, Refusal
@@ -18,7 +19,6 @@ from twisted_net.tcp.admission import Access
 from twisted_net.tcp.guarding import keep_alive
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
-from twisted_net.users import AuthSettings, User, Users
 
 
 def peer(host: str, port: int = 50_000) -> IPv4Address:

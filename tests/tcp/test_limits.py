@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.layers import settings
-from twisted_net.records import field_types, split_meta
+from twisted_net.config.loader import settings
+from twisted_net.config.record import field_types, split_meta
 from twisted_net.tcp.limits import Limits
 
 TIMES = ("write_timeout", "idle_timeout", "command_timeout")

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
 from twisted_net.standard import standard_commands
 from twisted_net.tcp import listeners
@@ -31,7 +32,6 @@ from twisted_net.tcp.proxy import ProxyFactory
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.tls import TlsFactory
 from twisted_net.tcp.websocket import WebSocketFactory
-from twisted_net.tls_settings import TlsSettings
 
 
 async def _fetch(url: str) -> dict[str, object]:

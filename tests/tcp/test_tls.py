@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import NOW, Authority, write_pair
 from tests.tcp.memory import Connection, Reactor
 from twisted_net.certificates import Certificates
+from twisted_net.config.tls import TlsSettings
 from twisted_net.standard import standard_commands
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
@@ -25,7 +26,6 @@ from twisted_net.tcp.proxy import ProxyFactory
 from twisted_net.tcp.proxy_header import TrustedProxies
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.tls import TlsFactory
-from twisted_net.tls_settings import TlsSettings
 
 AUTHORITY = Authority()
 STRANGER = Authority("Somebody else")

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
+from twisted_net.auth.users import Permissions, User
 from twisted_net.errors import BadTopic, CommandError
 from twisted_net.sessions import End, Sessions
 from twisted_net.standard import standard_commands
@@ -17,7 +18,6 @@ from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.transport import Batch
 from twisted_net.topics import Topics, TopicSettings
-from twisted_net.users import Permissions, User
 
 
 class TopicCase(SynchronousTestCase):

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.coap_driver import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
+from twisted_net.auth.users import Permissions, User
 from twisted_net.commands import Command, Commands
 from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
 from twisted_net.sessions import Session
@@ -18,7 +19,6 @@ from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import Code, Message, Option
 from twisted_net.udp.coap_settings import CoapLimits
 from twisted_net.udp.coap_topics import TopicStates, text_of, topic_of
-from twisted_net.users import Permissions, User
 
 
 class PathTests(SynchronousTestCase):

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.dtls_wire import HERE, Client, Files, Wire
+from twisted_net.auth.users import Permissions, User
 from twisted_net.sessions import End
 from twisted_net.standard import standard_commands
 from twisted_net.udp.blockwise import Block, block_size_within
@@ -25,7 +26,6 @@ from twisted_net.udp.coap_codec import (
 from twisted_net.udp.coap_settings import CoapLimits
 from twisted_net.udp.dtls import coap_limits
 from twisted_net.udp.dtls_settings import DtlsSettings
-from twisted_net.users import Permissions, User
 
 THERE = ("198.51.100.2", 40_000)
 USERS = {

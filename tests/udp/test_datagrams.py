@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.layers import settings
+from twisted_net.config.loader import settings
 from twisted_net.udp.datagrams import (
     MAX_PAYLOAD,
     Client,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 
 
 class BreakerSettings(Record, frozen=True):

@@ -18,6 +18,7 @@ from typing import Annotated
 from attrs import evolve, field, frozen
 from msgspec import Meta
 
+from twisted_net.config.record import Record
 from twisted_net.http import ranges, validation
 from twisted_net.http.dates import format_date
 from twisted_net.http.directives import (
@@ -44,7 +45,6 @@ from twisted_net.http.storing import (
     stale_seconds,
 )
 from twisted_net.http.variants import USER_FIELDS, variant, vary_names
-from twisted_net.records import Record
 
 # RFC 5861 §4: the answers that count as an error.
 ERRORS = frozenset({500, 502, 503, 504})

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from twisted_net.config.record import Record
 from twisted_net.http.errors import AddressRefused
-from twisted_net.records import Record
 
 _NAME = re.compile(r"(?:\*\.|\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 

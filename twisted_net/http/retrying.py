@@ -8,8 +8,8 @@ from typing import Annotated
 from attrs import frozen
 from msgspec import Meta
 
+from twisted_net.config.record import Record
 from twisted_net.http.dates import parse_date
-from twisted_net.records import Record
 
 IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 """Methods that may be repeated without more effect than once (RFC 9110 §9.2.2)."""

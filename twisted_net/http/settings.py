@@ -7,13 +7,13 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from twisted_net import __version__
+from twisted_net.config.record import Record
 from twisted_net.http.breaking import BreakerSettings
 from twisted_net.http.budgets import BudgetSettings
 from twisted_net.http.caching import CacheSettings
 from twisted_net.http.guard import Reach
 from twisted_net.http.proxying import find_routes
 from twisted_net.http.retrying import RetryPolicy
-from twisted_net.records import Record
 
 
 class HttpSettings(Record, frozen=True):

@@ -8,8 +8,8 @@ import traceback
 from difflib import get_close_matches
 
 from twisted_net.commands import Commands
-from twisted_net.service.config import Config
 from twisted_net.errors import ConfigError
+from twisted_net.service.config import Config
 from twisted_net.standard import Fetch, LogIn, acknowledge, standard_commands
 
 

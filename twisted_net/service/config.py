@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from msgspec import Meta
 from msgspec import field as default
 
+from twisted_net.auth.users import AuthSettings
+from twisted_net.config.loader import Layers, Loaded
+from twisted_net.config.record import Record
 from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.layers import Layers, Loaded
 from twisted_net.rates import is_local
-from twisted_net.records import Record
 from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
@@ -25,7 +26,6 @@ from twisted_net.udp.dtls_settings import DtlsSettings
 from twisted_net.udp.groups import GroupSettings, check_family
 from twisted_net.udp.places import Bound, Place, parse_place
 from twisted_net.udp.places import check_interface as check_datagram_interface
-from twisted_net.users import AuthSettings
 
 PREFIX = "TWISTED_NET_"
 """What the names of our environment variables begin with; no other use is made of such names."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from twisted_net.auth.users import Permissions
 from twisted_net.commands import Commands
+from twisted_net.errors import ConfigError
 from twisted_net.service.config import (
     CoapDtlsSettings,
     CoapSettings,
@@ -18,7 +20,6 @@ from twisted_net.service.config import (
     UdpDtlsSettings,
     UdpSettings,
 )
-from twisted_net.errors import ConfigError
 from twisted_net.service.listeners import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
@@ -28,7 +29,6 @@ from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.groups import GroupSettings, groups_on
 from twisted_net.udp.places import Place
 from twisted_net.udp.server import DatagramServer, listen_at
-from twisted_net.users import Permissions
 from twisted_net.vitals import package_version
 
 # OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.commands import Commands
+from twisted_net.errors import CannotListen
 from twisted_net.service.config import (
     Config,
 )
-from twisted_net.errors import CannotListen
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits

@@ -23,11 +23,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from twisted_net.auth.passwords import check_hash, verify
+from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
-from twisted_net.passwords import check_hash, verify
 from twisted_net.rates import Delays, source_of
 from twisted_net.sessions import Refusal, Session
-from twisted_net.users import AuthSettings, Permissions, Users, read_users
 
 DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
 """Checked where there is no such user, so that it takes as long as where there is one."""
@@ -50,7 +50,7 @@ class Token:
 
 
 class IPermitted(Interface):
-    """The avatar of a client: its :class:`~twisted_net.users.Permissions`."""
+    """The avatar of a client: its :class:`~twisted_net.auth.users.Permissions`."""
 
 
 GIVES_WAY = 10
@@ -64,7 +64,7 @@ password waiting until the time to log in is over; the reactor gains little by i
 
 def verify_below(hashed: str, password: str) -> bool:
     """
-    Do as :func:`~twisted_net.passwords.verify`, in a thread of its own below this one, and wait.
+    Verify as :func:`~twisted_net.auth.passwords.verify` does, in a thread of lower priority.
 
     A thread has a priority of its own on Linux alone, and cannot take it back: it is not one of
     the pool's.

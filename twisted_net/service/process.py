@@ -17,8 +17,8 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.service.config import Config
 from twisted_net.errors import CannotListen, CannotStart
+from twisted_net.service.config import Config
 from twisted_net.service.net import NetService
 
 THREADS_GRACE = 1.0

@@ -8,11 +8,11 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
+from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
 from twisted_net.rates import Counts, Rates, is_local, network_of
 from twisted_net.sessions import End
 from twisted_net.tcp.limits import Limits
-from twisted_net.users import AuthSettings, Permissions, User
 
 RELIEF = 0.9
 """

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.config.record import Record
 from twisted_net.errors import (
     AnswerLost,
     BadAnswer,
@@ -36,7 +37,6 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
-from twisted_net.records import Record
 from twisted_net.tcp.replies import Answer, Pipeline, encode_request
 
 CLOSE_TIMEOUT = 2.0

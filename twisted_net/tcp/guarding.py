@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 
+from twisted_net.auth.users import Permissions
 from twisted_net.commands import Commands, Waiting, encode_error
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
@@ -20,7 +21,6 @@ from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.lines import LineFramer
 from twisted_net.tcp.reading import ReadingProtocol
-from twisted_net.users import Permissions
 
 LINES_AT_ONCE = 256
 """

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 from msgspec import field as default
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
+from twisted_net.config.tls import TlsSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy_header import TrustedProxies
-from twisted_net.tls_settings import TlsSettings
 
 
 class Listener(Record, frozen=True):

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 from twisted_net.udp.datagrams import MAX_PAYLOAD, Source
 from twisted_net.udp.errors import (
     DatagramClientClosed,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from twisted_net.auth.users import Permissions
 from twisted_net.commands import Command
 from twisted_net.errors import AuthRequired, NotPermitted
 from twisted_net.sessions import Refusal, Session
 from twisted_net.udp.datagrams import Source
 from twisted_net.udp.peers import identity_of
-from twisted_net.users import Permissions
 
 PermissionsOf: TypeAlias = Callable[[str | None], Permissions]
 """Gives what a user may do; and, for None, what one may who is no user."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 
 DEFAULT_PORT = 5683
 """The port of ``coap`` URIs that name none (RFC 7252 §6.1)."""

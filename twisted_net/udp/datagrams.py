@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 
 Source: TypeAlias = tuple[str, int]
 """Where a datagram came from: a numeric host (with ``%scope`` where IPv6 needs it) and a port."""

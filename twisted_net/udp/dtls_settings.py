@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from twisted_net.records import Record
-from twisted_net.tls_settings import TlsSettings
+from twisted_net.config.record import Record
+from twisted_net.config.tls import TlsSettings
 
 DEFAULT_PORT = 5684
 """The port of ``coaps`` URIs that name none (RFC 7252 §6.2)."""

@@ -9,7 +9,7 @@ from typing import Annotated
 from attrs import frozen
 from msgspec import Meta
 
-from twisted_net.records import Record
+from twisted_net.config.record import Record
 
 ALL_COAP_NODES = ("224.0.1.187", "ff02::fd", "ff05::fd")
 """The groups of all CoAP nodes: of IPv4, of an IPv6 link, of an IPv6 site (RFC 7252 §12.8)."""

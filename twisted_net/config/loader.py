@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 import msgspec
 from attrs import field, frozen
 
+from twisted_net.config.record import Record, describe, field_types, is_secret, split_meta
 from twisted_net.errors import ConfigError
-from twisted_net.records import Record, describe, field_types, is_secret, split_meta
 
 NONE = "none"
 """How every layer spells None, which TOML cannot say, where a setting may have it."""

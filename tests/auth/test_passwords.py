@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.passwords import MAX_PASSWORD, check_hash, hash_password, verify
+from twisted_net.auth.passwords import MAX_PASSWORD, check_hash, hash_password, verify
 
 SALT = bytes(range(16))
 CHEAP = 4

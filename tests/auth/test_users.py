@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.auth.users import AuthSettings, Permissions, User, Users, hash_token, read_users
 from twisted_net.errors import AuthRequired, CommandError, ConfigError, NotPermitted
-from twisted_net.users import AuthSettings, Permissions, User, Users, hash_token, read_users
 
 SCRYPT = "$scrypt$ln=4,r=8,p=1$c2FsdA$aGFzaA"
 

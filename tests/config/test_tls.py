@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.tls_settings import TlsSettings
+from twisted_net.config.tls import TlsSettings
 
 
 class TlsSettingsTests(SynchronousTestCase):

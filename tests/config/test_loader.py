@@ -12,9 +12,9 @@ from msgspec import Meta
 from msgspec import field as default
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.config.loader import Layers, Loaded, settings, to_toml
+from twisted_net.config.record import Record
 from twisted_net.errors import ConfigError
-from twisted_net.layers import Layers, Loaded, settings, to_toml
-from twisted_net.records import Record
 
 
 class Engine(Record, frozen=True):

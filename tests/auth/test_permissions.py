@@ -8,10 +8,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
+from twisted_net.auth.users import Permissions, User
 from twisted_net.commands import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
 from twisted_net.sessions import CLOSED_KEPT, Audited, End, Refusal, Sessions
-from twisted_net.users import Permissions, User
 
 
 class PermissionsTestCase(SynchronousTestCase):

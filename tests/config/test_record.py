@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.records import Record, describe, field_types, is_secret, split_meta
+from twisted_net.config.record import Record, describe, field_types, is_secret, split_meta
 
 
 class Inner(Record, frozen=True):

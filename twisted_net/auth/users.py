@@ -13,8 +13,8 @@ import msgspec
 from attrs import frozen
 from msgspec import Meta
 
+from twisted_net.config.record import Record
 from twisted_net.errors import AuthRequired, ConfigError, NotPermitted
-from twisted_net.records import Record
 
 Patterns = tuple[str, ...]
 
