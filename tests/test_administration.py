@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
+from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.sessions import End, Session, Sessions
-from twisted_net.slowlog import SlowLog, SlowLogSettings
 from twisted_net.standard import standard_commands
 
 WALL = 1795339800.123456

@@ -111,7 +111,7 @@ def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
 
 def _check_certificates(config: Config) -> None:
     # Not at the top: OpenSSL takes a tenth of a second to import.
-    from twisted_net.certificates import check_certificates
+    from twisted_net.net.certificates import check_certificates
 
     sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
     more = {"udp.dtls": config.udp.dtls, "coap.dtls": config.coap.dtls}

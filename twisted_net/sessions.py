@@ -12,9 +12,9 @@ from attrs import frozen
 
 from twisted_net.auth.users import Permissions
 from twisted_net.errors import CommandError
-from twisted_net.latency import Latency
-from twisted_net.monitoring import Monitors
-from twisted_net.slowlog import SlowLog
+from twisted_net.ops.latency import Latency
+from twisted_net.ops.monitor import Monitors
+from twisted_net.ops.slowlog import SlowLog
 from twisted_net.topics import Mailbox, Recipient, Topics
 
 CLIENTS_AT_ONCE = 64

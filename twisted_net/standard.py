@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from twisted_net.administration import declare_administration
 from twisted_net.commands import Command, Commands, Fields, Request
 from twisted_net.errors import CommandError, UnknownCommand
+from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, End, Refusal, Session, Sessions
-from twisted_net.times import iso_time
 from twisted_net.topic_commands import declare_topics
 
 FAILURES_SHOWN = 20

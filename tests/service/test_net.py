@@ -26,6 +26,7 @@ from twisted_net.auth.users import AuthSettings
 from twisted_net.commands import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
+from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.service.config import (
     CoapDtlsSettings,
     CoapSettings,
@@ -35,7 +36,6 @@ from twisted_net.service.config import (
 )
 from twisted_net.service.listeners import CommandListener
 from twisted_net.service.net import NetService
-from twisted_net.slowlog import SlowLogSettings
 from twisted_net.tcp.listener_settings import Listener
 
 TCP_ALONE = UdpSettings(enabled=False)

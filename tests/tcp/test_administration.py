@@ -9,8 +9,8 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from tests.tcp.memory import Connection
 from tests.tcp.test_server import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
+from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.sessions import End, Sessions
-from twisted_net.slowlog import SlowLog, SlowLogSettings
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

@@ -13,8 +13,8 @@ from twisted_net.auth.users import AuthSettings
 from twisted_net.config.loader import Layers, Loaded
 from twisted_net.config.record import Record
 from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.rates import is_local
-from twisted_net.slowlog import SlowLogSettings
+from twisted_net.net.rate_limit import is_local
+from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings

@@ -13,6 +13,7 @@ from typing_extensions import override
 from twisted_net.auth.users import Permissions
 from twisted_net.commands import Commands
 from twisted_net.errors import ConfigError
+from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (
     CoapDtlsSettings,
     CoapSettings,
@@ -29,7 +30,6 @@ from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.groups import GroupSettings, groups_on
 from twisted_net.udp.places import Place
 from twisted_net.udp.server import DatagramServer, listen_at
-from twisted_net.vitals import package_version
 
 # OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
 if TYPE_CHECKING:

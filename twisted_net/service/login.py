@@ -26,7 +26,7 @@ from zope.interface import Attribute, Interface, implementer
 from twisted_net.auth.passwords import check_hash, verify
 from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
-from twisted_net.rates import Delays, source_of
+from twisted_net.net.rate_limit import Delays, source_of
 from twisted_net.sessions import Refusal, Session
 
 DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"

@@ -16,12 +16,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.audit import Audit
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands import Commands
 from twisted_net.errors import CannotListen, ConfigError
-from twisted_net.probing import LatencyProbe
-from twisted_net.rates import is_local
+from twisted_net.net.rate_limit import is_local
+from twisted_net.ops.audit import Audit
+from twisted_net.ops.latency_probe import LatencyProbe
+from twisted_net.ops.process_info import usage, versions
+from twisted_net.ops.slowlog import SlowLog
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config
 from twisted_net.service.datagram_listeners import (
@@ -36,12 +38,10 @@ from twisted_net.service.datagram_listeners import (
 from twisted_net.service.listeners import CommandListener, ListenerService
 from twisted_net.service.login import configured_logins
 from twisted_net.sessions import End, Sessions
-from twisted_net.slowlog import SlowLog
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.topics import Topics
-from twisted_net.vitals import usage, versions
 
 _SERVICES = {
     "tcp": "tcp",

@@ -56,7 +56,7 @@ class CommandPort:
             factory = self._websocket(factory)
         if listener.tls.enabled:
             # Not at the top: OpenSSL takes a tenth of a second to import.
-            from twisted_net.certificates import Certificates
+            from twisted_net.net.certificates import Certificates
             from twisted_net.tcp.tls import TlsFactory
 
             layers.append("tls")

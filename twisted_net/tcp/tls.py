@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.certificates import Certificates, user_of
+from twisted_net.net.certificates import Certificates, user_of
 from twisted_net.tcp.handshakes import Handshakes
 
 

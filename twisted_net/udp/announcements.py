@@ -10,7 +10,7 @@ import msgspec
 from attrs import frozen
 from msgspec import Meta
 
-from twisted_net.rates import source_of
+from twisted_net.net.rate_limit import source_of
 from twisted_net.udp.datagrams import Source
 from twisted_net.udp.errors import BadAnnouncement
 

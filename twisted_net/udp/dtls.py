@@ -20,8 +20,8 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.certificates import Certificates, user_of
-from twisted_net.rates import Counts, source_of
+from twisted_net.net.certificates import Certificates, user_of
+from twisted_net.net.rate_limit import Counts, source_of
 from twisted_net.sessions import End
 from twisted_net.udp.blockwise import block_size_within
 from twisted_net.udp.coap_settings import CoapLimits

@@ -6,7 +6,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
-from twisted_net.certificates import CIPHERS, load_authorities, load_certificate
+from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
 from twisted_net.udp.dtls_records import ClientHello, pack
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 from twisted_net.udp.errors import DtlsFailed

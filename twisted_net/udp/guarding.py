@@ -17,7 +17,7 @@ of.
 
 from __future__ import annotations
 
-from twisted_net.rates import Rates, network_of
+from twisted_net.net.rate_limit import Rates, network_of
 from twisted_net.udp.datagrams import DatagramLimits, DatagramResponder, Source
 
 PAD = b"PAD"

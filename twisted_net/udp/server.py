@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.rates import is_local
+from twisted_net.net.rate_limit import is_local
 from twisted_net.udp.datagrams import (
     ANSWER_TOO_LONG,
     DatagramHandler,

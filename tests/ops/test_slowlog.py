@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.slowlog import SlowLog, SlowLogSettings
+from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 
 
 class SlowLogTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from twisted_net.commands import SHOWN
-from twisted_net.rates import Rates
+from twisted_net.net.rate_limit import Rates
 from twisted_net.sessions import Audited
 
 LINES_PER_SECOND, BURST = 50, 500

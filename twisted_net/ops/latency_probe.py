@@ -8,12 +8,12 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from typing_extensions import override
 
-from twisted_net.latency import PROBE_INTERVAL, Latency
+from twisted_net.ops.latency import PROBE_INTERVAL, Latency
 
 
 class LatencyProbe(Service):
     """
-    Has the reactor called every :data:`~twisted_net.latency.PROBE_INTERVAL` while it runs, and
+    Has the reactor called every :data:`~twisted_net.ops.latency.PROBE_INTERVAL` while it runs, and
     notes how late that was.
 
     :param latency: where it is noted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.latency import SPIKE, SPIKES_KEPT, Latency
+from twisted_net.ops.latency import SPIKE, SPIKES_KEPT, Latency
 
 
 class LatencyTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.rates import Counts, Delays, Rates, is_local, network_of, source_of
+from twisted_net.net.rate_limit import Counts, Delays, Rates, is_local, network_of, source_of
 
 
 class Bucket:

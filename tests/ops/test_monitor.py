@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import CommandError
-from twisted_net.monitoring import MAX_MONITORS, Monitors
+from twisted_net.ops.monitor import MAX_MONITORS, Monitors
 
 
 class Watcher:

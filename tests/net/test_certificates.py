@@ -16,9 +16,9 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import NOW, Authority, write_pair
-from twisted_net.certificates import DAY, Certificates, user_of
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
+from twisted_net.net.certificates import DAY, Certificates, user_of
 
 AUTHORITY = Authority()
 

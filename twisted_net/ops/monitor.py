@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 from twisted_net.errors import CommandError
-from twisted_net.rates import Rates
-from twisted_net.times import iso_time
+from twisted_net.net.rate_limit import Rates
+from twisted_net.ops.timestamps import iso_time
 
 MAX_MONITORS = 16
 """Clients that may watch at one time: each costs an event for each command that it is shown."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.latency import PROBE_INTERVAL, Latency
-from twisted_net.probing import LatencyProbe
+from twisted_net.ops.latency import PROBE_INTERVAL, Latency
+from twisted_net.ops.latency_probe import LatencyProbe
 
 
 class LatencyProbeTests(SynchronousTestCase):

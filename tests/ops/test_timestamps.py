@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.times import iso_time
+from twisted_net.ops.timestamps import iso_time
 
 
 class IsoTimeTests(SynchronousTestCase):

@@ -7,8 +7,8 @@ from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.audit import BURST, Audit
 from twisted_net.auth.users import Permissions, User
+from twisted_net.ops.audit import BURST, Audit
 from twisted_net.sessions import Sessions
 
 

@@ -1,0 +1,3 @@
+"""Network ground shared by all wings: certificates, rate limits, turn scheduling."""
+
+from __future__ import annotations
