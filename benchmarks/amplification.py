@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
-from twisted_net.standard import standard_commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message

@@ -38,7 +38,7 @@ from twisted_net.udp.dtls_settings import DtlsClientSettings
 OURS = """
 import sys
 from twisted.internet import reactor
-from twisted_net.standard import standard_commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.dtls import DtlsServer, listen_dtls
 from twisted_net.udp.dtls_settings import DtlsSettings

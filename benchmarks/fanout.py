@@ -145,12 +145,12 @@ def serve(name: str, port: int) -> None:
         uvloop.run(serve_asyncio(AsyncOnce, port))
         return
     if name == "quiet":
-        from twisted_net.reactor import install
+        from twisted_net.quiet_reactor import install
 
         install()
     from twisted.internet import reactor
 
-    from twisted_net.standard import standard_commands
+    from twisted_net.commands.standard import standard_commands
     from twisted_net.tcp.limits import Limits
     from twisted_net.tcp.server import CommandFactory
     from twisted_net.tcp.transport import listen_tcp

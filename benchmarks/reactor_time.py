@@ -138,7 +138,7 @@ def serve(protocol: str, transport: str, name: str) -> tuple[int, Callable[[], N
     from twisted.internet.epollreactor import EPollReactor
     from twisted.internet.main import installReactor
 
-    from twisted_net.reactor import QuietEPollReactor
+    from twisted_net.quiet_reactor import QuietEPollReactor
     from twisted_net.tcp.transport import listen_tcp
 
     made: Any = EPollReactor if name == "epoll" else QuietEPollReactor  # Any: they have no types
@@ -167,7 +167,7 @@ def make_factory(protocol: str, reactor: Any) -> Any:  # Any: reactors and facto
     from twisted.internet.protocol import Factory, Protocol
     from twisted.protocols.basic import LineReceiver
 
-    from twisted_net.standard import standard_commands
+    from twisted_net.commands.standard import standard_commands
     from twisted_net.tcp.server import CommandFactory
 
     class Lines(LineReceiver):

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import react
 
-from twisted_net.standard import standard_commands
+from twisted_net.commands import standard_commands
 from twisted_net.tcp.server import CommandFactory
 
 

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import LoopingCall, react
 
+from twisted_net.commands import standard_commands
 from twisted_net.sessions import Sessions
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics, TopicSettings
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from twisted_net.reactor import install
+from twisted_net.quiet_reactor import install
 
 install()

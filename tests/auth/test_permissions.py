@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
-from twisted_net.commands import Commands, Waiting
+from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
 from twisted_net.sessions import CLOSED_KEPT, Audited, End, Refusal, Sessions
 

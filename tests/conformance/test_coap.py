@@ -32,7 +32,7 @@ OUR_SERVER = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted_net.standard import standard_commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.udp import coap
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.coap_settings import CoapLimits

@@ -218,12 +218,14 @@ def put_in_place(variant: str) -> None:
     from twisted.internet import epollreactor, tcp, unix
     from twisted.internet.main import installReactor
 
-    from twisted_net.reactor import QuietEPollReactor
+    from twisted_net.quiet_reactor import QuietEPollReactor
     from twisted_net.tcp.transport import FastPort, FastTransport
 
     if variant in ("quiet", "both"):
         # By the same name, as some tests are skipped by it; of our module, as some import it.
-        quiet = type("EPollReactor", (QuietEPollReactor,), {"__module__": "twisted_net.reactor"})
+        quiet = type(
+            "EPollReactor", (QuietEPollReactor,), {"__module__": "twisted_net.quiet_reactor"}
+        )
         epollreactor.EPollReactor = quiet  # type: ignore[assignment,misc]  # as it is made
     installReactor(epollreactor.EPollReactor())
     if variant in ("fast", "both"):

@@ -20,11 +20,11 @@ from twisted.internet.threads import deferToThread
 
 from tests.live.processes import Ended, Running
 from twisted_net.auth.users import AuthSettings, hash_token
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AnswerLost, CallRefused
 from twisted_net.service.config import Config, TcpSettings, UdpSettings
 from twisted_net.service.net import NetService
 from twisted_net.sessions import Sessions
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
 from twisted_net.tcp.server import CommandFactory
 

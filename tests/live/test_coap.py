@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
-from twisted_net.standard import standard_commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.udp.coap import CoapServer, listen_coap
 from twisted_net.udp.coap_answers import Observation, Response

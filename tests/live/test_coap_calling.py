@@ -17,9 +17,9 @@ from twisted.python.usage import UsageError
 
 from tests.live.processes import BIN, Running
 from tests.live.test_coap import Served, Strange
-from twisted_net.calling import REFUSED, UNANSWERED
-from twisted_net.coap_calling import CoapOptions, Conversation
-from twisted_net.reacting import INTERRUPTED
+from twisted_net.cli.call import REFUSED, UNANSWERED
+from twisted_net.cli.coap import CoapOptions, Conversation
+from twisted_net.cli.run import INTERRUPTED
 from twisted_net.udp.coap_codec import Code, Message, Option, Type
 from twisted_net.udp.coap_settings import CoapLimits
 
@@ -154,7 +154,7 @@ async def test_cancelled(reactor: Any) -> None:
 
 async def test_no_goodbye(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer the goodbye is left without one."""
-    monkeypatch.setattr("twisted_net.coap_calling.GOODBYE_TIMEOUT", 0.05)
+    monkeypatch.setattr("twisted_net.cli.coap.GOODBYE_TIMEOUT", 0.05)
     state = Message(Type.ACK, Code.CONTENT, options=[(Option.OBSERVE, b"")], payload=b"x")
     server = Strange(state)
     port = reactor.listenUDP(0, server, interface="127.0.0.1")

@@ -22,7 +22,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from tests.live.processes import BIN, Running
 from tests.missing import missing
 from twisted_net.auth.users import AuthSettings
-from twisted_net.reacting import INTERRUPTED
+from twisted_net.cli.run import INTERRUPTED
 from twisted_net.service.config import (
     CoapSettings,
     Config,

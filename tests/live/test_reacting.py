@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.live.processes import BIN, Running
-from twisted_net.reacting import INTERRUPTED
+from twisted_net.cli.run import INTERRUPTED
 
 PROGRAM = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted_net.reacting import run_to_the_end
+from twisted_net.cli.run import run_to_the_end
 
 def say(what):
     print(what, flush=True)

@@ -44,7 +44,7 @@ import time
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 
 commands = Commands()
 log = Logger()

@@ -29,9 +29,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import End, Session
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.connection import CommandProtocol, Server
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

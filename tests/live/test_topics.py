@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from tests.live.processes import Line
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import Sessions
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics, TopicSettings
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import acknowledge
 from twisted_net.errors import ConfigError
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config, TcpSettings
-from twisted_net.standard import acknowledge
 
 MODULE = """
 from __future__ import annotations
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 
 commands = Commands()
 numbers = [1]

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import Authority, write_pair
 from tests.threads import ThreadClock
 from twisted_net.auth.users import AuthSettings
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
 from twisted_net.ops.slowlog import SlowLogSettings

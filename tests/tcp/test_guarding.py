@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import BUFFER, Connection, Reactor
 from twisted_net.auth.users import AuthSettings, User, Users
-from twisted_net.commands import Commands, Request
+from twisted_net.commands.registry import Commands, Request
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthFailed
 from twisted_net.sessions import Audited, End, Refusal
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.guarding import keep_alive
 from twisted_net.tcp.limits import Limits

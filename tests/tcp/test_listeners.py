@@ -21,9 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.commands.standard import standard_commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
-from twisted_net.standard import standard_commands
 from twisted_net.tcp import listeners
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import CLIENTS_AT_ONCE
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.pacing import Pace
 from twisted_net.tcp.server import CommandFactory
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.errors import BadAnswer
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.replies import Pipeline, encode_request

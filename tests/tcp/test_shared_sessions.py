@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import Sessions
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.server import CommandFactory
 
 

@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.kernel import FakeReactor, FakeSocket
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import Session, Sessions
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.fanout import WRITES_PER_TURN
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

@@ -17,9 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import NOW, Authority, write_pair
 from tests.tcp.memory import Connection, Reactor
+from twisted_net.commands.standard import standard_commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.net.certificates import Certificates
-from twisted_net.standard import standard_commands
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy import ProxyFactory

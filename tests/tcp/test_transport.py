@@ -20,7 +20,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tcp.kernel import FakeQuietReactor, FakeReactor, FakeSocket
-from twisted_net.internals import changed
 from twisted_net.tcp import transport
 from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
 from twisted_net.tcp.transport import (
@@ -31,6 +30,7 @@ from twisted_net.tcp.transport import (
     FastTransport,
     listen_tcp,
 )
+from twisted_net.twisted_internals import changed
 
 
 class Peer(Protocol):

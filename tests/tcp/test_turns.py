@@ -8,8 +8,8 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
-from twisted_net.commands import Commands
-from twisted_net.standard import standard_commands
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.turns import FEW, TIME_FOR_ALL, Turns

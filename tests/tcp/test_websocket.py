@@ -25,8 +25,8 @@ from wsproto.events import (
 )
 
 from tests.tcp.memory import Reactor
-from twisted_net.commands import Commands
-from twisted_net.standard import standard_commands
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands, Request
+from twisted_net.commands.registry import Commands, Request
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
-from twisted_net.standard import standard_commands
 from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import (
     Message,

@@ -25,8 +25,8 @@ from typing import cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CoapError, CommandError
-from twisted_net.standard import standard_commands
 from twisted_net.udp import (
     blockwise,
     coap,

@@ -22,10 +22,10 @@ from tests.udp.coap_driver import (
     ServerTests,
     by_number,
 )
-from twisted_net.commands import Command, Commands
+from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired, CommandError
 from twisted_net.sessions import Session
-from twisted_net.standard import standard_commands
 from twisted_net.udp.blockwise import Block
 from twisted_net.udp.coap import SESSION_LIFETIME, CoapServer
 from twisted_net.udp.coap_codec import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.errors import (
     BadArguments,
     BadQuotes,

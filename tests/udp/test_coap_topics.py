@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.coap_driver import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
 from twisted_net.auth.users import Permissions, User
-from twisted_net.commands import Command, Commands
+from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
 from twisted_net.sessions import Session
-from twisted_net.standard import standard_commands
 from twisted_net.topics import Topics, TopicSettings
 from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import Code, Message, Option

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.dtls_wire import HERE, Client, Files, Wire
 from twisted_net.auth.users import Permissions, User
+from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import End
-from twisted_net.standard import standard_commands
 from twisted_net.udp.blockwise import Block, block_size_within
 from twisted_net.udp.coap import CoapServer
 from twisted_net.udp.coap_codec import (

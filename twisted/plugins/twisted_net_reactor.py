@@ -6,6 +6,6 @@ from twisted.application.reactors import Reactor
 
 quiet = Reactor(
     "quiet",
-    "twisted_net.reactor",
+    "twisted_net.quiet_reactor",
     "epoll, without a log context around each event: faster, for Linux",
 )

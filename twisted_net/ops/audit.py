@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_net.commands import SHOWN
+from twisted_net.commands.registry import SHOWN
 from twisted_net.net.rate_limit import Rates
 from twisted_net.sessions import Audited
 

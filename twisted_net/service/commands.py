@@ -7,10 +7,10 @@ import re
 import traceback
 from difflib import get_close_matches
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import Fetch, LogIn, acknowledge, standard_commands
 from twisted_net.errors import ConfigError
 from twisted_net.service.config import Config
-from twisted_net.standard import Fetch, LogIn, acknowledge, standard_commands
 
 
 def configured_commands(config: Config, fetch: Fetch, log_in: LogIn | None = None) -> Commands:

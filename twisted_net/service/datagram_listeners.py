@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.errors import ConfigError
 from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (

@@ -11,7 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen
 from twisted_net.service.config import (
     Config,

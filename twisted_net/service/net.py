@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.auth.users import Permissions, User
-from twisted_net.commands import Commands
+from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.net.rate_limit import is_local
 from twisted_net.ops.audit import Audit

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.commands import ANSWERED, Commands, Waiting, encode_error
+from twisted_net.commands.registry import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import Internal, TooBusy, UnterminatedLine
 from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.fanout import Fanout
@@ -30,7 +30,7 @@ from twisted_net.tcp.subscribing import SubscribedProtocol
 from twisted_net.tcp.turns import FEW, Turns
 
 AnswerTo = Callable[[bytes, Session], bytes | Waiting]
-"""Answers a line of a client, as :meth:`~twisted_net.commands.Commands.answer` does."""
+"""Answers a line of a client, as :meth:`~twisted_net.commands.registry.Commands.answer` does."""
 
 
 class Server(Protocol):

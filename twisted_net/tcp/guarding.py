@@ -14,7 +14,7 @@ from twisted.internet.interfaces import (
 )
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands import Commands, Waiting, encode_error
+from twisted_net.commands.registry import Commands, Waiting, encode_error
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
 from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter

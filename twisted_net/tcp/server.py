@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.blocking import BlockingCalls
-from twisted_net.commands import Commands, Waiting, encode_error
+from twisted_net.commands.registry import Commands, Waiting, encode_error
+from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import CommandTimeout, TooManyConnections
 from twisted_net.sessions import End, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned

@@ -37,7 +37,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.internals import changed
+from twisted_net.twisted_internals import changed
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own limit (somaxconn) is the same."""

@@ -17,7 +17,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.commands import ANSWERED, Command, Commands, Request, Waiting
+from twisted_net.commands.registry import ANSWERED, Command, Commands, Request, Waiting
 from twisted_net.errors import CoapError, CommandError, CommandTimeout, Internal
 from twisted_net.sessions import End, Session, Sessions
 from twisted_net.udp.blockwise import (

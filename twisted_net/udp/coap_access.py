@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands import Command
+from twisted_net.commands.registry import Command
 from twisted_net.errors import AuthRequired, NotPermitted
 from twisted_net.sessions import Refusal, Session
 from twisted_net.udp.datagrams import Source

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from twisted_net.commands import Command, Commands, Kind, encode_error, split_arguments
+from twisted_net.commands.registry import Command, Commands, Kind, encode_error, split_arguments
 from twisted_net.errors import (
     AuthRequired,
     BadArguments,

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
-from twisted_net.blocking import BlockingCalls
-from twisted_net.commands import Waiting
+from twisted_net.commands.registry import Waiting
+from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import TooBusy
 from twisted_net.udp.coap_settings import CoapLimits
 from twisted_net.udp.datagrams import Source

@@ -11,9 +11,9 @@ import sys
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.calling import UNANSWERED, parsed
-from twisted_net.coap_calling import CoapOptions, Progress, coap, describe
-from twisted_net.reacting import INTERRUPTED
+from twisted_net.cli.call import UNANSWERED, parsed
+from twisted_net.cli.coap import CoapOptions, Progress, coap, describe
+from twisted_net.cli.run import INTERRUPTED
 from twisted_net.udp.coap_codec import Option
 from twisted_net.udp.dtls_settings import DtlsClientSettings
 

@@ -36,7 +36,7 @@ from twisted.logger import Logger
 from twisted.python import log
 from typing_extensions import override
 
-from twisted_net.internals import changed
+from twisted_net.twisted_internals import changed
 
 LEANED_ON = (
     (

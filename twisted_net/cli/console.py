@@ -17,10 +17,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.usage import UsageError
 
-from twisted_net.calling import UNANSWERED, ClientOptions, parsed
-from twisted_net.commands import split_arguments
+from twisted_net.cli.call import UNANSWERED, ClientOptions, parsed
+from twisted_net.cli.run import run_to_the_end
+from twisted_net.commands.registry import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
-from twisted_net.reacting import run_to_the_end
 from twisted_net.tcp.client import CommandClient
 
 HISTORY_KEPT = 1000

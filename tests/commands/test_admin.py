@@ -9,9 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
+from twisted_net.commands.standard import standard_commands
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.sessions import End, Session, Sessions
-from twisted_net.standard import standard_commands
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""

@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.reacting import INTERRUPTED, run_to_the_end
+from twisted_net.cli.run import INTERRUPTED, run_to_the_end
 from twisted_net.udp.announcements import Change, Happened
 from twisted_net.udp.discovery import DiscoveryListener
 from twisted_net.udp.discovery_settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
@@ -63,7 +63,7 @@ def discover(arguments: Sequence[str]) -> None:
     Do what the command line says.
 
     :raises SystemExit: with 0, with one of the statuses above, or with
-        :data:`~twisted_net.reacting.INTERRUPTED`; a watch ends with 0.
+        :data:`~twisted_net.cli.run.INTERRUPTED`; a watch ends with 0.
     """
     options = DiscoverOptions()
     try:

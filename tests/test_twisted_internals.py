@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.internals import changed
+from twisted_net.twisted_internals import changed
 
 
 class Ours:

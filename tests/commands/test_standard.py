@@ -9,10 +9,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import Commands, Waiting
+from twisted_net.commands.registry import Commands, Waiting
+from twisted_net.commands.standard import FAILURES_SHOWN, acknowledge, standard_commands
 from twisted_net.http.errors import NameNotFound
 from twisted_net.sessions import End, Session, Sessions
-from twisted_net.standard import FAILURES_SHOWN, acknowledge, standard_commands
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from twisted_net.administration import declare_administration
-from twisted_net.commands import Command, Commands, Fields, Request
+from twisted_net.commands.admin import declare_administration
+from twisted_net.commands.registry import Command, Commands, Fields, Request
+from twisted_net.commands.topics import declare_topics
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, End, Refusal, Session, Sessions
-from twisted_net.topic_commands import declare_topics
 
 FAILURES_SHOWN = 20
 """How many clients BROADCAST names of those that it did not reach; all of them are counted."""

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.test_client import ClientCase, lines, reply
-from twisted_net.console import (
+from twisted_net.cli.console import (
     HISTORY_KEPT,
     LineHistory,
     ask,

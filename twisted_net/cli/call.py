@@ -14,9 +14,9 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.commands import split_arguments
+from twisted_net.cli.run import run_to_the_end
+from twisted_net.commands.registry import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
-from twisted_net.reacting import run_to_the_end
 from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
 
 DEFAULT_PORT = 8888
@@ -116,7 +116,7 @@ def call(arguments: Sequence[str]) -> None:
     Call a server, print its answer as one line of JSON, and end the process.
 
     :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
-        :data:`~twisted_net.reacting.INTERRUPTED`.
+        :data:`~twisted_net.cli.run.INTERRUPTED`.
     """
     options = parsed(CallOptions(), "call", arguments)
 

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from twisted_net.commands import Commands, Fields, Request
+from twisted_net.commands.registry import Commands, Fields, Request
+from twisted_net.commands.topics import mailbox_figures
 from twisted_net.errors import CommandError
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
 from twisted_net.ops.monitor import LINES_PER_SECOND, MOST_PER_SECOND
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLOSED_KEPT, Session
-from twisted_net.topic_commands import mailbox_figures
 
 Reset = Literal["reset"]
 

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import ThreadClock
-from twisted_net.blocking import BlockingCalls
+from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import TooBusy
 
 

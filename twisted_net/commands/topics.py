@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_net.commands import Commands, Fields, Request
+from twisted_net.commands.registry import Commands, Fields, Request
 from twisted_net.sessions import Session
 from twisted_net.topics import WhenSlow
 

@@ -12,7 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.calling import UNANSWERED, CallOptions, ClientOptions, parse_address, parsed
+from twisted_net.cli.call import UNANSWERED, CallOptions, ClientOptions, parse_address, parsed
 
 
 class AddressTests(SynchronousTestCase):

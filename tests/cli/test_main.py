@@ -14,11 +14,11 @@ from twisted.application import reactors
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net import __main__ as script
-from twisted_net import reactor as quiet
+from twisted_net import quiet_reactor as quiet
 from twisted_net.__main__ import main
 from twisted_net.auth.passwords import verify
 from twisted_net.auth.users import hash_token
+from twisted_net.cli import hashing, serve
 from twisted_net.errors import CannotStart
 from twisted_net.service.config import load_config
 
@@ -91,7 +91,7 @@ class MainTests(SynchronousTestCase):
         self.pipe("sesame\nmore\n")
         main(["hash-password"])
         self.pipe("", tty=True)
-        self.patch(script, "getpass", lambda prompt: "sesame")
+        self.patch(hashing, "getpass", lambda prompt: "sesame")
         main(["hash-password"])
         first, second = self.printed.getvalue().splitlines()
         self.assertNotEqual(first, second)
@@ -107,7 +107,7 @@ class MainTests(SynchronousTestCase):
         def missing(*arguments: object) -> str:
             raise ImportError("no argon2")
 
-        self.patch(script, "hash_password", missing)
+        self.patch(hashing, "hash_password", missing)
         error = self.assertRaises(CannotStart, main, ["hash-password", "--argon2"])
         self.assertEqual(error.code, "argon2 needs twisted_net[auth]")
 
@@ -115,7 +115,7 @@ class MainTests(SynchronousTestCase):
         """Two different passwords, an empty one, and one among the arguments are refused."""
         self.pipe("", tty=True)
         answers = iter(["one", "two"])
-        self.patch(script, "getpass", lambda prompt: next(answers))
+        self.patch(hashing, "getpass", lambda prompt: next(answers))
         error = self.assertRaises(CannotStart, main, ["hash-password"])
         self.assertEqual(error.code, "the two passwords differ")
         self.pipe("\n")
@@ -191,7 +191,7 @@ class MainTests(SynchronousTestCase):
         names: list[str] = []
         self.patch(quiet, "install", lambda: names.append("quiet"))
         self.patch(reactors, "installReactor", names.append)
-        self.assertIs(script._install_reactor("default"), chosen)
+        self.assertIs(serve._install_reactor("default"), chosen)
         return names
 
     def test_reactor_by_default(self) -> None:
@@ -200,7 +200,7 @@ class MainTests(SynchronousTestCase):
 
     def test_reactor_without_epoll(self) -> None:
         """Without a name and without epoll it is the reactor that Twisted chooses."""
-        self.patch(script, "select", object())
+        self.patch(serve, "select", object())
         self.assertEqual(self.choose(), [])
 
     def test_reactor_that_is_there(self) -> None:
@@ -210,5 +210,5 @@ class MainTests(SynchronousTestCase):
     def test_fetch_is_not_called(self) -> None:
         """A check declares FETCH and never runs it."""
         self.failureResultOf(
-            Deferred.fromCoroutine(script._no_fetch("http://x/")), NotImplementedError
+            Deferred.fromCoroutine(serve._no_fetch("http://x/")), NotImplementedError
         )

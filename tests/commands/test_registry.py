@@ -13,7 +13,7 @@ from msgspec import Meta
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.commands import (
+from twisted_net.commands.registry import (
     SHOWN,
     Command,
     Commands,
@@ -24,6 +24,7 @@ from twisted_net.commands import (
     encode_error,
     split_quoted,
 )
+from twisted_net.commands.standard import acknowledge
 from twisted_net.errors import (
     BadQuotes,
     CommandError,
@@ -34,7 +35,6 @@ from twisted_net.errors import (
 )
 from twisted_net.http.errors import NameNotFound
 from twisted_net.sessions import Session, Sessions
-from twisted_net.standard import acknowledge
 
 Answer = dict[str, Any]  # Any: whatever JSON holds
 

@@ -15,9 +15,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.calling import REFUSED, UNANSWERED, parsed
+from twisted_net.cli.call import REFUSED, UNANSWERED, parsed
+from twisted_net.cli.run import INTERRUPTED, run_to_the_end
 from twisted_net.errors import CoapError, ConfigError
-from twisted_net.reacting import INTERRUPTED, run_to_the_end
 from twisted_net.udp.coap_answers import Observation, Response
 from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
 from twisted_net.udp.coap_codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
@@ -337,7 +337,7 @@ def coap(arguments: Sequence[str]) -> None:
     Ask a CoAP server, print its answer, and end the process.
 
     :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
-        :data:`~twisted_net.reacting.INTERRUPTED`.
+        :data:`~twisted_net.cli.run.INTERRUPTED`.
     """
     options = parsed(CoapOptions(), "coap", arguments)
     try:

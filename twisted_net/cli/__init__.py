@@ -1,0 +1,3 @@
+"""The console script's subcommands."""
+
+from __future__ import annotations

@@ -1,0 +1,150 @@
+"""The subcommands ``run``, ``check-config`` and ``print-config``: the service and its settings."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from twisted.internet.task import Clock
+
+from twisted_net.cli.subcommands import SUBCOMMANDS
+from twisted_net.config.loader import Loaded, to_toml
+from twisted_net.errors import CannotStart, ConfigError
+from twisted_net.service.commands import configured_commands
+from twisted_net.service.config import Config
+from twisted_net.service.login import configured_logins
+from twisted_net.tap import Options, look_for_modules_here, makeService
+
+
+class ScriptOptions(Options):
+    """The options of the service, and those that twistd has for a process."""
+
+    synopsis = f"Usage: twisted-net [{' | '.join(SUBCOMMANDS)}] [options]"
+    optParameters: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
+        [
+            *("reactor", "r", "default"),
+            "reactor to run on, such as epoll or asyncio; by default quiet where there is epoll, "
+            "and what Twisted chooses elsewhere (run)",
+        ],
+        ["log-level", None, "info", "debug, info, warn, error or critical (run)"],
+    ]
+
+
+def parse_options(arguments: Sequence[str]) -> ScriptOptions:
+    """
+    Read the options that follow the subcommand.
+
+    :raises UsageError: for what is no option.
+    """
+    options = ScriptOptions()
+    options.parseOptions(list(arguments))
+    return options
+
+
+def check_config(arguments: Sequence[str]) -> None:
+    """
+    Check the configuration without starting: settings, commands, users, certificates.
+
+    :raises CannotStart: with every mistake in it.
+    """
+    options = parse_options(arguments)
+    try:
+        _check(options, options.load(os.environ))
+    except ConfigError as error:
+        raise CannotStart(str(error)) from None
+
+
+def print_config(arguments: Sequence[str]) -> None:
+    """
+    Print the configuration that would be used, as TOML.
+
+    :raises CannotStart: with every mistake in it.
+    """
+    try:
+        loaded = parse_options(arguments).load(os.environ)
+    except ConfigError as error:
+        raise CannotStart(str(error)) from None
+    sys.stdout.write(to_toml(loaded.record, loaded.origins))
+
+
+def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
+    look_for_modules_here()
+    configured_commands(loaded.record, _no_fetch)
+    # A clock will do: nobody logs in here.
+    configured_logins(Clock(), loaded.record.auth)
+    _check_certificates(loaded.record)
+    sys.stdout.write(f"{options['config'] or 'the configuration'} is fine\n")
+
+
+def _check_certificates(config: Config) -> None:
+    # Not at the top: OpenSSL takes a tenth of a second to import.
+    from twisted_net.net.certificates import check_certificates
+
+    sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
+    more = {"udp.dtls": config.udp.dtls, "coap.dtls": config.coap.dtls}
+    check_certificates({**sections, **more}, time.time)
+
+
+async def _no_fetch(url: str) -> Mapping[str, object]:
+    """Stand for the HTTP client where commands are declared and none is run."""
+    raise NotImplementedError
+
+
+def run(arguments: Sequence[str]) -> None:
+    """
+    Run the service until it is told to stop.
+
+    :raises CannotStart: where it cannot start.
+    """
+    options = parse_options(arguments)
+    from twisted.logger import (
+        FilteringLogObserver,
+        InvalidLogLevelError,
+        LogLevel,
+        LogLevelFilterPredicate,
+        globalLogBeginner,
+        textFileLogObserver,
+    )
+
+    try:
+        level = LogLevel.levelWithName(options["log-level"])
+    except InvalidLogLevelError:
+        known = ", ".join(level.name for level in LogLevel.iterconstants())
+        raise CannotStart(f"--log-level: {options['log-level']} is none of {known}") from None
+    reactor = _install_reactor(options["reactor"])
+    service = makeService(options)
+    service.privilegedStartService()
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    # What was logged so far has been kept and comes now: a start that fails says it once.
+    observer = FilteringLogObserver(
+        textFileLogObserver(sys.stdout), [LogLevelFilterPredicate(defaultLogLevel=level)]
+    )
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    reactor.run()
+
+
+def _install_reactor(name: str) -> Any:  # Any: it has many interfaces and no type
+    from twisted.application.reactors import NoSuchReactor, getReactorTypes, installReactor
+
+    try:
+        if name != "default":
+            installReactor(name)
+        elif hasattr(select, "epoll") and "twisted.internet.reactor" not in sys.modules:
+            # Known to be there, so not looked for among the plugins. With a Twisted that it does
+            # not know it installs the stock epoll reactor, and says so.
+            from twisted_net.quiet_reactor import install
+
+            install()
+    except NoSuchReactor:
+        known = ", ".join(sorted(kind.shortName for kind in getReactorTypes()))
+        raise CannotStart(f"--reactor: {name} is none of default, {known}") from None
+    except ImportError as error:
+        raise CannotStart(f"--reactor: {name} cannot be used: {error}") from None
+    from twisted.internet import reactor
+
+    return reactor
