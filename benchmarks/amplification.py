@@ -19,12 +19,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
+from twisted_net.coap.blockwise import Block
+from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
+from twisted_net.coap.server import CoapServer
+from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
-from twisted_net.udp.blockwise import Block
-from twisted_net.udp.coap import CoapServer
-from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message
-from twisted_net.udp.coap_settings import CoapLimits
-from twisted_net.udp.datagrams import Source
+from twisted_net.udp.responder import Source
 
 MOST = 3.0
 """Times the bytes of a question that its answers may have (RFC 9175 §2.3)."""

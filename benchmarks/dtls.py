@@ -32,16 +32,16 @@ from attrs import frozen
 from OpenSSL import SSL
 
 from tests.tcp.issuing import Authority, write_pair
-from twisted_net.udp.dtls_sessions import DtlsSession, client_context
-from twisted_net.udp.dtls_settings import DtlsClientSettings
+from twisted_net.dtls.session import DtlsSession, client_context
+from twisted_net.dtls.settings import DtlsClientSettings
 
 OURS = """
 import sys
 from twisted.internet import reactor
 from twisted_net.commands.standard import standard_commands
-from twisted_net.udp.coap import CoapServer
-from twisted_net.udp.dtls import DtlsServer, listen_dtls
-from twisted_net.udp.dtls_settings import DtlsSettings
+from twisted_net.coap.server import CoapServer
+from twisted_net.dtls.server import DtlsServer, listen_dtls
+from twisted_net.dtls.settings import DtlsSettings
 
 settings = DtlsSettings(
     certificate=sys.argv[2],

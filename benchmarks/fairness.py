@@ -35,8 +35,8 @@ from benchmarks.servers import (
     running,
     started,
 )
-from twisted_net.udp.blockwise import Block
-from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message
+from twisted_net.coap.blockwise import Block
+from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
 
 SERVERS = ("ours", "plain")
 NEVER_READING_BYTES = 150_000_000

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from twisted_net.coap.server import CoapServer, listen_coap
 from twisted_net.commands import Commands
-from twisted_net.udp.coap import CoapServer, listen_coap
 
 
 async def main(reactor: Any, port: str = "5683") -> None:  # Any: a reactor has many interfaces

@@ -13,11 +13,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from twisted_net.coap.server import CoapServer
+from twisted_net.coap.settings import CoapLimits, coap_limits
 from twisted_net.commands import Commands, Request
-from twisted_net.udp.coap import CoapServer
-from twisted_net.udp.coap_settings import CoapLimits
-from twisted_net.udp.dtls import DtlsServer, coap_limits, listen_dtls
-from twisted_net.udp.dtls_settings import DtlsSettings
+from twisted_net.dtls.server import DtlsServer, listen_dtls
+from twisted_net.dtls.settings import DtlsSettings
 
 
 async def main(

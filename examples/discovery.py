@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from twisted_net.udp.announcements import Change
-from twisted_net.udp.discovery import Announcer, DiscoveryListener
-from twisted_net.udp.discovery_settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.discovery.announcements import Change
+from twisted_net.discovery.service import Announcer, DiscoveryListener
+from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
 
 # Loopback; leave it out to use the network that the routes lead to.
 INTERFACES = ("lo",)

@@ -9,6 +9,9 @@ import re
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import errors
+from twisted_net.coap import errors as coap_errors
+from twisted_net.discovery import errors as discovery_errors
+from twisted_net.dtls import errors as dtls_errors
 from twisted_net.errors import (
     AuthDelayed,
     AuthFailed,
@@ -55,7 +58,14 @@ from twisted_net.udp import errors as udp_errors
 
 ALL = {
     cls
-    for module in (errors, http_errors, udp_errors)
+    for module in (
+        errors,
+        coap_errors,
+        discovery_errors,
+        dtls_errors,
+        http_errors,
+        udp_errors,
+    )
     for _, cls in inspect.getmembers(module, inspect.isclass)
     if issubclass(cls, TwistedNetError)
 }

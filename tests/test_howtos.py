@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.config.loader import settings
 from twisted_net.config.tls import TlsSettings
+from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.service.config import load_config
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.udp.dtls_settings import DtlsSettings
-from twisted_net.udp.places import parse_place
+from twisted_net.udp.socket_spec import parse_place
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -97,7 +97,7 @@ class ImportTests(SynchronousTestCase):
         """The core is imported without Twisted."""
         core = "twisted_net.service.config, twisted_net.service.commands, twisted_net.tcp.lines"
         names = imported(core)
-        self.assertIn("twisted_net.udp.datagrams", names)
+        self.assertIn("twisted_net.udp.responder", names)
         self.assertEqual(names & {"twisted", "treq", "zope.interface", "asyncio"}, set())
 
     def test_wings(self) -> None:
@@ -127,5 +127,12 @@ class ImportTests(SynchronousTestCase):
         self.assertIn("twisted_net.tcp.server", names)
         # Not sqlite3, which a measurement of coverage imports by itself.
         others = {"treq", "twisted.web", "hyperlink", "multipart", "requests"}
-        ours = {"http.client", "http.agent", "http.sqlite", "udp.coap", "udp.discovery", "tcp.tls"}
+        ours = {
+            "http.client",
+            "http.agent",
+            "http.sqlite",
+            "coap.server",
+            "discovery.service",
+            "tcp.tls",
+        }
         self.assertEqual(names & (others | {f"twisted_net.{name}" for name in ours}), set())

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.cli.call import UNANSWERED, parsed
 from twisted_net.cli.coap import CoapOptions, Progress, coap, describe
 from twisted_net.cli.run import INTERRUPTED
-from twisted_net.udp.coap_codec import Option
-from twisted_net.udp.dtls_settings import DtlsClientSettings
+from twisted_net.coap.codec import Option
+from twisted_net.dtls.settings import DtlsClientSettings
 
 URI = "coap://[::1]/time"
 

@@ -33,9 +33,9 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted_net.commands.standard import standard_commands
-from twisted_net.udp import coap
-from twisted_net.udp.coap import CoapServer, listen_coap
-from twisted_net.udp.coap_settings import CoapLimits
+from twisted_net.coap import server as coap
+from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap.settings import CoapLimits
 
 commands = standard_commands()
 runs = 0
@@ -124,8 +124,8 @@ OUR_CLIENT = """
 import json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
-from twisted_net.udp.coap_codec import Code
+from twisted_net.coap.client import CoapClient, CoapClientSettings
+from twisted_net.coap.codec import Code
 
 async def main(reactor, uri, steps, settings):
     answers = []

@@ -48,9 +48,9 @@ OUR_CLIENT = """
 import json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from twisted_net.udp.coap_client import CoapClient
-from twisted_net.udp.coap_codec import Code
-from twisted_net.udp.dtls_settings import DtlsClientSettings
+from twisted_net.coap.client import CoapClient
+from twisted_net.coap.codec import Code
+from twisted_net.dtls.settings import DtlsClientSettings
 
 async def main(reactor, uri, steps):
     tls = DtlsClientSettings(ca="ca.pem", certificate="ann.pem")

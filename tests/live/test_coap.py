@@ -16,18 +16,13 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
-from twisted_net.commands.standard import standard_commands
-from twisted_net.tcp.client import CommandClient, server_endpoint
-from twisted_net.udp.coap import CoapServer, listen_coap
-from twisted_net.udp.coap_answers import Observation, Response
-from twisted_net.udp.coap_client import (
+from twisted_net.coap.client import (
     CoapClient,
     CoapClientSettings,
 )
-from twisted_net.udp.coap_codec import Code, Message, Option, Type, encode_message, parse_message
-from twisted_net.udp.coap_settings import CoapLimits
-from twisted_net.udp.datagrams import Source
-from twisted_net.udp.errors import (
+from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.codec import Code, Message, Option, Type, encode_message, parse_message
+from twisted_net.coap.errors import (
     CoapClientClosed,
     CoapHostNotFound,
     InvalidCoapURI,
@@ -36,6 +31,11 @@ from twisted_net.udp.errors import (
     TransferFailed,
     UnexpectedCode,
 )
+from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap.settings import CoapLimits
+from twisted_net.commands.standard import standard_commands
+from twisted_net.tcp.client import CommandClient, server_endpoint
+from twisted_net.udp.responder import Source
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coap_device.py"
 # Waits a tenth as long as RFC 7252 has it, so that what is lost is soon sent again.
@@ -288,7 +288,7 @@ async def test_states_not_taken(reactor: Any) -> None:
 
 async def test_proof(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that asks whether our address is ours is told."""
-    monkeypatch.setattr("twisted_net.udp.coap.is_loopback", lambda host: False)
+    monkeypatch.setattr("twisted_net.coap.server.is_loopback", lambda host: False)
     async with Served(reactor) as served:
         assert (await served.client.post(served.uri("note"), b"x" * 3000)).text == "x" * 3000
     async with Served(reactor) as served:

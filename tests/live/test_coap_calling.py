@@ -20,8 +20,8 @@ from tests.live.test_coap import Served, Strange
 from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.coap import CoapOptions, Conversation
 from twisted_net.cli.run import INTERRUPTED
-from twisted_net.udp.coap_codec import Code, Message, Option, Type
-from twisted_net.udp.coap_settings import CoapLimits
+from twisted_net.coap.codec import Code, Message, Option, Type
+from twisted_net.coap.settings import CoapLimits
 
 
 class Run:

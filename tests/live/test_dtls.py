@@ -17,20 +17,15 @@ from tests.live.processes import Running
 from tests.live.programs import serving
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.auth.users import AuthSettings
+from twisted_net.coap.client import CoapClient, CoapClientSettings
+from twisted_net.coap.codec import Code
+from twisted_net.coap.errors import CoapClientClosed, PeerSilent, TransferFailed
+from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
+from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import ConfigError
 from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
 from twisted_net.service.net import NetService
 from twisted_net.sessions import End
-from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
-from twisted_net.udp.coap_codec import Code
-from twisted_net.udp.dtls_settings import DtlsClientSettings
-from twisted_net.udp.errors import (
-    CoapClientClosed,
-    DtlsEnded,
-    DtlsFailed,
-    PeerSilent,
-    TransferFailed,
-)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
 AUTHORITY = Authority()
@@ -306,9 +301,9 @@ async def test_example(reactor: Any, folder: Path) -> None:
 
 async def test_datagrams(reactor: Any, folder: Path) -> None:
     """The datagram server answers over DTLS as it does without, also what is too long."""
-    from tests.udp.dtls_wire import Inner
-    from twisted_net.udp.dtls_client import DtlsClient
-    from twisted_net.udp.dtls_sessions import client_context
+    from tests.dtls.dtls_wire import Inner
+    from twisted_net.dtls.client import DtlsClient
+    from twisted_net.dtls.session import client_context
 
     dtls = UdpDtlsSettings(port=0, certificate=str(folder / "server.pem"))
     udp = UdpSettings(enabled=False, dtls=dtls, max_datagram=500)

@@ -23,6 +23,11 @@ from tests.live.processes import BIN, Running
 from tests.missing import missing
 from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
+from twisted_net.coap.errors import InvalidCoapURI
+from twisted_net.coap.group_client import ask_group
+from twisted_net.discovery.announcements import Change, Happened
+from twisted_net.discovery.service import DiscoveryListener
+from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
 from twisted_net.service.config import (
     CoapSettings,
     Config,
@@ -31,15 +36,10 @@ from twisted_net.service.config import (
     UdpSettings,
 )
 from twisted_net.service.net import NetService
-from twisted_net.udp.announcements import Change, Happened
-from twisted_net.udp.coap_groups import ask_group
-from twisted_net.udp.datagrams import Source
-from twisted_net.udp.discovery import DiscoveryListener
-from twisted_net.udp.discovery_settings import DiscoveryPlace, DiscoverySettings
-from twisted_net.udp.errors import InvalidCoapURI
 from twisted_net.udp.groups import Group, GroupSettings
 from twisted_net.udp.multicast import GroupProtocol, join, join_all, sending_socket
-from twisted_net.udp.ports import CappedPort
+from twisted_net.udp.port import CappedPort
+from twisted_net.udp.responder import Source
 
 GROUP = "239.255.93.99"
 LO = ("lo",)

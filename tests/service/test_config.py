@@ -25,8 +25,8 @@ from twisted_net.service.config import (
 )
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.udp.datagrams import DatagramLimits
 from twisted_net.udp.groups import GroupSettings
+from twisted_net.udp.responder import DatagramLimits
 
 
 class ConfigTests(SynchronousTestCase):

@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from twisted_net.udp.datagrams import DatagramLimits, DatagramResponder, Source
-from twisted_net.udp.guarding import Guard
+from twisted_net.udp.amplification_guard import Guard
+from twisted_net.udp.responder import DatagramLimits, DatagramResponder, Source
 
 MOST = 0.001
 """Seconds that one datagram may cost."""

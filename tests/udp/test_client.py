@@ -14,8 +14,8 @@ from twisted.internet.error import ConnectionLost, DNSLookupError
 from twisted.python.failure import Failure
 
 from tests.udp.memory import FakeSocket, PortTestCase
+from twisted_net.udp.amplification_guard import Guard
 from twisted_net.udp.client import DatagramClient, DatagramClientSettings
-from twisted_net.udp.datagrams import MAX_PAYLOAD, DatagramLimits, DatagramResponder, Source
 from twisted_net.udp.errors import (
     DatagramClientClosed,
     DatagramHostNotFound,
@@ -24,7 +24,7 @@ from twisted_net.udp.errors import (
     DatagramUnreachable,
     TooManyQuestions,
 )
-from twisted_net.udp.guarding import Guard
+from twisted_net.udp.responder import MAX_PAYLOAD, DatagramLimits, DatagramResponder, Source
 
 SERVER: Source = ("192.0.2.1", 9999)
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.udp.discovery_settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
 from twisted_net.udp.groups import (
     ALL_COAP_NODES,
     MAX_GROUPS,

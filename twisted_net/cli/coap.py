@@ -17,11 +17,11 @@ from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED, parsed
 from twisted_net.cli.run import INTERRUPTED, run_to_the_end
+from twisted_net.coap.client import CoapClient, CoapClientSettings
+from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
+from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
-from twisted_net.udp.coap_answers import Observation, Response
-from twisted_net.udp.coap_client import CoapClient, CoapClientSettings
-from twisted_net.udp.coap_codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
-from twisted_net.udp.dtls_settings import DtlsClientSettings
 
 METHODS = ("get", "post", "put", "delete", "observe")
 

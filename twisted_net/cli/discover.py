@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.run import INTERRUPTED, run_to_the_end
-from twisted_net.udp.announcements import Change, Happened
-from twisted_net.udp.discovery import DiscoveryListener
-from twisted_net.udp.discovery_settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
+from twisted_net.discovery.announcements import Change, Happened
+from twisted_net.discovery.service import DiscoveryListener
+from twisted_net.discovery.settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
 
 NOBODY = 1
 """Exit status where no server was found."""

@@ -10,22 +10,22 @@ from msgspec import Meta
 from msgspec import field as default
 
 from twisted_net.auth.users import AuthSettings
+from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
 from twisted_net.config.loader import Layers, Loaded
 from twisted_net.config.record import Record
+from twisted_net.discovery.settings import DiscoverySettings
+from twisted_net.dtls.settings import DEFAULT_PORT as COAPS_PORT
+from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.rate_limit import is_local
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
-from twisted_net.udp.coap_settings import DEFAULT_PORT, CoapLimits
-from twisted_net.udp.datagrams import DatagramLimits
-from twisted_net.udp.discovery_settings import DiscoverySettings
-from twisted_net.udp.dtls_settings import DEFAULT_PORT as COAPS_PORT
-from twisted_net.udp.dtls_settings import DtlsSettings
 from twisted_net.udp.groups import GroupSettings, check_family
-from twisted_net.udp.places import Bound, Place, parse_place
-from twisted_net.udp.places import check_interface as check_datagram_interface
+from twisted_net.udp.responder import DatagramLimits
+from twisted_net.udp.socket_spec import Bound, Place, parse_place
+from twisted_net.udp.socket_spec import check_interface as check_datagram_interface
 
 PREFIX = "TWISTED_NET_"
 """What the names of our environment variables begin with; no other use is made of such names."""

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Commands
+from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.errors import ConfigError
 from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (
@@ -25,16 +26,15 @@ from twisted_net.service.listeners import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics
-from twisted_net.udp.datagrams import DatagramCounts, Source
-from twisted_net.udp.discovery_settings import DiscoverySettings
 from twisted_net.udp.groups import GroupSettings, groups_on
-from twisted_net.udp.places import Place
+from twisted_net.udp.responder import DatagramCounts, Source
 from twisted_net.udp.server import DatagramServer, listen_at
+from twisted_net.udp.socket_spec import Place
 
 # OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
 if TYPE_CHECKING:
-    from twisted_net.udp.coap import CoapServer
-    from twisted_net.udp.dtls import DtlsServer
+    from twisted_net.coap.server import CoapServer
+    from twisted_net.dtls.server import DtlsServer
 
 
 class DatagramListener(ListenerService):
@@ -112,7 +112,7 @@ class CoapListener(_DrainsFirst):
         commands: Commands,
         topics: Topics,
     ) -> None:
-        from twisted_net.udp.coap import CoapServer
+        from twisted_net.coap.server import CoapServer
 
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
@@ -122,7 +122,7 @@ class CoapListener(_DrainsFirst):
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        from twisted_net.udp.coap import listen_coap
+        from twisted_net.coap.server import listen_coap
 
         return listen_coap(self._reactor, self.server, port, interface)
 
@@ -242,7 +242,7 @@ class AnnouncingListener(_Placed):
         settings: DiscoverySettings,
         services: Callable[[], Mapping[str, int]],
     ) -> None:
-        from twisted_net.udp.discovery import Announcer
+        from twisted_net.discovery.service import Announcer
 
         super().__init__(settings.group, settings.port)
         self._settings = settings
@@ -287,7 +287,7 @@ class _DtlsListener(ListenerService):
         wall: Callable[[], float],
     ) -> None:
         # Not at the top: OpenSSL takes a tenth of a second to import.
-        from twisted_net.udp.dtls import DtlsServer
+        from twisted_net.dtls.server import DtlsServer
 
         super().__init__(settings.interface, settings.port)
         self._reactor = reactor
@@ -300,7 +300,7 @@ class _DtlsListener(ListenerService):
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        from twisted_net.udp.dtls import listen_dtls
+        from twisted_net.dtls.server import listen_dtls
 
         return listen_dtls(
             self._reactor,
@@ -327,7 +327,7 @@ class SecureDatagramListener(_DtlsListener):
         config: Config,
         wall: Callable[[], float],
     ) -> None:
-        from twisted_net.udp.dtls import DtlsServer
+        from twisted_net.dtls.server import DtlsServer
 
         settings = config.udp.dtls
         super().__init__(reactor, settings, config.udp, wall)
@@ -354,8 +354,9 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
         access: Access,
         streams: Sessions,
     ) -> None:
-        from twisted_net.udp.coap import CoapServer
-        from twisted_net.udp.dtls import DtlsServer, coap_limits
+        from twisted_net.coap.server import CoapServer
+        from twisted_net.coap.settings import coap_limits
+        from twisted_net.dtls.server import DtlsServer
 
         settings = config.coap.dtls
         super().__init__(reactor, settings, config.coap, streams.wall)

@@ -20,7 +20,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.config.record import Record
-from twisted_net.udp.datagrams import MAX_PAYLOAD, Source
+from twisted_net.udp.amplification_guard import PAD
 from twisted_net.udp.errors import (
     DatagramClientClosed,
     DatagramError,
@@ -30,8 +30,8 @@ from twisted_net.udp.errors import (
     DatagramUnreachable,
     TooManyQuestions,
 )
-from twisted_net.udp.guarding import PAD
-from twisted_net.udp.ports import CappedPort
+from twisted_net.udp.port import CappedPort
+from twisted_net.udp.responder import MAX_PAYLOAD, Source
 from twisted_net.udp.sockets import scoped_source
 
 DEFAULT_PORT = 9999

@@ -16,9 +16,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTim
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.udp.datagrams import DatagramCounts, Source
 from twisted_net.udp.groups import Group, is_address, is_broadcast, is_own_interface
-from twisted_net.udp.ports import CappedPort
+from twisted_net.udp.port import CappedPort
+from twisted_net.udp.responder import DatagramCounts, Source
 
 MAX_DELAYED = 1000
 """Answers to groups that wait for their moment, of one server; further ones are not sent."""

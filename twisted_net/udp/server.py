@@ -14,19 +14,19 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.net.rate_limit import is_local
-from twisted_net.udp.datagrams import (
+from twisted_net.udp.amplification_guard import Guard
+
+# Named here too, where those who embed look for it.
+from twisted_net.udp.port import CappedPort as CappedPort
+from twisted_net.udp.port import open_port
+from twisted_net.udp.responder import (
     ANSWER_TOO_LONG,
     DatagramHandler,
     DatagramLimits,
     DatagramResponder,
     Source,
 )
-from twisted_net.udp.guarding import Guard
-from twisted_net.udp.places import Bound, Place, parse_place
-
-# Named here too, where those who embed look for it.
-from twisted_net.udp.ports import CappedPort as CappedPort
-from twisted_net.udp.ports import open_port
+from twisted_net.udp.socket_spec import Bound, Place, parse_place
 
 # A flood that makes a handler fail must not fill the disk with tracebacks: the count goes on.
 _SECONDS_BETWEEN_TRACEBACKS = 1.0
@@ -45,7 +45,7 @@ class DatagramServer(DatagramProtocol):
 
     A server has one socket; :meth:`companion` gives another for one more, and both count
     together. Over a transport of another kind than ours its answers are not guarded
-    (:mod:`twisted_net.udp.guarding`) unless :meth:`guard` is called.
+    (:mod:`twisted_net.udp.amplification_guard`) unless :meth:`guard` is called.
 
     :param clock: the reactor, as a rule.
     :param handler: answers in place of the standard answers; a plain function, not ``async``.
@@ -201,7 +201,7 @@ def listen_at(reactor: IReactorFDSet, server: DatagramServer, place: Place | str
 
     ``udp:9999:interface=[::1]:rcvbuf=4M:reuseport=yes`` binds a port; ``fd:3`` takes over a socket
     from the parent process, ``systemd:0`` one from systemd. See
-    :func:`twisted_net.udp.places.parse_place`.
+    :func:`twisted_net.udp.socket_spec.parse_place`.
 
     :raises ValueError: for a string that describes no place.
     :raises CannotListenError: where the socket cannot be had.

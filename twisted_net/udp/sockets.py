@@ -12,8 +12,8 @@ import sys
 from twisted.internet.error import CannotListenError
 from twisted.python.systemd import ListenFDs
 
-from twisted_net.udp.datagrams import Source
-from twisted_net.udp.places import Activated, Inherited
+from twisted_net.udp.responder import Source
+from twisted_net.udp.socket_spec import Activated, Inherited
 
 # Linux's names; Python has none for the first. An array of unsigned integers, of which the
 # ninth is what the kernel dropped at this socket since it was made: the number that SO_RXQ_OVFL

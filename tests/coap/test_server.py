@@ -1,0 +1,658 @@
+"""Tests for :mod:`twisted_net.coap.server`."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.coap.coap_driver import (
+    ACCEPT_JSON,
+    LOCAL,
+    OBSERVE,
+    OTHER,
+    REMOTE,
+    Driver,
+    Pairs,
+    ServerTests,
+    by_number,
+)
+from twisted_net.coap.blockwise import Block
+from twisted_net.coap.codec import (
+    Code,
+    Message,
+    Option,
+    Type,
+    encode_message,
+    encode_uint,
+)
+from twisted_net.coap.server import SESSION_LIFETIME, CoapServer
+from twisted_net.coap.settings import CoapLimits
+from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.standard import standard_commands
+from twisted_net.errors import AuthRequired, CommandError
+from twisted_net.sessions import Session
+from twisted_net.udp.responder import Source
+
+
+class RequestTests(ServerTests):
+    """Commands are resources."""
+
+    def test_get(self) -> None:
+        """A safe command answers GET, and its answer is not to be cached."""
+        answer = self.ask(Code.GET, "ping")
+        self.assertEqual((answer.type, answer.code, answer.payload), (2, Code.CONTENT, b"PONG"))
+        self.assertEqual(
+            list(answer.options), [(Option.CONTENT_FORMAT, b""), (Option.MAX_AGE, b"")]
+        )
+
+    def test_post(self) -> None:
+        """Any command answers POST; its arguments are the payload."""
+        answer = self.ask(Code.POST, "ECHO", b'a "b  c"')
+        self.assertEqual((answer.code, answer.payload), (Code.CHANGED, b"a b  c"))
+
+    def test_query(self) -> None:
+        """Queries are arguments too."""
+        answer = self.ask(Code.GET, "echo", options=[(Option.URI_QUERY, b"a b")])
+        self.assertEqual(answer.payload, b"a b")
+
+    def test_json(self) -> None:
+        """What is no text, and what is asked for as JSON, is what TCP clients get."""
+        self.assertEqual(json.loads(self.ask(Code.GET, "stats").payload)["command"], "STATS")
+        answer = self.ask(Code.GET, "ping", options=[ACCEPT_JSON])
+        self.assertEqual(answer.payload, b'{"command":"PING","result":"PONG"}')
+        self.assertEqual(answer.option(Option.CONTENT_FORMAT), b"\x32")
+
+    def test_core(self) -> None:
+        """/.well-known/core lists the resources."""
+        answer = self.ask(Code.GET, ".well-known/core")
+        self.assertEqual(answer.option(Option.CONTENT_FORMAT), b"\x28")
+        filtered = self.ask(
+            Code.GET, ".well-known/core", options=[(Option.URI_QUERY, b"href=/stats")]
+        )
+        self.assertEqual(
+            filtered.payload,
+            b'</stats>;title="Figures of this server.";if="get post";ct="0 50";obs',
+        )
+
+    def test_errors(self) -> None:
+        """Each mistake has its code, and a sentence for a person."""
+        cases: list[tuple[int, str, bytes, Pairs, int, bytes]] = [
+            (1, "nope", b"", (), 132, b"no resource /nope; see /.well-known/core"),
+            (1, "ping/x", b"", (), 132, b"no resource /ping/x; see /.well-known/core"),
+            (1, "note", b"", (), 133, b"this resource takes POST"),
+            (3, "ping", b"", (), 133, b"this resource takes GET or POST"),
+            (2, "events", b"", (), 133, b"this resource takes GET"),
+            (1, "ping", b"", [(17, b"\x3c")], 134, b"content formats here: 0, 50"),
+            (2, "note", b"", (), 128, b"wrong number of arguments (0); usage: NOTE <text>"),
+            (2, "note", b'"a', (), 128, b"the quote at position 0 has no end"),
+            (2, "note", b"a", [(12, b"\x3c")], 143, b"content formats taken here: 0, 50"),
+            (2, "refuse", b"", (), 131, b"not today"),
+            (2, "help", b"x", (), 132, b"unknown command: x"),
+            (1, "ping", b"", [(9, b"")], 130, b"option 9 is unknown, or wrong here"),
+            (1, "ping", b"", [(35, b"x")], 165, b"this server is no proxy"),
+            (1, "ping", b"", [(5, b"")], 140, b"the resource is there, without an ETag to match"),
+            (1, "ping", b"", [(1, b"e")], 140, b"the resource is there, without an ETag to match"),
+            (1, "ping", b"", [(23, b"\x07")], 128, b"the block size 7 is reserved"),
+        ]
+        for code, path, payload, options, expected, sentence in cases:
+            answer = self.ask(code, path, payload, options)
+            self.assertEqual((answer.code, answer.payload), (expected, sentence))
+        self.assertEqual(self.ask(1, "ping", options=[(1, b"")]).code, Code.CONTENT)
+
+    def test_json_errors(self) -> None:
+        """Who accepts JSON gets the error's stable code."""
+        answer = self.ask(Code.POST, "refuse", options=[ACCEPT_JSON])
+        self.assertEqual(
+            json.loads(answer.payload),
+            {"error": "not today", "code": "refused", "command": "REFUSE"},
+        )
+
+    def test_bug(self) -> None:
+        """A bug of a handler's is logged, once a second, and answered 5.00."""
+        for _ in range(2):
+            self.assertEqual(self.ask(Code.GET, "fail").code, Code.INTERNAL_SERVER_ERROR)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_runs_once(self) -> None:
+        """A command runs once, however often its request comes."""
+        datagram = self.driver.send(Code.POST, "note", b"x")
+        (first,) = self.driver.answers()
+        self.driver.server.take(datagram, LOCAL)
+        self.assertEqual(self.driver.answers(), [first])
+        self.assertEqual(self.runs, ["x"])
+
+    def test_non(self) -> None:
+        """What is not confirmable is answered so; what is critical and unknown is passed over."""
+        self.driver.send(Code.GET, "ping", kind=Type.NON)
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.payload), (Type.NON, b"PONG"))
+        self.driver.send(Code.GET, "ping", options=[(9, b"")], kind=Type.NON)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_etag(self) -> None:
+        """Who has the body already is told so (RFC 7252 §5.10.6.2)."""
+        long = self.ask(Code.GET, ".well-known/core", options=[(Option.BLOCK2, b"")])
+        etag = long.option(Option.ETAG)
+        assert etag is not None
+        answer = self.ask(Code.GET, ".well-known/core", options=[(Option.ETAG, etag)])
+        self.assertEqual((answer.code, answer.payload), (Code.VALID, b""))
+        other = self.ask(Code.GET, ".well-known/core", options=[(Option.ETAG, b"other")])
+        self.assertEqual(other.code, Code.CONTENT)
+
+    def test_long_datagram(self) -> None:
+        """A datagram over the limit is 4.13, and what is left of it does not run."""
+        payload = b"x" * 4096
+        answer = self.ask(Code.POST, "note", payload)
+        self.assertEqual(answer.code, Code.REQUEST_ENTITY_TOO_LARGE)
+        self.assertEqual(answer.payload, b"a datagram holds at most 4096 bytes here; send blocks")
+        self.assertEqual(self.runs, [])
+        head = len(encode_message(Message(0, 2, 1, b"t", [(11, b"note")]))) + 1
+        self.assertEqual(self.ask(Code.POST, "note", payload[head:]).code, Code.CHANGED)
+
+    def test_sessions(self) -> None:
+        """Peers are listed and counted like TCP clients."""
+        self.ask(Code.GET, "ping")
+        self.ask(Code.GET, "ping", source=OTHER)
+        self.ask(Code.GET, "ping")
+        self.assertEqual(
+            [(session.name, session.messages) for session in self.driver.server.sessions],
+            [("127.0.0.1:40000", 2), ("127.0.0.1:40001", 1)],
+        )
+
+    def test_sessions_end(self) -> None:
+        """A peer that has been silent for long has no session any more."""
+        self.ask(Code.GET, "events", options=[OBSERVE])
+        self.driver.clock.advance(SESSION_LIFETIME + 1)
+        self.driver.answers()
+        self.ask(Code.GET, "ping", source=OTHER)
+        self.assertEqual(len(self.driver.server.sessions), 1)
+        self.assertEqual(self.driver.server.observers, 0)
+
+    def test_permit(self) -> None:
+        """Who may run what is for whoever embeds the server to say."""
+
+        def permit(command: Command, session: Session) -> None:
+            if command.name != "PING":
+                raise AuthRequired()
+
+        server = CoapServer(
+            cast(IReactorTime, self.driver.clock), standard_commands(), permit=permit
+        )
+        self.driver.leftovers()
+        server.transport = self.driver.server.transport
+        self.driver.server = server
+        self.assertEqual(self.ask(Code.GET, "ping").code, Code.CONTENT)
+        self.assertEqual(self.ask(Code.GET, "time").code, Code.UNAUTHORIZED)
+
+    def test_without_transport(self) -> None:
+        """What comes before the start or after the end is dropped."""
+        self.driver.server.transport = None
+        self.driver.send(Code.GET, "ping")
+        self.driver.server.notify("stats")
+        self.assertEqual(self.driver.answers(), [])
+
+
+class WaitingTests(ServerTests):
+    """Commands that wait: RFC 7252 §5.2.2."""
+
+    limits = CoapLimits(max_waiting=3, max_waiting_per_peer=2, command_timeout=10)
+
+    def test_at_once(self) -> None:
+        """One that need not wait is answered in the acknowledgement."""
+        self.assertEqual(self.ask(Code.GET, "soon").payload, b"soon")
+
+    def test_piggybacked(self) -> None:
+        """One that waits for less than a tenth of a second is, too."""
+        self.driver.send(Code.POST, "later")
+        self.waiting[0].callback("x")
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.payload), (Type.ACK, b"x"))
+
+    def test_separate(self) -> None:
+        """One that waits longer is acknowledged, and answered later."""
+        self.driver.send(Code.POST, "later", token=b"abc")
+        self.driver.clock.advance(0.1)
+        (ack,) = self.driver.answers()
+        self.assertEqual((ack.type, ack.code), (Type.ACK, Code.EMPTY))
+        self.waiting[0].callback("x")
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.token, answer.payload), (Type.CON, b"abc", b"x"))
+        self.driver.clock.advance(3)
+        self.assertEqual(self.driver.answers(), [answer])
+        self.driver.acknowledge(answer)
+        self.driver.clock.pump([1] * 100)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_timeout(self) -> None:
+        """One that takes too long is cancelled, and answered 5.04."""
+        self.driver.send(Code.POST, "later", kind=Type.NON)
+        self.driver.clock.advance(10)
+        (answer,) = self.driver.answers()
+        self.assertEqual(answer.code, Code.GATEWAY_TIMEOUT)
+        self.assertEqual(answer.payload, b"the command took longer than 10 seconds")
+
+    def test_refused_and_failed(self) -> None:
+        """One may refuse, and may have a bug."""
+        self.driver.send(Code.POST, "later")
+        self.driver.send(Code.POST, "later")
+        self.waiting[0].errback(CommandError("no"))
+        self.waiting[1].errback(ZeroDivisionError())
+        codes = [answer.code for answer in self.driver.answers()]
+        self.assertEqual(codes, [Code.FORBIDDEN, Code.INTERNAL_SERVER_ERROR])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_too_many(self) -> None:
+        """Of one peer and of all, so many may wait; then it is 5.03, with a time to come again."""
+        self.driver.send(Code.POST, "later")
+        self.driver.send(Code.POST, "later")
+        refused = self.ask(Code.POST, "later")
+        self.assertEqual(refused.code, Code.SERVICE_UNAVAILABLE)
+        self.assertEqual(refused.option(Option.MAX_AGE), b"\x05")
+        self.driver.send(Code.POST, "later", source=OTHER)
+        self.assertEqual(self.ask(Code.POST, "later", source=OTHER).code, 163)
+        for waiting in self.waiting:
+            waiting.callback("")
+        self.driver.send(Code.POST, "later")
+        self.assertEqual(len(self.waiting), 4)
+
+    def test_drain(self) -> None:
+        """A drain refuses what comes, and waits for what is under way."""
+        self.driver.send(Code.POST, "later")
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.assertEqual(self.ask(Code.GET, "ping").code, Code.SERVICE_UNAVAILABLE)
+        self.assertNoResult(drained)
+        self.waiting[0].callback("x")
+        self.successResultOf(drained)
+        (answer,) = self.driver.answers()
+        self.assertEqual(answer.payload, b"x")
+
+    def test_drain_in_time(self) -> None:
+        """A drain does not wait for ever."""
+        self.driver.send(Code.POST, "later")
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.driver.clock.advance(5)
+        self.successResultOf(drained)
+
+    def test_drain_of_nothing(self) -> None:
+        """Where nothing is under way a drain is over at once."""
+        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+
+
+class BlockTests(ServerTests):
+    """Bodies in blocks, both ways: RFC 7959."""
+
+    limits = CoapLimits(max_body=5000, block_size=256)
+
+    def block2(self, number: int, size: int = 256) -> tuple[int, bytes]:
+        """Make the option by which a client asks for a block."""
+        return int(Option.BLOCK2), Block(number, False, size).encode()
+
+    def block1(self, number: int, more: bool, size: int = 256) -> tuple[int, bytes]:
+        """Make the option by which a client sends a block."""
+        return int(Option.BLOCK1), Block(number, more, size).encode()
+
+    def test_download(self) -> None:
+        """The blocks of a long answer are of one run of its command."""
+        first = self.ask(Code.GET, "big")
+        value = first.option(Option.BLOCK2)
+        assert value is not None
+        self.assertEqual(Block.parse(value), Block(0, True, 256))
+        self.assertEqual(first.option(Option.SIZE2), encode_uint(3000))
+        body = first.payload
+        for number in range(1, 12):
+            answer = self.ask(Code.GET, "big", options=[self.block2(number)])
+            self.assertEqual(answer.option(Option.ETAG), first.option(Option.ETAG))
+            body += answer.payload
+        self.assertEqual(body, b"1" * 3000)
+        self.assertEqual(self.runs, ["big"])
+
+    def test_early_negotiation(self) -> None:
+        """A client says how small its blocks are to be (§2.4)."""
+        first = self.ask(Code.GET, "big", options=[self.block2(0, 64)])
+        self.assertEqual(len(first.payload), 64)
+        last = self.ask(Code.GET, "big", options=[self.block2(46, 64)])
+        self.assertEqual(last.payload, b"1" * (3000 - 46 * 64))
+        short = self.ask(Code.GET, "ping", options=[self.block2(0, 64), (28, b"")])
+        self.assertEqual((short.option(23), short.option(28)), (b"\x02", b"\x04"))
+
+    def test_blocks_too_large(self) -> None:
+        """Blocks are no larger than ours, and start where they were asked to."""
+        answer = self.ask(Code.GET, "big", options=[self.block2(1, 1024)])
+        value = answer.option(Option.BLOCK2)
+        assert value is not None
+        self.assertEqual(Block.parse(value), Block(4, True, 256))
+
+    def test_forgotten(self) -> None:
+        """A body that is kept no longer is made again for GET, and 4.08 for POST."""
+        self.ask(Code.POST, "big")
+        self.assertEqual(self.ask(Code.POST, "big", options=[self.block2(1)]).code, 68)
+        self.driver.clock.advance(300)
+        answer = self.ask(Code.POST, "big", options=[self.block2(2)])
+        self.assertEqual(answer.code, Code.REQUEST_ENTITY_INCOMPLETE)
+        again = self.ask(Code.GET, "big", options=[self.block2(2)])
+        self.assertEqual(again.payload, b"2" * 256)
+        self.assertEqual(self.runs, ["big", "big"])
+
+    def test_beyond(self) -> None:
+        """A block after the last one is a bad request."""
+        self.assertEqual(self.ask(Code.GET, "ping", options=[self.block2(1)]).code, 128)
+
+    def test_upload(self) -> None:
+        """A body in blocks is put together, and its command runs once, with the last one."""
+        body = b"x" * 600
+        for number, more in ((0, True), (1, True), (2, False)):
+            start = number * 256
+            answer = self.ask(
+                Code.POST, "note", body[start : start + 256], [self.block1(number, more)]
+            )
+            self.assertEqual(answer.code, Code.CONTINUE if more else Code.CHANGED)
+            self.assertEqual(answer.option(Option.BLOCK1), self.block1(number, more)[1])
+        self.assertEqual(self.runs, ["x" * 600])
+        rest = self.ask(Code.POST, "note", options=[self.block2(2)])
+        self.assertEqual(len(answer.payload) + 256 + len(rest.payload), 600)
+
+    def test_upload_negotiation(self) -> None:
+        """The first answer says how small blocks are to be (§2.5)."""
+        answer = self.ask(Code.POST, "note", b"x" * 1024, [self.block1(0, True, 1024)])
+        self.assertEqual(answer.option(Option.BLOCK1), self.block1(0, True, 256)[1])
+        answer = self.ask(Code.POST, "note", b"x", [self.block1(4, False, 256)])
+        self.assertEqual(self.runs, ["x" * 1025])
+
+    def test_upload_incomplete(self) -> None:
+        """A block out of its order is 4.08 (§2.9.2)."""
+        answer = self.ask(Code.POST, "note", b"x" * 256, [self.block1(1, True)])
+        self.assertEqual(answer.code, Code.REQUEST_ENTITY_INCOMPLETE)
+
+    def test_upload_too_large(self) -> None:
+        """A body over the limit is 4.13, with the limit (§2.9.3)."""
+        size1 = (int(Option.SIZE1), encode_uint(5001))
+        answer = self.ask(Code.POST, "note", b"x" * 256, [self.block1(0, True), size1])
+        self.assertEqual(answer.code, Code.REQUEST_ENTITY_TOO_LARGE)
+        self.assertEqual(answer.option(Option.SIZE1), encode_uint(5000))
+        self.assertEqual(answer.option(Option.BLOCK1), self.block1(0, True)[1])
+
+
+class ObserveTests(ServerTests):
+    """Observers: RFC 7641."""
+
+    limits = CoapLimits(max_observers_per_peer=2)
+
+    def observe(self, path: str, token: bytes = b"o", source: Source = LOCAL) -> Message:
+        """Observe a resource, and give the first answer."""
+        self.driver.send(Code.GET, path, options=[OBSERVE], token=token, source=source)
+        (answer,) = self.driver.answers(source)
+        return answer
+
+    def test_stats(self) -> None:
+        """Figures are told at an interval, each time after the last was acknowledged."""
+        self.assertEqual(self.observe("stats").option(Option.OBSERVE), b"\x01")
+        for number in (2, 3):
+            self.driver.clock.advance(5)
+            (told,) = self.driver.answers()
+            self.assertEqual((told.type, told.token), (Type.CON, b"o"))
+            self.assertEqual(told.option(Option.OBSERVE), bytes((number,)))
+            self.assertIsNone(told.option(Option.MAX_AGE))
+            self.assertEqual(json.loads(told.payload)["command"], "STATS")
+            self.driver.acknowledge(told)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_unacknowledged(self) -> None:
+        """Who does not acknowledge is told once more of what changed, not of each change."""
+        self.observe("stats")
+        self.driver.server.notify("stats")
+        (told,) = self.driver.answers()
+        for _ in range(3):
+            self.driver.server.notify("stats")
+        self.assertEqual(self.driver.answers(), [])
+        self.driver.acknowledge(told)
+        (again,) = self.driver.answers()
+        self.assertEqual(again.option(Option.OBSERVE), b"\x03")
+        self.driver.acknowledge(again)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_reset(self) -> None:
+        """A reset ends an observation (§3.6), and so does silence (§4.5)."""
+        for end in ("reset", "silence"):
+            self.observe("stats")
+            self.driver.server.notify("stats")
+            (told, *_) = self.driver.answers()
+            if end == "reset":
+                self.driver.acknowledge(told, Type.RST)
+            else:
+                self.driver.clock.pump([1] * 100)
+            self.assertEqual(self.driver.server.observers, 0)
+
+    def test_cancel(self) -> None:
+        """A request with Observe 1 ends the observation of its token (§3.6)."""
+        self.observe("stats", b"t")
+        answer = self.ask(Code.GET, "stats", options=[(int(Option.OBSERVE), b"\x01")])
+        self.assertIsNone(answer.option(Option.OBSERVE))
+        self.assertEqual(self.driver.server.observers, 0)
+
+    def test_not_observable(self) -> None:
+        """What cannot be observed, or by no more observers, is answered once (§4.1)."""
+        self.assertIsNone(self.observe("ping").option(Option.OBSERVE))
+        self.assertIsNone(self.observe(".well-known/core").option(Option.OBSERVE))
+        for token, expected in ((b"1", b"\x01"), (b"2", b"\x01"), (b"3", None)):
+            self.assertEqual(self.observe("stats", token).option(Option.OBSERVE), expected)
+
+    def test_events(self) -> None:
+        """A broadcast reaches those that observe /events, and counts the others."""
+        self.assertEqual(self.observe("events").payload, b"{}")
+        answer = self.ask(Code.POST, "broadcast", b"hello", source=OTHER)
+        self.assertEqual(
+            json.loads(answer.payload),
+            {
+                "command": "BROADCAST",
+                "delivered": 1,
+                "failed": 1,
+                "failures": {"127.0.0.1:40001": "not_observing"},
+            },
+        )
+        (told,) = self.driver.answers()
+        event = {"event": "broadcast", "from": "127.0.0.1:40001", "message": "hello"}
+        self.assertEqual(json.loads(told.payload), event)
+        self.assertEqual(json.loads(self.ask(Code.GET, "events").payload), event)
+
+    def test_error(self) -> None:
+        """An error is told, and ends the observation (§4.2)."""
+        commands = Commands()
+        failures: list[Exception] = []
+
+        @commands.command(safe=True)
+        def stats() -> str:
+            if failures:
+                raise failures.pop()
+            return "fine"
+
+        self.driver.leftovers()
+        self.driver = Driver(commands)
+        for failure, code in ((CommandError("no"), 131), (ZeroDivisionError(), 160)):
+            self.observe("stats")
+            failures.append(failure)
+            self.driver.server.notify("stats")
+            (told,) = self.driver.answers()
+            self.assertEqual(told.code, code)
+            self.assertIsNone(told.option(Option.OBSERVE))
+            self.assertEqual(self.driver.server.observers, 0)
+            self.driver.acknowledge(told)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_long(self) -> None:
+        """A long notification is its first block; the others can be asked for (RFC 7959 §2.6)."""
+        commands = Commands()
+        commands.command("STATS", safe=True)(lambda: "a" * 100)
+        self.driver.leftovers()
+        self.driver = Driver(commands)
+        block2 = (int(Option.BLOCK2), Block(0, False, 64).encode())
+        self.driver.send(Code.GET, "stats", options=[OBSERVE, block2])
+        self.driver.answers()
+        self.driver.server.notify("stats")
+        (told,) = self.driver.answers()
+        self.assertEqual(told.payload, b"a" * 64)
+        block2 = (int(Option.BLOCK2), Block(1, False, 64).encode())
+        rest = self.driver.ask(Code.GET, "stats", options=[block2])
+        self.assertEqual(rest.payload, b"a" * 36)
+
+    def test_queue_full(self) -> None:
+        """An observer whose queue is full is dropped."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(max_queued=0))
+        self.observe("stats", b"1")
+        self.observe("stats", b"2")
+        self.driver.server.notify("stats")
+        self.assertEqual(self.driver.server.observers, 1)
+
+    def test_drain(self) -> None:
+        """At the end observers are told that there is nothing more to come."""
+        self.observe("stats")
+        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        (gone,) = self.driver.answers()
+        self.assertEqual(
+            (gone.type, gone.code, gone.token), (Type.NON, Code.SERVICE_UNAVAILABLE, b"o")
+        )
+        self.assertIsNone(self.observe("stats").option(Option.OBSERVE))
+
+
+class ProofTests(ServerTests):
+    """Addresses beyond this machine prove themselves: RFC 9175."""
+
+    def prove(self) -> None:
+        """Have the remote client prove itself."""
+        challenge = self.ask(Code.GET, "stats", source=REMOTE)
+        echo = challenge.option(Option.ECHO)
+        assert echo is not None
+        answer = self.ask(Code.GET, "ping", options=[(int(Option.ECHO), echo)], source=REMOTE)
+        self.assertEqual(answer.payload, b"PONG")
+
+    def test_short_answers(self) -> None:
+        """An answer of at most three times the question is given to anybody."""
+        self.assertEqual(self.ask(Code.GET, "ping", source=REMOTE).payload, b"PONG")
+
+    def test_long_answers(self) -> None:
+        """A longer one needs a proof, which holds for what follows."""
+        self.assertEqual(self.ask(Code.GET, "stats", source=REMOTE).code, Code.UNAUTHORIZED)
+        self.prove()
+        self.assertEqual(self.ask(Code.GET, "stats", source=REMOTE).code, Code.CONTENT)
+
+    def test_before_it_runs(self) -> None:
+        """What changes something, waits, comes in blocks or goes on and on needs one first."""
+        block1 = (int(Option.BLOCK1), Block(0, True, 16).encode())
+        for code, path, payload, options in (
+            (Code.POST, "note", b"x", []),
+            (Code.GET, "soon", b"", []),
+            (Code.POST, "echo", b"x" * 16, [block1]),
+            (Code.GET, "events", b"", [OBSERVE]),
+        ):
+            answer = self.ask(code, path, payload, options, source=REMOTE)
+            self.assertEqual(answer.code, Code.UNAUTHORIZED, path)
+        self.assertEqual((self.runs, self.driver.server.observers), ([], 0))
+        self.prove()
+        self.assertEqual(self.ask(Code.POST, "note", b"x", source=REMOTE).code, Code.CHANGED)
+
+    def test_amplification(self) -> None:
+        """No answer to an address that is not proven is over three times its question."""
+        paths = ["", "a", "stats", "help", "big", ".well-known/core", "note", "time", "fail"]
+        for path in paths:
+            for code in (0, 1, 2, 3, 4, 31):
+                for options in ([], [OBSERVE], [(9, b"")], [(23, b"\x07")], [(35, b"x" * 300)]):
+                    datagram = self.driver.send(code, path, options=options, source=REMOTE)
+                    self.driver.clock.advance(300)
+                    sent = [data for data, _ in self.driver.transport.written]
+                    self.driver.transport.written.clear()
+                    self.assertTrue(sum(map(len, sent)) <= 3 * len(datagram), (path, code, sent))
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_no_rule(self) -> None:
+        """Where the rule is switched off, anybody gets anything."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(amplification=0))
+        self.assertEqual(self.driver.ask(Code.GET, "stats", source=REMOTE).code, Code.CONTENT)
+
+
+class GroupTests(ServerTests):
+    """Questions to a group of servers: RFC 7252 §8."""
+
+    def ask_group(self, code: int, path: str, options: Pairs = (), kind: int = Type.NON) -> None:
+        """Ask a group of servers."""
+        self.driver.send(code, path, b"", options, kind=kind, group=True)
+
+    def test_leisure(self) -> None:
+        """An answer comes after a random part of the leisure."""
+        self.ask_group(Code.GET, "ping")
+        self.assertEqual(self.driver.answers(), [])
+        self.driver.clock.advance(2.5)
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.payload), (Type.NON, b"PONG"))
+
+    def test_silence(self) -> None:
+        """Errors, empty lists, and commands that wait are not answered; nothing confirmable is."""
+        self.ask_group(Code.GET, "nope")
+        self.ask_group(Code.GET, ".well-known/core", [(Option.URI_QUERY, b"rt=none")])
+        self.ask_group(Code.POST, "later")
+        self.ask_group(Code.GET, "ping", kind=Type.CON)
+        self.driver.clock.advance(10)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_no_observers(self) -> None:
+        """A group is not observed."""
+        self.ask_group(Code.GET, "stats", [OBSERVE])
+        self.assertEqual(self.driver.server.observers, 0)
+
+    def test_not_proven(self) -> None:
+        """An address that is not proven gets nothing long from a group, not even a challenge."""
+        self.driver.send(Code.GET, "stats", kind=Type.NON, source=REMOTE, group=True)
+        self.driver.clock.advance(10)
+        self.assertEqual(self.driver.answers(REMOTE), [])
+
+
+class FuzzTests(SynchronousTestCase):
+    """Whatever comes, the server goes on."""
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(
+            st.builds(
+                Message,
+                st.sampled_from([0, 1, 2, 3]),
+                st.sampled_from([1, 1, 2, 2, 3, 69, 132]),
+                st.integers(0, 3),
+                st.binary(max_size=2),
+                st.lists(
+                    st.one_of(
+                        st.tuples(
+                            st.just(11),
+                            st.sampled_from([b"echo", b"stats", b"events", b"help", b"\xff"]),
+                        ),
+                        st.tuples(
+                            st.sampled_from([1, 4, 5, 6, 12, 14, 15, 17, 23, 27, 28, 60, 252, 9]),
+                            st.binary(max_size=4),
+                        ),
+                    ),
+                    max_size=5,
+                ).map(lambda pairs: sorted(pairs, key=by_number)),
+                st.binary(max_size=20),
+            ),
+            max_size=10,
+        ),
+        st.sampled_from([LOCAL, REMOTE]),
+        st.booleans(),
+    )
+    def test_any_messages(self, messages: list[Message], source: Source, group: bool) -> None:
+        """Any messages leave a server that answers, and has logged nothing."""
+        driver = Driver(standard_commands())
+        for message in messages:
+            driver.server.take(encode_message(message), source, group)
+            driver.clock.advance(1)
+        driver.answers()
+        driver.clock.advance(300)
+        driver.answers()
+        self.assertEqual(driver.ask(Code.GET, "ping").payload, b"PONG")
+        self.assertEqual(driver.leftovers(), [])
+        self.assertEqual(self.flushLoggedErrors(), [])

@@ -1,0 +1,244 @@
+"""Tests for :mod:`twisted_net.coap.topics`, and for topics as resources of a server."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.coap.coap_driver import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
+from twisted_net.auth.users import Permissions, User
+from twisted_net.coap.codec import Code, Message, Option
+from twisted_net.coap.server import CoapServer
+from twisted_net.coap.settings import CoapLimits
+from twisted_net.coap.topics import TopicStates, text_of, topic_of
+from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.standard import standard_commands
+from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
+from twisted_net.sessions import Session
+from twisted_net.topics import Topics, TopicSettings
+
+
+class PathTests(SynchronousTestCase):
+    """:func:`topic_of` and :func:`text_of`."""
+
+    def test_paths(self) -> None:
+        """A topic is the second of two segments; its case counts."""
+        for path, topic in (
+            (["topics", "Shop.orders"], "Shop.orders"),
+            (["Topics", "a"], "a"),
+            (["topics", ""], ""),
+            (["topics"], None),
+            (["topics", "a", "b"], None),
+            (["echo", "a"], None),
+            ([], None),
+        ):
+            self.assertEqual(topic_of(path), topic)
+
+    def test_texts(self) -> None:
+        """A message is the payload as it stands; bytes that are no text are refused."""
+        self.assertEqual(text_of(b' a  "b\n'), ' a  "b\n')
+        self.assertRaises(NotUTF8, text_of, b"\xff")
+
+
+class StatesTests(SynchronousTestCase):
+    """:class:`TopicStates`."""
+
+    def setUp(self) -> None:
+        self.topics = Topics(TopicSettings())
+        self.observed: set[str] = set()
+        self.changes: list[str] = []
+        self.states = TopicStates(
+            self.topics, 3, 400, self.observed.__contains__, self.changes.append
+        )
+
+    def state(self, topic: str) -> bytes:
+        """Give the text that is known of a topic."""
+        return self.states.reply(topic, None).payload
+
+    def test_followed(self) -> None:
+        """What is published to a followed topic is kept, and told; before, it is not."""
+        self.topics.publish("a", "early")
+        self.states.follow("a")
+        self.states.follow("a")
+        self.assertEqual((self.state("a"), len(self.states)), (b"", 1))
+        self.assertEqual(self.topics.publish("a", "one"), 0)
+        self.observed.add("topics/a")
+        self.assertEqual(self.topics.publish("a", "two"), 1)
+        self.assertEqual(self.state("a"), b"two")
+        self.assertEqual(self.changes, ["topics/a", "topics/a"])
+
+    def test_json(self) -> None:
+        """As JSON the state is the event that other subscribers get."""
+        self.states.follow("a")
+        self.assertEqual(self.states.reply("a", 50).payload, b"{}")
+        self.topics.publish("a", "x")
+        event = json.loads(self.states.reply("a", 50).payload)
+        self.assertEqual(event, {"event": "message", "topic": "a", "message": "x"})
+
+    def test_most_topics(self) -> None:
+        """Over the limit, the topic asked for longest ago that nobody observes is left."""
+        for topic in "abc":
+            self.states.follow(topic)
+            self.topics.publish(topic, topic)
+        self.observed.add("topics/a")
+        self.states.follow("d")
+        self.assertEqual((self.state("a"), self.state("b"), self.state("c")), (b"a", b"", b"c"))
+        self.assertEqual((len(self.states), len(self.topics)), (3, 3))
+        self.observed.update({"topics/c", "topics/d"})
+        self.assertRaises(TooBusy, self.states.follow, "e")
+
+    def test_most_bytes(self) -> None:
+        """Over the limit, the oldest messages are forgotten; one alone may be over it."""
+        for topic in "abc":
+            self.states.follow(topic)
+            self.topics.publish(topic, "x" * 100)
+        self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 100, 100])
+        self.assertTrue(250 < self.states.size <= 400)
+        self.topics.publish("b", "y" * 1000)
+        self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 0, 0])
+        self.assertEqual(self.states.size, 0)
+
+    def test_no_topics(self) -> None:
+        """Patterns, and what is no topic, are refused."""
+        for topic in ("", "a.*", ">", "a b", "a..b", "x" * 300):
+            self.assertRaises(BadTopic, self.states.follow, topic)
+            self.assertRaises(BadTopic, self.states.reply, topic, None)
+
+    def test_close(self) -> None:
+        """At the end nothing is subscribed to."""
+        self.states.follow("a")
+        self.topics.publish("a", "x")
+        self.states.close()
+        self.assertEqual((len(self.topics), len(self.states), self.states.size), (0, 0, 0))
+
+
+class ServerTopicTests(SynchronousTestCase):
+    """``/topics/<topic>`` of a server."""
+
+    def setUp(self) -> None:
+        self.start()
+
+    def start(self, limits: CoapLimits | None = None, commands: Commands | None = None) -> None:
+        """Make a server."""
+        self.driver = Driver(commands or standard_commands(), limits)
+        self.topics = self.driver.server.sessions.topics
+
+    def observe(self, path: str = "topics/a.b") -> Message:
+        """Observe a topic, and give the first answer."""
+        return self.driver.ask(Code.GET, path, options=[OBSERVE])
+
+    def test_observed(self) -> None:
+        """Who observes a topic gets each message published to it, by whomever."""
+        first = self.observe()
+        self.assertEqual((first.code, first.payload), (Code.CONTENT, b""))
+        self.assertIsNotNone(first.option(Option.OBSERVE))
+        self.assertEqual(self.topics.publish("a.b", "one"), 1)
+        (told,) = self.driver.answers()
+        self.assertEqual((told.payload, told.token), (b"one", first.token))
+        self.driver.acknowledge(told)
+        answer = self.driver.ask(Code.POST, "topics/a.b", b"two  words", source=OTHER)
+        self.assertEqual(answer.code, Code.CHANGED)
+        self.assertEqual(
+            json.loads(answer.payload), {"command": "PUBLISH", "topic": "a.b", "receivers": 1}
+        )
+        (told,) = self.driver.answers()
+        self.assertEqual(told.payload, b"two  words")
+
+    def test_slow_observer(self) -> None:
+        """An observer that has not acknowledged is told the newest message after that (§4.5.2)."""
+        self.observe()
+        for number in range(5):
+            self.topics.publish("a.b", str(number))
+        (told,) = self.driver.answers()
+        self.assertEqual(told.payload, b"0")
+        self.driver.acknowledge(told)
+        (told,) = self.driver.answers()
+        self.assertEqual(told.payload, b"4")
+
+    def test_read(self) -> None:
+        """What was posted can be got, as text or as JSON."""
+        self.driver.ask(Code.POST, "topics/a.b", b"21")
+        answer = self.driver.ask(Code.GET, "topics/a.b")
+        self.assertEqual((answer.code, answer.payload), (Code.CONTENT, b"21"))
+        self.assertEqual(answer.option(Option.MAX_AGE), b"")
+        answer = self.driver.ask(Code.GET, "topics/a.b", options=[ACCEPT_JSON])
+        self.assertEqual(json.loads(answer.payload)["message"], "21")
+
+    def test_ended(self) -> None:
+        """After an observation has ended nobody is told."""
+        self.observe()
+        self.driver.ask(Code.GET, "topics/a.b", options=[(int(Option.OBSERVE), b"\x01")])
+        self.assertEqual(self.topics.publish("a.b", "x"), 0)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_refused(self) -> None:
+        """What is no topic, no text or no method is refused."""
+        for code, path, payload, expected in (
+            (Code.GET, "topics/a.*", b"", Code.BAD_REQUEST),
+            (Code.POST, "topics/>", b"x", Code.BAD_REQUEST),
+            (Code.POST, "topics/a", b"\xff", Code.BAD_REQUEST),
+            (Code.DELETE, "topics/a", b"", Code.METHOD_NOT_ALLOWED),
+            (Code.GET, "topics", b"", Code.NOT_FOUND),
+        ):
+            with self.subTest(path=path, code=code):
+                self.assertEqual(self.driver.ask(code, path, payload).code, expected)
+        self.assertEqual(len(self.topics), 0)
+
+    def test_no_topics(self) -> None:
+        """Where there are no commands for topics there are no such resources."""
+        commands = Commands()
+        commands.command("PING", safe=True)(lambda: "PONG")
+        self.start(commands=commands)
+        self.assertEqual(self.driver.ask(Code.GET, "topics/a").code, Code.NOT_FOUND)
+        self.assertEqual(self.driver.ask(Code.POST, "topics/a", b"x").code, Code.NOT_FOUND)
+
+    def test_no_room(self) -> None:
+        """Where no more topics may be followed one is answered once, and not published to."""
+        self.start(CoapLimits(max_topics=1))
+        self.observe()
+        self.assertIsNone(self.observe("topics/c").option(Option.OBSERVE))
+        self.assertEqual(
+            self.driver.ask(Code.POST, "topics/c", b"x").code, Code.SERVICE_UNAVAILABLE
+        )
+
+    def test_unproven(self) -> None:
+        """An address that may be forged has to prove itself before it publishes or observes."""
+        for code, options in ((Code.POST, []), (Code.GET, [OBSERVE])):
+            answer = self.driver.ask(code, "topics/a", b"", options, source=REMOTE)
+            self.assertEqual(answer.code, Code.UNAUTHORIZED)
+        self.assertEqual((self.topics.published, len(self.topics)), (0, 0))
+
+    def test_not_permitted(self) -> None:
+        """Who may not run SUBSCRIBE or PUBLISH may not use their resources."""
+        asked = []
+
+        def permit(command: Command, session: Session) -> None:
+            asked.append(command.name)
+            raise AuthRequired
+
+        clock = cast(IReactorTime, self.driver.clock)
+        server = CoapServer(clock, standard_commands(), permit=permit, chance=lambda: 0.5)
+        server.transport = self.driver.transport  # type: ignore[assignment]  # a fake
+        self.driver.server = server
+        self.assertEqual(self.observe("topics/a").code, Code.UNAUTHORIZED)
+        self.assertEqual(self.driver.ask(Code.POST, "topics/a").code, Code.UNAUTHORIZED)
+        self.assertEqual((asked, server.observers), (["SUBSCRIBE", "PUBLISH"], 0))
+
+    def test_permissions(self) -> None:
+        """The topics of a user's permissions hold here too."""
+        self.driver.ask(Code.GET, "ping")
+        (session,) = self.driver.server.sessions
+        session.permissions = Permissions("ada", User(subscribe=("a",), publish=("a",)))
+        self.assertEqual(self.driver.ask(Code.GET, "topics/a").code, Code.CONTENT)
+        self.assertEqual(self.driver.ask(Code.GET, "topics/b").code, Code.FORBIDDEN)
+        self.assertEqual(self.driver.ask(Code.POST, "topics/b", b"x").code, Code.FORBIDDEN)
+
+    def test_end(self) -> None:
+        """A server that has stopped follows nothing, and has no timer."""
+        self.observe()
+        self.driver.acknowledge(self.observe(), source=LOCAL)
+        self.assertEqual(self.driver.leftovers(), [])
+        self.assertEqual(len(self.topics), 0)

@@ -1,0 +1,585 @@
+"""Tests for :mod:`twisted_net.udp.port`."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import udp
+from twisted.internet.error import ConnectionLost, InvalidAddressError, MessageLengthError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
+from twisted_net.udp.gso import MOST_SEGMENTS
+from twisted_net.udp.port import ANSWERS_AT_ONCE, LONGEST_SMALL, QUEUED_COST, CappedPort
+from twisted_net.udp.responder import MAX_PAYLOAD, DatagramCounts, Source
+from twisted_net.udp.sockets import ask_receive_buffer
+
+
+class FairnessTests(SynchronousTestCase):
+    """:class:`CappedPort` reads a bounded number of datagrams a turn."""
+
+    @given(st.integers(0, 200), st.integers(1, 100), st.binary(max_size=3))
+    def test_never_more_than_the_cap(self, waiting: int, cap: int, data: bytes) -> None:
+        """However many wait, and be they empty, no turn reads more than the cap, none is lost."""
+        recorder = Recorder()
+        port = CappedPort(0, recorder, "127.0.0.1", 10, datagrams_per_turn=cap)
+        fake = FakeSocket()
+        port.socket = fake  # type: ignore[assignment]  # a fake of it
+        fake.incoming.extend([(data, HERE)] * waiting)
+        left = waiting
+        while left:
+            fake.reads = 0
+            port.doRead()
+            self.assertEqual(len(recorder.datagrams), waiting - max(0, left - cap))
+            self.assertLessEqual(fake.reads, cap)
+            left = max(0, left - cap)
+
+    def test_empty_queue(self) -> None:
+        """A turn with nothing to read ends at once."""
+        port = CappedPort(0, Recorder())
+        fake = FakeSocket()
+        port.socket = fake  # type: ignore[assignment]  # a fake of it
+        self.assertIsNone(port.doRead())
+        self.assertEqual(fake.reads, 1)
+
+
+class ReadTests(PortTestCase):
+    """:class:`CappedPort` outlives what a read may meet."""
+
+    def test_cuts_at_packet_size(self) -> None:
+        """As many bytes are read as asked, which is over the limit of a server by one."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a" * 5000, HERE))
+        port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"a" * 4097, HERE)])
+
+    def test_passing_errors(self) -> None:
+        """An error that passes is counted, the port goes on, and the protocol hears nothing."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        for number in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.ENOBUFS, errno.ENOMEM):
+            fake.incoming.append(OSError(number, "passes"))
+            fake.incoming.append((b"after", HERE))
+            self.assertIsNone(port.doRead())
+            port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"after", HERE)] * 4)
+        self.assertEqual((port.counts.read_errors, recorder.refusals), (4, 0))
+
+    def test_refused_when_connected(self) -> None:
+        """A port with one peer tells its protocol that the peer refused."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        fake.incoming.append(OSError(errno.ECONNREFUSED, "refused"))
+        port.doRead()
+        self.assertEqual(recorder.refusals, 1)
+
+    def test_error_taken_for_the_end(self) -> None:
+        """An error that passes does not end a connected port, though epoll says so."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        for number, ends in ((errno.ECONNREFUSED, False), (errno.EHOSTUNREACH, False), (0, True)):
+            fake.error = number
+            self.reactor.removeReader(port)
+            port.connectionLost(Failure(ConnectionLost()))
+            self.assertEqual(fake.closed, ends)
+            self.assertEqual(self.reactor.getReaders(), [] if ends else [port])
+        self.assertEqual((recorder.refusals, port.counts.read_errors), (1, 2))
+
+    def test_lasting_errors(self) -> None:
+        """An error that does not pass leaves, so that the reactor closes the port."""
+        port, fake = self.open_port(Recorder())
+        fake.incoming.append(OSError(errno.EBADF, "Bad file descriptor"))
+        self.assertRaises(OSError, port.doRead)
+        self.assertEqual(port.counts.read_errors, 0)
+
+    def test_protocol_that_raises(self) -> None:
+        """What a protocol raises is logged, and the datagrams after it are read."""
+        recorder = Recorder()
+        recorder.error = ZeroDivisionError()
+        port, fake = self.open_port(recorder)
+        fake.incoming.extend([(b"1", HERE), (b"2", HERE)])
+        port.doRead()
+        self.assertEqual(len(recorder.datagrams), 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_ipv6_sources(self) -> None:
+        """A source is host and port; the scope of a link-local one stays with its host."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder, "::1")
+        fake.incoming.extend([(b"a", ("::1", 5, 0, 0)), (b"b", ("fe80::1", 6, 0, 2))])
+        port.doRead()
+        self.assertEqual(recorder.datagrams, [(b"a", ("::1", 5)), (b"b", ("fe80::1%2", 6))])
+
+
+class WriteTests(PortTestCase):
+    """:class:`CappedPort` sends, or counts what it could not."""
+
+    def test_answers_to_the_source(self) -> None:
+        """An answer goes to where its datagram came from, its scope kept."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder, "::1")
+        fake.incoming.append((b"b", ("fe80::1", 6, 0, 2)))
+        port.doRead()
+        port.write(b"answer", recorder.datagrams[0][1])
+        self.assertEqual(fake.outgoing, [(b"answer", ("fe80::1", 6, 0, 2))])
+
+    def test_other_addresses(self) -> None:
+        """Any other address is checked: a name is never looked up, a family never mixed."""
+        port, fake = self.open_port(Recorder())
+        port.write(b"x", ("127.0.0.1", 9))
+        self.assertEqual(fake.outgoing, [(b"x", ("127.0.0.1", 9))])
+        for host in ("localhost", "::1", ""):
+            with self.subTest(host=host):
+                self.assertRaises(InvalidAddressError, port.write, b"x", (host, 9))
+
+    def test_connected(self) -> None:
+        """A port with one peer sends there without an address, and to its source."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        udp.Port.connect(port, *HERE)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        port.write(b"1")
+        port.write(b"2", recorder.datagrams[0][1])
+        self.assertEqual(fake.outgoing, [(b"1", HERE), (b"2", HERE)])
+
+    def test_drops(self) -> None:
+        """What the kernel does not take is counted as dropped, on the quick way and the other."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        source = recorder.datagrams[0][1]
+        numbers = [errno.ENOBUFS, errno.EPERM, errno.EINVAL, errno.ENETUNREACH]
+        for number in numbers:
+            for address in (source, ("127.0.0.1", 9)):
+                with self.subTest(number=number, address=address):
+                    fake.send_errors.append(number)
+                    port.write(b"x", address)
+        self.assertEqual(port.counts.dropped, 2 * len(numbers))
+        self.assertEqual(fake.outgoing, [])
+
+    def test_too_long(self) -> None:
+        """A datagram that no network carries is an error of the writer, and none is dropped."""
+        recorder = Recorder()
+        port, fake = self.open_port(recorder)
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        for address in (recorder.datagrams[0][1], ("127.0.0.1", 9)):
+            with self.subTest(address=address):
+                port.write(b"x" * MAX_PAYLOAD, address)
+                self.assertRaises(MessageLengthError, port.write, b"x" * (MAX_PAYLOAD + 1), address)
+        self.assertEqual((len(fake.outgoing), port.counts.dropped), (2, 0))
+
+
+class Answering(DatagramProtocol):
+    """Does with each datagram what a test says."""
+
+    def __init__(self, answer: Any) -> None:  # Any: what a lambda gives
+        self._do = answer
+
+    def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+        self._do(self.transport, datagram, addr)
+
+
+class AnswersTests(PortTestCase):
+    """The small answers of a turn are sent in a row, and nothing overtakes anything."""
+
+    def turn(self, answer: Any, datagrams: list[bytes]) -> FakeSocket:  # Any: as above
+        """Have datagrams come in one turn, and answered."""
+        self.port, fake = self.open_port(Answering(answer))
+        self.fake = fake
+        fake.incoming.extend((datagram, HERE) for datagram in datagrams)
+        self.port.doRead()
+        return fake
+
+    def test_in_a_row(self) -> None:
+        """They leave when all have been answered, in order, and so many at once at most."""
+        sent: list[int] = []
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            sent.append(len(self.fake.outgoing))
+            port.write(datagram, source)
+
+        datagrams = [b"%d" % i for i in range(ANSWERS_AT_ONCE + 3)]
+        fake = self.turn(answer, datagrams)
+        self.assertEqual(fake.outgoing, [(datagram, HERE) for datagram in datagrams])
+        self.assertEqual(sent, [0] * ANSWERS_AT_ONCE + [ANSWERS_AT_ONCE] * 3)
+
+    def test_many_to_one(self) -> None:
+        """Those to one datagram leave as the others do, before they are more."""
+        kept: list[int] = []
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            for number in range(2 * ANSWERS_AT_ONCE + 1):
+                port.write(b"%d" % number, source)
+                kept.append(number + 1 - len(self.fake.outgoing))
+
+        fake = self.turn(answer, [b"1"])
+        self.assertEqual(max(kept), ANSWERS_AT_ONCE - 1)
+        numbers = [b"%d" % number for number in range(2 * ANSWERS_AT_ONCE + 1)]
+        self.assertEqual([data for data, _ in fake.outgoing], numbers)
+
+    def test_equal_address(self) -> None:
+        """They may be written to an address that equals the source; outside a turn, at once."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, (*source,))
+            self.assertEqual(self.fake.outgoing, [])
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual(fake.outgoing, [(b"1", HERE), (b"2", HERE)])
+        self.port.write(b"3", HERE)
+        self.assertEqual(fake.outgoing[2:], [(b"3", HERE)])
+
+    def test_scope(self) -> None:
+        """They go to the address as the kernel gave it."""
+        port, fake = self.open_port(Answering(lambda port, *asked: port.write(*asked)), "::1")
+        fake.incoming.append((b"b", ("fe80::1", 6, 0, 2)))
+        port.doRead()
+        self.assertEqual(fake.outgoing, [(b"b", ("fe80::1", 6, 0, 2))])
+
+    def test_order(self) -> None:
+        """What is long, no bytes, or for somebody else leaves after those that came before it."""
+        other = ("127.0.0.1", 9)
+
+        def answer(port: Any, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            port.write(b"x" * 2000, source)
+            port.write(bytearray(b"buffer"), source)
+            port.write(datagram, source)
+            port.write(b"other", other)
+
+        fake = self.turn(answer, [b"1", b"2"])
+        each = [b"x" * 2000, b"buffer"]
+        self.assertEqual(
+            [data for data, _ in fake.outgoing],
+            [b"1", *each, b"1", b"other", b"2", *each, b"2", b"other"],
+        )
+        self.assertEqual([to for _, to in fake.outgoing].count(other), 2)
+
+    def test_too_long(self) -> None:
+        """What no network carries is an error of the writer, as ever."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            self.assertRaises(MessageLengthError, port.write, b"x" * (MAX_PAYLOAD + 1), source)
+            port.write(b"sorry", source)
+
+        fake = self.turn(answer, [b"a"])
+        self.assertEqual(fake.outgoing, [(b"sorry", HERE)])
+
+    def test_not_taken(self) -> None:
+        """Those that the kernel takes later wait in order, a long one behind them too."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            if datagram == b"1":
+                self.fake.send_errors.append(errno.EAGAIN)
+            port.write(datagram, source)
+            if datagram == b"2":
+                port.write(b"x" * 2000, source)
+
+        fake = self.turn(answer, [b"1", b"2", b"3"])
+        self.assertEqual(fake.outgoing, [])
+        self.port.doWrite()
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2", b"x" * 2000, b"3"])
+
+    def test_refused(self) -> None:
+        """One that the kernel refuses is counted as dropped, and the others are sent."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            if datagram == b"1":
+                self.fake.send_errors.append(errno.EPERM)
+            port.write(datagram, source)
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), ([(b"2", HERE)], 1))
+
+    def test_bug_after_an_answer(self) -> None:
+        """A protocol that fails after it has answered has answered."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            raise ZeroDivisionError
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_stopped_meanwhile(self) -> None:
+        """A port that is told to stop by a datagram sends the answers to it, and those before."""
+
+        def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
+            port.write(datagram, source)
+            if datagram == b"2":
+                port.stopListening()
+
+        fake = self.turn(answer, [b"1", b"2"])
+        self.assertEqual([data for data, _ in fake.outgoing], [b"1", b"2"])
+
+
+class RunsTests(PortTestCase):
+    """Answers of one size to one client leave in one call, where the kernel cuts that."""
+
+    def turn(
+        self,
+        incoming: list[tuple[bytes, Source]],
+        *errors: int,
+        **options: Any,  # Any: as the port has them
+    ) -> FakeSocket:
+        """Have datagrams come in one turn, and echoed; the first calls to send fail with errors."""
+        echo = Answering(lambda port, datagram, source: port.write(datagram, source))
+        self.port, fake = self.open_port(echo, cuts=True, **options)
+        fake.incoming.extend((data, (*source,)) for data, source in incoming)
+        fake.send_errors.extend(errors)
+        self.port.doRead()
+        return fake
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"", b"a", b"b", b"long", b"x" * 2000]),
+                st.sampled_from([HERE, ("127.0.0.1", 9), ("127.0.0.2", 9)]),
+            ),
+            max_size=80,
+        )
+    )
+    def test_as_one_by_one(self, incoming: list[tuple[bytes, Source]]) -> None:
+        """What is sent, to whom, and in which order, is the same as it is one by one."""
+        fake = self.turn(incoming, datagrams_per_turn=100)
+        self.assertEqual(fake.outgoing, incoming)
+        self.assertTrue(all(1 < count <= ANSWERS_AT_ONCE for count in fake.runs))
+
+    def test_one_call(self) -> None:
+        """A run is one call; those that are alone are sent as ever."""
+        other = ("127.0.0.1", 9)
+        incoming = [(b"1", HERE), (b"2", HERE), (b"3", other), (b"44", HERE), (b"5", HERE)]
+        fake = self.turn([*incoming, (b"6", HERE), (b"7", HERE)])
+        self.assertEqual(fake.runs, [2, 3])
+
+    def test_bound(self) -> None:
+        """The longest run is within what the kernel cuts at once."""
+        fake = self.turn([(b"x" * LONGEST_SMALL, HERE)] * (ANSWERS_AT_ONCE + 1))
+        self.assertEqual(fake.runs, [ANSWERS_AT_ONCE])
+        self.assertLessEqual(ANSWERS_AT_ONCE, MOST_SEGMENTS)
+        self.assertLessEqual(ANSWERS_AT_ONCE * LONGEST_SMALL, MAX_PAYLOAD)
+
+    def test_refused(self) -> None:
+        """A run that the kernel does not take is sent one by one, and what fails then, counted."""
+        incoming = [(b"1", HERE), (b"2", HERE), (b"3", HERE)]
+        fake = self.turn(incoming, errno.EIO)
+        self.assertEqual((fake.outgoing, fake.runs, self.port.counts.dropped), (incoming, [], 0))
+        fake = self.turn(incoming, errno.EPERM, errno.EPERM)
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), (incoming[1:], 1))
+
+    def test_no_room(self) -> None:
+        """Where the kernel has no room for all, those that it has none for wait, in order."""
+        incoming = [(b"1", HERE), (b"2", HERE), (b"33", HERE), (b"44", HERE)]
+        fake = self.turn(incoming, errno.EAGAIN, errno.EAGAIN)
+        self.assertEqual((fake.outgoing, fake.runs), ([], []))
+        self.port.doWrite()
+        self.assertEqual((fake.outgoing, self.port.counts.dropped), (incoming, 0))
+
+
+class SendQueueTests(PortTestCase):
+    """:class:`CappedPort` keeps what the kernel takes only later, up to a bound."""
+
+    def full(
+        self,
+        **options: Any,  # Any: as the port has them
+    ) -> tuple[CappedPort, FakeSocket]:
+        """Start a port whose kernel has taken no more for one datagram, which waits."""
+        port, fake = self.open_port(Recorder(), **options)
+        fake.send_errors.append(errno.EAGAIN)
+        port.write(b"0", HERE)
+        return port, fake
+
+    def test_waits(self) -> None:
+        """What was not taken is sent once the socket can be written, and nothing is dropped."""
+        port, fake = self.full()
+        self.assertEqual(self.reactor.getWriters(), [port])
+        self.assertEqual(fake.outgoing, [])
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"0", HERE)])
+        self.assertEqual((self.reactor.getWriters(), port.counts.dropped), ([], 0))
+
+    def test_order(self) -> None:
+        """What is written meanwhile waits behind it, answers to the datagram at hand too."""
+        port, fake = self.full()
+        recorder = port.protocol
+        fake.incoming.append((b"a", HERE))
+        port.doRead()
+        port.write(b"1", recorder.datagrams[0][1])
+        port.write(b"2", HERE)
+        self.assertEqual(fake.outgoing, [])
+        fake.send_errors.append(errno.EAGAIN)
+        port.doWrite()
+        self.assertEqual((fake.outgoing, self.reactor.getWriters()), ([], [port]))
+        port.doWrite()
+        self.assertEqual([data for data, _ in fake.outgoing], [b"0", b"1", b"2"])
+        port.write(b"3", HERE)
+        self.assertEqual(fake.outgoing[-1], (b"3", HERE))
+
+    def test_bound(self) -> None:
+        """The queue takes bytes up to its bound, the cost of each datagram counted; then drops."""
+        port, fake = self.full(send_queue=2 * QUEUED_COST + 5)
+        port.write(b"1234", HERE)
+        self.assertEqual(port.counts.dropped, 0)
+        port.write(b"", HERE)
+        self.assertEqual(port.counts.dropped, 1)
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"0", HERE), (b"1234", HERE)])
+        fake.send_errors.append(errno.EAGAIN)
+        port.write(b"again", HERE)
+        self.assertEqual(port.counts.dropped, 1)
+
+    def test_none(self) -> None:
+        """A bound of 0 is no queue: what is not taken at once is dropped."""
+        port, _ = self.full(send_queue=0)
+        self.assertEqual((port.counts.dropped, self.reactor.getWriters()), (1, []))
+
+    def test_refused_later(self) -> None:
+        """What the kernel refuses when its turn comes is dropped, and the others are sent."""
+        port, fake = self.full()
+        port.write(b"x" * (MAX_PAYLOAD + 1), HERE)
+        port.write(b"to a name", ("localhost", 9))
+        port.write(b"1", HERE)
+        fake.send_errors.append(errno.ENOBUFS)
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"1", HERE)])
+        self.assertEqual(port.counts.dropped, 3)
+
+    def test_copies(self) -> None:
+        """A buffer that its owner changes afterwards is sent as it was."""
+        port, fake = self.full()
+        buffer = bytearray(b"before")
+        port.write(buffer, HERE)  # type: ignore[arg-type]  # what sendto takes as well
+        buffer[:] = b"after!"
+        port.doWrite()
+        self.assertEqual(fake.outgoing[-1], (b"before", HERE))
+
+    def test_stop(self) -> None:
+        """A port that stops sends what the kernel takes now, and drops the rest."""
+        port, fake = self.full()
+        for number in (b"1", b"2"):
+            port.write(number, HERE)
+        fake.send_errors.append(errno.EAGAIN)
+        self.stop(port)
+        self.assertEqual((fake.outgoing, port.counts.dropped), ([], 3))
+        self.assertEqual(self.reactor.getWriters(), [])
+        port, fake = self.full()
+        self.stop(port)
+        self.assertEqual((fake.outgoing, port.counts.dropped), ([(b"0", HERE)], 0))
+
+
+class KernelDropsTests(PortTestCase):
+    """:class:`CappedPort` tells what the kernel dropped at its socket."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(sys, "platform", "linux")
+        self.counts = DatagramCounts()
+
+    def started(self, drops: int | None) -> tuple[CappedPort, FakeSocket]:
+        """Start a port at whose socket so many had been dropped before."""
+        fake = self.use_socket(FakeSocket())
+        fake.drops = drops
+        port = CappedPort(0, Recorder(), "127.0.0.1", reactor=self.reactor, counts=self.counts)
+        port.startListening()
+        return port, fake
+
+    def test_since_the_start(self) -> None:
+        """What was dropped before the start is not counted; the kernel's number may wrap."""
+        _, fake = self.started(0xFFFFFFFE)
+        self.assertEqual(self.counts.kernel_drops, 0)
+        fake.drops = 3
+        self.assertEqual(self.counts.kernel_drops, 5)
+
+    def test_several(self) -> None:
+        """The drops of several sockets are added up, those of closed ones too."""
+        first, fake = self.started(0)
+        _, other = self.started(0)
+        fake.drops, other.drops = 2, 3
+        self.assertEqual(self.counts.kernel_drops, 5)
+        self.stop(first)
+        other.drops = 4
+        self.assertEqual(self.counts.kernel_drops, 6)
+
+    def test_kernel_that_does_not_tell(self) -> None:
+        """Where the kernel tells nothing, there are none."""
+        self.started(None)
+        self.assertEqual(self.counts.kernel_drops, 0)
+
+    def test_other_systems(self) -> None:
+        """Systems other than Linux are not asked."""
+        self.patch(sys, "platform", "darwin")
+        _, fake = self.started(5)
+        fake.drops = 9
+        self.assertEqual(self.counts.kernel_drops, 0)
+
+
+class ReceiveBufferTests(PortTestCase):
+    """:class:`CappedPort` asks for a receive buffer, checks what it got, and says so."""
+
+    def test_granted(self) -> None:
+        """A buffer that is granted is reported as it was asked, without a word in the log."""
+        with capturedLogs() as events:
+            port, _ = self.open_port(Recorder(), receive_buffer=1 << 20)
+        if sys.platform == "linux":
+            self.assertEqual(port.receive_buffer, 1 << 20)
+        self.assertEqual(texts(events, LogLevel.warn), [])
+
+    def test_clipped(self) -> None:
+        """A buffer that the kernel clips is reported as granted, and warned about."""
+        self.patch(sys, "platform", "linux")
+        self.use_socket(FakeSocket(rmem_max=212_992))
+        port = CappedPort(0, Recorder(), reactor=self.reactor)
+        with capturedLogs() as events:
+            port.startListening()
+        self.assertEqual(port.receive_buffer, 212_992)
+        (warning,) = [event for event in events if event["log_level"] is LogLevel.warn]
+        self.assertEqual((warning["granted"], warning["asked"]), (212_992, 4 << 20))
+
+    def test_other_kernels(self) -> None:
+        """A kernel that does not double is believed as it speaks."""
+        self.patch(sys, "platform", "darwin")
+        fake: Any = FakeSocket()  # a fake is no socket to mypy
+        self.assertEqual(ask_receive_buffer(fake, 100_000), 200_000)
+
+    def test_refused(self) -> None:
+        """A kernel that refuses the size leaves the buffer as it was."""
+        self.patch(sys, "platform", "linux")
+
+        class Refusing(FakeSocket):
+            def setsockopt(self, level: int, option: int, value: int) -> None:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        fake: Any = Refusing()  # a fake is no socket to mypy
+        self.assertEqual(ask_receive_buffer(fake, 1 << 30), 212_992)
+
+    def test_send_buffer(self) -> None:
+        """A send buffer is asked for where one is named, and warned about where it is clipped."""
+        self.patch(sys, "platform", "linux")
+        _, fake = self.open_port(Recorder())
+        self.assertNotIn(socket.SO_SNDBUF, fake.asked)
+        for size, warnings in ((1 << 20, 0), (16 << 20, 1)):
+            with self.subTest(size=size), capturedLogs() as events:
+                _, fake = self.open_port(Recorder(), send_buffer=size)
+                self.assertEqual(fake.asked[socket.SO_SNDBUF], size)
+                self.assertEqual(len(texts(events, LogLevel.warn)), warnings)
+
+    def test_shared_port(self) -> None:
+        """A port is shared with other processes where that is asked for alone."""
+        for reuse in (False, True):
+            _, fake = self.open_port(Recorder(), reuse_port=reuse)
+            self.assertEqual(fake.asked.get(socket.SO_REUSEPORT), 1 if reuse else None)

@@ -1,0 +1,415 @@
+"""A CoAP message and its bytes (RFC 7252 §3), and what the options of a request mean (§5.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from struct import Struct
+from typing import TypeAlias
+
+from twisted_net.coap.errors import MalformedMessage
+
+
+class Type(IntEnum):
+    """How a message is delivered."""
+
+    CON = 0
+    NON = 1
+    ACK = 2
+    RST = 3
+
+
+class Code(IntEnum):
+    """What a message asks or answers: a class in three bits, a detail in five."""
+
+    EMPTY = 0
+    GET = 1
+    POST = 2
+    PUT = 3
+    DELETE = 4
+    CREATED = 65
+    DELETED = 66
+    VALID = 67
+    CHANGED = 68
+    CONTENT = 69
+    CONTINUE = 95
+    BAD_REQUEST = 128
+    UNAUTHORIZED = 129
+    BAD_OPTION = 130
+    FORBIDDEN = 131
+    NOT_FOUND = 132
+    METHOD_NOT_ALLOWED = 133
+    NOT_ACCEPTABLE = 134
+    REQUEST_ENTITY_INCOMPLETE = 136
+    PRECONDITION_FAILED = 140
+    REQUEST_ENTITY_TOO_LARGE = 141
+    UNSUPPORTED_CONTENT_FORMAT = 143
+    TOO_MANY_REQUESTS = 157
+    INTERNAL_SERVER_ERROR = 160
+    NOT_IMPLEMENTED = 161
+    BAD_GATEWAY = 162
+    SERVICE_UNAVAILABLE = 163
+    GATEWAY_TIMEOUT = 164
+    PROXYING_NOT_SUPPORTED = 165
+
+
+class Option(IntEnum):
+    """The options that we know; odd numbers are critical, the others elective (RFC 7252 §5.4.1)."""
+
+    IF_MATCH = 1
+    URI_HOST = 3
+    ETAG = 4
+    IF_NONE_MATCH = 5
+    OBSERVE = 6
+    URI_PORT = 7
+    LOCATION_PATH = 8
+    URI_PATH = 11
+    CONTENT_FORMAT = 12
+    MAX_AGE = 14
+    URI_QUERY = 15
+    ACCEPT = 17
+    LOCATION_QUERY = 20
+    BLOCK2 = 23
+    BLOCK1 = 27
+    SIZE2 = 28
+    PROXY_URI = 35
+    PROXY_SCHEME = 39
+    SIZE1 = 60
+    ECHO = 252
+    REQUEST_TAG = 292
+
+
+TEXT = 0
+LINK_FORMAT = 40
+JSON = 50
+"""Content formats (RFC 7252 §12.3)."""
+
+Options: TypeAlias = Sequence[tuple[int, bytes]]
+"""Number and value of each option, by ascending number; those of one number in their order."""
+
+
+class Message:
+    """
+    One message. It belongs to whoever made or received it, and is not changed once sent.
+
+    :ivar type: a :class:`Type`, as a number.
+    :ivar code: a :class:`Code`, as a number; it may be one that we have no name for.
+    :ivar token: 0 to 8 bytes.
+    """
+
+    __slots__ = ("code", "message_id", "options", "payload", "token", "type")
+
+    def __init__(
+        self,
+        type: int,  # noqa: A002  # the RFC's word
+        code: int,
+        message_id: int = 0,
+        token: bytes = b"",
+        options: Options = (),
+        payload: bytes = b"",
+    ) -> None:
+        self.type = type
+        self.code = code
+        self.message_id = message_id
+        self.token = token
+        self.options = options
+        self.payload = payload
+
+    @property
+    def is_request(self) -> bool:
+        """Whether the code is a method."""
+        return 0 < self.code < 32
+
+    @property
+    def is_response(self) -> bool:
+        """Whether the code is a success or an error."""
+        return 64 <= self.code < 192
+
+    def option(self, number: int) -> bytes | None:
+        """Give the value of the first option with this number, or None."""
+        for known, value in self.options:
+            if known == number:
+                return value
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, so no key
+
+    def __repr__(self) -> str:
+        return (
+            f"<{Type(self.type).name} {code_name(self.code)} id={self.message_id}"
+            f" token={self.token.hex()} options={list(self.options)!r} payload={self.payload!r}>"
+        )
+
+    def _fields(self) -> tuple[object, ...]:
+        options = [(int(number), value) for number, value in self.options]
+        head = (int(self.type), int(self.code), self.message_id, self.token)
+        return (*head, options, self.payload)
+
+
+def code_name(code: int) -> str:
+    """Write a code as people do: ``4.04 Not Found``, or ``7.31`` where it has no name."""
+    number = f"{code >> 5}.{code & 31:02}"
+    try:
+        return f"{number} {Code(code).name.replace('_', ' ').title()}"
+    except ValueError:
+        return number
+
+
+def encode_message(message: Message) -> bytes:
+    """
+    Give the bytes of a message.
+
+    :raises ValueError: for a token over 8 bytes, options out of order, or an option that is too
+        long: whoever made the message is wrong.
+    """
+    token = message.token
+    if len(token) > 8:
+        raise ValueError(f"a token has at most 8 bytes, not {len(token)}")
+    datagram = _HEADER.pack(0x40 | message.type << 4 | len(token), message.code, message.message_id)
+    datagram += token
+    previous = 0
+    for number, value in message.options:
+        delta = number - previous
+        previous = number
+        size = len(value)
+        if 0 <= delta < 13 and size < 13:
+            datagram += _BYTES[delta << 4 | size] + value
+        elif delta < 0 or number > 0xFFFF:
+            raise ValueError(f"option {number} is out of order or no option")
+        else:
+            datagram += _option_head(delta, size) + value
+    return datagram + b"\xff" + message.payload if message.payload else datagram
+
+
+def parse_message(datagram: bytes) -> Message:
+    """
+    Read a datagram.
+
+    The time that this takes grows with the length of the datagram alone.
+
+    :raises MalformedMessage: with the message ID to reject where RFC 7252 §4.2 wants a Reset,
+        and without where the datagram is to be ignored (§3, §4.3).
+    """
+    length = len(datagram)
+    if length < 4:
+        raise MalformedMessage("it is shorter than a header")
+    first, code, message_id = _HEADER.unpack_from(datagram)
+    if first >> 6 != 1:
+        raise MalformedMessage(f"its version is {first >> 6}")
+    kind = first >> 4 & 3
+    position = 4 + (first & 15)
+    if code == 0:
+        if length != 4 or position != 4:
+            raise MalformedMessage("it is empty, but not 4 bytes long", _rejected(kind, message_id))
+        return Message(kind, 0, message_id)
+    if position > 12:
+        raise MalformedMessage("its token is too long", _rejected(kind, message_id))
+    if position > length:
+        raise MalformedMessage("it ends in its token", _rejected(kind, message_id))
+    if code >= 192 or 32 <= code < 64:
+        raise MalformedMessage(
+            f"its code {code_name(code)} is reserved", _rejected(kind, message_id)
+        )
+    token = datagram[4:position]
+    options: list[tuple[int, bytes]] = []
+    number = 0
+    while position < length:
+        byte = datagram[position]
+        position += 1
+        if byte == 0xFF:
+            if position == length:
+                raise MalformedMessage("no payload follows its marker", _rejected(kind, message_id))
+            return Message(kind, code, message_id, token, options, datagram[position:])
+        delta = byte >> 4
+        size = byte & 15
+        if delta > 12 or size > 12:
+            delta, position = _extended(datagram, delta, position)
+            size, position = _extended(datagram, size, position)
+            if delta < 0 or size < 0:
+                raise MalformedMessage(
+                    "an option's head is not complete", _rejected(kind, message_id)
+                )
+        number += delta
+        end = position + size
+        if end > length or number > 0xFFFF:
+            raise MalformedMessage(
+                f"it ends in option {number}, or has none such", _rejected(kind, message_id)
+            )
+        options.append((number, datagram[position:end]))
+        position = end
+    return Message(kind, code, message_id, token, options)
+
+
+def encode_uint(value: int) -> bytes:
+    """Give an option's value as an unsigned integer, in as few bytes as it needs: 0 in none."""
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+class RequestOptions:
+    """
+    What the options of a request say, read in one pass.
+
+    :ivar unrecognized: the number of the first critical option that is unknown, comes once too
+        often, or whose value has a wrong length (RFC 7252 §5.4.1, §5.4.3, §5.4.5); or None.
+        Elective ones of that kind are left out.
+    :ivar path: the segments of the path; undecodable bytes are replaced.
+    :ivar queries: each as text.
+    """
+
+    # Slots, as defaults on the class take several times as long to look up.
+    __slots__ = (
+        "accept",
+        "block1",
+        "block2",
+        "content_format",
+        "echo",
+        "etags",
+        "if_match",
+        "if_none_match",
+        "observe",
+        "options",
+        "path",
+        "proxy",
+        "queries",
+        "size1",
+        "size2",
+        "unrecognized",
+    )
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.accept: int | None = None
+        self.block1: bytes | None = None
+        self.block2: bytes | None = None
+        self.content_format: int | None = None
+        self.echo: bytes | None = None
+        self.etags: Sequence[bytes] = ()
+        self.if_match: Sequence[bytes] = ()
+        self.if_none_match = False
+        self.observe: int | None = None
+        self.path: Sequence[str] = ()
+        self.proxy = False
+        self.queries: Sequence[str] = ()
+        self.size1: int | None = None
+        self.size2: int | None = None
+        self.unrecognized: int | None = None
+        # The one option of most requests is read without the table.
+        if len(options) == 1 and options[0][0] == 11 and len(options[0][1]) < 256:
+            self.path = [options[0][1].decode(errors="replace")]
+        else:
+            self._read(options)
+
+    def _read(self, options: Options) -> None:
+        previous = -1
+        for number, value in options:
+            definition = _DEFINITIONS.get(number)
+            if definition is None:
+                if number & 1 and self.unrecognized is None:
+                    self.unrecognized = number
+                continue
+            name, least, most, repeatable, kind = definition
+            if not least <= len(value) <= most or (number == previous and not repeatable):
+                if number & 1 and self.unrecognized is None:
+                    self.unrecognized = number
+                continue
+            previous = number
+            if kind is _TEXTS:
+                self._append(name, value.decode(errors="replace"))
+            elif kind is _OPAQUES:
+                self._append(name, value)
+            elif kind is _UINT:
+                setattr(self, name, int.from_bytes(value, "big"))
+            elif kind is _FLAG:
+                setattr(self, name, True)
+            elif kind is _OPAQUE:
+                setattr(self, name, value)
+
+    def _append(self, name: str, value: str | bytes) -> None:
+        values = getattr(self, name)
+        if not values:
+            values = []
+            setattr(self, name, values)
+        values.append(value)
+
+    @property
+    def key(self) -> tuple[tuple[int, bytes], ...]:
+        """The options by which the requests of one block-wise transfer are known to be of it."""
+        return tuple(pair for pair in self.options if pair[0] not in _NOT_IN_KEY)
+
+
+_HEADER = Struct(">BBH")
+_BYTES = [bytes((value,)) for value in range(256)]
+
+_UINT, _OPAQUE, _OPAQUES, _TEXTS, _FLAG, _IGNORED = "uint", "opaque", "opaques", "texts", "flag", ""
+
+# Number: attribute, least and most length, repeatable, form (RFC 7252 §5.10, 7641, 7959, 9175).
+_DEFINITIONS: dict[int, tuple[str, int, int, bool, str]] = {
+    Option.IF_MATCH: ("if_match", 0, 8, True, _OPAQUES),
+    # One server has one set of resources, whatever name it is reached by.
+    Option.URI_HOST: ("", 1, 255, False, _IGNORED),
+    Option.ETAG: ("etags", 1, 8, True, _OPAQUES),
+    Option.IF_NONE_MATCH: ("if_none_match", 0, 0, False, _FLAG),
+    Option.OBSERVE: ("observe", 0, 3, False, _UINT),
+    Option.URI_PORT: ("", 0, 2, False, _IGNORED),
+    Option.URI_PATH: ("path", 0, 255, True, _TEXTS),
+    Option.CONTENT_FORMAT: ("content_format", 0, 2, False, _UINT),
+    Option.URI_QUERY: ("queries", 0, 255, True, _TEXTS),
+    Option.ACCEPT: ("accept", 0, 2, False, _UINT),
+    Option.BLOCK2: ("block2", 0, 3, False, _OPAQUE),
+    Option.BLOCK1: ("block1", 0, 3, False, _OPAQUE),
+    Option.SIZE2: ("size2", 0, 4, False, _UINT),
+    Option.PROXY_URI: ("proxy", 1, 1034, False, _FLAG),
+    Option.PROXY_SCHEME: ("proxy", 1, 255, False, _FLAG),
+    Option.SIZE1: ("size1", 0, 4, False, _UINT),
+    Option.ECHO: ("echo", 1, 40, False, _OPAQUE),
+}
+
+# Not in the key of RFC 7252 §5.6 and RFC 7959 §2.3; and requests for later blocks of an answer
+# have no payload, so nor the format of one.
+_NOT_IN_KEY = frozenset(
+    (
+        Option.OBSERVE,
+        Option.CONTENT_FORMAT,
+        Option.BLOCK1,
+        Option.BLOCK2,
+        Option.SIZE1,
+        Option.SIZE2,
+        Option.ECHO,
+    )
+)
+
+
+def _rejected(kind: int, message_id: int) -> int | None:
+    return message_id if kind == Type.CON else None
+
+
+def _extended(datagram: bytes, nibble: int, position: int) -> tuple[int, int]:
+    """Read a delta or length that goes on in more bytes; -1 where it is reserved or cut."""
+    if nibble < 13:
+        return nibble, position
+    if nibble == 15:
+        return -1, position
+    end = position + nibble - 12
+    if end > len(datagram):
+        return -1, position
+    return int.from_bytes(datagram[position:end], "big") + (13 if nibble == 13 else 269), end
+
+
+def _option_head(delta: int, size: int) -> bytes:
+    nibbles = 0
+    more = b""
+    for value, shift in ((delta, 4), (size, 0)):
+        if value < 13:
+            nibbles |= value << shift
+        elif value < 269:
+            nibbles |= 13 << shift
+            more += _BYTES[value - 13]
+        elif value < 65_805:
+            nibbles |= 14 << shift
+            more += (value - 269).to_bytes(2, "big")
+        else:
+            raise ValueError("an option's value has at most 65,804 bytes")
+    return _BYTES[nibbles] + more

@@ -1,0 +1,3 @@
+"""DTLS 1.2 over UDP: server, client, sessions."""
+
+from __future__ import annotations

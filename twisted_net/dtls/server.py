@@ -1,0 +1,489 @@
+"""The server's side of DTLS 1.2, in front of a datagram protocol (RFC 6347)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from attrs import define
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorTime,
+    IUDPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from typing_extensions import override
+
+from twisted_net.dtls.errors import DtlsFailed
+from twisted_net.dtls.peer import SecurePeer
+from twisted_net.dtls.records import (
+    LONGEST_RECORD,
+    OVERHEAD,
+    ClientHello,
+    Cookies,
+    hello_verify_request,
+    protected_records,
+)
+from twisted_net.dtls.session import (
+    DtlsSession,
+    server_context,
+)
+from twisted_net.dtls.settings import DEFAULT_PORT, DtlsSettings
+from twisted_net.net.certificates import Certificates, user_of
+from twisted_net.net.rate_limit import Counts, source_of
+from twisted_net.sessions import End
+from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.server import CappedPort
+
+GRAIN = 0.05
+"""Seconds between two looks at the times of all sessions, at least."""
+
+
+class DtlsCounts:
+    """
+    What happened since the start, in plain integers that only grow.
+
+    :ivar challenged: ClientHellos that were answered with a cookie, and of which nothing is kept.
+    :ivar stray: datagrams of nobody who has a session, and unprotected ones of those who have.
+    :ivar established: handshakes that succeeded.
+    :ivar dropped: datagrams that were to be sent to a session that was over.
+    :ivar ended: how many sessions and handshakes ended, by reason.
+    """
+
+    __slots__ = ("challenged", "dropped", "ended", "established", "stray")
+
+    def __init__(self) -> None:
+        self.challenged = 0
+        self.stray = 0
+        self.established = 0
+        self.dropped = 0
+        self.ended = dict.fromkeys(_ENDS, 0)
+
+
+_ENDS = (
+    End.CLIENT_CLOSED,
+    End.CONNECTION_LOST,
+    End.IDLE_TIMEOUT,
+    End.DRAINED,
+    End.TOO_MANY_CONNECTIONS,
+    End.USER_LIMIT,
+    End.HANDSHAKE_TIMEOUT,
+    End.HANDSHAKE_FAILED,
+    End.TOO_MANY_HANDSHAKES,
+)
+
+
+@define(eq=False)
+class _Association:
+    """
+    A session or a handshake, in the tables of a server.
+
+    :ivar random: the client's, by which its ClientHello is known again.
+    :ivar deadline: when it ends, unless something happens before.
+    :ivar received: bytes that came during the handshake.
+    :ivar peer: None until the handshake is over.
+    """
+
+    source: Source
+    random: bytes
+    session: DtlsSession
+    deadline: float
+    received: int = 0
+    peer: SecurePeer | None = None
+
+
+class DtlsServer(DatagramProtocol):
+    """
+    Speaks DTLS with many clients on one port; *inner* gets and sends the datagrams in it.
+
+    The source of a datagram that *inner* gets is a :class:`~twisted_net.dtls.peer.SecurePeer`,
+    one for each session, and where it writes to one it writes to that session. A datagram that
+    is longer than the MTU lets through raises
+    :class:`~twisted.internet.error.MessageLengthError`; one to a session that is over is dropped
+    and counted.
+
+    A client is known by its address. Nothing is kept of one that has not returned a cookie, which
+    it gets for a longer message. A ClientHello with a good cookie begins a new session, and the
+    one that was at this address is over (RFC 6347 §4.2.8): its client has forgotten it.
+
+    Over ``max_handshakes`` or ``max_handshakes_per_address`` a ClientHello is passed over: the
+    client sends it again. Over ``max_sessions`` the session that was silent for longest is ended.
+    Whoever is ended is told (close_notify), at the end of the port too. One timer serves all.
+
+    :param reactor: tells the time and calls later.
+    :param inner: a protocol of its own, which has no other transport.
+    :param certificates: made with ``context=server_context``, as :meth:`make_certificates` does.
+    :param ended: told of each session that is over, and why.
+    :param most_of_user: how many sessions the user may have whom certificates name; None for any
+        number. With one too many, the one of them that was silent for longest is ended: a device
+        that lost power has not said good-bye.
+    :ivar counts: what happened.
+    :ivar datagrams: has what the port counts.
+    """
+
+    log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        inner: DatagramProtocol,
+        certificates: Certificates,
+        settings: DtlsSettings | None = None,
+        *,
+        ended: Callable[[SecurePeer, End], None] | None = None,
+        most_of_user: Callable[[str], int | None] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._seconds = reactor.seconds
+        self._inner = inner
+        self._certificates = certificates
+        self.settings = settings or DtlsSettings()
+        self._ended = ended
+        self._most_of_user = most_of_user
+        self.counts = DtlsCounts()
+        self.datagrams = DatagramCounts()
+        self._cookies = Cookies(os.urandom(32), reactor.seconds())
+        self._port: IUDPTransport | None = None
+        self._associations: dict[Source, _Association] = {}
+        self._handshakes: OrderedDict[Source, _Association] = OrderedDict()
+        # The one that was silent for longest comes first.
+        self._sessions: OrderedDict[SecurePeer, _Association] = OrderedDict()
+        self._per_address = Counts()
+        self._per_user = Counts()
+        self._timer: IDelayedCall | None = None
+        self._wake = 0.0
+
+    @staticmethod
+    def make_certificates(
+        settings: DtlsSettings, wall: Callable[[], float] = time.time
+    ) -> Certificates:
+        """
+        Read the certificates.
+
+        :param wall: gives the seconds of the wall clock.
+        :raises ConfigError: with a line for each that cannot be used.
+        """
+        return Certificates(settings, wall, server_context)
+
+    # --- what Twisted calls ---
+
+    @override
+    def startProtocol(self) -> None:
+        # Kept, as Twisted's attribute is gone when the protocol is stopped.
+        self._port = self.transport
+        # Any: Twisted's transports have methods that make no sense here, such as connect().
+        self._inner.makeConnection(cast(Any, self))
+
+    @override
+    def stopProtocol(self) -> None:
+        self._inner.doStop()
+        for association in list(self._associations.values()):
+            self._end(association, End.DRAINED)
+        self._port = None
+
+    @override
+    def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+        now = self._seconds()
+        association = self._associations.get(addr)
+        hello = ClientHello.parse(datagram)
+        if hello is not None and (association is None or hello.random != association.random):
+            self._greeted(hello, datagram, addr, now)
+        elif association is None:
+            self.counts.stray += 1
+        elif association.peer is None:
+            self._shake(association, datagram, now)
+        else:
+            protected = protected_records(datagram)
+            if protected:
+                self._take(association, protected, now)
+            else:
+                self.counts.stray += 1
+
+    # --- what the inner protocol calls, as its transport ---
+
+    def write(self, datagram: bytes, addr: Source) -> None:
+        """
+        Send a datagram to a peer.
+
+        :raises MessageLengthError: where it is empty, or longer than the MTU lets through.
+        """
+        association = self._sessions.get(addr) if isinstance(addr, SecurePeer) else None
+        if association is None:
+            self.counts.dropped += 1
+            return
+        try:
+            association.session.send(datagram)
+        except DtlsFailed:
+            self._end(association, End.CONNECTION_LOST)
+            return
+        self._flush(association)
+
+    def getHost(self) -> Any:  # Any: as Twisted's own
+        """Give the address of the port."""
+        assert self._port is not None
+        return self._port.getHost()
+
+    def stopListening(self) -> Any:  # Any: a Deferred or None, as Twisted's own
+        """Close the port."""
+        assert self._port is not None
+        return self._port.stopListening()
+
+    # --- what others ask for ---
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    @property
+    def handshakes(self) -> int:
+        """How many handshakes are under way."""
+        return len(self._handshakes)
+
+    def end(self, peer: SecurePeer, reason: End) -> None:
+        """End a session, if it is not over; its client is told."""
+        association = self._sessions.get(peer)
+        if association is not None:
+            self._end(association, reason)
+
+    def figures(self) -> dict[str, int]:
+        """Give what there is and what happened, by names for people."""
+        counts = self.counts
+        ended = {f"ended_{end.value}": count for end, count in counts.ended.items()}
+        return {
+            "sessions": len(self._sessions),
+            "handshakes": len(self._handshakes),
+            "established": counts.established,
+            "challenged": counts.challenged,
+            "stray": counts.stray,
+            "dropped": counts.dropped,
+            **ended,
+        }
+
+    # --- handshakes ---
+
+    def _greeted(self, hello: ClientHello, datagram: bytes, source: Source, now: float) -> None:
+        """Answer somebody who begins anew, and keep nothing until its address is proven."""
+        cookies = self._cookies
+        if cookies.stale(now):
+            cookies.renew(os.urandom(32), now)
+        if not cookies.accept(source, hello):
+            self.counts.challenged += 1
+            if self._port is not None:
+                self._port.write(hello_verify_request(hello, cookies.make(source, hello)), source)
+            return
+        before = self._associations.get(source)
+        if before is not None:
+            self._end(before, End.CONNECTION_LOST, told=False)
+        settings, address = self.settings, source_of(source[0])
+        if (
+            len(self._handshakes) >= settings.max_handshakes
+            or self._per_address[address] >= settings.max_handshakes_per_address
+        ):
+            self.counts.ended[End.TOO_MANY_HANDSHAKES] += 1
+            return
+        session = DtlsSession(self._certificates.connection(), settings.mtu)
+        deadline = now + settings.handshake_timeout
+        association = _Association(source, hello.random, session, deadline, len(datagram))
+        self._associations[source] = self._handshakes[source] = association
+        self._per_address.add(address)
+        try:
+            session.accept(datagram, hello, now)
+        except DtlsFailed as error:
+            self._fail(association, error)
+            return
+        self._flush(association)
+        self._wake_by(min(deadline, session.due or deadline))
+
+    def _shake(self, association: _Association, datagram: bytes, now: float) -> None:
+        """Go on with a handshake."""
+        session = association.session
+        association.received += len(datagram)
+        try:
+            if association.received > self.settings.max_handshake_bytes:
+                raise DtlsFailed("the handshake is too long")
+            payloads = session.receive(datagram, now)
+        except DtlsFailed as error:
+            self._fail(association, error)
+            return
+        if session.established:
+            self._establish(association, now)
+        self._flush(association)
+        if association.peer is not None:
+            self._deliver(association, association.peer, payloads)
+        elif session.due is not None:
+            self._wake_by(session.due)
+
+    def _establish(self, association: _Association, now: float) -> None:
+        """Make a session of a handshake; where there are too many sessions one has to go."""
+        certificate = association.session.certificate
+        identity = None if certificate is None else user_of(certificate)
+        # First, as it may read files, and fail.
+        most = self._most_of(identity)
+        self._leave_handshakes(association)
+        if len(self._sessions) >= self.settings.max_sessions:
+            self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
+        if identity is not None:
+            if most is not None and self._per_user[identity] >= most:
+                oldest = next(peer for peer in self._sessions if peer.identity == identity)
+                self._end(self._sessions[oldest], End.USER_LIMIT)
+            self._per_user.add(identity)
+        association.peer = SecurePeer(association.source, identity)
+        association.deadline = now + self.settings.idle_timeout
+        self._sessions[association.peer] = association
+        self.counts.established += 1
+        self._wake_by(association.deadline)
+
+    def _most_of(self, user: str | None) -> int | None:
+        """Give how many sessions a user may have; None for any number."""
+        return None if user is None or self._most_of_user is None else self._most_of_user(user)
+
+    def _fail(self, association: _Association, error: DtlsFailed) -> None:
+        self.log.debug(
+            "the handshake with {source} failed: {error}", source=association.source, error=error
+        )
+        # What OpenSSL has to say about it.
+        self._flush(association)
+        self._end(association, End.HANDSHAKE_FAILED)
+
+    def _leave_handshakes(self, association: _Association) -> None:
+        del self._handshakes[association.source]
+        self._per_address.remove(source_of(association.source[0]))
+
+    # --- sessions ---
+
+    def _take(self, association: _Association, records: bytes, now: float) -> None:
+        """Take in what came in a session."""
+        session, peer = association.session, association.peer
+        assert peer is not None
+        try:
+            payloads = session.receive(records, now)
+        except DtlsFailed:
+            self._end(association, End.CONNECTION_LOST)
+            return
+        # A client that did not get the end of the handshake is sent it again.
+        self._flush(association)
+        if payloads:
+            association.deadline = now + self.settings.idle_timeout
+            self._sessions.move_to_end(peer)
+        self._deliver(association, peer, payloads)
+        if session.ended and association.peer in self._sessions:
+            self._end(association, End.CLIENT_CLOSED)
+
+    def _deliver(
+        self, association: _Association, peer: SecurePeer, payloads: Iterable[bytes]
+    ) -> None:
+        for payload in payloads:
+            # What it does with one datagram may end the session, or the port.
+            if self._sessions.get(peer) is association:
+                self._inner.datagramReceived(payload, peer)
+
+    def _end(self, association: _Association, end: End, told: bool = True) -> None:
+        """End a session or a handshake."""
+        peer = association.peer
+        if peer is None:
+            self._leave_handshakes(association)
+        else:
+            del self._sessions[peer]
+            if peer.identity is not None:
+                self._per_user.remove(peer.identity)
+            if told:
+                association.session.close()
+                self._flush(association)
+        del self._associations[association.source]
+        self.counts.ended[end] += 1
+        if not self._associations and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if peer is not None and self._ended is not None:
+            self._ended(peer, end)
+
+    def _flush(self, association: _Association) -> None:
+        port = self._port
+        for datagram in association.session.datagrams():
+            if port is not None:
+                port.write(datagram, association.source)
+
+    # --- the one timer ---
+
+    def _wake_by(self, due: float) -> None:
+        """Have the timer run at a time, or before."""
+        if self._timer is not None:
+            if due >= self._wake:
+                return
+            self._timer.cancel()
+        self._wake = due
+        self._timer = self._reactor.callLater(max(GRAIN, due - self._seconds()), self._look)
+
+    def _look(self) -> None:
+        """Send again, and end those whose time is over."""
+        self._timer = None
+        now = self._seconds()
+        dues: list[float] = []
+        for association in list(self._handshakes.values()):
+            if association.deadline <= now:
+                self._end(association, End.HANDSHAKE_TIMEOUT)
+                continue
+            due = self._retransmit(association, now)
+            if due is not None:
+                dues.append(min(due, association.deadline))
+        while self._sessions:
+            oldest = next(iter(self._sessions.values()))
+            if oldest.deadline > now:
+                dues.append(oldest.deadline)
+                break
+            self._end(oldest, End.IDLE_TIMEOUT)
+        if dues:
+            self._wake_by(min(dues))
+
+    def _retransmit(self, association: _Association, now: float) -> float | None:
+        """Send again what is due, and give when to look again; None where that failed."""
+        session = association.session
+        if session.due is not None and session.due <= now:
+            try:
+                session.retransmit(now)
+            except DtlsFailed as error:
+                self._fail(association, error)
+                return None
+            self._flush(association)
+        return association.deadline if session.due is None else session.due
+
+
+def listen_dtls(
+    reactor: IReactorFDSet,
+    server: DtlsServer,
+    port: int = DEFAULT_PORT,
+    interface: str = "127.0.0.1",
+    *,
+    datagrams_per_turn: int = 64,
+    receive_buffer: int = 4 << 20,
+) -> CappedPort:
+    """
+    Serve *server* on a UDP port of its own, and give that port.
+
+    ``stopListening()`` of it ends all sessions and tells their clients; once its Deferred fires,
+    no socket and no timer is left.
+
+    :param reactor: one that watches descriptors: epoll, asyncio, poll and select do.
+    :param port: 0 for any that is free.
+    :param interface: a numeric address; ``""`` for every IPv4 and ``"::"`` for every IPv6 one.
+    :raises CannotListenError: where the port is taken, or the address is not of this machine.
+    """
+    listening = CappedPort(
+        port,
+        server,
+        interface,
+        LONGEST_RECORD + OVERHEAD,
+        reactor,
+        datagrams_per_turn=datagrams_per_turn,
+        receive_buffer=receive_buffer,
+        counts=server.datagrams,
+    )
+    listening.startListening()
+    return listening
