@@ -195,7 +195,7 @@ async def use(reactor: Any, store: Any, watch: Stopwatch, puts: int) -> None:
     from twisted.internet.defer import gatherResults, maybeDeferred
     from twisted.internet.task import LoopingCall, deferLater
 
-    from twisted_net.http.caching import CacheRequest, CacheSettings, Rules
+    from twisted_net.http.cache.rules import CacheRequest, CacheSettings, Rules
     from twisted_net.http.fields import Fields
 
     request = CacheRequest("GET", "http://localhost/", Fields())
@@ -222,8 +222,8 @@ def hold(puts: int, kind: str) -> None:
     """Print how long the reactor was held while a store was used."""
     from twisted.internet.task import react
 
-    from twisted_net.http.sqlite import SQLiteStore
-    from twisted_net.http.stores import MemoryStore
+    from twisted_net.http.cache.sqlite_store import SQLiteStore
+    from twisted_net.http.cache.stores import MemoryStore
 
     async def main(reactor: Any) -> None:
         watch = Stopwatch()

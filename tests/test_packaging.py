@@ -95,7 +95,9 @@ class ImportTests(SynchronousTestCase):
 
     def test_core(self) -> None:
         """The core is imported without Twisted."""
-        core = "twisted_net.service.config, twisted_net.service.commands, twisted_net.tcp.lines"
+        core = (
+            "twisted_net.service.config, twisted_net.service.commands, twisted_net.tcp.line_framer"
+        )
         names = imported(core)
         self.assertIn("twisted_net.udp.responder", names)
         self.assertEqual(names & {"twisted", "treq", "zope.interface", "asyncio"}, set())
@@ -110,7 +112,7 @@ class ImportTests(SynchronousTestCase):
     def test_reactor(self) -> None:
         """No module of ours installs a reactor by being imported."""
         names = imported(
-            "twisted_net.service.process, twisted_net.http.fetching, twisted_net.cli.serve"
+            "twisted_net.service.process, twisted_net.http.fetch, twisted_net.cli.serve"
         )
         self.assertIn("treq", names)
         self.assertNotIn("twisted.internet.reactor", names)

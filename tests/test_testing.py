@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.breaking import BreakerSettings
 from twisted_net.http.errors import CannotConnect, CircuitOpen, ConnectionBroken, FetchTimeout
-from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.retry.circuit_breaker import BreakerSettings
+from twisted_net.http.retry.policy import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.testing import BEGIN, Answer, MemoryWeb, Request
 

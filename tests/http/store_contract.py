@@ -1,4 +1,4 @@
-"""What every :class:`~twisted_net.http.stores.Store` must do, whatever it keeps entries in."""
+"""What every :class:`~twisted_net.http.cache.stores.Store` must do, however it keeps entries."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.caching import Entry
+from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.stores import Store
 from twisted_net.http.fields import Fields
-from twisted_net.http.stores import Store
 
 _T = TypeVar("_T")
 

@@ -21,8 +21,9 @@ from twisted_net.http.agent import (
     HTTPAgent,
 )
 from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_fields
-from twisted_net.http.caching import CacheSettings
-from twisted_net.http.connections import ConnectionPool, Connector
+from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.stores import MemoryStore
+from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.decoding import ACCEPTED
 from twisted_net.http.errors import (
     AddressRefused,
@@ -35,9 +36,8 @@ from twisted_net.http.errors import (
     InvalidURL,
     OriginBusy,
 )
-from twisted_net.http.guard import Guard, Reach
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.stores import MemoryStore
+from twisted_net.http.ssrf_guard import Guard, Reach
 
 URL = b"http://1.2.3.4/p?q"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"

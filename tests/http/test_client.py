@@ -30,9 +30,9 @@ from twisted_net.http.errors import (
     TooManyRedirects,
 )
 from twisted_net.http.fields import Fields
-from twisted_net.http.guard import Reach
-from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.retry.policy import RetryPolicy
 from twisted_net.http.settings import HttpSettings
+from twisted_net.http.ssrf_guard import Reach
 
 URL = "http://h.example/p"
 FRESH = ("Cache-Control", "max-age=60")
@@ -659,7 +659,7 @@ class ImportTests(HttpTestCase):
             "from twisted.internet.testing import MemoryReactorClock\n"
             "from twisted.internet.defer import Deferred\n"
             "from twisted_net.http.client import Client\n"
-            "from twisted_net.http.fetching import Fetcher\n"
+            "from twisted_net.http.fetch import Fetcher\n"
             "client = Client(MemoryReactorClock(), agent=FakeAgent([canned(200, b'x')]))\n"
             "done = Deferred.fromCoroutine(client.post('http://h/', data=b'abc'))\n"
             "print(json.dumps([done.result.status, 'twisted.internet.reactor' in sys.modules]))\n"

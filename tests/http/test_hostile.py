@@ -11,7 +11,6 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.http.fakes import HttpTestCase, Wire
-from twisted_net.http.breaking import BreakerSettings
 from twisted_net.http.client import Client, Response
 from twisted_net.http.errors import (
     BadResponse,
@@ -21,7 +20,8 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.retry.circuit_breaker import BreakerSettings
+from twisted_net.http.retry.policy import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 TIMEOUT = 30.0

@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet.task import react
 
 from tests.http.store_contract import make_entry
-from twisted_net.http.caching import Entry
-from twisted_net.http.sqlite import SQLiteStore
+from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.sqlite_store import SQLiteStore
 
 KEYS = 40
 """Entries that each writer keeps writing anew."""

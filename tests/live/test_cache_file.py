@@ -20,11 +20,11 @@ from twisted.web.server import Request, Site
 from tests.http.store_contract import make_entry
 from tests.live.cache_writer import KEYS, nth_entry
 from tests.live.processes import Running
-from twisted_net.http.caching import CacheSettings, Entry
+from twisted_net.http.cache.rules import CacheSettings, Entry
+from twisted_net.http.cache.sqlite_store import SQLiteStore
+from twisted_net.http.cache.stores import open_store
 from twisted_net.http.client import Client
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.sqlite import SQLiteStore
-from twisted_net.http.stores import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -41,10 +41,10 @@ from twisted_net.http.errors import (
     NameNotFound,
     TLSFailed,
 )
-from twisted_net.http.fetching import Fetcher
-from twisted_net.http.guard import Reach
-from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.fetch import Fetcher
+from twisted_net.http.retry.policy import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
+from twisted_net.http.ssrf_guard import Reach
 
 QUICK = HttpSettings(timeout=10.0, retry=RetryPolicy(base=0.01))
 ONCE = HttpSettings(timeout=10.0, retry=RetryPolicy(retries=0))

@@ -21,7 +21,7 @@ from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
 from twisted_net.sessions import End
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.refusing import LINGER_TIMEOUT, MAX_LINGERING
+from twisted_net.tcp.rejection import LINGER_TIMEOUT, MAX_LINGERING
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 
 GRACE = LINGER_TIMEOUT + SWEEP_INTERVAL

@@ -22,8 +22,8 @@ from twisted_net.config.tls import TlsSettings
 from twisted_net.net.certificates import Certificates
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.proxy import ProxyFactory
 from twisted_net.tcp.proxy_header import TrustedProxies
+from twisted_net.tcp.proxy_protocol import ProxyFactory
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.tls import TlsFactory
 

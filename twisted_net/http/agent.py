@@ -21,22 +21,22 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
-from twisted_net.http.cache_agent import CachingAgent
-from twisted_net.http.caching import TELLING, Rules
-from twisted_net.http.calls import Call
-from twisted_net.http.connections import Connection, ConnectionPool, Connector
+from twisted_net.http.cache.agent import CachingAgent
+from twisted_net.http.cache.collapse import Flights
+from twisted_net.http.cache.memory_hit import Hit, fresh_hit
+from twisted_net.http.cache.rules import TELLING, Rules
+from twisted_net.http.cache.stores import Store, open_store
+from twisted_net.http.call import Call
+from twisted_net.http.connector import Connection, ConnectionPool, Connector
 from twisted_net.http.decoding import asked_codings, decoded, fields_asking
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
 from twisted_net.http.fields import Fields
-from twisted_net.http.flights import Flights
-from twisted_net.http.guard import Guard, Reach
-from twisted_net.http.hits import Hit, fresh_hit
-from twisted_net.http.proxying import find_routes, refusal
-from twisted_net.http.retry_agent import Recovery, RetryAgent, log_attempt
-from twisted_net.http.retrying import Attempt
+from twisted_net.http.proxies import find_routes, refusal
+from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
+from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.stores import Store, open_store
+from twisted_net.http.ssrf_guard import Guard, Reach
 from twisted_net.http.urls import Target, parse_target
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ class HTTPAgent:
     :param reach: where requests may go; None for everywhere, which suits URLs that your own
         program makes. For URLs of strangers, give ``Reach()`` at least.
     :param store: keeps the cache; by default what
-        :func:`~twisted_net.http.stores.open_store` gives for the settings.
+        :func:`~twisted_net.http.cache.stores.open_store` gives for the settings.
     :param agent: makes the single attempts, in place of connections of our own (for tests).
     :param resolver: looks names up; by default the reactor's.
     :param tls_policy: says which certificates are trusted; by default the system's.
@@ -105,7 +105,7 @@ class HTTPAgent:
         """
         Give the fresh answer to a GET that lies in the store at hand, if one does.
 
-        See :func:`~twisted_net.http.hits.fresh_hit`.
+        See :func:`~twisted_net.http.cache.memory_hit.fresh_hit`.
 
         :param key: the URL in canonical form.
         :param fields: those of the request, with ``Accept-Encoding``.

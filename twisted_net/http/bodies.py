@@ -21,7 +21,7 @@ from zope.interface import implementer
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, BodyTooLarge, FetchTimeout
 from twisted_net.http.fields import Fields
-from twisted_net.http.wholes import Whole
+from twisted_net.http.whole_response import Whole
 
 _HTTP_1_1 = (b"HTTP", 1, 1)
 

@@ -25,7 +25,7 @@ from twisted_net.http.bodies import (
     header_fields,
     response_fields,
 )
-from twisted_net.http.calls import Call
+from twisted_net.http.call import Call
 from twisted_net.http.decoding import ACCEPTED
 from twisted_net.http.errors import (
     BadStatus,
@@ -35,9 +35,9 @@ from twisted_net.http.errors import (
     TooManyRedirects,
 )
 from twisted_net.http.fields import Fields
-from twisted_net.http.redirecting import next_hop
-from twisted_net.http.retrying import RetryPolicy
-from twisted_net.http.sending import Body, Sender, along, encode_url, request_body
+from twisted_net.http.redirects import next_hop
+from twisted_net.http.request import Body, Sender, along, encode_url, request_body
+from twisted_net.http.retry.policy import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, redact, split_credentials

@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from twisted_net.http.bodies import WINDOW_BITS, BodyResponse, Inflator, discard
-from twisted_net.http.codings import DECODERS, Decompressor
+from twisted_net.http.content_coding import DECODERS, Decompressor
 from twisted_net.http.errors import BadResponse
 from twisted_net.http.fields import Fields
 

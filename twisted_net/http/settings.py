@@ -8,12 +8,12 @@ from msgspec import Meta, field
 
 from twisted_net import __version__
 from twisted_net.config.record import Record
-from twisted_net.http.breaking import BreakerSettings
-from twisted_net.http.budgets import BudgetSettings
-from twisted_net.http.caching import CacheSettings
-from twisted_net.http.guard import Reach
-from twisted_net.http.proxying import find_routes
-from twisted_net.http.retrying import RetryPolicy
+from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.proxies import find_routes
+from twisted_net.http.retry.budget import BudgetSettings
+from twisted_net.http.retry.circuit_breaker import BreakerSettings
+from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.ssrf_guard import Reach
 
 
 class HttpSettings(Record, frozen=True):
@@ -136,9 +136,10 @@ class FetchSettings(Reach, frozen=True):
     """
     What the FETCH command reaches and shows.
 
-    Its URLs come from strangers, so it reaches what :class:`~twisted_net.http.guard.Reach` does
-    by default. A body of 256 KiB is much for one line of an answer. The fields shown are those
-    that say what the body is and how long it keeps.
+    Its URLs come from strangers, so it reaches what
+    :class:`~twisted_net.http.ssrf_guard.Reach` does by default. A body of 256 KiB is much for
+    one line of an answer. The fields shown are those that say what the body is and how long it
+    keeps.
     """
 
     max_body: Annotated[int, Meta(ge=0, description="largest body that is fetched, in bytes")] = (

@@ -19,8 +19,8 @@ from twisted_net.service.config import (
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.listener import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.tcp.listeners import CommandPort, address_in_words, bound_address
 from twisted_net.tcp.server import CommandFactory
 
 

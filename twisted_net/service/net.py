@@ -58,9 +58,9 @@ PROGRESS_INTERVAL = 1.0
 
 # The HTTP client is imported where it is used: it was a fifth of the start.
 if TYPE_CHECKING:
-    from twisted_net.http.fetching import Fetcher
+    from twisted_net.http.fetch import Fetcher
 
-_FETCHING = "twisted_net.http.fetching"
+_FETCHING = "twisted_net.http.fetch"
 
 
 class NetService(MultiService):
@@ -300,7 +300,7 @@ class NetService(MultiService):
 
 
 def _guarded_fetcher(reactor: Any, config: Config) -> Fetcher:  # Any: see NetService
-    from twisted_net.http.fetching import Fetcher
+    from twisted_net.http.fetch import Fetcher
 
     return Fetcher.guarded(reactor, config.http, config.fetch)
 

@@ -37,7 +37,7 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
-from twisted_net.tcp.replies import Answer, Pipeline, encode_request
+from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
 
 CLOSE_TIMEOUT = 2.0
 """Seconds after which :meth:`CommandClient.close` no longer waits for the last bytes to leave."""

@@ -21,13 +21,13 @@ from zope.interface import implementer
 
 from twisted_net.commands.registry import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import Internal, TooBusy, UnterminatedLine
+from twisted_net.net.turn_scheduler import FEW, Turns
 from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
+from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.guarding import UNCOUNTED, Guard
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.refusing import LINGER_TIMEOUT, end_output
+from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
 from twisted_net.tcp.subscribing import SubscribedProtocol
-from twisted_net.tcp.turns import FEW, Turns
 
 AnswerTo = Callable[[bytes, Session], bytes | Waiting]
 """Answers a line of a client, as :meth:`~twisted_net.commands.registry.Commands.answer` does."""

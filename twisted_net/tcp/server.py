@@ -16,21 +16,21 @@ from typing_extensions import override
 from twisted_net.commands.registry import Commands, Waiting, encode_error
 from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import CommandTimeout, TooManyConnections
+from twisted_net.net.turn_scheduler import Turns
 from twisted_net.sessions import End, Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.connection import AnswerTo, CommandProtocol
-from twisted_net.tcp.draining import DRAIN_RATE, Drain
+from twisted_net.tcp.connection_guard import Guard
+from twisted_net.tcp.drain import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.guarding import Guard
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.pacing import Pace
-from twisted_net.tcp.refusing import (
+from twisted_net.tcp.rejection import (
     MAX_LINGERING,
     Abortable,
     ClosingProtocol,
     RefusingProtocol,
 )
-from twisted_net.tcp.turns import Turns
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks at the connections that have a time limit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_net.tcp.guarding import Guard, GuardedProtocol
+from twisted_net.tcp.connection_guard import Guard, GuardedProtocol
 from twisted_net.tcp.transport import Batch
 from twisted_net.topics import CHUNK, Mailbox
 

@@ -33,8 +33,8 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 from zope.interface import implementer
 
+from twisted_net.tcp.flow_control import ReadingProtocol
 from twisted_net.tcp.handshakes import Handshakes
-from twisted_net.tcp.reading import ReadingProtocol
 
 EVENTS_PER_TURN = 64
 """Frames of one connection that are taken in one reactor turn; then others have theirs."""

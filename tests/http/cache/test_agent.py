@@ -1,0 +1,337 @@
+"""Tests of :mod:`twisted_net.http.cache.agent`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import succeed
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+
+from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
+from twisted_net.http.bodies import collect, response_fields
+from twisted_net.http.cache.agent import CachingAgent
+from twisted_net.http.cache.rules import CacheSettings, Entry, Rules
+from twisted_net.http.cache.stores import MemoryStore
+from twisted_net.http.call import Call
+from twisted_net.http.errors import ConnectionBroken, InvalidURL
+from twisted_net.http.retry.policy import RetryPolicy
+
+URL = b"http://1.2.3.4/p?q"
+FRESH = ("Cache-Control", "max-age=60")
+
+
+class CachingTests(HttpTestCase):
+    """:class:`CachingAgent` asks the server only where it must."""
+
+    def setUp(self) -> None:
+        self.wall = 1_795_305_600.0
+        self.store = MemoryStore()
+        self.fake = FakeAgent([])
+        self.call = Call(None, RetryPolicy(), None, 0)
+        self.agent = self.make()
+
+    def make(self, store: Any = None, **settings: Any) -> CachingAgent:
+        """Give an agent with this cache."""
+        rules = Rules(CacheSettings(**settings))
+        return CachingAgent(
+            self.fake, store or self.store, rules, call=self.call, wall=lambda: self.wall
+        )
+
+    def get(
+        self,
+        answer: Any = None,
+        method: bytes = b"GET",
+        agent: IAgent | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes, int]:
+        """Make a request; give status, body, and how many requests went out so far."""
+        if answer is not None:
+            self.fake.answers.append(answer)
+        sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
+        asking = (agent or self.agent).request(method, URL, sent)
+        self.response = self.successResultOf(asking)
+        body, _ = self.successResultOf(collect(self.response))
+        return self.response.code, body, len(self.fake.sent)
+
+    def test_hit(self) -> None:
+        """The second request is answered from the store, with its age."""
+        self.assertEqual(self.get(canned(200, b"abc", [FRESH])), (200, b"abc", 1))
+        self.assertIsNone(self.call.age)
+        self.wall += 5.5
+        self.assertEqual(self.get(), (200, b"abc", 1))
+        self.assertEqual(self.call.age, 5.5)
+        self.assertEqual(response_fields(self.response)["age"], "5")
+        self.assertEqual(self.response.phrase, b"Reason")
+
+    def test_hits_do_not_share_headers(self) -> None:
+        """What one caller does to its headers does not reach the next."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.get()
+        self.response.headers.setRawHeaders("cache-control", ["spoilt"])
+        self.get()
+        self.assertEqual(response_fields(self.response)["cache-control"], "max-age=60")
+
+    def test_head(self) -> None:
+        """HEAD is answered without a body."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.assertEqual(self.get(method=b"HEAD"), (200, b"", 1))
+
+    def test_empty(self) -> None:
+        """An answer without a body is kept too."""
+        self.get(canned(204, b"", [FRESH]))
+        self.assertEqual(self.get(), (204, b"", 1))
+
+    def test_revalidate(self) -> None:
+        """A stale one is asked about; 304 makes it fresh, and the caller sees what was stored."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [FRESH, ("X-New", "1")])
+        self.assertEqual(self.get(answer, X_Own="1"), (200, b"abc", 2))
+        self.assertEqual(self.fake.sent[1].header("if-none-match"), ['"x"'])
+        self.assertEqual(self.fake.sent[1].header("x-own"), ["1"])
+        self.assertEqual(response_fields(self.response)["x-new"], "1")
+        self.assertEqual(self.call.age, 0.0)
+        self.assertEqual(self.get(), (200, b"abc", 2))
+
+    def test_replaced(self) -> None:
+        """Another answer than 304 takes its place."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        self.assertEqual(self.get(canned(200, b"new", [FRESH])), (200, b"new", 2))
+        self.assertIsNone(self.call.age)
+        self.assertEqual(self.get(), (200, b"new", 2))
+
+    def test_callers_own_condition(self) -> None:
+        """304 to a condition of the caller is the caller's."""
+        self.assertEqual(self.get(canned(304), If_None_Match='"x"'), (304, b"", 1))
+
+    def test_only_if_cached(self) -> None:
+        """Nothing stored: 504, and nothing goes out."""
+        self.assertEqual(self.get(Cache_Control="only-if-cached"), (504, b"", 0))
+
+    def test_invalidation(self) -> None:
+        """A POST that did not fail removes what is stored."""
+        self.get(canned(200, b"abc", [FRESH]))
+        self.get(canned(500), b"POST")
+        self.assertEqual(self.get(), (200, b"abc", 2))
+        self.get(canned(200), b"POST")
+        self.assertEqual(self.get(canned(200, b"new")), (200, b"new", 4))
+
+    def test_broken_body(self) -> None:
+        """A body that breaks off, or of which nobody knows whether it did, is not kept."""
+        for reason in (ConnectionBroken("body", "x"), PotentialDataLoss()):
+            answer = canned(200, b"ab", [FRESH], Failure(reason))
+            self.fake.answers.append(answer)
+            response = self.successResultOf(self.agent.request(b"GET", URL))
+            response.deliverBody(Gatherer())
+            self.assertEqual(self.store.entries, 0)
+
+    def test_too_large(self) -> None:
+        """A body over the limit passes and is not kept."""
+        agent = self.make(max_object=2)
+        self.assertEqual(self.get(canned(200, b"abc", [FRESH]), agent=agent), (200, b"abc", 1))
+        self.assertEqual(self.store.entries, 0)
+        source = Source([FRESH])
+        self.fake.answers.append(source.response)
+        reading = collect(self.successResultOf(agent.request(b"GET", URL)))
+        for piece in (b"ab", b"c", b"d"):
+            source.send(piece)
+        source.end(ResponseDone())
+        self.assertEqual(self.successResultOf(reading)[0], b"abcd")
+        self.assertEqual(self.store.entries, 0)
+
+    def test_not_read(self) -> None:
+        """What is never read is never kept."""
+        self.fake.answers.append(canned(200, b"abc", [FRESH]))
+        self.successResultOf(self.agent.request(b"GET", URL))
+        self.assertEqual(self.store.entries, 0)
+
+    def test_users(self) -> None:
+        """One user's answer is not another's."""
+        self.get(canned(200, b"one", [FRESH]), Authorization="1")
+        self.assertEqual(
+            self.get(canned(200, b"two", [FRESH]), Authorization="2"), (200, b"two", 2)
+        )
+        self.assertEqual(self.get(Authorization="1"), (200, b"one", 2))
+
+    def test_slow_store(self) -> None:
+        """A store may answer later."""
+        inner = self.store
+
+        class Slow(MemoryStore):
+            def get(self, key: str) -> Any:
+                return succeed(inner.get(key))
+
+            def put(self, key: str, entry: Entry) -> None:
+                inner.put(key, entry)
+
+        agent = self.make(Slow())
+        self.get(canned(200, b"abc", [FRESH]), agent=agent)
+        self.assertEqual(self.get(agent=agent), (200, b"abc", 1))
+
+    def test_alone(self) -> None:
+        """It needs no call to serve."""
+        agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()))
+        self.assertEqual(self.get(canned(200, b"abc"), agent=agent), (200, b"abc", 1))
+
+    def test_caller_has_it(self) -> None:
+        """A condition of the caller is answered from the store."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.assertEqual(self.get(If_None_Match='"x"'), (304, b"", 1))
+        self.assertEqual(self.get(If_None_Match='"y"'), (200, b"abc", 1))
+
+    def test_caller_has_a_newer_one(self) -> None:
+        """A 304 that speaks of what the caller has is the caller's, and changes nothing here."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [FRESH, ("ETag", '"y"')])
+        self.assertEqual(self.get(answer, If_None_Match='"y"'), (304, b"", 2))
+        self.assertEqual(self.fake.sent[1].header("if-none-match"), ['"x", "y"'])
+        self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
+
+    def test_cache_status(self) -> None:
+        """RFC 9211: a response says where it came from, after what caches before it said."""
+        upstream = ("Cache-Status", "edge; hit")
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"'), upstream]))
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status"),
+            ["edge; hit", "twisted_net; fwd=uri-miss; fwd-status=200; stored"],
+        )
+        self.wall += 5
+        self.get()
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status"),
+            ["edge; hit", "twisted_net; hit; ttl=55"],
+        )
+        self.wall += 60
+        self.get(canned(304, b"", [FRESH]))
+        self.assertEqual(
+            self.response.headers.getRawHeaders("cache-status", [])[-1],
+            "twisted_net; fwd=stale; fwd-status=304",
+        )
+
+    def test_stale_if_error(self) -> None:
+        """RFC 5861 §4: for a while, a stale answer is better than an error."""
+        self.get(canned(200, b"abc", [("Cache-Control", "max-age=60, stale-if-error=60")]))
+        self.wall += 70
+        self.assertEqual(self.get(canned(503, b"sorry")), (200, b"abc", 2))
+        self.assertEqual(self.get(ConnectionBroken("headers", "x")), (200, b"abc", 3))
+        self.assertEqual(self.call.age, 70.0)
+        self.wall += 60
+        self.assertEqual(self.get(canned(503, b"sorry")), (503, b"sorry", 4))
+        self.fake.answers.append(ConnectionBroken("headers", "x"))
+        self.failureResultOf(self.agent.request(b"GET", URL), ConnectionBroken)
+
+    def test_withdrawn(self) -> None:
+        """After a newer answer that must not be stored, the older one is not served."""
+        self.get(canned(200, b"old", [FRESH]))
+        no_store = [("Cache-Control", "no-store")]
+        self.get(canned(200, b"new", no_store), Cache_Control="no-cache")
+        self.assertEqual(self.get(canned(200, b"new", no_store)), (200, b"new", 3))
+
+    def test_304_that_forbids(self) -> None:
+        """What a 304 forbids to store is served once more, and forgotten."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        answer = canned(304, b"", [("Cache-Control", "no-store")])
+        self.assertEqual(self.get(answer), (200, b"abc", 2))
+        self.assertEqual(self.store.entries, 0)
+
+    def test_head_freshens(self) -> None:
+        """An answer to HEAD makes a stored one fresh, or ends it."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        self.get(canned(200, b"", [FRESH, ("ETag", '"x"')]), b"HEAD")
+        self.assertEqual(self.get(), (200, b"abc", 2))
+        self.wall += 60
+        self.get(canned(200, b"", [FRESH, ("ETag", '"y"')]), b"HEAD")
+        self.assertEqual(self.store.entries, 0)
+        self.get(canned(500), b"HEAD")
+
+    def test_parts(self) -> None:
+        """Parts are stored, put together, and served."""
+        tag = ("ETag", '"x"')
+        first = canned(206, b"abc", [FRESH, tag, ("Content-Range", "bytes 0-2/6")])
+        self.assertEqual(self.get(first, Range="bytes=0-2"), (206, b"abc", 1))
+        self.assertEqual(self.get(Range="bytes=1-2"), (206, b"bc", 1))
+        rest = canned(206, b"def", [FRESH, tag, ("Content-Range", "bytes 3-5/6")])
+        self.assertEqual(self.get(rest), (200, b"abcdef", 2))
+        self.assertEqual(self.fake.sent[1].header("range"), ["bytes=3-"])
+        self.assertEqual(self.get(), (200, b"abcdef", 2))
+
+    def test_part_of_wrong_length(self) -> None:
+        """Bytes that are not where the server says that they are are not kept."""
+        wrong = canned(206, b"ab", [FRESH, ("Content-Range", "bytes 0-2/6")])
+        self.get(wrong, Range="bytes=0-2")
+        self.assertEqual(self.store.entries, 0)
+
+    def test_caller_has_one_of_several(self) -> None:
+        """A 304 to tags of both sides speaks of the stored answer only where it names its tag."""
+        self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
+        self.wall += 60
+        for fields, code in (([], 304), ([("ETag", 'W/"y"')], 304), ([("ETag", '"x"')], 200)):
+            answer = canned(304, b"", fields)
+            self.assertEqual(self.get(answer, If_None_Match='"y"')[0], code)
+        self.wall += 60
+        self.assertEqual(self.get(canned(304), If_None_Match='"x", *')[0], 304)
+        self.assertEqual(self.get()[0], 200)
+
+    def test_tags_against_a_date(self) -> None:
+        """Where only a date is stored, the tags of the caller go to the server alone."""
+        modified = ("Last-Modified", "Sun, 22 Nov 2026 00:00:00 GMT")
+        self.get(canned(200, b"abc", [FRESH, modified]))
+        self.wall += 60
+        self.assertEqual(self.get(canned(304), If_None_Match='"y"'), (304, b"", 2))
+        self.assertEqual(self.fake.sent[1].header("if-modified-since"), [])
+        self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
+
+    def test_another_end(self) -> None:
+        """An end that does not fit what is stored ends that, and all is asked for."""
+        for answer in (
+            canned(206, b"ef", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 4-5/6")]),
+            canned(206, b"def", [FRESH, ("ETag", '"y"'), ("Content-Range", "bytes 3-5/6")]),
+            canned(206, b"--x", [FRESH, ("Content-Type", "multipart/byteranges")]),
+            canned(416, b"no", [("Content-Range", "bytes */3")]),
+        ):
+            self.store.remove(URL.decode())
+            first = canned(206, b"abc", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 0-2/6")])
+            self.get(first, Range="bytes=0-2")
+            self.fake.answers += [answer]
+            self.assertEqual(self.get_two(canned(200, b"ABCDEF")), b"ABCDEF")
+
+    def get_two(self, last: Any) -> bytes:
+        """Make a request that takes one more answer."""
+        self.fake.answers.append(last)
+        asking = self.agent.request(b"GET", URL)
+        return self.successResultOf(collect(self.successResultOf(asking)))[0]
+
+    def test_content_length(self) -> None:
+        """The length that Twisted's parser takes away is there again, but for HEAD."""
+        self.get(canned(200, b"abc"))
+        self.assertEqual(response_fields(self.response)["content-length"], "3")
+        self.get(canned(200, b""), b"HEAD")
+        self.assertNotIn("content-length", response_fields(self.response))
+
+    def test_bad_url(self) -> None:
+        """A URL that is none fails the request, and raises nothing."""
+        self.failureResultOf(self.agent.request(b"GET", b"nonsense"), InvalidURL)
+
+    def test_afresh(self) -> None:
+        """What is asked by the side has an agent of its own."""
+        other = FakeAgent([canned(304, b"", [FRESH])])
+        self.agent = CachingAgent(
+            self.fake,
+            self.store,
+            Rules(CacheSettings()),
+            wall=lambda: self.wall,
+            afresh=lambda: (other, self.call),
+        )
+        text = "max-age=60, stale-while-revalidate=60"
+        self.get(canned(200, b"abc", [("Cache-Control", text), ("ETag", '"x"')]))
+        self.wall += 70
+        self.assertEqual(self.get(), (200, b"abc", 1))
+        self.assertEqual(len(other.sent), 1)

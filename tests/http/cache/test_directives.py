@@ -1,0 +1,174 @@
+"""Tests of :mod:`twisted_net.http.cache.directives`."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.directives import (
+    NEVER,
+    directives,
+    is_targeted,
+    named_fields,
+    parse_dictionary,
+    response_directives,
+    seconds,
+)
+from twisted_net.http.fields import Fields
+
+
+class DirectivesTests(SynchronousTestCase):
+    """:func:`directives` reads §5.2, and never fails."""
+
+    def read(self, *lines: str) -> dict[str, str | None]:
+        """Read some lines of Cache-Control."""
+        return directives(Fields([("Cache-Control", line) for line in lines]))
+
+    def test_forms(self) -> None:
+        """With and without argument, in quotes, in several lines, in any case."""
+        self.assertEqual(
+            self.read('Max-Age=5 , no-cache="a, b", X="q\\"\\\\"', "no-store,,public", ""),
+            {
+                "max-age": "5",
+                "no-cache": "a, b",
+                "x": 'q"\\',
+                "no-store": None,
+                "public": None,
+            },
+        )
+
+    def test_junk(self) -> None:
+        """What cannot be read does not hide what can."""
+        self.assertEqual(self.read("=, (), a b, max-age=5"), {"a": None, "max-age": "5"})
+        self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
+        self.assertEqual(self.read("max-age =5"), {"max-age": None})
+        self.assertEqual(directives(Fields()), {})
+
+    @given(st.text(max_size=60))
+    def test_never_raises(self, text: str) -> None:
+        """Any text gives directives in lower case."""
+        for name in self.read(text):
+            self.assertEqual(name, name.lower())
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["max-age", "no-store", "x", "s-maxage"]),
+                st.none()
+                | st.text("abc019", min_size=1, max_size=5)
+                | st.text('a,"\\= ', max_size=5),
+            ),
+            max_size=6,
+        )
+    )
+    def test_model(self, items: list[tuple[str, str | None]]) -> None:
+        """What is written by the grammar is read back, the first of each name."""
+        written: list[str] = []
+        expected: dict[str, str | None] = {}
+        for name, value in items:
+            quoted = (
+                "" if value is None else '="' + value.replace("\\", r"\\").replace('"', r"\"") + '"'
+            )
+            written.append(name + quoted)
+            expected.setdefault(name, value)
+        self.assertEqual(self.read(" ,  ".join(written)) if written else {}, expected)
+
+    def test_commas_in_quotes(self) -> None:
+        """A directive inside the quotes of another is none."""
+        text = 'extension="max-age=3600, no-store", max-age=1'
+        self.assertEqual(self.read(text), {"extension": "max-age=3600, no-store", "max-age": "1"})
+
+
+class SecondsTests(SynchronousTestCase):
+    """:func:`seconds` reads §1.2.2."""
+
+    def test_numbers(self) -> None:
+        """Digits alone count; a number too large is a very long time, however it is written."""
+        cases = {"5": 5, "003600": 3600, "0": 0, "9" * 4000: NEVER, "0" * 40 + "7": 7}
+        for text, value in cases.items():
+            self.assertEqual(seconds(text), value)
+        for text in ("", "-1", "1.5", "'5'", "x", "५"):
+            self.assertEqual(seconds(text), 0)
+        self.assertEqual(seconds(None), 0)
+
+    def test_named_fields(self) -> None:
+        """Names are read in lower case; none stand for all."""
+        self.assertEqual(named_fields(" A , b,"), {"a", "b"})
+        self.assertEqual(named_fields(None), set())
+        self.assertEqual(named_fields(" "), set())
+
+
+class TargetedTests(SynchronousTestCase):
+    """RFC 9213: a field for one kind of cache takes the place of ``Cache-Control``."""
+
+    TARGETS = ("CDN-Cache-Control",)
+
+    def read(self, text: str) -> dict[str, str | None]:
+        """Read a targeted field beside a Cache-Control."""
+        fields = Fields([("Cache-Control", "no-store"), ("cdn-cache-control", text)])
+        self.assertEqual(
+            is_targeted(fields, self.TARGETS),
+            "no-store" not in response_directives(fields, self.TARGETS),
+        )
+        return dict(response_directives(fields, self.TARGETS))
+
+    def test_in_place(self) -> None:
+        """It counts alone, its directives of the types that RFC 9213 §2.1 gives them."""
+        self.assertEqual(
+            self.read('max-age=60, must-revalidate;x=1, private="a, b", foo=(1 2);y, n=?0'),
+            {"max-age": "60", "must-revalidate": None, "private": "a, b"},
+        )
+
+    def test_wrong_types(self) -> None:
+        """A value of another type is ignored, and the field still counts."""
+        for text in ('max-age="60"', "max-age=6.5", "max-age=x", "max-age", "max-age=-1"):
+            self.assertEqual(self.read(text), {})
+
+    def test_not_valid(self) -> None:
+        """One that is empty or no dictionary is as if it were not there."""
+        for text in (
+            "",
+            "max-age=60,",
+            "max-age=;",
+            "Max-Age=60",
+            "max-age = 60",
+            "a=(1",
+            "a=(1x)",
+        ):
+            self.assertEqual(self.read(text), {"no-store": None})
+
+    def test_not_asked(self) -> None:
+        """A cache that names no targets goes by ``Cache-Control``."""
+        fields = Fields([("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=1")])
+        self.assertEqual(response_directives(fields), {"public": None})
+        self.assertFalse(is_targeted(fields, ()))
+        self.assertEqual(response_directives(Fields([("Pragma", "no-cache")])), {})
+
+    def test_dictionary(self) -> None:
+        """RFC 8941 §4.2.2: members of every type, the last of each key."""
+        text = r' a=1, b=-2.5 ,c="x\"y\\", d=:aGk=:, e=tok/en, f=?1;p="q";r, a=(1 "b";c  d), *z '
+        self.assertEqual(
+            parse_dictionary(text),
+            {"a": None, "b": -2.5, "c": 'x"y\\', "d": None, "e": None, "f": True, "*z": True},
+        )
+        for bad in (
+            "1",
+            "a b",
+            "a=1;",
+            "a=1;=",
+            "a=1;b=",
+            'a="',
+            "a=1.",
+            "a=@",
+            "a,,b",
+            "a=(;)",
+            "a;b=@",
+        ):
+            self.assertIsNone(parse_dictionary(bad), bad)
+
+    @given(st.text('ab*=,;"\\( )?10.:-\t', max_size=30))
+    def test_never_raises(self, text: str) -> None:
+        """Any text is a dictionary or none."""
+        found = parse_dictionary(text)
+        self.assertTrue(found is None or isinstance(found, dict))

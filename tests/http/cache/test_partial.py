@@ -1,0 +1,78 @@
+"""Tests of :mod:`twisted_net.http.cache.partial`."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.partial import broken_off, combine
+from twisted_net.http.cache.rules import CacheRequest, CacheSettings, Entry, Rules
+from twisted_net.http.fields import Fields
+
+NOW = 1_795_305_600.0
+
+
+def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
+    """Give a part of ten bytes."""
+    place = f"bytes {first}-{first + len(body) - 1}/10"
+    pairs = [("Content-Range", place), ("ETag", etag), *more.items()]
+    request = CacheRequest("GET", "http://a.example/p", Fields())
+    rules = Rules(CacheSettings())
+    return rules.make_entry(request, 206, "Partial", Fields(pairs), body, NOW, NOW)
+
+
+class CombineTests(SynchronousTestCase):
+    """RFC 9111 §3.4: parts of one body are put together."""
+
+    def test_whole(self) -> None:
+        """When the last byte has come, it is a whole answer, with the newer fields."""
+        whole = combine([part(0, b"0123", A="1", B="1")], part(4, b"456789", A="2"))
+        self.assertEqual((whole.status, whole.total, whole.body), (200, None, b"0123456789"))
+        self.assertEqual((whole.fields["a"], whole.fields["b"]), ("2", "1"))
+        self.assertEqual(whole.fields["content-length"], "10")
+
+    def test_longer(self) -> None:
+        """Before that it is a longer part."""
+        longer = combine([part(2, b"23")], part(4, b"45"))
+        self.assertEqual((longer.status, longer.start, longer.body), (206, 2, b"2345"))
+
+    def test_gap(self) -> None:
+        """With a gap between them, the newer one stands."""
+        new = part(7, b"7")
+        self.assertEqual(combine([part(2, b"23")], new), new)
+
+    def test_another_body(self) -> None:
+        """A weak tag, none, another one, or another length: not of one body for certain."""
+        new = part(4, b"45")
+        for old in (part(2, b"23", '"y"'), part(2, b"23", ""), evolve(part(2, b"23"), total=11)):
+            self.assertEqual(combine([old], new), new)
+        weak = part(4, b"45", 'W/"x"')
+        self.assertEqual(combine([part(2, b"23", 'W/"x"')], weak), weak)
+        self.assertEqual(combine([evolve(part(2, b"23"), variant=b"other")], new), new)
+
+    def test_all_at_once(self) -> None:
+        """A part that is everything is a whole answer."""
+        self.assertEqual(combine([], part(0, b"0123456789")).status, 200)
+
+
+class BrokenOffTests(SynchronousTestCase):
+    """RFC 9111 §3.3: what came of a body is kept if the rest can be asked for."""
+
+    def test_kept(self) -> None:
+        """As a part, with the length that the server gave."""
+        found = broken_off(evolve(part(0, b"012"), status=200, total=None), 10)
+        assert found is not None
+        self.assertEqual((found.status, found.start, found.total), (206, 0, 10))
+
+    def test_of_no_use(self) -> None:
+        """Without a length, a byte, a strong tag, or of an error: not."""
+        whole = evolve(part(0, b"012"), status=200, total=None)
+        weak = evolve(part(0, b"012", 'W/"x"'), status=200, total=None)
+        for entry, length in (
+            (whole, None),
+            (whole, 3),
+            (evolve(whole, body=b""), 10),
+            (weak, 10),
+            (evolve(whole, status=404), 10),
+        ):
+            self.assertIsNone(broken_off(entry, length))

@@ -1,0 +1,895 @@
+"""Tests of :mod:`twisted_net.http.cache.rules`, under the sections of RFC 9111."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
+from twisted_net.http.cache.invalidation import invalidated
+from twisted_net.http.cache.rules import (
+    CacheRequest,
+    CacheSettings,
+    Complete,
+    Decision,
+    Entry,
+    Forward,
+    Fresh,
+    Revalidate,
+    Rules,
+    Unsatisfiable,
+    replace_variant,
+)
+from twisted_net.http.dates import format_date
+from twisted_net.http.fields import Fields
+
+NOW = 1_795_305_600.0
+KEY = "http://a.example/p"
+Pairs = Sequence[tuple[str, str]]
+
+
+def asked(method: str = "GET", *pairs: tuple[str, str]) -> CacheRequest:
+    """Give a request."""
+    return CacheRequest(method, KEY, Fields(pairs))
+
+
+class RulesTestCase(SynchronousTestCase):
+    """A private cache, and how to fill it."""
+
+    settings = CacheSettings()
+
+    def setUp(self) -> None:
+        self.rules = Rules(self.settings)
+
+    def stored(
+        self,
+        *pairs: tuple[str, str],
+        status: int = 200,
+        request: CacheRequest | None = None,
+        delay: float = 0.0,
+    ) -> list[Entry]:
+        """Give what the store holds after this response, which came at NOW after *delay*."""
+        request = request or asked()
+        fields = Fields(pairs)
+        if not self.rules.storable(request, status, fields, NOW):
+            return []
+        return [self.rules.make_entry(request, status, "OK", fields, b"body", NOW - delay, NOW)]
+
+    def decide(
+        self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str], method: str = "GET"
+    ) -> Decision:
+        """Give the decision on a request with these fields, *later* seconds after NOW."""
+        return self.rules.lookup(asked(method, *pairs), stored, NOW + later)
+
+    def lifetime(self, stored: Sequence[Entry]) -> float | None:
+        """Give the last whole second at which a plain request is served; None if never."""
+        fresh = [
+            second
+            for second in (*range(130), 299, 300, 3599, 3600)
+            if isinstance(self.decide(stored, second), Fresh)
+        ]
+        return fresh[-1] if fresh else None
+
+
+class FreshnessTests(RulesTestCase):
+    """§4.2: an answer is fresh while its age is below its lifetime."""
+
+    def test_max_age(self) -> None:
+        """It is served until its lifetime is over, with its age."""
+        stored = self.stored(("Cache-Control", "max-age=60"))
+        decision = self.decide(stored, 59.5)
+        self.assertEqual(decision, Fresh(stored[0], 59.5, 0.5))
+        self.assertEqual(self.decide(stored, 60), Forward("stale", stored[0]))
+
+    def test_expires(self) -> None:
+        """``Expires`` counts from ``Date``, and without one from when the answer came."""
+        expires = ("Expires", format_date(NOW + 60))
+        self.assertEqual(self.lifetime(self.stored(expires)), 59)
+        date = ("Date", format_date(NOW - 10))
+        self.assertEqual(self.lifetime(self.stored(expires, date)), 59)
+
+    def test_server_clock_is_wrong(self) -> None:
+        """A server whose clock is ahead or behind has the lifetime that it means."""
+        for skew in (-5000, 5000):
+            fields = (
+                ("Date", format_date(NOW + skew)),
+                ("Expires", format_date(NOW + skew + 60)),
+            )
+            stored = self.stored(*fields, ("ETag", '"x"'))
+            # Behind: it seems to have been made long ago, and so is old at once (§4.2.3).
+            self.assertEqual(self.lifetime(stored), None if skew < 0 else 59)
+
+    def test_max_age_before_expires(self) -> None:
+        """§5.3: with max-age, ``Expires`` is ignored."""
+        stored = self.stored(
+            ("Cache-Control", "max-age=60"), ("Expires", format_date(NOW - 9999)), ("ETag", '"x"')
+        )
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_invalid_expires(self) -> None:
+        """§5.3: an invalid date, "0" above all, means already expired."""
+        for text in ("0", "-1", "never", "", format_date(NOW + 60) + "x"):
+            with self.subTest(text=text):
+                self.assertEqual(
+                    self.lifetime(self.stored(("Expires", text), ("ETag", '"x"'))), None
+                )
+        self.assertEqual(self.stored(("Expires", "0")), [])
+
+    def test_s_maxage_is_not_for_private_caches(self) -> None:
+        """§5.2.2.10: a private cache ignores it."""
+        stored = self.stored(("Cache-Control", "s-maxage=9, max-age=60"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_first_of_two(self) -> None:
+        """§4.2.1: of a directive that comes twice the first counts."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Cache-Control", "max-age=5"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_invalid_max_age(self) -> None:
+        """§4.2.1: what is no number of seconds is no freshness."""
+        for text in ("max-age", "max-age=", "max-age=-1", "max-age=x", "max-age=1.5", "max-age=६०"):
+            with self.subTest(text=text):
+                self.assertEqual(self.stored(("Cache-Control", text)), [])
+
+    def test_huge_max_age(self) -> None:
+        """§1.2.2: a number too large is a very long time."""
+        for digits in ("9999999999", "9" * 5000):
+            stored = self.stored(("Cache-Control", "max-age=" + digits))
+            self.assertIsInstance(self.decide(stored, 2**31 - 1), Fresh)
+            self.assertEqual(self.decide(stored, 2**31), Forward("stale", stored[0]))
+
+    def test_quoted_max_age(self) -> None:
+        """An argument in quotes is one without."""
+        self.assertEqual(self.lifetime(self.stored(("Cache-Control", 'max-age="60"'))), 59)
+
+
+class AgeTests(RulesTestCase):
+    """§4.2.3: how old an answer is."""
+
+    def test_age_field(self) -> None:
+        """The age that it came with counts, and the time that it took to come."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"), delay=5.0)
+        self.assertEqual(stored[0].age(NOW + 1), 36.0)
+        self.assertEqual(self.lifetime(stored), 24)
+
+    def test_date(self) -> None:
+        """Without ``Age``, the time since ``Date`` is its age; the greater of both counts."""
+        date = ("Date", format_date(NOW - 20))
+        stored = self.stored(("Cache-Control", "max-age=60"), date)
+        self.assertEqual(stored[0].age(NOW), 20.0)
+        stored = self.stored(("Cache-Control", "max-age=60"), date, ("Age", "5"))
+        self.assertEqual(stored[0].age(NOW), 20.0)
+
+    def test_first_age(self) -> None:
+        """§5.1: of several ages the first counts; one that is none is ignored."""
+        for lines, age in (
+            ((("Age", "7"), ("Age", "9")), 7.0),
+            ((("Age", "7, 9"),), 7.0),
+            ((("Age", "x"),), 0.0),
+            ((("Age", "-7"),), 0.0),
+            ((("Age", "7.5"),), 0.0),
+            ((("Age", ""),), 0.0),
+        ):
+            with self.subTest(lines=lines):
+                stored = self.stored(("Cache-Control", "max-age=60"), *lines)
+                self.assertEqual(stored[0].age(NOW), age)
+
+    def test_clock_set_back(self) -> None:
+        """A clock that goes back does not make an answer younger than it came."""
+        stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"))
+        self.assertEqual(stored[0].age(NOW - 100), 30.0)
+
+
+class StorableTests(RulesTestCase):
+    """§3: what may be stored."""
+
+    FRESH = ("Cache-Control", "max-age=60")
+
+    def test_methods(self) -> None:
+        """Only answers to GET are."""
+        for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"):
+            self.assertEqual(self.stored(self.FRESH, request=asked(method)), [])
+
+    def test_statuses(self) -> None:
+        """Final ones are if their freshness is stated, but for parts of a body and 304."""
+        for status in (200, 203, 302, 404, 410, 418, 500):
+            self.assertEqual(len(self.stored(self.FRESH, status=status)), 1)
+        for status in (100, 103, 206, 304):
+            self.assertEqual(self.stored(self.FRESH, status=status), [])
+
+    def test_no_store(self) -> None:
+        """§5.2.2.5, §5.2.1.5: either side may forbid it."""
+        self.assertEqual(self.stored(("Cache-Control", "max-age=60, NO-STORE")), [])
+        request = asked("GET", ("Cache-Control", "no-store"))
+        self.assertEqual(self.stored(self.FRESH, request=request), [])
+
+    def test_ranges(self) -> None:
+        """The whole answer to a request for a part is stored; that there is no such part, not."""
+        request = asked("GET", ("Range", "bytes=0-1"))
+        self.assertEqual(len(self.stored(self.FRESH, request=request)), 1)
+        self.assertEqual(self.stored(self.FRESH, request=request, status=416), [])
+
+    def test_private(self) -> None:
+        """§5.2.2.7: this cache is private."""
+        stored = self.stored(("Cache-Control", "private, max-age=60"))
+        self.assertEqual(self.lifetime(stored), 59)
+
+    def test_nothing_said(self) -> None:
+        """Without freshness and validator an answer is not worth its room."""
+        self.assertEqual(self.stored(), [])
+        self.assertEqual(self.stored(("Cache-Control", "max-age=0")), [])
+        self.assertEqual(self.stored(("Cache-Control", "no-cache, max-age=60")), [])
+
+    def test_validator(self) -> None:
+        """With a validator it is stored, and asked for again with it."""
+        for name in ("ETag", "Last-Modified"):
+            self.assertEqual(len(self.stored((name, '"x"'))), 1)
+            self.assertEqual(len(self.stored((name, '"x"'), ("Cache-Control", "no-cache"))), 1)
+        self.assertEqual(self.stored(("ETag", '"x"'), status=500), [])
+        self.assertEqual(
+            len(self.stored(("ETag", '"x"'), ("Cache-Control", "public"), status=500)), 1
+        )
+
+    def test_vary_star(self) -> None:
+        """§4.1: what varies by something unknown answers no second request."""
+        self.assertEqual(self.stored(self.FRESH, ("Vary", "Accept, *")), [])
+
+    def test_hop_by_hop(self) -> None:
+        """§3.1: fields of one connection are not stored, nor those that ``Connection`` lists."""
+        stored = self.stored(
+            self.FRESH,
+            ("Connection", "X-Hop, close"),
+            ("X-Hop", "1"),
+            ("Keep-Alive", "1"),
+            ("Transfer-Encoding", "chunked"),
+            ("X-End", "1"),
+        )
+        self.assertEqual(
+            list(stored[0].fields), ["cache-control", "x-end", "date", "content-length"]
+        )
+
+    def test_size(self) -> None:
+        """A body over the limit does not fit."""
+        rules = Rules(CacheSettings(max_object=10))
+        self.assertTrue(rules.fits(10))
+        self.assertFalse(rules.fits(11))
+
+
+class DefaultLifetimeTests(RulesTestCase):
+    """``default_ttl`` is the lifetime of answers that state none."""
+
+    settings = CacheSettings(default_ttl=300.0)
+
+    def test_nothing_said(self) -> None:
+        """It is used where the server says nothing."""
+        self.assertEqual(self.lifetime(self.stored()), 299)
+
+    def test_something_said(self) -> None:
+        """What the server says comes first."""
+        self.assertEqual(self.lifetime(self.stored(("Cache-Control", "max-age=60"))), 59)
+        self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
+        self.assertEqual(self.stored(("Cache-Control", "no-cache")), [])
+        self.assertEqual(self.stored(("Expires", "0")), [])
+
+    def test_statuses(self) -> None:
+        """It is for the statuses of RFC 9110 §15.1 alone: no error of the server is kept so."""
+        kept = {status for status in range(200, 600) if self.stored(status=status)}
+        self.assertEqual(kept, set(HEURISTICALLY_CACHEABLE) - {206})
+
+    def test_for_one_call(self) -> None:
+        """A call may bring its own, or none; it judges what other calls have stored."""
+        stored = self.stored()
+        self.rules = self.rules.with_default(10.0)
+        self.assertEqual(self.lifetime(stored), 9)
+        self.rules = self.rules.with_default(None)
+        self.assertEqual(self.decide(stored, 1), Forward("stale", stored[0]))
+        self.assertEqual(self.stored(), [])
+
+
+class LookupTests(RulesTestCase):
+    """§4: which requests are answered from the store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+
+    def test_nothing_stored(self) -> None:
+        """The request goes out."""
+        self.assertEqual(self.decide([], 0), Forward("uri-miss"))
+
+    def test_other_methods(self) -> None:
+        """HEAD is answered by what GET has brought; nothing else is."""
+        self.assertIsInstance(self.decide(self.kept, 0, method="HEAD"), Fresh)
+        stale = Forward("stale", self.kept[0])
+        self.assertEqual(self.decide(self.kept, 60, method="HEAD"), stale)
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            self.assertEqual(self.decide(self.kept, 0, method=method), Forward("method"))
+
+    def test_own_conditions(self) -> None:
+        """§4.3.2: conditions that are not for caches are left to the server."""
+        for name in ("If-Match", "If-Unmodified-Since"):
+            self.assertEqual(self.decide(self.kept, 0, (name, "x")), Forward("request"))
+        for name in ("If-None-Match", "If-Modified-Since"):
+            self.assertIsInstance(self.decide(self.kept, 0, (name, "x")), Fresh)
+
+    def test_tags_of_the_caller(self) -> None:
+        """§4.3.1: asked about a stale answer, the server sees the caller's tags too."""
+        decision = self.decide(self.kept, 60, ("If-None-Match", '"y", "x", *'))
+        self.assertEqual(decision, Revalidate(self.kept[0], [("If-None-Match", '"x", "y"')]))
+
+    def test_request_no_store(self) -> None:
+        """§5.2.1.5: what must not be stored is not looked up either."""
+        self.assertEqual(
+            self.decide(self.kept, 0, ("Cache-Control", "no-store")), Forward("request")
+        )
+
+    def test_request_no_cache(self) -> None:
+        """§5.2.1.4, §5.4: a fresh answer is validated first if the request says so."""
+        revalidate = Revalidate(self.kept[0], [("If-None-Match", '"x"')], "request")
+        self.assertEqual(self.decide(self.kept, 0, ("Cache-Control", "no-cache")), revalidate)
+        self.assertEqual(self.decide(self.kept, 0, ("Pragma", "No-Cache")), revalidate)
+        ignored = (("Pragma", "no-cache"), ("Cache-Control", "max-age=60"))
+        self.assertIsInstance(self.decide(self.kept, 0, *ignored), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Fresh)
+
+    def test_request_max_age(self) -> None:
+        """§5.2.1.1: an answer of this age at most."""
+        self.assertIsInstance(self.decide(self.kept, 9, ("Cache-Control", "max-age=9")), Fresh)
+        self.assertIsInstance(
+            self.decide(self.kept, 10, ("Cache-Control", "max-age=9")), Revalidate
+        )
+
+    def test_request_min_fresh(self) -> None:
+        """§5.2.1.3: an answer that stays fresh for so long."""
+        self.assertIsInstance(self.decide(self.kept, 50, ("Cache-Control", "min-fresh=10")), Fresh)
+        self.assertIsInstance(
+            self.decide(self.kept, 51, ("Cache-Control", "min-fresh=10")), Revalidate
+        )
+
+    def test_request_max_stale(self) -> None:
+        """§5.2.1.2: a stale answer is taken, if it is stale for no longer than that."""
+        stale = ("Cache-Control", "max-stale=10")
+        self.assertIsInstance(self.decide(self.kept, 59, stale), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 70, stale), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 71, stale), Revalidate)
+        self.assertIsInstance(self.decide(self.kept, 9999, ("Cache-Control", "max-stale")), Fresh)
+
+    def test_must_revalidate(self) -> None:
+        """§5.2.2.2: then never."""
+        kept = self.stored(("Cache-Control", "max-age=60, must-revalidate"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(kept, 70, ("Cache-Control", "max-stale")), Revalidate)
+
+    def test_response_no_cache(self) -> None:
+        """§5.2.2.4: an answer that says so is validated each time."""
+        kept = self.stored(("Cache-Control", "no-cache, max-age=60"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(kept, 0), Revalidate)
+        self.assertIsInstance(self.decide(kept, 0, ("Cache-Control", "max-stale")), Revalidate)
+
+    def test_response_no_cache_of_fields(self) -> None:
+        """§5.2.2.4: where it names fields, only these are not reused."""
+        named = ("Cache-Control", 'max-age=60, no-cache="set-cookie, X"')
+        kept = self.stored(named, ("Set-Cookie", "a=b"), ("x", "1"), ("y", "1"))
+        self.assertIsInstance(self.decide(kept, 0), Fresh)
+        self.assertEqual(
+            [name for name in ("set-cookie", "x", "y") if name in kept[0].fields], ["y"]
+        )
+
+    def test_only_if_cached(self) -> None:
+        """§5.2.1.7: a stored answer or 504, and nothing goes out."""
+        only = ("Cache-Control", "only-if-cached")
+        self.assertIsInstance(self.decide(self.kept, 0, only), Fresh)
+        self.assertEqual(self.decide(self.kept, 60, only), Unsatisfiable())
+        self.assertEqual(self.decide([], 0, only), Unsatisfiable())
+        self.assertEqual(self.decide([], 0, ("Cache-Control", "max-age=1")), Forward("uri-miss"))
+
+    def test_validators(self) -> None:
+        """§4.3.1: a stale answer is asked about with all that it has."""
+        when = format_date(NOW - 9)
+        kept = self.stored(("ETag", 'W/"x"'), ("Last-Modified", when))
+        conditions = [("If-None-Match", 'W/"x"'), ("If-Modified-Since", when)]
+        self.assertEqual(self.decide(kept, 10), Revalidate(kept[0], conditions))
+
+
+class VaryTests(RulesTestCase):
+    """§4.1: an answer serves the requests that agree on what it varies by."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kept: list[Entry] = []
+        for language in ("en", "de, fr"):
+            request = asked("GET", ("Accept-Language", language))
+            self.kept += self.stored(
+                ("Cache-Control", "max-age=60"),
+                ("Vary", "Accept-Language, accept-LANGUAGE"),
+                request=request,
+            )
+
+    def test_each_has_its_own(self) -> None:
+        """The variant of the request is served."""
+        for i, language in enumerate(("en", "de,fr")):
+            decision = self.decide(self.kept, 0, ("Accept-Language", language))
+            self.assertEqual(decision, Fresh(self.kept[i], 0.0, 60.0))
+
+    def test_none_fits(self) -> None:
+        """Another value, or none, goes out; an empty one is not none."""
+        self.assertEqual(self.decide(self.kept, 0, ("Accept-Language", "it")), Forward("vary-miss"))
+        self.assertEqual(self.decide(self.kept, 0), Forward("vary-miss"))
+        absent = self.stored(("Cache-Control", "max-age=60"), ("Vary", "X"))
+        self.assertEqual(self.decide(absent, 0, ("X", "")), Forward("vary-miss"))
+        self.assertIsInstance(self.decide(absent, 0), Fresh)
+
+    def test_newest_of_two(self) -> None:
+        """Of two that fit, the one that came last is served."""
+        newer = self.stored(("Cache-Control", "max-age=99"))
+        decision = self.decide([*self.kept, *newer], 0, ("Accept-Language", "en"))
+        self.assertEqual(decision, Fresh(newer[0], 0.0, 99.0))
+
+    def test_replace(self) -> None:
+        """A new answer takes the place of the one for the same requests; the oldest goes."""
+        en, de = self.kept
+        self.assertEqual(replace_variant([en, de], en, 5), (de, en))
+        self.assertEqual(replace_variant([en], de, 1), (de,))
+
+
+class UsersTests(RulesTestCase):
+    """What came for one user is not served to another."""
+
+    def test_authorization_and_cookie(self) -> None:
+        """The same credentials are served, others and none are not."""
+        for name in ("Authorization", "Cookie"):
+            request = asked("GET", (name, "secret-1"))
+            kept = self.stored(("Cache-Control", "max-age=60"), request=request)
+            self.assertIsInstance(self.decide(kept, 0, (name, "secret-1")), Fresh)
+            self.assertEqual(self.decide(kept, 0, (name, "secret-2")), Forward("vary-miss"))
+            self.assertEqual(self.decide(kept, 0), Forward("vary-miss"))
+
+    def test_no_secret_is_stored(self) -> None:
+        """An entry holds a digest, not the credentials."""
+        request = asked("GET", ("Authorization", "Bearer hunter2"))
+        kept = self.stored(("Cache-Control", "max-age=60"), request=request)
+        self.assertNotIn("hunter2", repr(kept[0]))
+
+
+class SharedTests(RulesTestCase):
+    """A cache for many users keeps what may be shared, and shares it."""
+
+    settings = CacheSettings(shared=True, default_ttl=300.0)
+
+    def test_private(self) -> None:
+        """§5.2.2.7: not what is private."""
+        self.assertEqual(self.stored(("Cache-Control", "private, max-age=60")), [])
+
+    def test_s_maxage(self) -> None:
+        """§5.2.2.10: its own lifetime comes first, and is not passed."""
+        kept = self.stored(("Cache-Control", "max-age=9, s-maxage=60"))
+        self.assertEqual(self.lifetime(kept), 59)
+        self.assertEqual(
+            self.decide(kept, 70, ("Cache-Control", "max-stale")), Forward("stale", kept[0])
+        )
+        kept = self.stored(("Cache-Control", "max-age=60, proxy-revalidate"))
+        self.assertEqual(
+            self.decide(kept, 70, ("Cache-Control", "max-stale")), Forward("stale", kept[0])
+        )
+
+    def test_authorization(self) -> None:
+        """§3.5: an answer for one user is stored only by its server's word."""
+        request = asked("GET", ("Authorization", "x"))
+        self.assertEqual(self.stored(("Cache-Control", "max-age=60"), request=request), [])
+        self.assertEqual(self.stored(request=request), [])
+        for permit in ("public", "must-revalidate", "s-maxage=60"):
+            kept = self.stored(("Cache-Control", f"max-age=60, {permit}"), request=request)
+            self.assertIsInstance(self.decide(kept, 0), Fresh)
+
+
+class SharedFieldsTests(RulesTestCase):
+    """What only a cache for many users has to mind."""
+
+    settings = CacheSettings(shared=True)
+
+    def test_private_fields(self) -> None:
+        """§5.2.2.7: fields that are one user's are not stored; the rest is."""
+        named = ("Cache-Control", 'max-age=60, private="set-cookie"')
+        [entry] = self.stored(named, ("Set-Cookie", "a=b"), ("X", "1"))
+        self.assertNotIn("set-cookie", entry.fields)
+        self.assertIn("x", entry.fields)
+
+    def test_users_are_not_kept_apart(self) -> None:
+        """By ``Vary`` alone answers differ."""
+        kept = self.stored(("Cache-Control", "max-age=60"), request=asked("GET", ("Cookie", "a")))
+        self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Fresh)
+        self.assertEqual(self.rules.user_names(), ())
+
+    def test_targeted(self) -> None:
+        """RFC 9213 §2.2: its own field counts, and ``Expires`` does not."""
+        own = ("CDN-Cache-Control", "max-age=60")
+        others = (("Cache-Control", "no-store"), ("Expires", "0"))
+        self.assertEqual(self.lifetime(self.stored(own, *others)), 59)
+        empty = ("CDN-Cache-Control", "must-revalidate")
+        kept = self.stored(empty, ("Expires", format_date(NOW + 60)), ("ETag", '"x"'))
+        self.assertEqual(self.lifetime(kept), None)
+        self.rules = Rules(CacheSettings())
+        self.assertEqual(self.stored(own, *others), [])
+
+    def test_head(self) -> None:
+        """§4.3.5: an answer to HEAD that is one user's ends what is stored for all."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        private = Fields([("Cache-Control", "private")])
+        found = self.rules.freshen_by_head(asked("HEAD"), kept, 200, private, NOW, NOW)
+        self.assertEqual(found, (None, True))
+
+
+class FreshenTests(RulesTestCase):
+    """§4.3.4: a 304 makes a stored answer fresh."""
+
+    def test_fields(self) -> None:
+        """Its fields replace those of the same name; what describes the bytes stays."""
+        request = asked("GET", ("Accept", "a"))
+        (old,) = self.stored(
+            ("Cache-Control", "max-age=60"),
+            ("ETag", '"x"'),
+            ("Vary", "Accept"),
+            ("X-A", "1"),
+            ("X-B", "1"),
+            ("Age", "50"),
+            ("Content-Length", "4"),
+            ("Content-Type", "text/plain"),
+            request=request,
+        )
+        fields = Fields(
+            [
+                ("Cache-Control", "max-age=90"),
+                ("X-A", "2"),
+                ("Content-Length", "0"),
+                ("Content-Type", "x/y"),
+                ("Connection", "close"),
+            ]
+        )
+        new = self.rules.freshen(asked(), old, fields, NOW + 60, NOW + 61)
+        self.assertEqual(new.age(NOW + 61), 1.0)
+        self.assertEqual(new.lifetime, 90.0)
+        self.assertEqual((new.body, new.status), (b"body", 200))
+        self.assertEqual(new.fields["x-a"], "2")
+        self.assertEqual(new.fields["x-b"], "1")
+        self.assertEqual(new.fields["content-length"], "4")
+        self.assertEqual(new.fields["content-type"], "x/y")
+        self.assertNotIn("connection", new.fields)
+        self.assertNotIn("age", new.fields)
+        self.assertEqual((new.vary, new.variant), (old.vary, old.variant))
+
+
+class HeuristicTests(RulesTestCase):
+    """§4.2.2: without a stated lifetime, one may be guessed."""
+
+    def modified(self, ago: float) -> tuple[tuple[str, str], ...]:
+        """Give the fields of an answer that has not changed for so long."""
+        return ("Last-Modified", format_date(NOW - ago)), ("Date", format_date(NOW))
+
+    def test_a_tenth(self) -> None:
+        """A tenth of the time since the last change, a day at most."""
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 59)
+        [entry] = self.stored(*self.modified(10**9))
+        self.assertEqual(entry.guess, 86_400.0)
+
+    def test_statuses(self) -> None:
+        """For the statuses that allow it, and for all that are marked public."""
+        self.assertEqual(self.stored(*self.modified(600), status=500), [])
+        public = ("Cache-Control", "public")
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600), public, status=500)), 59)
+        private = ("Cache-Control", "private")
+        kept = self.stored(*self.modified(600), private, status=500)
+        self.assertEqual(self.lifetime(kept), None)
+
+    def test_off(self) -> None:
+        """A fraction of 0 guesses nothing; a default takes the place of the guess."""
+        self.rules = Rules(CacheSettings(heuristic_fraction=0.0))
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), None)
+        self.rules = Rules(CacheSettings(default_ttl=10.0))
+        self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 9)
+
+    def test_future(self) -> None:
+        """A change in the future is no lifetime."""
+        self.assertEqual(self.lifetime(self.stored(*self.modified(-600))), None)
+
+
+class TtlByUrlTests(RulesTestCase):
+    """``ttl_by_url`` gives services that say nothing a lifetime each."""
+
+    settings = CacheSettings(
+        default_ttl=5.0, ttl_by_url=("http://a.example/* 60", "http://*.example/* 20")
+    )
+
+    def test_patterns(self) -> None:
+        """The first pattern that fits counts, then the default; a call's own counts before."""
+        for key, ttl in ((KEY, 60.0), ("http://b.example/", 20.0), ("http://c/", 5.0)):
+            self.assertEqual(self.rules.default_for(key), ttl)
+        self.assertEqual(self.lifetime(self.stored()), 59)
+        self.assertEqual(self.rules.with_default(1.0).default_for(KEY), 1.0)
+
+    def test_refused(self) -> None:
+        """What is no pattern with seconds is refused by name."""
+        for text in ("http://a/*", "60", "http://a/* x", "http://a/* -1", ""):
+            error = self.assertRaises(ValueError, CacheSettings, ttl_by_url=(text,))
+            self.assertIn("ttl_by_url", str(error))
+
+
+class StaleTests(RulesTestCase):
+    """RFC 5861: answers that may be served stale."""
+
+    def fresh(self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str]) -> Fresh:
+        """Give the decision, which is to serve."""
+        decision = self.decide(stored, later, *pairs)
+        assert isinstance(decision, Fresh), decision
+        return decision
+
+    def test_stale_while_revalidate(self) -> None:
+        """§3: served stale in its window, and asked about by the side; not after it."""
+        kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
+        self.assertFalse(self.fresh(kept, 59).refresh)
+        decision = self.fresh(kept, 65)
+        self.assertEqual((decision.refresh, decision.left), (True, -5.0))
+        self.assertEqual(self.decide(kept, 70), Forward("stale", kept[0]))
+
+    def test_wishes_end_it(self) -> None:
+        """Who says how fresh it must be is not served stale."""
+        kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
+        for wish in ("max-age=99", "no-cache", "min-fresh=0"):
+            self.assertIsInstance(self.decide(kept, 65, ("Cache-Control", wish)), Forward)
+
+    def test_must_revalidate(self) -> None:
+        """§5.2.2.2 of RFC 9111: never, where the server forbids it."""
+        for word in ("must-revalidate", "no-cache"):
+            text = f"max-age=60, {word}, stale-while-revalidate=10, stale-if-error=10"
+            [entry] = self.stored(("Cache-Control", text), ("ETag", '"x"'))
+            self.assertIsInstance(self.decide([entry], 65), Revalidate)
+            self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+
+    def test_stale_if_error(self) -> None:
+        """§4: when the server fails, for as long as either side allows."""
+        [entry] = self.stored(("Cache-Control", "max-age=60, stale-if-error=10"))
+        for later, holds in ((65, True), (70, False)):
+            self.assertEqual(self.rules.stale_on_error(asked(), entry, NOW + later), holds)
+        request = asked("GET", ("Cache-Control", "stale-if-error=100"))
+        self.assertTrue(self.rules.stale_on_error(request, entry, NOW + 100))
+        request = asked("GET", ("Cache-Control", "no-cache, stale-if-error=100"))
+        self.assertFalse(self.rules.stale_on_error(request, entry, NOW + 65))
+        self.assertFalse(self.rules.stale_on_error(asked(), None, NOW))
+
+    def test_worth_its_room(self) -> None:
+        """An answer that is only ever served stale is stored."""
+        self.assertEqual(
+            len(self.stored(("Cache-Control", "max-age=0, stale-while-revalidate=9"))), 1
+        )
+
+    def test_parts(self) -> None:
+        """A part is no answer to a request for all, and the other way round for other bytes."""
+        entry = self.part()
+        self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+        for text, holds in (("bytes=2-3", True), ("bytes=0-3", False)):
+            request = asked("GET", ("Range", text))
+            self.assertEqual(self.rules.stale_on_error(request, entry, NOW + 65), holds)
+
+    def part(self) -> Entry:
+        """Give bytes 2 to 5 of 10."""
+        fields = Fields(
+            [
+                ("Cache-Control", "max-age=60, stale-if-error=10"),
+                ("Content-Range", "bytes 2-5/10"),
+                ("ETag", '"x"'),
+            ]
+        )
+        return self.rules.make_entry(asked(), 206, "Partial Content", fields, b"cdef", NOW, NOW)
+
+
+class ImmutableTests(RulesTestCase):
+    """RFC 8246: what does not change is not asked about by who reloads."""
+
+    def test_reload(self) -> None:
+        """``max-age=0`` is served while it is fresh; ``no-cache`` is a word that counts."""
+        kept = self.stored(("Cache-Control", "max-age=60, immutable"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Fresh)
+        for wish, later in (("no-cache", 5), ("max-age=4", 5), ("max-age=0", 60)):
+            self.assertIsInstance(self.decide(kept, later, ("Cache-Control", wish)), Revalidate)
+        plain = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(plain, 0, ("Cache-Control", "max-age=0")), Revalidate)
+
+
+class MustUnderstandTests(RulesTestCase):
+    """§5.2.2.3: ``must-understand`` is for caches that know the status."""
+
+    def test_known(self) -> None:
+        """Its ``no-store`` is for the others."""
+        kept = self.stored(("Cache-Control", "must-understand, no-store, max-age=60"))
+        self.assertEqual(self.lifetime(kept), 59)
+
+    def test_unknown(self) -> None:
+        """An answer of a status that is not known here is not stored."""
+        self.assertEqual(
+            self.stored(("Cache-Control", "must-understand, max-age=60"), status=599), []
+        )
+
+
+class PartTests(RulesTestCase):
+    """§3.3, §3.4: parts of a body are stored, served and completed."""
+
+    def part(self, text: str, body: bytes, *pairs: tuple[str, str]) -> list[Entry]:
+        """Give what is stored of a 206."""
+        fields = Fields([("Cache-Control", "max-age=60"), ("Content-Range", text), *pairs])
+        request = asked("GET", ("Range", "bytes=0-"))
+        if not self.rules.storable(request, 206, fields, NOW):
+            return []
+        return [self.rules.make_entry(request, 206, "Partial", fields, body, NOW, NOW)]
+
+    def test_stored(self) -> None:
+        """With its place; a part of unknown place, or several in one, are not."""
+        [entry] = self.part("bytes 2-5/10", b"cdef")
+        self.assertEqual((entry.start, entry.total, entry.body), (2, 10, b"cdef"))
+        self.assertNotIn("content-range", entry.fields)
+        self.assertEqual(self.part("bytes 2-5/*", b"cdef"), [])
+        self.assertEqual(self.part("", b"cdef"), [])
+
+    def test_served(self) -> None:
+        """A request for bytes that are there is served."""
+        kept = self.part("bytes 2-5/10", b"cdef")
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=3-4")), Fresh)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=3-6")), Forward("partial"))
+        self.assertEqual(self.decide(kept, 0), Forward("partial"))
+        self.assertEqual(self.decide(kept, 0, method="HEAD"), Forward("partial"))
+
+    def test_complete(self) -> None:
+        """With a strong tag, the end of a body whose start is there is asked for."""
+        [entry] = self.part("bytes 0-3/10", b"abcd", ("ETag", '"x"'))
+        conditions = [("Range", "bytes=4-"), ("If-Range", '"x"')]
+        self.assertEqual(self.decide([entry], 0), Complete(entry, conditions))
+        weak = self.part("bytes 0-3/10", b"abcd", ("ETag", 'W/"x"'))
+        self.assertEqual(self.decide(weak, 0), Forward("partial"))
+
+    def test_whole(self) -> None:
+        """Any one part of a whole answer is served; several, or of an error, are not."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Fresh)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=0-0,2-2")), Forward("request"))
+        kept = self.stored(("Cache-Control", "max-age=60"), status=404)
+        self.assertEqual(self.decide(kept, 0, ("Range", "bytes=-1")), Forward("request"))
+
+
+class PostTests(RulesTestCase):
+    """RFC 9110 §9.3.3: an answer to POST that is one to GET as well."""
+
+    def test_stored(self) -> None:
+        """With a stated lifetime and its own URL as ``Content-Location``, and not otherwise."""
+        here, fresh = ("Content-Location", "/p"), ("Cache-Control", "max-age=60")
+        post = asked("POST")
+        self.assertEqual(self.lifetime(self.stored(here, fresh, request=post)), 59)
+        for pairs, status in (
+            ((here,), 200),
+            ((fresh,), 200),
+            ((fresh, ("Content-Location", "/q")), 200),
+            ((fresh, ("Content-Location", "http://[")), 200),
+            ((here, fresh), 201),
+        ):
+            self.assertEqual(self.stored(*pairs, request=post, status=status), [])
+
+
+class HeadTests(RulesTestCase):
+    """§4.3.5: an answer to HEAD freshens what is stored, or shows that it is outdated."""
+
+    def hear(
+        self, stored: Sequence[Entry], status: int, *pairs: tuple[str, str]
+    ) -> tuple[Entry | None, bool]:
+        """Judge what is stored by an answer that came 70 s later."""
+        later = NOW + 70
+        return self.rules.freshen_by_head(
+            asked("HEAD"), stored, status, Fields(pairs), later, later
+        )
+
+    def test_same(self) -> None:
+        """Its fields are taken."""
+        kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        entry, outdated = self.hear(kept, 200, ("ETag", '"x"'), ("Cache-Control", "max-age=90"))
+        assert entry is not None
+        self.assertEqual((entry.lifetime, entry.age(NOW + 70), outdated), (90.0, 0.0, False))
+        self.assertEqual(entry.body, b"body")
+
+    def test_other(self) -> None:
+        """Another body, or one that must not be stored, ends what is stored."""
+        kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        self.assertEqual(self.hear(kept, 200, ("ETag", '"y"')), (None, True))
+        self.assertEqual(self.hear(kept, 200, ("Cache-Control", "no-store")), (None, True))
+
+    def test_nothing_said(self) -> None:
+        """An error, and an answer for which nothing is stored, say nothing."""
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        self.assertEqual(self.hear(kept, 500), (None, False))
+        self.assertEqual(self.hear([], 200), (None, False))
+
+
+class WithdrawsTests(RulesTestCase):
+    """An answer that must not be stored outdates the stored one all the same."""
+
+    def test_full_answers(self) -> None:
+        """A full answer does; an error of the server, a part, and another method do not."""
+        fields = Fields([("Cache-Control", "no-store")])
+        for method, status, holds in (
+            ("GET", 200, True),
+            ("GET", 404, True),
+            ("GET", 206, False),
+            ("GET", 503, False),
+            ("HEAD", 200, False),
+        ):
+            self.assertEqual(self.rules.withdraws(asked(method), status, fields), holds)
+        self.assertFalse(self.rules.withdraws(asked(), 200, Fields()))
+
+    def test_unusable(self) -> None:
+        """What a 304 forbids to keep is not kept."""
+        [entry] = self.stored(("Cache-Control", "max-age=60"))
+        self.assertFalse(self.rules.unusable(entry))
+        for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
+            new = self.rules.freshen(asked(), entry, Fields([pair]), NOW, NOW)
+            self.assertTrue(self.rules.unusable(new))
+
+
+class FaultsOfOthersTests(RulesTestCase):
+    """What other caches get wrong."""
+
+    def test_hishel_does_not_keep_the_times_of_request_and_response(self) -> None:
+        """An answer that took long is as old as that, and its age counts from its arrival."""
+        [entry] = self.stored(("Cache-Control", "max-age=60"), ("Age", "10"), delay=30.0)
+        self.assertEqual((entry.request_time, entry.response_time), (NOW - 30, NOW))
+        self.assertEqual(entry.age(NOW + 5), 45.0)
+        self.assertEqual(self.lifetime([entry]), 19)
+
+    def test_the_original_takes_an_answer_of_yesterday_for_a_new_one(self) -> None:
+        """An age is counted in whole, past a day too."""
+        kept = self.stored(("Cache-Control", "max-age=300"))
+        self.assertEqual(self.decide(kept, 86_400 + 10), Forward("stale", kept[0]))
+
+    def test_the_original_ignores_what_the_server_says(self) -> None:
+        """With a default of 300 s, ``no-store`` is no-store."""
+        self.rules = Rules(CacheSettings(default_ttl=300.0))
+        self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
+
+    def test_update_of_date_and_expires(self) -> None:
+        """A 304 renews ``Date`` and ``Expires``, or else the age would count from the first."""
+        date, expires = ("Date", format_date(NOW)), ("Expires", format_date(NOW + 60))
+        [entry] = self.stored(date, expires, ("ETag", '"x"'))
+        later = NOW + 100
+        fields = Fields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
+        new = self.rules.freshen(asked(), entry, fields, later, later)
+        self.assertEqual((new.age(later), new.lifetime), (0.0, 60.0))
+        new = self.rules.freshen(asked(), entry, Fields(), later, later)
+        self.assertEqual((new.age(later), new.lifetime), (0.0, 0.0))
+
+
+class HostileFieldsTests(RulesTestCase):
+    """No response makes the rules fail."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ("Cache-Control", "Expires", "Date", "Age", "Vary", "ETag", "Last-Modified")
+                ),
+                st.text(max_size=30)
+                | st.sampled_from(["max-age=60", "no-cache", "0", "*", format_date(NOW)]),
+            ),
+            max_size=6,
+        ),
+        st.integers(100, 599),
+        st.booleans(),
+    )
+    def test_any_fields(self, pairs: list[tuple[str, str]], status: int, shared: bool) -> None:
+        """Whatever the fields are: an answer served is one that was stored, and in its time."""
+        rules = Rules(CacheSettings(shared=shared, default_ttl=60.0))
+        fields = Fields(pairs)
+        invalidated("POST", KEY, status, fields)
+        if not rules.storable(asked(), status, fields, NOW):
+            return
+        entry = rules.make_entry(asked(), status, "", fields, b"", NOW, NOW)
+        decision = rules.lookup(asked(), [entry], NOW + 61)
+        if isinstance(decision, Fresh):
+            self.assertGreater(entry.lifetime or 0.0, 61)
+        again = rules.freshen(asked(), entry, fields, NOW, NOW)
+        self.assertEqual(again.body, entry.body)

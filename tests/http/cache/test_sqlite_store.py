@@ -1,0 +1,684 @@
+"""Tests of :mod:`twisted_net.http.cache.sqlite_store`, with its thread and without a reactor."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
+from zope.interface import implementer
+
+from tests.http.store_contract import StoreContract, make_entry
+from twisted_net.http.cache import sqlite_file as cachefile
+from twisted_net.http.cache import sqlite_store as sqlite
+from twisted_net.http.cache.sqlite_file import APPLICATION_ID, MAX_ASIDE, VERSION
+from twisted_net.http.cache.sqlite_store import SQLiteStore
+from twisted_net.http.cache.stores import Store
+
+_T = TypeVar("_T")
+
+PATIENCE = 10.0
+"""Seconds that a test waits for a thread."""
+
+
+class ThreadedClock(Clock):
+    """A clock to which threads hand calls; they are made while a test waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed: queue.Queue[Callable[[], object]] = queue.Queue()
+
+    def callFromThread(self, function: Callable[..., object], *args: object, **kw: object) -> None:
+        """Have a function called in the test's thread."""
+        self.handed.put(lambda: function(*args, **kw))
+
+    def wait_for(self, waiting: Deferred[_T]) -> _T:
+        """Make calls until *waiting* has its result, and give it."""
+        results: list[Any] = []  # Any: a result or a failure
+        waiting.addBoth(results.append)
+        end = time.monotonic() + PATIENCE
+        while not results:
+            self.handed.get(timeout=end - time.monotonic())()
+        if hasattr(results[0], "raiseException"):
+            results[0].raiseException()
+        result: _T = results[0]
+        return result
+
+    def make_calls(self) -> None:
+        """Make the calls that are there."""
+        while not self.handed.empty():
+            self.handed.get()()
+
+
+class ThreadedCase(SynchronousTestCase):
+    """A folder, a clock, and the log."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.path = self.folder / "cache.sqlite"
+        self.clock = ThreadedClock()
+        self.logged: list[str] = []
+        self.events: list[LogEvent] = []
+
+        @implementer(ILogObserver)
+        def note(event: LogEvent) -> None:
+            if event.get("log_namespace", "").startswith("twisted_net"):
+                self.logged.append(formatEvent(event))
+                self.events.append(event)
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+
+
+class SQLiteCase(ThreadedCase):
+    """Stores on one file."""
+
+    def store(self, **options: Any) -> SQLiteStore:  # Any: as SQLiteStore types them
+        """Give a store, closed when the test is over."""
+        store = SQLiteStore(self.clock, self.path, **options)
+        self.addCleanup(lambda: self.clock.wait_for(store.close()))
+        return store
+
+    def found(self, store: SQLiteStore, key: str) -> list[bytes]:
+        """Give the variants that the store has under *key*."""
+        return [entry.variant for entry in self.clock.wait_for(store.get(key))]
+
+    def flush(self, store: SQLiteStore) -> None:
+        """Wait until all that was put is written."""
+        self.clock.wait_for(store.flush())
+
+    def fill(self, key: str = "k") -> None:
+        """Make a file with one entry, and close it."""
+        store = SQLiteStore(self.clock, self.path)
+        store.put(key, make_entry(variant=b"filled"))
+        self.clock.wait_for(store.close())
+
+    def names(self) -> list[str]:
+        """Give the names in the folder, without those that are there while it is open."""
+        return sorted(
+            each.name
+            for each in self.folder.iterdir()
+            if not each.name.endswith(("-lock", "-wal", "-shm"))
+        )
+
+
+class SQLiteContractTests(StoreContract, ThreadedCase):
+    """:class:`SQLiteStore` does what a store must."""
+
+    @override
+    def make_store(
+        self, max_entries: int = 1000, max_bytes: int = 2**20, max_variants: int = 64
+    ) -> Store:
+        self.path = Path(tempfile.mkdtemp(dir=self.folder)) / "cache.sqlite"
+        return SQLiteStore(self.clock, self.path, max_entries, max_bytes, max_variants)
+
+    @override
+    def wait_for(self, value: _T | Awaitable[_T]) -> _T:
+        assert isinstance(value, Deferred)
+        result: _T = self.clock.wait_for(value)
+        return result
+
+    @override
+    def settle(self, store: Store) -> None:
+        assert isinstance(store, SQLiteStore)
+        self.clock.wait_for(store.flush())
+
+
+class PersistenceTests(SQLiteCase):
+    """What was put is there again when the file is opened again."""
+
+    def test_reopened(self) -> None:
+        """Closing writes what waits; another store finds it, variants in their order."""
+        store = SQLiteStore(self.clock, self.path)
+        for variant in (b"a", b"b"):
+            store.put("k", make_entry(variant=variant))
+        self.clock.wait_for(store.close())
+        self.assertEqual(self.found(self.store(), "k"), [b"a", b"b"])
+        self.assertEqual(self.logged, [])
+
+    def test_mode(self) -> None:
+        """Nobody else may read the file, nor what SQLite keeps beside it."""
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        store = self.store()
+        store.put("k", make_entry())
+        self.flush(store)
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in self.folder.iterdir()}
+        self.assertEqual(
+            modes, {f"cache.sqlite{suffix}": 0o600 for suffix in ("", "-wal", "-shm", "-lock")}
+        )
+
+    def test_written_by_itself(self) -> None:
+        """What was put is written a moment later, without anybody's asking."""
+        store = self.store()
+        other = self.store()
+        store.put("k", make_entry(variant=b"v"))
+        end = time.monotonic() + PATIENCE
+        while self.found(other, "k") != [b"v"]:
+            self.assertLess(time.monotonic(), end)
+
+    def test_use_is_noted(self) -> None:
+        """What was used last is known to the next process."""
+        store = SQLiteStore(self.clock, self.path)
+        for key in "abc":
+            store.put(key, make_entry())
+        self.flush(store)
+        self.found(store, "a")
+        self.clock.wait_for(store.close())
+        store = self.store(max_entries=2)
+        store.put("d", make_entry())
+        self.flush(store)
+        self.assertEqual([key for key in "abcd" if self.found(store, key)], ["a", "d"])
+
+    def test_much_use(self) -> None:
+        """Many reads make the file note them; of more, the latest count."""
+        store = self.store()
+        store.put("k", make_entry())
+        self.flush(store)
+        for number in range(sqlite.MAX_USED + 10):
+            self.found(store, f"unknown {number}")
+        self.assertLessEqual(len(store._used), sqlite.MAX_USED)
+
+    def test_lower_bounds(self) -> None:
+        """A file that is far too large is brought down, some entries a transaction."""
+        store = SQLiteStore(self.clock, self.path)
+        for number in range(3 * cachefile.BATCH_URLS):
+            store.put(f"{number}", make_entry(500))
+        self.clock.wait_for(store.close())
+        store = self.store(max_entries=10)
+        store.put("new", make_entry(500))
+        self.flush(store)
+        connection = sqlite3.connect(self.path)
+        self.addCleanup(connection.close)
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM urls), entries, bytes"
+            " FROM totals"
+        ).fetchone()
+        self.assertEqual(counts, (10, 10, 10, 5000))
+        self.assertEqual(len(self.found(store, "new")), 1)
+
+    def test_two_stores(self) -> None:
+        """Two stores on one file see each other's entries and removals."""
+        one, two = self.store(), self.store()
+        one.put("k", make_entry(variant=b"1"))
+        self.flush(one)
+        two.put("k", make_entry(variant=b"2"))
+        self.flush(two)
+        self.assertEqual(self.found(one, "k"), [b"1", b"2"])
+        two.remove("k")
+        self.flush(two)
+        self.assertEqual(self.found(one, "k"), [])
+
+    def test_relative_path(self) -> None:
+        """The file stays where it was when the working directory changes."""
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.folder)
+        store = SQLiteStore(self.clock, "cache.sqlite")
+        os.chdir("/")
+        store.put("k", make_entry())
+        self.clock.wait_for(store.close())
+        self.assertEqual(self.names(), ["cache.sqlite"])
+
+
+class OtherFileTests(SQLiteCase):
+    """A file that is none of ours is moved aside, and there is a cache all the same."""
+
+    def check_moved(self, count: int = 1) -> None:
+        """The file was moved aside with a warning, and a new one keeps entries."""
+        store = self.store()
+        self.assertEqual(self.found(store, "k"), [])
+        store.put("k", make_entry(variant=b"new"))
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [b"new"])
+        self.assertEqual(
+            self.names(), ["cache.sqlite", *(f"cache.sqlite.corrupt-{n + 1}" for n in range(count))]
+        )
+        self.assertEqual(len(self.logged), 1, self.logged)
+        self.assertIn(f"moved to {self.path}.corrupt-{count}, and begun anew", self.logged[0])
+
+    def test_no_database(self) -> None:
+        """A file of another kind is kept as it is."""
+        self.path.write_bytes(b"private notes\n" * 1000)
+        self.check_moved()
+        moved = self.path.with_name("cache.sqlite.corrupt-1")
+        self.assertEqual(moved.read_bytes(), b"private notes\n" * 1000)
+
+    def test_database_of_another_program(self) -> None:
+        """Another program's database is kept as it is."""
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("CREATE TABLE entries (id)")
+            connection.execute("INSERT INTO entries VALUES (42)")
+        connection.close()
+        self.check_moved()
+        self.assertIn("it belongs to another program", self.logged[0])
+        moved = sqlite3.connect(f"{self.path}.corrupt-1")
+        self.addCleanup(moved.close)
+        self.assertEqual(moved.execute("SELECT id FROM entries").fetchall(), [(42,)])
+
+    def test_empty_file(self) -> None:
+        """An empty file is taken."""
+        self.path.touch()
+        self.fill()
+        self.assertEqual(self.found(self.store(), "k"), [b"filled"])
+        self.assertEqual((self.names(), self.logged), (["cache.sqlite"], []))
+
+    def test_missing_table(self) -> None:
+        """A file that says it is ours, but lacks a table, is moved aside."""
+        self.fill()
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("DROP TABLE entries")
+        connection.close()
+        store = self.store()
+        for _ in range(2):
+            self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(self.names(), ["cache.sqlite", "cache.sqlite.corrupt-1"])
+
+    def test_several(self) -> None:
+        """Each has its own name; when all are taken, there is no cache, and nothing is lost."""
+        for number in range(1, MAX_ASIDE + 1):
+            Path(f"{self.path}.corrupt-{number}").touch()
+        self.path.write_bytes(b"notes" * 1000)
+        store = self.store()
+        store.put("k", make_entry())
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(self.path.read_bytes(), b"notes" * 1000)
+        self.assertIn(f"there are {MAX_ASIDE} .corrupt files already", self.logged[0])
+        self.assertEqual(store.dropped, 1)
+
+    def test_in_use(self) -> None:
+        """A broken file that another store has open stays until that one lets go."""
+        other = SQLiteStore(self.clock, self.path)
+        other.put("k", make_entry())
+        self.flush(other)
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("UPDATE entries SET head = x'00'")
+        connection.close()
+        store = self.store()
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertIn("another process has it open", self.logged[0])
+        self.assertEqual(self.names(), ["cache.sqlite"])
+        self.clock.wait_for(other.close())
+        store._file._reopen_at = 0.0
+        for _ in range(2):
+            self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(self.names(), ["cache.sqlite", "cache.sqlite.corrupt-1"])
+
+    def test_replaced_by_another(self) -> None:
+        """A broken file that another process has replaced already is not moved again."""
+        self.fill()
+        broken = self.path.with_name("broken")
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("UPDATE entries SET checksum = 0")
+        connection.close()
+        store = self.store()
+        self.found(store, "unknown")
+        self.path.rename(broken)
+        self.path.write_bytes(b"")
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(self.names(), ["broken", "cache.sqlite"])
+
+    def test_other_version(self) -> None:
+        """A cache of another version is emptied, not moved."""
+        self.fill()
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("PRAGMA user_version = 7")
+            connection.execute('CREATE TABLE "od""d" (id)')
+        connection.close()
+        store = self.store()
+        self.assertEqual(self.found(store, "k"), [])
+        self.flush(store)
+        connection = sqlite3.connect(self.path)
+        self.addCleanup(connection.close)
+        self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (VERSION,))
+        self.assertEqual(connection.execute("PRAGMA application_id").fetchone(), (APPLICATION_ID,))
+        self.assertEqual((self.names(), self.logged), (["cache.sqlite"], []))
+
+    def test_taken_over(self) -> None:
+        """Once another version has taken the file over, it is left alone for good."""
+        store = self.store()
+        store.put("k", make_entry())
+        self.flush(store)
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("PRAGMA user_version = 7")
+        connection.close()
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertIn("another version of twisted_net has taken it over", self.logged[0])
+        store._file._reopen_at = 0.0
+        store.put("k", make_entry())
+        self.flush(store)
+        connection = sqlite3.connect(self.path)
+        self.addCleanup(connection.close)
+        self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (7,))
+
+
+class BrokenFileTests(SQLiteCase):
+    """A file with damage anywhere gives what was put, or nothing, and never raises."""
+
+    def test_any_damage(self) -> None:
+        """Bytes are changed all over the file, a page or so at a time."""
+        store = SQLiteStore(self.clock, self.path)
+        entries = {f"k{n}": make_entry(500 + 700 * n, b"%d" % n) for n in range(12)}
+        for key, entry in entries.items():
+            store.put(key, entry)
+        self.clock.wait_for(store.close())
+        whole = self.path.read_bytes()
+        for offset in range(0, len(whole), 577):
+            damaged = bytearray(whole)
+            for place in range(offset, min(offset + 40, len(whole)), 3):
+                damaged[place] ^= 0x55 + place % 7
+            self.path.write_bytes(damaged)
+            store = SQLiteStore(self.clock, self.path)
+            for key, entry in entries.items():
+                found = self.clock.wait_for(store.get(key))
+                self.assertIn(tuple(found), [(), (entry,)], offset)
+            store.put("new", make_entry())
+            self.assertEqual(len(self.found(store, "new")), 1)
+            self.clock.wait_for(store.close())
+            for each in self.folder.iterdir():
+                each.unlink()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_cut_anywhere(self) -> None:
+        """The same for a file that is cut short."""
+        self.fill()
+        whole = self.path.read_bytes()
+        for length in range(1, len(whole), 1999):
+            self.path.write_bytes(whole[:length])
+            store = SQLiteStore(self.clock, self.path)
+            self.assertIn(self.found(store, "k"), [[], [b"filled"]])
+            store.put("new", make_entry())
+            self.clock.wait_for(store.close())
+            for each in self.folder.iterdir():
+                each.unlink()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class FailingFileTests(SQLiteCase):
+    """Where the file fails there is no cache, which is counted and logged, and nobody waits."""
+
+    def check_no_cache(self, store: SQLiteStore) -> None:
+        """Puts are dropped, reads find nothing; one line is logged."""
+        for _ in range(3):
+            store.put("k", make_entry())
+            self.flush(store)
+            self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(store.dropped, 3)
+        self.assertGreaterEqual(store.failures, 3)
+        self.assertEqual(len(self.logged), 1, self.logged)
+
+    def test_no_directory(self) -> None:
+        """A directory that is not there is not made."""
+        self.path = self.folder / "missing" / "cache.sqlite"
+        self.check_no_cache(self.store())
+        self.assertIn("No such file or directory", self.logged[0])
+
+    def test_no_file(self) -> None:
+        """A directory in its place is left alone."""
+        self.path.mkdir()
+        self.check_no_cache(self.store())
+        self.assertIn("no regular file", self.logged[0])
+        self.assertEqual(self.names(), ["cache.sqlite"])
+
+    def test_opened_later(self) -> None:
+        """It is tried again a while later."""
+        self.path.mkdir()
+        store = self.store()
+        store.put("k", make_entry())
+        self.flush(store)
+        self.path.rmdir()
+        store._file._reopen_at = 0.0
+        store.put("k", make_entry(variant=b"later"))
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [b"later"])
+
+    def connecting(self, *statements: str) -> Callable[..., sqlite3.Connection]:
+        """Give a stand-in for ``sqlite3.connect`` that makes connections differ."""
+
+        def connect(*args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
+            connection: sqlite3.Connection = sqlite3.connect(*args, **options)
+            for statement in statements:
+                connection.execute(statement)
+            return connection
+
+        return connect
+
+    def test_disk_full(self) -> None:
+        """With a full disk what is there can be read, and what was removed stays removed."""
+        self.fill()
+        store = self.store(connect=self.connecting("PRAGMA max_page_count = 20"))
+        store.put("k", make_entry(200_000, b"filled"))
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual((store.dropped, store.failures), (1, 1))
+        self.assertIn("full", self.logged[0])
+        store.put("small", make_entry())
+        self.flush(store)
+        self.assertEqual(len(self.found(store, "small")), 1)
+
+    def test_read_only(self) -> None:
+        """A file that cannot be written is read until the failure is known."""
+        self.fill()
+        store = self.store(connect=self.connecting("PRAGMA query_only = 1"))
+        self.assertEqual(self.found(store, "k"), [b"filled"])
+        store.put("other", make_entry())
+        self.flush(store)
+        self.assertEqual(store.dropped, 1)
+        self.assertIn("readonly", self.logged[0])
+
+    def test_locked(self) -> None:
+        """While another process writes, reads go on, and what was put waits."""
+        self.fill()
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        store = self.store()
+        store.put("new", make_entry(variant=b"new"))
+        flushed = store.flush()
+        while not store.failures:
+            self.assertEqual(self.found(store, "k"), [b"filled"])
+            self.assertEqual(self.found(store, "new"), [b"new"])
+        other.execute("ROLLBACK")
+        self.clock.wait_for(flushed)
+        self.assertEqual(store.dropped, 0)
+        self.assertEqual(self.found(self.store(), "new"), [b"new"])
+
+    def test_locked_while_it_is_opened(self) -> None:
+        """A file that stays locked is not opened."""
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        with mock.patch.object(cachefile, "OPEN_PATIENCE", 0.05):
+            store = self.store()
+            self.assertEqual(self.found(store, "k"), [])
+        self.assertIn("locked", self.logged[0])
+        other.execute("ROLLBACK")
+
+    def test_warnings(self) -> None:
+        """One failure a minute is logged, with the number of those between."""
+        self.path.mkdir()
+        store = self.store()
+        for _ in range(4):
+            self.found(store, "k")
+        self.clock.advance(sqlite.WARNING_INTERVAL)
+        self.found(store, "k")
+        self.assertEqual(len(self.logged), 2)
+        self.assertIn("(3 more of its failures were not logged)", self.logged[1])
+        self.assertEqual((self.events[1]["failures"], store.failures), (5, 5))
+
+    def test_bug(self) -> None:
+        """After a bug in the thread there is no cache, and nobody waits for it."""
+        store = self.store()
+        with mock.patch.object(store._file, "read", side_effect=ZeroDivisionError):
+            one, two = store.get("k"), store.get("k")
+            self.assertEqual(self.clock.wait_for(one), ())
+            self.assertEqual(self.clock.wait_for(two), ())
+        self.clock.make_calls()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.successResultOf(store.flush())
+        store.put("k", make_entry())
+        self.assertEqual(self.found(store, "k"), [])
+
+
+class SlowFile:
+    """Stands in for the disk: what is read waits for a test's word."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def connect(self, *args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
+        """Connect, after the word."""
+        self.go.wait(PATIENCE)
+        connection: sqlite3.Connection = sqlite3.connect(*args, **options)
+        return connection
+
+
+class WaitingTests(SQLiteCase):
+    """What waits for the disk is bounded, in number and in time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = SlowFile()
+        self.addCleanup(self.disk.go.set)
+
+    def test_patience(self) -> None:
+        """A read that takes too long finds nothing, which is counted; the next ones work."""
+        self.fill()
+        store = self.store(connect=self.disk.connect, patience=0.5)
+        waiting = store.get("k")
+        self.clock.advance(0.4)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.2)
+        self.assertEqual(self.successResultOf(waiting), ())
+        self.assertEqual(store.late, 1)
+        self.assertIn("did not answer within 0.5 s", self.logged[0])
+        self.disk.go.set()
+        self.assertEqual(self.found(store, "k"), [b"filled"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelled(self) -> None:
+        """A read can be cancelled, before and while it is done."""
+        store = self.store(connect=self.disk.connect)
+        first, second, third = store.get("a"), store.get("b"), store.get("c")
+        second.cancel()
+        first.cancel()
+        self.disk.go.set()
+        self.assertEqual(self.clock.wait_for(third), ())
+        for cancelled in (first, second):
+            self.failureResultOf(cancelled, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_most_entries(self) -> None:
+        """Of too many entries the last are dropped, and with them what they replace."""
+        self.fill("c")
+        store = self.store(connect=self.disk.connect, max_waiting=2)
+        for key in "abc":
+            store.put(key, make_entry())
+        self.assertEqual(store.dropped, 1)
+        self.disk.go.set()
+        self.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "b"])
+
+    def test_most_bytes(self) -> None:
+        """The same for too many bytes; an entry that is replaced while it waits is not counted."""
+        store = self.store(connect=self.disk.connect, max_waiting_bytes=3000)
+        for size in (1000, 2000, 1000, 1500):
+            store.put("a", make_entry(size))
+        self.assertEqual(store.dropped, 0)
+        store.put("b", make_entry(1501))
+        store.put("c", make_entry(1500))
+        self.assertEqual(store.dropped, 1)
+        self.disk.go.set()
+        self.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "c"])
+
+    def test_most_changes(self) -> None:
+        """When too many removals wait, everything is removed."""
+        store = SQLiteStore(self.clock, self.path)
+        for key in ("k1", "k2", "other"):
+            store.put(key, make_entry())
+        self.clock.wait_for(store.close())
+        with mock.patch.object(sqlite, "MAX_CHANGED", 3):
+            store = self.store(connect=self.disk.connect)
+            store.put("new", make_entry())
+            store.remove("k1")
+            store.remove("k2")
+            store.remove("k3")
+        store.put("k1", make_entry(variant=b"again"))
+        self.assertEqual(store.dropped, 1)
+        self.disk.go.set()
+        self.assertEqual(self.found(store, "k1"), [b"again"])
+        self.assertEqual(self.found(store, "other"), [])
+        self.flush(store)
+        self.assertEqual(self.found(store, "k1"), [b"again"])
+        for key in ("k2", "other", "new"):
+            self.assertEqual(self.found(store, key), [])
+
+    def test_most_reads(self) -> None:
+        """One read too many finds nothing."""
+        store = self.store(connect=self.disk.connect)
+        with mock.patch.object(sqlite, "MAX_READS", 2):
+            # The thread has taken the first by the time it asks for the file.
+            waiting = [store.get("k") for _ in range(20)]
+        self.assertEqual(self.successResultOf(waiting[-1]), ())
+        self.disk.go.set()
+        for each in waiting:
+            self.clock.wait_for(each)
+
+    def test_close_in_vain(self) -> None:
+        """Closing waits so long and no longer; the thread ends when the disk answers."""
+        store = SQLiteStore(self.clock, self.path, connect=self.disk.connect, close_patience=2.0)
+        store.put("k", make_entry())
+        closed = store.close()
+        self.clock.advance(1.9)
+        self.assertNoResult(closed)
+        self.clock.advance(0.2)
+        self.successResultOf(closed)
+        self.assertIn("was not written within 2 s", self.logged[0])
+        self.disk.go.set()
+        self.assertTrue(store._ended.wait(PATIENCE))
+
+    def test_closed(self) -> None:
+        """After closing the thread is gone; what still comes is ignored."""
+        store = SQLiteStore(self.clock, self.path)
+        waiting = store.get("k")
+        store.put("k", make_entry())
+        self.clock.wait_for(store.close())
+        self.assertEqual(len(self.successResultOf(waiting)), 1)
+        self.assertTrue(store._ended.wait(PATIENCE))
+        store.put("late", make_entry())
+        store.remove("k")
+        self.assertEqual(self.successResultOf(store.get("k")), ())
+        self.assertEqual(self.found(self.store(), "k"), [b""])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_put_back(self) -> None:
+        """What came while a write failed counts before it."""
+        self.fill()
+        other = sqlite3.connect(self.path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        store = self.store()
+        store.put("k", make_entry(1000, b"v"))
+        flushed = store.flush()
+        while not store.failures:
+            self.found(store, "k")
+        store.put("k", make_entry(2000, b"v"))
+        store.put("k", make_entry(1000, b"w"))
+        other.execute("ROLLBACK")
+        self.clock.wait_for(flushed)
+        self.flush(store)
+        sizes = [entry.size for entry in self.clock.wait_for(store.get("k"))]
+        self.assertEqual(sizes, [1000, 2000, 1000])

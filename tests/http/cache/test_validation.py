@@ -1,0 +1,137 @@
+"""Tests of :mod:`twisted_net.http.cache.validation`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.validation import (
+    conditions,
+    confirms,
+    describes,
+    entity_tags,
+    hop_by_hop,
+    merged,
+    strong_etag,
+    unmodified,
+)
+from twisted_net.http.dates import format_date
+from twisted_net.http.fields import Fields
+
+NOW = 1_795_305_600.0
+
+
+class TagTests(SynchronousTestCase):
+    """RFC 9110 §8.8.3: entity tags."""
+
+    def test_lists(self) -> None:
+        """A list is read whole, weak ones and ``*`` included, and what servers send besides."""
+        self.assertEqual(
+            entity_tags(' "a,b" , W/"c",* ,bare, "\xff"'), ['"a,b"', 'W/"c"', "*", "bare", '"\xff"']
+        )
+        self.assertEqual(entity_tags(""), [])
+        self.assertEqual(entity_tags('"a" "b"'), [])
+
+    def test_strong(self) -> None:
+        """Only a quoted one without ``W/`` is strong."""
+        self.assertEqual(strong_etag(Fields([("ETag", '"a"')])), '"a"')
+        for text in ('W/"a"', "a", '"'):
+            self.assertIsNone(strong_etag(Fields([("ETag", text)])))
+        self.assertIsNone(strong_etag(Fields()))
+
+    def test_conditions(self) -> None:
+        """All validators are asked with."""
+        self.assertEqual(conditions(Fields()), [])
+        self.assertEqual(
+            conditions(Fields([("ETag", "a"), ("Last-Modified", "b")])),
+            [("If-None-Match", "a"), ("If-Modified-Since", "b")],
+        )
+
+    def test_hop_by_hop(self) -> None:
+        """What ``Connection`` lists concerns one connection too."""
+        self.assertIn("x-a", hop_by_hop(Fields([("Connection", "close, X-A")])))
+        self.assertNotIn("x-a", hop_by_hop(Fields()))
+
+
+class UnmodifiedTests(SynchronousTestCase):
+    """RFC 9111 §4.3.2: the caller's conditions are answered from the store."""
+
+    STORED = Fields(
+        [("ETag", 'W/"a"'), ("Last-Modified", format_date(NOW - 60)), ("Date", format_date(NOW))]
+    )
+
+    def ask(self, *pairs: tuple[str, str], stored: Fields = STORED) -> bool:
+        """Ask with these conditions."""
+        return unmodified(Fields(pairs), stored, NOW)
+
+    def test_if_none_match(self) -> None:
+        """One of the list is enough, compared weakly; ``*`` is any."""
+        for text in ('"a"', 'W/"a"', '"x", "a"', "*"):
+            self.assertTrue(self.ask(("If-None-Match", text)), text)
+        self.assertFalse(self.ask(("If-None-Match", '"b"')))
+        self.assertFalse(self.ask(("If-None-Match", '"b"'), stored=Fields()))
+
+    def test_if_modified_since(self) -> None:
+        """It is compared with ``Last-Modified``, else with ``Date``, else with the receipt."""
+        for seconds, holds in ((-61, False), (-60, True), (0, True)):
+            since = ("If-Modified-Since", format_date(NOW + seconds))
+            self.assertEqual(self.ask(since), holds)
+        dated = Fields([("Date", format_date(NOW))])
+        for stored in (dated, Fields()):
+            for seconds, holds in ((-1, False), (0, True)):
+                since = ("If-Modified-Since", format_date(NOW + seconds))
+                self.assertEqual(self.ask(since, stored=stored), holds)
+
+    def test_precedence(self) -> None:
+        """RFC 9110 §13.2.2: with ``If-None-Match``, the date does not count."""
+        since = ("If-Modified-Since", format_date(NOW))
+        self.assertFalse(self.ask(since, ("If-None-Match", '"b"')))
+
+    def test_nonsense(self) -> None:
+        """A date that is none is no condition."""
+        self.assertFalse(self.ask(("If-Modified-Since", "yesterday")))
+
+
+class MergedTests(SynchronousTestCase):
+    """RFC 9111 §3.2: fields of a 304 replace stored ones."""
+
+    STORED = Fields(
+        [("ETag", '"a"'), ("Age", "9"), ("X", "1"), ("X", "2"), ("Content-Length", "4")]
+    )
+
+    def test_replaced(self) -> None:
+        """All lines of a name at once, but not those that describe the bytes."""
+        update = Fields([("x", "3"), ("Content-Length", "0"), ("Connection", "Y"), ("Y", "1")])
+        new = merged(self.STORED, update)
+        self.assertEqual(new.pairs, (("ETag", '"a"'), ("Content-Length", "4"), ("x", "3")))
+
+    def test_another_tag(self) -> None:
+        """§4.3.4: of a 304 with another strong tag only the freshness is taken."""
+        update = Fields([("ETag", '"b"'), ("X", "3"), ("Cache-Control", "max-age=1")])
+        self.assertFalse(confirms(update, self.STORED))
+        new = merged(self.STORED, update)
+        self.assertEqual(
+            (new["etag"], new["x"], new["cache-control"]), ('"a"', "1, 2", "max-age=1")
+        )
+
+    def test_confirms(self) -> None:
+        """No tag, a weak one, or the same says nothing against it."""
+        for text in ('"a"', 'W/"b"'):
+            self.assertTrue(confirms(Fields([("ETag", text)]), self.STORED))
+        self.assertTrue(confirms(Fields(), self.STORED))
+        self.assertTrue(confirms(Fields([("ETag", '"a"')]), Fields()))
+
+
+class DescribesTests(SynchronousTestCase):
+    """RFC 9111 §4.3.5: an answer to HEAD speaks of the stored answer if nothing differs."""
+
+    def test_fields(self) -> None:
+        """Validators and length are compared as far as they are there."""
+        stored = Fields([("ETag", '"a"'), ("Last-Modified", "x")])
+        for pairs, holds in (
+            ([], True),
+            ([("ETag", '"a"'), ("Content-Length", "4")], True),
+            ([("ETag", '"b"')], False),
+            ([("Last-Modified", "y")], False),
+            ([("Content-Length", "5")], False),
+        ):
+            self.assertEqual(describes(Fields(pairs), stored, 4), holds)

@@ -1,0 +1,53 @@
+"""Tests of :mod:`twisted_net.http.cache.vary`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.vary import variant, vary_names
+from twisted_net.http.fields import Fields
+
+
+class VariantTests(SynchronousTestCase):
+    """RFC 9111 §4.1: requests whose fields mean the same get one answer."""
+
+    def same(self, name: str, one: str, other: str) -> bool:
+        """Say whether two values of a field are one variant."""
+        names = (name.lower(),)
+        return variant(Fields([(name, one)]), names) == variant(Fields([(name, other)]), names)
+
+    def test_white_space(self) -> None:
+        """White space around commas does not matter; that inside of quotes does."""
+        self.assertTrue(self.same("X", "a , b", "a,b"))
+        self.assertFalse(self.same("X", '"a , b"', '"a,b"'))
+        self.assertFalse(self.same("X", "a b", "ab"))
+
+    def test_lines(self) -> None:
+        """Several lines are one list."""
+        lines = Fields([("X", "a"), ("X", "b")])
+        self.assertEqual(variant(lines, ("x",)), variant(Fields([("X", "a, b")]), ("x",)))
+
+    def test_preferences(self) -> None:
+        """Languages and codings are in any case and order; other lists are not."""
+        self.assertTrue(self.same("Accept-Language", "en, de ;q=0.5", "DE;q=0.5,EN"))
+        self.assertFalse(self.same("Accept-Language", "en, de;q=0.5", "en, de;q=0.6"))
+        self.assertTrue(self.same("Accept-Encoding", "gzip, br", "br,gzip"))
+        self.assertFalse(self.same("X", "a, b", "b, a"))
+        self.assertFalse(self.same("X", "a", "A"))
+
+    def test_absent(self) -> None:
+        """None of the fields is a variant of its own; one of several is another."""
+        names = ("a", "b")
+        self.assertEqual(variant(Fields(), names), b"")
+        found = {variant(Fields([(n, "")]), names) for n in names} | {variant(Fields(), names)}
+        self.assertEqual(len(found), 3)
+
+    def test_users(self) -> None:
+        """Who asks is digested as well."""
+        self.assertFalse(self.same("Authorization", "a", "b"))
+
+    def test_names(self) -> None:
+        """``Vary`` is a list of names, in several lines, in any case."""
+        fields = Fields([("Vary", "Accept, X-y"), ("vary", ",*")])
+        self.assertEqual(vary_names(fields), {"accept", "x-y", "*"})
+        self.assertEqual(vary_names(Fields()), set())

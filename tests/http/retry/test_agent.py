@@ -1,0 +1,590 @@
+"""Tests of :mod:`twisted_net.http.retry.agent`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.client import FileBodyProducer
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer, IResponse
+
+from tests.http.fakes import FakeAgent, HttpTestCase, Immediately, Source, canned
+from twisted_net.http.bodies import BytesProducer, Deadline, collect
+from twisted_net.http.call import Call
+from twisted_net.http.dates import format_date
+from twisted_net.http.errors import (
+    AddressRefused,
+    BodyTooLarge,
+    CannotConnect,
+    CircuitOpen,
+    ConnectionBroken,
+    FetchTimeout,
+    InvalidURL,
+    OriginBusy,
+    TLSFailed,
+)
+from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
+from twisted_net.http.retry.budget import BudgetSettings
+from twisted_net.http.retry.circuit_breaker import BreakerSettings, State
+from twisted_net.http.retry.policy import Attempt, RetryPolicy
+
+ORIGIN = ("http", "h", 80)
+
+
+class RetryTestCase(HttpTestCase):
+    """A retrying agent over one that answers as told."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.reports: list[Attempt] = []
+        self.recovery = Recovery()
+
+    def make(
+        self,
+        answers: Sequence[Any],
+        policy: RetryPolicy | None = None,
+        call: Call | None = None,
+        chance: float = 1.0,
+    ) -> RetryAgent:
+        """Give the agent; ``self.fake`` is the one below."""
+        self.fake = FakeAgent(list(answers))
+        return RetryAgent(
+            self.fake,
+            self.clock,
+            policy or RetryPolicy(),
+            call=call,
+            recovery=self.recovery,
+            chance=lambda: chance,
+            wall=lambda: 1_795_305_600.0 + self.clock.seconds(),
+            report=self.reports.append,
+        )
+
+    def ask(
+        self,
+        answers: Sequence[Any],
+        *,
+        method: bytes = b"GET",
+        headers: dict[str, list[str]] | None = None,
+        producer: IBodyProducer | None = None,
+        call: Call | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Deferred[IResponse]:
+        """Make a request."""
+        agent = self.make(answers, policy, call)
+        return agent.request(method, b"http://h/?token=t", Headers(headers or {}), producer)
+
+    def call(self, **terms: Any) -> Call:
+        """Give the terms of a call."""
+        return Call(
+            **({"deadline": None, "retry": RetryPolicy(), "rules": None, "max_body": 9} | terms)
+        )
+
+
+class RetryTests(RetryTestCase):
+    """:class:`RetryAgent` asks again where that may help."""
+
+    def test_status(self) -> None:
+        """It waits longer each time, and gives the first answer that is none of the statuses."""
+        asking = self.ask([canned(503), canned(429), canned(200)])
+        self.clock.advance(0.4)
+        self.assertEqual(len(self.fake.sent), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(len(self.fake.sent), 2)
+        self.clock.advance(0.9)
+        self.assertNoResult(asking)
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_time_of_the_last(self) -> None:
+        """The call is told when the attempt began that brought the answer."""
+        call = self.call()
+        answer: Deferred[IResponse] = Deferred()
+        self.ask([canned(503), answer], call=call)
+        self.assertIsNone(call.sent)
+        self.clock.advance(0.5)
+        self.clock.advance(7)
+        answer.callback(canned(200))
+        self.assertEqual(call.sent, 1_795_305_600.5)
+
+    def test_last_response(self) -> None:
+        """When all calls have failed, the last response is the answer."""
+        asking = self.ask([canned(503)] * 4)
+        self.clock.pump([0.5, 1.0, 2.0])
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual(len(self.fake.sent), 4)
+
+    def test_other_statuses(self) -> None:
+        """Others are answers."""
+        for code in (200, 301, 400, 404, 501):
+            self.assertEqual(self.successResultOf(self.ask([canned(code)])).code, code)
+
+    def test_errors(self) -> None:
+        """Errors that may pass are tried again; the last one is raised."""
+        asking = self.ask([CannotConnect("h", 80, f"reason {i}") for i in range(4)])
+        self.clock.pump([0.5, 1.0, 2.0])
+        self.assertIn("reason 3", str(self.failureResultOf(asking, CannotConnect).value))
+
+    def test_errors_that_stay(self) -> None:
+        """Others are raised at once."""
+        for error in (
+            InvalidURL("u", "r"),
+            AddressRefused("h", "r"),
+            BodyTooLarge(1),
+            TLSFailed("h", "r"),
+            FetchTimeout("body", 30.0, total=True),
+        ):
+            self.failureResultOf(self.ask([error]), type(error))
+
+    def test_bugs(self) -> None:
+        """What is no error of this package is not held back."""
+        self.failureResultOf(self.ask([ZeroDivisionError()]), ZeroDivisionError)
+
+    def test_post(self) -> None:
+        """POST is not repeated once it may have arrived."""
+        for answer in (canned(503), ConnectionBroken("headers", "x")):
+            asking = self.ask([answer], method=b"POST")
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            (self.failureResultOf if isinstance(answer, Exception) else self.successResultOf)(
+                asking
+            )
+
+    def test_post_that_was_not_sent(self) -> None:
+        """It is where certainly nothing was sent."""
+        for error in (CannotConnect("h", 1, "x"), FetchTimeout("connect", 1.0)):
+            asking = self.ask([error, canned(200)], method=b"POST")
+            self.clock.advance(0.5)
+            self.successResultOf(asking)
+
+    def test_post_with_a_key(self) -> None:
+        """It is with an Idempotency-Key, by the policy, or by the caller's word."""
+        for options in (
+            {"headers": {"Idempotency-Key": ["k"]}},
+            {"policy": RetryPolicy(methods=("POST",))},
+            {"call": self.call(idempotent=True)},
+        ):
+            asking = self.ask([canned(503), canned(200)], method=b"POST", **options)
+            self.clock.advance(0.5)
+            self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_get_by_the_callers_word(self) -> None:
+        """A caller may also say that a GET must not be repeated."""
+        asking = self.ask([canned(503)], call=self.call(idempotent=False))
+        self.successResultOf(asking)
+
+    def test_body_again(self) -> None:
+        """A body of bytes is sent again, whole."""
+        asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=BytesProducer(b"abc"))
+        self.clock.advance(0.5)
+        self.successResultOf(asking)
+        self.assertEqual([sent.body for sent in self.fake.sent], [b"abc", b"abc"])
+
+    def test_body_from_a_file(self) -> None:
+        """A body that was read from a file is not sent a second time, empty."""
+        producer = FileBodyProducer(io.BytesIO(b"abc"), cooperator=Immediately())
+        asking = self.ask([canned(503)], method=b"PUT", producer=producer)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+
+    def test_retry_after(self) -> None:
+        """The server's wish is the least wait, in seconds or as a date."""
+        for value in ("7", format_date(1_795_305_600.0 + self.clock.seconds() + 7)):
+            asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
+            self.clock.advance(7.4)
+            self.assertNoResult(asking)
+            self.clock.advance(0.1)
+            self.successResultOf(asking)
+            self.setUp()
+
+    def test_malformed_retry_after(self) -> None:
+        """A malformed wish is none."""
+        asking = self.ask([canned(503, headers=[("Retry-After", "soon")]), canned(200)])
+        self.clock.advance(0.5)
+        self.successResultOf(asking)
+
+    def test_retry_after_past_the_deadline(self) -> None:
+        """A wish that reaches past the deadline ends it now, with that response."""
+        call = self.call(deadline=Deadline(30.0, 30.0))
+        asking = self.ask([canned(503, headers=[("Retry-After", "31")])], call=call)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+
+    def test_deadline(self) -> None:
+        """A wait that would reach past the deadline is not begun."""
+        call = self.call(deadline=Deadline(0.5, 0.5))
+        self.assertEqual(self.successResultOf(self.ask([canned(503)], call=call)).code, 503)
+
+    def test_cancel(self) -> None:
+        """Cancelling ends the wait."""
+        asking = self.ask([canned(503), canned(200)])
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_whole(self) -> None:
+        """Where bodies are read inside the attempt, one that breaks off is asked for again."""
+        broken = Failure(ConnectionBroken("body", "x"))
+        answers = [canned(200, b"ab", reason=broken), canned(200, b"abc")]
+        asking = self.ask(answers, call=self.call(whole=True))
+        self.clock.advance(0.5)
+        body, _ = self.successResultOf(collect(self.successResultOf(asking)))
+        self.assertEqual(body, b"abc")
+
+    def test_reports(self) -> None:
+        """Each attempt is reported, without secrets, and counted."""
+        call = self.call()
+        self.ask([canned(503, b"x"), CannotConnect("h", 80, "x"), canned(200)], call=call)
+        self.clock.pump([0.5, 1.0])
+        self.assertEqual(
+            [(a.number, a.status, a.error, a.wait) for a in self.reports],
+            [
+                (1, 503, None, 0.5),
+                (2, None, "cannot connect to h port 80: x", 1.0),
+                (3, 200, None, None),
+            ],
+        )
+        self.assertEqual({a.url for a in self.reports}, {"http://h/?token=***"})
+        self.assertEqual(call.attempts, 3)
+
+
+class BudgetTests(RetryTestCase):
+    """Retries are paid for, per origin."""
+
+    def left(self) -> int:
+        """Give the tokens that are left."""
+        return self.recovery.budgets.of(ORIGIN).left
+
+    def budget(self, capacity: int) -> None:
+        """Begin with so many tokens."""
+        self.recovery = Recovery(BudgetSettings(capacity=capacity))
+
+    def test_reserved_when_the_wait_begins(self) -> None:
+        """A retry is paid before its wait; when it succeeds it costs nothing."""
+        asking = self.ask([canned(503), canned(200)])
+        self.assertEqual(self.left(), 486)
+        self.clock.advance(0.5)
+        self.successResultOf(asking)
+        self.assertEqual(self.left(), 500)
+
+    def test_failures_are_not_refunded(self) -> None:
+        """Retries that all failed are spent; an answer that asks for patience costs less."""
+        self.ask([canned(503)] * 4)
+        self.clock.pump([0.5, 1.0, 2.0])
+        self.assertEqual(self.left(), 500 - 3 * 14)
+        self.ask([canned(429), canned(503, headers=[("Retry-After", "1")]), canned(404)])
+        self.clock.pump([0.5, 2.0])
+        self.assertEqual(self.left(), 500 - 3 * 14 - 5)
+
+    def test_success_refills(self) -> None:
+        """A call that succeeds at once gives one token back."""
+        self.budget(20)
+        self.recovery.budgets.of(ORIGIN).left = 3
+        self.successResultOf(self.ask([canned(404)]))
+        self.assertEqual(self.left(), 4)
+        self.failureResultOf(self.ask([TLSFailed("h", "x")]))
+        self.assertEqual(self.left(), 4)
+
+    def test_empty(self) -> None:
+        """Without tokens the failure is given at once."""
+        self.budget(20)
+        asking = self.ask([canned(503)] * 4)
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual((len(self.fake.sent), self.left()), (2, 6))
+
+    def test_cancelled_wait(self) -> None:
+        """A retry that was never made is refunded."""
+        asking = self.ask([canned(503), canned(200)])
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.left(), 500)
+
+    def test_many_waiting(self) -> None:
+        """However many fail at a time, they share one budget."""
+        self.recovery = Recovery(BudgetSettings(capacity=100), BreakerSettings(failures=None))
+        asking = [self.ask([canned(503), canned(200)]) for _ in range(20)]
+        self.assertEqual(len(self.clock.getDelayedCalls()), 7)
+        self.clock.advance(0.5)
+        codes = [self.successResultOf(one).code for one in asking]
+        self.assertEqual((codes.count(200), codes.count(503)), (7, 13))
+
+
+class BreakerTests(RetryTestCase):
+    """An origin that fails and fails is left alone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.recovery = Recovery(breaker=BreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
+        self.breaker = self.recovery.breakers.of(ORIGIN)
+
+    def test_resilience4j_retries_through_an_open_breaker(self) -> None:
+        """Ours does not: the failure that opened it is the answer, without another wait."""
+        asking = self.ask([canned(503)] * 4)
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual((len(self.fake.sent), self.breaker.state), (2, State.OPEN))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        error = self.failureResultOf(self.ask([]), CircuitOpen).value
+        self.assertEqual(error.details(), {"host": "h", "retry_in": 10.0})
+        self.assertFalse(error.transient)
+
+    def test_recovery(self) -> None:
+        """After its rest one call tries; others are refused until it is over."""
+        self.test_resilience4j_retries_through_an_open_breaker()
+        self.clock.advance(10.0)
+        waiting: Deferred[IResponse] = Deferred()
+        probe = self.ask([waiting])
+        self.failureResultOf(self.ask([]), CircuitOpen)
+        waiting.callback(canned(200))
+        self.successResultOf(probe)
+        self.successResultOf(self.ask([canned(200)]))
+
+    def test_probes_that_hang(self) -> None:
+        """A probe that never ends makes way after its time; a cancelled one at once."""
+        self.test_resilience4j_retries_through_an_open_breaker()
+        self.clock.advance(10.0)
+        hanging = self.ask([Deferred()])
+        self.clock.advance(4.0)
+        self.successResultOf(self.ask([canned(404)]))
+        self.assertEqual(self.breaker.state, State.CLOSED)
+        hanging.cancel()
+        self.failureResultOf(hanging, CancelledError)
+        self.assertEqual(self.breaker.state, State.CLOSED)
+
+    def test_a_wait_that_is_long_enough(self) -> None:
+        """A retry that comes after the rest is the probe."""
+        asking = self.ask([canned(503, headers=[("Retry-After", "11")])] * 2 + [canned(200)])
+        self.clock.advance(11.5)
+        self.assertEqual(self.breaker.state, State.OPEN)
+        self.clock.advance(12.0)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_what_counts(self) -> None:
+        """Failures of the origin do; answers, refusals of ours, and bugs do not."""
+        for answer in (
+            canned(429),
+            canned(404),
+            canned(501),
+            AddressRefused("h", "x"),
+            OriginBusy("h", 1, 1),
+            FetchTimeout("queue", 1.0),
+            BodyTooLarge(1),
+            ZeroDivisionError(),
+        ):
+            for _ in range(3):
+                self.ask([answer], policy=RetryPolicy(retries=0)).addErrback(lambda failure: None)
+            self.assertEqual(self.breaker.state, State.CLOSED, answer)
+        bad: Any  # Any: as FakeAgent takes it
+        for bad in (
+            canned(502),
+            CannotConnect("h", 80, "x"),
+            ConnectionBroken("body", "x"),
+            FetchTimeout("headers", 9.0, total=True),
+        ):
+            self.setUp()
+            for _ in range(2):
+                self.ask([bad], policy=RetryPolicy(retries=0)).addErrback(lambda failure: None)
+            self.assertEqual(self.breaker.state, State.OPEN, bad)
+
+    def test_other_origins(self) -> None:
+        """Each origin has its own."""
+        self.ask([canned(503)] * 2, policy=RetryPolicy(retries=1))
+        self.clock.advance(0.5)
+        self.fake.answers.append(canned(200))
+        agent = self.make([canned(200)])
+        self.successResultOf(agent.request(b"GET", b"http://other/"))
+
+
+class HedgeTests(RetryTestCase):
+    """A slow GET or HEAD is sent a second time, where the policy wants it."""
+
+    policy = RetryPolicy(hedge_after=1.0, retries=0)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.cancelled: list[Deferred[IResponse]] = []
+
+    def waiting(self) -> Deferred[IResponse]:
+        """Give an answer that the test brings."""
+        return Deferred(self.cancelled.append)
+
+    def test_first_is_fast(self) -> None:
+        """In time there is no second, and no timer is left."""
+        self.successResultOf(self.ask([canned(200)], policy=self.policy))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_second_wins(self) -> None:
+        """The first good answer counts; the other request is cancelled and reported."""
+        slow = self.waiting()
+        call = self.call()
+        asking = self.ask([slow, canned(200)], policy=self.policy, call=call)
+        self.clock.advance(0.9)
+        self.assertEqual(len(self.fake.sent), 1)
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual(self.cancelled, [slow])
+        told = [(a.number, a.outcome, a.seconds) for a in self.reports]
+        self.assertEqual(told, [(1, "it was cancelled", 1.0), (2, "200", 0.0)])
+        self.assertEqual(call.attempts, 2)
+
+    def test_first_wins(self) -> None:
+        """The first may still be faster."""
+        first, second = self.waiting(), self.waiting()
+        asking = self.ask([first, second], policy=self.policy)
+        self.clock.advance(1.0)
+        first.callback(canned(204))
+        self.assertEqual(self.successResultOf(asking).code, 204)
+        self.assertEqual(self.cancelled, [second])
+
+    def test_bad_answer_waits_for_the_other(self) -> None:
+        """A failure is not the answer while the other may still succeed; its body is dropped."""
+        slow = self.waiting()
+        source = Source()
+        source.response.code = 503
+        asking = self.ask([slow, source.response], policy=self.policy)
+        self.clock.advance(1.0)
+        self.assertNoResult(asking)
+        self.assertEqual(source.aborted, 1)
+        slow.callback(canned(200))
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertEqual([a.outcome for a in self.reports], ["503", "200"])
+
+    def test_both_fail(self) -> None:
+        """Then the last one is the outcome, and retries go on as ever."""
+        slow = self.waiting()
+        policy = RetryPolicy(hedge_after=1.0, retries=5)
+        answers = [slow, ConnectionBroken("headers", "x"), canned(200)]
+        asking = self.ask(answers, policy=policy)
+        self.clock.advance(1.0)
+        slow.errback(ConnectionBroken("headers", "y"))
+        self.clock.advance(1.0)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_charged_to_the_budget(self) -> None:
+        """A hedge costs what a retry does and is not refunded; without tokens there is none."""
+        self.recovery = Recovery(BudgetSettings(capacity=15))
+        self.ask([self.waiting(), canned(200)], policy=self.policy)
+        self.clock.advance(1.0)
+        self.assertEqual(self.recovery.budgets.of(ORIGIN).left, 2)
+        self.ask([self.waiting(), canned(200)], policy=self.policy)
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_only_what_is_safe(self) -> None:
+        """Other methods, and requests with a body, are never hedged."""
+        for options in ({"method": b"PUT"}, {"producer": BytesProducer(b"x")}):
+            self.ask([self.waiting()], policy=self.policy, **options)
+            self.clock.advance(5.0)
+            self.assertEqual(len(self.fake.sent), 1)
+        self.ask([self.waiting(), self.waiting()], policy=self.policy, method=b"HEAD")
+        self.clock.advance(1.0)
+        self.assertEqual(len(self.fake.sent), 2)
+
+    def test_not_beside_a_probe(self) -> None:
+        """An origin that is being tried gets one request at a time."""
+        self.recovery = Recovery(breaker=BreakerSettings(failures=1, rest=10.0))
+        self.ask([canned(503)], policy=self.policy)
+        self.clock.advance(10.0)
+        self.ask([self.waiting(), canned(200)], policy=self.policy)
+        self.clock.advance(2.0)
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_cancel(self) -> None:
+        """Cancelling cancels both, and the timer."""
+        both = [self.waiting(), self.waiting()]
+        asking = self.ask(both, policy=self.policy)
+        self.clock.advance(1.0)
+        asking.cancel()
+        self.assertEqual(self.cancelled, both)
+        self.failureResultOf(asking, CancelledError)
+        asking = self.ask([self.waiting()], policy=self.policy)
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bug(self) -> None:
+        """A bug in one ends both."""
+        slow = self.waiting()
+        asking = self.ask([slow, ZeroDivisionError()], policy=self.policy)
+        self.clock.advance(1.0)
+        self.failureResultOf(asking, ZeroDivisionError)
+        self.assertEqual(self.cancelled, [slow])
+
+
+class FaultsOfOthersTests(RetryTestCase):
+    """What other clients get wrong, and this one does not."""
+
+    def test_aiohttp_retry_resends_generator_bodies_empty(self) -> None:
+        """A body that is read as it is sent is sent once; the failure is the answer."""
+        producer = FileBodyProducer(io.BytesIO(b"abc"), cooperator=Immediately())
+        asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=producer)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual([sent.body for sent in self.fake.sent], [b"abc"])
+
+    def test_urllib3_raises_on_a_malformed_retry_after(self) -> None:
+        """A malformed wish is none, and the drawn wait is waited."""
+        for value in ("soon", "1.5", "-3", "\xff", "", "9" * 5000 + "x"):
+            asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
+            self.clock.advance(0.5)
+            self.assertEqual(self.successResultOf(asking).code, 200)
+
+    def test_urllib3_waits_zero_before_the_first_retry(self) -> None:
+        """The first retry has its wait too."""
+        asking = self.ask([canned(503), canned(200)])
+        self.clock.advance(0.49)
+        self.assertNoResult(asking)
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_go_retryablehttp_obeys_any_retry_after(self) -> None:
+        """A wish longer than the time left is answered by giving up now."""
+        for value in ("3600", "9" * 400):
+            call = self.call(deadline=Deadline(30.0, 30.0))
+            answer = canned(429, headers=[("Retry-After", value)])
+            self.assertEqual(self.successResultOf(self.ask([answer], call=call)).code, 429)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_go_retryablehttp_retries_post(self) -> None:
+        """A POST that may have arrived is not repeated."""
+        asking = self.ask([canned(503), canned(200)], method=b"POST")
+        self.assertEqual(self.successResultOf(asking).code, 503)
+
+    def test_tenacity_oversleeps_its_deadline(self) -> None:
+        """No wait goes past the deadline, by the clock of the reactor."""
+        call = self.call(deadline=Deadline(1.2, 1.2))
+        asking = self.ask([canned(503)] * 4, call=call)
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual(self.clock.seconds(), 0.5)
+
+    def test_envoy_waits_for_a_retry_after_past_its_deadline(self) -> None:
+        """A date past the deadline is not waited for either."""
+        call = self.call(deadline=Deadline(5.0, 5.0))
+        wish = format_date(1_795_305_600.0 + 60)
+        asking = self.ask([canned(503, headers=[("Retry-After", wish)])], call=call)
+        self.assertEqual(self.successResultOf(asking).code, 503)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LogAttemptTests(HttpTestCase):
+    """:func:`log_attempt` tells of retries, and of the rest to those who debug."""
+
+    def test_levels(self) -> None:
+        """What is repeated is news."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        log_attempt(Attempt("GET", "http://h/", 1, 0.25, 503, None, 0.5))
+        log_attempt(Attempt("GET", "http://h/", 2, 0.25, 200, None, None))
+        self.assertEqual([e["log_level"] for e in events], [LogLevel.info, LogLevel.debug])
+        text = events[0]["log_format"].format(**events[0])
+        self.assertEqual(
+            text, "GET http://h/ attempt 1: 503 after 0.250 s; the next one in 0.500 s"
+        )
+        text = events[1]["log_format"].format(**events[1])
+        self.assertEqual(text, "GET http://h/ attempt 2: 200 after 0.250 s")

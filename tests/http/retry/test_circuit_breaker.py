@@ -1,0 +1,143 @@
+"""Tests of :mod:`twisted_net.http.retry.circuit_breaker`."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.retry.circuit_breaker import Breaker, BreakerSettings, State
+
+
+class BreakerTestCase(SynchronousTestCase):
+    """A breaker that opens after three failures and rests for 10 s; a probe has 4 s."""
+
+    def setUp(self) -> None:
+        self.breaker = Breaker(BreakerSettings(failures=3, rest=10.0, probe_timeout=4.0))
+
+    def call(self, ok: bool | None, now: float = 0.0) -> None:
+        """Make a call that ends at once."""
+        self.breaker.end(self.begin(now), ok, now)
+
+    def begin(self, now: float = 0.0) -> int:
+        """Begin a call that may."""
+        ticket = self.breaker.begin(now)
+        assert ticket is not None
+        return ticket
+
+    def trip(self) -> None:
+        """Let it open, at 0 s."""
+        for _ in range(3):
+            self.call(False)
+
+
+class ClosedTests(BreakerTestCase):
+    """While it is closed all pass."""
+
+    def test_failures_in_a_row(self) -> None:
+        """It opens after so many; a success between begins the count anew."""
+        for ok in (False, False, True, False, False, None):
+            self.call(ok)
+            self.assertEqual(self.breaker.state, State.CLOSED)
+        self.assertEqual(self.breaker.wait(0.0), 0.0)
+        self.call(False)
+        self.assertEqual(self.breaker.state, State.OPEN)
+
+    def test_never(self) -> None:
+        """Without a number of failures it never opens."""
+        self.breaker = Breaker(BreakerSettings(failures=None))
+        for _ in range(100):
+            self.call(False)
+        self.assertEqual(self.breaker.state, State.CLOSED)
+
+
+class OpenTests(BreakerTestCase):
+    """While it is open none passes."""
+
+    def test_rest(self) -> None:
+        """For its time no call begins; it says how long that still is."""
+        self.trip()
+        for now in (0.0, 9.9):
+            self.assertIsNone(self.breaker.begin(now))
+        self.assertEqual(self.breaker.wait(4.0), 6.0)
+        self.assertEqual(self.breaker.wait(11.0), 0.0)
+
+    def test_late_results(self) -> None:
+        """A call from before it opened changes nothing, whatever it comes to."""
+        late = [self.begin() for _ in range(2)]
+        self.trip()
+        for ticket, ok in zip(late, (True, False), strict=True):
+            self.breaker.end(ticket, ok, 5.0)
+        self.assertEqual((self.breaker.state, self.breaker.wait(5.0)), (State.OPEN, 5.0))
+
+
+class HalfOpenTests(BreakerTestCase):
+    """After its rest it lets one call at a time try."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.trip()
+        self.probe = self.begin(10.0)
+
+    def test_one_at_a_time(self) -> None:
+        """A second call must not begin beside the probe."""
+        self.assertEqual(self.breaker.state, State.HALF_OPEN)
+        self.assertIsNone(self.breaker.begin(13.9))
+        self.assertEqual(self.breaker.wait(13.0), 1.0)
+
+    def test_success(self) -> None:
+        """A probe that succeeds closes it, with a new count."""
+        self.breaker.end(self.probe, True, 11.0)
+        self.assertEqual(self.breaker.state, State.CLOSED)
+        for _ in range(2):
+            self.call(False, 11.0)
+        self.assertEqual(self.breaker.state, State.CLOSED)
+
+    def test_failure(self) -> None:
+        """A probe that fails begins another rest."""
+        self.breaker.end(self.probe, False, 11.0)
+        self.assertEqual((self.breaker.state, self.breaker.wait(11.0)), (State.OPEN, 10.0))
+
+    def test_given_up(self) -> None:
+        """A probe that was cancelled leaves its place to the next."""
+        self.breaker.end(self.probe, None, 11.0)
+        self.assertIsNotNone(self.breaker.begin(11.0))
+
+    def test_probes_time_out(self) -> None:
+        """A probe that never ends makes way after its time, and its end comes too late."""
+        second = self.begin(14.0)
+        self.breaker.end(self.probe, True, 14.5)
+        self.assertEqual(self.breaker.state, State.HALF_OPEN)
+        self.breaker.end(second, True, 15.0)
+        self.assertEqual(self.breaker.state, State.CLOSED)
+
+
+class ModelTests(SynchronousTestCase):
+    """However calls begin and end, nobody is kept waiting for ever."""
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from([0.0, 1.0, 4.0, 10.0]), st.sampled_from([True, False, None])),
+            max_size=60,
+        )
+    )
+    def test_always_recovers(self, steps: list[tuple[float, bool | None]]) -> None:
+        """After the longer of both times a call may begin, and its success closes the breaker."""
+        breaker = Breaker(BreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
+        now = 0.0
+        under_way: list[int] = []
+        for passed, ok in steps:
+            now += passed
+            ticket = breaker.begin(now)
+            if ticket is None:
+                self.assertIsNot(breaker.state, State.CLOSED)
+            else:
+                under_way.append(ticket)
+            if ok is not None and under_way:
+                breaker.end(under_way.pop(0), ok, now)
+            self.assertTrue(breaker.wait(now) <= 10.0)
+        now += 10.0
+        ticket = breaker.begin(now)
+        assert ticket is not None
+        breaker.end(ticket, True, now)
+        self.assertEqual(breaker.state, State.CLOSED)

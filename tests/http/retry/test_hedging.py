@@ -1,0 +1,45 @@
+"""Tests of :mod:`twisted_net.http.retry.hedging`; :mod:`tests.http.retry.test_agent` has more."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.retry.hedging import first_good
+
+
+class FirstGoodTests(SynchronousTestCase):
+    """:func:`first_good` gives the first good result of two."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.started: list[Deferred[int]] = []
+        self.cancelled: list[Deferred[int]] = []
+        self.racing = first_good(
+            self.clock, self.start, 1.0, lambda: True, lambda result, last: result > 0
+        )
+
+    def start(self) -> Deferred[int]:
+        """Begin one."""
+        self.started.append(Deferred(self.cancelled.append))
+        return self.started[-1]
+
+    def test_good(self) -> None:
+        """A good one ends the race, whichever it is."""
+        self.clock.advance(1.0)
+        self.started[1].callback(5)
+        self.assertEqual(self.successResultOf(self.racing), 5)
+        self.assertEqual(self.cancelled, self.started[:1])
+
+    def test_none_good(self) -> None:
+        """Where none is good the last is given; without a second, the first."""
+        self.clock.advance(1.0)
+        self.started[1].callback(-1)
+        self.assertNoResult(self.racing)
+        self.started[0].callback(-2)
+        self.assertEqual(self.successResultOf(self.racing), -2)
+        self.setUp()
+        self.started[0].callback(-3)
+        self.assertEqual(self.successResultOf(self.racing), -3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

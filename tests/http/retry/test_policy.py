@@ -1,0 +1,159 @@
+"""Tests of :mod:`twisted_net.http.retry.policy`."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.dates import format_date
+from twisted_net.http.retry.policy import Attempt, RetryPolicy, parse_retry_after
+
+NOW = 1_795_305_600.0
+
+
+class RetryPolicyTests(SynchronousTestCase):
+    """:class:`RetryPolicy` waits longer each time, and gives up in time."""
+
+    def test_defaults(self) -> None:
+        """The defaults are those of the original client."""
+        policy = RetryPolicy()
+        self.assertEqual((policy.retries, policy.base), (3, 0.5))
+        self.assertEqual(policy.statuses, (429, 500, 502, 503, 504))
+
+    def test_three_retries_are_four_calls(self) -> None:
+        """After the fourth call it is time to give up."""
+        waits = [RetryPolicy().wait(made, 1.0) for made in (1, 2, 3, 4)]
+        self.assertEqual(waits, [0.5, 1.0, 2.0, None])
+
+    def test_no_retries(self) -> None:
+        """With none, the first call is the last."""
+        self.assertIsNone(RetryPolicy(retries=0).wait(1, 0.5))
+
+    def test_full_jitter(self) -> None:
+        """The wait is drawn from zero to the longest."""
+        policy = RetryPolicy()
+        self.assertEqual(policy.wait(2, 0.0), 0.0)
+        self.assertEqual(policy.wait(2, 0.25), 0.25)
+
+    def test_cap(self) -> None:
+        """No drawn wait passes the cap, after however many calls."""
+        policy = RetryPolicy(retries=100, cap=3.0)
+        self.assertEqual([policy.wait(made, 1.0) for made in (3, 4, 100)], [2.0, 3.0, 3.0])
+
+    def test_floor(self) -> None:
+        """What the server asks for is waited at least, and the drawn wait besides."""
+        self.assertEqual(RetryPolicy().wait(1, 0.5, floor=7.0), 7.25)
+        self.assertEqual(RetryPolicy(cap=1.0).wait(1, 0.0, floor=60.0), 60.0)
+
+    def test_deadline(self) -> None:
+        """A wait that would not end before the deadline is not begun."""
+        policy = RetryPolicy()
+        self.assertEqual(policy.wait(1, 1.0, left=0.6), 0.5)
+        self.assertIsNone(policy.wait(1, 1.0, left=0.5))
+        self.assertIsNone(policy.wait(1, 0.0, left=0.0))
+        self.assertIsNone(policy.wait(1, 0.0, left=-1.0))
+
+    def test_floor_and_deadline(self) -> None:
+        """Where only the jitter passes the deadline, the floor alone is waited."""
+        policy = RetryPolicy()
+        self.assertEqual(policy.wait(1, 1.0, floor=5.0, left=5.2), 5.0)
+        self.assertIsNone(policy.wait(1, 1.0, floor=5.0, left=5.0))
+        self.assertIsNone(policy.wait(1, 0.0, floor=math.inf, left=30.0))
+
+    @given(
+        retries=st.integers(0, 10),
+        base=st.floats(0.01, 10),
+        cap=st.floats(0.01, 100),
+        made=st.integers(1, 12),
+        chance=st.floats(0, 1),
+        floor=st.none() | st.floats(0, 100),
+        left=st.none() | st.floats(-1, 200),
+    )
+    def test_model(
+        self,
+        retries: int,
+        base: float,
+        cap: float,
+        made: int,
+        chance: float,
+        floor: float | None,
+        left: float | None,
+    ) -> None:
+        """Any wait is at least the floor, ends before the deadline, and is bounded."""
+        wait = RetryPolicy(retries=retries, base=base, cap=cap).wait(
+            made, chance, floor=floor, left=left
+        )
+        longest = base
+        for _ in range(made - 1):
+            longest *= 2
+        drawn = min(cap, longest) * chance
+        least = 0.0 if floor is None else floor
+        needed = drawn if floor is None else floor
+        if made > retries or (left is not None and needed >= left):
+            self.assertIsNone(wait)
+        else:
+            assert wait is not None
+            self.assertGreaterEqual(wait, least)
+            self.assertLessEqual(wait, least + drawn + 1e-9)
+            self.assertTrue(left is None or wait < left)
+
+    def test_repeatable(self) -> None:
+        """Idempotent methods are, POST only with a key or by the operator's word."""
+        policy = RetryPolicy()
+        for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
+            self.assertTrue(policy.repeatable(method, idempotency_key=False))
+        for method in ("POST", "PATCH", "BREW"):
+            self.assertFalse(policy.repeatable(method, idempotency_key=False))
+            self.assertTrue(policy.repeatable(method, idempotency_key=True))
+        policy = RetryPolicy(methods=("GET", "POST"))
+        self.assertTrue(policy.repeatable("POST", idempotency_key=False))
+        self.assertFalse(policy.repeatable("PUT", idempotency_key=False))
+
+
+class AttemptTests(SynchronousTestCase):
+    """:class:`Attempt` says in a word how it ended."""
+
+    def test_outcome(self) -> None:
+        """The status, or the error."""
+        attempt = Attempt("GET", "http://a/", 1, 0.1, 503, None, None)
+        self.assertEqual(attempt.outcome, "503")
+        attempt = Attempt("GET", "http://a/", 1, 0.1, None, "no luck", None)
+        self.assertEqual(attempt.outcome, "no luck")
+
+
+class ParseRetryAfterTests(SynchronousTestCase):
+    """:func:`parse_retry_after` reads RFC 9110 §10.2.3 and ignores anything else."""
+
+    def test_seconds(self) -> None:
+        """Digits are seconds."""
+        self.assertEqual(parse_retry_after("120", NOW), 120.0)
+        self.assertEqual(parse_retry_after(" 0\t", NOW), 0.0)
+
+    def test_huge(self) -> None:
+        """So many digits that nobody waits for it are a time without end."""
+        self.assertEqual(parse_retry_after("9" * 10_000, NOW), math.inf)
+
+    def test_dates(self) -> None:
+        """Each form of a date is the time until then."""
+        self.assertEqual(parse_retry_after(format_date(NOW + 90), NOW), 90.0)
+        self.assertEqual(parse_retry_after("Sunday, 22-Nov-26 00:02:00 GMT", NOW), 120.0)
+        self.assertEqual(parse_retry_after("Sun Nov 22 00:02:00 2026", NOW), 120.0)
+
+    def test_past(self) -> None:
+        """A date that is over asks for no wait."""
+        self.assertEqual(parse_retry_after(format_date(NOW - 90), NOW), 0.0)
+
+    def test_malformed(self) -> None:
+        """What cannot be read is as if it were not there."""
+        for text in (None, "", "soon", "-1", "+1", "1.5", "1e3", "٣", "1, 2", "Sun", "0x10"):
+            with self.subTest(text=text):
+                self.assertIsNone(parse_retry_after(text, NOW))
+
+    @given(st.text(max_size=40))
+    def test_never_raises(self, text: str) -> None:
+        """Any text gives None or a wait of at least 0."""
+        found = parse_retry_after(text, NOW)
+        self.assertTrue(found is None or found >= 0)

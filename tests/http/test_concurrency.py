@@ -1,0 +1,100 @@
+"""Tests of :mod:`twisted_net.http.concurrency`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.concurrency import Slots
+from twisted_net.http.errors import ClientClosed, OriginBusy
+
+HERE = ("http", "here", 80)
+THERE = ("http", "there", 80)
+
+
+class SlotsTests(SynchronousTestCase):
+    """:class:`Slots` lets so many at a time, and the others in their order."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.slots = Slots(self.clock, 2, 3)
+
+    def fill(self) -> None:
+        """Take all slots."""
+        for _ in range(2):
+            self.assertIsNone(self.slots.take(HERE))
+
+    def wait(self) -> Deferred[None]:
+        """Stand in line."""
+        turn = self.slots.take(HERE)
+        assert turn is not None
+        return turn
+
+    def test_limit(self) -> None:
+        """So many at once, for each origin."""
+        self.fill()
+        self.assertNoResult(self.wait())
+        self.assertIsNone(self.slots.take(THERE))
+
+    def test_in_order(self) -> None:
+        """Who came first is first, one for each slot that is given back."""
+        self.fill()
+        first, second = self.wait(), self.wait()
+        self.slots.give_back(HERE)
+        self.assertNoResult(first)
+        self.clock.advance(0)
+        self.successResultOf(first)
+        self.assertNoResult(second)
+
+    def test_nobody_passes(self) -> None:
+        """Who comes while a slot is on its way to another stands in line."""
+        self.fill()
+        first = self.wait()
+        self.slots.give_back(HERE)
+        second = self.wait()
+        self.clock.advance(0)
+        self.successResultOf(first)
+        self.assertNoResult(second)
+
+    def test_full_line(self) -> None:
+        """Beyond so many that wait, one is refused at once."""
+        self.fill()
+        for _ in range(3):
+            self.wait()
+        error = self.assertRaises(OriginBusy, self.slots.take, HERE)
+        self.assertEqual(
+            str(error), "2 requests to here are running and 3 are waiting; try again later"
+        )
+
+    def test_leave(self) -> None:
+        """Who leaves the line is passed over; his slot is not lost."""
+        self.fill()
+        first, second = self.wait(), self.wait()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.slots.give_back(HERE)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.clock.advance(0)
+        self.assertIsNone(self.slots.take(HERE))
+        self.wait()
+
+    def test_nothing_is_kept(self) -> None:
+        """An origin to which nothing runs is forgotten."""
+        self.fill()
+        self.slots.give_back(HERE)
+        self.slots.give_back(HERE)
+        inside: Any = self.slots  # Any: what it holds is its own affair, but for this
+        self.assertEqual((inside._taken, inside._waiting), ({}, {}))
+
+    def test_close(self) -> None:
+        """Those who wait fail; what runs may still give back."""
+        self.fill()
+        turn = self.wait()
+        self.slots.close()
+        self.failureResultOf(turn, ClientClosed)
+        self.slots.give_back(HERE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

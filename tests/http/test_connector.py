@@ -1,0 +1,360 @@
+"""Tests of :mod:`twisted_net.http.connector`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web._newclient import Request
+from twisted.web.http_headers import Headers
+
+from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
+from twisted_net.http.connector import (
+    MAX_ADDRESSES,
+    STAGGER,
+    Connection,
+    ConnectionPool,
+    Connector,
+    connect_first,
+    interleave,
+    is_address,
+)
+from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.ssrf_guard import Guard, Reach
+from twisted_net.http.urls import parse_target
+
+TARGET = parse_target("http://a.example/")
+
+
+class PoolTestCase(HttpTestCase):
+    """A pool in a reactor in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.resolver = FakeResolver(
+            {
+                "a.example": ["1.1.1.1"],
+                "twice.example": ["1.1.1.1", "1.1.1.1"],
+                "mixed.example": ["10.0.0.1", "1.1.1.1"],
+                "both.example": ["1.1.1.1", "1.0.0.1", "2606::1", "2606::2"],
+                "many.example": [f"1.1.1.{i}" for i in range(1, 50)],
+            }
+        )
+        self.pool = self.make_pool()
+
+    def make_pool(self, guard: Guard | None = None, **settings: Any) -> ConnectionPool:
+        """Give a pool."""
+        connector = Connector(self.reactor, timeout=5.0, guard=guard, resolver=self.resolver)
+        return ConnectionPool(self.reactor, connector, HttpSettings(**settings))
+
+    def hosts(self) -> list[str]:
+        """Give the addresses that were tried."""
+        return [client[0] for client in self.reactor.tcpClients]
+
+    def open(self, url: str = TARGET.url) -> tuple[Connection, Wire]:
+        """Give a new connection with its other side."""
+        connecting = self.pool.connect(parse_target(url))
+        wire = Wire(self.reactor)
+        return self.successResultOf(connecting), wire
+
+    def use(self, connection: Connection, wire: Wire) -> None:
+        """Make a request, so that the connection is idle afterwards."""
+        request = Request(b"GET", b"/", Headers({"host": ["a"]}), None, persistent=True)
+        answered = connection.request(request)
+        wire.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.successResultOf(answered)
+
+
+class ConnectTests(PoolTestCase):
+    """:meth:`ConnectionPool.connect` connects to what was checked."""
+
+    def test_name(self) -> None:
+        """A name is looked up, and its address is what is connected to."""
+        _, wire = self.open("http://a.example:8080/")
+        self.assertEqual((wire.host, wire.port), ("1.1.1.1", 8080))
+        self.assertEqual(self.resolver.asked, ["a.example"])
+
+    def test_address(self) -> None:
+        """An address is not looked up."""
+        _, wire = self.open("http://[2606::1]/")
+        self.assertEqual(wire.host, "2606::1")
+        self.assertEqual(self.resolver.asked, [])
+
+    def test_address_that_comes_twice(self) -> None:
+        """An address that the resolver gives twice is tried once."""
+        connecting = self.pool.connect(parse_target("http://twice.example/"))
+        refuse(self.reactor, ConnectError())
+        self.failureResultOf(connecting, CannotConnect)
+        self.assertEqual(self.hosts(), ["1.1.1.1"])
+
+    def test_reactors_resolver(self) -> None:
+        """Without a resolver of its own it asks the reactor's."""
+        connector = Connector(self.reactor, timeout=5.0)
+        self.pool = ConnectionPool(self.reactor, connector, HttpSettings())
+        _, wire = self.open("http://anything.example/")
+        self.assertEqual(wire.host, "127.0.0.1")
+
+    def test_unknown_name(self) -> None:
+        """A name without address is an error that says so."""
+        failed = self.failureResultOf(self.pool.connect(parse_target("http://nope/")), NameNotFound)
+        self.assertEqual(str(failed.value), "no address found for nope")
+        self.assertEqual(failed.value.details(), {"host": "nope"})
+
+    def test_refused(self) -> None:
+        """A connection that is refused is an error with the reason; nothing was sent."""
+        connecting = self.pool.connect(TARGET)
+        refuse(self.reactor, ConnectError("no"))
+        error = self.failureResultOf(connecting, CannotConnect).value
+        self.assertIn("cannot connect to a.example port 80", str(error))
+        self.assertEqual(error.details(), {"host": "a.example", "port": 80})
+        self.assertTrue(error.unsent and error.transient)
+        self.assert_quiet(self.reactor)
+
+    def test_guard(self) -> None:
+        """One bad address among those of a name, and nothing is connected to."""
+        self.pool = self.make_pool(Guard(Reach()))
+        self.failureResultOf(
+            self.pool.connect(parse_target("http://mixed.example/")), AddressRefused
+        )
+        self.failureResultOf(self.pool.connect(parse_target("http://127.0.0.1/")), AddressRefused)
+        self.assertEqual(self.hosts(), [])
+        _, wire = self.open()
+        self.assertEqual(wire.host, "1.1.1.1")
+
+    def test_cancelled_lookup(self) -> None:
+        """Cancelling while a name is looked up ends it; the answer is dropped."""
+        self.resolver.held = []
+        connecting = self.pool.connect(TARGET)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.resolver.held[0]()
+        self.assertEqual(self.hosts(), [])
+
+    def test_https(self) -> None:
+        """TLS is spoken over the connection, and takes its time from the given reactor."""
+        connecting = self.pool.connect(parse_target("https://a.example/"))
+        wire = Wire(self.reactor)
+        self.successResultOf(connecting)
+        self.assertEqual(wire.port, 443)
+        self.assertEqual(wire.received()[:1], b"\x16")  # a handshake record
+
+
+class HappyEyeballsTests(PoolTestCase):
+    """Several addresses are tried in turn, as RFC 8305 has it."""
+
+    def test_in_turn(self) -> None:
+        """Families take turns; each has a quarter of a second before the next."""
+        connecting = self.pool.connect(parse_target("http://both.example/"))
+        self.assertEqual(self.hosts(), ["1.1.1.1"])
+        self.reactor.advance(STAGGER)
+        self.assertEqual(self.hosts(), ["1.1.1.1", "2606::1"])
+        Wire(self.reactor, 1)
+        self.successResultOf(connecting)
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+        self.assert_quiet(self.reactor)
+
+    def test_failure_starts_the_next(self) -> None:
+        """The next is tried at once where one fails; if all do, the first reason is told."""
+        connecting = self.pool.connect(parse_target("http://both.example/"))
+        for i in range(4):
+            self.assertEqual(len(self.hosts()), i + 1)
+            refuse(self.reactor, ConnectError(f"reason {i}"))
+        error = self.failureResultOf(connecting, CannotConnect).value
+        self.assertIn("reason 0", str(error))
+        self.assert_quiet(self.reactor)
+
+    def test_last_ones_pending(self) -> None:
+        """A failure while another attempt still runs is not the end."""
+        connecting = self.pool.connect(parse_target("http://both.example/"))
+        self.reactor.advance(STAGGER)
+        for _ in range(2):
+            refuse(self.reactor, ConnectError())
+        refuse(self.reactor, ConnectError())
+        self.assertNoResult(connecting)
+        Wire(self.reactor, 0)
+        self.successResultOf(connecting)
+
+    def test_two_at_once(self) -> None:
+        """Of two that connect in the same turn the second is dropped."""
+
+        class Stubborn:
+            def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+                attempt: Deferred[IProtocol] = Deferred(lambda _: attempt.callback(second))
+                return attempt
+
+        second, wire = self.open()
+        endpoints = [TCP4ClientEndpoint(self.reactor, "1.1.1.1", 80), Stubborn()]
+        factory: Any = Factory.forProtocol(Protocol)  # Any: of the narrower type that mypy infers
+        racing = connect_first(self.reactor, cast(Any, endpoints), factory)  # Any: one is a fake
+        self.reactor.advance(STAGGER)
+        Wire(self.reactor)
+        self.assertIsInstance(self.successResultOf(racing), Protocol)
+        self.assertTrue(wire.transport.ended)
+
+    def test_cancel(self) -> None:
+        """Cancelling stops all attempts, and the timer."""
+        connecting = self.pool.connect(parse_target("http://both.example/"))
+        self.reactor.advance(STAGGER)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertTrue(all(c.stoppedConnecting for c in self.reactor.connectors))
+        self.assert_quiet(self.reactor)
+
+    def test_most_addresses(self) -> None:
+        """A name with very many addresses has only the first ones tried."""
+        connecting = self.pool.connect(parse_target("http://many.example/"))
+        for _ in range(MAX_ADDRESSES):
+            refuse(self.reactor, ConnectError())
+        self.failureResultOf(connecting, CannotConnect)
+        self.assertEqual(len(self.hosts()), MAX_ADDRESSES)
+
+    def test_interleave(self) -> None:
+        """The family of the first address begins."""
+        self.assertEqual(interleave(["::1", "1", "2", "::2"]), ["::1", "1", "::2", "2"])
+        self.assertEqual(interleave(["1", "2"]), ["1", "2"])
+        self.assertEqual(interleave([]), [])
+
+    def test_is_address(self) -> None:
+        """Only what is written as one; odd spellings are names, and looked up."""
+        self.assertTrue(is_address("127.0.0.1") and is_address("::1"))
+        self.assertFalse(any(map(is_address, ("localhost", "2130706433", "0x7f.1", "127.1"))))
+
+    def test_other_lookup_error(self) -> None:
+        """What else goes wrong on the way is told as no connection."""
+        connecting = self.pool.connect(TARGET)
+        refuse(self.reactor, DNSLookupError("odd"))
+        self.failureResultOf(connecting, CannotConnect)
+
+
+class IdleTests(PoolTestCase):
+    """Connections are kept for reuse, within bounds."""
+
+    def test_reuse(self) -> None:
+        """One that has brought its response is taken again, the newest first."""
+        self.assertIsNone(self.pool.take(TARGET.origin))
+        first, second = self.open(), self.open()
+        self.use(*first)
+        self.use(*second)
+        self.assertTrue(first[0].reused)
+        self.assertIs(self.pool.take(TARGET.origin), second[0])
+        self.assertIs(self.pool.take(TARGET.origin), first[0])
+        self.assertIsNone(self.pool.take(TARGET.origin))
+
+    def test_other_origin(self) -> None:
+        """It serves its own origin only: scheme, host and port."""
+        self.use(*self.open())
+        for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
+            self.assertIsNone(self.pool.take(parse_target(url).origin))
+
+    def test_closed_by_the_server(self) -> None:
+        """One that the server has closed is forgotten."""
+        connection, wire = self.open()
+        self.use(connection, wire)
+        wire.close()
+        self.assertIsNone(self.pool.take(TARGET.origin))
+
+    def test_unasked_data(self) -> None:
+        """One on which something comes unasked is not used again."""
+        connection, wire = self.open()
+        self.use(connection, wire)
+        wire.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        self.assertTrue(wire.transport.ended)
+        self.assertIsNone(self.pool.take(TARGET.origin))
+
+    def test_most_for_one_origin(self) -> None:
+        """Of too many to one origin the oldest is closed."""
+        self.pool = self.make_pool(idle_per_origin=1)
+        first, second = self.open(), self.open()
+        self.use(*first)
+        self.use(*second)
+        self.assertTrue(first[1].transport.ended)
+        self.assertIs(self.pool.take(TARGET.origin), second[0])
+
+    def test_most_of_all(self) -> None:
+        """Of too many in all the oldest is closed, whatever its origin."""
+        self.pool = self.make_pool(max_idle=1)
+        first, second = self.open(), self.open("http://1.2.3.4/")
+        self.use(*first)
+        self.use(*second)
+        self.assertTrue(first[1].transport.ended)
+        self.assertFalse(second[1].transport.ended)
+
+    def test_none_kept(self) -> None:
+        """With a limit of none each is closed, and no timer runs."""
+        for settings in (HttpSettings(idle_per_origin=0), HttpSettings(max_idle=0)):
+            connector = Connector(self.reactor, timeout=5.0)
+            self.pool = ConnectionPool(self.reactor, connector, settings)
+            connection, wire = self.open()
+            self.use(connection, wire)
+            self.assertTrue(wire.transport.ended)
+            self.assert_quiet(self.reactor)
+
+    def test_idle_timeout(self) -> None:
+        """Each is closed when its time is over; one timer serves all."""
+        self.pool = self.make_pool(idle_timeout=10.0)
+        first = self.open()
+        self.use(*first)
+        self.reactor.advance(4)
+        second = self.open()
+        self.use(*second)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.reactor.advance(6)
+        self.assertEqual([w.transport.ended for _, w in (first, second)], [True, False])
+        self.reactor.advance(4)
+        self.assertTrue(second[1].transport.ended)
+        self.assert_quiet(self.reactor)
+
+    def test_used_in_time(self) -> None:
+        """One that was used again has its whole time again."""
+        self.pool = self.make_pool(idle_timeout=10.0)
+        connection, wire = self.open()
+        self.use(connection, wire)
+        self.reactor.advance(9)
+        self.assertIs(self.pool.take(TARGET.origin), connection)
+        self.use(connection, wire)
+        self.reactor.advance(9)
+        self.assertFalse(wire.transport.ended)
+        self.reactor.advance(1)
+        self.assertTrue(wire.transport.ended)
+
+
+class CloseTests(PoolTestCase):
+    """:meth:`ConnectionPool.close` leaves nothing."""
+
+    def test_nothing_open(self) -> None:
+        """A pool without connections is closed at once."""
+        self.successResultOf(self.pool.close())
+        self.successResultOf(self.pool.close())
+
+    def test_all(self) -> None:
+        """Idle and busy connections are dropped, and the timer with them."""
+        idle, busy = self.open(), self.open()
+        self.use(*idle)
+        closing = self.pool.close()
+        self.assertNoResult(closing)
+        self.assertTrue(idle[1].transport.ended and busy[1].transport.ended)
+        self.assert_quiet(self.reactor)
+        self.successResultOf(closing)
+
+    def test_twice(self) -> None:
+        """Who closes it a second time waits for the same end."""
+        self.open()
+        both = [self.pool.close(), self.pool.close()]
+        self.reactor.advance(0)
+        for closing in both:
+            self.successResultOf(closing)
+
+    def test_afterwards(self) -> None:
+        """No connection is made any more; one that was on its way is dropped."""
+        connecting = self.pool.connect(TARGET)
+        self.successResultOf(self.pool.close())
+        self.failureResultOf(self.pool.connect(TARGET), ClientClosed)
+        wire = Wire(self.reactor)
+        self.assertTrue(wire.transport.ended)
+        self.successResultOf(connecting)

@@ -1,0 +1,124 @@
+"""Tests of :mod:`twisted_net.http.fetch`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+
+from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
+from twisted_net.http.client import Client
+from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
+from twisted_net.http.fetch import Fetcher
+from twisted_net.http.settings import FetchSettings, HttpSettings
+
+URL = "http://h.example/"
+
+
+class FetcherTests(HttpTestCase):
+    """:class:`Fetcher` describes what a URL gives."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.fake = FakeAgent([])
+        self.fetcher = Fetcher(Client(self.reactor, agent=self.fake), FetchSettings())
+
+    def fetch(self, body: bytes, *headers: tuple[str, str], status: int = 200) -> dict[str, Any]:
+        """Fetch something of this kind."""
+        self.fake.answers.append(canned(status, body, headers))
+        found = self.run_now(self.fetcher.fetch(URL))
+        json.dumps(found)  # it must be something for a line of JSON
+        return found
+
+    def content(self, body: bytes, kind: str | None) -> tuple[str, Any]:
+        """Give kind and body of what is found."""
+        found = self.fetch(body, *([] if kind is None else [("Content-Type", kind)]))
+        return found["kind"], found["body"]
+
+    def test_members(self) -> None:
+        """All of them, the header fields chosen by the settings."""
+        found = self.fetch(
+            b"hi", ("Content-Type", "text/plain"), ("X-Secret", "1"), ("ETag", '"e"')
+        )
+        self.assertEqual(
+            found,
+            {
+                "status": 200,
+                "headers": {
+                    "content-type": "text/plain",
+                    "content-length": "2",
+                    "etag": '"e"',
+                },
+                "kind": "text",
+                "body": "hi",
+                "from_cache": False,
+                "elapsed": 0.0,
+            },
+        )
+
+    def test_headers_shown(self) -> None:
+        """Which fields are shown is a setting, in any case."""
+        settings = FetchSettings(headers=("X-A",))
+        self.fetcher = Fetcher(Client(self.reactor, agent=self.fake), settings)
+        found = self.fetch(b"", ("x-a", "1"), ("x-a", "2"), ("etag", "x"))
+        self.assertEqual(found["headers"], {"x-a": "1, 2"})
+
+    def test_any_status(self) -> None:
+        """A status of failure is an answer."""
+        self.assertEqual(self.fetch(b"no", status=404)["status"], 404)
+
+    def test_accepts_anything(self) -> None:
+        """It does not ask for JSON alone."""
+        self.fetch(b"")
+        self.assertEqual(self.fake.sent[0].header("accept"), ["*/*"])
+
+    def test_cache(self) -> None:
+        """The second time may come from the cache."""
+        self.assertFalse(self.fetch(b"x", ("Cache-Control", "max-age=9"))["from_cache"])
+        self.assertTrue(self.run_now(self.fetcher.fetch(URL))["from_cache"])
+
+    def test_kinds(self) -> None:
+        """JSON where it is, text where it is, base64 for the rest."""
+        for body, kind, expected in (
+            (b'{"a":[1]}', "application/json", ("json", {"a": [1]})),
+            (b"[1]", "application/problem+JSON; charset=utf-8", ("json", [1])),
+            (b"null", "application/json", ("json", None)),
+            (b"{nope", "application/json", ("text", "{nope")),
+            (b"\xff{", "application/json", ("base64", "/3s=")),
+            (b"<p>", "text/html", ("text", "<p>")),
+            (b"<x/>", "application/xml", ("text", "<x/>")),
+            (b"\xfc", "text/plain; charset=latin-1", ("text", "ü")),
+            (b"\xfc", "text/plain", ("base64", "/A==")),
+            (b"plain", None, ("text", "plain")),
+            (b"\x00\xff", None, ("base64", "AP8=")),
+            (b"abc", "image/png", ("base64", "YWJj")),
+            (b"", "image/png", ("base64", "")),
+            (b"", None, ("text", "")),
+        ):
+            with self.subTest(body=body, kind=kind):
+                self.assertEqual(self.content(body, kind), expected)
+
+    def test_guarded(self) -> None:
+        """Made so, it reaches public addresses only, and what the settings allow."""
+        fetcher = Fetcher.guarded(self.reactor)
+        for url in ("http://127.0.0.1/", "http://169.254.169.254/", "http://localhost/"):
+            failing = self.start(fetcher.fetch(url))
+            self.failureResultOf(failing, AddressRefused)
+        self.assertEqual(self.reactor.tcpClients, [])
+        fetcher = Fetcher.guarded(self.reactor, HttpSettings(), FetchSettings(allow=("127.0.0.1",)))
+        fetching = self.start(fetcher.fetch("http://127.0.0.1:8080/"))
+        Wire(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        self.assertEqual(self.successResultOf(fetching)["body"], "hi")
+        closing = self.start(fetcher.close())
+        self.reactor.advance(0)
+        self.successResultOf(closing)
+        self.failureResultOf(self.start(fetcher.fetch(URL)), ClientClosed)
+
+    def test_too_large(self) -> None:
+        """A body over the limit of the settings is refused."""
+        settings = FetchSettings(public=True, ports=(), max_body=3)
+        fetcher = Fetcher.guarded(self.reactor, None, settings)
+        fetching = self.start(fetcher.fetch("http://1.1.1.1/"))
+        Wire(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd")
+        self.failureResultOf(fetching, BodyTooLarge)

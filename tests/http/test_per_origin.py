@@ -1,0 +1,33 @@
+"""Tests of :mod:`twisted_net.http.per_origin`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.per_origin import Origin, PerOrigin
+
+
+def origin(name: str) -> Origin:
+    """Give an origin of this host."""
+    return "http", name, 80
+
+
+class PerOriginTests(SynchronousTestCase):
+    """:class:`PerOrigin` keeps one thing for each origin."""
+
+    def test_same(self) -> None:
+        """The same origin has the same thing, another one another."""
+        table: PerOrigin[list[int]] = PerOrigin(list, 10)
+        table.of(origin("a")).append(1)
+        self.assertEqual(table.of(origin("a")), [1])
+        self.assertEqual(table.of(("https", "a", 443)), [])
+
+    def test_limit(self) -> None:
+        """Beyond the limit the one that was unused for longest begins anew."""
+        table: PerOrigin[list[int]] = PerOrigin(list, 2)
+        for name in ("a", "b"):
+            table.of(origin(name)).append(1)
+        table.of(origin("a"))
+        table.of(origin("c"))
+        self.assertEqual(len(table), 2)
+        self.assertEqual((table.of(origin("a")), table.of(origin("b"))), ([1], []))

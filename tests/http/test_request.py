@@ -1,0 +1,38 @@
+"""Tests of :mod:`twisted_net.http.request`; :mod:`tests.http.test_client` has more."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.http.fakes import HttpTestCase
+from twisted_net.http.errors import InvalidURL
+from twisted_net.http.request import Body, _EncodedOnce, encode_url
+
+_SAFE = "abcXYZ019-._~/=&"
+
+
+class EncodeTests(HttpTestCase):
+    """:func:`encode_url` makes a URL fit for the wire."""
+
+    @given(path=st.text(_SAFE, max_size=20), query=st.none() | st.text(_SAFE, max_size=20))
+    def test_short_way(self, path: str, query: str | None) -> None:
+        """What needs no encoding is what the long way gives."""
+        url = f"http://h.example:81/{path}" + ("" if query is None else f"?{query}")
+        self.assertEqual(encode_url(url), _EncodedOnce.encode(url).to_text())
+
+    def test_long_way(self) -> None:
+        """All else is encoded, or refused."""
+        self.assertEqual(encode_url("http://h/ü?ä b#c"), "http://h/%C3%BC?%C3%A4%20b#c")
+        self.assertRaises(InvalidURL, encode_url, "http://[x/")
+
+
+class BodyTests(HttpTestCase):
+    """:class:`Body` knows what treq is needed for."""
+
+    def test_ready(self) -> None:
+        """Bytes and nothing are ready; forms, files and queries are not."""
+        for body in (Body(), Body(data=b"x"), Body(data=b"")):
+            self.assertTrue(body.ready)
+        for body in (Body({"a": 1}), Body(data={"a": 1}), Body(files={"f": object()})):
+            self.assertFalse(body.ready)

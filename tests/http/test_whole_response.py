@@ -1,0 +1,132 @@
+"""Tests of :mod:`twisted_net.http.whole_response`, against Twisted's own parser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.iweb import IAgent
+
+from tests.http.fakes import HttpTestCase, Wire
+from twisted_net.errors import FetchError
+from twisted_net.http import connector as connections
+from twisted_net.http.agent import AttemptAgent
+from twisted_net.http.bodies import WholeResponse, collect, response_fields
+from twisted_net.http.connector import ConnectionPool, Connector
+from twisted_net.http.settings import HttpSettings
+from twisted_net.http.whole_response import Whole, read_whole
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A:  b \r\n\r\nok"
+
+LINES = (
+    *(b"X: y", b"x:", b"Set-Cookie: a=b", b"Set-Cookie: c=d", b"X-L: \xfc", b"X: a\tb"),
+    *(b"Content-Length: 3", b"Content-Length:3", b"content-length: 5", b"X", b" fold", b": x"),
+    *(b"Connection: close", b"Transfer-Encoding: chunked", b"X:\ty "),
+)
+
+
+class ReadWholeTests(HttpTestCase):
+    """:func:`read_whole` reads what is there whole, and leaves all else alone."""
+
+    def test_whole(self) -> None:
+        """Status, reason, fields in order, body."""
+        self.assertEqual(read_whole(OK, 999), Whole(200, b"OK", [(b"X-A", b"b")], b"ok"))
+        empty = read_whole(b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", 999)
+        self.assertEqual(empty, Whole(500, b"", [], b""))
+
+    def test_every_cut(self) -> None:
+        """A part of a response, or more than one, is none."""
+        for cut in range(len(OK)):
+            self.assertIsNone(read_whole(OK[:cut], 999), cut)
+        self.assertIsNone(read_whole(OK + b"x", 999))
+
+    def test_limit(self) -> None:
+        """A header over the limit is not read."""
+        head = len(OK) - 2
+        self.assertIsNotNone(read_whole(OK, head))
+        self.assertIsNone(read_whole(OK, head - 1))
+
+    def test_left_to_the_parser(self) -> None:
+        """Whatever could be read in more than one way."""
+        for head in (
+            b"HTTP/1.0 200 OK\r\nContent-Length: 2",
+            b"HTTP/1.1 100 Continue\r\nContent-Length: 2",
+            b"HTTP/1.1 204 No\r\nContent-Length: 2",
+            b"HTTP/1.1 304 No\r\nContent-Length: 2",
+            b"HTTP/1.1 600 No\r\nContent-Length: 2",
+            b"HTTP/1.1 200 OK",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2",
+            b"HTTP/1.1 200 OK\r\nContent-Length: +2",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000002",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nUpgrade: x",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\r\n folded",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX : a",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\x00",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\nY: b",
+        ):
+            self.assertIsNone(read_whole(head + b"\r\n\r\nok", 999), head)
+
+    @given(
+        st.sampled_from([b"200 OK", b"404 ", b"500 a b", b"200", b"99 x", b"204 No"]),
+        st.lists(st.sampled_from(LINES), max_size=5),
+        st.sampled_from([b"abc", b"", b"abcde", b"0\r\n\r\n"]),
+    )
+    def test_agrees_with_the_parser(self, status: bytes, fields: list[bytes], body: bytes) -> None:
+        """What is read the short way is what the parser makes of it."""
+        data = b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"", body])
+        short = self.answer(data)
+        never = lambda data, limit: None  # noqa: E731 - a stand-in for read_whole
+        self.patch(connections, "read_whole", never)
+        try:
+            long = self.answer(data)
+        finally:
+            self.patch(connections, "read_whole", read_whole)
+        self.assertEqual(short, long)
+
+    def answer(self, data: bytes) -> Any:
+        """Give what an agent makes of *data*: the response, or the kind of its error."""
+        reactor = MemoryReactorClock()
+        settings = HttpSettings()
+        pool = ConnectionPool(reactor, Connector(reactor, timeout=9.0), settings)
+        agent: IAgent = AttemptAgent(reactor, pool, settings)
+        asking = agent.request(b"GET", b"http://1.2.3.4/")
+        wire = Wire(reactor)
+        wire.send(data)
+        if not wire.transport.ended:
+            wire.close()
+        reading = asking.addCallback(self.read)
+        outcome: list[Any] = []
+        reading.addBoth(outcome.append)
+        found = outcome[0] if outcome else "nothing"
+        if hasattr(found, "value"):
+            assert isinstance(found.value, FetchError)
+            return type(found.value)
+        return found
+
+    async def noted(self, response: Any) -> Any:
+        """Give all there is to a response."""
+        body, _ = await collect(response)
+        fields = response_fields(response)
+        lines = {name: fields.get_all(name) for name in fields}
+        return response.code, response.phrase, response.version, lines, body
+
+    def read(self, response: Any) -> Any:
+        """Read a response to its end."""
+        return self.start(self.noted(response))
+
+
+class WholeResponseTests(HttpTestCase):
+    """:class:`WholeResponse` is a response like any other."""
+
+    def test_body(self) -> None:
+        """Its body is at hand, and is delivered too."""
+        whole = read_whole(OK, 999)
+        assert whole is not None
+        response = WholeResponse(whole)
+        self.assertEqual((response.body, response.length), (b"ok", 2))
+        self.assertEqual(self.successResultOf(collect(response))[0], b"ok")

@@ -1,0 +1,156 @@
+"""Connections with lines left share the turns of the reactor, and leave room for the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tcp.memory import Reactor
+from twisted_net.commands.registry import Commands
+from twisted_net.commands.standard import standard_commands
+from twisted_net.net.turn_scheduler import FEW, TIME_FOR_ALL, Turns
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.server import CommandFactory
+
+
+class Runner:
+    """Does what it is told in its turn, and counts them."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self.turns = 0
+
+    def take_turn(self) -> None:
+        """Do it."""
+        self.turns += 1
+        self._work()
+
+
+class TurnsTests(SynchronousTestCase):
+    """:class:`Turns` gives each its turn, in order, and not all at once where that is long."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.turns = Turns(self.reactor)
+
+    def test_once_each(self) -> None:
+        """Who asks again in its turn comes after the others, in another turn of the reactor."""
+        runner = Runner(lambda: self.turns.add(runner))
+        self.turns.add(runner)
+        self.turns.add(runner)
+        for turn in range(1, 4):
+            self.reactor.turn()
+            self.assertEqual(runner.turns, turn)
+        self.turns.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_time(self) -> None:
+        """After the time for all, those that are left wait for the next turn of the reactor."""
+        runners = [Runner(lambda: self.spend(TIME_FOR_ALL / 2)) for _ in range(5)]
+        for runner in runners:
+            self.turns.add(runner)
+        for served in (2, 4, 5):
+            self.assertTrue(self.turns.busy)
+            self.reactor.turn()
+            self.assertEqual(
+                [runner.turns for runner in runners], [1] * served + [0] * (5 - served)
+            )
+        self.assertFalse(self.turns.busy)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def spend(self, seconds: float) -> None:
+        """Let time pass within a turn."""
+        self.reactor.rightNow += seconds
+
+    def test_discard(self) -> None:
+        """Who is gone has no turn, also if another's turn has ended it."""
+        second = Runner(lambda: None)
+        first = Runner(lambda: self.turns.discard(second))
+        self.turns.add(first)
+        self.turns.add(second)
+        self.reactor.turn()
+        self.assertEqual((first.turns, second.turns), (1, 0))
+
+    def test_failure(self) -> None:
+        """A turn that fails takes none from the others."""
+        self.turns.add(Runner(lambda: 1 // 0))
+        other = Runner(lambda: None)
+        self.turns.add(other)
+        self.assertRaises(ZeroDivisionError, self.reactor.turn)
+        self.reactor.turn()
+        self.assertEqual(other.turns, 1)
+
+    def test_crowd(self) -> None:
+        """A long turn makes it busy until the next, and no longer."""
+        self.turns.crowd()
+        self.assertTrue(self.turns.busy)
+        self.reactor.turn()
+        self.assertFalse(self.turns.busy)
+
+
+class SharedTurnTests(SynchronousTestCase):
+    """What many clients ask for in one turn of the reactor delays one who asks for little."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.commands: Commands = standard_commands()
+        self.commands.command("WORK")(self.work)
+        self.factory = CommandFactory(self.reactor, self.commands, Limits())
+        self.spent = 0.0
+
+    def work(self) -> str:
+        """Take 4 ms."""
+        self.spent += 0.004
+        self.reactor.rightNow += 0.004
+        return "done"
+
+    def test_few_lines(self) -> None:
+        """While a hundred have much to run, a few lines are answered as they come."""
+        for _ in range(100):
+            self.reactor.connect(self.factory).send(b"WORK\n" * 50)
+        self.reactor.turn()
+        client = self.reactor.connect(self.factory)
+        for _ in range(5):
+            begun = self.spent
+            client.send(b"PING\n" * FEW)
+            self.reactor.turn()
+            self.assertEqual(len(client.answers()), FEW)
+            # What was under way, and one of those that waited.
+            self.assertLess(self.spent - begun, 0.009)
+        self.factory.abort()
+
+    def test_first_turn(self) -> None:
+        """A hundred long requests that come at once do not run at once but for the first time."""
+        clients = [self.reactor.connect(self.factory) for _ in range(100)]
+        for client in clients:
+            client.protocol.dataReceived(b"WORK\n")
+        first = self.spent
+        self.reactor.settle()
+        for client in clients:
+            client.protocol.dataReceived(b"WORK\n")
+        # All were slow before, so that all but the first wait.
+        self.assertLess(self.spent - first, 0.005)
+        self.reactor.settle()
+        self.assertEqual(
+            [
+                [json.loads(line)["result"] for line in client.writes[1][1].splitlines()]
+                for client in clients
+            ],
+            [["done"]] * 100,
+        )
+        self.factory.abort()
+
+    def test_short_lines(self) -> None:
+        """Of the shortest lines only some are cut; the rest counts, and is bounded, as bytes."""
+        clients = [self.reactor.connect(self.factory) for _ in range(10)]
+        for client in clients:
+            client.protocol.dataReceived(b"no\n" * 20_000)
+        pending = sum(int(str(one.figures()["pending"])) for one in self.factory.sessions)
+        self.assertLess(pending, 10 * 300)
+        self.assertGreater(self.factory.guard.buffers.total, 9 * 59_000)
+        self.reactor.settle()
+        self.assertEqual(self.factory.guard.buffers.total, 0)
+        self.assertEqual(self.factory.sessions.messages, 200_000)
+        self.factory.abort()

@@ -1,0 +1,467 @@
+"""Each connection is kept within its limits; those that pass them are answered and counted."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tcp.memory import BUFFER, Connection, Reactor
+from twisted_net.auth.users import AuthSettings, User, Users
+from twisted_net.commands.registry import Commands, Request
+from twisted_net.commands.standard import standard_commands
+from twisted_net.errors import AuthFailed
+from twisted_net.sessions import Audited, End, Refusal
+from twisted_net.tcp.admission import Access
+from twisted_net.tcp.connection_guard import keep_alive
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
+
+
+def peer(host: str, port: int = 50_000) -> IPv4Address:
+    """Give the address of a client."""
+    return IPv4Address("TCP", host, port)
+
+
+class GuardTestCase(SynchronousTestCase):
+    """A server in memory, whose LOGIN takes the name of a user, and lets the test decide."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.users = Users({"ann": User(), "bob": User(max_connections=1)})
+        self.logins: list[Deferred[None]] = []
+        self.commands: Commands = standard_commands()
+        self.commands.command("AUTH", alone=True)(self.log_in)
+        self.commands.command("BIG")(self.big)
+        self.heard: list[tuple[str, str]] = []
+        self.serve()
+
+    def serve(self, settings: AuthSettings | None = None, **limits: Any) -> None:
+        """Make the server anew."""
+        access = Access(settings, self.users.permissions) if settings else None
+        self.factory = CommandFactory(self.reactor, self.commands, Limits(**limits), access=access)
+        self.factory.sessions.audit = self.hear
+
+    def hear(self, event: str, client: Audited, what: str) -> None:
+        """Keep what an auditor would write."""
+        self.heard.append((event, what))
+
+    async def log_in(self, request: Request, name: str) -> str:
+        """Log in once the test says so; nobody may be nobody."""
+        if name == "nobody":
+            raise AuthFailed
+        if name.startswith("slow-"):
+            wait: Deferred[None] = Deferred()
+            self.logins.append(wait)
+            await wait
+        request.session.log_in(self.users.permissions(name.removeprefix("slow-")))
+        return name
+
+    def big(self, size: int) -> str:
+        """Give many bytes."""
+        return "x" * size
+
+    def connect(self, send: bytes = b"", **how: Any) -> Connection:  # Any: of Reactor.connect
+        """Connect a client that sends something, and let the server take its time."""
+        client = self.reactor.connect(self.factory, **how)
+        client.send(send)
+        self.reactor.settle()
+        return client
+
+    def ask(self, client: Connection, lines: bytes) -> list[Any]:  # Any: JSON
+        """Send lines, and give the result or the code of each answer."""
+        client.send(lines)
+        self.reactor.settle()
+        return [line.get("result", line.get("code")) for line in client.answers()]
+
+    def certify(self, name: str) -> None:
+        """Let all clients have a certificate with this name."""
+        setattr(Connection, "identity", name)  # noqa: B010  # it has none otherwise
+        self.addCleanup(delattr, Connection, "identity")
+
+    def ended(self) -> dict[str, int]:
+        """Give the reasons for which connections ended, and how many."""
+        return {end.value: n for end, n in self.factory.sessions.ended.items() if n}
+
+    def tearDown(self) -> None:
+        self.factory.abort()
+        self.reactor.pass_time(SWEEP_INTERVAL)
+        self.assertEqual(self.factory.guard.buffers.total, 0)
+        self.assertEqual(len(self.factory.guard.admission._addresses), 0)
+        self.assertEqual(len(self.factory.guard.admission._users), 0)
+        self.assertEqual([call for call in self.reactor.calls if call.active()], [])
+
+
+REQUIRED = AuthSettings(users="users.toml", timeout=10.0)
+
+
+class AnonymousTests(GuardTestCase):
+    """Before a login smaller limits hold."""
+
+    def test_commands(self) -> None:
+        """Only those that everybody may use are run, and AUTH; then all."""
+        self.serve(REQUIRED)
+        client = self.connect()
+        self.assertEqual(
+            self.ask(client, b"PING\nECHO a\nAUTH ann\nECHO b\nCLIENTS\n"),
+            ["PONG", "auth_required", "ann", "b", "not_permitted"],
+        )
+        self.assertEqual(self.factory.sessions.refusals[Refusal.AUTH_REQUIRED], 1)
+
+    def test_lines_wait_for_the_login(self) -> None:
+        """Lines after AUTH are run as the user that it makes, also where it takes its time."""
+        self.serve(REQUIRED)
+        client = self.connect()
+        self.assertEqual(self.ask(client, b"PING\nAUTH slow-ann\nECHO a\nECHO b\n"), ["PONG"])
+        self.logins.pop().callback(None)
+        self.assertEqual(self.ask(client, b"ECHO c\n"), ["slow-ann", "a", "b", "c"])
+
+    def test_lines_after_a_failed_login(self) -> None:
+        """A login that fails changes nothing, and the lines after it are refused."""
+        self.serve(REQUIRED)
+        self.assertEqual(
+            self.ask(self.connect(), b"AUTH nobody\nECHO a\n"), ["auth_failed", "auth_required"]
+        )
+
+    def test_longest_line(self) -> None:
+        """The limit of a line is smaller, and says so; then it is the usual one."""
+        self.serve(REQUIRED)
+        client = self.connect(b"PING " + b"x" * 1020 + b"\n")
+        [answer] = client.answers()
+        self.assertEqual((answer["code"], answer["limit"]), ("line_too_long", 1024))
+        line = b"ECHO " + b"x" * 2000 + b"\n"
+        self.assertEqual(self.ask(client, b"AUTH ann\n"), ["ann"])
+        self.assertEqual(self.ask(client, line), ["x" * 2000])
+
+    def test_timeout(self) -> None:
+        """Who does not log in in time is told so, hung up on and counted; who did is not."""
+        self.serve(REQUIRED)
+        client, other = self.connect(), self.connect(b"AUTH ann\n")
+        self.reactor.pass_time(10 + SWEEP_INTERVAL)
+        self.assertEqual(client.answers(), [{"event": "closing", "reason": "auth_timeout"}])
+        self.assertEqual((client.gone, other.gone), (True, False))
+        self.assertEqual(self.ended(), {"auth_timeout": 1})
+        self.assertEqual(self.heard, [("closed", "auth_timeout")])
+
+    def test_timeout_of_one_that_goes(self) -> None:
+        """A client that is hung up on already is not told once more."""
+        self.serve(AuthSettings(users="users.toml", timeout=1.0))
+        client = self.connect()
+        client.polite = False
+        self.reactor.pass_time(0.5)
+        [protocol] = self.factory._protocols
+        protocol.hang_up(End.IDLE_TIMEOUT)
+        self.reactor.pass_time(1.0 + SWEEP_INTERVAL)
+        self.assertEqual((client.answers(), self.heard), ([], []))
+
+    def test_login_of_one_that_is_gone(self) -> None:
+        """A login that ends after its connection counts for nobody."""
+        self.serve(REQUIRED)
+        client = self.connect()
+        [session] = self.factory.sessions
+        client.reset()
+        session.log_in(self.users.permissions("bob"))
+        self.assertEqual(self.ask(self.connect(), b"AUTH bob\n"), ["bob"])
+
+    def test_no_timeout(self) -> None:
+        """With a timeout of 0 there is none."""
+        self.serve(AuthSettings(users="users.toml", timeout=0.0))
+        client = self.connect()
+        self.reactor.pass_time(100)
+        self.assertFalse(client.gone)
+
+    def test_most(self) -> None:
+        """Over the limit of those that have not logged in the first of them is cut off."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=2))
+        first = self.connect()
+        second = self.connect()
+        self.ask(first, b"AUTH ann\n")
+        third = self.connect(b"PING\n")
+        self.assertEqual(self.ended(), {})
+        self.assertEqual(self.connect(b"PING\n").answers()[0]["result"], "PONG")
+        self.assertEqual(self.ended(), {"anonymous_limit": 1})
+        self.assertEqual([c.gone for c in (first, second, third)], [False, True, False])
+
+    def test_crowd_that_never_logs_in(self) -> None:
+        """Whoever comes and logs in at once gets in, however many hold on without a word."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=5))
+        for _ in range(20):
+            crowd = [self.connect(b"ECHO slow") for _ in range(7)]
+            client = self.connect()
+            self.assertEqual(self.ask(client, b"AUTH ann\n"), ["ann"])
+            self.assertEqual(sum(not one.gone for one in crowd), 4)
+        self.assertEqual(self.ended(), {"anonymous_limit": 20 * 7 - 4})
+
+    def test_crowd_and_a_slow_login(self) -> None:
+        """Who waits for a login is not cut off for those who do not even try."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=2))
+        client = self.connect(b"AUTH slow-ann\n")
+        for _ in range(10):
+            self.connect()
+        self.assertFalse(client.gone)
+        self.logins[0].callback(None)
+        self.assertEqual(self.ask(client, b""), ["slow-ann"])
+        self.assertEqual(self.ended(), {"anonymous_limit": 9})
+
+    def test_certificate(self) -> None:
+        """A client whose certificate names a user is this user from the start."""
+        self.serve(REQUIRED)
+        self.certify("bob")
+        client = self.connect(b"ECHO a\n")
+        self.assertEqual(client.answers()[0]["result"], "a")
+        self.assertEqual(self.heard, [("login", "by certificate")])
+        other = self.connect(b"ECHO a\n")
+        self.assertEqual([line["code"] for line in other.answers()], ["too_many_connections"])
+        self.reactor.pass_time(5)
+        self.assertEqual(self.ended(), {"user_limit": 1})
+
+    def test_no_keepalive(self) -> None:
+        """With a keepalive of 0 no socket is touched."""
+        self.serve(keepalive=0)
+        self.assertEqual(self.ask(self.connect(), b"PING\n"), ["PONG"])
+
+    def test_certificate_without_users(self) -> None:
+        """Where nobody needs to log in a certificate changes nothing."""
+        self.certify("bob")
+        self.connect()
+        [session] = self.factory.sessions
+        self.assertIsNone(session.permissions)
+
+
+class ConnectionsTests(GuardTestCase):
+    """Connections are limited by where they come from, and as whom."""
+
+    def test_address(self) -> None:
+        """One more of an address is told so and closed; others are not touched."""
+        self.serve(connections_per_address=2)
+        first = self.connect(peer=peer("192.0.2.1"))
+        self.connect(peer=peer("192.0.2.1"))
+        [answer] = self.connect(peer=peer("192.0.2.1")).answers()
+        self.assertEqual((answer["scope"], answer["limit"]), ("address", 2))
+        self.assertEqual(
+            self.connect(b"PING\n", peer=peer("192.0.2.2")).answers()[0]["result"], "PONG"
+        )
+        first.end()
+        self.reactor.settle()
+        self.assertEqual(
+            self.connect(b"PING\n", peer=peer("192.0.2.1")).answers()[0]["result"], "PONG"
+        )
+        self.assertEqual(self.ended(), {"address_limit": 1, "client_closed": 1})
+        self.assertEqual(self.heard, [("refused", "address_limit")])
+
+    def test_network(self) -> None:
+        """The same for a network."""
+        self.serve(connections_per_network=1)
+        self.connect(peer=peer("192.0.2.1"))
+        [answer] = self.connect(peer=peer("192.0.2.2")).answers()
+        self.assertEqual((answer["scope"], answer["limit"]), ("network", 1))
+        self.assertEqual(self.connect(peer=peer("192.0.3.1")).answers(), [])
+        self.assertEqual(self.ended(), {"network_limit": 1})
+
+    def test_user(self) -> None:
+        """A login over the limit of a user is refused, and the connection lives as it was."""
+        self.serve(REQUIRED, connections_per_user=2)
+        one, two, three = (self.connect() for _ in range(3))
+        self.assertEqual(self.ask(one, b"AUTH bob\nAUTH bob\n"), ["bob", "bob"])
+        self.assertEqual(
+            self.ask(two, b"AUTH bob\nECHO\n"), ["too_many_connections", "auth_required"]
+        )
+        self.assertEqual(self.ask(two, b"AUTH ann\n"), ["ann"])
+        self.assertEqual(self.ask(one, b"AUTH ann\n"), ["ann"])
+        self.assertEqual(self.ask(three, b"AUTH ann\nAUTH bob\n"), ["too_many_connections", "bob"])
+
+    def test_protected(self) -> None:
+        """Without users only this machine is served, unless the operator says otherwise."""
+        self.serve(AuthSettings())
+        local = self.connect(b"CLIENTS\n", peer=peer("127.0.0.1"))
+        self.assertEqual(local.answers()[0]["count"], 1)
+        local.reset()
+        [answer] = self.connect(peer=peer("192.0.2.1")).answers()
+        self.assertEqual(answer["code"], "protected")
+        self.assertEqual(self.ended(), {"protected": 1, "connection_lost": 1})
+        self.reactor.pass_time(SWEEP_INTERVAL)
+        self.serve(AuthSettings(open=True))
+        client = self.connect(b"PING\n", peer=peer("192.0.2.1"))
+        self.assertEqual(client.answers()[0]["result"], "PONG")
+
+
+class RatesTests(GuardTestCase):
+    """Commands beyond a rate are refused; bytes beyond a rate are not read."""
+
+    def test_commands(self) -> None:
+        """A burst runs, the rest is refused with when to try again, which then runs."""
+        self.serve(commands_per_address=2.0, command_burst=3)
+        client = self.connect()
+        self.assertEqual(self.ask(client, b"PING\n" * 5), ["PONG"] * 3 + ["rate_limited"] * 2)
+        [answer] = self.connect(b"PING\n").answers()
+        self.assertEqual((answer["scope"], answer["command"]), ("address", "PING"))
+        self.reactor.pass_time(answer["retry_after"])
+        self.assertEqual(self.ask(client, b"PING\n"), ["PONG"])
+        self.assertEqual(self.factory.sessions.refusals[Refusal.RATE_LIMITED], 3)
+        self.assertEqual(self.heard[0], ("refused", "rate_limited: by address"))
+
+    def test_each_scope(self) -> None:
+        """Each scope has a rate of its own, and names itself."""
+        for scope in ("listener", "address", "network", "user"):
+            self.serve(REQUIRED, **{f"commands_per_{scope}": 1.0}, command_burst=1)
+            client = self.connect(b"AUTH ann\n")
+            self.reactor.pass_time(1.0)
+            client.received()
+            client.send(b"PING\nPING\n")
+            self.reactor.settle()
+            answers = client.answers()
+            shown = "server" if scope == "listener" else scope
+            self.assertEqual([line.get("scope") for line in answers], [None, shown], scope)
+            client.end()
+            self.reactor.settle()
+
+    def test_bytes(self) -> None:
+        """Who sent too much is not read until it has paid in time; nothing is lost."""
+        self.serve(bytes_per_address=1000.0, byte_burst=2000)
+        client = self.connect()
+        line = b"ECHO " + b"x" * 995 + b"\n"
+        client.send(line * 4)
+        self.reactor.settle()
+        client.send(b"PING\n")
+        self.reactor.settle()
+        self.assertFalse(client.reading)
+        self.assertEqual(client.unheard, 5)
+        self.reactor.pass_time(1.0)
+        self.assertEqual(client.unheard, 5)
+        self.reactor.pass_time(9.0)
+        answers = client.answers()
+        self.assertEqual([line["command"] for line in answers], ["ECHO"] * 4 + ["PING"])
+        self.assertTrue(client.reading)
+
+    def test_debt_of_others(self) -> None:
+        """A debt that others made meanwhile is waited for as well."""
+        self.serve(bytes_per_network=1000.0, byte_burst=1)
+        one = self.connect(b"x" * 1000, peer=peer("192.0.2.1"))
+        two = self.connect(b"x" * 3000, peer=peer("192.0.2.2"))
+        one.send(b"\nPING\n")
+        self.reactor.pass_time(2.0)
+        self.assertEqual(one.unheard, 6)
+        self.reactor.pass_time(2.1)
+        self.assertEqual(one.unheard, 0)
+        self.assertTrue(two.reading)
+
+    def test_lost_while_throttled(self) -> None:
+        """A connection that is lost meanwhile leaves no call behind."""
+        self.serve(bytes_per_listener=1.0, byte_burst=1)
+        client = self.connect(b"PING\n")
+        client.reset()
+        self.reactor.settle()
+        self.assertEqual(self.ended(), {"connection_lost": 1})
+
+
+class ForeignTests(GuardTestCase):
+    """What a web page makes a browser send is not run."""
+
+    def test_http(self) -> None:
+        """A first line of HTTP's closes the connection at once, unanswered, and is logged."""
+        for line in (b"POST / HTTP/1.1", b"GET /x HTTP/1.0", b"Host: example.org", b"host:x"):
+            self.serve()
+            client = self.connect(line + b"\r\nPING\n")
+            self.assertEqual((client.received(), client.gone), (b"", True), line)
+            self.assertEqual(self.ended(), {"cross_protocol": 1})
+        self.assertEqual(self.heard[0], ("closed", "cross_protocol: POST / HTTP/1.1"))
+
+    def test_others(self) -> None:
+        """Other first lines are commands, and so is a later line of that form."""
+        client = self.connect()
+        answers = self.ask(client, b"ECHO POST / HTTP/1.1\n")
+        self.assertEqual(
+            answers + self.ask(client, b"POST / HTTP/1.1\n"), ["POST / HTTP/1.1", "unknown_command"]
+        )
+
+    def test_first_line_too_long(self) -> None:
+        """A first line over the limit is answered as any is."""
+        self.serve(max_line=64)
+        self.assertEqual(self.ask(self.connect(), b"x" * 70 + b"\n"), ["line_too_long"])
+
+
+class BuffersTests(GuardTestCase):
+    """Over the sum of all buffers the connections that hold most go first."""
+
+    def test_unread_answers(self) -> None:
+        """The one that holds most goes; the others stay."""
+        self.serve(max_buffered=1_048_576)
+        slim = self.connect()
+        slim.reads = False
+        slim.send(b"BIG 200000\n")
+        fat = self.connect()
+        fat.reads = False
+        fat.send(b"BIG 900000\n")
+        self.reactor.settle()
+        self.assertEqual((slim.gone, fat.gone), (False, True))
+        self.assertEqual(self.ended(), {"buffers_full": 1})
+        self.assertEqual(self.heard, [("closed", "buffers_full")])
+
+    def test_unread_events(self) -> None:
+        """Events for a peer that does not read count as well, until it reads."""
+        client = self.connect(b"BIG 100000\n")
+        client.reads = False
+        client.send(b"BIG 100000\n")
+        self.reactor.settle()
+        before = self.factory.guard.buffers.total
+        self.factory.sessions.broadcast({"event": "news", "text": "x" * 1000})
+        self.assertTrue(self.factory.guard.buffers.total > before + 1000)
+        client.reads = True
+        self.reactor.settle()
+        self.assertEqual(self.factory.guard.buffers.total, 0)
+
+    def test_unfinished_lines(self) -> None:
+        """Halves of lines count until they are whole."""
+        self.serve(max_line=2_000_000, max_buffered=1_048_576)
+        slim = self.connect(b"x" * 1000)
+        self.assertEqual(self.factory.guard.buffers.total, 1000)
+        fat = self.connect(b"x" * (1_048_576 - BUFFER))
+        fat.send(b"x" * 2 * BUFFER)
+        self.reactor.settle()
+        self.assertEqual((slim.gone, fat.gone), (False, True))
+        self.ask(slim, b"\n")
+        self.assertEqual(self.factory.guard.buffers.total, 0)
+
+    def test_later_answer(self) -> None:
+        """An answer that comes later and makes the connection go ends it there."""
+        self.serve(max_buffered=1_048_576)
+        wait: Deferred[str] = Deferred()
+        self.commands.command("WAIT")(lambda: wait)
+        client = self.connect(b"WAIT\nPING\n")
+        client.reads = False
+        wait.callback("x" * 1_100_000)
+        self.reactor.settle()
+        self.assertTrue(client.gone)
+
+
+class KeepAliveTests(SynchronousTestCase):
+    """:func:`keep_alive` asks peers that may be dead."""
+
+    def test_tcp(self) -> None:
+        """A TCP socket is set to ask after the time, and to give up after as long again."""
+        connection = socket.socket()
+        self.addCleanup(connection.close)
+        holder: Any = type("Holder", (), {"socket": connection})()
+        keep_alive(holder, 60)
+        options = [
+            connection.getsockopt(level, option)
+            for level, option in (
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            )
+        ]
+        self.assertEqual(options, [1, 60, 20, 3])
+
+    def test_others(self) -> None:
+        """A Unix socket, and a transport without a socket, are left alone."""
+        connection = socket.socket(socket.AF_UNIX)
+        self.addCleanup(connection.close)
+        holder: Any = type("Holder", (), {"socket": connection})()
+        keep_alive(holder, 60)
+        keep_alive(object(), 60)  # type: ignore[arg-type]  # of another make
+        self.assertEqual(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0)

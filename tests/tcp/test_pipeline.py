@@ -1,0 +1,108 @@
+"""Requests are read by the server as they were meant; answers find their calls."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.commands.registry import Commands
+from twisted_net.errors import BadAnswer
+from twisted_net.sessions import Sessions
+from twisted_net.tcp.pipeline import Pipeline, encode_request
+
+WORD = st.text(
+    st.characters(exclude_categories=["Cs"]).filter(
+        lambda c: c == "\t" or (c >= " " and c != "\x7f")
+    )
+)
+
+
+class EncodeTests(SynchronousTestCase):
+    """:func:`encode_request` and the server's reading of it agree."""
+
+    @given(st.lists(WORD))
+    def test_round_trip(self, words: list[str]) -> None:
+        """Whatever the arguments are, the server reads these and one line."""
+        got: list[tuple[str, ...]] = []
+        commands = Commands()
+
+        @commands.command("TAKE")
+        def take(*words: str) -> None:
+            got.append(words)
+
+        line = encode_request(["take", *words])
+        self.assertEqual((line[-1:], line.count(b"\n")), (b"\n", 1))
+        session = Sessions(lambda: 0.0).open("h", 1, lambda _: None)
+        answer = commands.answer(line[:-1], session)
+        self.assertEqual(answer, b'{"command":"TAKE","result":null}\n')
+        self.assertEqual(got, [tuple(words)])
+
+    def test_wire(self) -> None:
+        """Quotes stand where they are needed alone."""
+        self.assertEqual(
+            encode_request(["ECHO", "a", "", "b c", '{"d":1}', '"e', "\\"]),
+            b'ECHO a "" "b c" {"d":1} "\\"e" \\\n',
+        )
+
+    def test_refused(self) -> None:
+        """What is no command, and what would be another line, cannot be sent."""
+        for words in (
+            [],
+            [""],
+            ["a b"],
+            ['"a'],
+            ["A", "b\nQUIT"],
+            ["A", "\r"],
+            ["A\x00"],
+            ["A", "\x7f"],
+        ):
+            with self.subTest(words=words):
+                self.assertRaises(ValueError, encode_request, words)
+
+
+class PipelineTests(SynchronousTestCase):
+    """:class:`Pipeline` gives each answer to the call that it answers."""
+
+    def setUp(self) -> None:
+        self.pipeline: Pipeline[int] = Pipeline(1024)
+        for i, command in enumerate(("ECHO", "time", "X")):
+            self.pipeline.expect(command, i)
+
+    def test_any_cut(self) -> None:
+        """However the stream is cut, answers and events come in order."""
+        answers = [
+            {"command": "ECHO", "result": 1},
+            {"event": "message"},
+            {"command": "TIME", "result": 2},
+            {"error": "unknown command: X", "code": "unknown_command"},
+        ]
+        stream = b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)
+        for cut in range(len(stream) + 1):
+            self.setUp()
+            got = [*self.pipeline.receive(stream[:cut]), *self.pipeline.receive(stream[cut:])]
+            self.assertEqual([call for call, _ in got], [0, None, 1, 2])
+            self.assertEqual([answer for _, answer in got], answers)
+            self.assertEqual(len(self.pipeline), 0)
+
+    def test_bad_answers(self) -> None:
+        """What cannot be an answer ends it, after the answers before it; the calls are kept."""
+        for bad in (b"nope", b"[1]", b'{"command":"PING"}', b"\xff", b"x" * 1025, b""):
+            with self.subTest(bad=bad):
+                self.setUp()
+                got = []
+                with self.assertRaises(BadAnswer):
+                    for call, _ in self.pipeline.receive(b'{"command":"ECHO"}\n' + bad + b"\n"):
+                        got.append(call)
+                self.assertEqual(got, [0])
+                self.assertEqual(self.pipeline.lost(), [1, 2])
+                self.assertEqual(self.pipeline.lost(), [])
+
+    def test_unasked(self) -> None:
+        """An answer that nobody asked for is bad, and shown."""
+        pipeline: Pipeline[int] = Pipeline(1024)
+        stream = b'{"error":"too many connections","code":"too_many_connections"}\n'
+        with self.assertRaisesRegex(BadAnswer, "too many connections"):
+            list(pipeline.receive(stream))

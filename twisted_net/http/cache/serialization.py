@@ -1,0 +1,68 @@
+"""
+Entries of the cache as bytes, for stores that outlive the process.
+
+The form follows the declaration of :class:`~twisted_net.http.cache.rules.Entry` by itself: a field
+that is added, removed or retyped there is so here, and changes :data:`FORMAT`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Final, get_type_hints
+
+import attrs
+import msgspec
+
+from twisted_net.http.cache.rules import Entry
+from twisted_net.http.fields import Fields
+
+
+def encode_head(entry: Entry) -> bytes:
+    """Give all of *entry* but its body, which is bytes already and may be large."""
+    return _encoder.encode(_Head(*[getattr(entry, name) for name in _NAMES]))
+
+
+def decode_head(head: bytes, body: bytes) -> Entry:
+    """
+    Give the entry that :func:`encode_head` has encoded, with *body*.
+
+    :raises ValueError: for bytes that are no such head.
+    """
+    values = msgspec.structs.astuple(_decoder.decode(head))
+    return Entry(**dict(zip(_ARGUMENTS, values, strict=True)), body=body)
+
+
+def format_of(record: type) -> int:
+    """Give a number of 31 bits for the fields of an attrs class, their order and their types."""
+    hints = get_type_hints(record)
+    fields = [
+        (each.name, msgspec.inspect.type_info(hints[each.name]))
+        for each in attrs.fields(record)
+        if each.init
+    ]
+    return zlib.crc32(repr(fields).encode()) & 0x7FFF_FFFF
+
+
+FORMAT: Final = format_of(Entry)
+"""Names the form: bytes of another form are not to be decoded."""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Fields):
+        return value.pairs
+    raise TypeError(f"an entry holds a {type(value).__name__}, for which no form is known")
+
+
+def _rich(kind: type, value: object) -> object:
+    assert kind is Fields, kind
+    return Fields(msgspec.convert(value, tuple[tuple[str, str], ...]))
+
+
+_STORED = [each for each in attrs.fields(Entry) if each.init and each.name != "body"]
+_NAMES = [each.name for each in _STORED]
+_ARGUMENTS = [each.name.lstrip("_") for each in _STORED]
+_HINTS = get_type_hints(Entry)
+_Head = msgspec.defstruct("_Head", [(name, _HINTS[name]) for name in _NAMES], array_like=True)
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+# Any: the struct is made from the declaration of Entry, which mypy cannot follow.
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Head, dec_hook=_rich)

@@ -1,0 +1,3 @@
+"""Retries, retry budgets, circuit breakers and hedging of HTTP requests."""
+
+from __future__ import annotations

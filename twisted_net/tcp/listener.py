@@ -1,0 +1,162 @@
+"""Builds a listener out of its settings: the port, and what lies between it and the commands."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.python.failure import Failure
+
+from twisted_net.errors import ConfigError
+from twisted_net.tcp.drain import DRAIN_RATE
+from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.listener_settings import Listener
+from twisted_net.tcp.proxy_header import TrustedProxies
+from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.transport import listen_tcp
+from twisted_net.tcp.unix import listen_unix
+
+
+class CommandPort:
+    """
+    A place where commands are served.
+
+    :param listener: where, and through which layers.
+    :param commands: serves them, under its own limits, of which those for handshakes hold here.
+    :ivar commands: the same.
+    :ivar handshakes: what is under way before a client is a session.
+    :ivar certificates: those of TLS, or None without it.
+    :ivar transport: the layers in words, such as ``tcp+proxy+tls``.
+    :raises ConfigError: for a description that is none, for files or an extra that is missing.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,  # Any: the half dozen interfaces of a reactor
+        listener: Listener,
+        commands: CommandFactory,
+    ) -> None:
+        self._reactor = reactor
+        self._listener = listener
+        self._endpoint = _endpoint(reactor, listener.endpoint) if listener.endpoint else None
+        self.commands = commands
+        limits, sessions = commands.limits, commands.sessions
+        self.handshakes = Handshakes(
+            reactor, limits.handshake_timeout, limits.max_handshakes, sessions.refused
+        )
+        self.certificates = None
+        layers = []
+        factory: IProtocolFactory = commands
+        if listener.protocol == "websocket":
+            layers.append("websocket")
+            factory = self._websocket(factory)
+        if listener.tls.enabled:
+            # Not at the top: OpenSSL takes a tenth of a second to import.
+            from twisted_net.net.certificates import Certificates
+            from twisted_net.tcp.tls import TlsFactory
+
+            layers.append("tls")
+            self.certificates = Certificates(listener.tls, sessions.wall)
+            factory = TlsFactory(factory, self.certificates, self.handshakes, reactor)
+        if listener.proxy:
+            from twisted_net.tcp.proxy_protocol import ProxyFactory
+
+            layers.append("proxy")
+            factory = ProxyFactory(factory, TrustedProxies(listener.proxy), self.handshakes)
+        self._factory = factory
+        bottom = "endpoint" if listener.endpoint else "unix" if listener.path else "tcp"
+        self.transport = "+".join([bottom, *reversed(layers)])
+
+    @property
+    def address(self) -> str:
+        """Where it is to listen, for people."""
+        listener = self._listener
+        if listener.endpoint or listener.path:
+            return listener.endpoint or listener.path
+        return address_in_words(listener.interface, listener.port or 0)
+
+    def listen(self) -> IListeningPort:
+        """
+        Bind, at once.
+
+        :raises CannotListenError: where that cannot be.
+        """
+        listener = self._listener
+        if self._endpoint is not None:
+            return _listen_now(self._endpoint, self._factory)
+        if listener.path:
+            return listen_unix(
+                self._reactor,
+                listener.path,
+                self._factory,
+                listener.backlog,
+                listener.permissions,
+            )
+        return listen_tcp(
+            self._reactor,
+            listener.port or 0,
+            self._factory,
+            listener.backlog,
+            listener.interface,
+        )
+
+    async def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> None:
+        """End what is under way, as :meth:`CommandFactory.drain` does; stop listening first."""
+        closed = self.handshakes.close()
+        await self.commands.drain(timeout, per_second)
+        await closed
+
+    def _websocket(self, inner: IProtocolFactory) -> IProtocolFactory:
+        try:
+            from twisted_net.tcp.websocket import WebSocketFactory
+        except ImportError as error:
+            raise ConfigError(
+                [f'protocol "websocket" needs twisted_net[websocket]: {error}']
+            ) from None
+        origins = self._listener.origins
+        return WebSocketFactory(inner, self.handshakes, self._reactor, origins)
+
+
+def address_in_words(host: str, port: int) -> str:
+    """Write an address and a port together; no address is all of IPv4."""
+    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+
+
+def bound_address(port: IListeningPort, default: str) -> str:
+    """Write where a port listens, or give *default* where its address is of no kind we know."""
+    host: object = port.getHost()
+    if isinstance(host, IPv4Address | IPv6Address):
+        return address_in_words(host.host, host.port)
+    if isinstance(host, UNIXAddress) and host.name is not None:
+        return os.fsdecode(host.name)
+    return default
+
+
+def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:  # Any: as above
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    # Anybody's plugin may read the description, and raise what it likes.
+    except Exception as error:
+        raise ConfigError([f"{description} is no endpoint: {error}"]) from error
+    return endpoint
+
+
+def _listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> IListeningPort:
+    outcomes: list[Any] = []  # Any: the Deferred's result
+    listening = endpoint.listen(factory)
+    listening.addBoth(outcomes.append)
+    if not outcomes:
+        listening.cancel()
+        raise CannotListenError(None, None, "it does not listen at once, as it must here")
+    (outcome,) = outcomes
+    if isinstance(outcome, Failure):
+        error = outcome.value
+        if isinstance(error, CannotListenError):
+            raise error
+        raise CannotListenError(None, None, error) from error
+    port: IListeningPort = outcome
+    return port

@@ -1,0 +1,108 @@
+"""The wire from the client's side: writing a request as a line, matching answers to requests."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from twisted_net.errors import BadAnswer
+from twisted_net.tcp.line_framer import LineFramer
+
+Call = TypeVar("Call")
+
+Answer = dict[str, Any]
+"""An answer or an event, decoded: the members are any JSON."""
+
+
+def encode_request(words: Sequence[str]) -> bytes:
+    r"""
+    Write a command and its arguments as the line that the server reads them from.
+
+    Arguments that are empty, hold white space, or begin with a quote are quoted.
+
+    :return: with its LF.
+    :raises ValueError: where there is no command or it is none, or for a control character, of
+        which the protocol has none but the tab. So no argument ever becomes a second line.
+    """
+    if not words or not _COMMAND.fullmatch(words[0]):
+        raise ValueError(f"{words[0] if words else ''!r} is no command")
+    for word in words:
+        if _CONTROL.search(word):
+            raise ValueError(f"a control character cannot be sent: {word[:64]!r}")
+    return (" ".join([words[0], *map(_quoted, words[1:])]) + "\n").encode()
+
+
+class Pipeline(Generic[Call]):
+    """
+    Which answer belongs to which call, on one connection: they come in the order of the calls.
+
+    :param max_line: longest answer or event, in bytes.
+    """
+
+    def __init__(self, max_line: int) -> None:
+        self._framer = LineFramer(max_line)
+        self._max_line = max_line
+        self._waiting: deque[tuple[str, Call]] = deque()
+
+    def __len__(self) -> int:
+        """How many answers are waited for."""
+        return len(self._waiting)
+
+    def expect(self, command: str, call: Call) -> None:
+        """Note that a request was sent; *call* is given back with its answer."""
+        self._waiting.append((command.upper(), call))
+
+    def receive(self, data: bytes) -> Iterator[tuple[Call | None, Answer]]:
+        """
+        Take the next bytes, and go through the answers in them, each with its call.
+
+        An event comes with None in place of a call.
+
+        :raises BadAnswer: once it comes to a line that cannot be an answer to its call. What
+            follows on this connection belongs to nobody then.
+        """
+        for line in self._framer.feed(data):
+            if line is None:
+                raise BadAnswer(f"a line of the server is longer than {self._max_line} bytes")
+            try:
+                answer = _decode(line)
+            except msgspec.DecodeError:
+                raise BadAnswer("a line of the server is no JSON object") from None
+            if "event" in answer:
+                yield None, answer
+                continue
+            if not self._waiting:
+                raise BadAnswer(f"an answer came that nobody asked for: {_shown(answer)}")
+            command, call = self._waiting[0]
+            if answer.get("command", command) != command:
+                raise BadAnswer(f"the answer to {command} was due, not {_shown(answer)}")
+            self._waiting.popleft()
+            yield call, answer
+
+    def lost(self) -> list[Call]:
+        """Take out the calls that get no answer any more, oldest first."""
+        calls = [call for _, call in self._waiting]
+        self._waiting.clear()
+        return calls
+
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_COMMAND = re.compile(r'[^\s"\x00-\x1f\x7f]\S*')
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_QUOTED = re.compile(r'\A\Z|\s|\A"')
+
+
+def _quoted(word: str) -> str:
+    if not _QUOTED.search(word):
+        return word
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _shown(answer: Answer) -> str:
+    """Show what an answer is about, without all that is in it."""
+    return str(answer.get("error") or answer.get("command") or "another")[:100]
