@@ -7,7 +7,8 @@ Where each clause of RFC 7252 §4 and §5.2 is shown:
   piggybacked or apart: both ``test_piggybacked``, both ``test_separate``; rejected:
   ``test_malformed``, ``test_reset``; ACK and RST that are none: ``test_unknown_acknowledgements``,
   ``test_wrong_token``, ``test_reset_with_a_code``; given up early: ``test_cancel``.
-- §4.3, NON: never acknowledged: ``test_non``, ``test_non_acknowledged``; ping: ``test_ping``.
+- §4.3, NON: never acknowledged: ``test_non``, ``test_non_acknowledged``; rejected:
+  ``test_reset_of_non``; ping: ``test_ping``.
 - §4.4, message IDs not used twice in EXCHANGE_LIFETIME: ``test_ids_are_not_reused``,
   ``test_ids_in_any_pattern``, :mod:`tests.udp.test_message_ids`; matched by
   source: ``test_same_id_of_others``.
@@ -307,6 +308,7 @@ class SendTests(SynchronousTestCase):
         self.assertIs(event.outgoing, outgoing)
         self.assertEqual(STEADY.max_transmit_wait, 62)
         self.assertEqual(self.layer.counts.retransmitted, 4)
+        self.assertEqual(self.layer.counts.timeouts, 1)
         self.assertEqual(self.layer.sizes["outgoing"], 0)
 
     def test_jitter(self) -> None:
@@ -391,6 +393,21 @@ class SendTests(SynchronousTestCase):
         assert isinstance(event, Failed)
         self.assertIsInstance(event.error, ResetByPeer)
         self.assertEqual(self.layer.reply(reset), [])
+
+    def test_reset_of_non(self) -> None:
+        """A reset ends a non-confirmable request too, and the next one leaves at once (§4.3)."""
+        outgoing = self.send(kind=Type.NON, token=b"1")
+        self.send(kind=Type.NON, token=b"2")
+        (first,) = self.layer.sent()
+        reset = Message(Type.RST, 0, first.message_id)
+        (event,) = self.layer.reply(reset, 1)
+        assert isinstance(event, Failed)
+        self.assertIs(event.outgoing, outgoing)
+        self.assertIsInstance(event.error, ResetByPeer)
+        (second,) = self.layer.sent()
+        self.assertEqual(second.token, b"2")
+        self.assertEqual(self.layer.reply(reset, 2), [])
+        self.assertEqual(self.layer.reply(Message(Type.NON, Code.CONTENT, 5, b"1"), 2), [])
 
     def test_reset_with_a_code(self) -> None:
         """A reset that is not empty is none (§4.2)."""
@@ -731,6 +748,40 @@ class BoundTests(SynchronousTestCase):
         layer.advance(500)
         self.assertEqual(layer.sizes, dict.fromkeys(layer.sizes, 0))
         self.assertIsNone(layer.next_timeout())
+
+    def test_sweeps_are_a_second_apart(self) -> None:
+        """Peers that fell silent within a second are forgotten by two sweeps, not by a hundred."""
+        layer = Layer(STEADY)
+        for number in range(100):
+            layer.receive(
+                encode_message(Message(Type.NON, Code.CONTENT, 1, b"none")),
+                ("192.0.2.1", 1000 + number),
+                number / 100,
+            )
+        layer.messages_to_send()
+        sweeps = []
+        while (due := layer.next_timeout()) is not None:
+            layer.advance(due)
+            sweeps.append(due)
+        self.assertEqual(sweeps, [232, 233])
+        self.assertEqual(layer.sizes["peers"], 0)
+
+    def test_sweep_in_time(self) -> None:
+        """A peer is forgotten when its lifetime is over, not a moment later."""
+        layer = Layer(STEADY)
+        self.fill(layer, PEER, 1)
+        layer.receive(request(1), OTHER, 5)
+        layer.messages_to_send()
+        layer.advance(5.1)
+        layer.send_response(layer.incoming(request(1), 7.5, ("192.0.2.3", 1)), response(), 7.5)
+        layer.messages_to_send()
+        sweeps = []
+        for _ in range(3):
+            due = layer.next_timeout()
+            assert due is not None
+            layer.advance(due)
+            sweeps.append((due, layer.sizes["peers"]))
+        self.assertEqual(sweeps, [(232, 2), (237, 2), (239.5, 1)])
 
     def test_timers(self) -> None:
         """Timers that became void do not pile up."""

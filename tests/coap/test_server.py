@@ -519,6 +519,15 @@ class ObserveTests(ServerTests):
         )
         self.assertIsNone(self.observe("stats").option(Option.OBSERVE))
 
+    def test_registered_during_a_drain(self) -> None:
+        """While the server drains, what can still be read is answered once, and not observed."""
+        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        for path in ("events", "topics/news"):
+            answer = self.observe(path)
+            self.assertEqual(answer.code, Code.CONTENT, path)
+            self.assertIsNone(answer.option(Option.OBSERVE), path)
+        self.assertEqual(self.driver.server.observers, 0)
+
 
 class ProofTests(ServerTests):
     """Addresses beyond this machine prove themselves: RFC 9175."""
@@ -568,6 +577,15 @@ class ProofTests(ServerTests):
                     self.driver.transport.written.clear()
                     self.assertTrue(sum(map(len, sent)) <= 3 * len(datagram), (path, code, sent))
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_loopback(self) -> None:
+        """This machine's own addresses need no proof, IPv4 over an IPv6 socket among them."""
+        local = ("127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1")
+        remote = ("192.0.2.1", "::ffff:192.0.2.1", "::2", "2001:db8::127.0.0.1", "fe80::1%lo")
+        for hosts, code in ((local, Code.CONTENT), (remote, Code.UNAUTHORIZED)):
+            for host in hosts:
+                answer = self.ask(Code.GET, "stats", source=(host, 40_000))
+                self.assertEqual(answer.code, code, host)
 
     def test_no_rule(self) -> None:
         """Where the rule is switched off, anybody gets anything."""

@@ -68,6 +68,25 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(set(admission.late(1e9)), late)
         self.assertEqual(admission.late(1e9), [])
 
+    def test_network(self) -> None:
+        """Addresses of one /24 or /64 share a limit, and who leaves makes room."""
+        for hosts, other in (
+            (("192.0.2.1", "::ffff:192.0.2.2", "192.0.2.3"), "192.0.3.1"),
+            (("2001:db8::1", "2001:db8::2:0:0:1", "2001:db8::3"), "2001:db8:0:1::1"),
+        ):
+            admission: Admission[int] = Admission(Limits(connections_per_network=2))
+            for _ in range(2):
+                for who, host in enumerate(hosts[:2]):
+                    self.assertIsNone(admission.refusal(host))
+                    admission.enter(who, host, 0.0)
+                turned = admission.refusal(hosts[2])
+                assert turned is not None
+                self.assertEqual(turned.end, End.NETWORK_LIMIT)
+                self.assertEqual(turned.error.details(), {"limit": 2, "scope": "network"})
+                self.assertIsNone(admission.refusal(other))
+                for who, host in enumerate(hosts[:2]):
+                    admission.leave(who, host, None)
+
     def test_no_meter(self) -> None:
         """Where nothing is limited nothing is counted."""
         admission: Admission[int] = Admission(Limits())

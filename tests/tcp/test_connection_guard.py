@@ -91,6 +91,7 @@ class GuardTestCase(SynchronousTestCase):
         self.reactor.pass_time(SWEEP_INTERVAL)
         self.assertEqual(self.factory.guard.buffers.total, 0)
         self.assertEqual(len(self.factory.guard.admission._addresses), 0)
+        self.assertEqual(len(self.factory.guard.admission._networks), 0)
         self.assertEqual(len(self.factory.guard.admission._users), 0)
         self.assertEqual([call for call in self.reactor.calls if call.active()], [])
 

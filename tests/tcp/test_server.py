@@ -561,6 +561,26 @@ class PeerNotReadingTests(ServerTestCase):
         self.assertTrue(client.gone)
         self.assert_over(write_timeout=1)
 
+    def test_write_timeout_is_kept_to_the_second(self) -> None:
+        """The times of all are looked at each second: a deadline of whole seconds is not late."""
+        self.serve(write_timeout=5)
+        client = self.connect()
+        client.reads = False
+        client.send(b"BIG 100000\n")
+        self.reactor.pass_time(4.9)
+        self.assertFalse(client.gone)
+        self.reactor.pass_time(0.1)
+        self.assertTrue(client.gone)
+        later = self.connect()
+        later.reads = False
+        self.reactor.pass_time(0.5)
+        later.send(b"BIG 100000\n")
+        self.reactor.pass_time(5.4)
+        self.assertFalse(later.gone)
+        self.reactor.pass_time(0.1)
+        self.assertTrue(later.gone)
+        self.assert_over(write_timeout=2)
+
     def test_write_timeout_begins_with_the_pause(self) -> None:
         """Its time runs from when the buffer filled, not anew with each event."""
         self.serve(write_timeout=5)

@@ -49,10 +49,11 @@ class Client:
         pair: tuple[Path, Path] | None = None,
         alpn: list[bytes] | None = None,
         highest: int | None = None,
+        context: SSL.Context | None = None,
     ) -> None:
         self.reactor = reactor
         self.connection = connection
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context = context or SSL.Context(SSL.TLS_CLIENT_METHOD)
         if highest is not None:
             context.set_cipher_list(b"ALL:@SECLEVEL=0")
             context.set_max_proto_version(highest)
@@ -217,6 +218,42 @@ class TlsTests(TlsCase):
         self.client(pair=self.pair("ada", authority=STRANGER)).shake()
         self.client(pair=self.pair("ada")).shake()
         self.assertEqual(self.identities(), [None, "ada"])
+
+    def test_no_resumption(self) -> None:
+        """Where clients have certificates no session is resumed: each certificate is checked."""
+        self.factory = self.mutual()
+        for highest in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            with self.subTest(version=highest):
+                first = self.client(pair=self.pair("ada"), highest=highest)
+                self.assertTrue(first.shake())
+                self.assertEqual(first.ask(b"PING")[0]["result"], "PONG")
+                self.assertEqual(self.identities(), ["ada"])
+                session = first.tls.get_session()
+                again = self.client(context=first.tls.get_context())
+                if session is not None:
+                    again.tls.set_session(session)
+                again.shake()
+                self.assertEqual(again.ask(b"PING")[0]["result"], "PONG")
+                self.assertNotEqual(again.tls.master_key(), first.tls.master_key())
+                for client in (first, again):
+                    client.connection.reset()
+
+    def test_no_sessions_kept(self) -> None:
+        """The server keeps no sessions in memory; who wants to resume one must bring a ticket."""
+        for ticket in (False, True):
+            with self.subTest(ticket=ticket):
+                context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+                context.set_max_proto_version(SSL.TLS1_2_VERSION)
+                context.set_options(0 if ticket else SSL.OP_NO_TICKET)
+                first = self.client(context=context)
+                self.assertTrue(first.shake())
+                session = first.tls.get_session()
+                assert session is not None
+                again = self.client(context=context)
+                again.tls.set_session(session)
+                self.assertTrue(again.shake())
+                self.assertEqual(again.ask(b"PING")[0]["result"], "PONG")
+                self.assertEqual(again.tls.master_key() == first.tls.master_key(), ticket)
 
     def test_another_authority(self) -> None:
         """A new file of authorities holds from the next handshake on."""
