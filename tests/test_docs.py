@@ -11,7 +11,8 @@ from twisted_net.auth.users import read_users
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNetError
 from twisted_net.http import errors as http_errors
-from twisted_net.sessions import End, Session
+from twisted_net.reasons import End
+from twisted_net.sessions import Session
 from twisted_net.udp.responder import DatagramLimits, DatagramResponder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.sessions import CLIENTS_AT_ONCE, End, Session, Sessions, encode_event
+from twisted_net.reasons import End
+from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event
 
 
 class Client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from enum import Enum
 from typing import Protocol
 
 import msgspec
@@ -15,6 +14,7 @@ from twisted_net.errors import CommandError
 from twisted_net.ops.latency import Latency
 from twisted_net.ops.monitor import Monitors
 from twisted_net.ops.slowlog import SlowLog
+from twisted_net.reasons import Audited, End, Refusal, RefusedClient
 from twisted_net.topics import Mailbox, Recipient, Topics
 
 CLIENTS_AT_ONCE = 64
@@ -26,45 +26,6 @@ These take 1 ms; 9,000 in one go kept everybody waiting for 0.1 s.
 
 CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""
-
-
-class End(Enum):
-    """Why a connection ended; the values are what STATS and the log show."""
-
-    CLIENT_CLOSED = "client_closed"
-    CONNECTION_LOST = "connection_lost"
-    IDLE_TIMEOUT = "idle_timeout"
-    WRITE_TIMEOUT = "write_timeout"
-    SLOW_SUBSCRIBER = "slow_subscriber"
-    DRAINED = "drained"
-    ABORTED = "aborted"
-    TOO_MANY_CONNECTIONS = "too_many_connections"
-    HANDSHAKE_TIMEOUT = "handshake_timeout"
-    HANDSHAKE_FAILED = "handshake_failed"
-    TOO_MANY_HANDSHAKES = "too_many_handshakes"
-    UNTRUSTED_PROXY = "untrusted_proxy"
-    ADDRESS_LIMIT = "address_limit"
-    NETWORK_LIMIT = "network_limit"
-    USER_LIMIT = "user_limit"
-    ANONYMOUS_LIMIT = "anonymous_limit"
-    PROTECTED = "protected"
-    AUTH_TIMEOUT = "auth_timeout"
-    CROSS_PROTOCOL = "cross_protocol"
-    BUFFERS_FULL = "buffers_full"
-    KILLED = "killed"
-
-
-class Refusal(Enum):
-    """Why a line was refused that could not be run; the values are the codes of its answer."""
-
-    AUTH_REQUIRED = "auth_required"
-    AUTH_FAILED = "auth_failed"
-    AUTH_DELAYED = "auth_delayed"
-    NOT_PERMITTED = "not_permitted"
-    RATE_LIMITED = "rate_limited"
-    LINE_TOO_LONG = "line_too_long"
-    SUBSCRIPTION_LIMIT = "subscription_limit"
-    BUSY = "busy"
 
 
 class Connection(Recipient, Protocol):
@@ -232,28 +193,6 @@ class Session:
         return failure
 
 
-class Audited(Protocol):
-    """Whom a line of the audit is about."""
-
-    @property
-    def name(self) -> str:
-        """Its address."""
-        ...
-
-    @property
-    def user(self) -> str | None:
-        """As whom it has logged in, if it has."""
-        ...
-
-
-@frozen
-class Stranger:
-    """A client that was turned away before there was a session."""
-
-    name: str
-    user: None = None
-
-
 @frozen
 class Closed:
     """A connection that has ended; times in seconds of the wall clock."""
@@ -387,7 +326,7 @@ class Sessions:
     def turned_away(self, end: End, host: str, port: int) -> None:
         """Count a client that may not come in, and tell the auditor."""
         self.refused(end)
-        self.audit("refused", Stranger(_address(host, port)), end.value)
+        self.audit("refused", RefusedClient(_address(host, port)), end.value)
 
     def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
         """Count a line that was refused, and tell the auditor; *what* says which, in words."""

@@ -11,7 +11,8 @@ from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
-from twisted_net.sessions import CLOSED_KEPT, Audited, End, Refusal, Sessions
+from twisted_net.reasons import Audited, End, Refusal
+from twisted_net.sessions import CLOSED_KEPT, Sessions
 
 
 class PermissionsTestCase(SynchronousTestCase):

@@ -24,7 +24,7 @@ from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits, coap_limits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.settings import DtlsSettings
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 
 THERE = ("198.51.100.2", 40_000)
 USERS = {

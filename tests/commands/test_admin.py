@@ -11,7 +11,8 @@ from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
-from twisted_net.sessions import End, Session, Sessions
+from twisted_net.reasons import End
+from twisted_net.sessions import Session, Sessions
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""

@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.commands.registry import (
-    SHOWN,
     Command,
     Commands,
     Fields,
@@ -34,6 +33,7 @@ from twisted_net.errors import (
     TwistedNetError,
 )
 from twisted_net.http.errors import NameNotFound
+from twisted_net.reasons import MAX_SHOWN
 from twisted_net.sessions import Session, Sessions
 
 Answer = dict[str, Any]  # Any: whatever JSON holds
@@ -770,8 +770,8 @@ class RegistryTests(SynchronousTestCase):
             (b"AUHT ann secret", "AUHT …"),
             (b"", ""),
             (b"ECHO \xff", "ECHO \ufffd"),
-            (b"ECHO " + b"x" * 500, "ECHO " + "x" * (SHOWN - 5) + "…"),
-            (b"x" * 500, "x" * SHOWN + "…"),
+            (b"ECHO " + b"x" * 500, "ECHO " + "x" * (MAX_SHOWN - 5) + "…"),
+            (b"x" * 500, "x" * MAX_SHOWN + "…"),
         ):
             self.assertEqual(commands.shown(line), shown)
 

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.standard import FAILURES_SHOWN, acknowledge, standard_commands
 from twisted_net.http.errors import NameNotFound
-from twisted_net.sessions import End, Session, Sessions
+from twisted_net.reasons import End
+from twisted_net.sessions import Session, Sessions
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""

@@ -22,7 +22,7 @@ from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.session import client_context
 from twisted_net.dtls.settings import DtlsClientSettings, DtlsSettings
 from twisted_net.errors import CoapError
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.udp.responder import Source
 
 SERVER: Source = ("192.0.2.1", 5684)

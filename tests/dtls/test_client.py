@@ -11,7 +11,7 @@ from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
 from twisted_net.dtls.session import client_context
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import ConfigError
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 
 ALERT = b"\x15\xfe\xfd" + bytes(8) + b"\0\2\2\x28"
 """A fatal one, which anybody can send."""

@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 from tests.live.processes import Running
 from tests.live.programs import port_of, program, serving
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.listener_settings import Listener
 
 FLAGS = (

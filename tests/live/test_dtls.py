@@ -23,9 +23,9 @@ from twisted_net.coap.errors import CoapClientClosed, PeerSilent, TransferFailed
 from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import ConfigError
+from twisted_net.reasons import End
 from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
 from twisted_net.service.net import NetService
-from twisted_net.sessions import End
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
 AUTHORITY = Authority()

@@ -20,7 +20,7 @@ from tests.live.processes import Running
 from tests.live.programs import free_port, port_of, program, serving
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config.tls import TlsSettings
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.listener_settings import Listener
 
 LOOPBACK = ("127.0.0.0/8", "unix")

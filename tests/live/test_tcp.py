@@ -31,7 +31,8 @@ from typing_extensions import override
 
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
-from twisted_net.sessions import End, Session
+from twisted_net.reasons import End
+from twisted_net.sessions import Session
 from twisted_net.tcp.connection import CommandProtocol, Server
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

@@ -18,8 +18,9 @@ from twisted.internet.threads import deferToThread
 from tests.live.programs import port_of, program, run_until, serving
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config.tls import TlsSettings
+from twisted_net.reasons import End
 from twisted_net.service.net import NetService
-from twisted_net.sessions import End, Session
+from twisted_net.sessions import Session
 from twisted_net.tcp.listener_settings import Listener
 
 AUTHORITY = Authority()

@@ -19,7 +19,7 @@ from tests.live.programs import port_of, run, serving
 from tests.missing import missing
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config.tls import TlsSettings
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.listener_settings import Listener
 
 SITE = Origin("https://app.example")

@@ -28,6 +28,7 @@ from twisted_net.errors import (
     TooBusy,
     TooManyConnections,
 )
+from twisted_net.reasons import Refusal
 from twisted_net.service import login as logins
 from twisted_net.service.login import (
     GIVES_WAY,
@@ -43,7 +44,7 @@ from twisted_net.service.login import (
     configured_logins,
     verify_below,
 )
-from twisted_net.sessions import Refusal, Session, Sessions
+from twisted_net.sessions import Session, Sessions
 
 HASH = hash_password("sesame", bytes(16), cost=4)
 OTHER = hash_password("other", bytes(16), cost=4)

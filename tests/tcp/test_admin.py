@@ -10,7 +10,8 @@ from tests.tcp.memory import Connection
 from tests.tcp.test_server import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
-from twisted_net.sessions import End, Sessions
+from twisted_net.reasons import End
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

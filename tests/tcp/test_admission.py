@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import TooManyConnections
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.admission import FOREIGN, RELIEF, Access, Admission, Buffers
 from twisted_net.tcp.limits import Limits
 

@@ -14,7 +14,7 @@ from twisted_net.auth.users import AuthSettings, User, Users
 from twisted_net.commands.registry import Commands, Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthFailed
-from twisted_net.sessions import Audited, End, Refusal
+from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection_guard import keep_alive
 from twisted_net.tcp.limits import Limits

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.test_server import ServerTestCase
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.drain import STEP, Drain
 
 

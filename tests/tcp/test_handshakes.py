@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
 
 

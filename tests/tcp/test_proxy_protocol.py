@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.memory import Address, Connection, Reactor
 from tests.tcp.test_proxy_header import RIGHT, V4, V6, WRONG, v2
 from twisted_net.commands.standard import standard_commands
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy_header import TrustedProxies

@@ -19,7 +19,7 @@ from tests.tcp.memory import BUFFER, Connection, Reactor
 from twisted_net.commands.registry import Commands, Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, MAX_LINGERING
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory

@@ -12,7 +12,8 @@ from tests.tcp.memory import Connection, Reactor
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
-from twisted_net.sessions import End, Sessions
+from twisted_net.reasons import End
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory

@@ -9,7 +9,8 @@ from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Command
 from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import AuthRequired, NotPermitted
-from twisted_net.sessions import Refusal, Session
+from twisted_net.reasons import Refusal
+from twisted_net.sessions import Session
 from twisted_net.udp.responder import Source
 
 PermissionsOf: TypeAlias = Callable[[str | None], Permissions]

@@ -62,7 +62,8 @@ from twisted_net.coap.underway import Underway
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Request, Waiting
 from twisted_net.dtls.peer import SecurePeer, identity_of
 from twisted_net.errors import CoapError, CommandError, CommandTimeout, Internal
-from twisted_net.sessions import End, Session, Sessions
+from twisted_net.reasons import End
+from twisted_net.sessions import Session, Sessions
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts, Source
 

@@ -28,13 +28,11 @@ from twisted_net.errors import (
     TwistedNetError,
     UnknownCommand,
 )
-from twisted_net.sessions import Refusal, Session
+from twisted_net.reasons import MAX_SHOWN, Refusal
+from twisted_net.sessions import Session
 
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to answer with them; any other is a bug in the handler."""
-
-SHOWN = 200
-"""Characters of a line that are shown to others, in the audit, by SLOWLOG and by MONITOR."""
 
 _encode = msgspec.json.Encoder().encode
 _Handler = TypeVar("_Handler", bound=Callable[..., object])
@@ -415,17 +413,17 @@ class Commands:
 
     def shown(self, line: bytes) -> str:
         """
-        Give a line as others may see it, in :data:`SHOWN` characters at most.
+        Give a line as others may see it, in :data:`MAX_SHOWN` characters at most.
 
         Arguments of a secret command are left out, and those of a word that is no command: it may
         be AUTH, mistyped.
         """
-        text = line[: 4 * SHOWN].decode(errors="replace").strip()
+        text = line[: 4 * MAX_SHOWN].decode(errors="replace").strip()
         words = text.split(None, 1)
         command = self.get(words[0]) if words else None
         if words and (command is None or command.secret):
             text = words[0] if len(words) == 1 else f"{words[0]} …"
-        return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+        return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
     def _check_free(self, name: str) -> None:
         if name in self._table:

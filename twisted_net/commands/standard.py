@@ -9,7 +9,8 @@ from twisted_net.commands.registry import Command, Commands, Fields, Request
 from twisted_net.commands.topics import declare_topics
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.ops.timestamps import iso_time
-from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, End, Refusal, Session, Sessions
+from twisted_net.reasons import End, Refusal
+from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, Session, Sessions
 
 FAILURES_SHOWN = 20
 """How many clients BROADCAST names of those that it did not reach; all of them are counted."""

@@ -36,7 +36,7 @@ from twisted_net.dtls.session import (
 from twisted_net.dtls.settings import DEFAULT_PORT, DtlsSettings
 from twisted_net.net.certificates import Certificates, user_of
 from twisted_net.net.rate_limit import Counts, source_of
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.udp.responder import DatagramCounts, Source
 from twisted_net.udp.server import CappedPort
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_net.commands.registry import SHOWN
 from twisted_net.net.rate_limit import Rates
-from twisted_net.sessions import Audited
+from twisted_net.reasons import MAX_SHOWN, Audited
 
 LINES_PER_SECOND, BURST = 50, 500
 """
@@ -55,5 +54,5 @@ class Audit:
             event=event,
             client=client.name,
             user=client.user or "nobody",
-            what=what if len(what) <= SHOWN else what[:SHOWN] + "…",
+            what=what if len(what) <= MAX_SHOWN else what[:MAX_SHOWN] + "…",
         )

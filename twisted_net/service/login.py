@@ -27,7 +27,8 @@ from twisted_net.auth.passwords import check_hash, verify
 from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
 from twisted_net.net.rate_limit import Delays, source_of
-from twisted_net.sessions import Refusal, Session
+from twisted_net.reasons import Refusal
+from twisted_net.sessions import Session
 
 DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
 """Checked where there is no such user, so that it takes as long as where there is one."""

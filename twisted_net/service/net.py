@@ -24,6 +24,7 @@ from twisted_net.ops.audit import Audit
 from twisted_net.ops.latency_probe import LatencyProbe
 from twisted_net.ops.process_info import usage, versions
 from twisted_net.ops.slowlog import SlowLog
+from twisted_net.reasons import End
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config
 from twisted_net.service.datagram_listeners import (
@@ -37,7 +38,7 @@ from twisted_net.service.datagram_listeners import (
 )
 from twisted_net.service.listeners import CommandListener, ListenerService
 from twisted_net.service.login import configured_logins
-from twisted_net.sessions import End, Sessions
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener

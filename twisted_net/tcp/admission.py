@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
 from twisted_net.net.rate_limit import Counts, Rates, is_local, network_of
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
 
 RELIEF = 0.9

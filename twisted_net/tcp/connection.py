@@ -22,7 +22,8 @@ from zope.interface import implementer
 from twisted_net.commands.registry import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import Internal, TooBusy, UnterminatedLine
 from twisted_net.net.turn_scheduler import FEW, Turns
-from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
+from twisted_net.reasons import End, Refusal
+from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits

@@ -16,7 +16,8 @@ from twisted.internet.interfaces import (
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Commands, Waiting, encode_error
 from twisted_net.errors import CommandError, LineTooLong
-from twisted_net.sessions import End, Refusal, Session, Sessions, encode_event
+from twisted_net.reasons import End, Refusal
+from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
 from twisted_net.tcp.flow_control import ReadingProtocol
 from twisted_net.tcp.limits import Limits

@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 
 
 class Newcomer(Protocol):

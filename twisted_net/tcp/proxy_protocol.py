@@ -13,7 +13,7 @@ from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
 from twisted_net.errors import BadProxyHeader
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.proxy_header import TrustedProxies, parse_header
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.sessions import End
+from twisted_net.reasons import End
 from twisted_net.tcp.connection_guard import Transport
 
 LINGER_TIMEOUT = 2.0

@@ -17,7 +17,8 @@ from twisted_net.commands.registry import Commands, Waiting, encode_error
 from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import CommandTimeout, TooManyConnections
 from twisted_net.net.turn_scheduler import Turns
-from twisted_net.sessions import End, Sessions, encode_event
+from twisted_net.reasons import End
+from twisted_net.sessions import Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.connection import AnswerTo, CommandProtocol
 from twisted_net.tcp.connection_guard import Guard
