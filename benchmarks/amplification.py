@@ -24,7 +24,7 @@ from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 MOST = 3.0
 """Times the bytes of a question that its answers may have (RFC 9175 §2.3)."""

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 

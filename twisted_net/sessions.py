@@ -11,6 +11,7 @@ from attrs import frozen
 
 from twisted_net.auth.users import Permissions
 from twisted_net.errors import CommandError
+from twisted_net.net.addresses import format_address
 from twisted_net.ops.latency import Latency
 from twisted_net.ops.monitor import Monitors
 from twisted_net.ops.slowlog import SlowLog
@@ -294,7 +295,7 @@ class Sessions:
         :param connection: carries the session; without one the client can neither subscribe nor
             be sent away.
         """
-        name = _address(host, port)
+        name = format_address(host, port)
         # One client port may speak to two ports of ours.
         taken = 1
         while name in self._open:
@@ -326,7 +327,7 @@ class Sessions:
     def turned_away(self, end: End, host: str, port: int) -> None:
         """Count a client that may not come in, and tell the auditor."""
         self.refused(end)
-        self.audit("refused", RefusedClient(_address(host, port)), end.value)
+        self.audit("refused", RefusedClient(format_address(host, port)), end.value)
 
     def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
         """Count a line that was refused, and tell the auditor; *what* says which, in words."""
@@ -370,10 +371,6 @@ class Sessions:
 async def _now(steps: Iterable[int]) -> list[int]:
     """Stand for the pace where there are no turns: all steps now."""
     return list(steps)
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _gone(line: bytes) -> str:

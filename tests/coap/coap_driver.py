@@ -22,7 +22,7 @@ from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Commands, Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 LOCAL = ("127.0.0.1", 40_000)
 OTHER = ("127.0.0.1", 40_001)

@@ -52,8 +52,9 @@ from twisted_net.coap.server import CoapServer
 from twisted_net.coap.uris import parse_uri
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CoapError, CommandError
+from twisted_net.net.addresses import Source
 from twisted_net.udp import responder
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder, Source
+from twisted_net.udp.responder import DatagramLimits, DatagramResponder
 
 MODULES = [
     blockwise,

@@ -20,7 +20,7 @@ from twisted_net.coap.errors import PeerSilent
 from twisted_net.coap.exchange import Answer, Failed, Incoming, Outgoing
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.settings import Transmission
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 @define

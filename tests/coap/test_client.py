@@ -14,7 +14,7 @@ from twisted_net.coap.client_response import Observation, Response
 from twisted_net.coap.codec import Code, Message, Option, Type, encode_message, parse_message
 from twisted_net.coap.errors import CoapClientClosed, InvalidCoapURI, PeerSilent, TransferFailed
 from twisted_net.coap.uris import parse_uri
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 SERVER = ("192.0.2.1", 5683)
 URI = "coap://192.0.2.1/a/b?c"

@@ -45,7 +45,7 @@ from twisted_net.coap.exchange import (
 )
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.settings import Transmission
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 PEER = ("192.0.2.1", 5683)
 OTHER = ("192.0.2.2", 5683)

@@ -36,8 +36,8 @@ from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired, CommandError
+from twisted_net.net.addresses import Source
 from twisted_net.sessions import Session
-from twisted_net.udp.responder import Source
 
 
 class RequestTests(ServerTests):

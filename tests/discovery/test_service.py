@@ -14,7 +14,7 @@ from twisted_net.discovery import service as discovery
 from twisted_net.discovery.announcements import Change, Happened
 from twisted_net.discovery.service import BETWEEN_ANSWERS, Announcer, DiscoveryListener
 from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 QUERY = b'{"twisted_net":1,"query":true}'
 

@@ -22,8 +22,8 @@ from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.session import client_context
 from twisted_net.dtls.settings import DtlsClientSettings, DtlsSettings
 from twisted_net.errors import CoapError
+from twisted_net.net.addresses import Source
 from twisted_net.reasons import End
-from twisted_net.udp.responder import Source
 
 SERVER: Source = ("192.0.2.1", 5684)
 HERE: Source = ("198.51.100.1", 40_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.dtls.peer import SecurePeer, identity_of
-from twisted_net.udp.responder import source_name
+from twisted_net.net.addresses import format_address
 
 
 class SecurePeerTests(SynchronousTestCase):
@@ -16,7 +16,7 @@ class SecurePeerTests(SynchronousTestCase):
         peer = SecurePeer(("192.0.2.1", 5000), "ann")
         host, port = peer
         self.assertEqual((host, port, peer[0], len(peer)), ("192.0.2.1", 5000, "192.0.2.1", 2))
-        self.assertEqual(source_name(peer), "192.0.2.1:5000")
+        self.assertEqual(format_address(*peer), "192.0.2.1:5000")
 
     def test_equal_to_itself_alone(self) -> None:
         """Two sessions of one address are two keys, and the address itself is a third."""

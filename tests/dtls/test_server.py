@@ -17,8 +17,8 @@ from twisted_net.dtls.records import COOKIE_LIFETIME, ClientHello
 from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.errors import ConfigError
+from twisted_net.net.addresses import Source
 from twisted_net.reasons import End
-from twisted_net.udp.responder import Source
 
 
 def at(number: int) -> Source:

@@ -22,7 +22,6 @@ from twisted_net.http.connector import (
     Connector,
     connect_first,
     interleave,
-    is_address,
 )
 from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.settings import HttpSettings
@@ -219,11 +218,6 @@ class HappyEyeballsTests(PoolTestCase):
         self.assertEqual(interleave(["::1", "1", "2", "::2"]), ["::1", "1", "::2", "2"])
         self.assertEqual(interleave(["1", "2"]), ["1", "2"])
         self.assertEqual(interleave([]), [])
-
-    def test_is_address(self) -> None:
-        """Only what is written as one; odd spellings are names, and looked up."""
-        self.assertTrue(is_address("127.0.0.1") and is_address("::1"))
-        self.assertFalse(any(map(is_address, ("localhost", "2130706433", "0x7f.1", "127.1"))))
 
     def test_other_lookup_error(self) -> None:
         """What else goes wrong on the way is told as no connection."""

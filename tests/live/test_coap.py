@@ -34,8 +34,8 @@ from twisted_net.coap.errors import (
 from twisted_net.coap.server import CoapServer, listen_coap
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
+from twisted_net.net.addresses import Source
 from twisted_net.tcp.client import CommandClient, server_endpoint
-from twisted_net.udp.responder import Source
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coap_device.py"
 # Waits a tenth as long as RFC 7252 has it, so that what is lost is soon sent again.

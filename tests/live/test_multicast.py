@@ -28,6 +28,7 @@ from twisted_net.coap.group_client import ask_group
 from twisted_net.discovery.announcements import Change, Happened
 from twisted_net.discovery.service import DiscoveryListener
 from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.net.addresses import Source
 from twisted_net.service.config import (
     CoapSettings,
     Config,
@@ -39,7 +40,6 @@ from twisted_net.service.net import NetService
 from twisted_net.udp.groups import Group, GroupSettings
 from twisted_net.udp.multicast import GroupProtocol, join, join_all, sending_socket
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import Source
 
 GROUP = "239.255.93.99"
 LO = ("lo",)

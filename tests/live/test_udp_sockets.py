@@ -19,10 +19,11 @@ from twisted.python.systemd import ListenFDs
 
 from tests.live.processes import BIN, Running, ask_datagrams
 from tests.live.test_udp import stop
+from twisted_net.net.addresses import Source
 from twisted_net.udp import sockets
 from twisted_net.udp.client import DatagramClient
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import DatagramLimits, Source
+from twisted_net.udp.responder import DatagramLimits
 from twisted_net.udp.server import DatagramServer, listen_at, listen_datagrams
 
 ACTIVATE = """

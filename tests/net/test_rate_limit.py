@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.rate_limit import Counts, Delays, Rates, is_local, network_of, source_of
+from twisted_net.net.rate_limit import Counts, Delays, Rates
 
 
 class Bucket:
@@ -157,33 +157,3 @@ class CountsTests(SynchronousTestCase):
         counts.remove("a")
         counts.remove("b")
         self.assertEqual((counts["a"], len(counts)), (1, 1))
-
-
-class AddressTests(SynchronousTestCase):
-    """Addresses are grouped by who owns them."""
-
-    def test_network_of(self) -> None:
-        """IPv4 counts by /24, IPv6 by /64, and IPv4 inside IPv6 as IPv4."""
-        for host, network in (
-            ("192.0.2.77", "192.0.2.0/24"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-            ("::ffff:192.0.2.77", "192.0.2.0/24"),
-            ("fe80::1%eth0", "fe80::/64"),
-            ("unix", "unix"),
-        ):
-            self.assertEqual(network_of(host), network)
-
-    def test_source_of(self) -> None:
-        """A source is an IPv4 address, or the network of an IPv6 one."""
-        self.assertEqual(source_of("192.0.2.77"), "192.0.2.77")
-        self.assertEqual(source_of("2001:db8::1"), source_of("2001:db8::2"))
-        self.assertEqual(source_of("::ffff:192.0.2.77"), "192.0.2.77")
-        self.assertEqual(source_of("unix"), "unix")
-
-    def test_is_local(self) -> None:
-        """Loopback and Unix sockets are local, in whatever spelling."""
-        for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "unix"):
-            self.assertTrue(is_local(host), host)
-        for host in ("0.0.0.0", "::", "", "192.0.2.1", "::ffff:192.0.2.1", "localhost"):
-            self.assertFalse(is_local(host), host)

@@ -26,7 +26,7 @@ from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
 from twisted_net.tcp import listener as listeners
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.listener import CommandPort, address_in_words, bound_address
+from twisted_net.tcp.listener import CommandPort, bound_address
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.proxy_protocol import ProxyFactory
 from twisted_net.tcp.server import CommandFactory
@@ -196,12 +196,6 @@ class CommandPortTests(SynchronousTestCase):
 
 class AddressTests(SynchronousTestCase):
     """Addresses in words."""
-
-    def test_asked(self) -> None:
-        """An IPv6 address stands in brackets, and no address is all of IPv4."""
-        self.assertEqual(address_in_words("127.0.0.1", 1), "127.0.0.1:1")
-        self.assertEqual(address_in_words("::1", 1), "[::1]:1")
-        self.assertEqual(address_in_words("", 1), "0.0.0.0:1")
 
     def test_bound(self) -> None:
         """A port says where it is; one of a kind that we do not know, as it was asked for."""

@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import Guard
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder, Source
+from twisted_net.udp.responder import DatagramLimits, DatagramResponder
 
 MOST = 0.001
 """Seconds that one datagram may cost."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import PAD, Guard
 from twisted_net.udp.responder import (
     MAX_PAYLOAD,
@@ -17,7 +18,6 @@ from twisted_net.udp.responder import (
     DatagramHandler,
     DatagramLimits,
     DatagramResponder,
-    Source,
 )
 
 CLIENT: Source = ("192.0.2.1", 50_000)

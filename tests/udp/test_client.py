@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionLost, DNSLookupError
 from twisted.python.failure import Failure
 
 from tests.udp.memory import FakeSocket, PortTestCase
+from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import Guard
 from twisted_net.udp.client import DatagramClient, DatagramClientSettings
 from twisted_net.udp.errors import (
@@ -24,7 +25,7 @@ from twisted_net.udp.errors import (
     DatagramUnreachable,
     TooManyQuestions,
 )
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramLimits, DatagramResponder, Source
+from twisted_net.udp.responder import MAX_PAYLOAD, DatagramLimits, DatagramResponder
 
 SERVER: Source = ("192.0.2.1", 9999)
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.net.addresses import Source
 from twisted_net.udp.gso import MOST_SEGMENTS, Answer, can_cut, runs, send_run
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import Source
 
 # Linux: whether datagrams are sent without a checksum, which no run can be.
 SO_NO_CHECK = 11

@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.net.addresses import Source
 from twisted_net.udp.multicast import MAX_DELAYED, DelayedAnswers
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 
 ASKER: Source = ("192.0.2.1", 5000)
 

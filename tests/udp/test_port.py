@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
+from twisted_net.net.addresses import Source
 from twisted_net.udp.gso import MOST_SEGMENTS
 from twisted_net.udp.port import ANSWERS_AT_ONCE, LONGEST_SMALL, QUEUED_COST, CappedPort
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramCounts, Source
+from twisted_net.udp.responder import MAX_PAYLOAD, DatagramCounts
 from twisted_net.udp.sockets import ask_receive_buffer
 
 

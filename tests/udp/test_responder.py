@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.config.loader import settings
+from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import Guard
 from twisted_net.udp.responder import (
     MAX_PAYLOAD,
@@ -18,9 +19,7 @@ from twisted_net.udp.responder import (
     ClientTable,
     DatagramLimits,
     DatagramResponder,
-    Source,
     increment,
-    source_name,
 )
 
 HERE: Source = ("127.0.0.1", 50_000)
@@ -360,8 +359,3 @@ class RecentClientsTests(SynchronousTestCase):
             told[1], {"client": "127.0.0.1:6", "packets": 1, "age": 4.0, "known_for": 4.0}
         )
         self.assertEqual(told[0]["packets"], 2)
-
-    def test_names(self) -> None:
-        """A client is named host:port, an IPv6 host in brackets, its scope kept."""
-        self.assertEqual(source_name(("10.1.2.3", 9)), "10.1.2.3:9")
-        self.assertEqual(source_name(("fe80::1%2", 9)), "[fe80::1%2]:9")

@@ -21,6 +21,7 @@ from twisted_net.cli.call import UNANSWERED, ClientOptions, parsed
 from twisted_net.cli.run import run_to_the_end
 from twisted_net.commands.registry import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
+from twisted_net.net.addresses import format_address
 from twisted_net.tcp.client import CommandClient
 
 HISTORY_KEPT = 1000
@@ -54,7 +55,7 @@ def console(arguments: Sequence[str]) -> None:
     async def run(reactor: Any) -> None:  # Any: reactors have no one type
         try:
             async with options.client(reactor) as client:
-                await _converse(client, f"{options.host}:{options.port}> ")
+                await _converse(client, f"{format_address(options.host, options.port)}> ")
         except (CallError, UsageError) as error:
             sys.stderr.write(f"twisted-net console: {error}\n")
             raise SystemExit(UNANSWERED) from None

@@ -9,9 +9,9 @@ from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Command
 from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import AuthRequired, NotPermitted
+from twisted_net.net.addresses import Source
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session
-from twisted_net.udp.responder import Source
 
 PermissionsOf: TypeAlias = Callable[[str | None], Permissions]
 """Gives what a user may do; and, for None, what one may who is no user."""

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from twisted_net.coap.codec import Code, Message, Option, encode_uint
 from twisted_net.coap.errors import TransferFailed
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 MESSAGE_ROOM = 128
 """Bytes of a message beside its block: header, token, and options of the usual length."""

@@ -29,7 +29,7 @@ from twisted_net.coap.settings import Transmission
 from twisted_net.coap.uris import Target, parse_uri
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 _LONGEST_DATAGRAM = 65_535
 

@@ -20,7 +20,7 @@ from twisted_net.coap.settings import Transmission
 from twisted_net.coap.uris import Target
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 if TYPE_CHECKING:
     # OpenSSL takes a tenth of a second to import, and is needed for coaps alone.

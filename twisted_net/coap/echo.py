@@ -6,7 +6,7 @@ from collections import OrderedDict
 from hashlib import blake2s
 from hmac import compare_digest
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 CHALLENGE_LIFETIME = 60
 """Seconds for which an Echo value may be returned."""

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from twisted_net.coap.codec import Message, Type
 from twisted_net.coap.message_ids import MessageIds
 from twisted_net.errors import CoapError
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 class Sending(IntEnum):

@@ -16,9 +16,9 @@ from twisted_net.coap.client_response import Response
 from twisted_net.coap.codec import Code, Message, Type, encode_message, parse_message
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
+from twisted_net.net.addresses import Source
 from twisted_net.udp.multicast import sending_socket
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import Source
 
 WAIT = 8.0
 """

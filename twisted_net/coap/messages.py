@@ -25,7 +25,7 @@ from twisted_net.coap.exchange import (
     Stimulus,
 )
 from twisted_net.coap.settings import Transmission
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 IDLE_PEERS_TRIED = 8
 """Peers looked at, from the one silent for longest, to find one that can be forgotten."""

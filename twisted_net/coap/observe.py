@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from twisted_net.coap.codec import Options
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 class Observation:

@@ -20,7 +20,7 @@ from twisted_net.coap.codec import (
 from twisted_net.coap.exchange import Incoming
 from twisted_net.coap.resources import Reply, diagnostic
 from twisted_net.coap.settings import CoapLimits
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 class Question:

@@ -62,10 +62,11 @@ from twisted_net.coap.underway import Underway
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Request, Waiting
 from twisted_net.dtls.peer import SecurePeer, identity_of
 from twisted_net.errors import CoapError, CommandError, CommandTimeout, Internal
+from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 
 SESSION_LIFETIME = 600.0
 """Seconds after its last request that a peer has its session; as long as an idle TCP client's."""
@@ -663,11 +664,6 @@ _CORE_PATH = CORE.split("/")
 _EVENTS_PATH = [EVENTS]
 _FORMATS = (TEXT, JSON)
 _NOT_REPEATED = (Option.OBSERVE, Option.ECHO, Option.ETAG)
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address is of this machine: what comes from it was not forged on its way."""
-    return host.startswith(("127.", "::ffff:127.")) or host == "::1"
 
 
 def _name(options: RequestOptions) -> str | None:

@@ -12,7 +12,7 @@ from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Waiting
 from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import TooBusy
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 class Underway:

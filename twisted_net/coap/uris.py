@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import frozen
@@ -11,6 +10,7 @@ from twisted_net.coap.codec import Option, encode_uint
 from twisted_net.coap.errors import InvalidCoapURI
 from twisted_net.coap.settings import DEFAULT_PORT
 from twisted_net.dtls.settings import DEFAULT_PORT as SECURE_PORT
+from twisted_net.net.addresses import is_numeric
 
 
 @frozen
@@ -51,7 +51,7 @@ def parse_uri(uri: str) -> Target:
     if parts.fragment or "@" in parts.netloc:
         raise InvalidCoapURI(uri, "it has a fragment or a user, which CoAP has not")
     host = unquote_to_bytes(parts.hostname).decode(errors="replace").lower()
-    numeric = _is_numeric(host)
+    numeric = is_numeric(host)
     options: list[tuple[int, bytes]] = []
     if not numeric:
         options.append((Option.URI_HOST, host.encode()))
@@ -67,11 +67,3 @@ def parse_uri(uri: str) -> Target:
         if len(value) > 255:
             raise InvalidCoapURI(uri, "a part of it is longer than 255 bytes")
     return Target(host, port, numeric, parts.scheme == "coaps", tuple(options))
-
-
-def _is_numeric(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

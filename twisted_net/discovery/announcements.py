@@ -11,8 +11,7 @@ from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.discovery.errors import BadAnnouncement
-from twisted_net.net.rate_limit import source_of
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source, client_prefix
 
 MAX_ANNOUNCEMENT = 1200
 """Bytes of an announcement: with its headers it fits what every path of IPv6 carries (RFC 8200)."""
@@ -183,7 +182,7 @@ class Collector:
 
 def _owner(host: str) -> str:
     """Give whose an address is: all of a link share the /64 of their link-local ones."""
-    return host if host.startswith("fe80:") else source_of(host)
+    return host if host.startswith("fe80:") else client_prefix(host)
 
 
 def encode_announcement(announcement: Announcement | Query) -> bytes:

@@ -26,10 +26,10 @@ from twisted_net.discovery.announcements import (
     is_query,
 )
 from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.net.addresses import Source
 from twisted_net.udp.groups import Group, is_broadcast
 from twisted_net.udp.multicast import ANY, join, sending_socket
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import Source
 
 JITTER = 0.1
 """Share of the interval by which announcements come earlier or later: servers fall out of step."""

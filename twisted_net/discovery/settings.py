@@ -7,11 +7,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.net.addresses import is_loopback, is_numeric
 from twisted_net.udp.groups import (
     Group,
     check_groups,
     groups_on,
-    is_address,
     is_broadcast,
     is_own_interface,
 )
@@ -47,7 +47,7 @@ class DiscoveryPlace(Record, frozen=True):
         try:
             if not is_broadcast(self.group):
                 check_groups((self.group,), self.interfaces)
-            elif not all(map(is_address, self.interfaces)):
+            elif not all(map(is_numeric, self.interfaces)):
                 raise ValueError("interfaces: a broadcast leaves from addresses, not from names")
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
@@ -56,7 +56,7 @@ class DiscoveryPlace(Record, frozen=True):
     def local(self) -> bool:
         """Whether only programs of this machine can hear what is sent."""
         if is_broadcast(self.group):
-            return self.group.startswith("127.")
+            return is_loopback(self.group)
         return bool(self.interfaces) and all(map(is_own_interface, self.interfaces))
 
     @property

@@ -17,7 +17,7 @@ from twisted_net.dtls.records import protected_records
 from twisted_net.dtls.session import DtlsSession
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source, format_address
 
 
 class DtlsClient(DatagramProtocol):
@@ -187,7 +187,7 @@ class DtlsClient(DatagramProtocol):
             # A server that comes back knows nothing of it.
             self._end(DtlsEnded())
         else:
-            self._end(DtlsFailed(f"nobody listens at {self._address[0]}:{self._address[1]}"))
+            self._end(DtlsFailed(f"nobody listens at {format_address(*self._address)}"))
 
     def _waiting_cancelled(self, waiting: Deferred[None]) -> None:
         self._waiting.remove(waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 
 class SecurePeer(tuple[str, int]):

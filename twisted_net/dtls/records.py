@@ -6,7 +6,7 @@ from hmac import compare_digest, digest
 
 from attrs import frozen
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 RECORD_HEADER = 13
 """Bytes in front of each record: type, version, epoch, number, length (RFC 6347 §4.1)."""

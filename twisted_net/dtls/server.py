@@ -34,10 +34,11 @@ from twisted_net.dtls.session import (
     server_context,
 )
 from twisted_net.dtls.settings import DEFAULT_PORT, DtlsSettings
+from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
-from twisted_net.net.rate_limit import Counts, source_of
+from twisted_net.net.rate_limit import Counts
 from twisted_net.reasons import End
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.server import CappedPort
 
 GRAIN = 0.05
@@ -281,7 +282,7 @@ class DtlsServer(DatagramProtocol):
         before = self._associations.get(source)
         if before is not None:
             self._end(before, End.CONNECTION_LOST, told=False)
-        settings, address = self.settings, source_of(source[0])
+        settings, address = self.settings, client_prefix(source[0])
         if (
             len(self._handshakes) >= settings.max_handshakes
             or self._per_address[address] >= settings.max_handshakes_per_address
@@ -354,7 +355,7 @@ class DtlsServer(DatagramProtocol):
 
     def _leave_handshakes(self, association: _Association) -> None:
         del self._handshakes[association.source]
-        self._per_address.remove(source_of(association.source[0]))
+        self._per_address.remove(client_prefix(association.source[0]))
 
     # --- sessions ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -48,6 +47,7 @@ from twisted_net.http.ssrf_guard import Guard
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import Target
 from twisted_net.http.whole_response import read_whole
+from twisted_net.net.addresses import is_numeric
 
 # As Twisted spells them in what Headers gives out.
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
@@ -471,7 +471,7 @@ class Connector:
         return addresses[:MAX_ADDRESSES]
 
     async def _addresses(self, host: str, port: int) -> list[str]:
-        if is_address(host):
+        if is_numeric(host):
             return [host]
         found: Deferred[list[str]] = Deferred()
         resolver = self._resolver or self._reactor.nameResolver
@@ -605,15 +605,6 @@ def interleave(addresses: Sequence[str]) -> list[str]:
     for i in range(max(len(first), len(second))):
         mixed += first[i : i + 1] + second[i : i + 1]
     return mixed
-
-
-def is_address(host: str) -> bool:
-    """Say whether *host* is an address as written in a URL, and not a name."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _short(error: BaseException) -> str:

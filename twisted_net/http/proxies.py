@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
 from twisted_net.http.urls import Target, parse_target, split_credentials
+from twisted_net.net.addresses import format_address
 
 ENVIRONMENT = "environment"
 """What stands for a proxy's URL where ``HTTP_PROXY`` and its like are to be read."""
@@ -192,7 +193,7 @@ def _is_rule(entry: str) -> bool:
 
 def connect_request(proxy: Proxy, host: str, port: int) -> bytes:
     """Give the request for a tunnel to *host*, which holds the proxy's credentials."""
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    authority = format_address(host, port)
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     if proxy.authorization is not None:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")

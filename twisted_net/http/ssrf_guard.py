@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from twisted_net.config.record import Record
 from twisted_net.http.errors import AddressRefused
+from twisted_net.net.addresses import parse_ip
 
 _NAME = re.compile(r"(?:\*\.|\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 
@@ -85,7 +86,7 @@ class Guard:
         """
         trusted_name = self._allow.has_name(host)
         for text in addresses:
-            address = _parse(text)
+            address = parse_ip(text)
             if address is None:
                 raise AddressRefused(host, f"{text} is not an address that can be judged")
             forms = unwrap(address)
@@ -206,10 +207,3 @@ class _Entries:
     def has_address(self, address: IPv4Address | IPv6Address) -> bool:
         # An address of the other family is in no network, which is what "in" says too.
         return any(address in network for network in self._networks)
-
-
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urljoin
 from attrs import frozen
 
 from twisted_net.http.errors import InvalidURL
+from twisted_net.net.addresses import format_address
 
 MAX_URL = 8000
 """Longest URL requested, in characters: RFC 9110 §4.1 recommends to support at least this."""
@@ -57,8 +58,8 @@ class Target:
     @property
     def authority(self) -> str:
         """Host and port for the ``Host`` field; the port left out where it is the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
+        full = format_address(self.host, self.port)
+        return full.rpartition(":")[0] if self.port == _DEFAULT_PORTS.get(self.scheme) else full
 
     @property
     def url(self) -> str:

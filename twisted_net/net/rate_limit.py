@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
-
 MAX_KEYS = 65_536
 """
 Keys of one table. At this many, the key that was touched longest ago is forgotten, so that a
@@ -142,42 +139,3 @@ class Counts:
         held = self._held.pop(key) - 1
         if held:
             self._held[key] = held
-
-
-@lru_cache(4096)
-def network_of(host: str) -> str:
-    """
-    Give the network that one owner most likely has whole: /24 of IPv4, /64 of IPv6.
-
-    An IPv4 address inside an IPv6 one (``::ffff:192.0.2.1``) counts as IPv4. What is no address,
-    such as the name of a Unix socket's clients, is its own network.
-    """
-    match _address(host):
-        case IPv4Address() as address:
-            return str(address).rpartition(".")[0] + ".0/24"
-        case IPv6Address() as address:
-            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-    return host
-
-
-@lru_cache(4096)
-def source_of(host: str) -> str:
-    """Give what a client can hardly change at will: its IPv4 address, or the /64 of IPv6."""
-    address = _address(host)
-    return str(address) if isinstance(address, IPv4Address) else network_of(host)
-
-
-@lru_cache(4096)
-def is_local(host: str) -> bool:
-    """Whether an address is one of this machine's own: loopback, or the client of a Unix socket."""
-    address = _address(host)
-    return host == "unix" if address is None else address.is_loopback
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, IPv4 where it is that inside; None for what is none."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

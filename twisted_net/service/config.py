@@ -17,7 +17,7 @@ from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.settings import DEFAULT_PORT as COAPS_PORT
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.net.rate_limit import is_local
+from twisted_net.net.addresses import is_local
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface

@@ -14,6 +14,7 @@ from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Commands
 from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.errors import ConfigError
+from twisted_net.net.addresses import Source
 from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -27,7 +28,7 @@ from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics
 from twisted_net.udp.groups import GroupSettings, groups_on
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.udp.socket_spec import Place
 

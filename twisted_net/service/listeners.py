@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen
+from twisted_net.net.addresses import format_address
 from twisted_net.service.config import (
     Config,
 )
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.listener import CommandPort, address_in_words, bound_address
+from twisted_net.tcp.listener import CommandPort, bound_address
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.server import CommandFactory
 
@@ -63,7 +64,7 @@ class ListenerService(Service, ABC):
     @property
     def asked(self) -> str:
         """Where it is to listen, for people."""
-        return address_in_words(self._interface, self._asked)
+        return format_address(self._interface, self._asked)
 
     @property
     def bound(self) -> Any:  # Any: of the kind that listen gives

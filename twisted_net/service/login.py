@@ -26,7 +26,8 @@ from zope.interface import Attribute, Interface, implementer
 from twisted_net.auth.passwords import check_hash, verify
 from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
-from twisted_net.net.rate_limit import Delays, source_of
+from twisted_net.net.addresses import client_prefix
+from twisted_net.net.rate_limit import Delays
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session
 
@@ -315,7 +316,7 @@ class Logins:
         :raises TooManyConnections: where this user has as many connections as it may.
         :raises TooBusy: where too many passwords wait to be checked.
         """
-        source = source_of(session.client[0])
+        source = client_prefix(session.client[0])
         wait = self._delays.attempt(source, self._reactor.seconds())
         if wait > 0:
             session.sessions.refuse_line(session, Refusal.AUTH_DELAYED, f"{wait:.3g} s")

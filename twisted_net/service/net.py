@@ -19,7 +19,7 @@ from typing_extensions import override
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
-from twisted_net.net.rate_limit import is_local
+from twisted_net.net.addresses import is_local
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.latency_probe import LatencyProbe
 from twisted_net.ops.process_info import usage, versions

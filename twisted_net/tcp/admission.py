@@ -10,7 +10,8 @@ from attrs import frozen
 
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
-from twisted_net.net.rate_limit import Counts, Rates, is_local, network_of
+from twisted_net.net.addresses import is_local, network_of
+from twisted_net.net.rate_limit import Counts, Rates
 from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
 

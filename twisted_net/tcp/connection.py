@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from twisted_net.commands.registry import ANSWERED, Commands, Waiting, encode_error
 from twisted_net.errors import Internal, TooBusy, UnterminatedLine
+from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import FEW, Turns
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
@@ -141,7 +142,7 @@ class CommandProtocol(SubscribedProtocol):
             self.session = sessions.open(peer.host, peer.port, self.deliver, self)
         else:
             # The peer of a UNIX socket has no address: a running number tells them apart.
-            self.session = sessions.open("unix", sessions.opened + 1, self.deliver, self)
+            self.session = sessions.open(UNIX, sessions.opened + 1, self.deliver, self)
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)

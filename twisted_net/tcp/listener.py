@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 
 from twisted_net.errors import ConfigError
+from twisted_net.net.addresses import format_address
 from twisted_net.tcp.drain import DRAIN_RATE
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.listener_settings import Listener
@@ -77,7 +78,7 @@ class CommandPort:
         listener = self._listener
         if listener.endpoint or listener.path:
             return listener.endpoint or listener.path
-        return address_in_words(listener.interface, listener.port or 0)
+        return format_address(listener.interface, listener.port or 0)
 
     def listen(self) -> IListeningPort:
         """
@@ -121,16 +122,11 @@ class CommandPort:
         return WebSocketFactory(inner, self.handshakes, self._reactor, origins)
 
 
-def address_in_words(host: str, port: int) -> str:
-    """Write an address and a port together; no address is all of IPv4."""
-    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
-
-
 def bound_address(port: IListeningPort, default: str) -> str:
     """Write where a port listens, or give *default* where its address is of no kind we know."""
     host: object = port.getHost()
     if isinstance(host, IPv4Address | IPv6Address):
-        return address_in_words(host.host, host.port)
+        return format_address(host.host, host.port)
     if isinstance(host, UNIXAddress) and host.name is not None:
         return os.fsdecode(host.name)
     return default

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -10,6 +9,7 @@ from msgspec import field as default
 
 from twisted_net.config.record import Record
 from twisted_net.config.tls import TlsSettings
+from twisted_net.net.addresses import is_numeric
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy_header import TrustedProxies
 
@@ -113,11 +113,8 @@ def check_interface(record: Record, interface: str) -> None:
 
     :raises ValueError: for anything but a numeric address and the empty string.
     """
-    if interface:
-        try:
-            ip_address(interface)
-        except ValueError:
-            raise ValueError(
-                f"{type(record).__name__}.interface must be a numeric address, such as "
-                f'127.0.0.1 or ::1, or "", not {interface!r}'
-            ) from None
+    if interface and not is_numeric(interface):
+        raise ValueError(
+            f"{type(record).__name__}.interface must be a numeric address, such as "
+            f'127.0.0.1 or ::1, or "", not {interface!r}'
+        )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 
 from attrs import frozen
 
 from twisted_net.errors import BadProxyHeader
+from twisted_net.net.addresses import UNIX, parse_ip
 
 V1_MAX = 107
 """Bytes of the longest header of version 1, its CRLF included (§2.1)."""
@@ -25,9 +26,6 @@ Bytes of the longest header of version 2 that is read; the format itself allows 
 The addresses take 232. Beside them are fields that we skip, of which a name of a host, a token
 and the name of a certificate are ordinary.
 """
-
-UNIX = "unix"
-"""What the peers of a Unix socket are called among the trusted ones."""
 
 _V1 = b"PROXY "
 _V2 = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -160,8 +158,5 @@ class TrustedProxies:
         """
         if host is None:
             return self._unix
-        address = ip_address(host)
-        if isinstance(address, IPv6Address):
-            # The client of an IPv6 port that takes IPv4 too.
-            address = address.ipv4_mapped or address
-        return any(address in network for network in self._networks)
+        address = parse_ip(host)
+        return address is not None and any(address in network for network in self._networks)

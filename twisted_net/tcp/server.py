@@ -16,6 +16,7 @@ from typing_extensions import override
 from twisted_net.commands.registry import Commands, Waiting, encode_error
 from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import CommandTimeout, TooManyConnections
+from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import Turns
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
@@ -95,7 +96,7 @@ class CommandFactory(Factory):
         if self._drain is not None:
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
-        most, host = self.limits.max_connections, getattr(addr, "host", "unix")
+        most, host = self.limits.max_connections, getattr(addr, "host", UNIX)
         if len(self._protocols) >= most:
             turned: Turned | None = Turned(End.TOO_MANY_CONNECTIONS, TooManyConnections(most))
         else:

@@ -17,8 +17,9 @@ of.
 
 from __future__ import annotations
 
-from twisted_net.net.rate_limit import Rates, network_of
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder, Source
+from twisted_net.net.addresses import Source, network_of
+from twisted_net.net.rate_limit import Rates
+from twisted_net.udp.responder import DatagramLimits, DatagramResponder
 
 PAD = b"PAD"
 """
@@ -62,7 +63,7 @@ class Guard:
             return None
         rates = self._rates
         if rates is not None:
-            network = _network(host)
+            network = network_of(host)
             if rates.wait(network, now):
                 counts.received += 1
                 counts.rate_limited += 1
@@ -76,9 +77,3 @@ class Guard:
         counts.too_short += 1
         refusal = self._refusal
         return refusal if refusal is not None and len(refusal) < len(data) else None
-
-
-def _network(host: str) -> str:
-    """Do as :func:`network_of`, at a tenth of its price for IPv4 written as the kernel does."""
-    head, dot, _ = host.rpartition(".")
-    return f"{head}.0/24" if dot and ":" not in head else network_of(host)

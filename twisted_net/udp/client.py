@@ -20,6 +20,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.config.record import Record
+from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import PAD
 from twisted_net.udp.errors import (
     DatagramClientClosed,
@@ -31,7 +32,7 @@ from twisted_net.udp.errors import (
     TooManyQuestions,
 )
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import MAX_PAYLOAD, Source
+from twisted_net.udp.responder import MAX_PAYLOAD
 from twisted_net.udp.sockets import scoped_source
 
 DEFAULT_PORT = 9999

@@ -10,6 +10,7 @@ from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.net.addresses import is_loopback, is_numeric
 
 ALL_COAP_NODES = ("224.0.1.187", "ff02::fd", "ff05::fd")
 """The groups of all CoAP nodes: of IPv4, of an IPv6 link, of an IPv6 site (RFC 7252 §12.8)."""
@@ -72,7 +73,7 @@ def groups_on(addresses: Iterable[str], interfaces: Iterable[str]) -> list[Group
         Group(address, place)
         for address in addresses
         for place in places
-        if ip_address(address).version == 4 or not is_address(place)
+        if ip_address(address).version == 4 or not is_numeric(place)
     ]
 
 
@@ -95,19 +96,10 @@ def check_groups(groups: tuple[str, ...], interfaces: tuple[str, ...]) -> None:
                 "239.255.255.255, those of IPv6 begin with ff"
             )
     for interface in interfaces:
-        if is_address(interface) and ip_address(interface).version == 6:
+        if is_numeric(interface) and ip_address(interface).version == 6:
             raise ValueError(f"interfaces: {interface}: an interface of IPv6 is given by its name")
     if interfaces and len(groups_on(groups, interfaces)) < len(groups):
         raise ValueError("interfaces: a group of IPv6 needs the name of an interface")
-
-
-def is_address(text: str) -> bool:
-    """Whether an interface is given by its address."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def check_family(groups: Iterable[str], interface: str) -> None:
@@ -127,7 +119,7 @@ def check_family(groups: Iterable[str], interface: str) -> None:
 
 def is_own_interface(interface: str) -> bool:
     """Whether what is sent there stays on this machine."""
-    return interface == "lo" or interface.startswith("127.")
+    return interface == "lo" or is_loopback(interface)
 
 
 def is_broadcast(text: str) -> bool:

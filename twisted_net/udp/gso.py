@@ -13,7 +13,7 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 
 Peer = tuple[str, int] | tuple[str, int, int, int]
 """An address as the kernel gives it, of IPv4 or of IPv6."""

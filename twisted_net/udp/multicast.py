@@ -16,9 +16,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTim
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.udp.groups import Group, is_address, is_broadcast, is_own_interface
+from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.udp.groups import Group, is_broadcast, is_own_interface
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 
 MAX_DELAYED = 1000
 """Answers to groups that wait for their moment, of one server; further ones are not sent."""
@@ -213,7 +214,7 @@ def sending_socket(address: str, interface: str | None, hops: int) -> socket.soc
             opened.bind(("::", 0))
         elif is_broadcast(address):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            opened.bind((interface or "", 0) if interface and is_address(interface) else ("", 0))
+            opened.bind((interface or "", 0) if interface and is_numeric(interface) else ("", 0))
         else:
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, hops)
             if interface is not None:
@@ -263,7 +264,7 @@ def _bind_and_join(opened: socket.socket, group: Group, port: int) -> None:
 
 def _membership(address: str, interface: str | None) -> bytes:
     """Pack Linux's ``ip_mreqn``: a group, and an interface by its address or its number."""
-    local = interface if interface is not None and is_address(interface) else ANY
+    local = interface if interface is not None and is_numeric(interface) else ANY
     index = 0 if local != ANY or interface is None else _index(interface)
     return _MREQN.pack(socket.inet_aton(address), socket.inet_aton(local), index)
 

@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.net.addresses import Source
 from twisted_net.udp.gso import Answer, Peer, can_cut, runs, send_run
-from twisted_net.udp.responder import DatagramCounts, Source
+from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.socket_spec import Bound, Place
 from twisted_net.udp.sockets import (
     ask_receive_buffer,

@@ -12,9 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from twisted_net.config.record import Record
-
-Source: TypeAlias = tuple[str, int]
-"""Where a datagram came from: a numeric host (with ``%scope`` where IPv6 needs it) and a port."""
+from twisted_net.net.addresses import Source, format_address
 
 DatagramHandler: TypeAlias = Callable[[bytes, Source], bytes | None]
 """Gives the answer to a datagram, or None for silence. It runs in the reactor: it must not wait."""
@@ -325,12 +323,12 @@ class DatagramResponder:
         """
         Describe the *count* clients heard last, the most recent first.
 
-        Each has its ``client`` (:func:`source_name`), its ``packets``, and the seconds since it
-        was last (``age``) and first (``known_for``) seen.
+        Each has its ``client`` (``host:port``), its ``packets``, and the seconds since it was last
+        (``age``) and first (``known_for``) seen.
         """
         return [
             {
-                "client": source_name(source),
+                "client": format_address(*source),
                 "packets": client.packets,
                 "age": round(now - client.last_seen, 3),
                 "known_for": round(now - client.first_seen, 3),
@@ -348,12 +346,6 @@ def increment(data: bytes) -> bytes:
     if len(data) < 4:
         return b"INVALID"
     return ((int.from_bytes(data[:4], "big") + 1) & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-def source_name(source: Source) -> str:
-    """Name *source* as ``host:port``, an IPv6 host in brackets."""
-    host, port = source
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _LONGEST_COMMAND = len(b"STATS")

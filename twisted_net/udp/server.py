@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.net.rate_limit import is_local
+from twisted_net.net.addresses import Source, is_local
 from twisted_net.udp.amplification_guard import Guard
 
 # Named here too, where those who embed look for it.
@@ -24,7 +24,6 @@ from twisted_net.udp.responder import (
     DatagramHandler,
     DatagramLimits,
     DatagramResponder,
-    Source,
 )
 from twisted_net.udp.socket_spec import Bound, Place, parse_place
 

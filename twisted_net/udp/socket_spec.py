@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from twisted_net.net.addresses import format_address
+
 MIN_BUFFER = 4096
 """The smallest buffer that may be asked of the kernel, in bytes."""
 
@@ -39,8 +41,7 @@ class Bound:
     reuse_port: bool = False
 
     def __str__(self) -> str:
-        host = self.interface or "0.0.0.0"
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return format_address(self.interface, self.port)
 
 
 @frozen

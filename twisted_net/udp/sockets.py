@@ -12,7 +12,7 @@ import sys
 from twisted.internet.error import CannotListenError
 from twisted.python.systemd import ListenFDs
 
-from twisted_net.udp.responder import Source
+from twisted_net.net.addresses import Source
 from twisted_net.udp.socket_spec import Activated, Inherited
 
 # Linux's names; Python has none for the first. An array of unsigned integers, of which the

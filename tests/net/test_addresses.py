@@ -1,0 +1,113 @@
+"""Tests for :mod:`twisted_net.net.addresses`."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.net.addresses import (
+    UNIX,
+    client_prefix,
+    format_address,
+    is_local,
+    is_loopback,
+    is_numeric,
+    network_of,
+    parse_ip,
+)
+
+NAMES = ("localhost", "example.org", "2130706433", "0x7f.1", "127.1", "127.0.0.1.example", "")
+
+
+class FormatAddressTests(SynchronousTestCase):
+    """:func:`format_address` writes ``host:port``."""
+
+    def test_families(self) -> None:
+        """An IPv6 host stands in brackets, its scope kept; a name is written as it is."""
+        for host, written in (
+            ("10.1.2.3", "10.1.2.3:9"),
+            ("::1", "[::1]:9"),
+            ("fe80::1%2", "[fe80::1%2]:9"),
+            ("example.org", "example.org:9"),
+        ):
+            self.assertEqual(format_address(host, 9), written)
+
+    def test_all_interfaces(self) -> None:
+        """An empty host is all of IPv4."""
+        self.assertEqual(format_address("", 1), "0.0.0.0:1")
+
+
+class ParseTests(SynchronousTestCase):
+    """:func:`parse_ip` and :func:`is_numeric` accept the standard spellings alone."""
+
+    def test_addresses(self) -> None:
+        """Both families are parsed, with a scope too; IPv4-mapped addresses become IPv4."""
+        self.assertEqual(parse_ip("192.0.2.1"), ip_address("192.0.2.1"))
+        self.assertEqual(parse_ip("fe80::1%lo"), ip_address("fe80::1%lo"))
+        self.assertEqual(parse_ip("::ffff:192.0.2.1"), ip_address("192.0.2.1"))
+        self.assertTrue(is_numeric("127.0.0.1") and is_numeric("::1"))
+
+    def test_names(self) -> None:
+        """Names, brackets and numbers that only libc reads as addresses are not addresses."""
+        for text in (*NAMES, "[::1]", UNIX):
+            self.assertIsNone(parse_ip(text), text)
+            self.assertFalse(is_numeric(text), text)
+
+
+class LoopbackTests(SynchronousTestCase):
+    """:func:`is_loopback` and :func:`is_local` know this machine's addresses."""
+
+    def test_loopback(self) -> None:
+        """127.0.0.0/8 and ``::1`` are loopback in whatever spelling; nothing else is."""
+        for host in (
+            *("127.0.0.1", "127.255.255.255", "::1", "0:0:0:0:0:0:0:1", "::1%lo"),
+            *("::ffff:127.0.0.1", "::ffff:127.8.8.8", "::FFFF:7f00:1"),
+        ):
+            self.assertTrue(is_loopback(host), host)
+        for host in (
+            *(*NAMES, UNIX, "0.0.0.0", "::", "192.0.2.1", "128.0.0.1", "12.7.0.0"),
+            *("::ffff:192.0.2.1", "::2", "2001:db8::127.0.0.1", "::127.0.0.1", "fe80::1%lo"),
+        ):
+            self.assertFalse(is_loopback(host), host)
+
+    @given(st.ip_addresses())
+    def test_as_the_library(self, address: object) -> None:
+        """The quick test and the library agree."""
+        self.assertEqual(is_loopback(str(address)), ip_address(str(address)).is_loopback)
+
+    def test_local(self) -> None:
+        """Clients of a Unix socket are local, and those on loopback."""
+        for host in (UNIX, "127.0.0.1", "::1", "::ffff:127.0.0.1"):
+            self.assertTrue(is_local(host), host)
+        for host in ("", "localhost", "192.0.2.1", "::"):
+            self.assertFalse(is_local(host), host)
+
+
+class PrefixTests(SynchronousTestCase):
+    """Addresses are counted by who holds them."""
+
+    def test_network(self) -> None:
+        """IPv4 counts by /24, IPv6 by /64, IPv4-mapped addresses as IPv4, others for themselves."""
+        for host, network in (
+            ("192.0.2.77", "192.0.2.0/24"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.77", "192.0.2.0/24"),
+            ("::ffff:c000:24d", "192.0.2.0/24"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("2001:db8::192.0.2.77", "2001:db8::/64"),
+            ("example.org", "example.org"),
+            (UNIX, UNIX),
+        ):
+            self.assertEqual(network_of(host), network)
+
+    def test_client_prefix(self) -> None:
+        """All of an IPv4 address counts, and the /64 of an IPv6 one."""
+        self.assertEqual(client_prefix("192.0.2.77"), "192.0.2.77")
+        self.assertEqual(client_prefix("::ffff:192.0.2.77"), "192.0.2.77")
+        self.assertEqual(client_prefix("2001:db8::1"), client_prefix("2001:db8::2"))
+        self.assertNotEqual(client_prefix("2001:db8::1"), client_prefix("2001:db8:0:1::1"))
+        self.assertEqual(client_prefix(UNIX), UNIX)
