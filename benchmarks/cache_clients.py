@@ -101,7 +101,7 @@ async def together(calls: list[Any]) -> Any:  # Any: coroutines and their result
 
 def ours(url: str, file: str | None = None) -> None:
     """Measure ``Client.get`` with the defaults, or with a cache in a file."""
-    from twisted_net.http.cache.rules import CacheSettings
+    from twisted_net.http.cache.settings import CacheSettings
     from twisted_net.http.client import Client
     from twisted_net.http.settings import HttpSettings
 

@@ -195,7 +195,9 @@ async def use(reactor: Any, store: Any, watch: Stopwatch, puts: int) -> None:
     from twisted.internet.defer import gatherResults, maybeDeferred
     from twisted.internet.task import LoopingCall, deferLater
 
-    from twisted_net.http.cache.rules import CacheRequest, CacheSettings, Rules
+    from twisted_net.http.cache.entry import CacheRequest
+    from twisted_net.http.cache.rules import Rules
+    from twisted_net.http.cache.settings import CacheSettings
     from twisted_net.http.fields import Fields
 
     request = CacheRequest("GET", "http://localhost/", Fields())

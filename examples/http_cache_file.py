@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
-from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.client import Client
 from twisted_net.http.settings import HttpSettings
 

@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.errors import CannotConnect, CircuitOpen, ConnectionBroken, FetchTimeout
-from twisted_net.http.retry.circuit_breaker import BreakerSettings
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.testing import BEGIN, Answer, MemoryWeb, Request
 

@@ -39,9 +39,9 @@ from twisted.web.http_headers import Headers
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import BytesProducer, collect, response_fields
-from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import Fields
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 PACKAGE = "http-cache-tests@0.4.5"

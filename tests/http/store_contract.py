@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.stores import Store
 from twisted_net.http.fields import Fields
 

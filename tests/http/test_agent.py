@@ -21,7 +21,7 @@ from twisted_net.http.agent import (
     HTTPAgent,
 )
 from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_fields
-from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.decoding import ACCEPTED

@@ -30,7 +30,7 @@ from twisted_net.http.errors import (
     TooManyRedirects,
 )
 from twisted_net.http.fields import Fields
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import Reach
 

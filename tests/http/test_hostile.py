@@ -20,8 +20,7 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.retry.circuit_breaker import BreakerSettings
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 TIMEOUT = 30.0

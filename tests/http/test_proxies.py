@@ -31,7 +31,7 @@ from twisted_net.http.proxies import (
     read_proxy,
     tunnel_opened,
 )
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import Reach
 from twisted_net.http.tunnel import Tunnel

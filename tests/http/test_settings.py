@@ -6,8 +6,8 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import __version__
-from twisted_net.http.cache.rules import CacheSettings
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.cache.settings import CacheSettings
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 

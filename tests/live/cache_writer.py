@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from tests.http.store_contract import make_entry
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 
 KEYS = 40

@@ -20,7 +20,8 @@ from twisted.web.server import Request, Site
 from tests.http.store_contract import make_entry
 from tests.live.cache_writer import KEYS, nth_entry
 from tests.live.processes import Running
-from twisted_net.http.cache.rules import CacheSettings, Entry
+from twisted_net.http.cache.entry import Entry
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import open_store
 from twisted_net.http.client import Client

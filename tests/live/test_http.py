@@ -42,7 +42,7 @@ from twisted_net.http.errors import (
     TLSFailed,
 )
 from twisted_net.http.fetch import Fetcher
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.http.ssrf_guard import Reach
 

@@ -10,9 +10,9 @@ from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.live.test_http import Page, global_reactor, serving
-from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.client import Client, Response
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: many reads

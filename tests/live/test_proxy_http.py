@@ -21,7 +21,7 @@ from tests.live.test_http import ONCE, CountingSite, Page, certificate, global_r
 from twisted_net.http.client import Client
 from twisted_net.http.errors import FetchTimeout, ProxyFailed, TLSFailed
 from twisted_net.http.fetch import Fetcher
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 AUTHORIZATION = b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="

@@ -23,8 +23,9 @@ from zope.interface import implementer
 from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import Flights
+from twisted_net.http.cache.entry import TELLING
 from twisted_net.http.cache.memory_hit import Hit, fresh_hit
-from twisted_net.http.cache.rules import TELLING, Rules
+from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
 from twisted_net.http.call import Call
 from twisted_net.http.connector import Connection, ConnectionPool, Connector

@@ -6,7 +6,7 @@ from attrs import define
 
 from twisted_net.http.bodies import Deadline
 from twisted_net.http.cache.rules import Rules
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 
 
 @define(eq=False)

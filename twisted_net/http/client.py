@@ -37,7 +37,7 @@ from twisted_net.http.errors import (
 from twisted_net.http.fields import Fields
 from twisted_net.http.redirects import next_hop
 from twisted_net.http.request import Body, Sender, along, encode_url, request_body
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, redact, split_credentials

@@ -8,11 +8,9 @@ from msgspec import Meta, field
 
 from twisted_net import __version__
 from twisted_net.config.record import Record
-from twisted_net.http.cache.rules import CacheSettings
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.proxies import find_routes
-from twisted_net.http.retry.budget import BudgetSettings
-from twisted_net.http.retry.circuit_breaker import BreakerSettings
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
 from twisted_net.http.ssrf_guard import Reach
 
 

@@ -14,11 +14,13 @@ from twisted.web.iweb import IAgent
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
-from twisted_net.http.cache.rules import CacheSettings, Entry, Rules
+from twisted_net.http.cache.entry import Entry
+from twisted_net.http.cache.rules import Rules
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.call import Call
 from twisted_net.http.errors import ConnectionBroken, InvalidURL
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 
 URL = b"http://1.2.3.4/p?q"
 FRESH = ("Cache-Control", "max-age=60")

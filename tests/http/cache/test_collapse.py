@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
@@ -13,13 +14,13 @@ from twisted.web.iweb import IResponse
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import Deadline, collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
-from twisted_net.http.cache.collapse import Flights, is_own
-from twisted_net.http.cache.rules import CacheSettings, Rules
+from twisted_net.http.cache.collapse import MAX_KEYS, SECONDS, Flights, Unstorable, is_own
+from twisted_net.http.cache.rules import Rules
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
-from twisted_net.http.cache.unstorable import SECONDS
 from twisted_net.http.call import Call
 from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, FetchTimeout
-from twisted_net.http.retry.policy import RetryPolicy
+from twisted_net.http.retry.settings import RetryPolicy
 
 URL = b"http://1.2.3.4/p?q"
 FRESH = ("Cache-Control", "max-age=60")
@@ -516,3 +517,48 @@ class AsideTests(FlightTestCase):
         self.body(self.ask())
         self.flights.close()
         self.assertEqual(self.cancelled, 1)
+
+
+class UnstorableTests(SynchronousTestCase):
+    """:class:`Unstorable` remembers so many keys for so long."""
+
+    def test_time(self) -> None:
+        """A key is remembered from its note on until its time is over, and then not kept."""
+        found = Unstorable()
+        self.assertFalse(found.includes("a", 5.0))
+        found.note("a", 5.0)
+        self.assertTrue(found.includes("a", 5.0))
+        self.assertTrue(found.includes("a", 4.9 + SECONDS))
+        self.assertFalse(found.includes("b", 5.0))
+        self.assertFalse(found.includes("a", 5.0 + SECONDS))
+        self.assertEqual(len(found), 0)
+
+    def test_noted_again(self) -> None:
+        """Its time runs from the last note."""
+        found = Unstorable(seconds=10.0)
+        found.note("a", 0.0)
+        found.note("a", 9.0)
+        self.assertTrue(found.includes("a", 18.0))
+        self.assertEqual(len(found), 1)
+
+    def test_forget(self) -> None:
+        """What could be stored is forgotten at once, and what is not there costs nothing."""
+        found = Unstorable()
+        found.note("a", 0.0)
+        found.forget("a")
+        found.forget("b")
+        self.assertFalse(found.includes("a", 0.0))
+
+    def test_limit(self) -> None:
+        """At the limit the key that was noted longest ago is forgotten."""
+        found = Unstorable(max_keys=2)
+        for key in ("a", "b", "a", "c"):
+            found.note(key, 0.0)
+        self.assertEqual([found.includes(key, 0.0) for key in "abc"], [True, False, True])
+
+    def test_default_limit(self) -> None:
+        """However many keys strangers make up, so many are kept."""
+        found = Unstorable()
+        for key in range(MAX_KEYS + 5):
+            found.note(key, 0.0)
+        self.assertEqual(len(found), MAX_KEYS)

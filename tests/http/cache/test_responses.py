@@ -7,8 +7,10 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.http.cache.entry import CacheRequest, Entry
 from twisted_net.http.cache.responses import Answer, answer
-from twisted_net.http.cache.rules import CacheRequest, CacheSettings, Entry, Rules
+from twisted_net.http.cache.rules import Rules
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import Fields
 
 NOW = 1_795_305_600.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.http.store_contract import make_entry
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.serialization import FORMAT, decode_head, encode_head, format_of
 from twisted_net.http.fields import Fields
 

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.http.store_contract import StoreContract
-from twisted_net.http.cache.rules import CacheSettings, Entry
+from twisted_net.http.cache.entry import Entry
+from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import MemoryStore, Store, open_store
 from twisted_net.http.fields import Fields

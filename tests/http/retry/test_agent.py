@@ -30,9 +30,9 @@ from twisted_net.http.errors import (
     TLSFailed,
 )
 from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
-from twisted_net.http.retry.budget import BudgetSettings
-from twisted_net.http.retry.circuit_breaker import BreakerSettings, State
-from twisted_net.http.retry.policy import Attempt, RetryPolicy
+from twisted_net.http.retry.circuit_breaker import State
+from twisted_net.http.retry.policy import Attempt
+from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
 
 ORIGIN = ("http", "h", 80)
 

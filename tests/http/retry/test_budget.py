@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.retry.budget import REWARD, BudgetSettings, RetryBudget
+from twisted_net.http.retry.budget import REWARD, RetryBudget
+from twisted_net.http.retry.settings import BudgetSettings
 
 
 class RetryBudgetTests(SynchronousTestCase):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.retry.circuit_breaker import Breaker, BreakerSettings, State
+from twisted_net.http.retry.circuit_breaker import Breaker, State
+from twisted_net.http.retry.settings import BreakerSettings
 
 
 class BreakerTestCase(SynchronousTestCase):

@@ -9,59 +9,54 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.dates import format_date
-from twisted_net.http.retry.policy import Attempt, RetryPolicy, parse_retry_after
+from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after, retry_delay
+from twisted_net.http.retry.settings import RetryPolicy
 
 NOW = 1_795_305_600.0
 
 
-class RetryPolicyTests(SynchronousTestCase):
-    """:class:`RetryPolicy` waits longer each time, and gives up in time."""
-
-    def test_defaults(self) -> None:
-        """The defaults are those of the original client."""
-        policy = RetryPolicy()
-        self.assertEqual((policy.retries, policy.base), (3, 0.5))
-        self.assertEqual(policy.statuses, (429, 500, 502, 503, 504))
+class RetryDelayTests(SynchronousTestCase):
+    """:func:`retry_delay` grows with each attempt, and ends before the deadline."""
 
     def test_three_retries_are_four_calls(self) -> None:
         """After the fourth call it is time to give up."""
-        waits = [RetryPolicy().wait(made, 1.0) for made in (1, 2, 3, 4)]
+        waits = [retry_delay(RetryPolicy(), made, 1.0) for made in (1, 2, 3, 4)]
         self.assertEqual(waits, [0.5, 1.0, 2.0, None])
 
     def test_no_retries(self) -> None:
         """With none, the first call is the last."""
-        self.assertIsNone(RetryPolicy(retries=0).wait(1, 0.5))
+        self.assertIsNone(retry_delay(RetryPolicy(retries=0), 1, 0.5))
 
     def test_full_jitter(self) -> None:
         """The wait is drawn from zero to the longest."""
         policy = RetryPolicy()
-        self.assertEqual(policy.wait(2, 0.0), 0.0)
-        self.assertEqual(policy.wait(2, 0.25), 0.25)
+        self.assertEqual(retry_delay(policy, 2, 0.0), 0.0)
+        self.assertEqual(retry_delay(policy, 2, 0.25), 0.25)
 
     def test_cap(self) -> None:
         """No drawn wait passes the cap, after however many calls."""
         policy = RetryPolicy(retries=100, cap=3.0)
-        self.assertEqual([policy.wait(made, 1.0) for made in (3, 4, 100)], [2.0, 3.0, 3.0])
+        self.assertEqual([retry_delay(policy, made, 1.0) for made in (3, 4, 100)], [2.0, 3.0, 3.0])
 
     def test_floor(self) -> None:
         """What the server asks for is waited at least, and the drawn wait besides."""
-        self.assertEqual(RetryPolicy().wait(1, 0.5, floor=7.0), 7.25)
-        self.assertEqual(RetryPolicy(cap=1.0).wait(1, 0.0, floor=60.0), 60.0)
+        self.assertEqual(retry_delay(RetryPolicy(), 1, 0.5, floor=7.0), 7.25)
+        self.assertEqual(retry_delay(RetryPolicy(cap=1.0), 1, 0.0, floor=60.0), 60.0)
 
     def test_deadline(self) -> None:
         """A wait that would not end before the deadline is not begun."""
         policy = RetryPolicy()
-        self.assertEqual(policy.wait(1, 1.0, left=0.6), 0.5)
-        self.assertIsNone(policy.wait(1, 1.0, left=0.5))
-        self.assertIsNone(policy.wait(1, 0.0, left=0.0))
-        self.assertIsNone(policy.wait(1, 0.0, left=-1.0))
+        self.assertEqual(retry_delay(policy, 1, 1.0, remaining=0.6), 0.5)
+        self.assertIsNone(retry_delay(policy, 1, 1.0, remaining=0.5))
+        self.assertIsNone(retry_delay(policy, 1, 0.0, remaining=0.0))
+        self.assertIsNone(retry_delay(policy, 1, 0.0, remaining=-1.0))
 
     def test_floor_and_deadline(self) -> None:
         """Where only the jitter passes the deadline, the floor alone is waited."""
         policy = RetryPolicy()
-        self.assertEqual(policy.wait(1, 1.0, floor=5.0, left=5.2), 5.0)
-        self.assertIsNone(policy.wait(1, 1.0, floor=5.0, left=5.0))
-        self.assertIsNone(policy.wait(1, 0.0, floor=math.inf, left=30.0))
+        self.assertEqual(retry_delay(policy, 1, 1.0, floor=5.0, remaining=5.2), 5.0)
+        self.assertIsNone(retry_delay(policy, 1, 1.0, floor=5.0, remaining=5.0))
+        self.assertIsNone(retry_delay(policy, 1, 0.0, floor=math.inf, remaining=30.0))
 
     @given(
         retries=st.integers(0, 10),
@@ -83,8 +78,12 @@ class RetryPolicyTests(SynchronousTestCase):
         left: float | None,
     ) -> None:
         """Any wait is at least the floor, ends before the deadline, and is bounded."""
-        wait = RetryPolicy(retries=retries, base=base, cap=cap).wait(
-            made, chance, floor=floor, left=left
+        wait = retry_delay(
+            RetryPolicy(retries=retries, base=base, cap=cap),
+            made,
+            chance,
+            floor=floor,
+            remaining=left,
         )
         longest = base
         for _ in range(made - 1):
@@ -100,17 +99,21 @@ class RetryPolicyTests(SynchronousTestCase):
             self.assertLessEqual(wait, least + drawn + 1e-9)
             self.assertTrue(left is None or wait < left)
 
+
+class MayRepeatTests(SynchronousTestCase):
+    """:func:`may_repeat` allows idempotent requests, and those that carry a key."""
+
     def test_repeatable(self) -> None:
         """Idempotent methods are, POST only with a key or by the operator's word."""
         policy = RetryPolicy()
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
-            self.assertTrue(policy.repeatable(method, idempotency_key=False))
+            self.assertTrue(may_repeat(policy, method, idempotency_key=False))
         for method in ("POST", "PATCH", "BREW"):
-            self.assertFalse(policy.repeatable(method, idempotency_key=False))
-            self.assertTrue(policy.repeatable(method, idempotency_key=True))
+            self.assertFalse(may_repeat(policy, method, idempotency_key=False))
+            self.assertTrue(may_repeat(policy, method, idempotency_key=True))
         policy = RetryPolicy(methods=("GET", "POST"))
-        self.assertTrue(policy.repeatable("POST", idempotency_key=False))
-        self.assertFalse(policy.repeatable("PUT", idempotency_key=False))
+        self.assertTrue(may_repeat(policy, "POST", idempotency_key=False))
+        self.assertFalse(may_repeat(policy, "PUT", idempotency_key=False))
 
 
 class AttemptTests(SynchronousTestCase):

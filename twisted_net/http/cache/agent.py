@@ -22,18 +22,20 @@ from zope.interface import implementer
 from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyResponse, collect, discard, made_response, response_fields
 from twisted_net.http.cache.collapse import Flight, Flights, is_own
+from twisted_net.http.cache.entry import (
+    OWN_CONDITIONS,
+    TELLING,
+    CacheRequest,
+    Entry,
+)
 from twisted_net.http.cache.invalidation import invalidated
 from twisted_net.http.cache.partial import broken_off, combine
 from twisted_net.http.cache.ranges import parse_content_range
 from twisted_net.http.cache.responses import answer
 from twisted_net.http.cache.rules import (
     ERRORS,
-    OWN_CONDITIONS,
-    TELLING,
-    CacheRequest,
     Complete,
     Decision,
-    Entry,
     Forward,
     Fresh,
     Revalidate,

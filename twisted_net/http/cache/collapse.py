@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,10 +14,15 @@ from twisted.web.iweb import IResponse
 from twisted_net.errors import FetchError
 from twisted_net.http.bodies import Deadline, discard
 from twisted_net.http.cache.tee import Recording
-from twisted_net.http.cache.unstorable import Unstorable
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 
 log = Logger()
+
+MAX_KEYS = 1000
+"""Most keys remembered; beyond it, the one noted longest ago is forgotten."""
+
+SECONDS = 120.0
+"""How long a key is remembered after it was last noted: as long as Varnish's "hit-for-miss"."""
 
 FlightKey = tuple[str, tuple[str, ...], bytes]
 """URL, names of request fields, and a digest of what these are in the request."""
@@ -122,11 +127,52 @@ class Flight:
             log.failure("a request that the cache went on with failed", failure)
 
 
+class Unstorable:
+    """
+    Remembers for a while which keys' last answers could not be stored.
+
+    It is a hint and no more: to forget one too early costs a wait, too late a second request.
+
+    :param max_keys: at least 1.
+    :param seconds: how long a key is remembered.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS, seconds: float = SECONDS) -> None:
+        self._max_keys = max_keys
+        self._seconds = seconds
+        # By the time of the last note, the oldest first.
+        self._until: dict[Hashable, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def note(self, key: Hashable, now: float) -> None:
+        """Remember that the answer for *key* could not be stored."""
+        self._until.pop(key, None)
+        self._until[key] = now + self._seconds
+        if len(self._until) > self._max_keys:
+            del self._until[next(iter(self._until))]
+
+    def forget(self, key: Hashable) -> None:
+        """Note that the answer for *key* could be stored; nothing where it is not remembered."""
+        self._until.pop(key, None)
+
+    def includes(self, key: Hashable, now: float) -> bool:
+        """Say whether *key* is remembered."""
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if now >= until:
+            del self._until[key]
+            return False
+        return True
+
+
 class Flights:
     """
     All requests under way for one store.
 
-    It remembers, within the limits of :mod:`twisted_net.http.cache.unstorable`, for which keys
+    It remembers, within the limits of :class:`Unstorable`, for which keys
     the last answer could not be stored: who asks for such a one need not wait for another's.
 
     :param clock: for those who wait with an end to their time, and for how long that is

@@ -8,7 +8,8 @@ from twisted.web.http_headers import Headers
 
 from twisted_net.http.bodies import BodyResponse, made_response
 from twisted_net.http.cache.agent import NAME
-from twisted_net.http.cache.rules import CacheRequest, Fresh, Rules
+from twisted_net.http.cache.entry import CacheRequest
+from twisted_net.http.cache.rules import Fresh, Rules
 from twisted_net.http.cache.stores import MemoryStore, Store
 from twisted_net.http.fields import Fields
 

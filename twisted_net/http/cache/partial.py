@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from twisted_net.http.cache import ranges, validation
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 
 
 def combine(stored: Sequence[Entry], new: Entry) -> Entry:

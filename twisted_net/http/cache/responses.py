@@ -5,7 +5,12 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from twisted_net.http.cache import ranges, validation
-from twisted_net.http.cache.rules import OWN_CONDITIONS, TELLING, CacheRequest, Entry
+from twisted_net.http.cache.entry import (
+    OWN_CONDITIONS,
+    TELLING,
+    CacheRequest,
+    Entry,
+)
 from twisted_net.http.fields import Fields
 
 

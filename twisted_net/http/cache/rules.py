@@ -10,18 +10,12 @@ in as ``wall``, in seconds since 1970, because a store may outlive the process, 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from fnmatch import translate
-from typing import Annotated
+from collections.abc import Sequence
 
-from attrs import evolve, field, frozen
-from msgspec import Meta
+from attrs import evolve, frozen
 
-from twisted_net.config.record import Record
 from twisted_net.http.cache import ranges, validation
 from twisted_net.http.cache.directives import (
-    NEVER,
     Directives,
     directives,
     is_targeted,
@@ -29,12 +23,14 @@ from twisted_net.http.cache.directives import (
     response_directives,
     seconds,
 )
+from twisted_net.http.cache.entry import NOT_FOR_CACHES, TELLING, CacheRequest, Entry
 from twisted_net.http.cache.freshness import (
     HEURISTICALLY_CACHEABLE,
     guessed_lifetime,
     initial_age,
     stated_lifetime,
 )
+from twisted_net.http.cache.settings import CacheSettings, url_pattern
 from twisted_net.http.cache.storability import (
     always_checked,
     answers_get,
@@ -48,154 +44,6 @@ from twisted_net.http.fields import Fields
 
 # RFC 5861 §4: the answers that count as an error.
 ERRORS = frozenset({500, 502, 503, 504})
-
-_NOT_FOR_CACHES = ("if-match", "if-unmodified-since")
-OWN_CONDITIONS = ("if-none-match", "if-modified-since")
-TELLING = ("cache-control", "pragma", "range", *OWN_CONDITIONS, *_NOT_FOR_CACHES)
-
-
-class CacheSettings(Record, frozen=True):
-    """
-    What a cache may keep.
-
-    Private by default. A lifetime is guessed only from ``Last-Modified``, a tenth of the time
-    since then as RFC 9111 §4.2.2 suggests, and for a day at most, so that no mistake lives longer.
-    The original client kept every answer for 300 s: ``default_ttl = 300`` does so for services
-    that say nothing. The bounds suit one process that talks to a few services: a thousand
-    answers, 64 MiB in all, none of which is larger than a sixteenth of it.
-    """
-
-    enabled: Annotated[bool, Meta(description="whether answers are kept at all")] = True
-    shared: Annotated[
-        bool, Meta(description="serve one user's answers to others, as a proxy does")
-    ] = False
-    targets: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="fields that a shared cache obeys in place of Cache-Control, best first"
-            " (RFC 9213)"
-        ),
-    ] = ("CDN-Cache-Control",)
-    default_ttl: (
-        Annotated[
-            float,
-            Meta(ge=0, le=NEVER, description="lifetime of answers that state none, in seconds"),
-        ]
-        | None
-    ) = None
-    ttl_by_url: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="lifetimes of answers that state none, by pattern of the URL, as"
-            ' "https://api.example/* 60"; the first that fits counts, before default_ttl'
-        ),
-    ] = ()
-    heuristic_fraction: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=1,
-            description="part of the time since Last-Modified that an answer without a lifetime"
-            " is fresh; 0: never",
-        ),
-    ] = 0.1
-    heuristic_max: Annotated[
-        float, Meta(ge=0, le=NEVER, description="longest lifetime that is guessed, in seconds")
-    ] = 86_400.0
-    max_entries: Annotated[int, Meta(ge=1, description="most answers kept")] = 1000
-    max_bytes: Annotated[int, Meta(ge=1, description="most bytes kept, in all")] = 64 * 2**20
-    max_object: Annotated[int, Meta(ge=1, description="largest answer kept, in bytes")] = 4 * 2**20
-    max_variants: Annotated[
-        int, Meta(ge=1, le=1000, description="most answers kept for one URL")
-    ] = 64
-    file: (
-        Annotated[
-            str,
-            Meta(
-                min_length=1,
-                description="SQLite file that keeps the answers from one start to the next, made"
-                " if it is not there; absent: memory",
-            ),
-        ]
-        | None
-    ) = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for text in self.ttl_by_url:
-            _pattern(text)
-
-
-@frozen(slots=True)
-class CacheRequest:
-    """
-    What the cache must know of a request.
-
-    :param method: in capitals.
-    :param key: the URL in canonical form: :attr:`twisted_net.http.urls.Target.url`.
-    """
-
-    method: str
-    key: str
-    fields: Fields
-
-
-@frozen(slots=True)
-class Entry:
-    """
-    A stored answer with what was worked out about it when it came.
-
-    :param fields: without those of one connection only.
-    :param request_time: when its request was sent; :param response_time: when it came.
-    :param lifetime: seconds that its server gave it; None where it said nothing.
-    :param age_then: its age when it came (RFC 9111 §4.2.3, *corrected_initial_age*).
-    :param vary: the request fields that chose this answer, in lower case, sorted.
-    :param variant: a digest of these fields in the request that brought it.
-    :param checked_always: it must be validated each time (``no-cache``).
-    :param checked_when_stale: it must never be served stale (``must-revalidate``).
-    :param guess: the lifetime guessed where the server gave none; None where none may be made
-        up, by ``default_ttl`` neither.
-    :param immutable: it does not change while it is fresh (RFC 8246).
-    :param stale_while_revalidate: seconds, and
-    :param stale_if_error: seconds that it may be served after its lifetime (RFC 5861).
-    :param start: where in the whole body :attr:`body` starts.
-    :param total: length of the whole body where :attr:`body` is only a part; else None.
-    """
-
-    status: int
-    reason: str
-    fields: Fields
-    body: bytes = field(repr=False)
-    request_time: float
-    response_time: float
-    lifetime: float | None
-    age_then: float
-    vary: tuple[str, ...]
-    variant: bytes
-    checked_always: bool
-    checked_when_stale: bool
-    guess: float | None = 0.0
-    immutable: bool = False
-    stale_while_revalidate: float = 0.0
-    stale_if_error: float = 0.0
-    start: int = 0
-    total: int | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that it counts for: its body, its fields, and what Python adds, roughly."""
-        return len(self.body) + sum(len(n) + len(v) + 150 for n, v in self.fields.pairs) + 500
-
-    def age(self, wall: float) -> float:
-        """Seconds since its server made it or last confirmed it (RFC 9111 §4.2.3)."""
-        # A clock that goes back makes nothing younger than it came.
-        passed = wall - self.response_time
-        return self.age_then + passed if passed > 0 else self.age_then
-
-    @property
-    def validators(self) -> list[tuple[str, str]]:
-        """The condition fields that ask its server whether it is still right; maybe none."""
-        return validation.conditions(self.fields)
 
 
 @frozen(slots=True)
@@ -275,7 +123,7 @@ class Rules:
         self._shared = settings.shared
         self._targets = settings.targets if settings.shared else ()
         self._default_ttl = settings.default_ttl
-        self._patterns = tuple(_pattern(text) for text in settings.ttl_by_url)
+        self._patterns = tuple(url_pattern(text) for text in settings.ttl_by_url)
 
     def with_default(self, default_ttl: float | None) -> Rules:
         """Give the same rules with another lifetime for answers that state none."""
@@ -333,7 +181,7 @@ class Rules:
         wall: float,
     ) -> Decision:
         fields = request.fields
-        if "no-store" in wishes or not fields.has_none(_NOT_FOR_CACHES):
+        if "no-store" in wishes or not fields.has_none(NOT_FOR_CACHES):
             return Forward("request")
         if entry is None:
             return Forward("vary-miss" if stored else "uri-miss")
@@ -607,30 +455,6 @@ class Rules:
             most=settings.heuristic_max,
         )
         return guess or 0.0
-
-
-def replace_variant(stored: Iterable[Entry], entry: Entry, limit: int) -> tuple[Entry, ...]:
-    """
-    Give *stored* with *entry* as its newest, in place of the one that answers the same requests.
-
-    :param limit: most entries; the oldest beyond it are dropped.
-    """
-    others = [
-        other for other in stored if (other.vary, other.variant) != (entry.vary, entry.variant)
-    ]
-    return (*others, entry)[-limit:]
-
-
-def _pattern(text: str) -> tuple[re.Pattern[str], float]:
-    """A pattern of ``ttl_by_url`` and its seconds."""
-    pattern, _, ttl = text.strip().rpartition(" ")
-    try:
-        number = float(ttl)
-    except ValueError:
-        number = -1.0
-    if not pattern or not 0 <= number <= NEVER:
-        raise ValueError(f'ttl_by_url: {text!r} is not a pattern and seconds, as "https://a/* 60"')
-    return re.compile(translate(pattern.strip())), number
 
 
 def _accepts(wishes: Directives, entry: Entry, age: float, left: float) -> bool:

@@ -1,7 +1,7 @@
 """
 Entries of the cache as bytes, for stores that outlive the process.
 
-The form follows the declaration of :class:`~twisted_net.http.cache.rules.Entry` by itself: a field
+The form follows the declaration of :class:`~twisted_net.http.cache.entry.Entry` by itself: a field
 that is added, removed or retyped there is so here, and changes :data:`FORMAT`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Final, get_type_hints
 import attrs
 import msgspec
 
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.fields import Fields
 
 

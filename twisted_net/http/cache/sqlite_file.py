@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from attrs import Factory, define, frozen
 
-from twisted_net.http.cache.rules import Entry, replace_variant
+from twisted_net.http.cache.entry import Entry, replace_variant
 from twisted_net.http.cache.serialization import FORMAT, decode_head, encode_head
 
 APPLICATION_ID: Final = 0x74774361

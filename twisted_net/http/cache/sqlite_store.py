@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_net.http.cache.rules import Entry
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_file import (
     BATCH_BYTES,
     BATCH_URLS,

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
-from twisted_net.http.cache.rules import CacheSettings, Entry, replace_variant
+from twisted_net.http.cache.entry import Entry, replace_variant
+from twisted_net.http.cache.settings import CacheSettings
 
 
 class Store(Protocol):

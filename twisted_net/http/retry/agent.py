@@ -32,10 +32,11 @@ from twisted_net.http.bodies import (
 from twisted_net.http.call import Call
 from twisted_net.http.errors import CircuitOpen, FetchTimeout
 from twisted_net.http.per_origin import PerOrigin
-from twisted_net.http.retry.budget import REWARD, BudgetSettings, RetryBudget
-from twisted_net.http.retry.circuit_breaker import Breaker, BreakerSettings, State
+from twisted_net.http.retry.budget import REWARD, RetryBudget
+from twisted_net.http.retry.circuit_breaker import Breaker, State
 from twisted_net.http.retry.hedging import first_good
-from twisted_net.http.retry.policy import Attempt, RetryPolicy, parse_retry_after
+from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after, retry_delay
+from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
 from twisted_net.http.urls import parse_target, redact
 
 log = Logger()
@@ -271,8 +272,10 @@ class _Run:
                 floor = parse_retry_after(lines[0].decode("latin-1"), self._layer._wall())
         now = self._clock.seconds()
         deadline = self._call.deadline
-        left = None if deadline is None else deadline.at - now
-        wait = self._policy.wait(self._number, self._layer._chance(), floor=floor, left=left)
+        remaining = None if deadline is None else deadline.at - now
+        wait = retry_delay(
+            self._policy, self._number, self._layer._chance(), floor=floor, remaining=remaining
+        )
         if wait is None or self._breaker.wait(now) > wait:
             return None, 0
         throttled = floor is not None or (response is not None and response.code == 429)
@@ -288,7 +291,7 @@ class _Run:
         if self._call.idempotent is not None:
             return self._call.idempotent
         key = self._headers is not None and self._headers.hasHeader(b"idempotency-key")
-        return self._policy.repeatable(self._method.decode("ascii"), idempotency_key=key)
+        return may_repeat(self._policy, self._method.decode("ascii"), idempotency_key=key)
 
     def _tell(self, outcome: _Outcome, wait: float | None) -> None:
         report = self._layer._report

@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
-
-from twisted_net.config.record import Record
+from twisted_net.http.retry.settings import BudgetSettings
 
 REWARD = 1
 """Tokens that a call gives back which succeeded at once."""
-
-
-class BudgetSettings(Record, frozen=True):
-    """
-    What retries to one origin cost.
-
-    The figures of the AWS SDKs (their retry behaviour of 2026): 500 tokens, 14 for a retry, 5
-    after an answer that asks for patience, one back for each call that succeeds at once. While all
-    goes well the budget is never felt; when an origin fails altogether, some 35 retries are made
-    and then one for every fourteen successes, so that its recovery is not drowned in retries.
-    """
-
-    capacity: (
-        Annotated[
-            int,
-            Meta(ge=0, description="tokens for retries to one origin; none: retries are free"),
-        ]
-        | None
-    ) = 500
-    retry_cost: Annotated[int, Meta(ge=0, description="tokens that a retry costs")] = 14
-    throttled_cost: Annotated[
-        int, Meta(ge=0, description="tokens for a retry after an answer that asks for patience")
-    ] = 5
 
 
 class RetryBudget:

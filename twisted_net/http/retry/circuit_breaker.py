@@ -3,45 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
 
-from msgspec import Meta
-
-from twisted_net.config.record import Record
-
-
-class BreakerSettings(Record, frozen=True):
-    """
-    When an origin is left alone, and for how long.
-
-    Ten failures in a row are more than one call with its retries makes, so that one unlucky call
-    does not stop the others. 10 s are a restart; after them one call at a time tries whether the
-    origin is back. Such a probe that has not come to an end within its time no longer keeps the
-    next one waiting.
-    """
-
-    failures: (
-        Annotated[
-            int,
-            Meta(
-                ge=1,
-                description="failures in a row after which an origin is left alone; none: never",
-            ),
-        ]
-        | None
-    ) = 10
-    rest: Annotated[
-        float,
-        Meta(gt=0, le=86_400, description="how long an origin is left alone, in seconds"),
-    ] = 10.0
-    probe_timeout: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=86_400,
-            description="how long one probe after that keeps the next waiting, in seconds",
-        ),
-    ] = 10.0
+from twisted_net.http.retry.settings import BreakerSettings
 
 
 class State(Enum):
