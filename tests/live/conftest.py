@@ -17,9 +17,15 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it ships no types
 
 from tests.live.leaks import LoggedErrors, Watch, describe_error
+from tests.live.patient_reactor import PatientReactor
+from tests.patience import PATIENCE
 
-TIME_LIMIT = 20.0
-"""Seconds for one test; ``@pytest.mark.time_limit(60)`` gives another figure."""
+TIME_LIMIT = 3 * PATIENCE
+"""
+Seconds for one test; ``@pytest.mark.time_limit(600)`` sets another limit.
+
+More than any single wait takes, so that a test that hangs fails where it waits.
+"""
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -68,11 +74,28 @@ def bounded(
 
 
 @pytest.fixture
-def reactor() -> Any:  # Any: it is many zope interfaces at once, of which mypy knows a few
-    """Give the reactor that runs the test."""
+def real_reactor() -> Any:  # Any: it is many zope interfaces at once, of which mypy knows a few
+    """The reactor that runs the test."""
     from twisted.internet import reactor
 
     return reactor
+
+
+@pytest.fixture
+def reactor(real_reactor: Any) -> Any:  # Any: as above
+    """The reactor that a test uses; a module may replace it by ``patient_reactor``."""
+    return real_reactor
+
+
+@pytest.fixture
+def patient_reactor(real_reactor: Any) -> Iterator[Any]:  # Any: as above
+    """A reactor with real sockets, on which nothing times out because the machine is busy."""
+    patient = PatientReactor(real_reactor)
+    yield patient
+    patient.stop()
+    calls = patient.getDelayedCalls()
+    if calls:
+        pytest.fail(f"the test left behind: {calls}", pytrace=False)
 
 
 @pytest.fixture
@@ -84,10 +107,17 @@ def logged_errors() -> Iterator[LoggedErrors]:
     errors.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lean_collections() -> None:
+    """Leave what is there before the first test out of the collections after each."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_leftovers(
     request: pytest.FixtureRequest,
-    reactor: Any,  # Any: as above
+    real_reactor: Any,  # Any: as above
     logged_errors: LoggedErrors,
 ) -> Iterator[None]:
     """
@@ -98,8 +128,8 @@ def no_leftovers(
     from twisted.internet.task import deferLater
 
     # Once round, so that the reactor runs and has the pipes that wake it before it is looked at.
-    pytest_twisted.blockon(deferLater(reactor, 0))
-    watch = Watch(reactor)
+    pytest_twisted.blockon(deferLater(real_reactor, 0))
+    watch = Watch(real_reactor)
     yield
     found = pytest_twisted.blockon(Deferred.fromCoroutine(watch.leftovers()))
     watch.clear()

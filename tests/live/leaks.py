@@ -14,8 +14,13 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-GRACE = 0.25
-"""Seconds that a closed connection is given to be gone; loopback needs a few milliseconds."""
+LOOKS = 200
+"""
+How often a closed connection is looked at until it must be gone; on loopback a few times do.
+
+They are a second on an idle machine. Not seconds: a process that waits for a processor closes
+nothing meanwhile.
+"""
 
 
 @implementer(ILogObserver)
@@ -71,16 +76,15 @@ class Watch:
 
     async def leftovers(self) -> list[str]:
         """
-        Say what has been added, a line each; nothing if all is gone within :data:`GRACE`.
+        Say what has been added, a line each; nothing if all is gone after :data:`LOOKS` looks.
 
         A delayed call that runs while this waits is a leftover too.
         """
-        deadline = self._reactor.seconds() + GRACE
         await self._turn(0)
         suspects = self._new_calls()
-        while (self._new_calls() or self._new_selectables()) and (
-            self._reactor.seconds() < deadline
-        ):
+        for _ in range(LOOKS):
+            if not self._new_calls() and not self._new_selectables():
+                break
             await self._turn(0.005)
         calls = [*self._new_calls(), *(call for call in suspects if call.called)]
         return [

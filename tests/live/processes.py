@@ -21,6 +21,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from tests.patience import PATIENCE
+
 BIN = Path(sys.executable).parent
 
 LAUNCHERS = {
@@ -154,7 +156,7 @@ def exchange(port: int, lines: bytes) -> Deferred[bytes]:
     """Send *lines* over TCP, end our half, and give all that comes back."""
 
     def speak() -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
             connection.sendall(lines)
             connection.shutdown(socket.SHUT_WR)
             return connection.makefile("rb").read()
@@ -167,7 +169,7 @@ def ask_datagrams(port: int, *datagrams: bytes) -> Deferred[list[bytes]]:
 
     def speak() -> list[bytes]:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             sock.connect(("127.0.0.1", port))
             answers = []
             for datagram in datagrams:
@@ -186,7 +188,7 @@ class Line:
     """
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Line:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from tests.missing import missing
+from tests.patience import PATIENCE
 from twisted_net.service.config import Config, TcpSettings, UdpSettings
 from twisted_net.service.net import NetService
 from twisted_net.tcp.listener_settings import Listener
@@ -32,7 +33,7 @@ def run(*words: str, data: bytes = b"") -> Deferred[subprocess.CompletedProcess[
     """Run a program with *data* as its input, and give what came of it."""
 
     def call() -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(words, input=data, capture_output=True, timeout=15, check=False)
+        return subprocess.run(words, input=data, capture_output=True, timeout=PATIENCE, check=False)
 
     return deferToThread(call)
 
@@ -53,7 +54,7 @@ def run_until(*words: str, data: bytes, marker: bytes) -> Deferred[bytes]:
             assert process.stdout is not None
             process.stdin.write(data)
             process.stdin.flush()
-            deadline = Timer(10, process.kill)
+            deadline = Timer(PATIENCE, process.kill)
             deadline.start()
             while marker not in said:
                 piece = os.read(process.stdout.fileno(), 65_536)

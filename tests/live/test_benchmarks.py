@@ -23,6 +23,7 @@ from benchmarks.load import (
     ask_in_bursts,
 )
 from tests.live.programs import port_of, serving
+from tests.patience import PATIENCE
 from twisted_net.tcp.listener_settings import Listener
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +92,6 @@ async def test_wrong_datagrams(reactor: Any) -> None:
         await port.stopListening()
 
 
-@pytest.mark.time_limit(60)
 async def test_command(tmp_path: Path) -> None:
     """``python -m benchmarks`` measures who is named, and writes what is asked for."""
     kept, drawn = tmp_path / "kept.json", tmp_path / "drawn.svg"
@@ -101,7 +101,7 @@ async def test_command(tmp_path: Path) -> None:
         *("--rounds=1", "--seconds=0.05"),
     ]
     ended = await deferToThread(
-        subprocess.run, words, cwd=ROOT, capture_output=True, text=True, timeout=50
+        subprocess.run, words, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE
     )
     assert ended.returncode == 0, ended.stderr
     assert "round 1 of 1: Twisted LineOnlyReceiver" in ended.stderr

@@ -15,6 +15,7 @@ from twisted.web.server import Site
 
 from tests.live.processes import Running
 from tests.live.programs import port_of, program, serving
+from tests.patience import PATIENCE
 from twisted_net.reasons import End
 from twisted_net.tcp.listener_settings import Listener
 
@@ -94,7 +95,7 @@ async def visit(reactor: Any, page: Page, address: str, folder: Path) -> Any:  #
     chromium = program("chromium", "chromium")
     words = [chromium, *FLAGS, f"--user-data-dir={folder / 'profile'}", address]
     async with Running(reactor, words, folder, {"HOME": str(folder)}):
-        page.report.addTimeout(25, reactor)
+        page.report.addTimeout(PATIENCE, reactor)
         return await page.report
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.web.resource import Resource
@@ -55,7 +54,6 @@ def names(folder: Path) -> Iterator[str]:
             yield each.name
 
 
-@pytest.mark.time_limit(60)
 async def test_killed_at_any_moment(reactor: Any, tmp_path: Path) -> None:
     """A file whose process was killed opens, is whole, and has what was flushed."""
     path = tmp_path / "cache.sqlite"
@@ -82,7 +80,6 @@ async def test_killed_at_any_moment(reactor: Any, tmp_path: Path) -> None:
     assert latest > 5
 
 
-@pytest.mark.time_limit(30)
 async def test_killed_before_anything_is_written(reactor: Any, tmp_path: Path) -> None:
     """The same for a process that is killed while it makes the file."""
     draw = random.Random(9211)
@@ -104,7 +101,6 @@ async def test_killed_before_anything_is_written(reactor: Any, tmp_path: Path) -
     assert list(names(tmp_path)) == []
 
 
-@pytest.mark.time_limit(60)
 async def test_several_processes(reactor: Any, tmp_path: Path) -> None:
     """Processes write into one file at once; all that is found is whole, and bounds hold."""
     path = tmp_path / "cache.sqlite"

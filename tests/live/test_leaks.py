@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tests.live.leaks import LoggedErrors, Watch, describe_error
+from tests.patience import PATIENCE
 
 LEAKY = """
 from __future__ import annotations
@@ -72,7 +73,6 @@ async def test_clean(logged_errors) -> None:
 """
 
 
-@pytest.mark.time_limit(60)
 @pytest.mark.parametrize("reactor_name", ["default", "asyncio"])
 def test_fixture_fails_tests(tmp_path: Path, reactor_name: str) -> None:
     """A test that leaves something behind gets an error of its own, under both reactors."""
@@ -87,7 +87,7 @@ def test_fixture_fails_tests(tmp_path: Path, reactor_name: str) -> None:
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=2 * PATIENCE,
         check=False,
     ).stdout
     outcomes = re.findall(r"^(ERROR|FAILED|PASSED) .*::test_(\w+)", answer, re.MULTILINE)

@@ -18,6 +18,7 @@ from twisted.internet.unix import Port
 
 from tests.live.processes import Running, command_line, exchange
 from tests.live.programs import port_of, program, run, serving
+from tests.patience import PATIENCE
 from twisted_net.errors import CannotListen
 from twisted_net.tcp.listener_settings import Listener
 
@@ -41,7 +42,7 @@ def talk(path: Path, lines: bytes) -> Deferred[bytes]:
 
     def speak() -> bytes:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE)
             connection.connect(str(path))
             connection.sendall(lines)
             connection.shutdown(socket.SHUT_WR)
@@ -181,7 +182,6 @@ async def test_many(path: Path, reactor: Any) -> None:
         assert json.loads(await talk(path, b"STATS\n"))["connections_opened"] == 3
 
 
-@pytest.mark.time_limit(40)
 async def test_process(tmp_path: Path, reactor: Any) -> None:
     """As a process it reads its listeners out of a file, and removes its socket at SIGTERM."""
     (tmp_path / "net.toml").write_text(
@@ -200,7 +200,6 @@ async def test_process(tmp_path: Path, reactor: Any) -> None:
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.time_limit(40)
 async def test_process_that_cannot_listen(tmp_path: Path, reactor: Any) -> None:
     """Each kind of listener that cannot bind ends the process with one line."""
     (tmp_path / "s").write_text("no socket")

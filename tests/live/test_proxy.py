@@ -147,7 +147,6 @@ async def test_haproxy_with_tls_inside(tmp_path: Path, reactor: Any) -> None:
         assert name in names(answers)
 
 
-@pytest.mark.time_limit(30)
 async def test_haproxy_checks(tmp_path: Path, reactor: Any) -> None:
     """Its health checks, which speak for nobody, find the server well."""
     async with serving(reactor, Listener(port=0, proxy=LOOPBACK)) as service:
@@ -214,7 +213,6 @@ def _ask_after_header(port: int) -> Deferred[list[Any]]:
     return deferToThread(speak)
 
 
-@pytest.mark.time_limit(30)
 async def test_slow_headers(reactor: Any) -> None:
     """Headers that never end are cut off in time, and keep nobody out."""
     limits = {"handshake_timeout": 1.5, "max_handshakes": 50}

@@ -204,7 +204,6 @@ async def test_fetches_much(folder: Path, reactor: Any) -> None:
     assert [answer["result"] for answer in answers] == [str(i) for i in range(20_000)]
 
 
-@pytest.mark.time_limit(40)
 async def test_slowloris(folder: Path, reactor: Any) -> None:
     """Half-open handshakes keep nobody out, and are ended in time and number."""
     listener = over_tls(folder, {"handshake_timeout": 2.0, "max_handshakes": 50})
@@ -235,7 +234,6 @@ async def test_slowloris(folder: Path, reactor: Any) -> None:
             one.close()
 
 
-@pytest.mark.time_limit(60)
 async def test_renewal_under_load(folder: Path, reactor: Any) -> None:
     """While clients come and go, certificates are renewed twenty times, and none is lost."""
     serials: set[str] = set()

@@ -26,6 +26,7 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from tests.patience import PATIENCE
 from tests.tcp.issuing import Authority
 from twisted_net.tcp.transport import FastTransport, listen_tcp
 
@@ -267,7 +268,9 @@ async def test_endpoint(reactor: Any) -> None:
     port: Any = await endpoint.listen(server.factory)  # Any: as above
 
     def ask() -> bytes:
-        with socket.create_connection(("127.0.0.1", port.getHost().port), timeout=5) as client:
+        with socket.create_connection(
+            ("127.0.0.1", port.getHost().port), timeout=PATIENCE
+        ) as client:
             client.sendall(b"hello")
             return client.recv(10)
 

@@ -123,7 +123,6 @@ def test_not_activated(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert reason in str(caught.value)
 
 
-@pytest.mark.time_limit(30)
 @pytest.mark.parametrize("which", ["0", "net"])
 async def test_activated(reactor: Any, tmp_path: Path, which: str) -> None:
     """The service serves the socket that systemd passes, by its index or its name."""
@@ -134,7 +133,6 @@ async def test_activated(reactor: Any, tmp_path: Path, which: str) -> None:
         assert await ask_datagrams(port, b"PING", b"hello") == [b"PONG", b"ECHO: hello"]
 
 
-@pytest.mark.time_limit(30)
 async def test_several(reactor: Any, tmp_path: Path) -> None:
     """A service with several sockets counts their datagrams and clients together."""
     words = [str(BIN / "twisted-net"), "--tcp-port=0", "--udp-port=none"]
@@ -245,7 +243,6 @@ async def test_two_servers(reactor: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells what it dropped")
-@pytest.mark.time_limit(60)
 async def test_kernel_drops(reactor: Any) -> None:
     """Of a burst of 20,000 datagrams all are counted: as received, or as dropped by the kernel."""
     count = 20_000

@@ -17,6 +17,7 @@ from websockets.typing import Origin
 
 from tests.live.programs import port_of, run, serving
 from tests.missing import missing
+from tests.patience import PATIENCE
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config.tls import TlsSettings
 from twisted_net.reasons import End
@@ -33,7 +34,7 @@ def over_websocket(**settings: Any) -> Listener:  # Any: fields of Listener
 def ask(client: ClientConnection, text: str) -> Any:  # Any: JSON
     """Send a message, and give the next one, decoded."""
     client.send(text)
-    return json.loads(client.recv(10))
+    return json.loads(client.recv(PATIENCE))
 
 
 async def test_lines(reactor: Any) -> None:
@@ -43,12 +44,12 @@ async def test_lines(reactor: Any) -> None:
         with connect(f"ws://127.0.0.1:{port}/any/path", origin=SITE) as client:
             assert ask(client, "ECHO hello")["result"] == "hello"
             client.send(["EC", "HO ", "in pieces"])
-            assert json.loads(client.recv(10))["result"] == "in pieces"
-            assert client.ping().wait(10)
+            assert json.loads(client.recv(PATIENCE))["result"] == "in pieces"
+            assert client.ping().wait(PATIENCE)
             for i in range(1000):
                 client.send(f"ECHO {i}")
             for i in range(1000):
-                assert json.loads(client.recv(10))["result"] == str(i)
+                assert json.loads(client.recv(PATIENCE))["result"] == str(i)
             assert ask(client, "x" * 20_000)["code"] == "line_too_long"
             assert ask(client, "STATS")["connections"] == 1
 
@@ -101,7 +102,7 @@ async def test_binary(reactor: Any) -> None:
         with connect(f"ws://127.0.0.1:{port}") as client:
             client.send(b"PING")
             with pytest.raises(ConnectionClosedError) as closed:
-                client.recv(10)
+                client.recv(PATIENCE)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1003
 
@@ -116,9 +117,9 @@ async def test_drain(reactor: Any) -> None:
         with connect(f"ws://127.0.0.1:{port}") as client:
             assert ask(client, "PING")["result"] == "PONG"
             reactor.callFromThread(service.stopService)
-            assert json.loads(client.recv(10))["event"] == "shutdown"
+            assert json.loads(client.recv(PATIENCE))["event"] == "shutdown"
             with pytest.raises(ConnectionClosedOK):
-                client.recv(10)
+                client.recv(PATIENCE)
 
     async with serving(reactor, over_websocket()) as service:
         await deferToThread(talk, port_of(service))
@@ -135,7 +136,7 @@ async def test_broadcast(reactor: Any) -> None:
         with connect(f"ws://127.0.0.1:{web}") as client:
             assert ask(client, "PING")["result"] == "PONG"
             _netcat(tcp, b"BROADCAST hello\n")
-            return json.loads(client.recv(10))
+            return json.loads(client.recv(PATIENCE))
 
     async with serving(reactor, over_websocket(), Listener(port=0)) as service:
         event = await deferToThread(talk, port_of(service), port_of(service, 1))
@@ -165,6 +166,6 @@ async def test_node(reactor: Any) -> None:
 
 def _netcat(port: int, lines: bytes) -> None:
     """Say something over TCP, and wait for the answer."""
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(lines)
         connection.recv(65_536)

@@ -1,0 +1,45 @@
+"""The time of the patient reactor goes on with its turns."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import deferLater
+
+from tests.live.leaks import LoggedErrors
+from tests.live.patient_reactor import STEP
+from tests.patience import until
+
+
+async def test_stands_still(reactor: Any, patient_reactor: Any) -> None:
+    """However long one turn takes, the time of a step goes by; many turns make a timer due."""
+    due: list[float] = []
+    before = patient_reactor.seconds()
+    patient_reactor.callLater(10 * STEP, lambda: due.append(patient_reactor.seconds()))
+    for _ in range(3):
+        time.sleep(20 * STEP)
+        await deferLater(reactor, 0)
+    assert due == []
+    assert patient_reactor.seconds() - before <= 4 * STEP
+    await until(reactor, lambda: due)
+    assert due[0] >= before + 10 * STEP
+
+
+async def test_call_that_fails(
+    reactor: Any, patient_reactor: Any, logged_errors: LoggedErrors
+) -> None:
+    """A call that fails is logged, and those that are due beside it are made."""
+    made: list[int] = []
+    patient_reactor.callLater(STEP, lambda: 1 / 0)
+    patient_reactor.callLater(STEP, made.append, 1)
+    await until(reactor, lambda: made)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_provides(patient_reactor: Any) -> None:
+    """It provides what the reactor below it provides, and does all but time there."""
+    assert patient_reactor.running
+    for interface in (IReactorTime, IReactorTCP):
+        assert interface.providedBy(patient_reactor)
