@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Forgetful(LineOnlyReceiver):
-    """Answers as it should, but for one line in a hundred."""
+    """Answers as it should, but for one line in two hundred."""
 
     delimiter = b"\n"
     lines = 0
@@ -38,7 +38,7 @@ class Forgetful(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Answer a line."""
         type(self).lines += 1
-        result = "hello" if self.lines % 100 == 0 else "hello world"
+        result = "hello" if self.lines % 200 == 0 else "hello world"
         self.sendLine(json.dumps({"command": "ECHO", "result": result}).encode())
 
 
@@ -74,7 +74,8 @@ async def test_wrong_answers(reactor: Any) -> None:
     port = reactor.listenTCP(0, Factory.forProtocol(Forgetful), interface="127.0.0.1")
     try:
         with pytest.raises(WrongAnswer, match='"result": "hello"}'):
-            await deferToThread(ask, port.getHost().port, 2, 1)
+            # However short the load is, each connection asks once: these are 241 lines.
+            await deferToThread(ask, port.getHost().port, 120, 1)
     finally:
         await port.stopListening()
 

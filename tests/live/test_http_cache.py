@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.task import deferLater
 from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.live.test_http import Page, global_reactor, serving
+from tests.patience import PATIENCE, until
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.client import Client, Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: many reads
-SETTINGS = HttpSettings(timeout=10.0, retry=RetryPolicy(retries=0))
+SETTINGS = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0))
 
 
 def slow_page(*fields: tuple[str, str]) -> Page:
@@ -59,7 +59,7 @@ async def test_first_caller_is_cancelled() -> None:
     page = slow_page(("Cache-Control", "max-age=60"))
     async with serving(Site(page)) as port, Client(global_reactor(), SETTINGS) as client:
         first, second = get(client, port), get(client, port)
-        await deferLater(global_reactor(), 0.02)
+        await until(global_reactor(), lambda: page.count == 1)
         first.cancel()
         try:
             await first
@@ -77,20 +77,16 @@ async def test_asked_by_the_side() -> None:
     async with serving(Site(page)) as port, Client(global_reactor(), SETTINGS) as client:
         await get(client, port)
         assert (await get(client, port)).from_cache
-        await deferLater(global_reactor(), 0.3)
-        assert page.count == 2
+        await until(global_reactor(), lambda: page.count == 2)
 
 
 async def test_close_meanwhile() -> None:
     """Closing ends what is asked by the side."""
     page = slow_page(("Cache-Control", "max-age=0, stale-while-revalidate=60"))
-    async with serving(Site(page)) as port:
-        async with Client(global_reactor(), SETTINGS) as client:
-            await get(client, port)
-            assert (await get(client, port)).from_cache
-            await deferLater(global_reactor(), 0.02)
-            assert page.count == 2
-        await deferLater(global_reactor(), 0.02)
+    async with serving(Site(page)) as port, Client(global_reactor(), SETTINGS) as client:
+        await get(client, port)
+        assert (await get(client, port)).from_cache
+        await until(global_reactor(), lambda: page.count == 2)
 
 
 async def test_parts() -> None:
@@ -106,7 +102,7 @@ async def test_too_large() -> None:
     """A body over the limit passes, for each caller, and is not kept."""
     page = slow_page(("Cache-Control", "max-age=60"))
     cache = CacheSettings(max_object=10_000)
-    settings = HttpSettings(timeout=10.0, retry=RetryPolicy(retries=0), cache=cache)
+    settings = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0), cache=cache)
     async with serving(Site(page)) as port, Client(global_reactor(), settings) as client:
         for response in await gatherResults([get(client, port) for _ in range(3)]):
             assert response.body == BODY

@@ -18,6 +18,7 @@ from twisted.web.server import Site
 from typing_extensions import override
 
 from tests.live.test_http import ONCE, CountingSite, Page, certificate, global_reactor, serving
+from tests.patience import PATIENCE
 from twisted_net.http.client import Client
 from twisted_net.http.errors import FetchTimeout, ProxyFailed, TLSFailed
 from twisted_net.http.fetch import Fetcher
@@ -108,7 +109,7 @@ class SmallProxy(Factory):
 
 def through(port: int, user: str = "user:secret", **more: Any) -> HttpSettings:
     """Give settings with the proxy at *port*."""
-    settings = {"timeout": 10.0, "retry": RetryPolicy(retries=0), **more}
+    settings = {"timeout": PATIENCE, "retry": RetryPolicy(retries=0), **more}
     return HttpSettings(proxy=f"http://{user}@127.0.0.1:{port}", **settings)
 
 
