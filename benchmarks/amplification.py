@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from twisted_net.coap.blockwise import Block
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
@@ -68,7 +68,7 @@ def request(
     pairs = [*segments, *((int(number), value) for number, value in options)]
     # By number alone: the segments of a path stay in their order.
     pairs.sort(key=itemgetter(0))
-    return encode_message(Message(kind, code, message_id, token, pairs, payload))
+    return encode_message(CoapMessage(kind, code, message_id, token, pairs, payload))
 
 
 def kinds() -> Iterator[Kind]:

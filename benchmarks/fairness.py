@@ -36,7 +36,7 @@ from benchmarks.servers import (
     started,
 )
 from twisted_net.coap.blockwise import Block
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
 
 SERVERS = ("ours", "plain")
 NEVER_READING_BYTES = 150_000_000
@@ -131,10 +131,10 @@ def coap_floods() -> dict[str, list[bytes]]:
     """Give the datagrams of floods of the CoAP port."""
     ids = range(60_000)
     path = int(Option.URI_PATH)
-    requests = [Message(Type.CON, Code.GET, i, b"%d" % i, [(path, b"ping")]) for i in ids]
+    requests = [CoapMessage(Type.CON, Code.GET, i, b"%d" % i, [(path, b"ping")]) for i in ids]
     first = (int(Option.BLOCK1), Block(0, True, 1024).encode())
     blocks = [
-        Message(
+        CoapMessage(
             Type.CON,
             Code.POST,
             i,

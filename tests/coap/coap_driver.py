@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.codec import (
-    Message,
+    CoapMessage,
     Option,
     Type,
     encode_message,
@@ -70,7 +70,7 @@ class Driver:
         """Send a request, and give its datagram."""
         self._ids += 1
         segments = [(int(Option.URI_PATH), part.encode()) for part in path.split("/")]
-        message = Message(
+        message = CoapMessage(
             kind, code, self._ids, token, sorted([*segments, *options], key=by_number), payload
         )
         datagram = encode_message(message)
@@ -84,21 +84,23 @@ class Driver:
         payload: bytes = b"",
         options: Pairs = (),
         source: Source = LOCAL,
-    ) -> Message:
+    ) -> CoapMessage:
         """Send a request, and give the answer, which must come at once."""
         self.send(code, path, payload, options, source=source)
         (answer,) = self.answers(source)
         return answer
 
-    def answers(self, source: Source = LOCAL) -> list[Message]:
+    def answers(self, source: Source = LOCAL) -> list[CoapMessage]:
         """Give what was sent to a client since the last time."""
         found = [data for data, to in self.transport.written if to == source]
         self.transport.written = [pair for pair in self.transport.written if pair[1] != source]
         return [parse_message(datagram) for datagram in found]
 
-    def acknowledge(self, message: Message, kind: int = Type.ACK, source: Source = LOCAL) -> None:
+    def acknowledge(
+        self, message: CoapMessage, kind: int = Type.ACK, source: Source = LOCAL
+    ) -> None:
         """Acknowledge or reset a message of the server's."""
-        self.server.take(encode_message(Message(kind, 0, message.message_id)), source)
+        self.server.take(encode_message(CoapMessage(kind, 0, message.message_id)), source)
 
     def leftovers(self) -> object:
         """Stop the server, and give the timers that are left."""

@@ -38,8 +38,8 @@ from twisted_net.coap import (
 )
 from twisted_net.coap.blockwise import Block, BlockMissing, Bodies, BodyRefused, Download, Uploads
 from twisted_net.coap.codec import (
+    CoapMessage,
     Code,
-    Message,
     Option,
     RequestOptions,
     Type,
@@ -127,7 +127,9 @@ def feed_blocks(data: bytes) -> None:
         value, payload = data[position : position + 3], data[position + 4 : position + 20]
         with contextlib.suppress(ValueError, BlockMissing, BodyRefused):
             uploads.take(SOURCES[0], b"", Block.parse(value), payload, None, position)
-        answer = Message(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, value)], payload=payload)
+        answer = CoapMessage(
+            Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, value)], payload=payload
+        )
         with contextlib.suppress(CoapError):
             download.take(answer)
 

@@ -15,11 +15,16 @@ from heapq import heappop, heappush
 
 from attrs import define, field
 
-from twisted_net.coap.codec import Code, Message, Type
-from twisted_net.coap.errors import PeerSilent
-from twisted_net.coap.exchange import Answer, Failed, Incoming, Outgoing
+from twisted_net.coap.codec import CoapMessage, Code, Type
+from twisted_net.coap.errors import CoapTimeout
+from twisted_net.coap.exchange import (
+    IncomingMessage,
+    MessageFailed,
+    OutgoingMessage,
+    ResponseReceived,
+)
 from twisted_net.coap.messages import MessageLayer
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
 
@@ -62,7 +67,7 @@ class Network:
 class Node:
     """An endpoint: a message layer, its timer, and what it does with events."""
 
-    def __init__(self, network: Network, address: Source, limits: Transmission) -> None:
+    def __init__(self, network: Network, address: Source, limits: TransmissionParameters) -> None:
         self.network = network
         self.address = address
         self.layer = MessageLayer(limits, network.chance.randrange(65_536))
@@ -100,7 +105,7 @@ class Node:
 class Server(Node):
     """Runs a command for each request: at once, or, for one in four, after a while."""
 
-    def __init__(self, network: Network, address: Source, limits: Transmission) -> None:
+    def __init__(self, network: Network, address: Source, limits: TransmissionParameters) -> None:
         super().__init__(network, address, limits)
         self.runs: dict[bytes, int] = {}
         self.largest: dict[str, int] = {}
@@ -122,7 +127,7 @@ class Server(Node):
         return {name: self.largest[name] for name in bounds if self.largest[name] > bounds[name]}
 
     def heard(self, event: object) -> None:
-        if not isinstance(event, Incoming):
+        if not isinstance(event, IncomingMessage):
             return
         assert event.message is not None
         payload = event.message.payload
@@ -134,8 +139,8 @@ class Server(Node):
         else:
             self._answer(event, payload)
 
-    def _answer(self, incoming: Incoming, payload: bytes) -> None:
-        answer = Message(Type.ACK, Code.CHANGED, payload=b"done " + payload)
+    def _answer(self, incoming: IncomingMessage, payload: bytes) -> None:
+        answer = CoapMessage(Type.ACK, Code.CHANGED, payload=b"done " + payload)
         self.layer.send_response(incoming, answer, self.network.now, self.network.chance.random())
         self.flush()
 
@@ -144,12 +149,17 @@ class Client(Node):
     """Asks one question after the other, as many at a time as NSTART allows."""
 
     def __init__(
-        self, network: Network, address: Source, limits: Transmission, server: Source, count: int
+        self,
+        network: Network,
+        address: Source,
+        limits: TransmissionParameters,
+        server: Source,
+        count: int,
     ) -> None:
         super().__init__(network, address, limits)
         self._server = server
         self._left = count
-        self._asked: dict[Outgoing, bytes] = {}
+        self._asked: dict[OutgoingMessage, bytes] = {}
         self.right = 0
         self.failed: list[bytes] = []
         self.wrong: list[str] = []
@@ -161,7 +171,7 @@ class Client(Node):
         self._left -= 1
         payload = f"{self.address[1]} {self._left}".encode()
         token = self.network.chance.randbytes(4)
-        message = Message(Type.CON, Code.POST, token=token, payload=payload)
+        message = CoapMessage(Type.CON, Code.POST, token=token, payload=payload)
         network = self.network
         outgoing = self.layer.send_request(
             message, self._server, network.now, network.chance.random()
@@ -170,15 +180,15 @@ class Client(Node):
         self.flush()
 
     def heard(self, event: object) -> None:
-        if isinstance(event, Answer):
+        if isinstance(event, ResponseReceived):
             payload = self._asked.pop(event.outgoing)
             if event.message.payload == b"done " + payload:
                 self.right += 1
             else:
                 self.wrong.append(f"{payload!r} was answered with {event.message!r}")
-        elif isinstance(event, Failed):
+        elif isinstance(event, MessageFailed):
             payload = self._asked.pop(event.outgoing)
-            if isinstance(event.error, PeerSilent):
+            if isinstance(event.error, CoapTimeout):
                 self.failed.append(payload)
             else:
                 self.wrong.append(f"{payload!r} ended with {event.error!r}")
@@ -195,7 +205,7 @@ class Outcome:
     ran_twice: list[bytes]
     never_ran: int
     lost_answers: int
-    forgotten: int
+    evicted: int
     largest: dict[str, int]
     over_limits: dict[str, int]
     left: dict[str, int]
@@ -211,11 +221,11 @@ def simulate(
     clients: int = 100,
     loss: float = 0.3,
     nstart: int = 4,
-    limits: Transmission | None = None,
+    limits: TransmissionParameters | None = None,
 ) -> Outcome:
     """Run so many exchanges of so many clients with one server, to the end."""
     network = Network(random.Random(seed), loss)
-    limits = limits or Transmission(nstart=nstart)
+    limits = limits or TransmissionParameters(nstart=nstart)
     server = Server(network, ("server", 5683), limits)
     asking = [
         Client(network, ("client", number), limits, server.address, exchanges // clients)
@@ -236,7 +246,7 @@ def simulate(
         ran_twice=[payload for payload, runs in server.runs.items() if runs != 1],
         never_ran=sum(payload not in server.runs for payload in failed),
         lost_answers=sum(payload in server.runs for payload in failed),
-        forgotten=server.layer.counts.forgotten,
+        evicted=server.layer.figures()["evicted"],
         largest=server.largest,
         over_limits=server.over_limits(),
         left=server.layer.sizes,

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.coap.blockwise import Block
 from twisted_net.coap.client import CoapClient, CoapClientSettings
 from twisted_net.coap.client_response import Observation, Response
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message, parse_message
-from twisted_net.coap.errors import CoapClientClosed, InvalidCoapURI, PeerSilent, TransferFailed
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
+from twisted_net.coap.errors import CoapClientClosed, CoapTimeout, InvalidCoapURI, TransferFailed
 from twisted_net.coap.uris import parse_uri
 from twisted_net.net.addresses import Source
 
@@ -25,7 +25,7 @@ class Reactor(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: list[Message] = []
+        self.sent: list[CoapMessage] = []
         self.protocol: Any = None
         self.resolved: Deferred[str] = Deferred()
 
@@ -47,7 +47,7 @@ class Reactor(Clock):
     def write(self, datagram: bytes, addr: Source) -> None:
         self.sent.append(parse_message(datagram))
 
-    def answer(self, message: Message, question: Message | None = None) -> None:
+    def answer(self, message: CoapMessage, question: CoapMessage | None = None) -> None:
         """Answer the last message that was sent, or another."""
         question = question or self.sent[-1]
         message.token = question.token
@@ -86,16 +86,16 @@ class ClientTests(SynchronousTestCase):
     def test_timeout(self) -> None:
         """A call takes no longer than it may, whatever the server acknowledges."""
         call = self.client.get(URI, timeout=5)
-        self.reactor.answer(Message(Type.ACK, 0))
+        self.reactor.answer(CoapMessage(Type.ACK, 0))
         self.reactor.advance(5)
-        self.assertEqual(self.failureResultOf(call, PeerSilent).value.seconds, 5)
+        self.assertEqual(self.failureResultOf(call, CoapTimeout).value.seconds, 5)
 
     def test_observe_timeout(self) -> None:
         """The same holds for the first answer of an observation."""
         started = Deferred.fromCoroutine(self.client.observe(URI))
-        self.reactor.answer(Message(Type.ACK, 0))
+        self.reactor.answer(CoapMessage(Type.ACK, 0))
         self.reactor.advance(120)
-        self.failureResultOf(started, PeerSilent)
+        self.failureResultOf(started, CoapTimeout)
 
     def test_states_in_order(self) -> None:
         """A notification that was overtaken is passed over, a doubled one too (RFC 7641 §3.4)."""
@@ -133,7 +133,7 @@ class ClientTests(SynchronousTestCase):
         observation.cancel()
         self.reactor.sent.clear()
         self.reactor.answer(state(9, 3), question)
-        self.assertEqual(self.reactor.sent, [Message(Type.RST, 0, 9)])
+        self.assertEqual(self.reactor.sent, [CoapMessage(Type.RST, 0, 9)])
 
     def test_closed_while_resolving(self) -> None:
         """A call that finds its client closed once its host has an address, fails so."""
@@ -151,11 +151,11 @@ class ClientTests(SynchronousTestCase):
         return [each.text async for each in observation]
 
 
-def state(message_id: int, number: int) -> Message:
+def state(message_id: int, number: int) -> CoapMessage:
     """Make a notification, or the first answer."""
     kind = Type.CON if message_id else Type.ACK
     options = [(Option.OBSERVE, number.to_bytes(3, "big"))]
-    return Message(kind, Code.CONTENT, message_id, b"", options, str(number).encode())
+    return CoapMessage(kind, Code.CONTENT, message_id, b"", options, str(number).encode())
 
 
 class SettingsTests(SynchronousTestCase):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.codec import (
+    CoapMessage,
     Code,
-    Message,
     Option,
     RequestOptions,
     Type,
@@ -26,7 +26,7 @@ options = st.lists(st.tuples(st.integers(0, 65_535), st.binary(max_size=300)), m
 )
 
 whole_messages = st.builds(
-    Message,
+    CoapMessage,
     st.sampled_from(list(Type)),
     st.sampled_from([1, 2, 31, 64, 69, 132, 191]),
     st.integers(0, 65_535),
@@ -41,31 +41,33 @@ class RoundTripTests(SynchronousTestCase):
 
     @settings(max_examples=300, deadline=None)
     @given(whole_messages)
-    def test_any(self, message: Message) -> None:
+    def test_any(self, message: CoapMessage) -> None:
         """Any message comes back the same."""
         self.assertEqual(parse_message(encode_message(message)), message)
 
     def test_known_bytes(self) -> None:
         """The example of RFC 7252 appendix A (figure 16) has its bytes."""
-        message = Message(Type.CON, Code.GET, 0x7D34, options=[(Option.URI_PATH, b"temperature")])
+        message = CoapMessage(
+            Type.CON, Code.GET, 0x7D34, options=[(Option.URI_PATH, b"temperature")]
+        )
         self.assertEqual(encode_message(message), b"\x40\x01\x7d\x34\xbbtemperature")
-        answer = Message(Type.ACK, Code.CONTENT, 0x7D34, payload=b"22.3 C")
+        answer = CoapMessage(Type.ACK, Code.CONTENT, 0x7D34, payload=b"22.3 C")
         self.assertEqual(encode_message(answer), b"\x60\x45\x7d\x34\xff22.3 C")
 
     def test_lengths(self) -> None:
         """Deltas and lengths at the limits of their forms are kept (§3.1)."""
         for number in (0, 12, 13, 268, 269, 65_535):
             for size in (0, 12, 13, 268, 269, 1034):
-                message = Message(Type.NON, Code.GET, options=[(number, b"a" * size)])
+                message = CoapMessage(Type.NON, Code.GET, options=[(number, b"a" * size)])
                 self.assertEqual(parse_message(encode_message(message)), message)
 
     def test_not_encodable(self) -> None:
         """What no message can be is refused where it is written."""
         for message in (
-            Message(Type.CON, 1, token=b"123456789"),
-            Message(Type.CON, 1, options=[(3, b""), (2, b"")]),
-            Message(Type.CON, 1, options=[(65_536, b"")]),
-            Message(Type.CON, 1, options=[(1, b"a" * 65_805)]),
+            CoapMessage(Type.CON, 1, token=b"123456789"),
+            CoapMessage(Type.CON, 1, options=[(3, b""), (2, b"")]),
+            CoapMessage(Type.CON, 1, options=[(65_536, b"")]),
+            CoapMessage(Type.CON, 1, options=[(1, b"a" * 65_805)]),
         ):
             with self.assertRaises(ValueError):
                 encode_message(message)
@@ -132,7 +134,7 @@ class ParseTests(SynchronousTestCase):
         pairs = [
             (number, chance.randbytes(size)) for number, size in ((1, 0), (300, 20), (999, 300))
         ]
-        datagram = encode_message(Message(Type.CON, 1, 2, b"abc", pairs, b"payload"))
+        datagram = encode_message(CoapMessage(Type.CON, 1, 2, b"abc", pairs, b"payload"))
         whole = 0
         for end in range(len(datagram)):
             try:
@@ -226,19 +228,19 @@ class MessageTests(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """A code is of a request, of a response, or neither."""
-        self.assertTrue(Message(0, Code.POST).is_request)
-        self.assertFalse(Message(0, Code.EMPTY).is_request)
-        self.assertTrue(Message(0, Code.NOT_FOUND).is_response)
-        self.assertFalse(Message(0, Code.GET).is_response)
+        self.assertTrue(CoapMessage(0, Code.POST).is_request)
+        self.assertFalse(CoapMessage(0, Code.EMPTY).is_request)
+        self.assertTrue(CoapMessage(0, Code.NOT_FOUND).is_response)
+        self.assertFalse(CoapMessage(0, Code.GET).is_response)
 
     def test_option(self) -> None:
         """The first option of a number is given."""
-        message = Message(0, 1, options=[(4, b"a"), (4, b"b")])
+        message = CoapMessage(0, 1, options=[(4, b"a"), (4, b"b")])
         self.assertEqual((message.option(4), message.option(5)), (b"a", None))
 
     def test_shown(self) -> None:
         """Codes and messages are shown as people write them."""
         self.assertEqual(code_name(132), "4.04 Not Found")
         self.assertEqual(code_name(255), "7.31")
-        self.assertIn("CON 0.01 Get id=5", repr(Message(0, 1, 5)))
-        self.assertNotEqual(Message(0, 1), "no message")
+        self.assertIn("CON 0.01 Get id=5", repr(CoapMessage(0, 1, 5)))
+        self.assertNotEqual(CoapMessage(0, 1), "no message")

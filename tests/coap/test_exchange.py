@@ -5,12 +5,12 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.exchange import (
-    NEXT_RECEIVING,
-    NEXT_SENDING,
-    Receiving,
-    Sending,
-    Step,
-    Stimulus,
+    INCOMING_TRANSITIONS,
+    OUTGOING_TRANSITIONS,
+    IncomingState,
+    IncomingTrigger,
+    OutgoingState,
+    OutgoingTrigger,
 )
 
 
@@ -27,20 +27,27 @@ class TableTests(SynchronousTestCase):
 
     def test_sending(self) -> None:
         """Each state is reached; the last two are final, the others end by silence or will."""
-        table = {(int(state), int(what)): int(end) for (state, what), end in NEXT_SENDING.items()}
-        self.assertEqual(self.reached(Sending.QUEUED, table), set(Sending))
-        last = {Sending.DONE, Sending.FAILED}
+        table = {
+            (int(state), int(what)): int(end) for (state, what), end in OUTGOING_TRANSITIONS.items()
+        }
+        self.assertEqual(self.reached(OutgoingState.QUEUED, table), set(OutgoingState))
+        last = {OutgoingState.DONE, OutgoingState.FAILED}
         self.assertEqual({state for state, _ in table} & last, set())
-        for state in set(Sending) - last:
-            self.assertEqual(table[state, Stimulus.CANCEL], Sending.FAILED)
-            if state is not Sending.QUEUED:
-                self.assertGreater(table[state, Stimulus.SILENCE], state)
+        for state in set(OutgoingState) - last:
+            self.assertEqual(table[state, OutgoingTrigger.CANCEL], OutgoingState.FAILED)
+            if state is not OutgoingState.QUEUED:
+                self.assertGreater(table[state, OutgoingTrigger.TIMEOUT], state)
 
     def test_receiving(self) -> None:
         """A request is settled by its response, acknowledged before or not, and by nothing else."""
-        table = {(int(state), int(what)): int(end) for (state, what), end in NEXT_RECEIVING.items()}
-        self.assertEqual(self.reached(Receiving.PENDING, table), set(Receiving))
+        table = {
+            (int(state), int(what)): int(end) for (state, what), end in INCOMING_TRANSITIONS.items()
+        }
+        self.assertEqual(self.reached(IncomingState.PENDING, table), set(IncomingState))
         self.assertEqual(
-            {pair for pair, end in table.items() if end == Receiving.SETTLED},
-            {(Receiving.PENDING, Step.RESPONSE), (Receiving.PROMISED, Step.RESPONSE)},
+            {pair for pair, end in table.items() if end == IncomingState.SETTLED},
+            {
+                (IncomingState.PENDING, IncomingTrigger.RESPONSE),
+                (IncomingState.ACKNOWLEDGED, IncomingTrigger.RESPONSE),
+            },
         )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap import fuzz_coap
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
 
 option = st.tuples(st.sampled_from([int(known) for known in Option]), st.binary(max_size=20))
 
@@ -40,6 +40,6 @@ class ReaderTests(SynchronousTestCase):
         self, kind: int, code: int, options: list[tuple[int, bytes]], payload: bytes
     ) -> None:
         """A server takes any known options, with any values, in a request or an answer."""
-        message = Message(Type(kind), code, 1, b"t", sorted(options), payload)
+        message = CoapMessage(Type(kind), code, 1, b"t", sorted(options), payload)
         datagram = encode_message(message)
         self.assertLessEqual(fuzz_coap.feed_server(datagram), 3 * len(datagram))

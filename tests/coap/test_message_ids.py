@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap import message_ids
 from twisted_net.coap.message_ids import BLOCK, COUNT, MessageIds
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.settings import TransmissionParameters
 
-LIFETIME = Transmission().exchange_lifetime
-NON_LIFETIME = Transmission().non_lifetime
+LIFETIME = TransmissionParameters().exchange_lifetime
+NON_LIFETIME = TransmissionParameters().non_lifetime
 
 
 class MessageIdsTests(SynchronousTestCase):

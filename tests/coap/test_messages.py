@@ -33,57 +33,57 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap import message_ids
-from twisted_net.coap.codec import Code, Message, Type, encode_message, parse_message
-from twisted_net.coap.errors import PeerSilent, QueueFull, ResetByPeer
+from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
+from twisted_net.coap.errors import CoapTimeout, QueueFull, ResetByPeer
 from twisted_net.coap.exchange import (
-    Answer,
-    Confirmed,
     Event,
-    Failed,
-    Incoming,
-    Outgoing,
+    IncomingMessage,
+    MessageAcknowledged,
+    MessageFailed,
+    OutgoingMessage,
+    ResponseReceived,
 )
 from twisted_net.coap.messages import MessageLayer
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
 PEER = ("192.0.2.1", 5683)
 OTHER = ("192.0.2.2", 5683)
 # Jitter away: the first wait is two seconds.
-STEADY = Transmission(ack_random_factor=1)
+STEADY = TransmissionParameters(ack_random_factor=1)
 
 
 def request(
     message_id: int = 1, *, kind: int = Type.CON, token: bytes = b"t", payload: bytes = b""
 ) -> bytes:
     """Give the datagram of a request."""
-    return encode_message(Message(kind, Code.POST, message_id, token, payload=payload))
+    return encode_message(CoapMessage(kind, Code.POST, message_id, token, payload=payload))
 
 
-def response(payload: bytes = b"") -> Message:
+def response(payload: bytes = b"") -> CoapMessage:
     """Make a response, to be sent."""
-    return Message(Type.ACK, Code.CHANGED, payload=payload)
+    return CoapMessage(Type.ACK, Code.CHANGED, payload=payload)
 
 
-def question(kind: int = Type.CON, token: bytes = b"q") -> Message:
+def question(kind: int = Type.CON, token: bytes = b"q") -> CoapMessage:
     """Make a request, to be sent."""
-    return Message(kind, Code.GET, token=token)
+    return CoapMessage(kind, Code.GET, token=token)
 
 
 class Layer(MessageLayer):
     """A layer under test, with words for what tests ask of it."""
 
-    def incoming(self, datagram: bytes, now: float = 0.0, source: Source = PEER) -> Incoming:
+    def incoming(self, datagram: bytes, now: float = 0.0, source: Source = PEER) -> IncomingMessage:
         """Take in a datagram that is a new request."""
         (event,) = self.receive(datagram, source, now)
-        assert isinstance(event, Incoming)
+        assert isinstance(event, IncomingMessage)
         return event
 
-    def sent(self) -> list[Message]:
+    def sent(self) -> list[CoapMessage]:
         """Give what is to be sent, parsed."""
         return [parse_message(datagram) for datagram, _ in self.messages_to_send()]
 
-    def reply(self, message: Message, now: float = 0.0, source: Source = PEER) -> list[Event]:
+    def reply(self, message: CoapMessage, now: float = 0.0, source: Source = PEER) -> list[Event]:
         """Take in a message."""
         return self.receive(encode_message(message), source, now)
 
@@ -101,7 +101,7 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(incoming.message.payload, b"x")
         self.layer.send_response(incoming, response(b"y"), 0)
         self.assertEqual(
-            self.layer.sent(), [Message(Type.ACK, Code.CHANGED, 7, b"abc", payload=b"y")]
+            self.layer.sent(), [CoapMessage(Type.ACK, Code.CHANGED, 7, b"abc", payload=b"y")]
         )
         self.assertEqual(self.layer.sent(), [])
 
@@ -124,14 +124,14 @@ class ReceiveTests(SynchronousTestCase):
     def test_lifetime(self) -> None:
         """After EXCHANGE_LIFETIME (247 s), a message ID belongs to a new message."""
         self.assertEqual(STEADY.exchange_lifetime, 232)
-        self.assertEqual(Transmission().exchange_lifetime, 247)
+        self.assertEqual(TransmissionParameters().exchange_lifetime, 247)
         incoming = self.layer.incoming(request(7))
         self.layer.send_response(incoming, response(), 0)
         self.layer.incoming(request(7), 232.0)
 
     def test_lifetime_of_non(self) -> None:
         """A non-confirmable message is remembered for NON_LIFETIME (145 s), a duplicate ignored."""
-        self.assertEqual(Transmission().non_lifetime, 145)
+        self.assertEqual(TransmissionParameters().non_lifetime, 145)
         datagram = request(7, kind=Type.NON)
         incoming = self.layer.incoming(datagram)
         self.layer.send_response(incoming, response(), 0)
@@ -165,17 +165,17 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(self.layer.messages_to_send(), [])
         self.assertEqual(self.layer.next_timeout(), 0.1)
         self.layer.advance(0.1)
-        self.assertEqual(self.layer.sent(), [Message(Type.ACK, Code.EMPTY, 7)])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.ACK, Code.EMPTY, 7)])
         self.assertEqual(self.layer.receive(request(7, token=b"abc"), PEER, 2), [])
-        self.assertEqual(self.layer.sent(), [Message(Type.ACK, Code.EMPTY, 7)])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.ACK, Code.EMPTY, 7)])
         outgoing = self.layer.send_response(incoming, response(b"late"), 5)
         assert outgoing is not None
         (separate,) = self.layer.sent()
         self.assertEqual(
             (separate.type, separate.token, separate.payload), (Type.CON, b"abc", b"late")
         )
-        (event,) = self.layer.reply(Message(Type.ACK, Code.EMPTY, separate.message_id), 6)
-        assert isinstance(event, Confirmed)
+        (event,) = self.layer.reply(CoapMessage(Type.ACK, Code.EMPTY, separate.message_id), 6)
+        assert isinstance(event, MessageAcknowledged)
         self.assertIs(event.outgoing, outgoing)
 
     def test_separate_is_repeated(self) -> None:
@@ -188,8 +188,8 @@ class ReceiveTests(SynchronousTestCase):
         events, times = run(self.layer, 1)
         self.assertEqual(times, [3, 7, 15, 31])
         (event,) = events
-        assert isinstance(event, Failed)
-        self.assertIsInstance(event.error, PeerSilent)
+        assert isinstance(event, MessageFailed)
+        self.assertIsInstance(event.error, CoapTimeout)
 
     def test_non(self) -> None:
         """A non-confirmable request gets a non-confirmable answer with an ID of our own."""
@@ -201,15 +201,15 @@ class ReceiveTests(SynchronousTestCase):
 
     def test_ping(self) -> None:
         """An empty confirmable message is answered with a reset (§4.3)."""
-        self.assertEqual(self.layer.reply(Message(Type.CON, Code.EMPTY, 9)), [])
-        self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 9)])
-        self.assertEqual(self.layer.reply(Message(Type.NON, Code.EMPTY, 9)), [])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.CON, Code.EMPTY, 9)), [])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 9)])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.NON, Code.EMPTY, 9)), [])
         self.assertEqual(self.layer.sent(), [])
 
     def test_malformed(self) -> None:
         """A malformed confirmable message is reset, any other ignored (§4.2, §4.3)."""
         self.assertEqual(self.layer.receive(b"\x49\x01\x00\x05", PEER, 0), [])
-        self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 5)])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 5)])
         for datagram in (b"", b"\x59\x01\x00\x05", b"\x89\x01\x00\x05\x00\x00\x00\x00"):
             self.assertEqual(self.layer.receive(datagram, PEER, 0), [])
         self.assertEqual(self.layer.sent(), [])
@@ -218,43 +218,43 @@ class ReceiveTests(SynchronousTestCase):
     def test_unknown_response(self) -> None:
         """A response that nobody waits for is reset: so an old observation ends (RFC 7641 §3.6)."""
         for kind in (Type.CON, Type.NON):
-            stray = Message(kind, Code.CONTENT, 3, b"none")
+            stray = CoapMessage(kind, Code.CONTENT, 3, b"none")
             self.assertEqual(self.layer.reply(stray), [])
-            self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 3)])
+            self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 3)])
 
     def test_rejected_again(self) -> None:
         """What was reset is reset when it comes again."""
-        stray = encode_message(Message(Type.CON, Code.CONTENT, 3, b"none"))
+        stray = encode_message(CoapMessage(Type.CON, Code.CONTENT, 3, b"none"))
         for now in (0.0, 5.0):
             self.layer.receive(stray, PEER, now)
-            self.assertEqual(self.layer.sent(), [Message(Type.RST, Code.EMPTY, 3)])
+            self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 3)])
         self.assertEqual(self.layer.counts.duplicates, 1)
 
     def test_unknown_acknowledgements(self) -> None:
         """Acknowledgements and resets of nothing are ignored."""
         for kind in (Type.ACK, Type.RST):
-            self.assertEqual(self.layer.reply(Message(kind, Code.EMPTY, 3)), [])
+            self.assertEqual(self.layer.reply(CoapMessage(kind, Code.EMPTY, 3)), [])
         self.assertEqual(self.layer.messages_to_send(), [])
 
     def test_group(self) -> None:
         """To a group, only a non-confirmable request counts, and nothing is rejected (§8.1)."""
         for datagram in (
             request(1),
-            encode_message(Message(Type.CON, Code.EMPTY, 2)),
-            encode_message(Message(Type.NON, Code.CONTENT, 3)),
-            encode_message(Message(Type.ACK, Code.EMPTY, 4)),
+            encode_message(CoapMessage(Type.CON, Code.EMPTY, 2)),
+            encode_message(CoapMessage(Type.NON, Code.CONTENT, 3)),
+            encode_message(CoapMessage(Type.ACK, Code.EMPTY, 4)),
             b"\x49\x01\x00\x05",
         ):
             self.assertEqual(self.layer.receive(datagram, PEER, 0, group=True), [])
         self.assertEqual(self.layer.messages_to_send(), [])
         (event,) = self.layer.receive(request(6, kind=Type.NON), PEER, 0, group=True)
-        assert isinstance(event, Incoming)
+        assert isinstance(event, IncomingMessage)
         self.assertTrue(event.group)
 
     def test_leisure(self) -> None:
         """An answer that is to wait leaves when its time has come."""
         (event,) = self.layer.receive(request(6, kind=Type.NON), PEER, 0, group=True)
-        assert isinstance(event, Incoming)
+        assert isinstance(event, IncomingMessage)
         self.layer.send_response(event, response(), 0, delay=3)
         self.assertEqual(self.layer.messages_to_send(), [])
         self.assertEqual(self.layer.next_timeout(), 3)
@@ -286,14 +286,14 @@ class SendTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.layer = Layer(STEADY)
 
-    def send(self, now: float = 0.0, kind: int = Type.CON, token: bytes = b"q") -> Outgoing:
+    def send(self, now: float = 0.0, kind: int = Type.CON, token: bytes = b"q") -> OutgoingMessage:
         """Send a question to the peer."""
         return self.layer.send_request(question(kind, token), PEER, now, 0)
 
-    def answered(self, events: list[Event], outgoing: Outgoing) -> Message:
+    def answered(self, events: list[Event], outgoing: OutgoingMessage) -> CoapMessage:
         """Give the one answer among events."""
         (event,) = events
-        assert isinstance(event, Answer)
+        assert isinstance(event, ResponseReceived)
         self.assertIs(event.outgoing, outgoing)
         return event.message
 
@@ -304,24 +304,24 @@ class SendTests(SynchronousTestCase):
         events, times = run(self.layer, 0, 62.5)
         self.assertEqual(times, [2, 6, 14, 30])
         (event,) = events
-        assert isinstance(event, Failed)
+        assert isinstance(event, MessageFailed)
         self.assertIs(event.outgoing, outgoing)
         self.assertEqual(STEADY.max_transmit_wait, 62)
-        self.assertEqual(self.layer.counts.retransmitted, 4)
+        self.assertEqual(self.layer.counts.retransmissions, 4)
         self.assertEqual(self.layer.counts.timeouts, 1)
         self.assertEqual(self.layer.sizes["outgoing"], 0)
 
     def test_jitter(self) -> None:
         """The first wait is spread from ACK_TIMEOUT to ACK_RANDOM_FACTOR times it."""
         for chance, wait in ((0, 2.0), (0.5, 2.5), (1, 3.0)):
-            layer = Layer(Transmission())
+            layer = Layer(TransmissionParameters())
             layer.send_request(question(), PEER, 0, chance)
             layer.messages_to_send()
             self.assertEqual(layer.next_timeout(), wait)
 
     def test_jitter_doubles(self) -> None:
         """Each wait is twice the one before, the first drawn once for all (§4.2)."""
-        layer = Layer(Transmission())
+        layer = Layer(TransmissionParameters())
         layer.send_request(question(), PEER, 0, 0.5)
         layer.messages_to_send()
         self.assertEqual(run(layer, 0)[1], [2.5, 7.5, 17.5, 37.5])
@@ -330,7 +330,7 @@ class SendTests(SynchronousTestCase):
         """A response that comes twice is one event."""
         outgoing = self.send(kind=Type.NON)
         self.layer.messages_to_send()
-        answer = Message(Type.NON, Code.CONTENT, 5, b"q")
+        answer = CoapMessage(Type.NON, Code.CONTENT, 5, b"q")
         self.answered(self.layer.reply(answer), outgoing)
         self.assertEqual(self.layer.reply(answer), [])
         self.assertEqual(self.layer.messages_to_send(), [])
@@ -339,7 +339,7 @@ class SendTests(SynchronousTestCase):
         """The response in an acknowledgement ends the exchange."""
         outgoing = self.send()
         (message,) = self.layer.sent()
-        answer = Message(Type.ACK, Code.CONTENT, message.message_id, b"q", payload=b"y")
+        answer = CoapMessage(Type.ACK, Code.CONTENT, message.message_id, b"q", payload=b"y")
         self.assertEqual(self.answered(self.layer.reply(answer), outgoing).payload, b"y")
         self.assertEqual(self.layer.reply(answer), [])
         self.assertEqual(self.layer.messages_to_send(), [])
@@ -349,109 +349,111 @@ class SendTests(SynchronousTestCase):
         """An acknowledgement whose response has another token is ignored (§5.3.2)."""
         self.send()
         (message,) = self.layer.sent()
-        answer = Message(Type.ACK, Code.CONTENT, message.message_id, b"other")
+        answer = CoapMessage(Type.ACK, Code.CONTENT, message.message_id, b"other")
         self.assertEqual(self.layer.reply(answer), [])
-        request_in_ack = Message(Type.ACK, Code.GET, message.message_id, b"q")
+        request_in_ack = CoapMessage(Type.ACK, Code.GET, message.message_id, b"q")
         self.assertEqual(self.layer.reply(request_in_ack), [])
 
     def test_separate(self) -> None:
         """A response of its own is acknowledged, and again when it comes again."""
         outgoing = self.send()
         (message,) = self.layer.sent()
-        self.assertEqual(self.layer.reply(Message(Type.ACK, 0, message.message_id), 1), [])
-        answer = Message(Type.CON, Code.CONTENT, 99, b"q")
+        self.assertEqual(self.layer.reply(CoapMessage(Type.ACK, 0, message.message_id), 1), [])
+        answer = CoapMessage(Type.CON, Code.CONTENT, 99, b"q")
         self.answered(self.layer.reply(answer, 20), outgoing)
-        self.assertEqual(self.layer.sent(), [Message(Type.ACK, 0, 99)])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.ACK, 0, 99)])
         self.assertEqual(self.layer.reply(answer, 21), [])
-        self.assertEqual(self.layer.sent(), [Message(Type.ACK, 0, 99)])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.ACK, 0, 99)])
 
     def test_separate_overtakes(self) -> None:
         """A response stands for the acknowledgement that was lost or comes late (§5.2.2)."""
         outgoing = self.send()
         (message,) = self.layer.sent()
-        self.answered(self.layer.reply(Message(Type.NON, Code.CONTENT, 99, b"q")), outgoing)
-        self.assertEqual(self.layer.reply(Message(Type.ACK, 0, message.message_id)), [])
+        self.answered(self.layer.reply(CoapMessage(Type.NON, Code.CONTENT, 99, b"q")), outgoing)
+        self.assertEqual(self.layer.reply(CoapMessage(Type.ACK, 0, message.message_id)), [])
         self.assertEqual(run(self.layer, 0), ([], []))
 
     def test_acknowledged_and_forgotten(self) -> None:
         """After an acknowledgement the response is waited for so long, and no more."""
         self.send()
         (message,) = self.layer.sent()
-        self.layer.reply(Message(Type.ACK, 0, message.message_id), 1)
+        self.layer.reply(CoapMessage(Type.ACK, 0, message.message_id), 1)
         events, times = run(self.layer, 1)
         self.assertEqual(times, [])
         (event,) = events
-        assert isinstance(event, Failed)
+        assert isinstance(event, MessageFailed)
         self.assertIn("within 233 seconds", str(event.error))
 
     def test_reset(self) -> None:
         """A reset ends the exchange."""
         self.send()
         (message,) = self.layer.sent()
-        reset = Message(Type.RST, 0, message.message_id)
+        reset = CoapMessage(Type.RST, 0, message.message_id)
         (event,) = self.layer.reply(reset)
-        assert isinstance(event, Failed)
+        assert isinstance(event, MessageFailed)
         self.assertIsInstance(event.error, ResetByPeer)
         self.assertEqual(self.layer.reply(reset), [])
+        self.assertEqual(self.layer.counts.resets, 1)
 
     def test_reset_of_non(self) -> None:
         """A reset ends a non-confirmable request too, and the next one leaves at once (§4.3)."""
         outgoing = self.send(kind=Type.NON, token=b"1")
         self.send(kind=Type.NON, token=b"2")
         (first,) = self.layer.sent()
-        reset = Message(Type.RST, 0, first.message_id)
+        reset = CoapMessage(Type.RST, 0, first.message_id)
         (event,) = self.layer.reply(reset, 1)
-        assert isinstance(event, Failed)
+        assert isinstance(event, MessageFailed)
         self.assertIs(event.outgoing, outgoing)
         self.assertIsInstance(event.error, ResetByPeer)
         (second,) = self.layer.sent()
         self.assertEqual(second.token, b"2")
         self.assertEqual(self.layer.reply(reset, 2), [])
-        self.assertEqual(self.layer.reply(Message(Type.NON, Code.CONTENT, 5, b"1"), 2), [])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.NON, Code.CONTENT, 5, b"1"), 2), [])
 
     def test_reset_with_a_code(self) -> None:
         """A reset that is not empty is none (§4.2)."""
         self.send()
         (message,) = self.layer.sent()
-        odd = Message(Type.RST, Code.CONTENT, message.message_id, b"q")
+        odd = CoapMessage(Type.RST, Code.CONTENT, message.message_id, b"q")
         self.assertEqual(self.layer.reply(odd), [])
 
     def test_notification(self) -> None:
         """A message of ours that is no request ends with its acknowledgement."""
-        notification = Message(Type.CON, Code.CONTENT, token=b"q")
+        notification = CoapMessage(Type.CON, Code.CONTENT, token=b"q")
         outgoing = self.layer.send_request(notification, PEER, 0, 0)
         (message,) = self.layer.sent()
-        (event,) = self.layer.reply(Message(Type.ACK, 0, message.message_id))
-        assert isinstance(event, Confirmed)
+        (event,) = self.layer.reply(CoapMessage(Type.ACK, 0, message.message_id))
+        assert isinstance(event, MessageAcknowledged)
         self.assertIs(event.outgoing, outgoing)
         self.assertEqual(self.layer.sizes["outgoing"], 0)
 
     def test_kept(self) -> None:
         """Responses go on to a request that is kept, until it is cancelled."""
-        outgoing = self.layer.send_request(question(), PEER, 0, 0, keep=True)
+        outgoing = self.layer.send_request(question(), PEER, 0, 0, observing=True)
         (message,) = self.layer.sent()
         self.answered(
-            self.layer.reply(Message(Type.ACK, Code.CONTENT, message.message_id, b"q")), outgoing
+            self.layer.reply(CoapMessage(Type.ACK, Code.CONTENT, message.message_id, b"q")),
+            outgoing,
         )
         for message_id in (1, 2):
-            answer = Message(Type.CON, Code.CONTENT, message_id, b"q")
+            answer = CoapMessage(Type.CON, Code.CONTENT, message_id, b"q")
             self.answered(self.layer.reply(answer), outgoing)
-            self.assertEqual(self.layer.sent(), [Message(Type.ACK, 0, message_id)])
+            self.assertEqual(self.layer.sent(), [CoapMessage(Type.ACK, 0, message_id)])
         self.layer.cancel(outgoing, 0)
-        self.assertEqual(self.layer.reply(Message(Type.CON, Code.CONTENT, 3, b"q")), [])
-        self.assertEqual(self.layer.sent(), [Message(Type.RST, 0, 3)])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.CON, Code.CONTENT, 3, b"q")), [])
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, 0, 3)])
 
     def test_nstart(self) -> None:
         """Of messages to one peer so many are under way; the others wait for their turn (§4.7)."""
         for nstart in (1, 3):
-            layer = Layer(Transmission(nstart=nstart))
+            layer = Layer(TransmissionParameters(nstart=nstart))
             for number in range(5):
                 layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
             layer.send_request(question(), OTHER, 0, 0)
             sent = layer.messages_to_send()
             self.assertEqual([source for _, source in sent], [PEER] * nstart + [OTHER])
             first = parse_message(sent[0][0])
-            layer.reply(Message(Type.ACK, Code.CONTENT, first.message_id, first.token))
+            layer.reply(CoapMessage(Type.ACK, Code.CONTENT, first.message_id, first.token))
             (following,) = layer.sent()
             self.assertEqual(following.token, b"%d" % nstart)
 
@@ -460,7 +462,7 @@ class SendTests(SynchronousTestCase):
         self.send(token=b"1")
         self.send(token=b"2")
         (first,) = self.layer.sent()
-        self.layer.reply(Message(Type.ACK, 0, first.message_id))
+        self.layer.reply(CoapMessage(Type.ACK, 0, first.message_id))
         (second,) = self.layer.sent()
         self.assertEqual(second.token, b"2")
 
@@ -478,7 +480,7 @@ class SendTests(SynchronousTestCase):
         outgoing = self.send(kind=Type.NON, token=b"1")
         self.send(kind=Type.NON, token=b"2")
         self.layer.messages_to_send()
-        answer = Message(Type.NON, Code.CONTENT, 5, b"1")
+        answer = CoapMessage(Type.NON, Code.CONTENT, 5, b"1")
         self.answered(self.layer.reply(answer), outgoing)
         (second,) = self.layer.sent()
         self.assertEqual(second.token, b"2")
@@ -489,13 +491,13 @@ class SendTests(SynchronousTestCase):
         self.layer.messages_to_send()
         events, _ = run(self.layer, 0)
         self.assertEqual(len(events), 1)
-        self.assertEqual(self.layer.reply(Message(Type.NON, Code.CONTENT, 5, b"q"), 300), [])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.NON, Code.CONTENT, 5, b"q"), 300), [])
 
     def test_non_acknowledged(self) -> None:
         """An acknowledgement of a non-confirmable message is ignored."""
         self.send(kind=Type.NON)
         (message,) = self.layer.sent()
-        answer = Message(Type.ACK, Code.CONTENT, message.message_id, b"q")
+        answer = CoapMessage(Type.ACK, Code.CONTENT, message.message_id, b"q")
         self.assertEqual(self.layer.reply(answer), [])
 
     def test_cancel(self) -> None:
@@ -516,7 +518,7 @@ class SendTests(SynchronousTestCase):
 
     def test_queue_is_bounded(self) -> None:
         """Over ``max_queued`` a message is refused."""
-        layer = Layer(Transmission(max_queued=2))
+        layer = Layer(TransmissionParameters(max_queued=2))
         for number in range(3):
             layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
         with self.assertRaises(QueueFull):
@@ -551,11 +553,11 @@ class SendTests(SynchronousTestCase):
         """Messages that wait for an ID leave by themselves, in order, once it is free."""
         self.patch(message_ids, "COUNT", 8)
         self.patch(message_ids, "BLOCK", 4)
-        layer = Layer(Transmission(ack_random_factor=1, nstart=100))
+        layer = Layer(TransmissionParameters(ack_random_factor=1, nstart=100))
         for number in range(20):
             layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
         for message in (*layer.sent(), *layer.sent()):
-            layer.reply(Message(Type.ACK, 0, message.message_id))
+            layer.reply(CoapMessage(Type.ACK, 0, message.message_id))
         self.assertEqual(layer.next_timeout(), 232)
         layer.advance(232)
         self.assertEqual(
@@ -570,7 +572,7 @@ class SendTests(SynchronousTestCase):
             incoming = self.layer.incoming(request(number, kind=Type.NON))
             self.assertIsNone(self.layer.send_response(incoming, response(), 0))
         self.assertEqual(len(self.layer.messages_to_send()), 8)
-        self.assertEqual(self.layer.counts.unanswered, 2)
+        self.assertEqual(self.layer.counts.responses_dropped, 2)
         lifetime = STEADY.non_lifetime
         incoming = self.layer.incoming(request(11, kind=Type.NON), lifetime)
         self.layer.send_response(incoming, response(), lifetime)
@@ -596,9 +598,9 @@ class SendTests(SynchronousTestCase):
         """
         self.patch(message_ids, "COUNT", 16)
         self.patch(message_ids, "BLOCK", 4)
-        layer = Layer(Transmission(ack_random_factor=1, nstart=8))
+        layer = Layer(TransmissionParameters(ack_random_factor=1, nstart=8))
         free: dict[int, tuple[float, bytes]] = {}
-        held: list[Incoming] = []
+        held: list[IncomingMessage] = []
         now = 0.0
         number = 0
 
@@ -661,7 +663,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_exchanges(self) -> None:
         """A peer with more than its share gives up its own oldest exchange, and no one else's."""
-        layer = Layer(Transmission(max_exchanges=10))
+        layer = Layer(TransmissionParameters(max_exchanges=10))
         self.fill(layer, OTHER, 2)
         self.fill(layer, PEER, 20)
         self.assertEqual(layer.sizes["exchanges"], 10)
@@ -671,7 +673,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_exchanges_of_the_silent(self) -> None:
         """A peer within its share takes the place of who has been silent for longest."""
-        layer = Layer(Transmission(max_exchanges=10))
+        layer = Layer(TransmissionParameters(max_exchanges=10))
         self.fill(layer, PEER, 10)
         self.fill(layer, OTHER, 2)
         self.assertTrue(self.known(layer, OTHER, 0))
@@ -680,7 +682,7 @@ class BoundTests(SynchronousTestCase):
 
     def test_bytes(self) -> None:
         """The bytes of stored answers are bounded, and shared in the same way."""
-        layer = Layer(Transmission(max_exchange_bytes=1024))
+        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
         self.fill(layer, OTHER, 2, 100)
         self.fill(layer, PEER, 20, 100)
         self.assertTrue(900 < layer.sizes["exchange_bytes"] <= 1024)
@@ -689,13 +691,13 @@ class BoundTests(SynchronousTestCase):
 
     def test_one_answer_over_the_limit(self) -> None:
         """An answer larger than all there is room for is sent, and not kept."""
-        layer = Layer(Transmission(max_exchange_bytes=1024))
+        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
         self.fill(layer, PEER, 1, 2000)
         self.assertEqual(layer.sizes["exchange_bytes"], 0)
 
     def test_pending_are_kept(self) -> None:
         """What is being answered is not given up, so that it does not run twice."""
-        layer = Layer(Transmission(max_exchanges=3))
+        layer = Layer(TransmissionParameters(max_exchanges=3))
         for number in range(5):
             layer.incoming(request(number))
         self.assertEqual(layer.sizes["exchanges"], 5)
@@ -713,21 +715,21 @@ class BoundTests(SynchronousTestCase):
 
     def test_peers(self) -> None:
         """Over ``max_peers`` the peer silent for longest is forgotten, if it is idle."""
-        layer = Layer(Transmission(max_peers=2))
+        layer = Layer(TransmissionParameters(max_peers=2))
         self.fill(layer, PEER, 1)
         self.fill(layer, OTHER, 1)
         self.fill(layer, ("192.0.2.3", 1), 1)
         self.assertEqual(layer.sizes["peers"], 2)
         self.assertTrue(self.known(layer, OTHER, 0))
-        self.assertEqual(layer.counts.forgotten, 1)
+        self.assertEqual(layer.figures()["evicted"], 1)
 
     def test_busy_peers(self) -> None:
         """Where all known peers are busy, a new one is refused and counted."""
-        layer = Layer(Transmission(max_peers=2))
+        layer = Layer(TransmissionParameters(max_peers=2))
         layer.incoming(request(1))
         layer.incoming(request(1), source=OTHER)
         self.assertEqual(layer.receive(request(1), ("192.0.2.3", 1), 0), [])
-        self.assertEqual(layer.counts.refused, 1)
+        self.assertEqual(layer.counts.peers_refused, 1)
         with self.assertRaises(QueueFull):
             layer.send_request(question(), ("192.0.2.3", 1), 0, 0)
 
@@ -754,7 +756,7 @@ class BoundTests(SynchronousTestCase):
         layer = Layer(STEADY)
         for number in range(100):
             layer.receive(
-                encode_message(Message(Type.NON, Code.CONTENT, 1, b"none")),
+                encode_message(CoapMessage(Type.NON, Code.CONTENT, 1, b"none")),
                 ("192.0.2.1", 1000 + number),
                 number / 100,
             )
@@ -800,13 +802,13 @@ class FuzzTests(SynchronousTestCase):
     )
     def test_any_datagrams(self, steps: list[tuple[bytes, bool, float]]) -> None:
         """Any bytes at any time, to the group or not, bring no exception, and bounds hold."""
-        layer = Layer(Transmission(max_exchanges=4, max_peers=2))
+        layer = Layer(TransmissionParameters(max_exchanges=4, max_peers=2))
         now = 0.0
         for datagram, group, passed in steps:
             now += passed
             layer.advance(now)
             for event in layer.receive(datagram, PEER, now, group):
-                if isinstance(event, Incoming) and passed > 5:
+                if isinstance(event, IncomingMessage) and passed > 5:
                     layer.send_response(event, response(), now)
             layer.messages_to_send()
             due = layer.next_timeout()
@@ -828,17 +830,17 @@ class FuzzTests(SynchronousTestCase):
     )
     def test_any_messages(self, steps: list[tuple[int, int, int, bytes]]) -> None:
         """Any order of messages brings no exception, and all that is left ends by itself."""
-        layer = Layer(Transmission(nstart=2))
-        kept: list[Outgoing] = []
+        layer = Layer(TransmissionParameters(nstart=2))
+        kept: list[OutgoingMessage] = []
         for number, (kind, code, message_id, token) in enumerate(steps):
             if number % 3 == 0:
                 kept.append(layer.send_request(question(kind & 1, token), PEER, number, 0, True))
             if number % 7 == 0 and kept:
                 layer.cancel(kept.pop(), number)
             empty = code == 0
-            message = Message(kind, code, message_id, b"" if empty else token)
+            message = CoapMessage(kind, code, message_id, b"" if empty else token)
             for event in layer.reply(message, number):
-                if isinstance(event, Incoming):
+                if isinstance(event, IncomingMessage):
                     layer.send_response(event, response(), number)
             layer.advance(number)
             layer.messages_to_send()

@@ -13,8 +13,8 @@ from tests.dtls.dtls_wire import HERE, Client, Files, Wire
 from twisted_net.auth.users import Permissions, User
 from twisted_net.coap.blockwise import Block, block_size_within
 from twisted_net.coap.codec import (
+    CoapMessage,
     Code,
-    Message,
     Option,
     Type,
     encode_message,
@@ -102,9 +102,9 @@ class CoapsTestCase(SynchronousTestCase):
         self._ids += 1
         options = [(int(Option.URI_PATH), path.encode()), *more]
         options.sort(key=lambda pair: pair[0])
-        return encode_message(Message(Type.CON, code, self._ids, b"t", options, payload))
+        return encode_message(CoapMessage(Type.CON, code, self._ids, b"t", options, payload))
 
-    def send(self, client: Client, datagram: bytes) -> list[Message]:
+    def send(self, client: Client, datagram: bytes) -> list[CoapMessage]:
         """Send a datagram, and give what comes at once."""
         before = len(client.heard)
         client.say(datagram)
@@ -113,7 +113,7 @@ class CoapsTestCase(SynchronousTestCase):
 
     def ask(
         self, client: Client, code: int, path: str, payload: bytes = b"", *more: tuple[int, bytes]
-    ) -> Message:
+    ) -> CoapMessage:
         """Make a request that is answered at once."""
         (answer,) = self.send(client, self.message(code, path, payload, *more))
         return answer

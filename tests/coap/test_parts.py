@@ -19,7 +19,7 @@ from twisted_net.coap.blockwise import (
     cut,
     smaller,
 )
-from twisted_net.coap.codec import Code, Message, Option, RequestOptions, Type
+from twisted_net.coap.codec import CoapMessage, Code, Option, RequestOptions, Type
 from twisted_net.coap.echo import CHALLENGE_LIFETIME, AddressProofs
 from twisted_net.coap.errors import TransferFailed
 from twisted_net.coap.observe import Observers
@@ -191,10 +191,10 @@ class UploadsTests(SynchronousTestCase):
 class UploadTests(SynchronousTestCase):
     """:class:`Upload` sends a body of ours (RFC 7959 §2.5, §2.9)."""
 
-    def answer(self, code: int, block: Block | None) -> Message:
+    def answer(self, code: int, block: Block | None) -> CoapMessage:
         """Make the server's response."""
         options = [] if block is None else [(Option.BLOCK1, block.encode())]
-        return Message(Type.ACK, code, options=options)
+        return CoapMessage(Type.ACK, code, options=options)
 
     def test_whole(self) -> None:
         """Blocks go one after the other until the server has them all."""
@@ -234,7 +234,7 @@ class UploadTests(SynchronousTestCase):
             upload = Upload(b"a" * 40, 16)
             options = [] if value is None else [(Option.BLOCK1, value)]
             with self.assertRaises(TransferFailed):
-                upload.took(Message(Type.ACK, code, options=options))
+                upload.took(CoapMessage(Type.ACK, code, options=options))
         upload = Upload(b"a" * 16, 16)
         with self.assertRaises(TransferFailed):
             upload.took(self.answer(Code.CONTINUE, Block(0, False, 16)))
@@ -245,10 +245,10 @@ class DownloadTests(SynchronousTestCase):
 
     def block(
         self, number: int, payload: bytes, more: bool, etag: bytes = b"e", size: int = 16
-    ) -> Message:
+    ) -> CoapMessage:
         """Make the server's response."""
         options = [(Option.ETAG, etag), (Option.BLOCK2, Block(number, more, size).encode())]
-        return Message(Type.ACK, Code.CONTENT, options=options, payload=payload)
+        return CoapMessage(Type.ACK, Code.CONTENT, options=options, payload=payload)
 
     def test_whole(self) -> None:
         """Each block says which one to ask for next."""
@@ -260,7 +260,7 @@ class DownloadTests(SynchronousTestCase):
     def test_one(self) -> None:
         """A response without blocks is whole."""
         download = Download(100)
-        self.assertIsNone(download.take(Message(Type.ACK, Code.CONTENT, payload=b"all")))
+        self.assertIsNone(download.take(CoapMessage(Type.ACK, Code.CONTENT, payload=b"all")))
         self.assertEqual(download.body, b"all")
 
     def test_failures(self) -> None:
@@ -270,8 +270,8 @@ class DownloadTests(SynchronousTestCase):
             self.block(2, b"a" * 16, True),
             self.block(1, b"a", True),
             self.block(1, b"a" * 16, True, etag=b"f"),
-            Message(Type.ACK, Code.CONTENT, payload=b"all"),
-            Message(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x1f")]),
+            CoapMessage(Type.ACK, Code.CONTENT, payload=b"all"),
+            CoapMessage(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x1f")]),
         ):
             download = Download(100)
             download.take(first)

@@ -24,8 +24,8 @@ from tests.coap.coap_driver import (
 )
 from twisted_net.coap.blockwise import Block
 from twisted_net.coap.codec import (
+    CoapMessage,
     Code,
-    Message,
     Option,
     Type,
     encode_message,
@@ -152,7 +152,7 @@ class RequestTests(ServerTests):
         self.assertEqual(answer.code, Code.REQUEST_ENTITY_TOO_LARGE)
         self.assertEqual(answer.payload, b"a datagram holds at most 4096 bytes here; send blocks")
         self.assertEqual(self.runs, [])
-        head = len(encode_message(Message(0, 2, 1, b"t", [(11, b"note")]))) + 1
+        head = len(encode_message(CoapMessage(0, 2, 1, b"t", [(11, b"note")]))) + 1
         self.assertEqual(self.ask(Code.POST, "note", payload[head:]).code, Code.CHANGED)
 
     def test_sessions(self) -> None:
@@ -383,7 +383,7 @@ class ObserveTests(ServerTests):
 
     limits = CoapLimits(max_observers_per_peer=2)
 
-    def observe(self, path: str, token: bytes = b"o", source: Source = LOCAL) -> Message:
+    def observe(self, path: str, token: bytes = b"o", source: Source = LOCAL) -> CoapMessage:
         """Observe a resource, and give the first answer."""
         self.driver.send(Code.GET, path, options=[OBSERVE], token=token, source=source)
         (answer,) = self.driver.answers(source)
@@ -637,7 +637,7 @@ class FuzzTests(SynchronousTestCase):
     @given(
         st.lists(
             st.builds(
-                Message,
+                CoapMessage,
                 st.sampled_from([0, 1, 2, 3]),
                 st.sampled_from([1, 1, 2, 2, 3, 69, 132]),
                 st.integers(0, 3),
@@ -662,7 +662,7 @@ class FuzzTests(SynchronousTestCase):
         st.sampled_from([LOCAL, REMOTE]),
         st.booleans(),
     )
-    def test_any_messages(self, messages: list[Message], source: Source, group: bool) -> None:
+    def test_any_messages(self, messages: list[CoapMessage], source: Source, group: bool) -> None:
         """Any messages leave a server that answers, and has logged nothing."""
         driver = Driver(standard_commands())
         for message in messages:

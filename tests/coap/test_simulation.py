@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.simulation import simulate
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.settings import TransmissionParameters
 
 
 class SimulationTests(SynchronousTestCase):
@@ -18,7 +18,7 @@ class SimulationTests(SynchronousTestCase):
         self.assertEqual(outcome.ran_twice, [])
         self.assertEqual(outcome.right + outcome.failed, count)
         self.assertEqual(outcome.over_limits, {})
-        self.assertEqual(outcome.forgotten, 0)
+        self.assertEqual(outcome.evicted, 0)
         self.assertEqual(set(outcome.left.values()), {0})
         self.assertTrue(outcome.largest["peers"] <= 100)
 
@@ -33,14 +33,14 @@ class SimulationTests(SynchronousTestCase):
 
     def test_little_memory(self) -> None:
         """Where far less may be remembered than comes, limits hold and answers are right."""
-        limits = Transmission(
+        limits = TransmissionParameters(
             nstart=4, max_exchanges=400, max_exchange_bytes=4096, max_peers=50, max_latency=0.5
         )
         outcome = simulate(5000, 2026, limits=limits)
         self.assertEqual(outcome.wrong, [])
         self.assertEqual(outcome.over_limits, {})
         self.assertEqual(outcome.right + outcome.failed, 5000)
-        self.assertTrue(outcome.forgotten > 100)
+        self.assertTrue(outcome.evicted > 100)
         self.assertEqual(set(outcome.left.values()), {0})
 
     def test_one_at_a_time(self) -> None:

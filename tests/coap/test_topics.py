@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.coap_driver import ACCEPT_JSON, LOCAL, OBSERVE, OTHER, REMOTE, Driver
 from twisted_net.auth.users import Permissions, User
-from twisted_net.coap.codec import Code, Message, Option
+from twisted_net.coap.codec import CoapMessage, Code, Option
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.topics import TopicStates, text_of, topic_of
@@ -126,7 +126,7 @@ class ServerTopicTests(SynchronousTestCase):
         self.driver = Driver(commands or standard_commands(), limits)
         self.topics = self.driver.server.sessions.topics
 
-    def observe(self, path: str = "topics/a.b") -> Message:
+    def observe(self, path: str = "topics/a.b") -> CoapMessage:
         """Observe a topic, and give the first answer."""
         return self.driver.ask(Code.GET, path, options=[OBSERVE])
 

@@ -21,12 +21,12 @@ from twisted_net.coap.client import (
     CoapClientSettings,
 )
 from twisted_net.coap.client_response import Observation, Response
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message, parse_message
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
 from twisted_net.coap.errors import (
     CoapClientClosed,
     CoapHostNotFound,
+    CoapTimeout,
     InvalidCoapURI,
-    PeerSilent,
     ResetByPeer,
     TransferFailed,
     UnexpectedCode,
@@ -68,9 +68,9 @@ class Strange(DatagramProtocol):
 
     noisy = False
 
-    def __init__(self, *answers: Message) -> None:
+    def __init__(self, *answers: CoapMessage) -> None:
         self._answers = list(answers)
-        self.asked: list[Message] = []
+        self.asked: list[CoapMessage] = []
 
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
         assert self.transport is not None
@@ -308,7 +308,7 @@ async def test_failures(reactor: Any) -> None:
                 await client.get(uri)
         with pytest.raises(InvalidCoapURI):
             await client.get("coap://a/" + "x" * 256)
-        with pytest.raises(PeerSilent, match=r"within 0\.1 seconds"):
+        with pytest.raises(CoapTimeout, match=r"within 0\.1 seconds"):
             await client.post(served.uri("sleep"), b"30", timeout=0.1)
         call = client.post(served.uri("sleep"), b"30")
         call.cancel()
@@ -337,14 +337,16 @@ async def test_failures(reactor: Any) -> None:
 async def test_strange_servers(reactor: Any) -> None:
     """Resets, wrong blocks and silence are clear failures."""
     with pytest.raises(ResetByPeer):
-        await strange(reactor, Strange(Message(Type.RST, 0)))
-    with pytest.raises(PeerSilent):
+        await strange(reactor, Strange(CoapMessage(Type.RST, 0)))
+    with pytest.raises(CoapTimeout):
         await strange(reactor, Strange())
-    wrong = Message(Type.ACK, Code.CONTINUE, options=[(Option.BLOCK1, b"\x1e")])
+    wrong = CoapMessage(Type.ACK, Code.CONTINUE, options=[(Option.BLOCK1, b"\x1e")])
     with pytest.raises(TransferFailed):
         await strange(reactor, Strange(wrong), Code.POST)
-    first = Message(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x08")], payload=b"a" * 16)
-    gone = Message(Type.ACK, Code.NOT_FOUND, payload=b"gone")
+    first = CoapMessage(
+        Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x08")], payload=b"a" * 16
+    )
+    gone = CoapMessage(Type.ACK, Code.NOT_FOUND, payload=b"gone")
     answer = await strange(reactor, Strange(first, gone))
     assert (answer.code, answer.text) == (Code.NOT_FOUND, "gone")
 

@@ -20,7 +20,7 @@ from tests.live.test_coap import Served, Strange
 from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.coap import CoapOptions, Conversation
 from twisted_net.cli.run import INTERRUPTED
-from twisted_net.coap.codec import Code, Message, Option, Type
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type
 from twisted_net.coap.settings import CoapLimits
 
 
@@ -84,7 +84,7 @@ async def test_refusals(reactor: Any) -> None:
         answered = await run(reactor, "-t", "0.1", "post", served.uri("sleep"), "30")
         assert answered[0] == UNANSWERED
         assert "no answer within 0.1 seconds" in answered[2]
-    steering = Message(Type.ACK, Code.BAD_REQUEST, payload=b"\x1b[2J\nno")
+    steering = CoapMessage(Type.ACK, Code.BAD_REQUEST, payload=b"\x1b[2J\nno")
     port = reactor.listenUDP(0, Strange(steering), interface="127.0.0.1")
     ended = await run(reactor, "get", f"coap://127.0.0.1:{port.getHost().port}/")
     assert ended == (REFUSED, "", "twisted-net coap: 4.00 Bad Request:  [2J no\n")
@@ -118,7 +118,7 @@ async def test_blocks(reactor: Any, tmp_path: Path) -> None:
 
 async def test_non(reactor: Any) -> None:
     """With ``-N`` messages are non-confirmable, the answer too."""
-    answer = Message(Type.NON, Code.CONTENT, payload=b"x")
+    answer = CoapMessage(Type.NON, Code.CONTENT, payload=b"x")
     server = Strange(answer)
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     assert (await run(reactor, "-N", "get", f"coap://127.0.0.1:{port.getHost().port}/"))[1] == "x"
@@ -155,7 +155,7 @@ async def test_cancelled(reactor: Any) -> None:
 async def test_no_goodbye(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer the goodbye is left without one."""
     monkeypatch.setattr("twisted_net.cli.coap.GOODBYE_TIMEOUT", 0.05)
-    state = Message(Type.ACK, Code.CONTENT, options=[(Option.OBSERVE, b"")], payload=b"x")
+    state = CoapMessage(Type.ACK, Code.CONTENT, options=[(Option.OBSERVE, b"")], payload=b"x")
     server = Strange(state)
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     uri = f"coap://127.0.0.1:{port.getHost().port}/"

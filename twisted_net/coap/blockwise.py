@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from twisted_net.coap.codec import Code, Message, Option, encode_uint
+from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
 from twisted_net.coap.errors import TransferFailed
 from twisted_net.net.addresses import Source
 
@@ -241,7 +241,7 @@ class Upload:
         """Give the block to send now."""
         return cut(self._body, self._sent // self._size, self._size)
 
-    def took(self, response: Message) -> bool:
+    def took(self, response: CoapMessage) -> bool:
         """
         Take in the response to the block just sent; tell whether another one is to follow.
 
@@ -284,7 +284,7 @@ class Download:
         self._next = 0
         self.body = bytearray()
 
-    def take(self, response: Message) -> Block | None:
+    def take(self, response: CoapMessage) -> Block | None:
         """
         Take in a response; give the block to ask for next, or None where the body is whole.
 

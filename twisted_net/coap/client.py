@@ -22,10 +22,10 @@ from twisted_net.coap.blockwise import (
 )
 from twisted_net.coap.client_endpoints import Endpoint, Endpoints, SecureEndpoint
 from twisted_net.coap.client_response import Observation, Response
-from twisted_net.coap.codec import Code, Message, Option, Type, encode_message, encode_uint
-from twisted_net.coap.errors import CoapClientClosed, CoapHostNotFound, PeerSilent, TransferFailed
-from twisted_net.coap.exchange import Outgoing
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, encode_uint
+from twisted_net.coap.errors import CoapClientClosed, CoapHostNotFound, CoapTimeout, TransferFailed
+from twisted_net.coap.exchange import OutgoingMessage
+from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.coap.uris import Target, parse_uri
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
@@ -41,7 +41,7 @@ Progress: TypeAlias = Callable[[Literal["sent", "received"], int, int | None], N
 """Told of each block of a long body: which way, bytes so far, and bytes in all where known."""
 
 
-class CoapClientSettings(Transmission, frozen=True):
+class CoapClientSettings(TransmissionParameters, frozen=True):
     """
     How a client asks.
 
@@ -215,7 +215,7 @@ class CoapClient:
         self._observations.clear()
         await self._endpoints.close()
 
-    def forget(self, outgoing: Outgoing) -> None:
+    def forget(self, outgoing: OutgoingMessage) -> None:
         """Lose interest in a request, as its observation is cancelled."""
         for endpoint in self._endpoints:
             if endpoint.waiting.pop(outgoing, None) is not None:
@@ -230,7 +230,7 @@ class CoapClient:
             if observation.outgoing is not outgoing
         }
 
-    async def deregister(self, outgoing: Outgoing) -> None:
+    async def deregister(self, outgoing: OutgoingMessage) -> None:
         """
         Have a server forget an observation (RFC 7641 §3.6).
 
@@ -276,9 +276,9 @@ class CoapClient:
         method: int,
         options: list[tuple[int, bytes]],
         payload: bytes,
-        message: Message,
+        message: CoapMessage,
         kind: Type,
-    ) -> Message:
+    ) -> CoapMessage:
         """Ask again with the server's challenge, where it answered with one (RFC 9175 §2.3)."""
         echo = message.option(Option.ECHO)
         if message.code != Code.UNAUTHORIZED or echo is None:
@@ -295,7 +295,7 @@ class CoapClient:
         upload: Upload,
         kind: Type,
         progress: Progress,
-    ) -> Message:
+    ) -> CoapMessage:
         size1 = (int(Option.SIZE1), encode_uint(len(upload)))
         while True:
             payload, block = upload.next()
@@ -314,7 +314,7 @@ class CoapClient:
         source: Source,
         method: int,
         options: list[tuple[int, bytes]],
-        message: Message,
+        message: CoapMessage,
         kind: Type = Type.CON,
         progress: Progress = _untold,
     ) -> Response:
@@ -339,23 +339,23 @@ class CoapClient:
         payload: bytes = b"",
         kind: Type = Type.CON,
         token: bytes | None = None,
-    ) -> Message:
+    ) -> CoapMessage:
         """Make one exchange."""
         token = secrets.token_bytes(4) if token is None else token
-        message = Message(kind, method, token=token, options=options, payload=payload)
+        message = CoapMessage(kind, method, token=token, options=options, payload=payload)
         outgoing = self._send(endpoint, message, source)
-        answered: Deferred[Message] = Deferred(lambda _: self.forget(outgoing))
+        answered: Deferred[CoapMessage] = Deferred(lambda _: self.forget(outgoing))
         endpoint.waiting[outgoing] = lambda result: _fire(answered, result)
         endpoint.flush()
         try:
             return await answered
-        except PeerSilent:
+        except CoapTimeout:
             self._endpoints.retire(endpoint)
             raise
 
     def _send(
-        self, endpoint: Endpoint, message: Message, source: Source, keep: bool = False
-    ) -> Outgoing:
+        self, endpoint: Endpoint, message: CoapMessage, source: Source, observing: bool = False
+    ) -> OutgoingMessage:
         if self._closed:
             raise CoapClientClosed
         if isinstance(endpoint, SecureEndpoint):
@@ -366,7 +366,7 @@ class CoapClient:
                     f" {endpoint.max_payload}"
                 )
         return endpoint.layer.send_request(
-            message, source, self._reactor.seconds(), random.random(), keep
+            message, source, self._reactor.seconds(), random.random(), observing
         )
 
     def _ended(self, result: Any, call: Deferred[Response]) -> Any:  # Any: passed on as it is
@@ -383,15 +383,15 @@ class CoapClient:
         source: Source,
         options: list[tuple[int, bytes]],
         observation: Observation,
-    ) -> Message:
+    ) -> CoapMessage:
         """Ask to observe, and give the first answer; those after it go to the observation."""
         size = block_size_within(endpoint.max_payload, self._settings.block_size)
         wanted = _asking_for(size, _ordered(options))
-        message = Message(Type.CON, Code.GET, token=secrets.token_bytes(4), options=wanted)
-        outgoing = observation.outgoing = self._send(endpoint, message, source, keep=True)
-        first: Deferred[Message] = Deferred(lambda _: self.forget(outgoing))
+        message = CoapMessage(Type.CON, Code.GET, token=secrets.token_bytes(4), options=wanted)
+        outgoing = observation.outgoing = self._send(endpoint, message, source, observing=True)
+        first: Deferred[CoapMessage] = Deferred(lambda _: self.forget(outgoing))
 
-        def tell(result: Message | CoapError) -> None:
+        def tell(result: CoapMessage | CoapError) -> None:
             if not first.called:
                 _fire(first, result)
             elif isinstance(result, CoapError):
@@ -422,7 +422,7 @@ class CoapClient:
         source: Source,
         options: list[tuple[int, bytes]],
         observation: Observation,
-        message: Message,
+        message: CoapMessage,
     ) -> None:
         """Take in a notification, all its blocks."""
         value = message.option(Option.OBSERVE)
@@ -466,7 +466,7 @@ Call = Deferred[Response]
 """What a request gives: await it, or cancel it."""
 
 
-def _response(message: Message, body: bytes) -> Response:
+def _response(message: CoapMessage, body: bytes) -> Response:
     options = tuple((int(number), value) for number, value in message.options)
     return Response(message.code, body, options)
 
@@ -488,7 +488,7 @@ def _with_block(options: list[tuple[int, bytes]], block: Block) -> list[tuple[in
     return _ordered([*kept, (int(Option.BLOCK2), block.encode())])
 
 
-def _fire(answered: Deferred[Message], result: Message | CoapError) -> None:
+def _fire(answered: Deferred[CoapMessage], result: CoapMessage | CoapError) -> None:
     if answered.called:
         return
     if isinstance(result, CoapError):
@@ -499,4 +499,4 @@ def _fire(answered: Deferred[Message], result: Message | CoapError) -> None:
 
 def _timed_out(value: Any, seconds: float) -> Any:  # Any: a failure, or what came after all
     value.trap(CancelledError)
-    raise PeerSilent(seconds)
+    raise CoapTimeout(seconds)

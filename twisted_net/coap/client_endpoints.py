@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.coap.codec import Message
-from twisted_net.coap.exchange import Answer, Event, Failed, Outgoing
+from twisted_net.coap.codec import CoapMessage
+from twisted_net.coap.exchange import Event, MessageFailed, OutgoingMessage, ResponseReceived
 from twisted_net.coap.messages import MessageLayer
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.coap.uris import Target
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
@@ -41,10 +41,12 @@ class Endpoint(DatagramProtocol):
 
     noisy = False
 
-    def __init__(self, reactor: Any, settings: Transmission) -> None:  # Any: it is many interfaces
+    def __init__(
+        self, reactor: Any, settings: TransmissionParameters
+    ) -> None:  # Any: it is many interfaces
         self._reactor = reactor
         self.layer = MessageLayer(settings, secrets.randbelow(65_536))
-        self.waiting: dict[Outgoing, Callable[[Message | CoapError], None]] = {}
+        self.waiting: dict[OutgoingMessage, Callable[[CoapMessage | CoapError], None]] = {}
         self.port: Any = None  # Any: IListeningPort leaves its host untyped
         self.heard = float("-inf")
         self._timer: IDelayedCall | None = None
@@ -85,9 +87,9 @@ class Endpoint(DatagramProtocol):
         delay = max(0.0, due - self._reactor.seconds())
         self._timer = self._reactor.callLater(delay, self._advance)
 
-    def silent_since(self, outgoing: Outgoing) -> bool:
+    def silent_since(self, outgoing: OutgoingMessage) -> bool:
         """Tell whether a message was sent more than once, and nothing at all has come since."""
-        return outgoing.attempts > 0 and self.heard < outgoing.began
+        return outgoing.retransmissions > 0 and self.heard < outgoing.sent_at
 
     def fail(self, error: CoapError) -> None:
         """Tell all that wait that nothing will come."""
@@ -106,12 +108,12 @@ class Endpoint(DatagramProtocol):
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
-            if isinstance(event, Answer | Failed):
+            if isinstance(event, ResponseReceived | MessageFailed):
                 outgoing = event.outgoing
-                kept = outgoing.keep and isinstance(event, Answer)
+                kept = outgoing.observing and isinstance(event, ResponseReceived)
                 tell = self.waiting.get(outgoing) if kept else self.waiting.pop(outgoing, None)
                 if tell is not None:
-                    tell(event.message if isinstance(event, Answer) else event.error)
+                    tell(event.message if isinstance(event, ResponseReceived) else event.error)
 
 
 class SecureEndpoint(Endpoint):
@@ -152,7 +154,7 @@ class Endpoints:
     def __init__(
         self,
         reactor: Any,  # Any: as above
-        settings: Transmission,
+        settings: TransmissionParameters,
         tls: DtlsClientSettings | None,
     ) -> None:
         self._reactor = reactor

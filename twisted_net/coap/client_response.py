@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_net.coap.codec import Option, code_name
 from twisted_net.coap.errors import UnexpectedCode
-from twisted_net.coap.exchange import Outgoing
+from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.errors import CoapError
 
 _REORDERED = 128.0
@@ -98,8 +98,8 @@ class Observation:
     def __init__(
         self,
         most: int,
-        forget: Callable[[Outgoing], None],
-        deregister: Callable[[Outgoing], Awaitable[None]],
+        forget: Callable[[OutgoingMessage], None],
+        deregister: Callable[[OutgoingMessage], Awaitable[None]],
     ) -> None:
         self._most = most
         self._forget = forget
@@ -109,7 +109,7 @@ class Observation:
         self._failure: CoapError | None = None
         self._ended = False
         self._last: tuple[int, float] | None = None
-        self.outgoing: Outgoing | None = None
+        self.outgoing: OutgoingMessage | None = None
         self.skipped = 0
 
     async def __aenter__(self) -> Observation:

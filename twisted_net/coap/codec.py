@@ -88,7 +88,7 @@ Options: TypeAlias = Sequence[tuple[int, bytes]]
 """Number and value of each option, by ascending number; those of one number in their order."""
 
 
-class Message:
+class CoapMessage:
     """
     One message. It belongs to whoever made or received it, and is not changed once sent.
 
@@ -133,7 +133,7 @@ class Message:
         return None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self._fields() == other._fields()
+        return isinstance(other, CoapMessage) and self._fields() == other._fields()
 
     __hash__ = None  # type: ignore[assignment]  # mutable, so no key
 
@@ -158,7 +158,7 @@ def code_name(code: int) -> str:
         return number
 
 
-def encode_message(message: Message) -> bytes:
+def encode_message(message: CoapMessage) -> bytes:
     """
     Give the bytes of a message.
 
@@ -184,7 +184,7 @@ def encode_message(message: Message) -> bytes:
     return datagram + b"\xff" + message.payload if message.payload else datagram
 
 
-def parse_message(datagram: bytes) -> Message:
+def parse_message(datagram: bytes) -> CoapMessage:
     """
     Read a datagram.
 
@@ -204,7 +204,7 @@ def parse_message(datagram: bytes) -> Message:
     if code == 0:
         if length != 4 or position != 4:
             raise MalformedMessage("it is empty, but not 4 bytes long", _rejected(kind, message_id))
-        return Message(kind, 0, message_id)
+        return CoapMessage(kind, 0, message_id)
     if position > 12:
         raise MalformedMessage("its token is too long", _rejected(kind, message_id))
     if position > length:
@@ -222,7 +222,7 @@ def parse_message(datagram: bytes) -> Message:
         if byte == 0xFF:
             if position == length:
                 raise MalformedMessage("no payload follows its marker", _rejected(kind, message_id))
-            return Message(kind, code, message_id, token, options, datagram[position:])
+            return CoapMessage(kind, code, message_id, token, options, datagram[position:])
         delta = byte >> 4
         size = byte & 15
         if delta > 12 or size > 12:
@@ -240,7 +240,7 @@ def parse_message(datagram: bytes) -> Message:
             )
         options.append((number, datagram[position:end]))
         position = end
-    return Message(kind, code, message_id, token, options)
+    return CoapMessage(kind, code, message_id, token, options)
 
 
 def encode_uint(value: int) -> bytes:

@@ -40,7 +40,7 @@ class CoapHostNotFound(CoapError):
         self.host = host
 
 
-class PeerSilent(CoapError):
+class CoapTimeout(CoapError):
     """
     The peer did not acknowledge a message, or did not answer a request, within its time.
 

@@ -1,4 +1,4 @@
-"""What is held of a CoAP message under way, in the tables of its states (RFC 7252 §4, §5.2)."""
+"""State of a CoAP message that is sent or answered, and of its peer (RFC 7252 §4, §5.2)."""
 
 from __future__ import annotations
 
@@ -6,98 +6,108 @@ from collections import OrderedDict, deque
 from enum import IntEnum
 from typing import TypeAlias
 
-from twisted_net.coap.codec import Message, Type
+from twisted_net.coap.codec import CoapMessage, Type
 from twisted_net.coap.message_ids import MessageIds
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
 
 
-class Sending(IntEnum):
-    """Where a message of ours stands."""
+class OutgoingState(IntEnum):
+    """State of a message that this endpoint sends."""
 
     QUEUED = 0
     UNACKNOWLEDGED = 1
     PROBING = 2
-    AWAITED = 3
+    AWAITING_RESPONSE = 3
     DONE = 4
     FAILED = 5
 
 
-class Stimulus(IntEnum):
-    """What can happen to a message of ours."""
+class OutgoingTrigger(IntEnum):
+    """What changes the state of a message that this endpoint sends."""
 
-    TURN = 0
-    TURN_NON = 1
-    ACK = 2
-    CONFIRMED = 3
+    TRANSMIT_CON = 0
+    TRANSMIT_NON = 1
+    REQUEST_ACKNOWLEDGED = 2
+    ACKNOWLEDGED = 3
     RESPONSE = 4
     RESET = 5
-    SILENCE = 6
+    TIMEOUT = 6
     CANCEL = 7
 
 
-_QUEUED, _UNACKNOWLEDGED, _PROBING = Sending.QUEUED, Sending.UNACKNOWLEDGED, Sending.PROBING
-_AWAITED, _DONE, _FAILED = Sending.AWAITED, Sending.DONE, Sending.FAILED
+_QUEUED, _UNACKNOWLEDGED = OutgoingState.QUEUED, OutgoingState.UNACKNOWLEDGED
+_PROBING, _AWAITING_RESPONSE = OutgoingState.PROBING, OutgoingState.AWAITING_RESPONSE
+_DONE, _FAILED = OutgoingState.DONE, OutgoingState.FAILED
 
-# RFC 7252 figures 2 to 6. ACK is an empty acknowledgement of a request, CONFIRMED one of anything
-# else; a response may overtake the acknowledgement (§5.2.2). A non-confirmable request probes:
-# it has its place in NSTART for as long as PROBING_RATE says, then its response is awaited still.
-NEXT_SENDING = {
-    (_QUEUED, Stimulus.TURN): _UNACKNOWLEDGED,
-    (_QUEUED, Stimulus.TURN_NON): _PROBING,
-    (_QUEUED, Stimulus.CANCEL): _FAILED,
-    (_UNACKNOWLEDGED, Stimulus.ACK): _AWAITED,
-    (_UNACKNOWLEDGED, Stimulus.CONFIRMED): _DONE,
-    (_UNACKNOWLEDGED, Stimulus.RESPONSE): _DONE,
-    (_UNACKNOWLEDGED, Stimulus.RESET): _FAILED,
-    (_UNACKNOWLEDGED, Stimulus.SILENCE): _FAILED,
-    (_UNACKNOWLEDGED, Stimulus.CANCEL): _FAILED,
-    (_PROBING, Stimulus.RESPONSE): _DONE,
-    (_PROBING, Stimulus.RESET): _FAILED,
-    (_PROBING, Stimulus.SILENCE): _AWAITED,
-    (_PROBING, Stimulus.CANCEL): _FAILED,
-    (_AWAITED, Stimulus.RESPONSE): _DONE,
-    (_AWAITED, Stimulus.SILENCE): _FAILED,
-    (_AWAITED, Stimulus.CANCEL): _FAILED,
+# RFC 7252 figures 2 to 6. REQUEST_ACKNOWLEDGED is an empty acknowledgement of a request, after
+# which the response is still to come; ACKNOWLEDGED is that of any other message. A response may
+# overtake the acknowledgement (§5.2.2). A non-confirmable request is PROBING, and counts towards
+# NSTART, for as long as PROBING_RATE says; after that its response is still awaited.
+OUTGOING_TRANSITIONS = {
+    (_QUEUED, OutgoingTrigger.TRANSMIT_CON): _UNACKNOWLEDGED,
+    (_QUEUED, OutgoingTrigger.TRANSMIT_NON): _PROBING,
+    (_QUEUED, OutgoingTrigger.CANCEL): _FAILED,
+    (_UNACKNOWLEDGED, OutgoingTrigger.REQUEST_ACKNOWLEDGED): _AWAITING_RESPONSE,
+    (_UNACKNOWLEDGED, OutgoingTrigger.ACKNOWLEDGED): _DONE,
+    (_UNACKNOWLEDGED, OutgoingTrigger.RESPONSE): _DONE,
+    (_UNACKNOWLEDGED, OutgoingTrigger.RESET): _FAILED,
+    (_UNACKNOWLEDGED, OutgoingTrigger.TIMEOUT): _FAILED,
+    (_UNACKNOWLEDGED, OutgoingTrigger.CANCEL): _FAILED,
+    (_PROBING, OutgoingTrigger.RESPONSE): _DONE,
+    (_PROBING, OutgoingTrigger.RESET): _FAILED,
+    (_PROBING, OutgoingTrigger.TIMEOUT): _AWAITING_RESPONSE,
+    (_PROBING, OutgoingTrigger.CANCEL): _FAILED,
+    (_AWAITING_RESPONSE, OutgoingTrigger.RESPONSE): _DONE,
+    (_AWAITING_RESPONSE, OutgoingTrigger.TIMEOUT): _FAILED,
+    (_AWAITING_RESPONSE, OutgoingTrigger.CANCEL): _FAILED,
 }
-IN_FLIGHT = (_UNACKNOWLEDGED, _PROBING)
+OUTSTANDING = (_UNACKNOWLEDGED, _PROBING)
+"""States of outstanding interactions, which NSTART limits (RFC 7252 §4.7)."""
 
 
-class Receiving(IntEnum):
-    """Where a message that was received stands."""
+class IncomingState(IntEnum):
+    """State of a message that was received."""
 
     PENDING = 0
-    PROMISED = 1
+    ACKNOWLEDGED = 1
     SETTLED = 2
 
 
-class Step(IntEnum):
-    """What can happen to a request that was received."""
+class IncomingTrigger(IntEnum):
+    """What changes the state of a request that was received."""
 
     ACK_DUE = 0
     RESPONSE = 1
 
 
-# A response before the acknowledgement is due travels in it; later it is a message of its own.
-NEXT_RECEIVING = {
-    (Receiving.PENDING, Step.ACK_DUE): Receiving.PROMISED,
-    (Receiving.PENDING, Step.RESPONSE): Receiving.SETTLED,
-    (Receiving.PROMISED, Step.RESPONSE): Receiving.SETTLED,
+# A response that is ready before the acknowledgement is due is piggybacked on it (§5.2.1); a later
+# one is a message of its own (§5.2.2).
+INCOMING_TRANSITIONS = {
+    (IncomingState.PENDING, IncomingTrigger.ACK_DUE): IncomingState.ACKNOWLEDGED,
+    (IncomingState.PENDING, IncomingTrigger.RESPONSE): IncomingState.SETTLED,
+    (IncomingState.ACKNOWLEDGED, IncomingTrigger.RESPONSE): IncomingState.SETTLED,
 }
 
-# Here as elsewhere: to look a member up on its enum takes 70 ns in Python 3.11, and each message
-# asked for a dozen.
-_CON, _PENDING = Type.CON, Receiving.PENDING
+# Bound once, here and elsewhere: looking a member up on its enum takes 70 ns in Python 3.11, and
+# each message needs a dozen.
+_CON, _PENDING = Type.CON, IncomingState.PENDING
 
 
-class Incoming:
+class IncomingMessage:
     """
-    A request that was received, once; it is answered by :meth:`MessageLayer.send_response`.
+    A received request or separate response, kept to recognise its duplicates.
 
-    :ivar source: who asks.
+    As an event it is a request, to be answered by :meth:`MessageLayer.send_response`.
+
+    :ivar source: address of the sender.
     :ivar message: the request; None once it is answered.
+    :ivar digest: hash of the datagram, by which a duplicate is told from a reused message ID.
     :ivar size: bytes of the datagram.
-    :ivar group: whether it came to a group of many receivers.
+    :ivar expires: end of the lifetime of its message ID.
+    :ivar group: whether it was sent to a multicast group.
+    :ivar reply: the datagram that answers a duplicate; None for no answer.
+    :ivar due: when its acknowledgement is due, or None.
     """
 
     __slots__ = (
@@ -117,11 +127,17 @@ class Incoming:
     )
 
     def __init__(
-        self, peer: Peer, message: Message, digest: int, size: int, expires: float, group: bool
+        self,
+        peer: Peer,
+        message: CoapMessage,
+        digest: int,
+        size: int,
+        expires: float,
+        group: bool,
     ) -> None:
         self.peer = peer
         self.source = peer.source
-        self.message: Message | None = message
+        self.message: CoapMessage | None = message
         self.message_id = message.message_id
         self.token = message.token
         self.confirmable = message.type == _CON
@@ -130,114 +146,126 @@ class Incoming:
         self.expires = expires
         self.group = group
         self.state = _PENDING
-        # What a duplicate is answered with; None for silence.
         self.reply: bytes | None = None
         self.due: float | None = None
 
 
-class Outgoing:
+class OutgoingMessage:
     """
-    A message of ours whose fate is followed.
+    A request, separate response or notification of ours, tracked until its outcome is known.
 
-    :ivar source: to whom.
-    :ivar keep: whether further responses with its token are wanted, as from an observation.
+    :ivar source: address of the receiver.
+    :ivar observing: whether further responses with its token are expected (RFC 7641).
+    :ivar retransmissions: how often it was sent again.
+    :ivar timeout: seconds from its last transmission to the next.
+    :ivar sent_at: time of its first transmission; until then, of its queueing.
+    :ivar due: when its timeout ends, or None.
     """
 
     __slots__ = (
-        "attempts",
-        "began",
         "chance",
         "confirmable",
         "datagram",
-        "deadline",
         "due",
         "is_request",
-        "keep",
         "message",
+        "observing",
         "peer",
+        "retransmissions",
+        "sent_at",
         "source",
         "state",
         "timeout",
     )
 
-    def __init__(self, peer: Peer, message: Message, chance: float, keep: bool) -> None:
+    def __init__(
+        self, peer: Peer, message: CoapMessage, now: float, chance: float, observing: bool
+    ) -> None:
         self.peer = peer
         self.source = peer.source
         self.message = message
         self.chance = chance
-        self.keep = keep
+        self.observing = observing
         self.is_request = message.is_request
         self.confirmable = message.type == _CON
         self.state = _QUEUED
-        self.attempts = 0
+        self.retransmissions = 0
         self.timeout = 0.0
-        self.began = 0.0
-        self.deadline = 0.0
+        self.sent_at = now
         self.due: float | None = None
         self.datagram = b""
 
 
-class Answer:
-    """The response to a request of ours; for one that is kept, each of them."""
+class ResponseReceived:
+    """Event: a response to a request of ours; one event for each notification if it observes."""
 
     __slots__ = ("message", "outgoing")
 
-    def __init__(self, outgoing: Outgoing, message: Message) -> None:
+    def __init__(self, outgoing: OutgoingMessage, message: CoapMessage) -> None:
         self.outgoing = outgoing
         self.message = message
 
 
-class Confirmed:
-    """The peer has got a message of ours that was no request."""
+class MessageAcknowledged:
+    """Event: the peer has acknowledged a message of ours that is not a request."""
 
     __slots__ = ("outgoing",)
 
-    def __init__(self, outgoing: Outgoing) -> None:
+    def __init__(self, outgoing: OutgoingMessage) -> None:
         self.outgoing = outgoing
 
 
-class Failed:
-    """A message of ours came to nothing; *error* says why."""
+class MessageFailed:
+    """Event: a message of ours was reset or timed out; *error* says which."""
 
     __slots__ = ("error", "outgoing")
 
-    def __init__(self, outgoing: Outgoing, error: CoapError) -> None:
+    def __init__(self, outgoing: OutgoingMessage, error: CoapError) -> None:
         self.outgoing = outgoing
         self.error = error
 
 
-Event: TypeAlias = Incoming | Answer | Confirmed | Failed
+Event: TypeAlias = IncomingMessage | ResponseReceived | MessageAcknowledged | MessageFailed
 
 
 class Peer:
-    """What is known of one other endpoint."""
+    """
+    State kept for one remote endpoint.
+
+    :ivar last_received: time of the last message from it.
+    :ivar outstanding: messages of ours that NSTART counts.
+    :ivar queue: messages of ours that wait for NSTART or a message ID.
+    :ivar received: its messages within their lifetime, by message ID, oldest first.
+    :ivar unanswered: its requests that are not answered yet.
+    :ivar reply_bytes: bytes of the replies kept for duplicates.
+    :ivar due: when the next message ID is free, if messages wait for it.
+    """
 
     __slots__ = (
-        "active",
         "due",
-        "heard",
         "ids",
-        "pending",
+        "last_received",
+        "outstanding",
         "queue",
         "received",
+        "reply_bytes",
         "source",
-        "stored",
+        "unanswered",
     )
 
     def __init__(self, source: Source, first_id: int, now: float) -> None:
         self.source = source
-        self.heard = now
+        self.last_received = now
         self.ids = MessageIds(first_id)
-        # Ours in flight, of which NSTART allows so many, and those that wait for their turn.
-        self.active = 0
-        self.queue: deque[Outgoing] = deque()
-        # Ordered, not a plain dict: that one needs ever longer to find its oldest key.
-        self.received: OrderedDict[int, Incoming] = OrderedDict()
-        self.pending = 0
-        self.stored = 0
+        self.outstanding = 0
+        self.queue: deque[OutgoingMessage] = deque()
+        # Ordered, not a plain dict: finding the oldest key of that one takes longer and longer.
+        self.received: OrderedDict[int, IncomingMessage] = OrderedDict()
+        self.unanswered = 0
+        self.reply_bytes = 0
         self.due: float | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether it may be forgotten without an exchange being cut short."""
-        return not (self.active or self.queue or self.pending)
+        """Whether it can be evicted without cutting an exchange short."""
+        return not (self.outstanding or self.queue or self.unanswered)

@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.coap.client_response import Response
-from twisted_net.coap.codec import Code, Message, Type, encode_message, parse_message
+from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
 from twisted_net.net.addresses import Source
@@ -112,7 +112,7 @@ async def ask_group(
         raise CannotListenError(interface, 0, error) from error
     port = CappedPort(0, answers, "", _LONGEST, reactor, opened=opened)
     port.startListening()
-    question = Message(
+    question = CoapMessage(
         Type.NON, Code.GET, int.from_bytes(secrets.token_bytes(2), "big"), token, target.options
     )
     timer = clock.callLater(wait, answers.enough.cancel)

@@ -1,75 +1,75 @@
-"""CoAP's message layer (RFC 7252 §4): what is sent again, what is a duplicate, whose turn it is."""
+"""CoAP message layer: retransmission, acknowledgement, deduplication and NSTART (RFC 7252 §4)."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-from twisted_net.coap.codec import Message, Type, encode_message, parse_message
-from twisted_net.coap.errors import MalformedMessage, PeerSilent, QueueFull, ResetByPeer
+from twisted_net.coap.codec import CoapMessage, Type, encode_message, parse_message
+from twisted_net.coap.errors import CoapTimeout, MalformedMessage, QueueFull, ResetByPeer
 from twisted_net.coap.exchange import (
-    IN_FLIGHT,
-    NEXT_RECEIVING,
-    NEXT_SENDING,
-    Answer,
-    Confirmed,
+    INCOMING_TRANSITIONS,
+    OUTGOING_TRANSITIONS,
+    OUTSTANDING,
     Event,
-    Failed,
-    Incoming,
-    Outgoing,
+    IncomingMessage,
+    IncomingState,
+    IncomingTrigger,
+    MessageAcknowledged,
+    MessageFailed,
+    OutgoingMessage,
+    OutgoingState,
+    OutgoingTrigger,
     Peer,
-    Receiving,
-    Sending,
-    Step,
-    Stimulus,
+    ResponseReceived,
 )
-from twisted_net.coap.settings import Transmission
+from twisted_net.coap.peer_table import PeerTable
+from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
-
-IDLE_PEERS_TRIED = 8
-"""Peers looked at, from the one silent for longest, to find one that can be forgotten."""
 
 
 class MessageCounts:
     """
-    What happened since the start, in plain integers that only grow.
+    Counters of a message layer since its start; they only grow.
 
-    :ivar received: datagrams; of these ``malformed`` were no messages and ``duplicates`` known,
-        and ``refused`` came from a new peer while all known ones were busy.
-    :ivar sent: datagrams; of these ``retransmitted`` were messages of ours sent again.
-    :ivar timeouts: messages of ours that were given up.
-    :ivar forgotten: remembered messages dropped before their time, as a limit was reached.
-    :ivar unanswered: non-confirmable requests whose answer was dropped, as all message IDs
-        towards that peer were in use.
+    :ivar received: datagrams, of all kinds.
+    :ivar malformed: those of them that are not CoAP messages.
+    :ivar duplicates: those that repeat a message within its lifetime.
+    :ivar peers_refused: those of new peers, dropped as ``max_peers`` others were not idle.
+    :ivar sent: datagrams.
+    :ivar retransmissions: those of them that repeat a confirmable message of ours.
+    :ivar timeouts: messages of ours that ended without acknowledgement or response.
+    :ivar resets: messages of ours that the peer rejected with a Reset.
+    :ivar responses_dropped: responses to non-confirmable requests that were not sent, as all
+        message IDs towards the peer were in use.
     """
 
     __slots__ = (
         "duplicates",
-        "forgotten",
         "malformed",
+        "peers_refused",
         "received",
-        "refused",
-        "retransmitted",
+        "resets",
+        "responses_dropped",
+        "retransmissions",
         "sent",
         "timeouts",
-        "unanswered",
     )
 
     def __init__(self) -> None:
         self.received = 0
         self.malformed = 0
         self.duplicates = 0
-        self.refused = 0
+        self.peers_refused = 0
         self.sent = 0
-        self.retransmitted = 0
+        self.retransmissions = 0
         self.timeouts = 0
-        self.forgotten = 0
-        self.unanswered = 0
+        self.resets = 0
+        self.responses_dropped = 0
 
 
-class _Postponed:
-    """A datagram that leaves later: an answer to a group's question."""
+class _DelayedDatagram:
+    """A response to a multicast request, sent after its leisure (RFC 7252 §8.2)."""
 
     __slots__ = ("datagram", "due", "source")
 
@@ -81,70 +81,77 @@ class _Postponed:
 
 class MessageLayer:
     """
-    Delivers messages between this endpoint and many peers over datagrams that may be lost,
-    doubled and reordered.
+    Delivers messages between this endpoint and its peers over datagrams that may be lost,
+    duplicated and reordered.
 
-    It owns no socket and no timer. Feed each datagram to :meth:`receive`; after that, and after
-    each ``send_…``, let :meth:`messages_to_send` leave; call :meth:`advance` at
+    It owns no socket and no timer. Pass each datagram to :meth:`receive`; after that, and after
+    each ``send_…``, send what :meth:`messages_to_send` returns; call :meth:`advance` at
     :meth:`next_timeout`. Times are seconds of one steady clock that never goes back.
 
-    A message that comes again within its lifetime is answered as the first time and is no event:
-    a request runs once. It is known by its source, its message ID *and* its bytes, so that a peer
-    which reuses an ID too early gets its own answer and not a stale one.
+    A message repeated within its lifetime gets the reply of the first time and is no event:
+    a request runs once. It is identified by its source, its message ID *and* its bytes, so that a
+    peer which reuses an ID too early gets a reply of its own and not a stale one.
 
-    What is remembered is bounded: ``max_exchanges`` messages and ``max_exchange_bytes`` of answers,
-    of which a peer that has more than an equal share gives up its own oldest, and otherwise the
-    peer that has been silent for longest. Requests still being answered are never given up.
+    Received messages and replies are kept within limits: see :class:`PeerTable`.
 
-    No message ID is used twice towards a peer within its lifetime (§4.4). Where all are in use, a
-    message that is queued waits, and the answer to a non-confirmable request is dropped. A peer
-    that was forgotten before its time, as ``max_peers`` was reached, begins where IDs of all
-    peers have got to: there one can come again if 65,536 more were used meanwhile.
+    No message ID is used twice towards a peer within its lifetime (§4.4). If all are in use, a
+    queued message waits, and the response to a non-confirmable request is dropped. IDs towards a
+    peer that was evicted because of ``max_peers`` continue from a counter shared by all peers:
+    one can be reused early if 65,536 more were used meanwhile.
 
     :param first_id: where message IDs begin; drawn at random, so that a restart repeats none.
     """
 
-    def __init__(self, limits: Transmission | None = None, first_id: int = 0) -> None:
-        self._limits = limits = limits or Transmission()
+    def __init__(self, limits: TransmissionParameters | None = None, first_id: int = 0) -> None:
+        self._limits = limits = limits or TransmissionParameters()
         self.counts = MessageCounts()
         self._lifetime = limits.exchange_lifetime
         self._non_lifetime = limits.non_lifetime
         self._next_id = first_id & 0xFFFF
-        self._peers: OrderedDict[Source, Peer] = OrderedDict()
-        self._latest: Peer | None = None
-        self._exchanges = 0
-        self._stored = 0
-        self._by_id: dict[tuple[Source, int], Outgoing] = {}
-        self._by_token: dict[tuple[Source, bytes], Outgoing] = {}
+        self._table = PeerTable(limits)
+        self._peers = self._table.peers
+        self._by_id: dict[tuple[Source, int], OutgoingMessage] = {}
+        self._by_token: dict[tuple[Source, bytes], OutgoingMessage] = {}
         self._outbox: list[tuple[bytes, Source]] = []
-        # Requests received in this turn: most are answered before an ACK's time need be kept.
-        self._fresh: list[Incoming] = []
-        self._timers: list[tuple[float, int, Incoming | Outgoing | Peer | _Postponed]] = []
+        # Requests received in this turn: most are answered before their ACK needs a timer.
+        self._fresh: list[IncomingMessage] = []
+        self._timers: list[
+            tuple[float, int, IncomingMessage | OutgoingMessage | Peer | _DelayedDatagram]
+        ] = []
         self._timer_number = 0
-        self._most_timers = 1024
-        self._sweep_at: float | None = None
+        self._timer_limit = 1024
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How much is held: each figure but the last two has its limit in the settings."""
+        """How many entries and bytes are held; the first three have limits in the settings."""
         return {
             "peers": len(self._peers),
-            "exchanges": self._exchanges,
-            "exchange_bytes": self._stored,
+            "exchanges": self._table.exchanges,
+            "exchange_bytes": self._table.reply_bytes,
             "outgoing": len(self._by_id) + len(self._by_token),
             "timers": len(self._timers),
         }
 
-    # --- the five verbs ---
+    def figures(self) -> dict[str, int]:
+        """Return all counters, and how many peers and exchanges are kept, by name."""
+        counts = {name: getattr(self.counts, name) for name in MessageCounts.__slots__}
+        return {
+            **counts,
+            "evicted": self._table.evicted,
+            "peers": len(self._peers),
+            "exchanges": self._table.exchanges,
+        }
+
+    # --- datagrams in, messages out ---
 
     def receive(
         self, datagram: bytes, source: Source, now: float, group: bool = False
     ) -> list[Event]:
         """
-        Take in a datagram, and give what it brings; what must be said at once is in the outbox.
+        Process a datagram and return its events; replies that are due at once are in the outbox.
 
-        :param group: whether it came to a multicast address: then only a non-confirmable request
-            counts, and nothing is rejected (RFC 7252 §8.1).
+        :param group: whether it was sent to a multicast address: then anything but a
+            non-confirmable request is ignored, and nothing is rejected (RFC 7252 §8.1).
         """
         self.counts.received += 1
         try:
@@ -156,22 +163,23 @@ class MessageLayer:
             return []
         kind = message.type
         if kind >= 2:  # ACK or RST
-            return [] if group else self._replied(message, source, now)
+            return [] if group else self._receive_reply(message, source, now)
         if message.code == 0 or (group and (kind == 0 or message.code >= 32)):
-            # An empty confirmable message is a ping (§4.3); a reset answers it.
+            # An empty confirmable message is a ping, answered by a Reset (§4.3).
             if kind == 0 and not group:
                 self._outbox.append((_EMPTY.pack(_RST, 0, message.message_id), source))
             return []
+        table = self._table
         peer = self._peers.get(source)
         if peer is None:
-            peer = self._admit(source, now)
+            peer = table.admit(source, self._next_id, now)
             if peer is None:
-                self.counts.refused += 1
+                self.counts.peers_refused += 1
                 return []
-        elif peer is not self._latest:
+        elif peer is not table.latest:
             self._peers.move_to_end(source)
-            self._latest = peer
-        peer.heard = now
+            table.latest = peer
+        peer.last_received = now
         digest = hash(datagram)
         known = peer.received.get(message.message_id)
         if known is not None:
@@ -180,99 +188,105 @@ class MessageLayer:
                 if known.reply is not None:
                     self._outbox.append((known.reply, source))
                 return []
-            self._forget(peer, known)
+            table.remove(peer, known)
         lifetime = self._lifetime if kind == 0 else self._non_lifetime
-        incoming = Incoming(peer, message, digest, len(datagram), now + lifetime, group)
-        self._remember(peer, incoming, now)
+        incoming = IncomingMessage(peer, message, digest, len(datagram), now + lifetime, group)
+        table.record(peer, incoming, now)
         if message.code < 32:
-            peer.pending += 1
+            peer.unanswered += 1
             self._fresh.append(incoming)
             return [incoming]
-        return self._responded(incoming, message, now)
+        return self._receive_response(incoming, message, now)
 
     def send_request(
-        self, message: Message, source: Source, now: float, chance: float, keep: bool = False
-    ) -> Outgoing:
+        self,
+        message: CoapMessage,
+        source: Source,
+        now: float,
+        chance: float,
+        observing: bool = False,
+    ) -> OutgoingMessage:
         """
-        Send a request or a notification; it waits for its turn where ``nstart`` are under way.
+        Send a request or a notification; it is queued if ``nstart`` messages are outstanding.
 
         Its type says whether it is confirmable; its message ID is set here.
 
-        :param chance: a number drawn evenly from 0 to 1, for the wait before it is sent again.
-        :param keep: whether responses after the first are wanted too (:meth:`cancel` ends that).
-        :return: what events will name.
-        :raises QueueFull: where as many wait as may, or all known peers are busy.
+        :param chance: a number drawn evenly from 0 to 1, for the first retransmission timeout.
+        :param observing: whether responses after the first are expected too, until
+            :meth:`cancel`.
+        :return: the message as events refer to it.
+        :raises QueueFull: if ``max_queued`` messages wait, or no peer can be evicted for this one.
         """
-        peer = self._peers.get(source) or self._admit(source, now)
+        peer = self._peers.get(source) or self._table.admit(source, self._next_id, now)
         if peer is None:
             raise QueueFull(self._limits.max_peers)
-        if len(peer.queue) >= self._limits.max_queued and peer.active >= self._limits.nstart:
-            raise QueueFull(self._limits.max_queued)
-        outgoing = Outgoing(peer, message, chance, keep)
-        outgoing.began = now
+        limits = self._limits
+        if len(peer.queue) >= limits.max_queued and peer.outstanding >= limits.nstart:
+            raise QueueFull(limits.max_queued)
+        outgoing = OutgoingMessage(peer, message, now, chance, observing)
         if outgoing.is_request:
             self._by_token[(source, message.token)] = outgoing
         peer.queue.append(outgoing)
-        self._take_turns(peer, now)
+        self._transmit_queued(peer, now)
         return outgoing
 
     def send_response(
         self,
-        incoming: Incoming,
-        message: Message | None,
+        incoming: IncomingMessage,
+        message: CoapMessage | None,
         now: float,
         chance: float = 0.0,
         delay: float = 0.0,
-    ) -> Outgoing | None:
+    ) -> OutgoingMessage | None:
         """
-        Answer a request: in its acknowledgement if that is still due, else by a message of our own.
+        Answer a request: piggybacked on its acknowledgement if that is not sent yet, otherwise
+        by a separate message.
 
         The type, the message ID and the token of *message* are set here.
 
-        :param message: None for silence, as is due to most errors of a group's question.
-        :param delay: seconds to wait; only for an answer to a non-confirmable request.
-        :return: the message, where its fate is followed; None where it is not.
+        :param message: None for no response, as for most errors of a multicast request.
+        :param delay: seconds to wait; only for the response to a non-confirmable request.
+        :return: the message if its delivery is tracked, else None.
         """
         state = incoming.state
-        incoming.state = NEXT_RECEIVING[state, _RESPONSE]
+        incoming.state = INCOMING_TRANSITIONS[state, _RESPONSE]
         incoming.message = None
         incoming.due = None
         peer = incoming.peer
-        peer.pending -= 1
+        peer.unanswered -= 1
         if message is None:
             return None
         message.token = incoming.token
         if not incoming.confirmable:
             if now < peer.ids.free_at():
-                # No one waits for it by the time that an ID is free.
-                self.counts.unanswered += 1
+                # The client no longer waits for it by the time that an ID is free.
+                self.counts.responses_dropped += 1
                 return None
             message.type = Type.NON
             message.message_id = self._take_id(peer, now + delay + self._non_lifetime)
-            self._post(encode_message(message), incoming.source, now, delay)
+            self._send_later(encode_message(message), incoming.source, now, delay)
             return None
         if state is _PENDING:
             message.type = _PIGGYBACKED
             message.message_id = incoming.message_id
             datagram = encode_message(message)
-            self._store(peer, incoming, datagram)
+            self._table.store_reply(peer, incoming, datagram)
             self._outbox.append((datagram, incoming.source))
             return None
         message.type = Type.CON
-        outgoing = Outgoing(peer, message, chance, False)
-        outgoing.began = now
-        # Never refused: each follows a request, of which a peer has so many under way.
+        outgoing = OutgoingMessage(peer, message, now, chance, False)
+        # No limit is checked: each follows a request, and those have a limit.
         peer.queue.append(outgoing)
-        self._take_turns(peer, now)
+        self._transmit_queued(peer, now)
         return outgoing
 
     def messages_to_send(self) -> list[tuple[bytes, Source]]:
-        """Give the datagrams that are to leave now, in order; they are given once."""
+        """Return the datagrams to send now, in order, and remove them from the outbox."""
         if self._fresh:
             fresh, self._fresh = self._fresh, []
             for incoming in fresh:
                 if incoming.state is _PENDING and incoming.confirmable:
-                    # From its coming; the few microseconds since then do not matter.
+                    # Counted from its arrival; the few microseconds since then do not matter.
                     due = incoming.expires - self._lifetime + self._limits.ack_delay
                     self._schedule(incoming, due)
         outbox = self._outbox
@@ -282,19 +296,18 @@ class MessageLayer:
         return outbox
 
     def next_timeout(self) -> float | None:
-        """Give the time at which :meth:`advance` has something to do, or None for never."""
+        """Return the time at which :meth:`advance` is due, or None if no timer runs."""
         timers = self._timers
         while timers and timers[0][2].due != timers[0][0]:
             heappop(timers)
+        sweep_at = self._table.sweep_at
         if not timers:
-            return self._sweep_at
+            return sweep_at
         due = timers[0][0]
-        return due if self._sweep_at is None else min(due, self._sweep_at)
-
-    # --- and two more: time passes, and interest is lost ---
+        return due if sweep_at is None else min(due, sweep_at)
 
     def advance(self, now: float) -> list[Event]:
-        """Do what is due: send again, acknowledge, give up, forget; give what came to nothing."""
+        """Retransmit, acknowledge, expire what is due; return an event for each failed message."""
         events: list[Event] = []
         timers = self._timers
         while timers and timers[0][0] <= now:
@@ -302,53 +315,54 @@ class MessageLayer:
             if item.due != due:
                 continue
             item.due = None
-            if isinstance(item, Outgoing):
-                self._silent(item, now, events)
-            elif isinstance(item, Incoming):
-                item.state = NEXT_RECEIVING[item.state, Step.ACK_DUE]
+            if isinstance(item, OutgoingMessage):
+                self._time_out(item, now, events)
+            elif isinstance(item, IncomingMessage):
+                item.state = INCOMING_TRANSITIONS[item.state, IncomingTrigger.ACK_DUE]
                 ack = _EMPTY.pack(_ACK, 0, item.message_id)
-                self._store(item.peer, item, ack)
+                self._table.store_reply(item.peer, item, ack)
                 self._outbox.append((ack, item.source))
             elif isinstance(item, Peer):
-                self._take_turns(item, now)
+                self._transmit_queued(item, now)
             else:
                 self._outbox.append((item.datagram, item.source))
-        if self._sweep_at is not None and self._sweep_at <= now:
-            self._sweep(now)
+        sweep_at = self._table.sweep_at
+        if sweep_at is not None and sweep_at <= now:
+            self._table.sweep(now)
         return events
 
-    def cancel(self, outgoing: Outgoing, now: float) -> None:
-        """Lose interest in a message of ours: it is sent no more, and no event names it."""
-        self._forget_token(outgoing)
-        if outgoing.state in (Sending.DONE, Sending.FAILED):
+    def cancel(self, outgoing: OutgoingMessage, now: float) -> None:
+        """Stop sending a message of ours, and expect no response to it: no event follows."""
+        self._release_token(outgoing)
+        if outgoing.state in (OutgoingState.DONE, OutgoingState.FAILED):
             return
-        if outgoing.state is Sending.QUEUED:
+        if outgoing.state is OutgoingState.QUEUED:
             outgoing.peer.queue.remove(outgoing)
-        self._apply(outgoing, Stimulus.CANCEL, now)
+        self._apply(outgoing, OutgoingTrigger.CANCEL, now)
 
     # --- messages of ours ---
 
-    def _apply(self, outgoing: Outgoing, stimulus: Stimulus, now: float) -> bool:
-        """Move a message on as the table says; tell whether it says anything."""
+    def _apply(self, outgoing: OutgoingMessage, trigger: OutgoingTrigger, now: float) -> bool:
+        """Change the state of a message as the table says; return whether it has such a change."""
         before = outgoing.state
-        after = NEXT_SENDING.get((before, stimulus))
+        after = OUTGOING_TRANSITIONS.get((before, trigger))
         if after is None:
             return False
         outgoing.state = after
-        if after >= Sending.DONE:
+        if after >= OutgoingState.DONE:
             outgoing.due = None
-            if after is Sending.FAILED or not outgoing.keep:
-                self._forget_token(outgoing)
-        if before in IN_FLIGHT:
-            outgoing.peer.active -= 1
+            if after is OutgoingState.FAILED or not outgoing.observing:
+                self._release_token(outgoing)
+        if before in OUTSTANDING:
+            outgoing.peer.outstanding -= 1
             self._by_id.pop((outgoing.source, outgoing.message.message_id), None)
             if outgoing.peer.queue:
-                self._take_turns(outgoing.peer, now)
+                self._transmit_queued(outgoing.peer, now)
         return True
 
-    def _take_turns(self, peer: Peer, now: float) -> None:
-        """Send what waits, as far as NSTART and the message IDs go."""
-        while peer.queue and peer.active < self._limits.nstart:
+    def _transmit_queued(self, peer: Peer, now: float) -> None:
+        """Transmit queued messages, as far as NSTART and free message IDs allow."""
+        while peer.queue and peer.outstanding < self._limits.nstart:
             free_at = peer.ids.free_at()
             if now < free_at:
                 if peer.due is None:
@@ -356,7 +370,7 @@ class MessageLayer:
                 return
             self._transmit(peer.queue.popleft(), now)
 
-    def _transmit(self, outgoing: Outgoing, now: float) -> None:
+    def _transmit(self, outgoing: OutgoingMessage, now: float) -> None:
         peer = outgoing.peer
         message = outgoing.message
         lifetime = self._lifetime if outgoing.confirmable else self._non_lifetime
@@ -364,209 +378,118 @@ class MessageLayer:
         outgoing.datagram = encode_message(message)
         limits = self._limits
         if outgoing.confirmable:
-            self._apply(outgoing, Stimulus.TURN, now)
+            self._apply(outgoing, OutgoingTrigger.TRANSMIT_CON, now)
             spread = (limits.ack_random_factor - 1) * outgoing.chance
             outgoing.timeout = limits.ack_timeout * (1 + spread)
             due = now + outgoing.timeout
         else:
-            self._apply(outgoing, Stimulus.TURN_NON, now)
+            self._apply(outgoing, OutgoingTrigger.TRANSMIT_NON, now)
             due = now + len(outgoing.datagram) / limits.probing_rate
-        outgoing.began = now
-        peer.active += 1
+        outgoing.sent_at = now
+        peer.outstanding += 1
         self._by_id[(outgoing.source, message.message_id)] = outgoing
         self._schedule(outgoing, due)
         self._outbox.append((outgoing.datagram, outgoing.source))
 
-    def _silent(self, outgoing: Outgoing, now: float, events: list[Event]) -> None:
-        """Nothing came for a message in its time: send it again, wait on, or give up."""
+    def _time_out(self, outgoing: OutgoingMessage, now: float, events: list[Event]) -> None:
+        """Retransmit a message whose timeout has ended, wait for its response only, or fail it."""
         limits = self._limits
-        if outgoing.state is Sending.UNACKNOWLEDGED and outgoing.attempts < limits.max_retransmit:
-            outgoing.attempts += 1
+        if (
+            outgoing.state is OutgoingState.UNACKNOWLEDGED
+            and outgoing.retransmissions < limits.max_retransmit
+        ):
+            outgoing.retransmissions += 1
             outgoing.timeout *= 2
             self._schedule(outgoing, now + outgoing.timeout)
-            self.counts.retransmitted += 1
+            self.counts.retransmissions += 1
             self._outbox.append((outgoing.datagram, outgoing.source))
             return
-        self._apply(outgoing, Stimulus.SILENCE, now)
-        if outgoing.state is Sending.AWAITED:
-            self._schedule(outgoing, max(now, outgoing.began + self._non_lifetime))
+        self._apply(outgoing, OutgoingTrigger.TIMEOUT, now)
+        if outgoing.state is OutgoingState.AWAITING_RESPONSE:
+            self._schedule(outgoing, max(now, outgoing.sent_at + self._non_lifetime))
             return
         self.counts.timeouts += 1
-        events.append(Failed(outgoing, PeerSilent(now - outgoing.began)))
+        events.append(MessageFailed(outgoing, CoapTimeout(now - outgoing.sent_at)))
 
-    def _replied(self, message: Message, source: Source, now: float) -> list[Event]:
-        """Take in an acknowledgement or a reset."""
+    def _receive_reply(self, message: CoapMessage, source: Source, now: float) -> list[Event]:
+        """Process an acknowledgement or a Reset."""
         outgoing = self._by_id.get((source, message.message_id))
         if outgoing is None:
             return []
-        outgoing.peer.heard = now
+        outgoing.peer.last_received = now
         if message.type == Type.RST:
-            if message.code == 0 and self._apply(outgoing, Stimulus.RESET, now):
-                return [Failed(outgoing, ResetByPeer())]
+            if message.code == 0 and self._apply(outgoing, OutgoingTrigger.RESET, now):
+                self.counts.resets += 1
+                return [MessageFailed(outgoing, ResetByPeer())]
         elif not outgoing.confirmable:
             return []
         elif message.code == 0:
             if not outgoing.is_request:
-                self._apply(outgoing, Stimulus.CONFIRMED, now)
-                return [Confirmed(outgoing)]
-            self._apply(outgoing, Stimulus.ACK, now)
+                self._apply(outgoing, OutgoingTrigger.ACKNOWLEDGED, now)
+                return [MessageAcknowledged(outgoing)]
+            self._apply(outgoing, OutgoingTrigger.REQUEST_ACKNOWLEDGED, now)
             self._schedule(outgoing, now + self._lifetime)
         elif (
             message.code >= 64
             and outgoing.is_request
             and message.token == outgoing.message.token
-            and self._apply(outgoing, Stimulus.RESPONSE, now)
+            and self._apply(outgoing, OutgoingTrigger.RESPONSE, now)
         ):
-            return [Answer(outgoing, message)]
+            return [ResponseReceived(outgoing, message)]
         return []
 
-    def _responded(self, incoming: Incoming, message: Message, now: float) -> list[Event]:
-        """Take in a response that is a message of its own."""
-        incoming.state = Receiving.SETTLED
+    def _receive_response(
+        self, incoming: IncomingMessage, message: CoapMessage, now: float
+    ) -> list[Event]:
+        """Process a separate response, or a notification."""
+        incoming.state = IncomingState.SETTLED
         incoming.message = None
         outgoing = self._by_token.get((incoming.source, message.token))
         events: list[Event] = []
         head = _RST
         if outgoing is not None:
-            wanted = self._apply(outgoing, Stimulus.RESPONSE, now)
-            if wanted or (outgoing.keep and outgoing.state is Sending.DONE):
-                events.append(Answer(outgoing, message))
+            expected = self._apply(outgoing, OutgoingTrigger.RESPONSE, now)
+            if expected or (outgoing.observing and outgoing.state is OutgoingState.DONE):
+                events.append(ResponseReceived(outgoing, message))
                 head = _ACK
         reply = _EMPTY.pack(head, 0, incoming.message_id)
         if incoming.confirmable:
-            self._store(incoming.peer, incoming, reply)
+            self._table.store_reply(incoming.peer, incoming, reply)
         if incoming.confirmable or head == _RST:
             self._outbox.append((reply, incoming.source))
         return events
 
-    def _forget_token(self, outgoing: Outgoing) -> None:
+    def _release_token(self, outgoing: OutgoingMessage) -> None:
         key = (outgoing.source, outgoing.message.token)
         if self._by_token.get(key) is outgoing:
             del self._by_token[key]
 
     def _take_id(self, peer: Peer, expires: float) -> int:
-        # The common counter goes on too: a peer that is forgotten and comes back begins there.
+        # The shared counter advances too: IDs of an evicted peer that comes back begin there.
         self._next_id = (self._next_id + 1) & 0xFFFF
         return peer.ids.take(expires)
 
-    def _post(self, datagram: bytes, source: Source, now: float, delay: float) -> None:
+    def _send_later(self, datagram: bytes, source: Source, now: float, delay: float) -> None:
         if delay > 0:
-            postponed = _Postponed(datagram, source, now + delay)
-            self._schedule(postponed, now + delay)
+            delayed = _DelayedDatagram(datagram, source, now + delay)
+            self._schedule(delayed, now + delay)
         else:
             self._outbox.append((datagram, source))
 
-    def _schedule(self, item: Incoming | Outgoing | Peer | _Postponed, due: float) -> None:
+    def _schedule(
+        self, item: IncomingMessage | OutgoingMessage | Peer | _DelayedDatagram, due: float
+    ) -> None:
         item.due = due
         self._timer_number += 1
         heappush(self._timers, (due, self._timer_number, item))
-        if len(self._timers) > self._most_timers:
-            # Timers are not taken out when they become void; here the void ones go.
+        if len(self._timers) > self._timer_limit:
+            # Cancelled timers stay in the heap until they are due; here they are removed.
             self._timers = [timer for timer in self._timers if timer[2].due == timer[0]]
             heapify(self._timers)
-            self._most_timers = max(1024, 2 * len(self._timers))
-
-    # --- what is remembered of others ---
-
-    def _admit(self, source: Source, now: float) -> Peer | None:
-        """Begin to know a peer; None where all that are known are busy."""
-        if len(self._peers) >= self._limits.max_peers and not self._drop_idle_peer():
-            return None
-        peer = self._peers[source] = self._latest = Peer(source, self._next_id, now)
-        if self._sweep_at is None:
-            self._sweep_at = now + self._lifetime
-        return peer
-
-    def _drop_idle_peer(self) -> bool:
-        for _ in range(min(IDLE_PEERS_TRIED, len(self._peers))):
-            source, peer = next(iter(self._peers.items()))
-            if peer.idle:
-                self.counts.forgotten += len(peer.received)
-                self._drop(peer)
-                return True
-            self._peers.move_to_end(source)
-        self._latest = None
-        return False
-
-    def _drop(self, peer: Peer) -> None:
-        self._exchanges -= len(peer.received)
-        self._stored -= peer.stored
-        peer.due = None
-        del self._peers[peer.source]
-
-    def _sweep(self, now: float) -> None:
-        """Forget the peers silent for a whole lifetime, towards which no message ID is in use."""
-        waiting = []
-        for source, peer in self._peers.items():
-            if peer.heard + self._lifetime > now:
-                break
-            waiting.append((source, peer))
-        for source, peer in waiting:
-            if peer.idle and peer.ids.expires <= now:
-                self._drop(peer)
-            else:
-                self._peers.move_to_end(source)
-                peer.heard = now
-        self._latest = None
-        oldest = next(iter(self._peers.values()), None)
-        # A second at least between two sweeps, however close together peers fell silent.
-        self._sweep_at = None if oldest is None else max(oldest.heard + self._lifetime, now + 1)
-
-    def _remember(self, peer: Peer, incoming: Incoming, now: float) -> None:
-        received = peer.received
-        while received:
-            oldest = next(iter(received.values()))
-            if oldest.expires > now:
-                break
-            if oldest.state is not Receiving.SETTLED:
-                # Answered later than anybody waits; out of the way of those behind it.
-                oldest.expires = now + self._lifetime
-                received.move_to_end(oldest.message_id)
-                continue
-            self._forget(peer, oldest)
-        received[incoming.message_id] = incoming
-        self._exchanges += 1
-        if self._exchanges > self._limits.max_exchanges:
-            over_share = len(received) * len(self._peers) > self._limits.max_exchanges
-            self._give_up_oldest(peer, over_share)
-
-    def _store(self, peer: Peer, incoming: Incoming, reply: bytes) -> None:
-        """Keep what a duplicate of *incoming* is answered with."""
-        if peer.received.get(incoming.message_id) is not incoming:
-            return
-        grown = len(reply) - len(incoming.reply or b"")
-        incoming.reply = reply
-        peer.stored += grown
-        self._stored += grown
-        limit = self._limits.max_exchange_bytes
-        while self._stored > limit:
-            if not self._give_up_oldest(peer, peer.stored * len(self._peers) > limit):
-                break
-
-    def _give_up_oldest(self, peer: Peer, over_share: bool) -> bool:
-        """Forget one message early: of *peer*, or of the one that was silent for longest."""
-        candidates = [peer]
-        if not over_share:
-            candidates = [known for known, _ in zip(self._peers.values(), range(8), strict=False)]
-            candidates.append(peer)
-        for candidate in candidates:
-            for incoming in candidate.received.values():
-                if incoming.state is Receiving.SETTLED:
-                    self._forget(candidate, incoming)
-                    self.counts.forgotten += 1
-                    return True
-        return False
-
-    def _forget(self, peer: Peer, incoming: Incoming) -> None:
-        if peer.received.get(incoming.message_id) is incoming:
-            del peer.received[incoming.message_id]
-            self._exchanges -= 1
-            stored = len(incoming.reply or b"")
-            peer.stored -= stored
-            self._stored -= stored
+            self._timer_limit = max(1024, 2 * len(self._timers))
 
 
 _EMPTY = Struct(">BBH")
-_RESPONSE, _PENDING, _PIGGYBACKED = Step.RESPONSE, Receiving.PENDING, Type.ACK
+_RESPONSE, _PENDING, _PIGGYBACKED = IncomingTrigger.RESPONSE, IncomingState.PENDING, Type.ACK
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4

@@ -9,15 +9,15 @@ from twisted_net.coap.codec import (
     JSON,
     LINK_FORMAT,
     TEXT,
+    CoapMessage,
     Code,
-    Message,
     Option,
     RequestOptions,
     Type,
     encode_message,
     encode_uint,
 )
-from twisted_net.coap.exchange import Incoming
+from twisted_net.coap.exchange import IncomingMessage
 from twisted_net.coap.resources import Reply, diagnostic
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.net.addresses import Source
@@ -39,7 +39,7 @@ class Question:
         method: int,
         options: RequestOptions,
         proven: bool,
-        incoming: Incoming | None = None,
+        incoming: IncomingMessage | None = None,
         block1: Block | None = None,
         block2: Block | None = None,
     ) -> None:
@@ -75,13 +75,13 @@ class Replies:
         """Give the reply of which the question asks a further block, if it is kept still."""
         return self._bodies.get(question.source, question.key, now)
 
-    def message(self, question: Question, reply: Reply, now: float) -> Message:
+    def message(self, question: Question, reply: Reply, now: float) -> CoapMessage:
         """Make the message of a reply; its type, ID and token are set by who sends it."""
         asked = question.options
         if asked.etags and question.method == _GET and reply.code == Code.CONTENT:
             etag = _etag(reply.payload)
             if etag in asked.etags:
-                return Message(_ACK, Code.VALID, options=[(Option.ETAG, etag)])
+                return CoapMessage(_ACK, Code.VALID, options=[(Option.ETAG, etag)])
         payload = reply.payload
         options: list[tuple[int, bytes]] = []
         content_format = reply.content_format
@@ -100,10 +100,10 @@ class Replies:
             try:
                 payload = self._cut(question, reply, options, now)
             except ValueError as error:
-                return Message(_ACK, Code.BAD_REQUEST, payload=diagnostic(str(error)))
+                return CoapMessage(_ACK, Code.BAD_REQUEST, payload=diagnostic(str(error)))
         if question.block1 is not None:
             self._acknowledge(question.block1, reply.code, options)
-        return Message(_ACK, reply.code, options=options, payload=payload)
+        return CoapMessage(_ACK, reply.code, options=options, payload=payload)
 
     def _cut(
         self, question: Question, reply: Reply, options: list[tuple[int, bytes]], now: float
@@ -135,17 +135,17 @@ class Replies:
             insert_option(options, Option.SIZE1, encode_uint(self._limits.max_body))
 
 
-def challenge(echo: bytes, most: int) -> Message:
+def challenge(echo: bytes, most: int) -> CoapMessage:
     """
     Make the message that has an address prove itself (RFC 9175 §2.3).
 
     :param most: bytes that the address may get; where there is no room for the option, the
         message is without it.
     """
-    message = Message(_ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
+    message = CoapMessage(_ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
     if len(encode_message(message)) <= most:
         return message
-    return Message(_ACK, Code.UNAUTHORIZED)
+    return CoapMessage(_ACK, Code.UNAUTHORIZED)
 
 
 def insert_option(options: list[tuple[int, bytes]], number: int, value: bytes) -> None:

@@ -29,8 +29,8 @@ from twisted_net.coap.codec import (
     JSON,
     LINK_FORMAT,
     TEXT,
+    CoapMessage,
     Code,
-    Message,
     Option,
     RequestOptions,
     Type,
@@ -38,7 +38,13 @@ from twisted_net.coap.codec import (
     encode_uint,
 )
 from twisted_net.coap.echo import AddressProofs
-from twisted_net.coap.exchange import Confirmed, Event, Failed, Incoming, Outgoing
+from twisted_net.coap.exchange import (
+    Event,
+    IncomingMessage,
+    MessageAcknowledged,
+    MessageFailed,
+    OutgoingMessage,
+)
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.observe import Observation, Observers
 from twisted_net.coap.resources import (
@@ -129,7 +135,7 @@ class CoapServer(DatagramProtocol):
         self.layer = MessageLayer(limits, int(chance() * 65_536))
         self._observable = observable_commands(commands, observable)
         self._observers = Observers(limits.max_observers, limits.max_observers_per_peer)
-        self._notifications: dict[Outgoing, Observation] = {}
+        self._notifications: dict[OutgoingMessage, Observation] = {}
         self._proofs = AddressProofs(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
         lifetime = limits.exchange_lifetime
         self._uploads = Uploads(
@@ -212,7 +218,7 @@ class CoapServer(DatagramProtocol):
         now = self._seconds()
         for observation in self._observers.all():
             self._observers.drop(observation)
-            gone = Message(Type.NON, Code.SERVICE_UNAVAILABLE, token=observation.token)
+            gone = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observation.token)
             self._send(gone, observation.source, now)
         self._flush()
         await self._underway.ended(timeout)
@@ -234,13 +240,13 @@ class CoapServer(DatagramProtocol):
     # --- events of the message layer ---
 
     def _heard(self, event: Event, now: float) -> None:
-        if isinstance(event, Incoming):
+        if isinstance(event, IncomingMessage):
             self._answer(event, now)
-        elif isinstance(event, Confirmed):
+        elif isinstance(event, MessageAcknowledged):
             observation = self._notifications.pop(event.outgoing, None)
             if observation is not None and self._observers.delivered(observation):
                 self._tell(observation, now)
-        elif isinstance(event, Failed):
+        elif isinstance(event, MessageFailed):
             observation = self._notifications.pop(event.outgoing, None)
             if observation is not None:
                 # It has gone, or rejects us: RFC 7641 §4.5.
@@ -274,7 +280,7 @@ class CoapServer(DatagramProtocol):
 
     # --- from a request to a reply ---
 
-    def _answer(self, incoming: Incoming, now: float) -> None:
+    def _answer(self, incoming: IncomingMessage, now: float) -> None:
         message = incoming.message
         assert message is not None
         options = RequestOptions(message.options)
@@ -487,8 +493,8 @@ class CoapServer(DatagramProtocol):
         return self._proofs.proven(source, echo, now)
 
     def _affordable(
-        self, question: Question, incoming: Incoming, message: Message, now: float
-    ) -> Message:
+        self, question: Question, incoming: IncomingMessage, message: CoapMessage, now: float
+    ) -> CoapMessage:
         """Give the message if its address may get it, else a challenge."""
         most = int(self.limits.amplification * incoming.size) - len(incoming.token)
         observes = question.options.observe == 0
@@ -499,7 +505,7 @@ class CoapServer(DatagramProtocol):
 
     # --- observers ---
 
-    def _observe(self, question: Question, incoming: Incoming, message: Message) -> None:
+    def _observe(self, question: Question, incoming: IncomingMessage, message: CoapMessage) -> None:
         """Begin or end an observation, as the request wishes and the resource can."""
         options = question.options
         topic = topic_of(options.path)
@@ -569,13 +575,13 @@ class CoapServer(DatagramProtocol):
         else:
             self._notifications[outgoing] = observation
 
-    def _send(self, message: Message, source: Source, now: float) -> Outgoing | None:
+    def _send(self, message: CoapMessage, source: Source, now: float) -> OutgoingMessage | None:
         try:
             return self.layer.send_request(message, source, now, self._chance())
         except CoapError:
             return None
 
-    def _number(self, observation: Observation, message: Message) -> None:
+    def _number(self, observation: Observation, message: CoapMessage) -> None:
         """Put the Observe option into a notification, and take out what would make it stale."""
         options = [pair for pair in message.options if pair[0] != Option.MAX_AGE]
         insert_option(options, Option.OBSERVE, encode_uint(observation.next_sequence()))

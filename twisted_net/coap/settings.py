@@ -15,7 +15,7 @@ DEFAULT_PORT = 5683
 """The port of ``coap`` URIs that name none (RFC 7252 §6.1)."""
 
 
-class Transmission(Record, frozen=True):
+class TransmissionParameters(Record, frozen=True):
     """
     How messages are sent again, and how long they are remembered.
 
@@ -103,7 +103,7 @@ class Transmission(Record, frozen=True):
         return self.max_transmit_span + self.max_latency
 
 
-class CoapLimits(Transmission, frozen=True):
+class CoapLimits(TransmissionParameters, frozen=True):
     """
     Every bound of a CoAP server, beside those of its messages.
 

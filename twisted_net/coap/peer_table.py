@@ -1,0 +1,148 @@
+"""Table of a CoAP endpoint's peers and of what each sent: message deduplication (RFC 7252 §4.5)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from twisted_net.coap.exchange import IncomingMessage, IncomingState, Peer
+from twisted_net.coap.settings import TransmissionParameters
+from twisted_net.net.addresses import Source
+
+IDLE_PEERS_TRIED = 8
+"""Peers examined, least recently active first, to find one that can be evicted."""
+
+
+class PeerTable:
+    """
+    Keeps the state of each peer, and its messages for their lifetime, within limits.
+
+    At ``max_exchanges`` messages or ``max_exchange_bytes`` of replies, the oldest message is
+    evicted: that of the storing peer if it has more than an equal share, otherwise that of the
+    least recently active peer. Requests that are not answered yet are never evicted, so that none
+    runs twice.
+
+    :ivar peers: all peers, least recently active first.
+    :ivar latest: the last of them, or None if that is not known.
+    :ivar exchanges: messages kept.
+    :ivar reply_bytes: bytes of the replies kept for duplicates.
+    :ivar evicted: messages dropped before the end of their lifetime, because of a limit.
+    :ivar sweep_at: when :meth:`sweep` is due, or None.
+    """
+
+    def __init__(self, limits: TransmissionParameters) -> None:
+        self._limits = limits
+        self._lifetime = limits.exchange_lifetime
+        self.peers: OrderedDict[Source, Peer] = OrderedDict()
+        self.latest: Peer | None = None
+        self.exchanges = 0
+        self.reply_bytes = 0
+        self.evicted = 0
+        self.sweep_at: float | None = None
+
+    def admit(self, source: Source, first_id: int, now: float) -> Peer | None:
+        """
+        Add a peer, and return it; None if the table is full of peers that are not idle.
+
+        :param first_id: where the message IDs towards it begin.
+        """
+        if len(self.peers) >= self._limits.max_peers and not self._evict_idle_peer():
+            return None
+        peer = self.peers[source] = self.latest = Peer(source, first_id, now)
+        if self.sweep_at is None:
+            self.sweep_at = now + self._lifetime
+        return peer
+
+    def sweep(self, now: float) -> None:
+        """Remove the peers inactive for a lifetime towards which no message ID is in use."""
+        inactive = []
+        for source, peer in self.peers.items():
+            if peer.last_received + self._lifetime > now:
+                break
+            inactive.append((source, peer))
+        for source, peer in inactive:
+            if peer.idle and peer.ids.expires <= now:
+                self._remove_peer(peer)
+            else:
+                self.peers.move_to_end(source)
+                peer.last_received = now
+        self.latest = None
+        oldest = next(iter(self.peers.values()), None)
+        # At least a second between two sweeps, however close together peers fell silent.
+        self.sweep_at = (
+            None if oldest is None else max(oldest.last_received + self._lifetime, now + 1)
+        )
+
+    def record(self, peer: Peer, incoming: IncomingMessage, now: float) -> None:
+        """Keep a message of a peer, and drop those whose lifetime is over."""
+        received = peer.received
+        while received:
+            oldest = next(iter(received.values()))
+            if oldest.expires > now:
+                break
+            if oldest.state is not _SETTLED:
+                # Still unanswered after its lifetime: out of the way of those behind it.
+                oldest.expires = now + self._lifetime
+                received.move_to_end(oldest.message_id)
+                continue
+            self.remove(peer, oldest)
+        received[incoming.message_id] = incoming
+        self.exchanges += 1
+        if self.exchanges > self._limits.max_exchanges:
+            over_share = len(received) * len(self.peers) > self._limits.max_exchanges
+            self._evict_oldest(peer, over_share)
+
+    def store_reply(self, peer: Peer, incoming: IncomingMessage, reply: bytes) -> None:
+        """Keep the datagram that answers duplicates of *incoming*."""
+        if peer.received.get(incoming.message_id) is not incoming:
+            return
+        grown = len(reply) - len(incoming.reply or b"")
+        incoming.reply = reply
+        peer.reply_bytes += grown
+        self.reply_bytes += grown
+        limit = self._limits.max_exchange_bytes
+        while self.reply_bytes > limit:
+            if not self._evict_oldest(peer, peer.reply_bytes * len(self.peers) > limit):
+                break
+
+    def remove(self, peer: Peer, incoming: IncomingMessage) -> None:
+        """Keep a message no longer, if it is still kept."""
+        if peer.received.get(incoming.message_id) is incoming:
+            del peer.received[incoming.message_id]
+            self.exchanges -= 1
+            size = len(incoming.reply or b"")
+            peer.reply_bytes -= size
+            self.reply_bytes -= size
+
+    def _evict_idle_peer(self) -> bool:
+        for _ in range(min(IDLE_PEERS_TRIED, len(self.peers))):
+            source, peer = next(iter(self.peers.items()))
+            if peer.idle:
+                self.evicted += len(peer.received)
+                self._remove_peer(peer)
+                return True
+            self.peers.move_to_end(source)
+        self.latest = None
+        return False
+
+    def _remove_peer(self, peer: Peer) -> None:
+        self.exchanges -= len(peer.received)
+        self.reply_bytes -= peer.reply_bytes
+        peer.due = None
+        del self.peers[peer.source]
+
+    def _evict_oldest(self, peer: Peer, over_share: bool) -> bool:
+        """Evict one message: of *peer*, or of the least recently active peer that has one."""
+        candidates = [peer]
+        if not over_share:
+            candidates = [known for known, _ in zip(self.peers.values(), range(8), strict=False)]
+            candidates.append(peer)
+        for candidate in candidates:
+            for incoming in candidate.received.values():
+                if incoming.state is _SETTLED:
+                    self.remove(candidate, incoming)
+                    self.evicted += 1
+                    return True
+        return False
+
+
+_SETTLED = IncomingState.SETTLED
