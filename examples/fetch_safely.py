@@ -1,4 +1,4 @@
-"""Fetch URLs that strangers hand in, which reach public addresses at ports 80 and 443 alone."""
+"""Fetch URLs that strangers hand in, which policy public addresses at ports 80 and 443 alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from twisted.internet.task import react
 from twisted_net.errors import FetchError
 from twisted_net.http.client import Client
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Reach
+from twisted_net.http.ssrf_guard import EgressPolicy
 
 SETTINGS = HttpSettings(timeout=10.0, max_body=256 * 1024, max_redirects=3)
 
 
 async def main(reactor: Any, *urls: str) -> None:  # Any: a reactor has many interfaces
-    reach = Reach(deny=("*.internal.example",))
-    async with Client(reactor, SETTINGS, reach=reach) as client:
+    policy = EgressPolicy(deny=("*.internal.example",))
+    async with Client(reactor, SETTINGS, egress=policy) as client:
         for url, result in zip(urls, await client.gather(urls, limit=5), strict=True):
             if isinstance(result, FetchError):
                 print(f"{url}: {result.code}: {result}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import TestCase
 
 from twisted_net.http.client import Client
-from twisted_net.testing import Answer, MemoryWeb, Request
+from twisted_net.testing import MemoryWeb, RecordedRequest, StubResponse
 
 
 async def rate(client: Client, currency: str) -> float:
@@ -20,11 +20,11 @@ class RateTests(TestCase):
     def setUp(self) -> None:
         self.web = MemoryWeb(self.answer)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: RecordedRequest) -> StubResponse:
         """Fail twice, and then give a rate that keeps for an hour."""
         if len(self.web.requests) <= 2:
-            return Answer(503, headers={"Retry-After": "5"})
-        return Answer(200, b'{"rate": 1.5}', {"Cache-Control": "max-age=3600"})
+            return StubResponse(503, headers={"Retry-After": "5"})
+        return StubResponse(200, b'{"rate": 1.5}', {"Cache-Control": "max-age=3600"})
 
     def test_outage(self) -> None:
         """Two failures are passed over, with the wait that the service asks for."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.http.errors import CannotConnect, CircuitOpen, ConnectionBroken, FetchTimeout
 from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.testing import BEGIN, Answer, MemoryWeb, Request
+from twisted_net.testing import START_TIME, MemoryWeb, RecordedRequest, StubResponse
 
 URL = "http://api.example/"
 
@@ -26,7 +26,7 @@ class MemoryWebTests(SynchronousTestCase):
 
     def test_request(self) -> None:
         """The server sees what is sent, and when."""
-        web = serving(Answer(201, b"[1]"))
+        web = serving(StubResponse(201, b"[1]"))
         web.clock.advance(5)
         self.assertEqual(web.run(web.client.post_json(URL, {"a": 1})), [1])
         (request,) = web.requests
@@ -37,7 +37,9 @@ class MemoryWebTests(SynchronousTestCase):
     def test_retries(self) -> None:
         """Waits pass at once, by the clock of the client."""
         web = serving(
-            Answer(503, headers={"Retry-After": "20"}), CannotConnect("h", 1, "x"), Answer()
+            StubResponse(503, headers={"Retry-After": "20"}),
+            CannotConnect("h", 1, "x"),
+            StubResponse(),
         )
         response = web.run(web.client.get(URL))
         self.assertEqual((response.status, response.attempts), (200, 3))
@@ -45,7 +47,7 @@ class MemoryWebTests(SynchronousTestCase):
 
     def test_cache_of_an_hour(self) -> None:
         """What is fresh for an hour is asked for again after it."""
-        web = serving(Answer(200, b"x", {"Cache-Control": "max-age=3600"}))
+        web = serving(StubResponse(200, b"x", {"Cache-Control": "max-age=3600"}))
         web.run(web.client.get(URL))
         web.clock.advance(3599)
         hit = web.run(web.client.get(URL))
@@ -54,14 +56,14 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertFalse(web.run(web.client.get(URL)).from_cache)
         self.assertEqual(len(web.requests), 2)
         self.assertEqual(hit.headers["date"], "Sun, 22 Nov 2026 00:00:00 GMT")
-        self.assertEqual(web.wall(), BEGIN + 3600)
+        self.assertEqual(web.wall(), START_TIME + 3600)
 
     def test_breaker(self) -> None:
         """A breaker opens, and lets a probe through after its rest."""
         settings = HttpSettings(
             retry=RetryPolicy(retries=0), breaker=BreakerSettings(failures=2, rest=60.0)
         )
-        web = serving(Answer(500), Answer(500), Answer(200), settings=settings)
+        web = serving(StubResponse(500), StubResponse(500), StubResponse(200), settings=settings)
         for _ in range(2):
             self.assertEqual(web.run(web.client.get(URL)).status, 500)
         self.assertRaises(CircuitOpen, web.run, web.client.get(URL))
@@ -70,20 +72,22 @@ class MemoryWebTests(SynchronousTestCase):
 
     def test_slow(self) -> None:
         """A delay passes on the clock; a hedge may pass it."""
-        web = serving(Answer(200, b"slow", delay=5.0), Answer(200, b"fast"))
+        web = serving(StubResponse(200, b"slow", delay=5.0), StubResponse(200, b"fast"))
         response = web.run(web.client.get(URL, hedge_after=1.0))
         self.assertEqual((response.body, response.elapsed), (b"fast", 1.0))
         self.assertEqual(web.clock.getDelayedCalls(), [])
 
     def test_broken_body(self) -> None:
         """A body may break off."""
-        web = serving(Answer(200, b"ab", error=ConnectionBroken("body", "x")), Answer(200, b"abc"))
+        web = serving(
+            StubResponse(200, b"ab", error=ConnectionBroken("body", "x")), StubResponse(200, b"abc")
+        )
         self.assertEqual(web.run(web.client.get(URL)).body, b"abc")
         self.assertEqual(web.run(web.client.head(URL)).body, b"")
 
     def test_no_end(self) -> None:
         """A call that time does not end, or not soon enough, is given up."""
-        web = serving(Answer(delay=50.0))
+        web = serving(StubResponse(delay=50.0))
         never: Deferred[None] = Deferred()
         self.assertRaises(TimeoutError, web.run, never)
         self.assertRaises(TimeoutError, web.run, web.client.get(URL), limit=1.0)
@@ -93,6 +97,6 @@ class MemoryWebTests(SynchronousTestCase):
         web = MemoryWeb(self.refuse)
         self.assertRaises(CannotConnect, web.run, web.client.get(URL, retries=0))
 
-    def refuse(self, request: Request) -> CannotConnect | FetchTimeout:
+    def refuse(self, request: RecordedRequest) -> CannotConnect | FetchTimeout:
         """Fail every request."""
         return CannotConnect("api.example", 80, "refused")

@@ -25,17 +25,17 @@ from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyResponse, deliver_bytes, header_fields
 from twisted_net.http.client import Client
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.settings import HttpSettings
 
 T = TypeVar("T")
 
-BEGIN = 1_795_305_600.0
+START_TIME = 1_795_305_600.0
 """The time of day at which a :class:`MemoryWeb` begins: 2026-11-22T00:00:00+00:00."""
 
 
 @frozen
-class Request:
+class RecordedRequest:
     """
     A request as the server in memory gets it, after caches and before any network.
 
@@ -46,13 +46,13 @@ class Request:
 
     method: str
     url: str
-    headers: Fields
+    headers: HeaderFields
     body: bytes
     at: float
 
 
 @frozen
-class Answer:
+class StubResponse:
     """
     What the server in memory sends.
 
@@ -68,7 +68,7 @@ class Answer:
     error: FetchError | None = None
 
 
-Handler = Callable[[Request], Answer | FetchError]
+Handler = Callable[[RecordedRequest], StubResponse | FetchError]
 
 
 @implementer(IAgent)
@@ -77,7 +77,7 @@ class MemoryWeb:
     A client whose every request a function answers, and the clock that both go by::
 
         def answer(request):
-            return Answer(503) if len(web.requests) < 3 else Answer(200, b"hello")
+            return StubResponse(503) if len(web.requests) < 3 else StubResponse(200, b"hello")
 
         web = MemoryWeb(answer)
         response = web.run(web.client.get("http://api.example/"))
@@ -101,13 +101,13 @@ class MemoryWeb:
     ) -> None:
         self._handler = handler
         self.clock = Clock()
-        self.requests: list[Request] = []
+        self.requests: list[RecordedRequest] = []
         layers = {"chance": lambda: 1.0, "wall": self.wall, "agent": self, **layers}
         self.client = Client(self.clock, settings, **layers)
 
     def wall(self) -> float:
         """Give the time of day, in seconds since 1970."""
-        return BEGIN + self.clock.seconds()
+        return START_TIME + self.clock.seconds()
 
     def run(self, call: Coroutine[Any, Any, T] | Awaitable[T], *, limit: float = 86_400.0) -> T:
         """
@@ -145,7 +145,7 @@ class MemoryWeb:
         transport = StringTransport()
         if bodyProducer is not None:
             bodyProducer.startProducing(cast(IConsumer, transport))
-        request = Request(
+        request = RecordedRequest(
             method.decode("ascii"),
             uri.decode("ascii"),
             header_fields(headers or Headers()),
@@ -164,7 +164,7 @@ class MemoryWeb:
         )
         return answered
 
-    def _response(self, answer: Answer, request: Request) -> IResponse:
+    def _response(self, answer: StubResponse, request: RecordedRequest) -> IResponse:
         headers = Headers()
         for name, value in _with_date(answer.headers, format_date(self.wall())):
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))

@@ -40,7 +40,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import BytesProducer, collect, response_fields
 from twisted_net.http.cache.settings import CacheSettings
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
@@ -65,7 +65,7 @@ class NotPassed(Exception):
 class Answer:
     """A response as the suite looks at it: field lines of one name joined."""
 
-    def __init__(self, status: int, fields: Fields, body: bytes) -> None:
+    def __init__(self, status: int, fields: HeaderFields, body: bytes) -> None:
         self.status = status
         self.fields = fields
         self.text = body.decode("utf-8", "replace")
@@ -87,7 +87,7 @@ def demand(holds: bool, message: str) -> None:
         raise NotPassed(message)
 
 
-def real(name: str, value: Any, fields: Fields, step: Step) -> str:
+def real(name: str, value: Any, fields: HeaderFields, step: Step) -> str:
     """Give the value that stands for a number of seconds, or for a place below the test's URL."""
     name = name.lower()
     if name in _DATES and isinstance(value, int):
@@ -164,7 +164,7 @@ class Run:
 
     async def take(self, number: int, step: Step) -> None:
         """Make the request of one step and judge its response."""
-        before = self.answers[-1].fields if self.answers else Fields()
+        before = self.answers[-1].fields if self.answers else HeaderFields()
         fields = [
             (name, real(name, value, before, step) if step.get("magic_ims") else str(value))
             for name, value in step.get("request_headers", ())

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.stores import Store
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,7 @@ def make_entry(size: int = 1000, variant: bytes = b"", **changes: Any) -> Entry:
     plain = Entry(
         status=200,
         reason="OK",
-        fields=Fields(),
+        fields=HeaderFields(),
         body=bytes(size - 500),
         request_time=0.0,
         response_time=0.0,
@@ -105,7 +105,7 @@ class StoreContract:
             "all": make_entry(
                 status=599,
                 reason="\xe9\xff",
-                fields=Fields(pairs),
+                fields=HeaderFields(pairs),
                 body=every_byte,
                 request_time=1.5e9 + 0.123456,
                 response_time=1.5e9 + 1 / 3,

@@ -37,7 +37,7 @@ from twisted_net.http.errors import (
     OriginBusy,
 )
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Guard, Reach
+from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
 
 URL = b"http://1.2.3.4/p?q"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
@@ -50,7 +50,7 @@ class AttemptTestCase(HttpTestCase):
         self.reactor = MemoryReactorClock()
         self.agent = self.make_agent()
 
-    def make_agent(self, guard: Guard | None = None, **settings: Any) -> AttemptAgent:
+    def make_agent(self, guard: SsrfGuard | None = None, **settings: Any) -> AttemptAgent:
         """Give an agent and remember its pool."""
         made = HttpSettings(**settings)
         connector = Connector(self.reactor, timeout=made.connect_timeout, guard=guard)
@@ -108,7 +108,7 @@ class AttemptTests(AttemptTestCase):
 
     def test_guard(self) -> None:
         """With a guard, the URL and the address are checked."""
-        agent = self.make_agent(Guard(Reach(schemes=("http",))))
+        agent = self.make_agent(SsrfGuard(EgressPolicy(schemes=("http",))))
         self.error(agent.request(b"GET", b"https://1.1.1.1/"), AddressRefused)
         self.error(agent.request(b"GET", b"http://127.0.0.1/"), AddressRefused)
         self.assertEqual(self.reactor.tcpClients, [])
@@ -552,8 +552,8 @@ class HTTPAgentTests(HttpTestCase):
         self.assertEqual(age(), "0")
 
     def test_guard(self) -> None:
-        """With a reach, it guards."""
-        agent = HTTPAgent(self.reactor, reach=Reach())
+        """With an egress policy, it guards."""
+        agent = HTTPAgent(self.reactor, egress=EgressPolicy())
         self.failureResultOf(agent.request(b"GET", b"http://127.0.0.1/"), AddressRefused)
 
     def test_store_that_closes_slowly(self) -> None:

@@ -23,7 +23,7 @@ from tests.http.fakes import Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import (
     BodyResponse,
     BodyTransport,
-    BodyWatch,
+    BodyWatchdog,
     BytesProducer,
     Deadline,
     body_producer,
@@ -31,7 +31,7 @@ from twisted_net.http.bodies import (
     discard,
     response_fields,
 )
-from twisted_net.http.decoding import decoded
+from twisted_net.http.decoding import decode_response
 from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout
 
 __all__ = ["_treq"]
@@ -129,7 +129,7 @@ class Pausable:
 
 
 class BodyWatchTests(HttpTestCase):
-    """:class:`BodyWatch` ends a body that passes its limits."""
+    """:class:`BodyWatchdog` ends a body that passes its limits."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -139,13 +139,13 @@ class BodyWatchTests(HttpTestCase):
 
     def watch(
         self, limit: int = 100, deadline: float | None = None, silence: float | None = None
-    ) -> BodyWatch:
+    ) -> BodyWatchdog:
         """Put the source under watch."""
 
-        def drop(_: BodyWatch) -> None:
+        def drop(_: BodyWatchdog) -> None:
             self.dropped += 1
 
-        watch = BodyWatch(
+        watch = BodyWatchdog(
             self.clock,
             self.source.response,
             drop,
@@ -259,12 +259,12 @@ def deflated(data: bytes, bits: int) -> bytes:
 
 
 class DecodedTests(HttpTestCase):
-    """:func:`decoded` undoes what ``Content-Encoding`` names."""
+    """:func:`decode_response` undoes what ``Content-Encoding`` names."""
 
     def decode(self, coding: str, body: bytes, limit: int = 10**6, cut: int = 10**9) -> bytes:
         """Decode a body that comes in pieces of *cut* bytes."""
         source = Source([("Content-Encoding", coding), ("Content-Length", "9"), ("X", "y")])
-        response = decoded(source.response, limit)
+        response = decode_response(source.response, limit)
         reading = collect(response)
         for i in range(0, len(body), cut):
             source.send(body[i : i + cut])
@@ -310,17 +310,17 @@ class DecodedTests(HttpTestCase):
     def test_unknown(self) -> None:
         """A coding that is unknown stays, with all that is inside it."""
         response = canned(body=b"abc", headers=[("Content-Encoding", "compress")])
-        self.assertIs(decoded(response, 10), response)
+        self.assertIs(decode_response(response, 10), response)
         body = gzip.compress(b"inner")
         response = canned(body=body, headers=[("Content-Encoding", "compress, gzip")])
-        response = decoded(response, 10)
+        response = decode_response(response, 10)
         self.assertEqual(response_fields(response)["content-encoding"], "compress")
         self.assertEqual(self.successResultOf(collect(response))[0], b"inner")
 
     def test_nothing_to_do(self) -> None:
         """A body without coding, and one that is empty, are left as they are."""
         for response in (canned(body=b"x"), canned(headers=[("Content-Encoding", "gzip")])):
-            self.assertIs(decoded(response, 10), response)
+            self.assertIs(decode_response(response, 10), response)
 
     def test_bomb(self) -> None:
         """A body that grows over the limit ends there, and holds no more than a piece beyond."""
@@ -329,7 +329,7 @@ class DecodedTests(HttpTestCase):
             with self.subTest(coding=coding):
                 source = Source([("Content-Encoding", coding)])
                 gatherer = Gatherer()
-                decoded(source.response, 100_000).deliverBody(gatherer)
+                decode_response(source.response, 100_000).deliverBody(gatherer)
                 source.send(body)
                 source.send(b"more")
                 source.end(ResponseDone())
@@ -350,7 +350,7 @@ class DecodedTests(HttpTestCase):
                 source.end(ConnectionLost())
 
         gatherer = Enough()
-        decoded(source.response, 10**6).deliverBody(gatherer)
+        decode_response(source.response, 10**6).deliverBody(gatherer)
         source.send(gzip.compress(b"\0" * 500_000))
         self.assertEqual(len(gatherer.body), 65_536)
 
@@ -361,7 +361,7 @@ class DecodedTests(HttpTestCase):
     def test_too_many_codings(self) -> None:
         """More codings than anybody uses are refused."""
         source = Source([("Content-Encoding", "gzip, gzip, gzip"), ("Content-Encoding", "gzip")])
-        error = self.assertRaises(BadResponse, decoded, source.response, 10)
+        error = self.assertRaises(BadResponse, decode_response, source.response, 10)
         self.assertIn("more than 3 codings", str(error))
         self.assertEqual(source.aborted, 1)
 
@@ -377,7 +377,7 @@ class DecodedTests(HttpTestCase):
             with self.subTest(message=message):
                 source = Source([("Content-Encoding", coding)])
                 gatherer = Gatherer()
-                decoded(source.response, 10_000).deliverBody(gatherer)
+                decode_response(source.response, 10_000).deliverBody(gatherer)
                 source.send(body)
                 source.end(ResponseDone())
                 assert gatherer.reason is not None
@@ -387,7 +387,7 @@ class DecodedTests(HttpTestCase):
     def test_broken(self) -> None:
         """A connection that breaks is told as that."""
         source = Source([("Content-Encoding", "gzip")])
-        reading = collect(decoded(source.response, 100))
+        reading = collect(decode_response(source.response, 100))
         source.send(gzip.compress(b"x")[:5])
         source.end(ConnectionBroken("body", "x"))
         self.failureResultOf(reading, ConnectionBroken)

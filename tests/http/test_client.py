@@ -29,10 +29,10 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Reach
+from twisted_net.http.ssrf_guard import EgressPolicy
 
 URL = "http://h.example/p"
 FRESH = ("Cache-Control", "max-age=60")
@@ -279,7 +279,7 @@ class ResponseTests(HttpTestCase):
     def response(self, body: bytes, kind: str = "", status: int = 200) -> Response:
         """Give a response."""
         return Response(
-            "GET", URL, status, "", Fields([("Content-Type", kind)]), body, 1, 0.0, None
+            "GET", URL, status, "", HeaderFields([("Content-Type", kind)]), body, 1, 0.0, None
         )
 
     def test_text(self) -> None:
@@ -485,7 +485,7 @@ class RedirectTests(ClientTestCase):
 
     def test_guarded(self) -> None:
         """Each hop is checked where requests may not go everywhere."""
-        client = Client(self.clock, reach=Reach())
+        client = Client(self.clock, egress=EgressPolicy())
         asking = self.start(client.get("http://1.1.1.1/"))
         Wire(self.clock).send(
             b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.concurrency import Slots
+from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.errors import ClientClosed, OriginBusy
 
 HERE = ("http", "here", 80)
@@ -16,11 +16,11 @@ THERE = ("http", "there", 80)
 
 
 class SlotsTests(SynchronousTestCase):
-    """:class:`Slots` lets so many at a time, and the others in their order."""
+    """:class:`ConcurrencyLimiter` lets so many at a time, and the others in their order."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.slots = Slots(self.clock, 2, 3)
+        self.slots = ConcurrencyLimiter(self.clock, 2, 3)
 
     def fill(self) -> None:
         """Take all slots."""

@@ -17,15 +17,15 @@ from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
 from twisted_net.http.connector import (
     MAX_ADDRESSES,
     STAGGER,
-    Connection,
     ConnectionPool,
     Connector,
+    HttpConnection,
     connect_first,
     interleave,
 )
 from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Guard, Reach
+from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
 from twisted_net.http.urls import parse_target
 
 TARGET = parse_target("http://a.example/")
@@ -47,7 +47,7 @@ class PoolTestCase(HttpTestCase):
         )
         self.pool = self.make_pool()
 
-    def make_pool(self, guard: Guard | None = None, **settings: Any) -> ConnectionPool:
+    def make_pool(self, guard: SsrfGuard | None = None, **settings: Any) -> ConnectionPool:
         """Give a pool."""
         connector = Connector(self.reactor, timeout=5.0, guard=guard, resolver=self.resolver)
         return ConnectionPool(self.reactor, connector, HttpSettings(**settings))
@@ -56,13 +56,13 @@ class PoolTestCase(HttpTestCase):
         """Give the addresses that were tried."""
         return [client[0] for client in self.reactor.tcpClients]
 
-    def open(self, url: str = TARGET.url) -> tuple[Connection, Wire]:
+    def open(self, url: str = TARGET.url) -> tuple[HttpConnection, Wire]:
         """Give a new connection with its other side."""
         connecting = self.pool.connect(parse_target(url))
         wire = Wire(self.reactor)
         return self.successResultOf(connecting), wire
 
-    def use(self, connection: Connection, wire: Wire) -> None:
+    def use(self, connection: HttpConnection, wire: Wire) -> None:
         """Make a request, so that the connection is idle afterwards."""
         request = Request(b"GET", b"/", Headers({"host": ["a"]}), None, persistent=True)
         answered = connection.request(request)
@@ -117,7 +117,7 @@ class ConnectTests(PoolTestCase):
 
     def test_guard(self) -> None:
         """One bad address among those of a name, and nothing is connected to."""
-        self.pool = self.make_pool(Guard(Reach()))
+        self.pool = self.make_pool(SsrfGuard(EgressPolicy()))
         self.failureResultOf(
             self.pool.connect(parse_target("http://mixed.example/")), AddressRefused
         )

@@ -8,7 +8,7 @@ from unittest import SkipTest
 
 from tests.http.fakes import Gatherer, HttpTestCase, canned
 from twisted_net.http.content_coding import DECODERS
-from twisted_net.http.decoding import ACCEPTED, decoded
+from twisted_net.http.decoding import ACCEPTED, decode_response
 from twisted_net.http.errors import BadResponse, BodyTooLarge
 
 TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
@@ -38,7 +38,7 @@ class CodingTests(HttpTestCase):
         """Give what comes of a body."""
         gatherer = Gatherer()
         response = canned(200, body, [("Content-Encoding", coding)])
-        decoded(response, limit).deliverBody(gatherer)
+        decode_response(response, limit).deliverBody(gatherer)
         return gatherer
 
     def test_accepted(self) -> None:

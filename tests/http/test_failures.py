@@ -10,16 +10,16 @@ from twisted.web import _newclient
 
 from tests.http.fakes import HttpTestCase
 from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, TLSFailed
-from twisted_net.http.failures import translated
+from twisted_net.http.failures import translate_error
 
 
 class TranslatedTests(HttpTestCase):
-    """:func:`translated` finds the cause."""
+    """:func:`translate_error` finds the cause."""
 
     def wrapped(self, *causes: Exception) -> BaseException:
         """Wrap errors as Twisted does, twice, and translate."""
         inner = _newclient.ResponseFailed([Failure(cause) for cause in causes])
-        return translated(_newclient.ResponseNeverReceived([Failure(inner)]), "h", "headers")
+        return translate_error(_newclient.ResponseNeverReceived([Failure(inner)]), "h", "headers")
 
     def test_tls(self) -> None:
         """A handshake that failed is told with OpenSSL's reason."""

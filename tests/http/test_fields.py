@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 class FieldsTests(SynchronousTestCase):
-    """:class:`Fields` finds a field by a name in any case."""
+    """:class:`HeaderFields` finds a field by a name in any case."""
 
-    FIELDS = Fields([("Set-Cookie", "a=1"), (b"ETag", b'"\xe9"'), ("set-cookie", "b=2")])
+    FIELDS = HeaderFields([("Set-Cookie", "a=1"), (b"ETag", b'"\xe9"'), ("set-cookie", "b=2")])
 
     def test_any_case(self) -> None:
         """A name is found however it is written."""
@@ -38,7 +38,7 @@ class FieldsTests(SynchronousTestCase):
         """The lines are kept as they came."""
         pairs = (("Set-Cookie", "a=1"), ("ETag", '"é"'), ("set-cookie", "b=2"))
         self.assertEqual(self.FIELDS.pairs, pairs)
-        self.assertEqual(repr(self.FIELDS), f"Fields({list(pairs)!r})")
+        self.assertEqual(repr(self.FIELDS), f"HeaderFields({list(pairs)!r})")
 
     def test_replaced(self) -> None:
         """All lines of a name give way to the new ones; the original stays."""

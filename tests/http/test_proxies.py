@@ -24,16 +24,16 @@ from twisted_net.http.errors import (
 )
 from twisted_net.http.proxies import (
     MAX_ANSWER,
-    Bypass,
     Proxy,
+    ProxyBypass,
     connect_request,
-    find_routes,
-    read_proxy,
+    find_proxy_routes,
+    parse_proxy,
     tunnel_opened,
 )
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Reach
+from twisted_net.http.ssrf_guard import EgressPolicy
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import parse_target
 
@@ -44,18 +44,18 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class ReadProxyTests(SynchronousTestCase):
-    """:func:`read_proxy` takes a URL apart, and keeps quiet about what it cannot read."""
+    """:func:`parse_proxy` takes a URL apart, and keeps quiet about what it cannot read."""
 
     def test_forms(self) -> None:
         """The scheme and the port may be left out; credentials are decoded."""
-        self.assertEqual(read_proxy("proxy:3128"), Proxy("proxy", 3128))
-        self.assertEqual(read_proxy("http://PROXY/"), Proxy("proxy", 80))
-        self.assertEqual(read_proxy("http://[::1]:8080"), Proxy("::1", 8080))
-        self.assertEqual(read_proxy(WITH_PASSWORD), Proxy("proxy.example", 3128, BASIC))
+        self.assertEqual(parse_proxy("proxy:3128"), Proxy("proxy", 3128))
+        self.assertEqual(parse_proxy("http://PROXY/"), Proxy("proxy", 80))
+        self.assertEqual(parse_proxy("http://[::1]:8080"), Proxy("::1", 8080))
+        self.assertEqual(parse_proxy(WITH_PASSWORD), Proxy("proxy.example", 3128, BASIC))
 
     def test_secret(self) -> None:
         """Neither the proxy's repr nor an error shows the password."""
-        self.assertNotIn(BASIC, repr(read_proxy(WITH_PASSWORD)))
+        self.assertNotIn(BASIC, repr(parse_proxy(WITH_PASSWORD)))
         for url in (
             "https://user:hidden@proxy",
             "socks5://user:hidden@proxy",
@@ -65,7 +65,7 @@ class ReadProxyTests(SynchronousTestCase):
             "http://us%3Aer:hidden@proxy",
             "http://",
         ):
-            error = self.assertRaises(ValueError, read_proxy, url)
+            error = self.assertRaises(ValueError, parse_proxy, url)
             self.assertIn("proxy's URL", str(error))
             self.assertNotIn("hidden", str(error))
             error = self.assertRaises(ValueError, HttpSettings, proxy=url)
@@ -74,7 +74,7 @@ class ReadProxyTests(SynchronousTestCase):
 
 
 class BypassTests(SynchronousTestCase):
-    """:class:`Bypass` reads ``NO_PROXY`` as Go's programs do."""
+    """:class:`ProxyBypass` reads ``NO_PROXY`` as Go's programs do."""
 
     def test_rules(self) -> None:
         """Names with those below them, domains, ports, addresses, networks, everything."""
@@ -90,7 +90,7 @@ class BypassTests(SynchronousTestCase):
             ("*", ["example.org", "::1"], []),
             ("", [], ["example.org"]),
         ):
-            bypass = Bypass([entry])
+            bypass = ProxyBypass([entry])
             for host in covered:
                 self.assertTrue(bypass.covers(host, 80), (entry, host))
             for host in other:
@@ -98,7 +98,7 @@ class BypassTests(SynchronousTestCase):
 
     def test_ports(self) -> None:
         """A port restricts its entry."""
-        bypass = Bypass(["example.org:8080", "[::1]:81", "10.0.0.1:82"])
+        bypass = ProxyBypass(["example.org:8080", "[::1]:81", "10.0.0.1:82"])
         for host, port in (("example.org", 8080), ("::1", 81), ("10.0.0.1", 82)):
             self.assertTrue(bypass.covers(host, port))
             self.assertFalse(bypass.covers(host, 80))
@@ -106,7 +106,7 @@ class BypassTests(SynchronousTestCase):
     def test_malformed(self) -> None:
         """What is no rule is refused by name."""
         for entry in ("exa mple", "10.0.0.1/8", "a:b", "a/b", ":80", "*a"):
-            error = self.assertRaises(ValueError, Bypass, [entry])
+            error = self.assertRaises(ValueError, ProxyBypass, [entry])
             self.assertIn(repr(entry), str(error))
             error = self.assertRaises(ValueError, HttpSettings, no_proxy=(entry,))
             self.assertIn("HttpSettings.no_proxy: ", str(error))
@@ -115,18 +115,18 @@ class BypassTests(SynchronousTestCase):
     def test_anything(self, entry: str) -> None:
         """Any text is a rule or a ValueError."""
         try:
-            bypass = Bypass([entry])
+            bypass = ProxyBypass([entry])
         except ValueError:
             return
         self.assertIn(bypass.covers("example.org", 80), (True, False))
 
 
 class FindRoutesTests(SynchronousTestCase):
-    """:func:`find_routes` reads the environment only when told so."""
+    """:func:`find_proxy_routes` reads the environment only when told so."""
 
     def ways(self, environ: dict[str, str], *no_proxy: str) -> list[str | None]:
         """Give the proxies for an http, an https and an internal URL."""
-        routes = find_routes("environment", no_proxy, environ)
+        routes = find_proxy_routes("environment", no_proxy, environ)
         found: list[str | None] = []
         for url in ("http://a.example/", "https://a.example/", "http://in.example/"):
             proxy = routes and routes.proxy_for(parse_target(url))
@@ -135,11 +135,11 @@ class FindRoutesTests(SynchronousTestCase):
 
     def test_not_told(self) -> None:
         """Without a setting the environment is not looked at."""
-        self.assertIsNone(find_routes(None, (), {"http_proxy": "p", "https_proxy": "p"}))
+        self.assertIsNone(find_proxy_routes(None, (), {"http_proxy": "p", "https_proxy": "p"}))
 
     def test_url(self) -> None:
         """A URL serves both schemes, whatever the environment says."""
-        routes = find_routes("http://p", ["b.example"], {"http_proxy": "q", "no_proxy": "*"})
+        routes = find_proxy_routes("http://p", ["b.example"], {"http_proxy": "q", "no_proxy": "*"})
         assert routes is not None
         for scheme in ("http", "https"):
             self.assertEqual(
@@ -238,11 +238,15 @@ class ThroughProxyTests(HttpTestCase):
             }
         )
 
-    def agent(self, reach: Reach | None = None, **settings: Any) -> HTTPAgent:
+    def agent(self, egress: EgressPolicy | None = None, **settings: Any) -> HTTPAgent:
         """Give an agent that goes through the proxy and never repeats a request."""
         settings = {"proxy": WITH_PASSWORD, "retry": RetryPolicy(retries=0), **settings}
         return HTTPAgent(
-            self.reactor, HttpSettings(**settings), reach=reach, resolver=self.resolver, environ={}
+            self.reactor,
+            HttpSettings(**settings),
+            egress=egress,
+            resolver=self.resolver,
+            environ={},
         )
 
     def get(self, agent: HTTPAgent, url: str, method: bytes = b"GET") -> Deferred[IResponse]:
@@ -304,7 +308,7 @@ class ThroughProxyTests(HttpTestCase):
 
     def test_guard(self) -> None:
         """With a guard the tunnel leads to the checked address; the server sees no more."""
-        answered = self.get(self.agent(Reach()), "http://a.example/x")
+        answered = self.get(self.agent(EgressPolicy()), "http://a.example/x")
         wire = Wire(self.reactor)
         self.assertEqual(wire.host, "10.0.0.9")
         sent = wire.received()
@@ -320,13 +324,15 @@ class ThroughProxyTests(HttpTestCase):
     def test_guard_refuses(self) -> None:
         """What the guard forbids is never asked of the proxy."""
         for url in ("http://bad.example/", "http://127.0.0.1/", "http://a.example:22/"):
-            self.failureResultOf(self.get(self.agent(Reach()), url), AddressRefused)
-        self.failureResultOf(self.get(self.agent(Reach()), "http://nope.example/"), NameNotFound)
+            self.failureResultOf(self.get(self.agent(EgressPolicy()), url), AddressRefused)
+        self.failureResultOf(
+            self.get(self.agent(EgressPolicy()), "http://nope.example/"), NameNotFound
+        )
         self.assertEqual(self.reactor.tcpClients, [])
 
     def test_next_address(self) -> None:
         """The proxy is asked for each address of a host in turn, and the first error is told."""
-        answered = self.get(self.agent(Reach()), "http://two.example/")
+        answered = self.get(self.agent(EgressPolicy()), "http://two.example/")
         for address, status in ((b"1.1.1.1", b"502"), (b"1.1.1.2", b"504")):
             self.assertNoResult(answered)
             wire = Wire(self.reactor)
@@ -337,7 +343,7 @@ class ThroughProxyTests(HttpTestCase):
 
     def test_refused_for_good(self) -> None:
         """A proxy that forbids is not asked again."""
-        answered = self.get(self.agent(Reach()), "http://two.example/")
+        answered = self.get(self.agent(EgressPolicy()), "http://two.example/")
         Wire(self.reactor).send(b"HTTP/1.1 403 No\r\n\r\n")
         self.assertEqual(self.failureResultOf(answered, ProxyFailed).value.status, 403)
         self.assertEqual(len(self.reactor.tcpClients), 1)
@@ -375,7 +381,7 @@ class ThroughProxyTests(HttpTestCase):
 
     def test_tunnel_lost(self) -> None:
         """What is in the tunnel hears of its end."""
-        answered = self.get(self.agent(Reach()), "http://a.example/")
+        answered = self.get(self.agent(EgressPolicy()), "http://a.example/")
         wire = Wire(self.reactor)
         wire.send(OPEN)
         wire.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.redirects import Hop, next_hop
+from twisted_net.http.redirects import Redirect, parse_redirect
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class NextHopTests(SynchronousTestCase):
-    """:func:`next_hop` follows RFC 9110 §15.4."""
+    """:func:`parse_redirect` follows RFC 9110 §15.4."""
 
     def test_methods(self) -> None:
         """Which method follows, for each status and method."""
@@ -25,7 +25,7 @@ class NextHopTests(SynchronousTestCase):
             }
             for status, name in expected.items():
                 with self.subTest(method=method, status=status):
-                    hop = next_hop(method, "http://a/b", status, "c")
+                    hop = parse_redirect(method, "http://a/b", status, "c")
                     assert hop is not None
                     self.assertEqual((hop.method, hop.url), (name, "http://a/c"))
                     self.assertEqual(hop.with_body, name == method)
@@ -33,8 +33,8 @@ class NextHopTests(SynchronousTestCase):
     def test_no_redirect(self) -> None:
         """Other statuses, and a redirect without Location, are answers."""
         for status in (200, 201, 300, 304, 305, 306, 404):
-            self.assertIsNone(next_hop("GET", "http://a/", status, "/b"))
-        self.assertIsNone(next_hop("GET", "http://a/", 302, None))
+            self.assertIsNone(parse_redirect("GET", "http://a/", status, "/b"))
+        self.assertIsNone(parse_redirect("GET", "http://a/", 302, None))
 
     def test_credentials(self) -> None:
         """Credentials go to the same origin only: scheme, host and port."""
@@ -47,17 +47,17 @@ class NextHopTests(SynchronousTestCase):
             ("//b/x", False),
         ):
             with self.subTest(location=location):
-                hop = next_hop("GET", "http://a/", 302, location)
+                hop = parse_redirect("GET", "http://a/", 302, location)
                 assert hop is not None
                 self.assertEqual(hop.with_credentials, same)
 
     def test_fragment(self) -> None:
         """A fragment is not sent."""
-        hop = Hop("GET", "http://a/x?y", True, True)
-        self.assertEqual(next_hop("GET", "http://a/", 301, "x?y#z"), hop)
+        hop = Redirect("GET", "http://a/x?y", True, True)
+        self.assertEqual(parse_redirect("GET", "http://a/", 301, "x?y#z"), hop)
 
     def test_refused(self) -> None:
         """A redirect to what may not be requested is an error."""
         for location in ("ftp://b/", "http://me:pw@b/", "http://[", "javascript:alert(1)"):
             with self.subTest(location=location):
-                self.assertRaises(InvalidURL, next_hop, "GET", "http://a/", 302, location)
+                self.assertRaises(InvalidURL, parse_redirect, "GET", "http://a/", 302, location)

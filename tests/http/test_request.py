@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.http.fakes import HttpTestCase
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.request import Body, _EncodedOnce, encode_url
+from twisted_net.http.request import RequestBody, _EncodedUrl, encode_url
 
 _SAFE = "abcXYZ019-._~/=&"
 
@@ -19,7 +19,7 @@ class EncodeTests(HttpTestCase):
     def test_short_way(self, path: str, query: str | None) -> None:
         """What needs no encoding is what the long way gives."""
         url = f"http://h.example:81/{path}" + ("" if query is None else f"?{query}")
-        self.assertEqual(encode_url(url), _EncodedOnce.encode(url).to_text())
+        self.assertEqual(encode_url(url), _EncodedUrl.encode(url).to_text())
 
     def test_long_way(self) -> None:
         """All else is encoded, or refused."""
@@ -28,11 +28,15 @@ class EncodeTests(HttpTestCase):
 
 
 class BodyTests(HttpTestCase):
-    """:class:`Body` knows what treq is needed for."""
+    """:class:`RequestBody` knows what treq is needed for."""
 
     def test_ready(self) -> None:
         """Bytes and nothing are ready; forms, files and queries are not."""
-        for body in (Body(), Body(data=b"x"), Body(data=b"")):
+        for body in (RequestBody(), RequestBody(data=b"x"), RequestBody(data=b"")):
             self.assertTrue(body.ready)
-        for body in (Body({"a": 1}), Body(data={"a": 1}), Body(files={"f": object()})):
+        for body in (
+            RequestBody({"a": 1}),
+            RequestBody(data={"a": 1}),
+            RequestBody(files={"f": object()}),
+        ):
             self.assertFalse(body.ready)

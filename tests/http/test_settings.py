@@ -42,7 +42,7 @@ class HttpSettingsTests(SynchronousTestCase):
 
 
 class FetchSettingsTests(SynchronousTestCase):
-    """:class:`FetchSettings` is a reach with a few words more."""
+    """:class:`FetchSettings` is an egress policy with a few words more."""
 
     def test_read(self) -> None:
         """Everything stands in one table."""

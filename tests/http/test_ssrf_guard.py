@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.errors import AddressRefused
-from twisted_net.http.ssrf_guard import Guard, Reach, is_public, unwrap
+from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard, is_public, unwrap
 
 PUBLIC = (
     "8.8.8.8",
@@ -137,32 +137,32 @@ class UnwrapTests(SynchronousTestCase):
 
 
 class ReachTests(SynchronousTestCase):
-    """:class:`Reach` is checked when it is made."""
+    """:class:`EgressPolicy` is checked when it is made."""
 
     def test_entries(self) -> None:
         """Names, domains, addresses and networks are taken, in any case."""
         names = ("localhost", "*.Example.org", ".x.y")
         addresses = ("127.0.0.1", "::1", "[::1]", "10.0.0.0/8")
-        self.assertEqual(Reach(allow=names + addresses).allow, names + addresses)
+        self.assertEqual(EgressPolicy(allow=names + addresses).allow, names + addresses)
 
     def test_mistakes(self) -> None:
         """An entry that is none of them is named."""
         for entry in ("", "a b", "http://x/", "10.0.0.1/8", "10.0.0.0/40", "*", "x/y", "a:1"):
             with self.subTest(entry=entry):
-                error = self.assertRaises(ValueError, Reach, deny=(entry,))
-                self.assertIn("Reach.deny", str(error))
+                error = self.assertRaises(ValueError, EgressPolicy, deny=(entry,))
+                self.assertIn("EgressPolicy.deny", str(error))
 
     def test_bad_port(self) -> None:
         """Bounds hold for ports too."""
-        self.assertRaises(ValueError, Reach, ports=(0,))
+        self.assertRaises(ValueError, EgressPolicy, ports=(0,))
 
 
 class GuardTests(SynchronousTestCase):
-    """:class:`Guard` lets through what its :class:`Reach` names, and nothing else."""
+    """:class:`SsrfGuard` lets through what its :class:`EgressPolicy` names, and nothing else."""
 
-    def refused(self, reach: Reach, host: str, port: int, *addresses: str) -> str | None:
+    def refused(self, policy: EgressPolicy, host: str, port: int, *addresses: str) -> str | None:
         """Give the message with which a destination is refused, or None."""
-        guard = Guard(reach)
+        guard = SsrfGuard(policy)
         try:
             guard.check_url("http", host, port)
             guard.check_addresses(host, port, addresses or (host,))
@@ -175,13 +175,13 @@ class GuardTests(SynchronousTestCase):
 
     def test_public_by_default(self) -> None:
         """A name with public addresses only is reached at the ports of the web."""
-        self.assertIsNone(self.refused(Reach(), "a.example", 80, "8.8.8.8", "2606:4700::1"))
-        self.assertIsNone(self.refused(Reach(), "8.8.8.8", 443))
+        self.assertIsNone(self.refused(EgressPolicy(), "a.example", 80, "8.8.8.8", "2606:4700::1"))
+        self.assertIsNone(self.refused(EgressPolicy(), "8.8.8.8", 443))
 
     def test_one_bad_address_is_enough(self) -> None:
         """A name of which any address is bad is refused, wherever in the list it stands."""
         for addresses in (("8.8.8.8", "10.0.0.1"), ("10.0.0.1", "8.8.8.8")):
-            message = self.refused(Reach(), "a.example", 80, *addresses)
+            message = self.refused(EgressPolicy(), "a.example", 80, *addresses)
             self.assertEqual(
                 message, "a.example may not be reached: its address 10.0.0.1 is not a public one"
             )
@@ -189,71 +189,75 @@ class GuardTests(SynchronousTestCase):
     def test_loopback_and_metadata(self) -> None:
         """The addresses that attackers ask for first are refused."""
         for host in ("127.0.0.1", "169.254.169.254", "::1", "0.0.0.0"):
-            self.assertIn("not a public one", self.refused(Reach(), host, 80) or "")
+            self.assertIn("not a public one", self.refused(EgressPolicy(), host, 80) or "")
 
     def test_ports(self) -> None:
         """Other ports are refused, unless none are listed."""
-        message = self.refused(Reach(), "8.8.8.8", 25)
+        message = self.refused(EgressPolicy(), "8.8.8.8", 25)
         self.assertEqual(
             message, "8.8.8.8 may not be reached: port 25 is not allowed, only 80, 443"
         )
-        self.assertIsNone(self.refused(Reach(ports=()), "8.8.8.8", 25))
+        self.assertIsNone(self.refused(EgressPolicy(ports=()), "8.8.8.8", 25))
 
     def test_schemes(self) -> None:
         """A scheme that is not listed is refused."""
-        guard = Guard(Reach(schemes=("https",)))
+        guard = SsrfGuard(EgressPolicy(schemes=("https",)))
         guard.check_url("https", "a", 443)
         error = self.assertRaises(AddressRefused, guard.check_url, "http", "a", 80)
         self.assertIn("the scheme http is not allowed, only https", str(error))
-        guard = Guard(Reach(schemes=()))
+        guard = SsrfGuard(EgressPolicy(schemes=()))
         error = self.assertRaises(AddressRefused, guard.check_url, "http", "a", 80)
         self.assertIn("only nothing", str(error))
 
     def test_allowed_address(self) -> None:
         """An allowed address is reached at any port, by any name that has it."""
-        reach = Reach(allow=("127.0.0.1", "10.0.0.0/8"))
-        self.assertIsNone(self.refused(reach, "127.0.0.1", 8080))
-        self.assertIsNone(self.refused(reach, "a.example", 8080, "10.1.2.3"))
-        self.assertIsNone(self.refused(reach, "::ffff:127.0.0.1", 8080))
-        self.assertIsNotNone(self.refused(reach, "127.0.0.2", 8080))
-        self.assertIsNotNone(self.refused(reach, "a.example", 80, "10.1.2.3", "192.168.0.1"))
+        policy = EgressPolicy(allow=("127.0.0.1", "10.0.0.0/8"))
+        self.assertIsNone(self.refused(policy, "127.0.0.1", 8080))
+        self.assertIsNone(self.refused(policy, "a.example", 8080, "10.1.2.3"))
+        self.assertIsNone(self.refused(policy, "::ffff:127.0.0.1", 8080))
+        self.assertIsNotNone(self.refused(policy, "127.0.0.2", 8080))
+        self.assertIsNotNone(self.refused(policy, "a.example", 80, "10.1.2.3", "192.168.0.1"))
 
     def test_allowed_address_inside_another(self) -> None:
         """An allowed IPv4 address does not allow the tunnels that lead to it."""
-        reach = Reach(allow=("10.0.0.0/8",))
-        self.assertIsNotNone(self.refused(reach, "64:ff9b::10.0.0.1", 80))
+        policy = EgressPolicy(allow=("10.0.0.0/8",))
+        self.assertIsNotNone(self.refused(policy, "64:ff9b::10.0.0.1", 80))
 
     def test_allowed_name(self) -> None:
         """An allowed name may have any address; a dot at its end does not matter."""
-        reach = Reach(allow=("localhost",))
-        self.assertIsNone(self.refused(reach, "localhost", 8080, "127.0.0.1", "::1"))
-        self.assertIsNone(self.refused(reach, "localhost.", 8080, "127.0.0.1"))
-        self.assertIsNotNone(self.refused(reach, "xlocalhost", 80, "127.0.0.1"))
+        policy = EgressPolicy(allow=("localhost",))
+        self.assertIsNone(self.refused(policy, "localhost", 8080, "127.0.0.1", "::1"))
+        self.assertIsNone(self.refused(policy, "localhost.", 8080, "127.0.0.1"))
+        self.assertIsNotNone(self.refused(policy, "xlocalhost", 80, "127.0.0.1"))
 
     def test_allowed_domain(self) -> None:
         """A domain allows the names below it, and not itself or one that only ends like it."""
         for entry in ("*.example.org", ".example.org"):
-            reach = Reach(allow=(entry,))
-            self.assertIsNone(self.refused(reach, "a.b.example.org", 8080, "10.0.0.1"))
-            self.assertIsNotNone(self.refused(reach, "example.org", 8080, "10.0.0.1"))
-            self.assertIsNotNone(self.refused(reach, "badexample.org", 8080, "10.0.0.1"))
+            policy = EgressPolicy(allow=(entry,))
+            self.assertIsNone(self.refused(policy, "a.b.example.org", 8080, "10.0.0.1"))
+            self.assertIsNotNone(self.refused(policy, "example.org", 8080, "10.0.0.1"))
+            self.assertIsNotNone(self.refused(policy, "badexample.org", 8080, "10.0.0.1"))
 
     def test_deny_wins(self) -> None:
         """What is denied is refused, also under a name or in a network that is allowed."""
-        reach = Reach(allow=("localhost", "10.0.0.0/8"), deny=("10.9.0.0/16", "evil.example"))
-        self.assertIn("is denied", self.refused(reach, "10.9.1.1", 80) or "")
-        self.assertIn("is denied", self.refused(reach, "localhost", 80, "10.9.1.1") or "")
-        self.assertIn("name is denied", self.refused(reach, "evil.example", 80, "8.8.8.8") or "")
-        self.assertIn("is denied", self.refused(reach, "64:ff9b::10.9.0.1", 80) or "")
+        policy = EgressPolicy(
+            allow=("localhost", "10.0.0.0/8"), deny=("10.9.0.0/16", "evil.example")
+        )
+        self.assertIn("is denied", self.refused(policy, "10.9.1.1", 80) or "")
+        self.assertIn("is denied", self.refused(policy, "localhost", 80, "10.9.1.1") or "")
+        self.assertIn("name is denied", self.refused(policy, "evil.example", 80, "8.8.8.8") or "")
+        self.assertIn("is denied", self.refused(policy, "64:ff9b::10.9.0.1", 80) or "")
 
     def test_allow_list_only(self) -> None:
         """Without public addresses the allow list is all there is."""
-        reach = Reach(public=False, allow=("api.example",))
-        self.assertIsNone(self.refused(reach, "api.example", 80, "8.8.8.8"))
+        policy = EgressPolicy(public=False, allow=("api.example",))
+        self.assertIsNone(self.refused(policy, "api.example", 80, "8.8.8.8"))
         self.assertIn(
-            "not in the allow list", self.refused(reach, "b.example", 80, "8.8.8.8") or ""
+            "not in the allow list", self.refused(policy, "b.example", 80, "8.8.8.8") or ""
         )
 
     def test_no_address(self) -> None:
         """What a resolver gives that is no address is refused."""
-        self.assertIn("that can be judged", self.refused(Reach(), "a", 80, "somewhere") or "")
+        self.assertIn(
+            "that can be judged", self.refused(EgressPolicy(), "a", 80, "somewhere") or ""
+        )

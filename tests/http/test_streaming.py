@@ -13,7 +13,7 @@ from twisted.web.iweb import IResponse
 from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
 from twisted_net.http.client import Client
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.streaming import AHEAD, StreamedResponse
 
 URL = "http://1.2.3.4/"
@@ -29,7 +29,7 @@ class StreamedResponseTests(HttpTestCase):
     def streamed(self, response: IResponse) -> StreamedResponse:
         """Give a response to be read piece by piece."""
         return StreamedResponse(
-            response, method="GET", url=URL, headers=Fields(), attempts=1, age=None
+            response, method="GET", url=URL, headers=HeaderFields(), attempts=1, age=None
         )
 
     async def pieces(self) -> list[bytes]:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.urls import (
     MAX_URL,
-    Target,
+    HttpTarget,
     join,
     parse_target,
     redact,
@@ -23,7 +23,7 @@ class ParseTargetTests(SynchronousTestCase):
     def test_parts(self) -> None:
         """Scheme, host, port and path are told apart; the fragment is dropped."""
         target = parse_target("HTTP://Example.ORG:8080/a/b?c=d/e#f")
-        self.assertEqual(target, Target("http", "example.org", 8080, "/a/b?c=d/e"))
+        self.assertEqual(target, HttpTarget("http", "example.org", 8080, "/a/b?c=d/e"))
         self.assertEqual(target.origin, ("http", "example.org", 8080))
         self.assertEqual(target.authority, "example.org:8080")
 

@@ -13,7 +13,7 @@ from tests.http.fakes import HttpTestCase, Wire
 from twisted_net.errors import FetchError
 from twisted_net.http import connector as connections
 from twisted_net.http.agent import AttemptAgent
-from twisted_net.http.bodies import WholeResponse, collect, response_fields
+from twisted_net.http.bodies import BufferedResponse, collect, response_fields
 from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.whole_response import Whole, read_whole
@@ -121,12 +121,12 @@ class ReadWholeTests(HttpTestCase):
 
 
 class WholeResponseTests(HttpTestCase):
-    """:class:`WholeResponse` is a response like any other."""
+    """:class:`BufferedResponse` is a response like any other."""
 
     def test_body(self) -> None:
         """Its body is at hand, and is delivered too."""
         whole = read_whole(OK, 999)
         assert whole is not None
-        response = WholeResponse(whole)
+        response = BufferedResponse(whole)
         self.assertEqual((response.body, response.length), (b"ok", 2))
         self.assertEqual(self.successResultOf(collect(response))[0], b"ok")

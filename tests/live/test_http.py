@@ -44,7 +44,7 @@ from twisted_net.http.errors import (
 from twisted_net.http.fetch import Fetcher
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.http.ssrf_guard import Reach
+from twisted_net.http.ssrf_guard import EgressPolicy
 
 QUICK = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(base=0.01))
 ONCE = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0))
@@ -399,8 +399,8 @@ async def test_redirect_into_the_house() -> None:
             return b""
 
         async with serving(Site(Page(answer))) as port:
-            reach = Reach(allow=("127.0.0.1",))
-            async with Client(global_reactor(), ONCE, reach=reach) as client:
+            policy = EgressPolicy(allow=("127.0.0.1",))
+            async with Client(global_reactor(), ONCE, egress=policy) as client:
                 with pytest.raises(AddressRefused):
                     await client.get(f"http://127.0.0.1:{port}/")
     assert inside.count == 0
@@ -408,7 +408,7 @@ async def test_redirect_into_the_house() -> None:
 
 async def test_names_that_lead_home() -> None:
     """Other ways to write loopback are looked up, and refused for what they are."""
-    async with Client(global_reactor(), ONCE, reach=Reach(ports=())) as client:
+    async with Client(global_reactor(), ONCE, egress=EgressPolicy(ports=())) as client:
         for host in ("localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"):
             with pytest.raises(AddressRefused):
                 await client.get(f"http://{host}:1/")

@@ -20,7 +20,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from twisted_net.http.bodies import BodyWatch, Deadline, WholeResponse
+from twisted_net.http.bodies import BodyWatchdog, BufferedResponse, Deadline
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import Flights
 from twisted_net.http.cache.entry import TELLING
@@ -28,17 +28,17 @@ from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
 from twisted_net.http.call import Call
-from twisted_net.http.connector import Connection, ConnectionPool, Connector
-from twisted_net.http.decoding import asked_codings, decoded, fields_asking
+from twisted_net.http.connector import ConnectionPool, Connector, HttpConnection
+from twisted_net.http.decoding import accepted_codings, decode_response, fields_with_accept_encoding
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
-from twisted_net.http.failures import TWISTED_ERRORS, translated, translated_failure
-from twisted_net.http.fields import Fields
-from twisted_net.http.proxies import find_routes, refusal
+from twisted_net.http.failures import TWISTED_ERRORS, translate_error, translate_failure
+from twisted_net.http.fields import HeaderFields
+from twisted_net.http.proxies import find_proxy_routes, refusal
 from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Guard, Reach
-from twisted_net.http.urls import Target, parse_target
+from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
+from twisted_net.http.urls import HttpTarget, parse_target
 
 _T = TypeVar("_T")
 
@@ -51,8 +51,8 @@ class HTTPAgent:
     ``treq.client.HTTPClient(HTTPAgent(reactor))`` has a cache, retries, limits and, if told so, a
     guard. A request by :meth:`request` has the time of ``settings.timeout`` in all.
 
-    :param reach: where requests may go; None for everywhere, which suits URLs that your own
-        program makes. For URLs of strangers, give ``Reach()`` at least.
+    :param egress: where requests may go; None for everywhere, which suits URLs that your own
+        program makes. For URLs of strangers, give ``EgressPolicy()`` at least.
     :param store: keeps the cache; by default what
         :func:`~twisted_net.http.cache.stores.open_store` gives for the settings.
     :param agent: makes the single attempts, in place of connections of our own (for tests).
@@ -70,7 +70,7 @@ class HTTPAgent:
         reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
         settings: HttpSettings | None = None,
         *,
-        reach: Reach | None = None,
+        egress: EgressPolicy | None = None,
         store: Store | None = None,
         agent: IAgent | None = None,
         resolver: IHostnameResolver | None = None,
@@ -82,14 +82,14 @@ class HTTPAgent:
     ) -> None:
         self._reactor = reactor
         self._settings = settings = settings or HttpSettings()
-        guard = None if reach is None else Guard(reach)
+        guard = None if egress is None else SsrfGuard(egress)
         connector = Connector(
             reactor,
             timeout=settings.connect_timeout,
             guard=guard,
             resolver=resolver,
             tls_policy=tls_policy,
-            routes=find_routes(settings.proxy, settings.no_proxy, environ),
+            routes=find_proxy_routes(settings.proxy, settings.no_proxy, environ),
         )
         self._pool = ConnectionPool(reactor, connector, settings)
         self._attempts = agent or AttemptAgent(reactor, self._pool, settings, guard=guard)
@@ -102,7 +102,7 @@ class HTTPAgent:
         self._wall = wall
         self._report = report
 
-    def fresh(self, key: str, fields: Fields, default_ttl: float | None) -> Hit | None:
+    def fresh(self, key: str, fields: HeaderFields, default_ttl: float | None) -> Hit | None:
         """
         Give the fresh answer to a GET that lies in the store at hand, if one does.
 
@@ -146,7 +146,7 @@ class HTTPAgent:
             key = parse_target(uri.decode("latin-1")).url
         except InvalidURL:
             return None
-        fields = fields_asking(headers)
+        fields = fields_with_accept_encoding(headers)
         hit = self.fresh(key, fields, None) if fields.has_none(TELLING) else None
         return None if hit is None else hit.response()
 
@@ -208,7 +208,7 @@ class AttemptAgent:
         pool: ConnectionPool,
         settings: HttpSettings,
         *,
-        guard: Guard | None = None,
+        guard: SsrfGuard | None = None,
         deadline: Deadline | None = None,
         max_body: int | None = None,
     ) -> None:
@@ -260,16 +260,16 @@ class AttemptAgent:
                 self._settings.headers_timeout,
             )
         except FetchTimeout:
-            connection.abort_now()
+            connection.abort_connection()
             raise
         except TWISTED_ERRORS as error:
-            raise connection.refusal or translated(error, target.host, "headers") from error
+            raise connection.refusal or translate_error(error, target.host, "headers") from error
         if response.code == 407 and connection.proxy is not None:
             self._pool.drop(connection)
             raise refusal(target.host, 407, unsent=False)
         return self._watched(response, connection, target)
 
-    async def _connection(self, target: Target) -> Connection:
+    async def _connection(self, target: HttpTarget) -> HttpConnection:
         """A connection for one request, when it is its turn."""
         turn = self._pool.turn(target.origin)
         if turn is not None:
@@ -286,23 +286,25 @@ class AttemptAgent:
         connection.busy = True
         return connection
 
-    def _watched(self, response: IResponse, connection: Connection, target: Target) -> IResponse:
+    def _watched(
+        self, response: IResponse, connection: HttpConnection, target: HttpTarget
+    ) -> IResponse:
         if response.length == 0:
             return response
         if isinstance(response.length, int) and response.length > self._max_body:
-            if not isinstance(response, WholeResponse):
-                connection.abort_now()
+            if not isinstance(response, BufferedResponse):
+                connection.abort_connection()
             raise BodyTooLarge(self._max_body)
-        if isinstance(response, WholeResponse):
+        if isinstance(response, BufferedResponse):
             return response
-        watch = BodyWatch(
+        watch = BodyWatchdog(
             self._clock,
             response,
             connection.end,
             limit=self._max_body,
             deadline=self._deadline,
             silence=self._settings.silence_timeout,
-            translate=lambda reason: translated_failure(reason, target.host),
+            translate=lambda reason: translate_failure(reason, target.host),
         )
         connection.begin(watch)
         return watch.response()
@@ -360,9 +362,9 @@ class DecodingAgent:
     ) -> Deferred[IResponse]:
         if self._call is not None:
             self._call.url = uri.decode("latin-1")
-        codings = asked_codings(headers)
+        codings = accepted_codings(headers)
         if headers is None or headers.getRawHeaders(b"accept-encoding") != codings:
             headers = Headers() if headers is None else headers.copy()
             headers.setRawHeaders(b"accept-encoding", codings)
         answered = self._agent.request(method, uri, headers, bodyProducer)
-        return cast("Deferred[IResponse]", answered.addCallback(decoded, self._limit))
+        return cast("Deferred[IResponse]", answered.addCallback(decode_response, self._limit))

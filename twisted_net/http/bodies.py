@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, BodyTooLarge, FetchTimeout
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.whole_response import Whole
 
 _HTTP_1_1 = (b"HTTP", 1, 1)
@@ -135,7 +135,7 @@ class BodyResponse:
         self.previousResponse = response
 
 
-class WholeResponse(BodyResponse):
+class BufferedResponse(BodyResponse):
     """A response whose body came with it; :attr:`body` is all of it."""
 
     def __init__(self, whole: Whole) -> None:
@@ -155,17 +155,19 @@ class WholeResponse(BodyResponse):
         )
 
 
-def made_response(code: int, phrase: bytes, headers: Headers, body: bytes) -> BodyResponse:
+def buffered_response(code: int, phrase: bytes, headers: Headers, body: bytes) -> BodyResponse:
     """Give a response that was not on a wire, or is not as it was there."""
     return BodyResponse(_HTTP_1_1, code, phrase, headers, len(body), None, deliver_bytes(body))
 
 
-def header_fields(headers: Headers) -> Fields:
+def header_fields(headers: Headers) -> HeaderFields:
     """Give the fields of a header."""
-    return Fields((name, value) for name, values in headers.getAllRawHeaders() for value in values)
+    return HeaderFields(
+        (name, value) for name, values in headers.getAllRawHeaders() for value in values
+    )
 
 
-def response_fields(response: IResponse) -> Fields:
+def response_fields(response: IResponse) -> HeaderFields:
     """Give the header fields of a response."""
     return header_fields(response.headers)
 
@@ -207,12 +209,12 @@ class BodyTransport:
             self._source.resumeProducing()
 
 
-def is_whole(reason: Failure) -> bool:
+def is_complete(reason: Failure) -> bool:
     """Say whether a body that ended for *reason* is all there, as far as HTTP can tell."""
     return reason.check(ResponseDone, PotentialDataLoss) is not None
 
 
-class Relay(Protocol):
+class BodyRelay(Protocol):
     """Hands a body on to *receiver*; once :meth:`fail` was called, nothing more."""
 
     def __init__(self, receiver: IProtocol) -> None:
@@ -239,7 +241,7 @@ class Relay(Protocol):
         cast(BodyTransport, self.transport).abortConnection()
 
 
-class BodyWatch:
+class BodyWatchdog:
     """
     Holds a response to its limits, from its header to the end of its body.
 
@@ -255,7 +257,7 @@ class BodyWatch:
         self,
         clock: IReactorTime,
         response: IResponse,
-        abort: Callable[[BodyWatch], None],
+        abort: Callable[[BodyWatchdog], None],
         *,
         limit: int,
         deadline: Deadline | None,
@@ -272,7 +274,7 @@ class BodyWatch:
         self._heard = clock.seconds()
         self._paused = True
         self._timer: IDelayedCall | None = None
-        self._relay: _WatchedRelay | None = None
+        self._relay: _WatchdogRelay | None = None
         self._error: FetchTimeout | None = None
 
     def start(self) -> None:
@@ -297,7 +299,7 @@ class BodyWatch:
     def ended(self, reason: Failure) -> Failure:
         """Note the end of the body; give the reason as this package puts it."""
         self.source_done()
-        if is_whole(reason) or reason.check(FetchError) is not None:
+        if is_complete(reason) or reason.check(FetchError) is not None:
             return reason
         return self._translate(reason)
 
@@ -315,7 +317,7 @@ class BodyWatch:
             deliver_bytes(b"", Failure(self._error))(receiver)
             return
         self.pause(False)
-        self._relay = _WatchedRelay(receiver, self)
+        self._relay = _WatchdogRelay(receiver, self)
         self._response.deliverBody(self._relay)
 
     def _due(self) -> float | None:
@@ -350,17 +352,17 @@ class BodyWatch:
             self._relay.fail(error)
 
 
-class _WatchedRelay(Relay):
-    """Hands a body on under the eyes of a :class:`BodyWatch`."""
+class _WatchdogRelay(BodyRelay):
+    """Hands a body on under the eyes of a :class:`BodyWatchdog`."""
 
-    def __init__(self, receiver: IProtocol, watch: BodyWatch) -> None:
+    def __init__(self, receiver: IProtocol, watch: BodyWatchdog) -> None:
         super().__init__(receiver)
         self._watch = watch
         self._total = 0
 
     @override
     def makeConnection(self, transport: ITransport) -> None:
-        watched = _WatchedTransport(transport, self._watch)
+        watched = _WatchdogTransport(transport, self._watch)
         Protocol.makeConnection(self, cast(ITransport, watched))
 
     @override
@@ -379,10 +381,10 @@ class _WatchedRelay(Relay):
         super().finish(self._watch.ended(reason) if not self._over else reason)
 
 
-class _WatchedTransport(BodyTransport):
+class _WatchdogTransport(BodyTransport):
     """Tells the watch of pauses, whose silence is not the server's."""
 
-    def __init__(self, source: ITransport, watch: BodyWatch) -> None:
+    def __init__(self, source: ITransport, watch: BodyWatchdog) -> None:
         super().__init__(source, watch.drop)
         self._watch = watch
 
@@ -397,7 +399,7 @@ class _WatchedTransport(BodyTransport):
         super().resumeProducing()
 
 
-class Collector(Protocol):
+class BodyCollector(Protocol):
     """
     Gathers a body.
 
@@ -417,7 +419,7 @@ class Collector(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
-        if is_whole(reason):
+        if is_complete(reason):
             self.done.callback((b"".join(self._chunks), reason))
         else:
             self.done.errback(reason)
@@ -434,7 +436,7 @@ def collect(response: IResponse) -> Deferred[tuple[bytes, Failure]]:
     :returns: fires with the body and the reason of its end (``ResponseDone``, or
         ``PotentialDataLoss`` for one that ended with its connection).
     """
-    collector = Collector()
+    collector = BodyCollector()
     response.deliverBody(collector)
     return collector.done
 
@@ -455,7 +457,7 @@ WINDOW_BITS = {
 """The codings that :class:`Inflator` undoes, as zlib knows them."""
 
 
-class Inflator(Relay):
+class Inflator(BodyRelay):
     """Undoes one coding, piece by piece, so that it never holds more than a piece."""
 
     def __init__(self, receiver: IProtocol, coding: bytes, limit: int) -> None:
@@ -507,6 +509,6 @@ class Inflator(Relay):
 
     @override
     def finish(self, reason: Failure) -> None:
-        if not self._over and is_whole(reason) and self._begun and not self._inflate.eof:
+        if not self._over and is_complete(reason) and self._begun and not self._inflate.eof:
             reason = Failure(BadResponse(f"its {self._coding} body ends early"))
         super().finish(reason)

@@ -18,8 +18,8 @@ from twisted.web.iweb import IResponse
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
+    BufferedResponse,
     Deadline,
-    WholeResponse,
     collect,
     discard,
     header_fields,
@@ -34,9 +34,15 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.fields import Fields
-from twisted_net.http.redirects import next_hop
-from twisted_net.http.request import Body, Sender, along, encode_url, request_body
+from twisted_net.http.fields import HeaderFields
+from twisted_net.http.redirects import parse_redirect
+from twisted_net.http.request import (
+    RequestBody,
+    RequestSender,
+    apply_redirect,
+    encode_url,
+    request_body,
+)
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
@@ -61,7 +67,7 @@ EXCERPT = 200
 """Characters of a body that :class:`~twisted_net.http.errors.BadStatus` carries."""
 
 
-class CallOptions(TypedDict, total=False):
+class CommonRequestOptions(TypedDict, total=False):
     """
     What may be said of one call. The names are treq's, where treq has them.
 
@@ -99,7 +105,7 @@ class CallOptions(TypedDict, total=False):
     hedge_after: float | None
 
 
-class Options(CallOptions, total=False):
+class RequestOptions(CommonRequestOptions, total=False):
     """
     What may be said of one request.
 
@@ -127,7 +133,7 @@ class Response:
     url: str
     status: int
     reason: str
-    headers: Fields
+    headers: HeaderFields
     body: bytes = field(repr=False)
     attempts: int
     elapsed: float
@@ -209,7 +215,7 @@ class Client:
 
     :param reactor: any, epoll or asyncio; the global one is never touched.
     :param cookiejar: keeps cookies from one call to the next. Whoever gives one bounds it.
-    :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``reach``.
+    :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``egress``.
     """
 
     def __init__(
@@ -256,7 +262,7 @@ class Client:
             call.cancel()
         await self._agent.close()
 
-    async def request(self, method: str, url: str, **options: Unpack[Options]) -> Response:
+    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Response:
         """
         Make a request and give its response with the whole body, whatever its status.
 
@@ -281,46 +287,48 @@ class Client:
         finally:
             self._calls.discard(made)
 
-    async def get(self, url: str, **options: Unpack[Options]) -> Response:
+    async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """GET *url*; see :meth:`request`."""
         return await self.request("GET", url, **options)
 
-    async def head(self, url: str, **options: Unpack[Options]) -> Response:
+    async def head(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """HEAD *url*; see :meth:`request`."""
         return await self.request("HEAD", url, **options)
 
-    async def options(self, url: str, **options: Unpack[Options]) -> Response:
+    async def options(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """OPTIONS *url*; see :meth:`request`."""
         return await self.request("OPTIONS", url, **options)
 
-    async def post(self, url: str, **options: Unpack[Options]) -> Response:
+    async def post(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """POST to *url*; see :meth:`request`."""
         return await self.request("POST", url, **options)
 
-    async def put(self, url: str, **options: Unpack[Options]) -> Response:
+    async def put(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """PUT to *url*; see :meth:`request`."""
         return await self.request("PUT", url, **options)
 
-    async def patch(self, url: str, **options: Unpack[Options]) -> Response:
+    async def patch(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """PATCH *url*; see :meth:`request`."""
         return await self.request("PATCH", url, **options)
 
-    async def delete(self, url: str, **options: Unpack[Options]) -> Response:
+    async def delete(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """DELETE *url*; see :meth:`request`."""
         return await self.request("DELETE", url, **options)
 
     @overload
-    async def get_json(self, url: str, **options: Unpack[Options]) -> Any: ...  # Any: JSON
+    async def get_json(self, url: str, **options: Unpack[RequestOptions]) -> Any: ...  # Any: JSON
 
     @overload
-    async def get_json(self, url: str, *, type: type[_T], **options: Unpack[Options]) -> _T: ...
+    async def get_json(
+        self, url: str, *, type: type[_T], **options: Unpack[RequestOptions]
+    ) -> _T: ...
 
     async def get_json(
         self,
         url: str,
         *,
         type: Any = Any,  # noqa: A002 - as in Response.json
-        **options: Unpack[Options],
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """
         GET *url* and decode its JSON, into *type* if one is given.
@@ -336,7 +344,7 @@ class Client:
         self,
         url: str,
         json: Any,  # Any: whatever msgspec encodes
-        **options: Unpack[CallOptions],
+        **options: Unpack[CommonRequestOptions],
     ) -> Any: ...
 
     @overload
@@ -346,7 +354,7 @@ class Client:
         json: Any,
         *,
         type: type[_T],
-        **options: Unpack[CallOptions],
+        **options: Unpack[CommonRequestOptions],
     ) -> _T: ...
 
     async def post_json(
@@ -355,7 +363,7 @@ class Client:
         json: Any,
         *,
         type: Any = Any,  # noqa: A002 - as in Response.json
-        **options: Unpack[CallOptions],
+        **options: Unpack[CommonRequestOptions],
     ) -> Any:
         """
         POST *json* to *url* and decode the JSON that comes back; None where nothing does.
@@ -403,7 +411,7 @@ class Client:
             first.subFailure.raiseException()
         return results
 
-    def _call(self, options: Options) -> Call:
+    def _call(self, options: RequestOptions) -> Call:
         """The terms of a call, from the settings and its options."""
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
@@ -426,7 +434,7 @@ class Client:
             call.rules = call.rules.with_default(options["default_ttl"])
         return call
 
-    def _hit(self, url: str, options: Options) -> Response | None:
+    def _hit(self, url: str, options: RequestOptions) -> Response | None:
         """
         Give a response that lies fresh in the cache, if nothing else need be looked at.
 
@@ -460,7 +468,7 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, url: str, **options: Unpack[Options]
+        self, method: str, url: str, **options: Unpack[RequestOptions]
     ) -> AsyncIterator[StreamedResponse]:
         """
         Make a request and give its response when the header is there, its body still to come::
@@ -499,12 +507,12 @@ class Client:
         finally:
             response.close()
 
-    async def _request(self, method: str, url: str, options: Options) -> Response:
+    async def _request(self, method: str, url: str, options: RequestOptions) -> Response:
         started = self._reactor.seconds()
         call = self._call(options)
         call.whole = True
         method, answer = await self._follow(method, url, options, call)
-        if isinstance(answer, WholeResponse):
+        if isinstance(answer, BufferedResponse):
             content = answer.body
         else:
             content = b"" if answer.length == 0 else (await collect(answer))[0]
@@ -521,16 +529,16 @@ class Client:
         )
 
     async def _follow(
-        self, method: str, url: str, options: Options, call: Call
+        self, method: str, url: str, options: RequestOptions, call: Call
     ) -> tuple[str, IResponse]:
         """Make a request and follow its redirects; give the last method and response."""
         url, credentials = split_credentials(url)
         if credentials is None and options.keys() <= _NO_MATTER:
-            headers, body = self._usual_headers, Body()
+            headers, body = self._usual_headers, RequestBody()
         else:
             headers = self._headers(options, options.get("auth", credentials))
             body = request_body(options, headers)
-        sender = Sender(
+        sender = RequestSender(
             self._agent.bound_to(call),
             self._reactor,
             self._cookiejar,
@@ -542,15 +550,15 @@ class Client:
             hop = None
             if 300 <= answer.code < 400 and options.get("allow_redirects", True):
                 location = response_fields(answer).first("location")
-                hop = next_hop(method, call.url, answer.code, location)
+                hop = parse_redirect(method, call.url, answer.code, location)
             if hop is None or (hop.with_body and not body.replayable):
                 return method, answer
             discard(answer)
             method, url = hop.method, hop.url
-            headers, body = along(hop, headers, body)
+            headers, body = apply_redirect(hop, headers, body)
         raise TooManyRedirects(self._settings.max_redirects)
 
-    def _headers(self, options: Options, credentials: tuple[str, str] | None) -> Headers:
+    def _headers(self, options: RequestOptions, credentials: tuple[str, str] | None) -> Headers:
         headers = Headers()
         for name, value in options.get("headers", {}).items():
             headers.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
@@ -566,7 +574,7 @@ class Client:
         return headers
 
 
-def _fields(response: IResponse) -> Fields:
+def _fields(response: IResponse) -> HeaderFields:
     """The fields of a response, without the empty ``Content-Encoding`` that treq adds."""
     fields = response_fields(response)
     return fields.without(["content-encoding"]) if fields.get("content-encoding") == "" else fields

@@ -11,7 +11,7 @@ from twisted_net.http.errors import ClientClosed, OriginBusy
 from twisted_net.http.per_origin import Origin
 
 
-class Slots:
+class ConcurrencyLimiter:
     """
     Lets at most so many requests to one origin run at a time.
 

@@ -31,8 +31,8 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.errors import FetchError
-from twisted_net.http.bodies import BodyWatch, WholeResponse
-from twisted_net.http.concurrency import Slots
+from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
+from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.errors import (
     BadResponse,
     CannotConnect,
@@ -41,11 +41,11 @@ from twisted_net.http.errors import (
     ProxyFailed,
 )
 from twisted_net.http.per_origin import Origin
-from twisted_net.http.proxies import Proxy, Routes, connect_request
+from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import Guard
+from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
-from twisted_net.http.urls import Target
+from twisted_net.http.urls import HttpTarget
 from twisted_net.http.whole_response import read_whole
 from twisted_net.net.addresses import is_numeric
 
@@ -59,7 +59,7 @@ STAGGER = 0.25
 """Seconds after which the next address is tried beside the last one (RFC 8305 §5)."""
 
 
-class Connection(HTTP11ClientProtocol):
+class HttpConnection(HTTP11ClientProtocol):
     """
     One connection to a server, which tells its pool when it is idle and when it is lost.
 
@@ -86,7 +86,7 @@ class Connection(HTTP11ClientProtocol):
         self.busy = False
         self.reused = False
         self.refusal: FetchError | None = None
-        self.watch: BodyWatch | None = None
+        self.watch: BodyWatchdog | None = None
 
     @override
     def connectionMade(self) -> None:
@@ -94,14 +94,15 @@ class Connection(HTTP11ClientProtocol):
         self._pool.add(self)
 
     def fetch(
-        self, method: bytes, target: Target, headers: Headers, producer: IBodyProducer | None
+        self, method: bytes, target: HttpTarget, headers: Headers, producer: IBodyProducer | None
     ) -> Deferred[IResponse]:
         """
         Send a request; give its response as :meth:`request` does.
 
         The header gets a ``Host`` where it has none, and no framing but what the body needs.
         The answer to a plain GET that comes whole in one piece is a
-        :class:`~twisted_net.http.bodies.WholeResponse`, and does not pass through Twisted's parser.
+        :class:`~twisted_net.http.bodies.BufferedResponse`, and does not pass through Twisted's
+        parser.
         """
         proxy = self.proxy
         path = (target.path if proxy is None else target.url).encode()
@@ -128,7 +129,7 @@ class Connection(HTTP11ClientProtocol):
     def _give_up(self, _: Deferred[IResponse]) -> None:
         """End a request that was cancelled before any of its answer was there."""
         self._waiting = None
-        self.abort_now()
+        self.abort_connection()
 
     def _answer(self, data: bytes) -> None:
         """Take the first bytes of an answer: all of it, or else they are for Twisted's parser."""
@@ -138,7 +139,7 @@ class Connection(HTTP11ClientProtocol):
         self._waiting = self._sent = None
         whole = read_whole(data, self._max_head)
         if whole is not None:
-            response = WholeResponse(whole)
+            response = BufferedResponse(whole)
             self._rest(self)
             waiting.callback(response)
             return
@@ -175,7 +176,7 @@ class Connection(HTTP11ClientProtocol):
             self._head += len(data)
             if self._head > self._max_head:
                 self.refusal = BadResponse(f"its header is larger than {self._max_head} bytes")
-                self.abort_now()
+                self.abort_connection()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -186,18 +187,18 @@ class Connection(HTTP11ClientProtocol):
         self._release()
         self._pool.remove(self)
 
-    def begin(self, watch: BodyWatch) -> None:
+    def begin(self, watch: BodyWatchdog) -> None:
         """Let *watch* hold the body that is about to come to its limits."""
         if self.state in ("WAITING", "TRANSMITTING"):
             self.watch = watch
             watch.start()
 
-    def end(self, watch: BodyWatch) -> None:
+    def end(self, watch: BodyWatchdog) -> None:
         """Drop the connection, unless it has done with the response of *watch*."""
         if self.watch is watch:
-            self.abort_now()
+            self.abort_connection()
 
-    def abort_now(self) -> None:
+    def abort_connection(self) -> None:
         """Drop the connection without a farewell, which a silent server might never answer."""
         cast(Any, self.transport).abortConnection()  # Any: of TCP and TLS, in no common interface
 
@@ -220,7 +221,7 @@ class _SentRequest(Request):
         return succeed(None)
 
 
-def _framed(headers: Headers, target: Target) -> Headers:
+def _framed(headers: Headers, target: HttpTarget) -> Headers:
     """Give a header with a ``Host``, and without framing: the body brings its own."""
     framed = headers.copy()
     for name in _FRAMING:
@@ -243,20 +244,20 @@ class ConnectionPool:
         self._clock = clock
         self._connector = connector
         self._settings = settings
-        self._open: set[Connection] = set()
-        self._idle: OrderedDict[Connection, float] = OrderedDict()
-        self._idle_by_origin: dict[Origin, list[Connection]] = {}
+        self._open: set[HttpConnection] = set()
+        self._idle: OrderedDict[HttpConnection, float] = OrderedDict()
+        self._idle_by_origin: dict[Origin, list[HttpConnection]] = {}
         self._timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] = []
-        self._slots = Slots(clock, settings.max_per_origin, settings.max_queued)
+        self._slots = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
 
     def turn(self, origin: Origin) -> Deferred[None] | None:
         """
         Take a slot for a request to *origin*, before anything else is done for it.
 
-        :attr:`Connection.busy` says that a connection has it; whoever gets no connection gives it
-        back with :meth:`give_up`. See :meth:`twisted_net.http.concurrency.Slots.take`.
+        :attr:`HttpConnection.busy` says that a connection has it; whoever gets no connection gives
+        it back with :meth:`give_up`. See :meth:`ConcurrencyLimiter.take`.
         """
         return self._slots.take(origin)
 
@@ -264,7 +265,7 @@ class ConnectionPool:
         """Give back a slot that no connection has taken over."""
         self._slots.give_back(origin)
 
-    def take(self, origin: Origin) -> Connection | None:
+    def take(self, origin: Origin) -> HttpConnection | None:
         """Give an idle connection to *origin*, the one used last; None where there is none."""
         of_origin = self._idle_by_origin.get(origin)
         if not of_origin:
@@ -273,7 +274,7 @@ class ConnectionPool:
         self._forget(connection)
         return connection
 
-    def connect(self, target: Target) -> Deferred[Connection]:
+    def connect(self, target: HttpTarget) -> Deferred[HttpConnection]:
         """
         Make a new connection.
 
@@ -282,22 +283,22 @@ class ConnectionPool:
         """
         return Deferred.fromCoroutine(self._connect(target))
 
-    async def _connect(self, target: Target) -> Connection:
+    async def _connect(self, target: HttpTarget) -> HttpConnection:
         if self._closed:
             raise ClientClosed
         proxy = self._connector.forwarder(target)
         factory = _ConnectionFactory(
-            lambda: Connection(self, target.origin, self._settings.max_head, proxy)
+            lambda: HttpConnection(self, target.origin, self._settings.max_head, proxy)
         )
         return await self._connector.connect(target, factory)
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: HttpConnection) -> None:
         """Note that a connection is open."""
         self._open.add(connection)
         if self._closed:
-            connection.abort_now()
+            connection.abort_connection()
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: HttpConnection) -> None:
         """Note that a connection is gone."""
         self._open.discard(connection)
         self._forget(connection)
@@ -307,7 +308,7 @@ class ConnectionPool:
             for done in waiting:
                 done.callback(None)
 
-    def put(self, connection: Connection) -> None:
+    def put(self, connection: HttpConnection) -> None:
         """Keep a connection that has done its work, or close it where there are enough."""
         self._rest(connection)
         of_origin = self._idle_by_origin.setdefault(connection.origin, [])
@@ -320,10 +321,10 @@ class ConnectionPool:
         if self._timer is None and self._idle:
             self._timer = self._clock.callLater(self._settings.idle_timeout, self._sweep)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, connection: HttpConnection) -> None:
         """Close a connection, which is not given out any more."""
         self._forget(connection)
-        connection.abort_now()
+        connection.abort_connection()
 
     def close(self) -> Deferred[None]:
         """Drop all connections, idle or not; fires when the last one is gone."""
@@ -337,7 +338,7 @@ class ConnectionPool:
         done: Deferred[None] = Deferred()
         self._closing.append(done)
         for connection in list(self._open):
-            connection.abort_now()
+            connection.abort_connection()
         return done
 
     def _sweep(self) -> None:
@@ -351,12 +352,12 @@ class ConnectionPool:
                 return
             self.drop(connection)
 
-    def _rest(self, connection: Connection) -> None:
+    def _rest(self, connection: HttpConnection) -> None:
         if connection.busy:
             connection.busy = False
             self._slots.give_back(connection.origin)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: HttpConnection) -> None:
         if self._idle.pop(connection, None) is None:
             return
         of_origin = self._idle_by_origin[connection.origin]
@@ -385,10 +386,10 @@ class Connector:
         reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
         *,
         timeout: float,
-        guard: Guard | None = None,
+        guard: SsrfGuard | None = None,
         resolver: IHostnameResolver | None = None,
         tls_policy: IPolicyForHTTPS | None = None,
-        routes: Routes | None = None,
+        routes: ProxyRoutes | None = None,
     ) -> None:
         self._reactor = reactor
         self._timeout = timeout
@@ -397,13 +398,13 @@ class Connector:
         self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
         self._routes = routes
 
-    def forwarder(self, target: Target) -> Proxy | None:
+    def forwarder(self, target: HttpTarget) -> Proxy | None:
         """Give the proxy to which requests to *target* are sent whole; None for any other way."""
         if self._routes is None or self._guard is not None or target.scheme != "http":
             return None
         return self._routes.proxy_for(target)
 
-    async def connect(self, target: Target, factory: Factory) -> Connection:
+    async def connect(self, target: HttpTarget, factory: Factory) -> HttpConnection:
         """Give an open connection to *target*; see :meth:`ConnectionPool.connect`."""
         proxy = None if self._routes is None else self._routes.proxy_for(target)
         if proxy is not None:
@@ -414,11 +415,13 @@ class Connector:
             protocol = await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
             raise CannotConnect(target.host, target.port, _short(error)) from error
-        return cast(Connection, protocol)
+        return cast(HttpConnection, protocol)
 
-    async def _connect_through(self, proxy: Proxy, target: Target, factory: Factory) -> Connection:
+    async def _connect_through(
+        self, proxy: Proxy, target: HttpTarget, factory: Factory
+    ) -> HttpConnection:
         if self.forwarder(target) is not None:
-            return cast(Connection, await self._reach(proxy, target.host, factory))
+            return cast(HttpConnection, await self._reach(proxy, target.host, factory))
         guarded = self._guard is not None
         hosts = await self._checked_addresses(target) if guarded else [target.host]
         failed: ProxyFailed | None = None
@@ -436,19 +439,19 @@ class Connector:
         assert failed is not None
         raise failed
 
-    def _enter(self, tunnel: Tunnel, target: Target, factory: Factory) -> Connection:
+    def _enter(self, tunnel: Tunnel, target: HttpTarget, factory: Factory) -> HttpConnection:
         """Put a connection, in TLS where the URL says so, into a tunnel that is open."""
         if target.scheme == "http":
             connection = factory.buildProtocol(cast(Any, None))  # Any: it has no use for it
             assert connection is not None
             tunnel.carry(connection)
-            return cast(Connection, connection)
+            return cast(HttpConnection, connection)
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
         secure = TLSMemoryBIOFactory(creator, True, factory, self._reactor)
         wrapper = secure.buildProtocol(cast(Any, None))  # Any: as above
         assert wrapper is not None
         tunnel.carry(wrapper)
-        return cast(Connection, wrapper.wrappedProtocol)
+        return cast(HttpConnection, wrapper.wrappedProtocol)
 
     async def _reach(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
         """Connect to a proxy, on the way to *host*."""
@@ -461,7 +464,7 @@ class Connector:
         except (ConnectError, ConnectionClosed, OSError) as error:
             raise ProxyFailed(host, _short(error)) from error
 
-    async def _checked_addresses(self, target: Target) -> list[str]:
+    async def _checked_addresses(self, target: HttpTarget) -> list[str]:
         """Give the addresses of a host that are to be tried; the guard has seen all it has."""
         addresses = await self._addresses(target.host, target.port)
         if not addresses:
@@ -482,7 +485,7 @@ class Connector:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
         return kind(self._reactor, address, port, self._timeout)
 
-    def _endpoint(self, target: Target, address: str) -> IStreamClientEndpoint:
+    def _endpoint(self, target: HttpTarget, address: str) -> IStreamClientEndpoint:
         endpoint = self._plain_endpoint(address, target.port)
         if target.scheme == "http":
             return endpoint
@@ -541,7 +544,7 @@ class _Race:
         self._pending.remove(attempt)
         if self._over:
             # Two answered within one turn, and cancelling came too late for this one.
-            cast("Connection | Tunnel", protocol).abort_now()
+            cast("HttpConnection | Tunnel", protocol).abort_connection()
             return
         self._stop()
         self.winner.callback(protocol)
@@ -589,11 +592,11 @@ class _Receiver:
 class _ConnectionFactory(Factory):
     noisy = False
 
-    def __init__(self, make: Callable[[], Connection | Tunnel]) -> None:
+    def __init__(self, make: Callable[[], HttpConnection | Tunnel]) -> None:
         self._make = make
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Connection | Tunnel:
+    def buildProtocol(self, addr: IAddress | None) -> HttpConnection | Tunnel:
         return self._make()
 
 

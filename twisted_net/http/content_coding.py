@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.http.bodies import CHUNK, Relay, is_whole
+from twisted_net.http.bodies import CHUNK, BodyRelay, is_complete
 from twisted_net.http.errors import BadResponse, BodyTooLarge
 
 WINDOW_LOG = 23
@@ -88,7 +88,7 @@ if _zstd is not None:
     _ERRORS += (_zstd.ZstdError, EOFError)
 
 
-class Decompressor(Relay):
+class Decompressor(BodyRelay):
     """Undoes one of these codings, piece by piece, up to a limit."""
 
     def __init__(self, receiver: IProtocol, coding: bytes, limit: int) -> None:
@@ -124,6 +124,6 @@ class Decompressor(Relay):
 
     @override
     def finish(self, reason: Failure) -> None:
-        if not self._over and is_whole(reason) and self._begun and not self._decoder.over:
+        if not self._over and is_complete(reason) and self._begun and not self._decoder.over:
             reason = Failure(BadResponse(f"its {self._coding} body ends early"))
         super().finish(reason)

@@ -11,10 +11,10 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from twisted_net.http.bodies import WINDOW_BITS, BodyResponse, Inflator, discard
 from twisted_net.http.content_coding import DECODERS, Decompressor
 from twisted_net.http.errors import BadResponse
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 ACCEPTED = ", ".join(["gzip", "deflate", *(coding.decode() for coding in DECODERS)])
-"""The codings that :func:`decoded` undoes, as ``Accept-Encoding`` names them."""
+"""The codings that :func:`decode_response` undoes, as ``Accept-Encoding`` names them."""
 
 _ACCEPTED = [ACCEPTED.encode()]
 _KNOWN = WINDOW_BITS.keys() | DECODERS.keys()
@@ -22,7 +22,7 @@ _MAX_CODINGS = 3
 """Most codings of one body; nobody but an attacker uses more."""
 
 
-def asked_codings(headers: Headers | None) -> list[bytes]:
+def accepted_codings(headers: Headers | None) -> list[bytes]:
     """Give the lines of ``Accept-Encoding`` for a request whose caller gave these headers."""
     lines = [] if headers is None else list(headers.getRawHeaders(b"accept-encoding", ()))
     if lines and lines != _ACCEPTED and lines[-1] == b"gzip":
@@ -30,16 +30,18 @@ def asked_codings(headers: Headers | None) -> list[bytes]:
     return lines or _ACCEPTED
 
 
-def fields_asking(headers: Headers | None) -> Fields:
-    """Give the fields of such a request, with :func:`asked_codings` among them."""
+def fields_with_accept_encoding(headers: Headers | None) -> HeaderFields:
+    """Give the fields of such a request, with :func:`accepted_codings` among them."""
     lines = [] if headers is None else headers.getAllRawHeaders()
     pairs = [
         (name, value) for name, values in lines if name != b"Accept-Encoding" for value in values
     ]
-    return Fields([*pairs, *((b"Accept-Encoding", value) for value in asked_codings(headers))])
+    return HeaderFields(
+        [*pairs, *((b"Accept-Encoding", value) for value in accepted_codings(headers))]
+    )
 
 
-def decoded(response: IResponse, limit: int) -> IResponse:
+def decode_response(response: IResponse, limit: int) -> IResponse:
     """
     Give *response* with its body decompressed, by one coding inside the other too.
 

@@ -21,7 +21,7 @@ class InvalidURL(FetchError):
 
 class AddressRefused(FetchError):
     """
-    The reach policy forbids this destination.
+    The egress policy forbids this destination.
 
     :param host: as the URL names it.
     :param reason: which rule forbids it.

@@ -33,7 +33,7 @@ _ENDED = (
 )
 
 
-def translated(error: BaseException, host: str, phase: str) -> BaseException:
+def translate_error(error: BaseException, host: str, phase: str) -> BaseException:
     """
     Give an error of Twisted's HTTP client as one of this package.
 
@@ -56,9 +56,9 @@ def translated(error: BaseException, host: str, phase: str) -> BaseException:
     return ConnectionBroken(phase, reason.rstrip(".") or "it was closed")
 
 
-def translated_failure(failure: Failure, host: str) -> Failure:
+def translate_failure(failure: Failure, host: str) -> Failure:
     """Give the failure of a body as one of this package."""
-    return Failure(translated(cast(BaseException, failure.value), host, "body"))
+    return Failure(translate_error(cast(BaseException, failure.value), host, "body"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

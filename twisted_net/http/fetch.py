@@ -19,7 +19,7 @@ class Fetcher:
     """
     Fetches URLs for others.
 
-    :param client: makes the requests; give it *settings* as its ``reach``, as :meth:`guarded`
+    :param client: makes the requests; give it *settings* as its ``egress``, as :meth:`guarded`
         does, or strangers reach whatever this machine can.
     """
 
@@ -36,7 +36,7 @@ class Fetcher:
     ) -> Fetcher:
         """Give a fetcher with a client of its own that reaches only what *fetch* allows."""
         fetch = fetch or FetchSettings()
-        return cls(Client(reactor, http, reach=fetch), fetch)
+        return cls(Client(reactor, http, egress=fetch), fetch)
 
     async def fetch(self, url: str) -> dict[str, object]:
         """

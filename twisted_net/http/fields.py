@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 
-class Fields(Mapping[str, str]):
+class HeaderFields(Mapping[str, str]):
     """
     The header fields of a message; it never changes.
 
@@ -40,7 +40,7 @@ class Fields(Mapping[str, str]):
         return isinstance(name, str) and name.lower() in self._index
 
     def __repr__(self) -> str:
-        return f"Fields({list(self.pairs)!r})"
+        return f"HeaderFields({list(self.pairs)!r})"
 
     def has_none(self, names: Collection[str]) -> bool:
         """Say whether none of *names*, in lower case, is there."""
@@ -65,11 +65,11 @@ class Fields(Mapping[str, str]):
         values = self._index.get(name.lower())
         return values[0] if values else None
 
-    def replaced(self, changes: Iterable[tuple[str, str]]) -> Fields:
+    def replaced(self, changes: Iterable[tuple[str, str]]) -> HeaderFields:
         """Give these fields with every name in *changes* replaced by the lines there."""
         new = tuple(changes)
         names = {name.lower() for name, _ in new}
-        made = object.__new__(Fields)
+        made = object.__new__(HeaderFields)
         made.pairs = (*(pair for pair in self.pairs if pair[0].lower() not in names), *new)
         # The lists of the lines that stay are shared: nobody changes them.
         made._index = {name: self._index[name] for name in self._index if name not in names}
@@ -77,10 +77,12 @@ class Fields(Mapping[str, str]):
             made._index.setdefault(name.lower(), []).append(value)
         return made
 
-    def without(self, names: Iterable[str]) -> Fields:
+    def without(self, names: Iterable[str]) -> HeaderFields:
         """Give these fields without those of *names*."""
         dropped = {name.lower() for name in names}
-        return Fields((name, value) for name, value in self.pairs if name.lower() not in dropped)
+        return HeaderFields(
+            (name, value) for name, value in self.pairs if name.lower() not in dropped
+        )
 
 
 def _text(value: str | bytes) -> str:

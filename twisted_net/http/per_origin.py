@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Origin = tuple[str, str, int]
-"""Scheme, host and port; see :attr:`twisted_net.http.urls.Target.origin`."""
+"""Scheme, host and port; see :attr:`twisted_net.http.urls.HttpTarget.origin`."""
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
-from twisted_net.http.urls import Target, parse_target, split_credentials
+from twisted_net.http.urls import HttpTarget, parse_target, split_credentials
 from twisted_net.net.addresses import format_address
 
 ENVIRONMENT = "environment"
@@ -38,7 +38,7 @@ class Proxy:
     authorization: str | None = field(default=None, repr=False)
 
 
-def read_proxy(url: str) -> Proxy:
+def parse_proxy(url: str) -> Proxy:
     """
     Read a proxy's URL, ``http://[user:password@]host[:port]``; the scheme may be left out.
 
@@ -62,7 +62,7 @@ def read_proxy(url: str) -> Proxy:
     return Proxy(target.host, target.port, f"Basic {token}")
 
 
-class Bypass:
+class ProxyBypass:
     """
     The hosts that are reached without a proxy.
 
@@ -126,7 +126,7 @@ class _Rule:
 
 
 @frozen
-class Routes:
+class ProxyRoutes:
     """
     The way that requests go: one for each origin, which does not change.
 
@@ -135,9 +135,9 @@ class Routes:
 
     http: Proxy | None
     https: Proxy | None
-    bypass: Bypass
+    bypass: ProxyBypass
 
-    def proxy_for(self, target: Target) -> Proxy | None:
+    def proxy_for(self, target: HttpTarget) -> Proxy | None:
         """Give the proxy on the way to *target*; None where there is none."""
         proxy = self.https if target.scheme == "https" else self.http
         if proxy is None or self.bypass.covers(target.host, target.port):
@@ -145,9 +145,9 @@ class Routes:
         return proxy
 
 
-def find_routes(
+def find_proxy_routes(
     proxy: str | None, no_proxy: Iterable[str], environ: Mapping[str, str]
-) -> Routes | None:
+) -> ProxyRoutes | None:
     """
     Give the routes that settings name; None where all requests go straight to their servers.
 
@@ -161,15 +161,15 @@ def find_routes(
     if proxy is None:
         return None
     if proxy != ENVIRONMENT:
-        always = read_proxy(proxy)
-        return Routes(always, always, Bypass(no_proxy))
+        always = parse_proxy(proxy)
+        return ProxyRoutes(always, always, ProxyBypass(no_proxy))
     names = ["http_proxy"] if "REQUEST_METHOD" in environ else ["http_proxy", "HTTP_PROXY"]
     http = _variable(environ, names)
     https = _variable(environ, ["https_proxy", "HTTPS_PROXY"])
     listed = environ.get("no_proxy", environ.get("NO_PROXY", "")).split(",")
     if http is None and https is None:
         return None
-    return Routes(http, https, Bypass([*no_proxy, *filter(_is_rule, listed)]))
+    return ProxyRoutes(http, https, ProxyBypass([*no_proxy, *filter(_is_rule, listed)]))
 
 
 def _variable(environ: Mapping[str, str], names: Iterable[str]) -> Proxy | None:
@@ -177,7 +177,7 @@ def _variable(environ: Mapping[str, str], names: Iterable[str]) -> Proxy | None:
     for name in names:
         if name in environ:
             try:
-                return read_proxy(environ[name]) if environ[name] else None
+                return parse_proxy(environ[name]) if environ[name] else None
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
     return None
@@ -185,7 +185,7 @@ def _variable(environ: Mapping[str, str], names: Iterable[str]) -> Proxy | None:
 
 def _is_rule(entry: str) -> bool:
     try:
-        Bypass([entry])
+        ProxyBypass([entry])
     except ValueError:
         return False
     return True

@@ -14,7 +14,7 @@ _BECOMES_GET = frozenset({301, 302, 303})
 
 
 @frozen(slots=True)
-class Hop:
+class Redirect:
     """
     The request that follows a redirect.
 
@@ -28,7 +28,7 @@ class Hop:
     with_credentials: bool
 
 
-def next_hop(method: str, url: str, status: int, location: str | None) -> Hop | None:
+def parse_redirect(method: str, url: str, status: int, location: str | None) -> Redirect | None:
     """
     Give the request that a response asks for, or None where it is no redirect.
 
@@ -45,7 +45,7 @@ def next_hop(method: str, url: str, status: int, location: str | None) -> Hop | 
     keeps = (
         status in _KEEPS_METHOD or method in ("GET", "HEAD") or (status != 303 and method != "POST")
     )
-    return Hop(
+    return Redirect(
         method=method if keeps else "GET",
         url=target.url,
         with_body=keeps,

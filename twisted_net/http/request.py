@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from twisted_net.http.bodies import BytesProducer, body_producer
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.redirects import CREDENTIALS, Hop
+from twisted_net.http.redirects import CREDENTIALS, Redirect
 from twisted_net.http.urls import redact
 
 # What percent-encoding leaves as it is, so that such a URL needs no work at all.
@@ -31,10 +31,10 @@ _READY = re.compile(
 
 
 @frozen(slots=True)
-class Body:
+class RequestBody:
     """What a request carries: arguments for treq."""
 
-    params: Any = None  # Any: as in Options
+    params: Any = None  # Any: as in RequestOptions
     data: Any = None
     files: Any = None
 
@@ -53,7 +53,7 @@ class Body:
         )
 
 
-def request_body(options: Mapping[str, Any], headers: Headers) -> Body:
+def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:
     """The body that the options ask for; *headers* get its type if it is JSON."""
     data = options.get("data")
     if "json" in options:
@@ -64,10 +64,10 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> Body:
             headers.setRawHeaders("Content-Type", ["application/json"])
     elif isinstance(data, str):
         data = data.encode()
-    return Body(options.get("params"), data, options.get("files"))
+    return RequestBody(options.get("params"), data, options.get("files"))
 
 
-class _EncodedOnce(EncodedURL):
+class _EncodedUrl(EncodedURL):
     """
     A URL whose text is ready for the wire.
 
@@ -76,7 +76,7 @@ class _EncodedOnce(EncodedURL):
     """
 
     @classmethod
-    def encode(cls, url: str) -> _EncodedOnce:
+    def encode(cls, url: str) -> _EncodedUrl:
         """
         Percent-encode what is not ASCII in *url*, and its host as RFC 5891 has it.
 
@@ -88,16 +88,18 @@ class _EncodedOnce(EncodedURL):
             if not host.isascii():
                 host = EncodedURL(scheme="http", host=host).to_uri().host
             encoded = EncodedURL.to_uri(parsed.replace(host="")).replace(host=host)
-            return cast(_EncodedOnce, encoded)  # replace() keeps the class
+            return cast(_EncodedUrl, encoded)  # replace() keeps the class
         except (URLParseError, ValueError) as error:
             raise InvalidURL(redact(url), str(error)) from None
 
     @override
-    def to_uri(self) -> _EncodedOnce:
+    def to_uri(self) -> _EncodedUrl:
         return self
 
 
-def along(hop: Hop, headers: Headers, body: Body) -> tuple[Headers, Body]:
+def apply_redirect(
+    hop: Redirect, headers: Headers, body: RequestBody
+) -> tuple[Headers, RequestBody]:
     """What of a request goes along on a redirect."""
     headers = headers.copy()
     if not hop.with_credentials:
@@ -105,13 +107,13 @@ def along(hop: Hop, headers: Headers, body: Body) -> tuple[Headers, Body]:
             headers.removeHeader(name)
     if hop.with_body:
         # The new URL has its own query.
-        return headers, Body(None, body.data, body.files)
+        return headers, RequestBody(None, body.data, body.files)
     for name in ("content-type", "content-language", "content-location", "content-encoding"):
         headers.removeHeader(name)
-    return headers, Body()
+    return headers, RequestBody()
 
 
-class _Jar:
+class _CallCookies:
     """
     The cookies of one call: those kept by the client, and those for this call only.
 
@@ -155,10 +157,10 @@ def encode_url(url: str) -> str:
     """
     if _READY.fullmatch(url) is not None:
         return url
-    return _EncodedOnce.encode(url).to_text()
+    return _EncodedUrl.encode(url).to_text()
 
 
-class Sender:
+class RequestSender:
     """
     Sends the requests of one call, redirects aside.
 
@@ -179,21 +181,21 @@ class Sender:
     ) -> None:
         self._agent = agent
         self._reactor = reactor
-        self._jar: _Jar | None = None
+        self._jar: _CallCookies | None = None
         if kept is not None or cookies:
-            self._jar = _Jar(kept)
+            self._jar = _CallCookies(kept)
             self._jar.add(url, cookies or {})
 
-    async def send(self, method: str, url: str, headers: Headers, body: Body) -> IResponse:
-        """Make one request and give its response; cookies that it sets go along from now on."""
+    async def send(self, method: str, url: str, headers: Headers, body: RequestBody) -> IResponse:
+        """Make one request and give its response; cookies that it sets are sent from now on."""
         if self._jar is None:
             if body.ready:
                 return await self._send_plainly(method, url, headers, body)
-            self._jar = _Jar(None)
+            self._jar = _CallCookies(None)
         http = HTTPClient(self._agent, self._jar.jar, body_producer)
         response: IResponse = await http.request(
             method,
-            _EncodedOnce.encode(url),
+            _EncodedUrl.encode(url),
             params=body.params,
             headers=headers.copy(),
             data=body.data,
@@ -205,20 +207,22 @@ class Sender:
         self._jar.save()
         return response
 
-    async def _send_plainly(self, method: str, url: str, headers: Headers, body: Body) -> IResponse:
+    async def _send_plainly(
+        self, method: str, url: str, headers: Headers, body: RequestBody
+    ) -> IResponse:
         verb, uri = method.encode("ascii"), encode_url(url).encode("ascii")
         # treq sends no body where there is nothing to say.
         producer = BytesProducer(body.data) if body.data else None
         response = await self._agent.request(verb, uri, headers, producer)
         if response.headers.hasHeader(b"set-cookie"):
-            self._jar = _Jar(None)
+            self._jar = _CallCookies(None)
             # It reads the cookies of any response that passes through it.
-            await CookieAgent(_Answered(response), self._jar.jar).request(verb, uri, headers)
+            await CookieAgent(_CannedAgent(response), self._jar.jar).request(verb, uri, headers)
         return response
 
 
 @implementer(IAgent)
-class _Answered:
+class _CannedAgent:
     """Answers every request with a response that is there."""
 
     def __init__(self, response: IResponse) -> None:

@@ -9,9 +9,9 @@ from msgspec import Meta, field
 from twisted_net import __version__
 from twisted_net.config.record import Record
 from twisted_net.http.cache.settings import CacheSettings
-from twisted_net.http.proxies import find_routes
+from twisted_net.http.proxies import find_proxy_routes
 from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
-from twisted_net.http.ssrf_guard import Reach
+from twisted_net.http.ssrf_guard import EgressPolicy
 
 
 class HttpSettings(Record, frozen=True):
@@ -125,18 +125,18 @@ class HttpSettings(Record, frozen=True):
         super().__post_init__()
         for name, proxy in (("proxy", self.proxy), ("no_proxy", "localhost")):
             try:
-                find_routes(proxy, self.no_proxy if name == "no_proxy" else (), {})
+                find_proxy_routes(proxy, self.no_proxy if name == "no_proxy" else (), {})
             except ValueError as error:
                 raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
 
-class FetchSettings(Reach, frozen=True):
+class FetchSettings(EgressPolicy, frozen=True):
     """
     What the FETCH command reaches and shows.
 
     Its URLs come from strangers, so it reaches what
-    :class:`~twisted_net.http.ssrf_guard.Reach` does by default. A body of 256 KiB is much for
-    one line of an answer. The fields shown are those that say what the body is and how long it
+    :class:`~twisted_net.http.ssrf_guard.EgressPolicy` does by default. A body of 256 KiB is much
+    for one line of an answer. The fields shown are those that say what the body is and how long it
     keeps.
     """
 

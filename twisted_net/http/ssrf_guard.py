@@ -16,7 +16,7 @@ from twisted_net.net.addresses import parse_ip
 _NAME = re.compile(r"(?:\*\.|\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 
 
-class Reach(Record, frozen=True):
+class EgressPolicy(Record, frozen=True):
     """
     Where requests may go.
 
@@ -56,13 +56,13 @@ class Reach(Record, frozen=True):
                     raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
 
-class Guard:
-    """Applies a :class:`Reach`: first to the URL, then to the addresses of its host."""
+class SsrfGuard:
+    """Applies a :class:`EgressPolicy`: first to the URL, then to the addresses of its host."""
 
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._allow = _Entries(reach.allow)
-        self._deny = _Entries(reach.deny)
+    def __init__(self, policy: EgressPolicy) -> None:
+        self._policy = policy
+        self._allow = _Entries(policy.allow)
+        self._deny = _Entries(policy.deny)
 
     def check_url(self, scheme: str, host: str, port: int) -> None:
         """
@@ -71,8 +71,8 @@ class Guard:
         :param host: in lower case; an IPv6 address without brackets.
         :raises AddressRefused: naming the rule.
         """
-        if scheme not in self._reach.schemes:
-            allowed = " and ".join(self._reach.schemes) or "nothing"
+        if scheme not in self._policy.schemes:
+            allowed = " and ".join(self._policy.schemes) or "nothing"
             raise AddressRefused(host, f"the scheme {scheme} is not allowed, only {allowed}")
         if self._deny.has_name(host):
             raise AddressRefused(host, "the name is denied")
@@ -95,12 +95,12 @@ class Guard:
                 raise AddressRefused(host, f"{shown} is denied")
             if trusted_name or any(self._allow.has_address(form) for form in forms[:1]):
                 continue
-            if not self._reach.public:
+            if not self._policy.public:
                 raise AddressRefused(host, f"{shown} is not in the allow list")
             if not is_public(address):
                 raise AddressRefused(host, f"{shown} is not a public one")
-            if self._reach.ports and port not in self._reach.ports:
-                allowed = ", ".join(map(str, self._reach.ports))
+            if self._policy.ports and port not in self._policy.ports:
+                allowed = ", ".join(map(str, self._policy.ports))
                 raise AddressRefused(host, f"port {port} is not allowed, only {allowed}")
 
 

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
-from twisted_net.http.bodies import BodyTransport, is_whole
-from twisted_net.http.fields import Fields
+from twisted_net.http.bodies import BodyTransport, is_complete
+from twisted_net.http.fields import HeaderFields
 
 AHEAD = 64 * 2**10
 """Bytes that are read ahead of the reader; with as many waiting, the server is not read."""
@@ -39,7 +39,7 @@ class StreamedResponse:
         *,
         method: str,
         url: str,
-        headers: Fields,
+        headers: HeaderFields,
         attempts: int,
         age: float | None,
     ) -> None:
@@ -135,7 +135,7 @@ class _Reader(Protocol):
 
     def _finish(self, asked: Deferred[bytes]) -> None:
         assert self._end is not None
-        if is_whole(self._end):
+        if is_complete(self._end):
             asked.callback(b"")
         else:
             asked.errback(Failure(self._end.value))

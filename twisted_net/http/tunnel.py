@@ -42,7 +42,7 @@ class Tunnel(Protocol):
         self._inner = inner
         inner.makeConnection(cast(ITransport, self.transport))
 
-    def abort_now(self) -> None:
+    def abort_connection(self) -> None:
         """Drop the connection."""
         cast(Any, self.transport).abortConnection()  # Any: in no interface that mypy knows
 
@@ -53,7 +53,7 @@ class Tunnel(Protocol):
             return
         opening = self._opening
         if opening is None:
-            self.abort_now()  # it speaks before it is asked, or after it was given up
+            self.abort_connection()  # it speaks before it is asked, or after it was given up
             return
         self._answer += data
         try:
@@ -76,4 +76,4 @@ class Tunnel(Protocol):
 
     def _give_up(self) -> None:
         self._opening = None
-        self.abort_now()
+        self.abort_connection()

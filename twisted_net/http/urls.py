@@ -35,7 +35,7 @@ _SECRET_PARAMETER = re.compile(
 
 
 @frozen(slots=True)
-class Target:
+class HttpTarget:
     """
     Where a request goes, in canonical form.
 
@@ -68,7 +68,7 @@ class Target:
 
 
 @lru_cache(maxsize=1024)
-def parse_target(url: str) -> Target:
+def parse_target(url: str) -> HttpTarget:
     """
     Read an absolute ``http`` or ``https`` URL that is fit for the wire; its fragment is dropped.
 
@@ -92,7 +92,7 @@ def parse_target(url: str) -> Target:
     port = int(found["port"][:6]) if found["port"] else _DEFAULT_PORTS[scheme]
     if not 1 <= port <= 65_535:
         raise InvalidURL(shown, "its port is not one from 1 to 65535")
-    return Target(
+    return HttpTarget(
         scheme=scheme,
         host=found["host"].strip("[]").lower(),
         port=port,

@@ -15,7 +15,7 @@ from twisted_net.http.cache.directives import (
     response_directives,
     seconds,
 )
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 class DirectivesTests(SynchronousTestCase):
@@ -23,7 +23,7 @@ class DirectivesTests(SynchronousTestCase):
 
     def read(self, *lines: str) -> dict[str, str | None]:
         """Read some lines of Cache-Control."""
-        return directives(Fields([("Cache-Control", line) for line in lines]))
+        return directives(HeaderFields([("Cache-Control", line) for line in lines]))
 
     def test_forms(self) -> None:
         """With and without argument, in quotes, in several lines, in any case."""
@@ -43,7 +43,7 @@ class DirectivesTests(SynchronousTestCase):
         self.assertEqual(self.read("=, (), a b, max-age=5"), {"a": None, "max-age": "5"})
         self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
         self.assertEqual(self.read("max-age =5"), {"max-age": None})
-        self.assertEqual(directives(Fields()), {})
+        self.assertEqual(directives(HeaderFields()), {})
 
     @given(st.text(max_size=60))
     def test_never_raises(self, text: str) -> None:
@@ -106,7 +106,7 @@ class TargetedTests(SynchronousTestCase):
 
     def read(self, text: str) -> dict[str, str | None]:
         """Read a targeted field beside a Cache-Control."""
-        fields = Fields([("Cache-Control", "no-store"), ("cdn-cache-control", text)])
+        fields = HeaderFields([("Cache-Control", "no-store"), ("cdn-cache-control", text)])
         self.assertEqual(
             is_targeted(fields, self.TARGETS),
             "no-store" not in response_directives(fields, self.TARGETS),
@@ -140,10 +140,10 @@ class TargetedTests(SynchronousTestCase):
 
     def test_not_asked(self) -> None:
         """A cache that names no targets goes by ``Cache-Control``."""
-        fields = Fields([("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=1")])
+        fields = HeaderFields([("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=1")])
         self.assertEqual(response_directives(fields), {"public": None})
         self.assertFalse(is_targeted(fields, ()))
-        self.assertEqual(response_directives(Fields([("Pragma", "no-cache")])), {})
+        self.assertEqual(response_directives(HeaderFields([("Pragma", "no-cache")])), {})
 
     def test_dictionary(self) -> None:
         """RFC 8941 §4.2.2: members of every type, the last of each key."""

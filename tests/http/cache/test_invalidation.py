@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.invalidation import invalidated
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 KEY = "http://a.example/p"
 
@@ -17,20 +17,22 @@ class InvalidatedTests(SynchronousTestCase):
         """Its target, if it did not fail."""
         for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
             for status in (200, 204, 303):
-                self.assertEqual(invalidated(method, KEY, status, Fields()), [KEY])
+                self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [KEY])
             for status in (100, 400, 500):
-                self.assertEqual(invalidated(method, KEY, status, Fields()), [])
+                self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [])
 
     def test_safe(self) -> None:
         """Nothing."""
         for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
-            self.assertEqual(invalidated(method, KEY, 200, Fields()), [])
+            self.assertEqual(invalidated(method, KEY, 200, HeaderFields()), [])
 
     def test_locations(self) -> None:
         """Also what it names, if that is of the same origin."""
-        fields = Fields([("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")])
+        fields = HeaderFields(
+            [("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")]
+        )
         expected = [KEY, "http://a.example/new", "http://a.example/x?y"]
         self.assertEqual(invalidated("POST", KEY, 201, fields), expected)
         for other in ("http://b.example/", "https://a.example/", "http://[", "ftp://a.example/"):
-            fields = Fields([("Location", other)])
+            fields = HeaderFields([("Location", other)])
             self.assertEqual(invalidated("POST", KEY, 201, fields), [KEY])

@@ -17,7 +17,7 @@ from twisted_net.http.cache.memory_hit import Hit
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.client import Client
 from twisted_net.http.decoding import ACCEPTED
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 URL = "http://h.example/p?q=1"
 FRESH = ("Cache-Control", "max-age=60")
@@ -179,7 +179,7 @@ class ResponseTests(HttpTestCase):
 
     def test_bytes(self) -> None:
         """Text is Latin-1, so that each byte is the one that came."""
-        hit = Hit(299, "\xe9", Fields([("x-a", "\xff"), ("X-A", "1")]), b"", 0.0)
+        hit = Hit(299, "\xe9", HeaderFields([("x-a", "\xff"), ("X-A", "1")]), b"", 0.0)
         response = hit.response()
         self.assertEqual(response.phrase, b"\xe9")
         self.assertEqual(response.headers.getRawHeaders(b"X-A"), [b"\xff", b"1"])

@@ -9,7 +9,7 @@ from twisted_net.http.cache.entry import CacheRequest, Entry
 from twisted_net.http.cache.partial import broken_off, combine
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 
@@ -18,9 +18,9 @@ def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
     """Give a part of ten bytes."""
     place = f"bytes {first}-{first + len(body) - 1}/10"
     pairs = [("Content-Range", place), ("ETag", etag), *more.items()]
-    request = CacheRequest("GET", "http://a.example/p", Fields())
+    request = CacheRequest("GET", "http://a.example/p", HeaderFields())
     rules = Rules(CacheSettings())
-    return rules.make_entry(request, 206, "Partial", Fields(pairs), body, NOW, NOW)
+    return rules.make_entry(request, 206, "Partial", HeaderFields(pairs), body, NOW, NOW)
 
 
 class CombineTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted_net.http.cache.ranges import (
     wants_part,
 )
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 
@@ -86,12 +86,12 @@ class WantsPartTests(SynchronousTestCase):
         fields = [("Range", "bytes=0-1")]
         if condition is not None:
             fields.append(("If-Range", condition))
-        return wants_part(Fields(fields), Fields(stored), NOW)
+        return wants_part(HeaderFields(fields), HeaderFields(stored), NOW)
 
     def test_none(self) -> None:
         """Without the field, a range counts."""
         self.assertTrue(self.wants(None))
-        self.assertFalse(wants_part(Fields(), Fields(), NOW))
+        self.assertFalse(wants_part(HeaderFields(), HeaderFields(), NOW))
 
     def test_tag(self) -> None:
         """The entity tag must be the same, and strong."""

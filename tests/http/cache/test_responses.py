@@ -11,7 +11,7 @@ from twisted_net.http.cache.entry import CacheRequest, Entry
 from twisted_net.http.cache.responses import Answer, answer
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 KEY = "http://a.example/p"
@@ -19,8 +19,8 @@ KEY = "http://a.example/p"
 
 def stored(**changes: Any) -> Entry:  # Any: of Entry
     """Give a stored answer of ten bytes."""
-    fields = Fields([("Cache-Control", "max-age=60"), ("ETag", '"x"'), ("Age", "3")])
-    request = CacheRequest("GET", KEY, Fields())
+    fields = HeaderFields([("Cache-Control", "max-age=60"), ("ETag", '"x"'), ("Age", "3")])
+    request = CacheRequest("GET", KEY, HeaderFields())
     made = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, b"0123456789", NOW, NOW)
     return evolve(made, **changes)
 
@@ -32,7 +32,7 @@ class AnswerTests(SynchronousTestCase):
         self, *pairs: tuple[str, str], method: str = "GET", entry: Entry | None = None
     ) -> Answer:
         """Ask for the stored answer, 7.9 s old."""
-        request = CacheRequest(method, KEY, Fields(pairs))
+        request = CacheRequest(method, KEY, HeaderFields(pairs))
         return answer(request, stored() if entry is None else entry, 7.9)
 
     def test_all(self) -> None:

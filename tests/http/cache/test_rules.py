@@ -22,7 +22,7 @@ from twisted_net.http.cache.rules import (
 )
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 KEY = "http://a.example/p"
@@ -31,7 +31,7 @@ Pairs = Sequence[tuple[str, str]]
 
 def asked(method: str = "GET", *pairs: tuple[str, str]) -> CacheRequest:
     """Give a request."""
-    return CacheRequest(method, KEY, Fields(pairs))
+    return CacheRequest(method, KEY, HeaderFields(pairs))
 
 
 class RulesTestCase(SynchronousTestCase):
@@ -51,7 +51,7 @@ class RulesTestCase(SynchronousTestCase):
     ) -> list[Entry]:
         """Give what the store holds after this response, which came at NOW after *delay*."""
         request = request or asked()
-        fields = Fields(pairs)
+        fields = HeaderFields(pairs)
         if not self.rules.storable(request, status, fields, NOW):
             return []
         return [self.rules.make_entry(request, status, "OK", fields, b"body", NOW - delay, NOW)]
@@ -514,7 +514,7 @@ class SharedFieldsTests(RulesTestCase):
     def test_head(self) -> None:
         """§4.3.5: an answer to HEAD that is one user's ends what is stored for all."""
         kept = self.stored(("Cache-Control", "max-age=60"))
-        private = Fields([("Cache-Control", "private")])
+        private = HeaderFields([("Cache-Control", "private")])
         found = self.rules.freshen_by_head(asked("HEAD"), kept, 200, private, NOW, NOW)
         self.assertEqual(found, (None, True))
 
@@ -536,7 +536,7 @@ class FreshenTests(RulesTestCase):
             ("Content-Type", "text/plain"),
             request=request,
         )
-        fields = Fields(
+        fields = HeaderFields(
             [
                 ("Cache-Control", "max-age=90"),
                 ("X-A", "2"),
@@ -665,7 +665,7 @@ class StaleTests(RulesTestCase):
 
     def part(self) -> Entry:
         """Give bytes 2 to 5 of 10."""
-        fields = Fields(
+        fields = HeaderFields(
             [
                 ("Cache-Control", "max-age=60, stale-if-error=10"),
                 ("Content-Range", "bytes 2-5/10"),
@@ -708,7 +708,7 @@ class PartTests(RulesTestCase):
 
     def part(self, text: str, body: bytes, *pairs: tuple[str, str]) -> list[Entry]:
         """Give what is stored of a 206."""
-        fields = Fields([("Cache-Control", "max-age=60"), ("Content-Range", text), *pairs])
+        fields = HeaderFields([("Cache-Control", "max-age=60"), ("Content-Range", text), *pairs])
         request = asked("GET", ("Range", "bytes=0-"))
         if not self.rules.storable(request, 206, fields, NOW):
             return []
@@ -774,7 +774,7 @@ class HeadTests(RulesTestCase):
         """Judge what is stored by an answer that came 70 s later."""
         later = NOW + 70
         return self.rules.freshen_by_head(
-            asked("HEAD"), stored, status, Fields(pairs), later, later
+            asked("HEAD"), stored, status, HeaderFields(pairs), later, later
         )
 
     def test_same(self) -> None:
@@ -803,7 +803,7 @@ class WithdrawsTests(RulesTestCase):
 
     def test_full_answers(self) -> None:
         """A full answer does; an error of the server, a part, and another method do not."""
-        fields = Fields([("Cache-Control", "no-store")])
+        fields = HeaderFields([("Cache-Control", "no-store")])
         for method, status, holds in (
             ("GET", 200, True),
             ("GET", 404, True),
@@ -812,14 +812,14 @@ class WithdrawsTests(RulesTestCase):
             ("HEAD", 200, False),
         ):
             self.assertEqual(self.rules.withdraws(asked(method), status, fields), holds)
-        self.assertFalse(self.rules.withdraws(asked(), 200, Fields()))
+        self.assertFalse(self.rules.withdraws(asked(), 200, HeaderFields()))
 
     def test_unusable(self) -> None:
         """What a 304 forbids to keep is not kept."""
         [entry] = self.stored(("Cache-Control", "max-age=60"))
         self.assertFalse(self.rules.unusable(entry))
         for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
-            new = self.rules.freshen(asked(), entry, Fields([pair]), NOW, NOW)
+            new = self.rules.freshen(asked(), entry, HeaderFields([pair]), NOW, NOW)
             self.assertTrue(self.rules.unusable(new))
 
 
@@ -848,10 +848,10 @@ class FaultsOfOthersTests(RulesTestCase):
         date, expires = ("Date", format_date(NOW)), ("Expires", format_date(NOW + 60))
         [entry] = self.stored(date, expires, ("ETag", '"x"'))
         later = NOW + 100
-        fields = Fields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
+        fields = HeaderFields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
         new = self.rules.freshen(asked(), entry, fields, later, later)
         self.assertEqual((new.age(later), new.lifetime), (0.0, 60.0))
-        new = self.rules.freshen(asked(), entry, Fields(), later, later)
+        new = self.rules.freshen(asked(), entry, HeaderFields(), later, later)
         self.assertEqual((new.age(later), new.lifetime), (0.0, 0.0))
 
 
@@ -875,7 +875,7 @@ class HostileFieldsTests(RulesTestCase):
     def test_any_fields(self, pairs: list[tuple[str, str]], status: int, shared: bool) -> None:
         """Whatever the fields are: an answer served is one that was stored, and in its time."""
         rules = Rules(CacheSettings(shared=shared, default_ttl=60.0))
-        fields = Fields(pairs)
+        fields = HeaderFields(pairs)
         invalidated("POST", KEY, status, fields)
         if not rules.storable(asked(), status, fields, NOW):
             return

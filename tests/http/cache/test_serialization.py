@@ -12,14 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.http.store_contract import make_entry
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.serialization import FORMAT, decode_head, encode_head, format_of
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 TEXT = st.text(st.characters(max_codepoint=255), max_size=20)
 SECONDS = st.floats(allow_nan=False)
 ENTRIES = st.builds(
     make_entry,
     reason=TEXT,
-    fields=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(Fields),
+    fields=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(HeaderFields),
     request_time=SECONDS,
     response_time=SECONDS,
     lifetime=st.none() | SECONDS,

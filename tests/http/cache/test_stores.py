@@ -17,7 +17,7 @@ from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import MemoryStore, Store, open_store
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,7 @@ def entry(size: int = 1000, variant: bytes = b"", body: bytes = b"") -> Entry:
     return Entry(
         status=200,
         reason="OK",
-        fields=Fields(),
+        fields=HeaderFields(),
         body=body.ljust(size - 500, b"."),
         request_time=0.0,
         response_time=0.0,

@@ -15,7 +15,7 @@ from twisted_net.http.cache.validation import (
     unmodified,
 )
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 
@@ -33,50 +33,50 @@ class TagTests(SynchronousTestCase):
 
     def test_strong(self) -> None:
         """Only a quoted one without ``W/`` is strong."""
-        self.assertEqual(strong_etag(Fields([("ETag", '"a"')])), '"a"')
+        self.assertEqual(strong_etag(HeaderFields([("ETag", '"a"')])), '"a"')
         for text in ('W/"a"', "a", '"'):
-            self.assertIsNone(strong_etag(Fields([("ETag", text)])))
-        self.assertIsNone(strong_etag(Fields()))
+            self.assertIsNone(strong_etag(HeaderFields([("ETag", text)])))
+        self.assertIsNone(strong_etag(HeaderFields()))
 
     def test_conditions(self) -> None:
         """All validators are asked with."""
-        self.assertEqual(conditions(Fields()), [])
+        self.assertEqual(conditions(HeaderFields()), [])
         self.assertEqual(
-            conditions(Fields([("ETag", "a"), ("Last-Modified", "b")])),
+            conditions(HeaderFields([("ETag", "a"), ("Last-Modified", "b")])),
             [("If-None-Match", "a"), ("If-Modified-Since", "b")],
         )
 
     def test_hop_by_hop(self) -> None:
         """What ``Connection`` lists concerns one connection too."""
-        self.assertIn("x-a", hop_by_hop(Fields([("Connection", "close, X-A")])))
-        self.assertNotIn("x-a", hop_by_hop(Fields()))
+        self.assertIn("x-a", hop_by_hop(HeaderFields([("Connection", "close, X-A")])))
+        self.assertNotIn("x-a", hop_by_hop(HeaderFields()))
 
 
 class UnmodifiedTests(SynchronousTestCase):
     """RFC 9111 §4.3.2: the caller's conditions are answered from the store."""
 
-    STORED = Fields(
+    STORED = HeaderFields(
         [("ETag", 'W/"a"'), ("Last-Modified", format_date(NOW - 60)), ("Date", format_date(NOW))]
     )
 
-    def ask(self, *pairs: tuple[str, str], stored: Fields = STORED) -> bool:
+    def ask(self, *pairs: tuple[str, str], stored: HeaderFields = STORED) -> bool:
         """Ask with these conditions."""
-        return unmodified(Fields(pairs), stored, NOW)
+        return unmodified(HeaderFields(pairs), stored, NOW)
 
     def test_if_none_match(self) -> None:
         """One of the list is enough, compared weakly; ``*`` is any."""
         for text in ('"a"', 'W/"a"', '"x", "a"', "*"):
             self.assertTrue(self.ask(("If-None-Match", text)), text)
         self.assertFalse(self.ask(("If-None-Match", '"b"')))
-        self.assertFalse(self.ask(("If-None-Match", '"b"'), stored=Fields()))
+        self.assertFalse(self.ask(("If-None-Match", '"b"'), stored=HeaderFields()))
 
     def test_if_modified_since(self) -> None:
         """It is compared with ``Last-Modified``, else with ``Date``, else with the receipt."""
         for seconds, holds in ((-61, False), (-60, True), (0, True)):
             since = ("If-Modified-Since", format_date(NOW + seconds))
             self.assertEqual(self.ask(since), holds)
-        dated = Fields([("Date", format_date(NOW))])
-        for stored in (dated, Fields()):
+        dated = HeaderFields([("Date", format_date(NOW))])
+        for stored in (dated, HeaderFields()):
             for seconds, holds in ((-1, False), (0, True)):
                 since = ("If-Modified-Since", format_date(NOW + seconds))
                 self.assertEqual(self.ask(since, stored=stored), holds)
@@ -94,19 +94,21 @@ class UnmodifiedTests(SynchronousTestCase):
 class MergedTests(SynchronousTestCase):
     """RFC 9111 §3.2: fields of a 304 replace stored ones."""
 
-    STORED = Fields(
+    STORED = HeaderFields(
         [("ETag", '"a"'), ("Age", "9"), ("X", "1"), ("X", "2"), ("Content-Length", "4")]
     )
 
     def test_replaced(self) -> None:
         """All lines of a name at once, but not those that describe the bytes."""
-        update = Fields([("x", "3"), ("Content-Length", "0"), ("Connection", "Y"), ("Y", "1")])
+        update = HeaderFields(
+            [("x", "3"), ("Content-Length", "0"), ("Connection", "Y"), ("Y", "1")]
+        )
         new = merged(self.STORED, update)
         self.assertEqual(new.pairs, (("ETag", '"a"'), ("Content-Length", "4"), ("x", "3")))
 
     def test_another_tag(self) -> None:
         """§4.3.4: of a 304 with another strong tag only the freshness is taken."""
-        update = Fields([("ETag", '"b"'), ("X", "3"), ("Cache-Control", "max-age=1")])
+        update = HeaderFields([("ETag", '"b"'), ("X", "3"), ("Cache-Control", "max-age=1")])
         self.assertFalse(confirms(update, self.STORED))
         new = merged(self.STORED, update)
         self.assertEqual(
@@ -116,9 +118,9 @@ class MergedTests(SynchronousTestCase):
     def test_confirms(self) -> None:
         """No tag, a weak one, or the same says nothing against it."""
         for text in ('"a"', 'W/"b"'):
-            self.assertTrue(confirms(Fields([("ETag", text)]), self.STORED))
-        self.assertTrue(confirms(Fields(), self.STORED))
-        self.assertTrue(confirms(Fields([("ETag", '"a"')]), Fields()))
+            self.assertTrue(confirms(HeaderFields([("ETag", text)]), self.STORED))
+        self.assertTrue(confirms(HeaderFields(), self.STORED))
+        self.assertTrue(confirms(HeaderFields([("ETag", '"a"')]), HeaderFields()))
 
 
 class DescribesTests(SynchronousTestCase):
@@ -126,7 +128,7 @@ class DescribesTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """Validators and length are compared as far as they are there."""
-        stored = Fields([("ETag", '"a"'), ("Last-Modified", "x")])
+        stored = HeaderFields([("ETag", '"a"'), ("Last-Modified", "x")])
         for pairs, holds in (
             ([], True),
             ([("ETag", '"a"'), ("Content-Length", "4")], True),
@@ -134,4 +136,4 @@ class DescribesTests(SynchronousTestCase):
             ([("Last-Modified", "y")], False),
             ([("Content-Length", "5")], False),
         ):
-            self.assertEqual(describes(Fields(pairs), stored, 4), holds)
+            self.assertEqual(describes(HeaderFields(pairs), stored, 4), holds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.vary import variant, vary_names
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 class VariantTests(SynchronousTestCase):
@@ -14,7 +14,9 @@ class VariantTests(SynchronousTestCase):
     def same(self, name: str, one: str, other: str) -> bool:
         """Say whether two values of a field are one variant."""
         names = (name.lower(),)
-        return variant(Fields([(name, one)]), names) == variant(Fields([(name, other)]), names)
+        return variant(HeaderFields([(name, one)]), names) == variant(
+            HeaderFields([(name, other)]), names
+        )
 
     def test_white_space(self) -> None:
         """White space around commas does not matter; that inside of quotes does."""
@@ -24,8 +26,8 @@ class VariantTests(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """Several lines are one list."""
-        lines = Fields([("X", "a"), ("X", "b")])
-        self.assertEqual(variant(lines, ("x",)), variant(Fields([("X", "a, b")]), ("x",)))
+        lines = HeaderFields([("X", "a"), ("X", "b")])
+        self.assertEqual(variant(lines, ("x",)), variant(HeaderFields([("X", "a, b")]), ("x",)))
 
     def test_preferences(self) -> None:
         """Languages and codings are in any case and order; other lists are not."""
@@ -38,8 +40,10 @@ class VariantTests(SynchronousTestCase):
     def test_absent(self) -> None:
         """None of the fields is a variant of its own; one of several is another."""
         names = ("a", "b")
-        self.assertEqual(variant(Fields(), names), b"")
-        found = {variant(Fields([(n, "")]), names) for n in names} | {variant(Fields(), names)}
+        self.assertEqual(variant(HeaderFields(), names), b"")
+        found = {variant(HeaderFields([(n, "")]), names) for n in names} | {
+            variant(HeaderFields(), names)
+        }
         self.assertEqual(len(found), 3)
 
     def test_users(self) -> None:
@@ -48,6 +52,6 @@ class VariantTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """``Vary`` is a list of names, in several lines, in any case."""
-        fields = Fields([("Vary", "Accept, X-y"), ("vary", ",*")])
+        fields = HeaderFields([("Vary", "Accept, X-y"), ("vary", ",*")])
         self.assertEqual(vary_names(fields), {"accept", "x-y", "*"})
-        self.assertEqual(vary_names(Fields()), set())
+        self.assertEqual(vary_names(HeaderFields()), set())

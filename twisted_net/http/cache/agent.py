@@ -20,7 +20,13 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from twisted_net.errors import FetchError
-from twisted_net.http.bodies import BodyResponse, collect, discard, made_response, response_fields
+from twisted_net.http.bodies import (
+    BodyResponse,
+    buffered_response,
+    collect,
+    discard,
+    response_fields,
+)
 from twisted_net.http.cache.collapse import Flight, Flights, is_own
 from twisted_net.http.cache.entry import (
     OWN_CONDITIONS,
@@ -47,7 +53,7 @@ from twisted_net.http.cache.tee import Recording
 from twisted_net.http.cache.validation import entity_tags, same_tag
 from twisted_net.http.cache.vary import variant
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import parse_target
 
 if TYPE_CHECKING:
@@ -84,7 +90,7 @@ class _Came:
     """A response with its fields, and the times between which it was made."""
 
     response: IResponse
-    fields: Fields
+    fields: HeaderFields
     sent: float
     received: float
 
@@ -135,7 +141,7 @@ class CachingAgent:
             request = CacheRequest(
                 method.decode("ascii"),
                 parse_target(uri.decode("latin-1")).url,
-                Fields(
+                HeaderFields(
                     (name, value) for name, values in headers.getAllRawHeaders() for value in values
                 ),
             )
@@ -192,7 +198,7 @@ class CachingAgent:
         if isinstance(decision, Fresh):
             return self._hit(request, sending, decision, collapsed=collapsed)
         if isinstance(decision, Unsatisfiable):
-            return made_response(504, b"Gateway Timeout", Headers(), b"")
+            return buffered_response(504, b"Gateway Timeout", Headers(), b"")
         return await self._fetch(request, sending, decision, None)
 
     async def _stored(self, key: str) -> Sequence[Entry]:
@@ -410,14 +416,14 @@ class CachingAgent:
         for name, value in served.fields.pairs:
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
         reason = served.reason.encode("latin-1")
-        return _with_status(made_response(served.status, reason, headers, served.body), status)
+        return _with_status(buffered_response(served.status, reason, headers, served.body), status)
 
 
 def _length(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
 
 
-def _speaks_of(entry: Entry, request: Fields, fields: Fields) -> bool:
+def _speaks_of(entry: Entry, request: HeaderFields, fields: HeaderFields) -> bool:
     """Say whether a 304 speaks of the stored answer, and not of what the caller alone has."""
     own, mine = request.get("if-none-match"), entry.fields.first("etag")
     if own is None or mine is None:
@@ -439,7 +445,7 @@ def _restore_length(request: CacheRequest, response: IResponse) -> None:
         response.headers.setRawHeaders(b"content-length", [str(response.length).encode()])
 
 
-def _said_length(fields: Fields) -> int | None:
+def _said_length(fields: HeaderFields) -> int | None:
     found = parse_content_range(fields.get("content-range", ""))
     return None if found is None else found[1] - found[0]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NEVER = 2**31
 """What a number of seconds too large to be held counts as (RFC 9111 §1.2.2)."""
@@ -29,7 +29,7 @@ _DELTAS = frozenset(
 )
 
 
-def directives(fields: Fields) -> dict[str, str | None]:
+def directives(fields: HeaderFields) -> dict[str, str | None]:
     """
     Read ``Cache-Control``: each directive, in lower case, with its argument or None.
 
@@ -47,7 +47,7 @@ def directives(fields: Fields) -> dict[str, str | None]:
     return found
 
 
-def response_directives(fields: Fields, targets: tuple[str, ...] = ()) -> Directives:
+def response_directives(fields: HeaderFields, targets: tuple[str, ...] = ()) -> Directives:
     """
     Read what a response says to a cache that *targets* names, best name first.
 
@@ -62,7 +62,7 @@ def response_directives(fields: Fields, targets: tuple[str, ...] = ()) -> Direct
     return directives(fields) if "cache-control" in fields else {}
 
 
-def is_targeted(fields: Fields, targets: tuple[str, ...]) -> bool:
+def is_targeted(fields: HeaderFields, targets: tuple[str, ...]) -> bool:
     """Say whether a field for one kind of cache decides (RFC 9213 §2.2)."""
     return any(_targeted(fields, name) is not None for name in targets)
 
@@ -82,7 +82,7 @@ def named_fields(argument: str | None) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in argument.split(",") if name.strip())
 
 
-def _targeted(fields: Fields, name: str) -> dict[str, str | None] | None:
+def _targeted(fields: HeaderFields, name: str) -> dict[str, str | None] | None:
     text = fields.get(name)
     if text is None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from attrs import field, frozen
 
 from twisted_net.http.cache import validation
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 NOT_FOR_CACHES = ("if-match", "if-unmodified-since")
 OWN_CONDITIONS = ("if-none-match", "if-modified-since")
@@ -20,12 +20,12 @@ class CacheRequest:
     What the cache must know of a request.
 
     :param method: in capitals.
-    :param key: the URL in canonical form: :attr:`twisted_net.http.urls.Target.url`.
+    :param key: the URL in canonical form: :attr:`twisted_net.http.urls.HttpTarget.url`.
     """
 
     method: str
     key: str
-    fields: Fields
+    fields: HeaderFields
 
 
 @frozen(slots=True)
@@ -52,7 +52,7 @@ class Entry:
 
     status: int
     reason: str
-    fields: Fields
+    fields: HeaderFields
     body: bytes = field(repr=False)
     request_time: float
     response_time: float

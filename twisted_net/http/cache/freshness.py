@@ -6,13 +6,13 @@ import re
 
 from twisted_net.http.cache.directives import Directives, seconds
 from twisted_net.http.dates import parse_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 """Statuses whose freshness may be guessed (RFC 9110 §15.1)."""
 
 
-def initial_age(fields: Fields, request_time: float, response_time: float) -> float:
+def initial_age(fields: HeaderFields, request_time: float, response_time: float) -> float:
     """
     Give the age of a response at the time when it came: *corrected_initial_age* of §4.2.3.
 
@@ -29,7 +29,7 @@ def initial_age(fields: Fields, request_time: float, response_time: float) -> fl
 
 def stated_lifetime(
     said: Directives,
-    fields: Fields,
+    fields: HeaderFields,
     response_time: float,
     *,
     shared: bool,
@@ -55,7 +55,7 @@ def stated_lifetime(
 
 
 def guessed_lifetime(
-    fields: Fields, response_time: float, *, fraction: float, most: float
+    fields: HeaderFields, response_time: float, *, fraction: float, most: float
 ) -> float | None:
     """
     Guess a lifetime for a response that states none (§4.2.2); None without ``Last-Modified``.
@@ -71,6 +71,6 @@ def guessed_lifetime(
     return min(most, max(0.0, (made - modified) * fraction))
 
 
-def date_of(fields: Fields, wall: float) -> float | None:
+def date_of(fields: HeaderFields, wall: float) -> float | None:
     """Give the moment that ``Date`` names, or None where it names none."""
     return parse_date((fields.first("date") or "").strip(), wall)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import join, parse_target
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that change nothing (RFC 9110 §9.2.1)."""
 
 
-def invalidated(method: str, key: str, status: int, fields: Fields) -> list[str]:
+def invalidated(method: str, key: str, status: int, fields: HeaderFields) -> list[str]:
     """
     Give the keys whose entries a response makes invalid.
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
-from twisted_net.http.bodies import BodyResponse, made_response
+from twisted_net.http.bodies import BodyResponse, buffered_response
 from twisted_net.http.cache.agent import NAME
 from twisted_net.http.cache.entry import CacheRequest
 from twisted_net.http.cache.rules import Fresh, Rules
 from twisted_net.http.cache.stores import MemoryStore, Store
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 class Hit(NamedTuple):
@@ -19,7 +19,7 @@ class Hit(NamedTuple):
 
     status: int
     reason: str
-    fields: Fields
+    fields: HeaderFields
     body: bytes
     age: float
 
@@ -29,10 +29,12 @@ class Hit(NamedTuple):
         for name, value in self.fields.pairs:
             # Names are looked up as the text that they are; a value would be made UTF-8.
             headers.addRawHeader(name, value.encode("latin-1"))
-        return made_response(self.status, self.reason.encode("latin-1"), headers, self.body)
+        return buffered_response(self.status, self.reason.encode("latin-1"), headers, self.body)
 
 
-def fresh_hit(rules: Rules, store: Store, key: str, fields: Fields, wall: float) -> Hit | None:
+def fresh_hit(
+    rules: Rules, store: Store, key: str, fields: HeaderFields, wall: float
+) -> Hit | None:
     """
     Give the fresh answer to a GET, if one lies at hand.
 

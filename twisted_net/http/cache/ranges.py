@@ -8,7 +8,7 @@ from attrs import frozen
 
 from twisted_net.http.cache.validation import strong_etag
 from twisted_net.http.dates import parse_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
@@ -76,7 +76,7 @@ def covers(text: str, start: int, length: int, total: int | None) -> bool:
     return found is not None and start <= found[0] and found[1] <= start + length
 
 
-def wants_part(request: Fields, stored: Fields, wall: float) -> bool:
+def wants_part(request: HeaderFields, stored: HeaderFields, wall: float) -> bool:
     """
     Say whether the ``Range`` of a request counts: not if its ``If-Range`` speaks of another body.
 

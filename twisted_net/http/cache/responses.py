@@ -11,7 +11,7 @@ from twisted_net.http.cache.entry import (
     CacheRequest,
     Entry,
 )
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 @frozen(slots=True)
@@ -20,7 +20,7 @@ class Answer:
 
     status: int
     reason: str
-    fields: Fields
+    fields: HeaderFields
     body: bytes = field(repr=False)
 
 
@@ -48,10 +48,10 @@ def answer(request: CacheRequest, entry: Entry, age: float) -> Answer:
     return Answer(entry.status, entry.reason, served, body)
 
 
-def _part(found: tuple[int, int] | None, entry: Entry, total: int, served: Fields) -> Answer:
+def _part(found: tuple[int, int] | None, entry: Entry, total: int, served: HeaderFields) -> Answer:
     """A 206 with these bytes, or the 416 that says that there are none."""
     if found is None:
-        fields = Fields([("Content-Range", f"bytes */{total}"), ("Content-Length", "0")])
+        fields = HeaderFields([("Content-Range", f"bytes */{total}"), ("Content-Length", "0")])
         return Answer(416, "Range Not Satisfiable", fields, b"")
     first, end = found
     served = served.replaced(

@@ -40,7 +40,7 @@ from twisted_net.http.cache.storability import (
 )
 from twisted_net.http.cache.vary import USER_FIELDS, variant, vary_names
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 # RFC 5861 §4: the answers that count as an error.
 ERRORS = frozenset({500, 502, 503, 504})
@@ -246,7 +246,9 @@ class Rules:
 
     # What is stored.
 
-    def storable(self, request: CacheRequest, status: int, fields: Fields, wall: float) -> bool:
+    def storable(
+        self, request: CacheRequest, status: int, fields: HeaderFields, wall: float
+    ) -> bool:
         """Say whether a response may be stored (RFC 9111 §3), and would be of use."""
         if status < 200 or status == 304 or "no-store" in directives(request.fields):
             return False
@@ -282,7 +284,7 @@ class Rules:
             or bool(lifetime == 0 and stale_seconds(said))
         )
 
-    def withdraws(self, request: CacheRequest, status: int, fields: Fields) -> bool:
+    def withdraws(self, request: CacheRequest, status: int, fields: HeaderFields) -> bool:
         """
         Say whether a response that is not stored tells that what is stored is outdated.
 
@@ -310,7 +312,7 @@ class Rules:
         request: CacheRequest,
         status: int,
         reason: str,
-        fields: Fields,
+        fields: HeaderFields,
         body: bytes,
         request_time: float,
         response_time: float,
@@ -360,7 +362,7 @@ class Rules:
         self,
         request: CacheRequest,
         entry: Entry,
-        fields: Fields,
+        fields: HeaderFields,
         request_time: float,
         response_time: float,
         *,
@@ -398,7 +400,7 @@ class Rules:
         request: CacheRequest,
         stored: Sequence[Entry],
         status: int,
-        fields: Fields,
+        fields: HeaderFields,
         request_time: float,
         response_time: float,
     ) -> tuple[Entry | None, bool]:
@@ -418,7 +420,7 @@ class Rules:
             return None, True
         return self.freshen(request, entry, fields, request_time, response_time), False
 
-    def _matching(self, fields: Fields, stored: Sequence[Entry]) -> Entry | None:
+    def _matching(self, fields: HeaderFields, stored: Sequence[Entry]) -> Entry | None:
         """The newest entry whose ``Vary`` the request fits (RFC 9111 §4.1)."""
         digests: dict[tuple[str, ...], bytes] = {}
         for entry in reversed(stored):
@@ -437,12 +439,12 @@ class Rules:
         default = self.default_for(key)
         return entry.guess if default is None else default
 
-    def _stated(self, said: Directives, fields: Fields, response_time: float) -> float | None:
+    def _stated(self, said: Directives, fields: HeaderFields, response_time: float) -> float | None:
         expires = not self._targets or not is_targeted(fields, self._targets)
         return stated_lifetime(said, fields, response_time, shared=self._shared, expires=expires)
 
     def _guess(
-        self, status: int, said: Directives, fields: Fields, response_time: float
+        self, status: int, said: Directives, fields: HeaderFields, response_time: float
     ) -> float | None:
         """A lifetime by §4.2.2: 0 without ``Last-Modified``, None where none may be made up."""
         if status not in HEURISTICALLY_CACHEABLE and "public" not in said:
@@ -484,13 +486,13 @@ def _in_window(entry: Entry, left: float, window: float) -> bool:
     return window > 0 and -left < window and not entry.checked_when_stale
 
 
-def _has_part(request: Fields, entry: Entry) -> bool:
+def _has_part(request: HeaderFields, entry: Entry) -> bool:
     """Whether what a ``Range`` asks for can be answered from an entry."""
     return entry.status in (200, 206) and ranges.covers(
         request["range"], entry.start, len(entry.body), entry.total
     )
 
 
-def _one_part(fields: Fields) -> bool:
+def _one_part(fields: HeaderFields) -> bool:
     """Whether a 206 has one part whose place is known."""
     return ranges.parse_content_range(fields.get("content-range", "")) is not None

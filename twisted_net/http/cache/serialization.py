@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from twisted_net.http.cache.entry import Entry
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 
 def encode_head(entry: Entry) -> bytes:
@@ -48,14 +48,14 @@ FORMAT: Final = format_of(Entry)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Fields):
+    if isinstance(value, HeaderFields):
         return value.pairs
     raise TypeError(f"an entry holds a {type(value).__name__}, for which no form is known")
 
 
 def _rich(kind: type, value: object) -> object:
-    assert kind is Fields, kind
-    return Fields(msgspec.convert(value, tuple[tuple[str, str], ...]))
+    assert kind is HeaderFields, kind
+    return HeaderFields(msgspec.convert(value, tuple[tuple[str, str], ...]))
 
 
 _STORED = [each for each in attrs.fields(Entry) if each.init and each.name != "body"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted_net.http.cache.directives import Directives, named_fields, seconds
 from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import join, parse_target
 
 # For ``must-understand`` (RFC 9111 §5.2.2.3): final statuses of RFC 9110 whose caching is done here
@@ -24,7 +24,7 @@ def forbids_storing(said: Directives, status: int) -> bool:
     return "no-store" in said
 
 
-def sharable(request_fields: Fields, said: Directives) -> bool:
+def sharable(request_fields: HeaderFields, said: Directives) -> bool:
     """Say whether a response for one user may be stored for others."""
     if "private" in said and not named_fields(said["private"]):
         return False
@@ -47,7 +47,7 @@ def stale_seconds(said: Directives) -> float:
     return max(seconds(said.get("stale-while-revalidate")), seconds(said.get("stale-if-error")))
 
 
-def answers_get(key: str, status: int, fields: Fields) -> bool:
+def answers_get(key: str, status: int, fields: HeaderFields) -> bool:
     """Say whether the response to a POST is one to GET as well (RFC 9110 §9.3.3)."""
     location = fields.first("content-location")
     if status != 200 or location is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from twisted_net.http.dates import parse_date
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
@@ -29,7 +29,7 @@ _FRESHNESS = frozenset({"age", "cache-control", "date", "expires"})
 _TAG = re.compile(r'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[^\s,"]+)[ \t]*(?=,|$)')
 
 
-def hop_by_hop(fields: Fields) -> frozenset[str]:
+def hop_by_hop(fields: HeaderFields) -> frozenset[str]:
     """Give the names that concern one connection only (RFC 9110 §7.6.1)."""
     listed = fields.get("connection")
     if listed is None:
@@ -37,13 +37,13 @@ def hop_by_hop(fields: Fields) -> frozenset[str]:
     return HOP_BY_HOP | {name.strip().lower() for name in listed.split(",") if name.strip()}
 
 
-def strong_etag(fields: Fields) -> str | None:
+def strong_etag(fields: HeaderFields) -> str | None:
     """Give the entity tag, if there is a strong one: equal tags then mean equal bytes."""
     tag = fields.first("etag")
     return tag if tag is not None and len(tag) > 1 and tag[0] == tag[-1] == '"' else None
 
 
-def conditions(fields: Fields) -> list[tuple[str, str]]:
+def conditions(fields: HeaderFields) -> list[tuple[str, str]]:
     """Give the condition fields that ask whether a stored answer is still right; maybe none."""
     found = []
     if (etag := fields.first("etag")) is not None:
@@ -68,7 +68,7 @@ def same_tag(one: str, other: str) -> bool:
     return one.removeprefix("W/") == other.removeprefix("W/")
 
 
-def unmodified(request: Fields, stored: Fields, response_time: float) -> bool:
+def unmodified(request: HeaderFields, stored: HeaderFields, response_time: float) -> bool:
     """
     Say whether the caller's own condition finds nothing new in a stored 200 (RFC 9111 §4.3.2).
 
@@ -90,7 +90,7 @@ def unmodified(request: Fields, stored: Fields, response_time: float) -> bool:
     return response_time <= since
 
 
-def confirms(fields: Fields, stored: Fields) -> bool:
+def confirms(fields: HeaderFields, stored: HeaderFields) -> bool:
     """
     Say whether a 304 speaks of the stored answer (RFC 9111 §4.3.4).
 
@@ -101,7 +101,7 @@ def confirms(fields: Fields, stored: Fields) -> bool:
     return etag is None or mine is None or same_tag(etag, mine)
 
 
-def merged(stored: Fields, update: Fields) -> Fields:
+def merged(stored: HeaderFields, update: HeaderFields) -> HeaderFields:
     """
     Give the stored fields as those of a 304, a 206 or an answer to HEAD update them (§3.2).
 
@@ -112,11 +112,11 @@ def merged(stored: Fields, update: Fields) -> Fields:
     """
     new = update.without(hop_by_hop(update) | _KEPT)
     if not confirms(update, stored):
-        new = Fields((name, value) for name, value in new.pairs if name.lower() in _FRESHNESS)
+        new = HeaderFields((name, value) for name, value in new.pairs if name.lower() in _FRESHNESS)
     return stored.without(("age",)).replaced(new.pairs)
 
 
-def describes(head: Fields, stored: Fields, length: int) -> bool:
+def describes(head: HeaderFields, stored: HeaderFields, length: int) -> bool:
     """
     Say whether an answer to HEAD speaks of the stored answer (RFC 9111 §4.3.5).
 

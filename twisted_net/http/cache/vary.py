@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 
-from twisted_net.http.fields import Fields
+from twisted_net.http.fields import HeaderFields
 
 USER_FIELDS = frozenset({"authorization", "cookie"})
 """
@@ -22,7 +22,7 @@ _SEMICOLON = re.compile(r"[ \t]*;[ \t]*")
 _PREFERENCES = frozenset({"accept-encoding", "accept-language", "accept-charset"})
 
 
-def vary_names(fields: Fields) -> frozenset[str]:
+def vary_names(fields: HeaderFields) -> frozenset[str]:
     """Give the names that ``Vary`` lists, in lower case; ``*`` among them as it is."""
     text = fields.get("vary")
     if text is None:
@@ -30,7 +30,7 @@ def vary_names(fields: Fields) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
-def variant(fields: Fields, names: tuple[str, ...]) -> bytes:
+def variant(fields: HeaderFields, names: tuple[str, ...]) -> bytes:
     """
     Give a digest of the named request fields: requests of one digest get one answer.
 

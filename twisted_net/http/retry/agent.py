@@ -23,8 +23,8 @@ from zope.interface import implementer
 from twisted_net.errors import FetchError
 from twisted_net.http.bodies import (
     BodyResponse,
+    BufferedResponse,
     BytesProducer,
-    WholeResponse,
     collect,
     deliver_bytes,
     discard,
@@ -218,7 +218,7 @@ class _Run:
             if (
                 self._call.whole
                 and response.length != 0
-                and not isinstance(response, WholeResponse)
+                and not isinstance(response, BufferedResponse)
             ):
                 body, reason = await collect(response)
                 response = BodyResponse.like(response, deliver_bytes(body, reason))
