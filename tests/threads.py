@@ -32,7 +32,7 @@ class ThreadClock(Clock):
         def run() -> None:
             try:
                 value = function()
-            except Exception:
+            except BaseException:  # as twisted.python.threadpool does
                 onResult(False, Failure())
             else:
                 onResult(True, value)

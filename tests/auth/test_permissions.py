@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands.lines import run_line
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands, Waiting
@@ -34,7 +35,7 @@ class PermissionsTestCase(SynchronousTestCase):
 
     def code(self, line: bytes) -> Any:  # Any: JSON
         """Give the code with which a line is refused, or None."""
-        answer = self.commands.answer(line, self.session)
+        answer = run_line(self.commands, line, self.session)
         assert isinstance(answer, bytes)
         return json.loads(answer).get("code")
 
@@ -93,7 +94,7 @@ class CommandsTests(PermissionsTestCase):
             """Wait."""
 
         self.commands.command("LOGIN", alone=True)(log_in)
-        answer = self.commands.answer(b"LOGIN", self.session)
+        answer = run_line(self.commands, b"LOGIN", self.session)
         assert isinstance(answer, Waiting)
         self.assertTrue(answer.alone)
 

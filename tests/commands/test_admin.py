@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands.lines import run_line
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
@@ -33,7 +34,7 @@ class AdministrationTests(SynchronousTestCase):
 
     def wire(self, line: str, session: Session | None = None) -> bytes:
         """Answer a line."""
-        answer = self.commands.answer(line.encode(), session or self.session)
+        answer = run_line(self.commands, line.encode(), session or self.session)
         assert isinstance(answer, bytes)
         return answer
 

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands.lines import run_line
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.standard import FAILURES_SHOWN, acknowledge, standard_commands
 from twisted_net.http.errors import NameNotFound
@@ -31,7 +32,7 @@ class StandardTests(SynchronousTestCase):
 
     def wire(self, line: str, session: Session | None = None) -> bytes:
         """Answer a line."""
-        answer = self.commands.answer(line.encode(), session or self.session)
+        answer = run_line(self.commands, line.encode(), session or self.session)
         assert isinstance(answer, bytes)
         return answer
 
@@ -212,7 +213,7 @@ class FetchTests(SynchronousTestCase):
     def answer(self, commands: Commands) -> bytes:
         """Answer a FETCH."""
         session = Sessions(lambda: 0.0).open("h", 1, lambda line: None)
-        waiting = commands.answer(b"fetch http://h.example/?q=1", session)
+        waiting = run_line(commands, b"fetch http://h.example/?q=1", session)
         assert isinstance(waiting, Waiting)
         self.assertFalse(waiting.blocking)
 
@@ -255,7 +256,7 @@ class AcknowledgeTests(SynchronousTestCase):
         """The text and the client stand in the answer, to the byte."""
         session = Sessions(lambda: 0.0).open("127.0.0.1", 50000, lambda line: None)
         self.assertEqual(
-            Commands(acknowledge).answer(b' hello "world ', session),
+            run_line(Commands(acknowledge), b' hello "world ', session),
             b'{"status":"success","message":"received: hello \\"world",'
             b'"client":["127.0.0.1",50000]}\n',
         )

@@ -496,9 +496,9 @@ async def test_blocking_client_leaves(reactor: Any) -> None:
         client.transport.abortConnection()
         await until(reactor, lambda: not len(factory.sessions))
         # The place is the thread's until it comes back, and is free then.
-        assert len(factory._blocking) == 1
+        assert factory.runner.blocking == 1
         go.set()
-        await until(reactor, lambda: not len(factory._blocking))
+        await until(reactor, lambda: not factory.runner.blocking)
         assert await client.rest() == []
         assert factory.sessions.ended[End.CONNECTION_LOST] == 1
 

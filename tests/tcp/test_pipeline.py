@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands.lines import run_line
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import BadAnswer
 from twisted_net.sessions import Sessions
@@ -36,7 +37,7 @@ class EncodeTests(SynchronousTestCase):
         line = encode_request(["take", *words])
         self.assertEqual((line[-1:], line.count(b"\n")), (b"\n", 1))
         session = Sessions(lambda: 0.0).open("h", 1, lambda _: None)
-        answer = commands.answer(line[:-1], session)
+        answer = run_line(commands, line[:-1], session)
         self.assertEqual(answer, b'{"command":"TAKE","result":null}\n')
         self.assertEqual(got, [tuple(words)])
 

@@ -365,17 +365,18 @@ class BugTests(ServerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_log(self) -> None:
-        """The log names the command."""
+        """The log names the command and the client."""
         events: list[LogEvent] = []
 
         @implementer(ILogObserver)
         def observe(event: LogEvent) -> None:
             events.append(event)
 
-        self.patch(self.factory, "log", Logger(observer=observe))
+        self.patch(self.factory.runner, "log", Logger(observer=observe))
         self.connect(b"bug 1\nbug\n")
         [event] = events
-        self.assertEqual(event["command"], "BUG")
+        self.assertEqual((event["command"], event["user"]), ("BUG", "nobody"))
+        self.assertTrue(event["client"].startswith("192.0.2.1:"))
         self.assertEqual(event["log_failure"].type, ZeroDivisionError)
 
     def test_fallback(self) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.run import run_to_the_end
-from twisted_net.commands.registry import split_arguments
+from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
 from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
 

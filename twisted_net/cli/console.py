@@ -19,7 +19,7 @@ from twisted.python.usage import UsageError
 
 from twisted_net.cli.call import UNANSWERED, ClientOptions, parsed
 from twisted_net.cli.run import run_to_the_end
-from twisted_net.commands.registry import split_arguments
+from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
 from twisted_net.net.addresses import format_address
 from twisted_net.tcp.client import CommandClient

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, RequestOptions
-from twisted_net.commands.registry import Command, Commands, Kind, encode_error, split_arguments
+from twisted_net.commands.arguments import split_arguments
+from twisted_net.commands.registry import Command, Commands, Kind, encode_error
 from twisted_net.errors import (
     AuthRequired,
     BadArguments,

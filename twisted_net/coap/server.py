@@ -6,18 +6,17 @@ import os
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.coap.access import PermissionsOf, check_command, check_user, enter
+from twisted_net.coap.access import PermissionsOf, check_user, enter
 from twisted_net.coap.blockwise import (
     Block,
     BlockMissing,
@@ -64,10 +63,11 @@ from twisted_net.coap.resources import (
 from twisted_net.coap.responses import Question, Replies, challenge, insert_option
 from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
 from twisted_net.coap.topics import TopicStates, resource_of, text_of, topic_of
-from twisted_net.coap.underway import Underway
-from twisted_net.commands.registry import ANSWERED, Command, Commands, Request, Waiting
+from twisted_net.coap.waiting import WaitingRequests
+from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
+from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
 from twisted_net.dtls.peer import SecurePeer, identity_of
-from twisted_net.errors import CoapError, CommandError, CommandTimeout, Internal
+from twisted_net.errors import CoapError, CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -119,14 +119,13 @@ class CoapServer(DatagramProtocol):
         *,
         observable: Iterable[str] = ("STATS",),
         sessions: Sessions | None = None,
-        permit: Callable[[Command, Session], None] | None = None,
+        permit: Permit | None = None,
         permissions_of: PermissionsOf | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
         self._chance = chance
-        self._permit = permit
         self._permissions_of = permissions_of
         self.commands = commands
         self.limits = limits = limits or CoapLimits()
@@ -153,7 +152,14 @@ class CoapServer(DatagramProtocol):
         )
         self._known: OrderedDict[Source, tuple[Session, float]] = OrderedDict()
         self._event = b"{}"
-        self._underway = Underway(reactor, limits)
+        self.runner = CommandRunner(
+            reactor,
+            commands,
+            self.sessions,
+            RunnerLimits(limits.command_timeout, limits.max_blocking),
+            permit,
+        )
+        self._waiting = WaitingRequests(reactor, limits)
         self._draining = False
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
@@ -168,7 +174,7 @@ class CoapServer(DatagramProtocol):
 
     @override
     def stopProtocol(self) -> None:
-        self._underway.cancel()
+        self._waiting.cancel()
         for timer in (self._timer, self._refreshing):
             if timer is not None:
                 timer.cancel()
@@ -221,13 +227,13 @@ class CoapServer(DatagramProtocol):
             gone = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observation.token)
             self._send(gone, observation.source, now)
         self._flush()
-        await self._underway.ended(timeout)
+        await self._waiting.ended(timeout)
 
     def peer_lost(self, peer: Source, end: End) -> None:
         """Forget a peer whose DTLS session is over, and cancel what waits for it."""
         for observation in self._observers.of_peer(peer):
             self._observers.drop(observation)
-        self._underway.cancel(peer)
+        self._waiting.cancel(peer)
         known = self._known.pop(peer, None)
         if known is not None:
             self.sessions.close(known[0], end)
@@ -365,17 +371,12 @@ class CoapServer(DatagramProtocol):
             raise Refused(Code.NOT_FOUND, "there are no topics")
         if question.method == _GET:
             session = self._session(question.source, now)
-            self._check(session, command, [topic])
+            self.runner.admit(command, [topic], session)
             if session.permissions is not None:
-                session.permissions.check_subscribe(topic)
+                with self.runner.refusals_counted(command.name, session):
+                    session.permissions.check_subscribe(topic)
             return self._topics.reply(topic, options.accept)
         return self._run(question, command, [topic, text_of(payload)], now, topic)
-
-    def _check(self, session: Session, command: Command, words: Sequence[str]) -> None:
-        """Refuse a command that the peer may not use."""
-        check_command(session, command, words)
-        if self._permit is not None:
-            self._permit(command, session)
 
     def _run(
         self,
@@ -397,16 +398,15 @@ class CoapServer(DatagramProtocol):
             # Before it runs: what it does must not be done for somebody who was not asking.
             return Reply(Code.UNAUTHORIZED)
         session = self._session(source, now)
-        session.count()
-        self._check(session, command, words)
+        self.runner.admit(command, words, session)
         if topic is not None:
             if session.permissions is not None:
-                session.permissions.check_publish(topic)
+                with self.runner.refusals_counted(command.name, session):
+                    session.permissions.check_publish(topic)
             self._topics.follow(topic)
-        request = Request(session, self.commands) if command.wants_request else None
-        line = command.run(words, request)
-        if isinstance(line, bytes):
-            reply = reply_with(question.method, line, options.accept)
+        answer = self.runner.execute(command, words, session)
+        if isinstance(answer, bytes):
+            reply = reply_with(question.method, answer, options.accept)
             if question.method == _GET:
                 reply.max_age = 0
             return reply
@@ -415,8 +415,11 @@ class CoapServer(DatagramProtocol):
             return Reply(Code.UNAUTHORIZED)
         if question.incoming is not None and question.incoming.group:
             raise Refused(Code.NOT_IMPLEMENTED, "a group is not answered by commands that wait")
-        self._underway.check(source)
-        self._underway.start(source, self._wait(question, line))
+        with self.runner.refusals_counted(command.name, session):
+            self._waiting.check(source)
+        show = partial(command.shown, words)
+        result = self.runner.start(answer, session, show)
+        self._waiting.start(source, self._wait(question, answer, result))
         return None
 
     def _assemble(
@@ -441,20 +444,15 @@ class CoapServer(DatagramProtocol):
 
     # --- commands that wait ---
 
-    async def _wait(self, question: Question, waiting: Waiting) -> None:
+    async def _wait(self, question: Question, waiting: Waiting, result: Deferred[bytes]) -> None:
         accept = question.options.accept
         try:
-            value = await self._underway.result(waiting)
-            reply = reply_with(question.method, waiting.answer(value), accept)
-        except ANSWERED as error:
+            reply = reply_with(question.method, await result, accept)
+        except TwistedNetError as error:
             reply = refusal(error, waiting.name, accept)
-        except DeferredTimeout:
-            reply = refusal(CommandTimeout(self.limits.command_timeout), waiting.name, accept)
         except CancelledError:
-            # By stopProtocol or drain, or within the handler.
+            # By stopProtocol, by drain, or because the peer is lost.
             reply = refusal(Internal(), waiting.name, accept)
-        except Exception:
-            reply = self._failed(question)
         self._reply(question, reply, self._seconds())
         self._flush()
 

@@ -19,11 +19,12 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.commands.registry import ANSWERED, Commands, Waiting, encode_error
-from twisted_net.errors import Internal, TooBusy, UnterminatedLine
+from twisted_net.commands.registry import Waiting, encode_error
+from twisted_net.commands.runner import CommandRunner
+from twisted_net.errors import UnterminatedLine
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import FEW, Turns
-from twisted_net.reasons import End, Refusal
+from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
 from twisted_net.tcp.fanout import Fanout
@@ -32,7 +33,7 @@ from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
 from twisted_net.tcp.subscribing import SubscribedProtocol
 
 AnswerTo = Callable[[bytes, Session], bytes | Waiting]
-"""Answers a line of a client, as :meth:`~twisted_net.commands.registry.Commands.answer` does."""
+"""Answers a line of a client, as :meth:`~twisted_net.commands.runner.CommandRunner.answer` does."""
 
 
 class Server(Protocol):
@@ -44,10 +45,10 @@ class Server(Protocol):
 
     log: Logger
     answer: AnswerTo
-    commands: Commands
     fanout: Fanout
     guard: Guard
     limits: Limits
+    runner: CommandRunner
     seconds: Callable[[], float]
     sessions: Sessions
     turn_time: float
@@ -68,14 +69,6 @@ class Server(Protocol):
 
     def unwatch(self, connection: CommandProtocol) -> None:
         """Forget the time limit of a connection."""
-
-    def start(self, waiting: Waiting) -> Deferred[object]:
-        """
-        Start a command that waits.
-
-        :return: fires with what it gave, or with :class:`CommandTimeout` once its time is over.
-        :raises TooBusy: for a blocking command where too many are under way.
-        """
 
 
 class _Place:
@@ -350,11 +343,7 @@ class CommandProtocol(SubscribedProtocol):
             if queue is not None and len(queue) >= most:
                 break
             following += 1
-            try:
-                answer = answer_to(line, session) if line is not None else self._too_long()
-            # A bug of a handler ends here, or in _wait.
-            except Exception:
-                answer = self._failed(factory.commands.name_of(line or b""))
+            answer = answer_to(line, session) if line is not None else self._too_long()
             if queue is None and type(answer) is bytes:
                 answers.append(answer)
             else:
@@ -386,10 +375,7 @@ class CommandProtocol(SubscribedProtocol):
         seconds = factory.seconds
         began = seconds()
         self._running = True
-        try:
-            answer = factory.answer(line, self.session) if line is not None else self._too_long()
-        except Exception:
-            answer = self._failed(factory.commands.name_of(line or b""))
+        answer = factory.answer(line, self.session) if line is not None else self._too_long()
         self._running = False
         took = seconds() - began
         if took >= factory.turn_time:
@@ -408,7 +394,7 @@ class CommandProtocol(SubscribedProtocol):
 
     def _took_long(self, line: bytes | None, took: float) -> None:
         """End a turn whose time is over with this line; the others come first in the next."""
-        self._note_if_slow(line, took)
+        self._factory.runner.note_if_slow(line or b"", self.session, took)
         self._slow = True
         self._factory.turns.crowd()
 
@@ -473,19 +459,12 @@ class CommandProtocol(SubscribedProtocol):
             self._pay(len(answers))
         return self._end is None
 
-    def _failed(self, command: str | None) -> bytes:
-        """Log the exception that is being handled, which is a bug of a handler's."""
-        self._factory.log.failure("the handler of {command} failed", command=command)
-        return encode_error(Internal(), command)
-
     def _shown(self, answer_to: AnswerTo) -> AnswerTo:
         """Show lines to those who watch before they are answered."""
-        factory = self._factory
+        runner = self._factory.runner
 
         def show_and_answer(line: bytes, session: Session) -> bytes | Waiting:
-            sessions = factory.sessions
-            shown = factory.commands.shown(line)
-            sessions.monitors.show(session, shown, sessions.wall(), factory.seconds())
+            runner.show(line, session)
             return answer_to(line, session)
 
         return show_and_answer
@@ -500,7 +479,8 @@ class CommandProtocol(SubscribedProtocol):
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._most = 0
-            place.waited = Deferred.fromCoroutine(self._wait(place, answer, line))
+            waited = self._factory.runner.start_line(answer, line or b"", self.session)
+            place.waited = waited.addCallbacks(self._settle, _drop, callbackArgs=(place, answer))
         else:
             place.answer = answer
         if self._queue is None:
@@ -509,25 +489,18 @@ class CommandProtocol(SubscribedProtocol):
             self._queue.append(place)
         return self._queue
 
-    async def _wait(self, place: _Place, waiting: Waiting, line: bytes | None) -> None:
-        """Await a handler, and put its answer into the place that was kept."""
-        began = self._factory.seconds()
-        try:
-            answer = waiting.answer(await self._factory.start(waiting))
-        except ANSWERED as error:
-            if isinstance(error, TooBusy):
-                self._guard.sessions.refuse_line(self.session, Refusal.BUSY, str(waiting.name))
-            answer = waiting.refuse(error)
-        except Exception as error:
-            if self._end is not None and isinstance(error, CancelledError):
-                return  # cancelled by connectionLost
-            answer = self._failed(waiting.name)
+    def _settle(self, answer: bytes, place: _Place, waiting: Waiting) -> None:
+        """Put the answer of a handler into the place that was kept for it."""
         place.answer = answer
-        self._note_if_slow(line, self._factory.seconds() - began, waited=True)
         if waiting.alone:
             self._let_others_run()
         if self._queue is not None:
             self._go_on()
+
+
+def _drop(failure: Failure) -> None:
+    """Ignore the answer of a command that was cancelled because the connection is lost."""
+    failure.trap(CancelledError)
 
 
 _KILLED = encode_event({"event": "closing", "reason": End.KILLED.value})

@@ -14,7 +14,8 @@ from twisted.internet.interfaces import (
 )
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands.registry import Commands, Waiting, encode_error
+from twisted_net.commands.registry import Waiting, encode_error
+from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
@@ -50,13 +51,13 @@ class Guard:
     def __init__(
         self,
         reactor: IReactorTime,
-        commands: Commands,
+        runner: CommandRunner,
         limits: Limits,
         sessions: Sessions,
         access: Access | None,
     ) -> None:
         self.reactor = reactor
-        self.commands = commands
+        self.runner = runner
         self.limits = limits
         self.sessions = sessions
         self.access = access if access is not None and access.required else None
@@ -222,9 +223,9 @@ class GuardedProtocol(ReadingProtocol):
         assert self._meter is not None
         limited = self._meter.take_command(guard.reactor.seconds())
         if limited is None:
-            return guard.commands.answer(line, session)
+            return guard.runner.answer(line, session)
         session.count()
-        name = guard.commands.name_of(line)
+        name = guard.runner.commands.name_of(line)
         guard.sessions.refuse_line(session, Refusal.RATE_LIMITED, f"by {limited.scope}")
         return encode_error(limited, name)
 
@@ -276,16 +277,6 @@ class GuardedProtocol(ReadingProtocol):
         waiting = 0 if mailbox is None else mailbox.waiting
         if self._guard.buffers.set(self, self._held_in + self._held_out + waiting):
             self._guard.relieve()
-
-    def _note_if_slow(self, line: bytes | None, took: float, *, waited: bool = False) -> None:
-        """Tell the slow log of a line that took so many seconds, where that is slow."""
-        sessions, session = self._guard.sessions, self.session
-        settings = sessions.slow_log.settings
-        if took >= (settings.waiting_threshold if waited else settings.threshold):
-            shown = self._guard.commands.shown(line or b"")
-            sessions.slow_log.note(
-                sessions.wall(), took, session.name, session.user, shown, waited=waited
-            )
 
     def _too_long(self) -> bytes:
         self.session.count()

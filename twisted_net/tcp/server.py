@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from math import ceil
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.commands.registry import Commands, Waiting, encode_error
-from twisted_net.commands.threads import BlockingCalls
-from twisted_net.errors import CommandTimeout, TooManyConnections
+from twisted_net.commands.registry import Commands, encode_error
+from twisted_net.commands.runner import CommandRunner, RunnerLimits
+from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import Turns
 from twisted_net.reasons import End
@@ -68,11 +66,16 @@ class CommandFactory(Factory):
         self.commands = commands
         self.limits = limits = limits or Limits()
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.guard = Guard(reactor, commands, limits, self.sessions, access)
+        self.runner = CommandRunner(
+            reactor,
+            commands,
+            self.sessions,
+            RunnerLimits(limits.command_timeout, limits.max_blocking),
+        )
+        self.guard = Guard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
         self.turns = Turns(reactor)
         self.sessions.pace = Pace(reactor)
-        self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}
@@ -81,7 +84,7 @@ class CommandFactory(Factory):
         self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
         self._idle_look = 0.0
         # Looked up once for each turn, so kept at hand.
-        self.answer: AnswerTo = commands.answer
+        self.answer: AnswerTo = self.runner.answer
         self.seconds = reactor.seconds
         self.turn_time = min(limits.turn_time, self.sessions.slow_log.settings.threshold)
         self.watched = self.sessions.monitors.views
@@ -167,22 +170,6 @@ class CommandFactory(Factory):
         """Forget the time limit of a connection."""
         self._deadlines.pop(connection, None)
 
-    def start(self, waiting: Waiting) -> Deferred[object]:
-        """
-        Start a command that waits.
-
-        :return: fires with what it gave, or with :class:`CommandTimeout` once its time is over.
-        :raises TooBusy: for a blocking command where too many are under way.
-        """
-        if waiting.blocking:
-            result = self._blocking.call(waiting.start)
-        else:
-            result = Deferred.fromCoroutine(_awaited(waiting.start()))
-        # A fresh answer from a cache is there at once, and needs no timer.
-        if not result.called:
-            result.addTimeout(self.limits.command_timeout, self.reactor, _timed_out)
-        return result
-
     def _look_at_times(self) -> None:
         if self._sweeping is None:
             self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
@@ -219,16 +206,6 @@ class CommandFactory(Factory):
                 if protocol.quiet >= self._idle_looks and protocol.idle:
                     protocol.deliver(_IDLE)
                     protocol.hang_up(End.IDLE_TIMEOUT)
-
-
-async def _awaited(value: object) -> object:
-    return await value if isinstance(value, Awaitable) else value
-
-
-def _timed_out(result: object, limit: float) -> object:
-    """Give what a command is answered with that was cancelled as its time was over."""
-    cancelled = isinstance(result, Failure) and result.check(CancelledError)
-    return Failure(CommandTimeout(limit)) if cancelled else result
 
 
 _IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})

@@ -1,31 +1,28 @@
-"""CoAP commands that wait for their results: how many, for whom, and for how long."""
+"""Requests whose commands wait: at most so many at a time, in all and for each peer."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.coap.settings import CoapLimits
-from twisted_net.commands.registry import Waiting
-from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import TooBusy
 from twisted_net.net.addresses import Source
 
 
-class Underway:
+class WaitingRequests:
     """
-    The commands that are under way, within the bounds of the server and of each peer.
+    The requests whose commands wait, within the bounds of the server and of each peer.
 
-    :param reactor: whose time is used, and whose threads for blocking commands.
+    :param reactor: whose clock bounds :meth:`ended`.
     """
 
     def __init__(self, reactor: IReactorTime, limits: CoapLimits) -> None:
         self._reactor = reactor
         self._limits = limits
-        self._blocking = BlockingCalls(reactor, limits.max_blocking)
         self._waiting: dict[Deferred[None], Source] = {}
         self._per_peer: dict[Source, int] = {}
 
@@ -56,16 +53,6 @@ class Underway:
         self._waiting[waited] = source
         waited.addBoth(lambda _: self._ended(self._waiting.pop(waited)))
 
-    def result(self, waiting: Waiting) -> Deferred[object]:
-        """Start a command; what it gives fails with a timeout where it takes too long."""
-        if waiting.blocking:
-            result = self._blocking.call(waiting.start)
-        else:
-            result = Deferred.fromCoroutine(_awaited(waiting.start()))
-        if not result.called:
-            result.addTimeout(self._limits.command_timeout, self._reactor)
-        return result
-
     def cancel(self, source: Source | None = None) -> None:
         """Cancel all commands, or those of one peer."""
         for waited, known in list(self._waiting.items()):
@@ -83,7 +70,3 @@ class Underway:
         left = self._per_peer.pop(source) - 1
         if left:
             self._per_peer[source] = left
-
-
-async def _awaited(value: Any) -> object:  # Any: whatever a handler gave
-    return await value if isinstance(value, Awaitable) else value

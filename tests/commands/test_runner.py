@@ -1,0 +1,498 @@
+"""Every command is run in one way, whichever door it comes through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import ILogObserver, LogEvent, Logger
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.commands.lines import (
+    answer_to,
+    echo,
+    finish,
+    new_session,
+    nobody,
+    registry,
+    run_line,
+)
+from tests.threads import ThreadClock
+from twisted_net.auth.users import Permissions, User
+from twisted_net.commands.registry import (
+    Command,
+    Commands,
+    Request,
+    Waiting,
+    encode_error,
+)
+from twisted_net.commands.runner import CommandRunner, RunnerLimits
+from twisted_net.errors import CommandError, NotPermitted
+from twisted_net.reasons import Refusal
+from twisted_net.sessions import Session, Sessions
+from twisted_net.tcp.pipeline import encode_request
+
+
+class LineTests(SynchronousTestCase):
+    """Each kind of line has its answer, to the byte."""
+
+    def wire(self, line: bytes) -> bytes:
+        """Answer a line with a registry of one command."""
+        return finish(run_line(registry(echo), line, new_session()))
+
+    def test_any_case(self) -> None:
+        """The name is in any case, with white space of any kind about it."""
+        for line in ("TRY a", "try a", "tRy a", " \t try\u3000a\u00a0", "try\u2028a", "TRY\ta\t"):
+            self.assertEqual(
+                self.wire(line.encode()), b'{"command":"TRY","result":["a"]}\n', ascii(line)
+            )
+
+    def test_empty(self) -> None:
+        """An empty line, or white space alone, is empty."""
+        for line in ("", " ", "\t \u3000", "\u0085"):
+            self.assertEqual(
+                self.wire(line.encode()), b'{"error":"empty message","code":"empty"}\n'
+            )
+
+    def test_unknown(self) -> None:
+        """An unknown name is shown as it was spelt, cut to 64 characters."""
+        for name, shown in (
+            ("Nope", "Nope"),
+            ("TRYX", "TRYX"),
+            ("é" * 64, "é" * 64),
+            ("é" * 10_000, "é" * 64 + "…"),
+            ('"TRY"', '\\"TRY\\"'),
+            ("TRY\u200b", "TRY\u200b"),
+        ):
+            self.assertEqual(
+                self.wire(f"{name} a".encode()),
+                f'{{"error":"unknown command: {shown}","code":"unknown_command"}}\n'.encode(),
+            )
+
+    def test_not_utf8(self) -> None:
+        """Bytes that are not UTF-8 are told with their position."""
+        for line, position, byte in (
+            (b"\xff", 0, "ff"),
+            (b"TRY a\xc3", 5, "c3"),
+            (b"TRY \xed\xa0\x80", 4, "ed"),  # a surrogate
+            (b"TRY \xc0\xaf", 4, "c0"),  # an overlong slash
+            (b"TRY \xf4\x90\x80\x80", 4, "f4"),  # beyond U+10FFFF
+        ):
+            self.assertEqual(
+                self.wire(line),
+                f'{{"error":"the line is not UTF-8: byte 0x{byte} at position {position}",'
+                f'"code":"not_utf8","position":{position}}}\n'.encode(),
+            )
+
+    def test_control_characters(self) -> None:
+        """C0 and DEL are refused, but for the tab; C1 and all others pass."""
+        for code in range(0xA1):
+            answer = json.loads(self.wire(f"TRY a{chr(code)}b".encode()))
+            if (code < 0x20 and code != 9) or code == 0x7F:
+                self.assertEqual(
+                    answer,
+                    {
+                        "error": f"the line holds the control character U+{code:04X} at position 5",
+                        "code": "control_character",
+                        "position": 5,
+                    },
+                )
+            else:
+                self.assertIn("result", answer, hex(code))
+
+    def test_control_character_in_quotes(self) -> None:
+        """Quotes do not hide a control character, nor does an unprintable before it."""
+        for line in ('TRY "a\0"', "TRY \u200b\0"):
+            self.assertEqual(json.loads(self.wire(line.encode()))["code"], "control_character")
+
+    def test_quotes(self) -> None:
+        """Quoted arguments are whole, and a wrong quote is told with its position."""
+        self.assertEqual(
+            self.wire(rb'TRY "a  b" c"d "\"\\\n" ""'),
+            rb'{"command":"TRY","result":["a  b","c\"d","\"\\\\n",""]}' + b"\n",
+        )
+        self.assertEqual(
+            self.wire(b'TRY "a'),
+            b'{"error":"the quote at position 4 has no end","code":"bad_quotes","command":"TRY"}\n',
+        )
+        self.assertEqual(
+            self.wire(b'TRY "a"b'),
+            b'{"error":"white space must follow the closing quote at position 6",'
+            b'"code":"bad_quotes","command":"TRY"}\n',
+        )
+
+    def test_quotes_elsewhere(self) -> None:
+        """A quote within a word is a plain character, so JSON without spaces is one word."""
+        self.assertEqual(json.loads(self.wire(b'TRY {"a":"b"} x"'))["result"], ['{"a":"b"}', 'x"'])
+
+    @given(st.binary(max_size=30))
+    @example(b'try "')
+    def test_any_bytes(self, line: bytes) -> None:
+        """Any bytes get exactly one line of JSON, with a result or an error and its code."""
+        answer = json.loads(self.wire(b"try " + line))
+        self.assertTrue({"result", "code"} & answer.keys())
+
+    @given(st.text(max_size=30))
+    def test_any_text(self, text: str) -> None:
+        """Text after the name comes back in the words that a plain split gives."""
+        answer = json.loads(self.wire(f"TRY {text}".encode()))
+        if '"' not in text and text.isprintable():
+            self.assertEqual(answer["result"], text.split())
+
+    def test_case_of_ascii_alone(self) -> None:
+        """Letters that are only capitals of others elsewhere (U+017F, U+0131) name no command."""
+        commands = registry(echo, "STATIC")
+        for name in ("\u017fTATIC", "STAT\u0131C", "\u017ftatic"):
+            self.assertIsNone(commands.get(name))
+            self.assertEqual(answer_to(commands, name)["code"], "unknown_command")
+        self.assertEqual(answer_to(commands, "static")["command"], "STATIC")
+
+
+class FallbackTests(SynchronousTestCase):
+    """A fallback answers lines of which the first word is no command."""
+
+    def test_text(self) -> None:
+        """It gets the request and the line as it is, but for white space at its ends."""
+        got: list[object] = []
+
+        def fallback(request: Request, text: str) -> dict[str, object]:
+            got.append((request.session.client, request.commands, text))
+            return {"any": "thing"}
+
+        commands = Commands(fallback)
+        raw = run_line(commands, b'  Hello  "world  ', new_session())
+        self.assertEqual(raw, b'{"any":"thing"}\n')
+        self.assertEqual(got, [(("192.0.2.1", 5000), commands, 'Hello  "world')])
+
+    def test_commands_first(self) -> None:
+        """A known command, an empty line and bad bytes do not reach it."""
+        commands = Commands(lambda request, text: self.fail("called"))
+        commands.command("TRY")(echo)
+        codes = [answer_to(commands, line).get("code") for line in ("try", "", "\0", b"\xff")]
+        self.assertEqual(codes, [None, "empty", "control_character", "not_utf8"])
+
+    def test_awaitable(self) -> None:
+        """It may give an awaitable of the answer."""
+
+        async def fallback(request: Request, text: str) -> dict[str, str]:
+            return {"text": text}
+
+        waiting = run_line(Commands(fallback), b"x", new_session())
+        assert isinstance(waiting, Waiting)
+        self.assertIsNone(waiting.name)
+        self.assertEqual(finish(waiting), b'{"text":"x"}\n')
+        self.assertEqual(waiting.refuse(CommandError("no")), b'{"error":"no","code":"refused"}\n')
+        self.assertRaises(TypeError, waiting.answer, succeed(None))
+
+    def test_refusal(self) -> None:
+        """It may refuse."""
+
+        def fallback(request: Request, text: str) -> None:
+            raise CommandError("no")
+
+        self.assertEqual(answer_to(Commands(fallback), "x"), {"error": "no", "code": "refused"})
+
+
+LIMITS = RunnerLimits(timeout=5.0, max_blocking=2)
+
+
+class Exits(BaseException):
+    """As foreign libraries have for what must not be caught."""
+
+
+class RunnerTestCase(SynchronousTestCase):
+    """Has a runner on a clock with threads, whose audit is a list."""
+
+    def setUp(self) -> None:
+        self.clock = ThreadClock()
+        self.commands = Commands()
+        self.sessions = Sessions(lambda: 100.0)
+        self.audited: list[tuple[str, str]] = []
+        self.sessions.audit = lambda event, client, what: self.audited.append((event, what))
+        self.runner = CommandRunner(self.clock, self.commands, self.sessions, LIMITS)
+        self.session = self.sessions.open("192.0.2.1", 5000, nobody)
+
+    def start(self, line: bytes) -> Deferred[bytes]:
+        """Start the command of a line, which must wait."""
+        waiting = self.runner.answer(line, self.session)
+        assert isinstance(waiting, Waiting)
+        return self.runner.start_line(waiting, line, self.session)
+
+    def code(self, answer: bytes) -> object:
+        """The code of an answer that refuses."""
+        return json.loads(answer)["code"]
+
+
+class HandlerEndTests(RunnerTestCase):
+    """However a handler ends, its command is answered."""
+
+    ENDS = (ValueError("bug"), SystemExit(1), GeneratorExit(), KeyboardInterrupt(), Exits())
+
+    def assert_logged(self, kind: type[BaseException]) -> None:
+        """One failure of this kind was logged."""
+        self.assertEqual([f.type for f in self.flushLoggedErrors(kind)], [kind])
+
+    def test_plain(self) -> None:
+        """Any exception of a plain handler is logged and answered ``internal``."""
+        for number, error in enumerate(self.ENDS):
+            self.commands.command(f"T{number}")(raising(error))
+            with self.subTest(error=error):
+                answer = self.runner.answer(b"T%d" % number, self.session)
+                assert isinstance(answer, bytes)
+                self.assertEqual(self.code(answer), "internal")
+                self.assert_logged(type(error))
+        self.assertEqual(self.runner.failures, len(self.ENDS))
+
+    def test_async(self) -> None:
+        """So is any exception of an async handler, before and after it has waited."""
+        errors = (*self.ENDS, asyncio.CancelledError(), CancelledError())
+        for wait in (False, True):
+            for number, error in enumerate(errors):
+                self.clock.advance(2)  # the rate of tracebacks
+                gate: Deferred[None] = Deferred()
+                name = f"T{number}{wait}".upper()
+                self.commands.command(name)(raising_async(error, gate if wait else None))
+                with self.subTest(error=error, wait=wait):
+                    started = self.start(name.encode())
+                    gate.callback(None)
+                    self.assertEqual(self.code(self.successResultOf(started)), "internal")
+                    self.assert_logged(type(error))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_blocking(self) -> None:
+        """So is any exception of a blocking handler, and its thread is free again."""
+        for number, error in enumerate(self.ENDS):
+            self.commands.command(f"T{number}", blocking=True)(raising(error))
+            with self.subTest(error=error):
+                started = self.start(b"T%d" % number)
+                run_threads(self.clock)
+                self.assertEqual(self.code(self.successResultOf(started)), "internal")
+                self.assert_logged(type(error))
+                self.assertEqual(self.runner.blocking, 0)
+
+    def test_value_that_json_lacks(self) -> None:
+        """A value that cannot be encoded is a bug, also after waiting."""
+        self.commands.command("LATE")(lambda: succeed(object()))
+        self.assertEqual(self.code(self.successResultOf(self.start(b"LATE"))), "internal")
+        self.assert_logged(TypeError)
+
+    def test_log(self) -> None:
+        """The log names the command, the client and its user."""
+        events = capture_events(self, self.runner)
+        self.session.permissions = Permissions("ann", User())
+        self.commands.command("BUG")(raising(ValueError("bug")))
+        self.runner.answer(b"BUG", self.session)
+        (event,) = events
+        self.assertEqual(
+            (event["command"], event["client"], event["user"]), ("BUG", "192.0.2.1:5000", "ann")
+        )
+
+
+class TimeLimitTests(RunnerTestCase):
+    """The time limit of a command is the server's, whatever its handler does."""
+
+    def test_cancelled(self) -> None:
+        """At its time limit a handler is cancelled and its command answered ``timeout``."""
+        ended: list[str] = []
+
+        async def wait() -> None:
+            try:
+                await Deferred()
+            finally:
+                ended.append("yes")
+
+        self.commands.command("WAIT")(wait)
+        started = self.start(b"WAIT")
+        self.clock.advance(4.99)
+        self.assertNoResult(started)
+        self.clock.advance(0.01)
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+        self.assertEqual((ended, self.runner.overdue), (["yes"], 0))
+
+    def test_swallowed(self) -> None:
+        """A handler that goes on after its cancellation is answered ``timeout`` all the same."""
+        gates: list[Deferred[str]] = [Deferred(), Deferred()]
+
+        async def stubborn() -> str:
+            try:
+                return await gates[0]
+            except CancelledError:
+                return await gates[1]
+
+        self.commands.command("WAIT")(stubborn)
+        started = self.start(b"WAIT")
+        self.clock.advance(5)
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+        self.assertEqual(self.runner.overdue, 1)
+        gates[1].callback("too late")
+        self.assertEqual((self.runner.overdue, self.clock.getDelayedCalls()), (0, []))
+
+    def test_late_bug(self) -> None:
+        """A handler that fails after its command was answered is logged."""
+        gate: Deferred[str] = Deferred()
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        self.commands.command("WAIT")(stubborn)
+        started = self.start(b"WAIT")
+        self.clock.advance(5)
+        gate.errback(ValueError("late"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+
+    def test_last_words(self) -> None:
+        """A handler that refuses when it is cancelled is answered with that."""
+
+        async def wait() -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                raise CommandError("half done") from None
+
+        self.commands.command("WAIT")(wait)
+        started = self.start(b"WAIT")
+        self.clock.advance(5)
+        self.assertEqual(json.loads(self.successResultOf(started))["error"], "half done")
+
+    def test_caller_cancels(self) -> None:
+        """A caller that cancels gets CancelledError; the handler is cancelled, nothing is left."""
+        cancelled: list[object] = []
+        self.commands.command("WAIT")(lambda: Deferred(cancelled.append))
+        started = self.start(b"WAIT")
+        started.cancel()
+        self.failureResultOf(started, CancelledError)
+        self.assertEqual((len(cancelled), self.clock.getDelayedCalls()), (1, []))
+
+    def test_at_once(self) -> None:
+        """A command whose value is there at once needs no timer."""
+        self.commands.command("NOW")(lambda: succeed(1))
+        self.assertEqual(
+            self.successResultOf(self.start(b"NOW")), b'{"command":"NOW","result":1}\n'
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_busy(self) -> None:
+        """One blocking command above the limit is refused, counted and audited."""
+        self.commands.command("BLOCK", blocking=True)(lambda: None)
+        waiting = [self.start(b"BLOCK") for _ in range(LIMITS.max_blocking)]
+        refused = self.successResultOf(self.start(b"BLOCK"))
+        self.assertEqual(self.code(refused), "busy")
+        self.assertEqual(self.sessions.refusals[Refusal.BUSY], 1)
+        self.assertEqual(self.audited, [("refused", "busy: BLOCK")])
+        run_threads(self.clock)
+        for started in waiting:
+            self.assertEqual(self.successResultOf(started), b'{"command":"BLOCK","result":null}\n')
+
+
+class StructuredTests(RunnerTestCase):
+    """A door that has a name and arguments gets what a line gets."""
+
+    @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]))))
+    def test_same_as_a_line(self, words: list[str]) -> None:
+        """The answer, the counts and the errors are those of the same line."""
+        commands = Commands()
+
+        @commands.command("ADD", safe=True)
+        def add(first: int, *others: int) -> int:
+            return first + sum(others)
+
+        @commands.command("JOIN")
+        def join(*texts: str) -> str:
+            if "x" in texts:
+                raise NotPermitted("JOIN")
+            return " ".join(texts)
+
+        for command in commands:
+            by_line, by_words = Sessions(lambda: 0.0), Sessions(lambda: 0.0)
+            line = encode_request([command.name, *words])[:-1]
+            first = CommandRunner(self.clock, commands, by_line, LIMITS)
+            second = CommandRunner(self.clock, commands, by_words, LIMITS)
+            expected = first.answer(line, by_line.open("h", 1, nobody))
+            try:
+                answer = second.run(command, list(words), by_words.open("h", 1, nobody))
+            except CommandError as error:
+                answer = encode_error(error, command.name)
+            self.assertEqual(answer, expected)
+            self.assertEqual(by_words.refusals, by_line.refusals)
+            self.assertEqual(by_words.messages, by_line.messages)
+
+    def test_permit(self) -> None:
+        """The embedding application's check is asked for lines and for names alike."""
+
+        def permit(command: Command, session: Session) -> None:
+            raise NotPermitted(command.name)
+
+        runner = CommandRunner(self.clock, self.commands, self.sessions, LIMITS, permit)
+        self.commands.command("T")(lambda: self.fail("called"))
+        (command,) = self.commands
+        answer = runner.answer(b"T", self.session)
+        assert isinstance(answer, bytes)
+        self.assertEqual(self.code(answer), "not_permitted")
+        self.assertRaises(NotPermitted, runner.run, command, [], self.session)
+        self.assertEqual(self.sessions.refusals[Refusal.NOT_PERMITTED], 2)
+        self.assertEqual(command.calls, 0)
+
+    def test_slow(self) -> None:
+        """A command that holds the reactor for long enters the slow log, failing or not."""
+
+        def slow(fail: bool) -> None:
+            self.clock.advance(0.02)
+            if fail:
+                raise CommandError("no")
+
+        self.commands.command("SLOW", secret=True)(slow)
+        (command,) = self.commands
+        self.runner.run(command, ["0"], self.session)
+        self.assertRaises(CommandError, self.runner.run, command, ["1"], self.session)
+        shown = [(slow.line, slow.waited) for slow in self.sessions.slow_log.latest(9)]
+        self.assertEqual(shown, [("SLOW …", False)] * 2)
+
+
+def run_threads(clock: ThreadClock) -> None:
+    """Run all functions that wait for a thread."""
+    while clock.threads:
+        clock.run_thread()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    """Return a handler that raises this."""
+
+    def handler() -> None:
+        raise error
+
+    return handler
+
+
+def raising_async(
+    error: BaseException, gate: Deferred[None] | None
+) -> Callable[[], Coroutine[Deferred[None], Any, None]]:
+    """Return an async handler that raises this, after the gate has fired if there is one."""
+
+    async def handler() -> None:
+        if gate is not None:
+            await gate
+        raise error
+
+    return handler
+
+
+def capture_events(case: SynchronousTestCase, runner: CommandRunner) -> list[LogEvent]:
+    """Collect what a runner logs from now on."""
+    events: list[LogEvent] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        events.append(event)
+
+    case.patch(runner, "log", Logger(observer=observe))
+    return events

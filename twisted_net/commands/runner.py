@@ -1,0 +1,436 @@
+"""Command runner: permits, counts, audits, runs and times every command, for every door."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import msgspec
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_net.auth.users import Permissions
+from twisted_net.commands.arguments import check_control_characters, split_quoted
+from twisted_net.commands.registry import (
+    ANSWERED,
+    Command,
+    Commands,
+    Request,
+    Waiting,
+    encode_error,
+    encode_whole,
+)
+from twisted_net.commands.threads import BlockingCalls
+from twisted_net.errors import (
+    CommandTimeout,
+    EmptyMessage,
+    Internal,
+    NotPermitted,
+    NotUTF8,
+    TwistedNetError,
+    UnknownCommand,
+)
+from twisted_net.net.rate_limit import Rates
+from twisted_net.reasons import Refusal
+from twisted_net.sessions import Session, Sessions
+
+TRACEBACKS_PER_SECOND, TRACEBACK_BURST = 1.0, 10
+"""
+Tracebacks of failing handlers that are logged: a flood of requests that make a handler fail must
+not fill the disk. Those left out are counted in :attr:`CommandRunner.failures` all the same.
+"""
+
+Permit = Callable[[Command, Session], None]
+"""Called before a command runs; raises a CommandError if this client may not run it."""
+
+
+@frozen
+class RunnerLimits:
+    """
+    Bounds on commands that wait.
+
+    :param timeout: seconds after which a waiting command is cancelled and answered ``timeout``.
+    :param max_blocking: blocking commands that wait for a thread or run in one.
+    """
+
+    timeout: float
+    max_blocking: int
+
+
+class CommandRunner:
+    """
+    Runs the commands of one server's clients.
+
+    Every door (lines, WebSocket, Unix sockets, CoAP) runs commands through one of these, so that
+    permissions, counters, the audit, MONITOR, the slow log and time limits are the same on all.
+    A door that receives lines calls :meth:`answer`; one that receives a name and arguments calls
+    :meth:`run`. Both return the encoded answer, or a :class:`Waiting` for :meth:`start`.
+
+    A handler that ends by an exception other than :data:`ANSWERED`, be it ``SystemExit``, is
+    logged with its client and answered :class:`~twisted_net.errors.Internal`.
+
+    :param reactor: its clock times commands; its threads run blocking ones.
+    :param permit: a check of the embedding application, beside the users' permissions.
+    :ivar failures: handlers that ended by a bug.
+    :ivar overdue: handlers that still run although their commands were answered ``timeout``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        commands: Commands,
+        sessions: Sessions,
+        limits: RunnerLimits,
+        permit: Permit | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.commands = commands
+        self.sessions = sessions
+        self.limits = limits
+        self.failures = 0
+        self.overdue = 0
+        self.seconds = reactor.seconds
+        self._permit = permit
+        self._by_name = commands.by_name
+        self._blocking = BlockingCalls(reactor, limits.max_blocking)
+        self._tracebacks = Rates(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
+
+    @property
+    def blocking(self) -> int:
+        """How many blocking commands wait for a thread or run in one."""
+        return len(self._blocking)
+
+    # --- doors that receive lines ---
+
+    def answer(self, line: bytes, session: Session) -> bytes | Waiting:
+        """
+        Run the command in one line of a client. Never raises.
+
+        The caller measures the time (it shares one clock reading between two lines) and calls
+        :meth:`note_if_slow`.
+
+        :param line: without its end.
+        :return: a line of JSON with its LF, or what :meth:`start_line` takes.
+        """
+        session.messages += 1
+        command = None
+        name = ""
+        try:
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise NotUTF8(error.start, line[error.start]) from None
+            # One call finds nearly every harmless line; the search for the others is slower.
+            if not text.isprintable():
+                check_control_characters(text)
+            words = text.split()
+            if not words:
+                raise EmptyMessage
+            name = words[0]
+            command = self._by_name.get(name) or self.commands.get(name)
+            if session.permissions is not None:
+                _check_permissions(session.permissions, command, name)
+            if command is None:
+                return self._fall_back(text, name, session)
+            if self._permit is not None:
+                self._permit(command, session)
+            command.calls += 1
+            if '"' in text:
+                words = split_quoted(text)
+            del words[0]
+            if command.takes_any or (
+                command.direct and command.min_arguments <= len(words) <= command.max_arguments
+            ):
+                # What Command.run does, a call and four checks cheaper: most lines come here.
+                value = command.handler(*words)
+                if type(value) is str:
+                    return _join((command.result_prefix, _encode(value), b"}\n"))
+                return command.answer(value)
+            if command.admin:
+                self._check_administrative(command, session)
+                self.sessions.audit("command", session, self.commands.shown(line))
+            request = Request(session, self.commands) if command.wants_request else None
+            return command.run(words, request)
+        except ANSWERED as error:
+            known = command.name if command else None
+            self.count_refusal(error, known or name, session)
+            return encode_error(error, known)
+        except BaseException:
+            known = command.name if command else None
+            return encode_error(self._failed(Failure(), known, session), known)
+
+    def start_line(self, waiting: Waiting, line: bytes, session: Session) -> Deferred[bytes]:
+        """
+        Start a command that :meth:`answer` returned.
+
+        :return: fires with the answer; fails only with CancelledError, if the caller cancels it.
+        """
+        result = self.start(waiting, session, partial(self.commands.shown, line))
+        return result.addErrback(_encode_failure, waiting)
+
+    def show(self, line: bytes, session: Session) -> None:
+        """Show a line to the clients that watch by MONITOR."""
+        self._show(self.commands.shown(line), session)
+
+    # --- doors that receive a name and arguments ---
+
+    def run(self, command: Command, words: list[str], session: Session) -> bytes | Waiting:
+        """
+        Admit and execute a command.
+
+        :param words: its arguments.
+        :return: a line of JSON with its LF, or what :meth:`start` takes.
+        :raises CommandError, FetchError: if it is refused, or its handler ended by a bug.
+        """
+        self.admit(command, words, session)
+        return self.execute(command, words, session)
+
+    def admit(self, command: Command, words: list[str], session: Session) -> None:
+        """
+        Count a command, check that the client may run it, and audit it if it is administrative.
+
+        :raises CommandError: if the client may not.
+        """
+        session.messages += 1
+        if self.sessions.monitors.views:
+            self._show(command.shown(words), session)
+        with self.refusals_counted(command.name, session):
+            if session.permissions is not None:
+                _check_permissions(session.permissions, command, command.name)
+            if self._permit is not None:
+                self._permit(command, session)
+            if command.admin:
+                self._check_administrative(command, session)
+                self.sessions.audit("command", session, command.shown(words))
+
+    def execute(self, command: Command, words: list[str], session: Session) -> bytes | Waiting:
+        """
+        Run a command that was admitted.
+
+        :raises CommandError, FetchError: as :meth:`run` does.
+        """
+        command.calls += 1
+        request = Request(session, self.commands) if command.wants_request else None
+        began = self.seconds()
+        try:
+            return command.run(words, request)
+        except ANSWERED as error:
+            self.count_refusal(error, command.name, session)
+            raise
+        except BaseException:
+            raise self._failed(Failure(), command.name, session) from None
+        finally:
+            took = self.seconds() - began
+            if took >= self.sessions.slow_log.settings.threshold:
+                self._note(command.shown(words), session, took, waited=False)
+
+    def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
+        """
+        Start a command that waits; its time limit holds whatever its handler does.
+
+        At the limit the handler is cancelled. If it goes on all the same, the command is answered
+        nevertheless, and what the handler returns later is dropped.
+
+        :param show: returns the command as the slow log shows it.
+        :return: fires with the answer, a line. Fails with a TwistedNetError that is to be answered
+            (CommandTimeout, TooBusy, Internal, or what the handler raised), or with
+            CancelledError if the caller cancels it, which cancels the handler too.
+        """
+        return _Execution(self, waiting, session, show).answer
+
+    # --- what both share ---
+
+    def count_refusal(self, error: TwistedNetError, what: str, session: Session) -> None:
+        """Count and audit an error, if its code is a :class:`Refusal`; *what* is its command."""
+        refusal = _REFUSALS.get(error.code)
+        if refusal is not None:
+            self.sessions.refuse_line(session, refusal, what)
+
+    @contextmanager
+    def refusals_counted(self, what: str, session: Session) -> Iterator[None]:
+        """Count the error that the block raises, if it raises one, and let it pass."""
+        try:
+            yield
+        except ANSWERED as error:
+            self.count_refusal(error, what, session)
+            raise
+
+    def note_if_slow(self, line: bytes, session: Session, took: float) -> None:
+        """Enter a line that took this many seconds into the slow log, if that is slow."""
+        if took >= self.sessions.slow_log.settings.threshold:
+            self._note(self.commands.shown(line), session, took, waited=False)
+
+    def _fall_back(self, text: str, name: str, session: Session) -> bytes | Waiting:
+        if self.commands.fallback is None:
+            raise UnknownCommand(name)
+        return encode_whole(self.commands.fallback(Request(session, self.commands), text.strip()))
+
+    def _check_administrative(self, command: Command, session: Session) -> None:
+        if session.permissions is None and not session.administrative:
+            raise NotPermitted(command.name)
+
+    def _show(self, shown: str, session: Session) -> None:
+        sessions = self.sessions
+        sessions.monitors.show(session, shown, sessions.wall(), self.seconds())
+
+    def _note(self, shown: str, session: Session, took: float, *, waited: bool) -> None:
+        sessions = self.sessions
+        sessions.slow_log.note(
+            sessions.wall(), took, session.name, session.user, shown, waited=waited
+        )
+
+    def _note_waited(self, show: Callable[[], str], session: Session, took: float) -> None:
+        if took >= self.sessions.slow_log.settings.waiting_threshold:
+            self._note(show(), session, took, waited=True)
+
+    def _failed(self, failure: Failure, command: str | None, session: Session) -> Internal:
+        """Log a handler's bug, and return what its client is answered."""
+        self.failures += 1
+        now = self.seconds()
+        if self._tracebacks.wait("", now) <= 0:
+            self._tracebacks.charge("", now)
+            self.log.failure(
+                "the handler of {command} failed; called by {client} as {user}",
+                failure,
+                command=command or "an unknown command",
+                client=session.name,
+                user=session.user or "nobody",
+            )
+        return Internal()
+
+
+class _Execution:
+    """
+    One waiting command: its handler, its time limit, its answer.
+
+    :ivar answer: see :meth:`CommandRunner.start`.
+    """
+
+    __slots__ = (
+        "_began",
+        "_cancelled",
+        "_result",
+        "_runner",
+        "_session",
+        "_show",
+        "_timed_out",
+        "_timer",
+        "_waiting",
+        "answer",
+    )
+
+    def __init__(
+        self, runner: CommandRunner, waiting: Waiting, session: Session, show: Callable[[], str]
+    ) -> None:
+        self._runner = runner
+        self._waiting = waiting
+        self._session = session
+        self._show = show
+        self._began = runner.seconds()
+        self._cancelled = self._timed_out = False
+        self._timer: IDelayedCall | None = None
+        self.answer: Deferred[bytes] = Deferred(self._cancel)
+        if waiting.blocking:
+            try:
+                self._result = runner._blocking.call(waiting.start)
+            except ANSWERED as error:
+                runner.count_refusal(error, str(waiting.name), session)
+                self.answer.errback(error)
+                return
+        else:
+            self._result = Deferred.fromCoroutine(_value_of(waiting))
+        # A fresh answer from a cache is there at once, and needs no timer.
+        if not self._result.called:
+            self._timer = runner.reactor.callLater(runner.limits.timeout, self._time_out)
+        self._result.addBoth(self._ended)
+
+    def _ended(self, value: object) -> None:
+        """The handler has ended: answer, unless the caller or the time limit came first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        runner = self._runner
+        outcome = self._outcome(value)
+        if self._cancelled:
+            return
+        if self.answer.called:
+            runner.overdue -= 1
+            return
+        runner._note_waited(self._show, self._session, runner.seconds() - self._began)
+        if isinstance(outcome, bytes):
+            self.answer.callback(outcome)
+        else:
+            self.answer.errback(outcome)
+
+    def _outcome(self, value: object) -> bytes | TwistedNetError:
+        """Encode what the handler returned, or make its failure an error that can be answered."""
+        waiting, runner = self._waiting, self._runner
+        failure: Failure
+        if isinstance(value, Failure):
+            failure = value
+        else:
+            try:
+                return waiting.answer(value)
+            except BaseException:
+                failure = Failure()
+        error = failure.value
+        if isinstance(error, ANSWERED):
+            return error
+        if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
+            return CommandTimeout(runner.limits.timeout)
+        return runner._failed(failure, waiting.name, self._session)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._timed_out = True
+        self._result.cancel()
+        if not self.answer.called:
+            runner = self._runner
+            runner.overdue += 1
+            runner.log.warn(
+                "the handler of {command} goes on after it was cancelled at its time limit",
+                command=self._waiting.name,
+            )
+            runner._note_waited(self._show, self._session, runner.seconds() - self._began)
+            self.answer.errback(CommandTimeout(runner.limits.timeout))
+
+    def _cancel(self, answer: Deferred[bytes]) -> None:
+        """The caller no longer wants the answer."""
+        self._cancelled = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._result.cancel()
+
+
+async def _value_of(waiting: Waiting) -> object:
+    """Call a handler and await its value, if it is an awaitable."""
+    value = waiting.start()
+    return await value if isinstance(value, Awaitable) else value
+
+
+def _encode_failure(failure: Failure, waiting: Waiting) -> bytes:
+    """Encode the error of a command that waited; let CancelledError pass."""
+    failure.trap(TwistedNetError)
+    error = failure.value
+    assert isinstance(error, TwistedNetError)
+    return waiting.refuse(error)
+
+
+def _check_permissions(permissions: Permissions, command: Command | None, word: str) -> None:
+    # An unknown name is refused like one that is not permitted: neither says which exist.
+    if command is None:
+        permissions.check_command(word.upper(), admin=False, known=False)
+    else:
+        permissions.check_command(command.name, command.admin)
+
+
+_join = b"".join
+_encode = msgspec.json.Encoder().encode
+_REFUSALS = {refusal.value: refusal for refusal in Refusal}
