@@ -20,11 +20,12 @@ from twisted_net.http.agent import (
     DecodingAgent,
     HTTPAgent,
 )
-from twisted_net.http.bodies import BytesProducer, Deadline, collect, response_fields
+from twisted_net.http.bodies import BytesProducer, collect, response_fields
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
+from twisted_net.http.call import Deadline
 from twisted_net.http.connector import ConnectionPool, Connector
-from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import (
     AddressRefused,
     BadResponse,

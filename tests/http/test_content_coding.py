@@ -1,15 +1,22 @@
-"""Tests of :mod:`twisted_net.http.content_coding`, with the packages that compress."""
+"""Tests of :mod:`twisted_net.http.content_coding`."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 from unittest import SkipTest
 
-from tests.http.fakes import Gatherer, HttpTestCase, canned
-from twisted_net.http.content_coding import DECODERS
-from twisted_net.http.decoding import ACCEPTED, decode_response
-from twisted_net.http.errors import BadResponse, BodyTooLarge
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
+from twisted.web.client import ResponseDone
+
+from tests.http.fakes import Gatherer, HttpTestCase, Source, canned
+from twisted_net.http.bodies import collect, response_fields
+from twisted_net.http.content_coding import ACCEPTED, DECODERS, decode_response
+from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken
 
 TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
 
@@ -26,8 +33,8 @@ def compressors() -> dict[str, Any]:
     return found
 
 
-class CodingTests(HttpTestCase):
-    """Brotli and zstd are undone where their packages are installed."""
+class OptionalCodingTests(HttpTestCase):
+    """Brotli and zstd are decoded where their packages are installed."""
 
     def setUp(self) -> None:
         self.compressors = compressors()
@@ -42,11 +49,13 @@ class CodingTests(HttpTestCase):
         return gatherer
 
     def test_accepted(self) -> None:
-        """They are asked for if they can be undone, and only then."""
+        """They are asked for if they can be decoded, and only then."""
         asked = ACCEPTED.split(", ")
         self.assertEqual(asked[:2], ["gzip", "deflate"])
         self.assertEqual(set(asked[2:]), set(self.compressors))
-        self.assertEqual({coding.decode() for coding in DECODERS}, set(self.compressors))
+        always = {b"gzip", b"x-gzip", b"deflate"}
+        optional = {coding.decode() for coding in DECODERS.keys() - always}
+        self.assertEqual(optional, set(self.compressors))
 
     def test_whole(self) -> None:
         """A body is what it was, alone and inside another coding."""
@@ -80,3 +89,169 @@ class CodingTests(HttpTestCase):
             gatherer = self.receive(coding, b"")
             assert gatherer.reason is not None
             self.assertEqual(gatherer.body, b"")
+
+
+def deflated(data: bytes, bits: int) -> bytes:
+    """Compress with zlib."""
+    compressor = zlib.compressobj(wbits=bits)
+    return compressor.compress(data) + compressor.flush()
+
+
+class DecodeResponseTests(HttpTestCase):
+    """:func:`decode_response` decodes gzip and deflate."""
+
+    def decode(self, coding: str, body: bytes, limit: int = 10**6, cut: int = 10**9) -> bytes:
+        """Decode a body that comes in pieces of *cut* bytes."""
+        source = Source([("Content-Encoding", coding), ("Content-Length", "9"), ("X", "y")])
+        response = decode_response(source.response, limit)
+        reading = collect(response)
+        for i in range(0, len(body), cut):
+            source.send(body[i : i + cut])
+        source.end(ResponseDone())
+        content, _ = self.successResultOf(reading)
+        self.assertEqual(dict(response_fields(response)), {"x": "y"})
+        return content
+
+    def test_codings(self) -> None:
+        """gzip, deflate as the RFC has it and as some servers send it, alone and nested."""
+        text = b"hello, world; " * 50
+        for coding, body in (
+            ("gzip", gzip.compress(text)),
+            ("X-GZIP", gzip.compress(text)),
+            ("deflate", deflated(text, 15)),
+            ("deflate", deflated(text, -15)),
+            ("deflate, gzip", gzip.compress(deflated(text, 15))),
+            ("gzip", gzip.compress(text[:99]) + gzip.compress(text[99:])),
+            ("gzip", gzip.compress(text) + b"\0" * 20),
+            ("deflate", deflated(text, 15) + b"junk"),
+        ):
+            for cut in (1, 7, 10**6):
+                with self.subTest(coding=coding, cut=cut):
+                    self.assertEqual(self.decode(coding, body, cut=cut), text)
+
+    def test_empty(self) -> None:
+        """An empty body is empty, whatever its coding is said to be."""
+        self.assertEqual(self.decode("gzip", b""), b"")
+        self.assertEqual(self.decode("gzip", gzip.compress(b"")), b"")
+        self.assertEqual(self.decode("deflate", deflated(b"", 15)), b"")
+
+    @given(st.binary(max_size=300_000), st.integers(1, 100_000))
+    def test_any_body(self, data: bytes, cut: int) -> None:
+        """Any body comes back, however it is cut."""
+        self.assertEqual(self.decode("gzip", gzip.compress(data, 1), cut=cut), data)
+
+    def test_all_in_one_full_piece(self) -> None:
+        """Output that the decompressor holds back with all its input used up is not lost."""
+        for size in (65_535, 65_536, 65_537, 131_072, 131_330):
+            data = b"a" * size
+            self.assertEqual(self.decode("gzip", gzip.compress(data)), data)
+
+    def test_unknown(self) -> None:
+        """A coding that is unknown stays, with all that is inside it."""
+        response = canned(body=b"abc", headers=[("Content-Encoding", "compress")])
+        self.assertIs(decode_response(response, 10), response)
+        body = gzip.compress(b"inner")
+        response = canned(body=body, headers=[("Content-Encoding", "compress, gzip")])
+        response = decode_response(response, 10)
+        self.assertEqual(response_fields(response)["content-encoding"], "compress")
+        self.assertEqual(self.successResultOf(collect(response))[0], b"inner")
+
+    def test_nothing_to_do(self) -> None:
+        """A body without coding, and one that is empty, are left as they are."""
+        for response in (canned(body=b"x"), canned(headers=[("Content-Encoding", "gzip")])):
+            self.assertIs(decode_response(response, 10), response)
+
+    def test_bomb(self) -> None:
+        """A body that grows over the limit ends there, and holds no more than a piece beyond."""
+        bomb = gzip.compress(b"\0" * 20_000_000)
+        for coding, body in (("gzip", bomb), ("gzip, gzip", gzip.compress(bomb))):
+            with self.subTest(coding=coding):
+                source = Source([("Content-Encoding", coding)])
+                gatherer = Gatherer()
+                decode_response(source.response, 100_000).deliverBody(gatherer)
+                source.send(body)
+                source.send(b"more")
+                source.end(ResponseDone())
+                assert gatherer.reason is not None
+                error = cast(BodyTooLarge, gatherer.reason.value)
+                self.assertEqual(error.details(), {"limit": 100_000})
+                self.assertIn("decompressed", str(error))
+                self.assertLessEqual(len(gatherer.body), 100_000)
+                self.assertEqual(source.aborted, 1)
+
+    def test_receiver_that_has_enough(self) -> None:
+        """A body that ends while a piece of it is delivered has no more pieces."""
+        source = Source([("Content-Encoding", "gzip")])
+
+        class Enough(Gatherer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                source.end(ConnectionLost())
+
+        gatherer = Enough()
+        decode_response(source.response, 10**6).deliverBody(gatherer)
+        source.send(gzip.compress(b"\0" * 500_000))
+        self.assertEqual(len(gatherer.body), 65_536)
+
+    def test_at_the_limit(self) -> None:
+        """A body of exactly the limit passes."""
+        self.assertEqual(self.decode("gzip", gzip.compress(b"x" * 1000), limit=1000), b"x" * 1000)
+
+    def test_too_many_codings(self) -> None:
+        """More codings than anybody uses are refused."""
+        source = Source([("Content-Encoding", "gzip, gzip, gzip"), ("Content-Encoding", "gzip")])
+        error = self.assertRaises(BadResponse, decode_response, source.response, 10)
+        self.assertIn("more than 3 codings", str(error))
+        self.assertEqual(source.aborted, 1)
+
+    def test_damaged(self) -> None:
+        """A body that is not what it is said to be, or ends early, is an error."""
+        whole = gzip.compress(b"hello" * 100)
+        for coding, body, message in (
+            ("gzip", b"not gzip at all", "gzip body is damaged"),
+            ("gzip", whole[:-8] + b"12345678", "gzip body is damaged"),
+            ("gzip", whole[:-9], "gzip body ends early"),
+            ("deflate", b"\xff\xff\xff", "deflate body is damaged"),
+        ):
+            with self.subTest(message=message):
+                source = Source([("Content-Encoding", coding)])
+                gatherer = Gatherer()
+                decode_response(source.response, 10_000).deliverBody(gatherer)
+                source.send(body)
+                source.end(ResponseDone())
+                assert gatherer.reason is not None
+                self.assertIsInstance(gatherer.reason.value, BadResponse)
+                self.assertIn(message, str(gatherer.reason.value))
+
+    def test_broken(self) -> None:
+        """A connection that breaks is told as that."""
+        source = Source([("Content-Encoding", "gzip")])
+        reading = collect(decode_response(source.response, 100))
+        source.send(gzip.compress(b"x")[:5])
+        source.end(ConnectionBroken("body", "x"))
+        self.failureResultOf(reading, ConnectionBroken)
+
+    def test_many_members(self) -> None:
+        """The input that is given to zlib is linear in the body, however many members it has."""
+        fed = 0
+        whole = zlib.decompressobj
+
+        class Counting:
+            def __init__(self, wbits: int) -> None:
+                self._inner = whole(wbits)
+
+            def decompress(self, data: bytes, limit: int) -> bytes:
+                nonlocal fed
+                fed += len(data)
+                return self._inner.decompress(data, limit)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._inner, name)
+
+        self.patch(zlib, "decompressobj", Counting)
+        empty = gzip.compress(b"")
+        for members in (2_000, 8_000):
+            fed = 0
+            self.assertEqual(self.decode("gzip", empty * members + gzip.compress(b"x")), b"x")
+            # Each member is found with no more input than one chunk.
+            self.assertLessEqual(fed, (members + 10) * 16_384)

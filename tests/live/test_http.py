@@ -30,7 +30,7 @@ from tests.patience import PATIENCE, until
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.client import Client, Response
-from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import (
     AddressRefused,
     BadResponse,

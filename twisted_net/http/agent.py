@@ -20,16 +20,20 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from twisted_net.http.bodies import BodyWatchdog, BufferedResponse, Deadline
+from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import Flights
 from twisted_net.http.cache.entry import TELLING
 from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
-from twisted_net.http.call import Call
+from twisted_net.http.call import Call, Deadline
 from twisted_net.http.connector import ConnectionPool, Connector, HttpConnection
-from twisted_net.http.decoding import accepted_codings, decode_response, fields_with_accept_encoding
+from twisted_net.http.content_coding import (
+    accepted_codings,
+    decode_response,
+    fields_with_accept_encoding,
+)
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.failures import TWISTED_ERRORS, translate_error, translate_failure
 from twisted_net.http.fields import HeaderFields

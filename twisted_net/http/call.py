@@ -1,38 +1,54 @@
-"""The terms of one call of a client, which every layer below it goes by."""
+"""Call terms: the deadline, limits and policies of one client call, and what it has done so far."""
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, frozen
 
-from twisted_net.http.bodies import Deadline
 from twisted_net.http.cache.rules import Rules
+from twisted_net.http.errors import FetchTimeout
 from twisted_net.http.retry.settings import RetryPolicy
+
+
+@frozen(slots=True)
+class Deadline:
+    """
+    The end of the time for a whole call.
+
+    :param at: by the reactor's clock.
+    :param total: the seconds that were allowed, for the error message.
+    """
+
+    at: float
+    total: float
+
+    def exceeded(self, phase: str) -> FetchTimeout:
+        """Return the error of a call that passes its deadline while it waits for *phase*."""
+        return FetchTimeout(phase, self.total, total=True)
 
 
 @define(eq=False)
 class Call:
     """
-    What holds for one call of a client, however many requests it takes, and what came of it.
+    The terms of one call of a client, which may take several requests, and its progress.
 
-    :param deadline: the end of its time; None for no limit.
-    :param retry: its policy.
-    :param rules: of its cache; None to leave the cache alone.
-    :param max_body: most bytes of a body, as sent and as decompressed.
-    :param whole: read each body to its end inside the attempt, so that one that breaks off is
-        asked for again.
-    :param idempotent: whether its requests may be repeated; None to go by the policy.
+    :param deadline: None for no limit.
+    :param rules: those of the cache; None to bypass the cache.
+    :param max_body: limit of a body in bytes, as sent and as decompressed.
+    :param buffer_body: whether each attempt reads its body to the end, so that a body that breaks
+        off is requested again.
+    :param idempotent: whether its requests may be repeated; None to follow the policy.
     :ivar url: of the last request.
-    :ivar sent: when the attempt began that brought the last response, by the time of day; None
-        before there is one.
-    :ivar attempts: made over the network, in all.
-    :ivar age: of the answer in seconds, where it came from the cache; None where it did not.
+    :ivar sent: time of day at which the attempt began that brought the last response; None before
+        there is one.
+    :ivar attempts: requests made over the network, in all.
+    :ivar age: of the response in seconds, where it came from the cache; else None.
     """
 
     deadline: Deadline | None
     retry: RetryPolicy
     rules: Rules | None
     max_body: int
-    whole: bool = False
+    buffer_body: bool = False
     idempotent: bool | None = None
     url: str = ""
     sent: float | None = None

@@ -19,14 +19,13 @@ from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
     BufferedResponse,
-    Deadline,
     collect,
     discard,
     header_fields,
     response_fields,
 )
-from twisted_net.http.call import Call
-from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.call import Call, Deadline
+from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import (
     BadStatus,
     BodyMismatch,
@@ -510,7 +509,7 @@ class Client:
     async def _request(self, method: str, url: str, options: RequestOptions) -> Response:
         started = self._reactor.seconds()
         call = self._call(options)
-        call.whole = True
+        call.buffer_body = True
         method, answer = await self._follow(method, url, options, call)
         if isinstance(answer, BufferedResponse):
             content = answer.body

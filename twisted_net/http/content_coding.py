@@ -1,27 +1,161 @@
 """
-Brotli and zstd (RFC 7932, RFC 8878), where the packages that undo them are installed.
+Content codings (RFC 9110 §8.4.1): what is asked for, and the decompression of response bodies.
 
-These are ``brotli``, and ``backports.zstd`` or Python 3.14: the extra ``compression`` has both.
+gzip and deflate are always decoded. Brotli (RFC 7932) and zstd (RFC 8878) are decoded where their
+packages are installed: ``brotli``, and ``backports.zstd`` or Python 3.14. The extra ``compression``
+installs both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from typing_extensions import override
 
-from twisted_net.http.bodies import CHUNK, BodyRelay, is_complete
+from twisted_net.http.bodies import BodyRelay, BodyResponse, discard, is_complete
 from twisted_net.http.errors import BadResponse, BodyTooLarge
+from twisted_net.http.fields import HeaderFields
+
+CHUNK = 64 * 2**10
+"""Bytes of output that are decompressed at a time."""
+
+INPUT_CHUNK = 16 * 2**10
+"""
+Bytes of input that are decompressed at a time.
+
+zlib copies the input that is left after each chunk of output and each gzip member. With all of a
+large body as the input these copies would take time quadratic in its size.
+"""
 
 WINDOW_LOG = 23
-"""Memory that a zstd body may ask for, as a power of two: the 8 MiB of RFC 9659."""
+"""Base-2 logarithm of the largest window that a zstd body may ask for: the 8 MiB of RFC 9659."""
+
+MAX_CODINGS = 3
+"""Limit of codings applied to one body. Well-behaved servers apply one."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
-def _load(*names: str) -> Any:  # Any: a module, which may not be there
+class _Decoder(Protocol):
+    """Decompresses one coding, piece by piece."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the compressed data has been reached."""
+        ...
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """
+        Take *data* and yield what it decompresses to, in pieces of about :data:`CHUNK` bytes.
+
+        A piece is decompressed when it is asked for, so that a caller who has reached a limit
+        stops in time.
+
+        :raises Exception: one of :data:`_ERRORS`, where the input is damaged.
+        """
+        ...
+
+
+class _Deflate:
+    """``deflate`` (RFC 1950). What follows the end is padding, and dropped."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj()
+        self._started = False
+
+    @property
+    def ended(self) -> bool:
+        return self._inflate.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        if not self._started and data:
+            self._started = True
+            # RFC 9110 §8.4.1.2: some servers send deflate without its zlib wrapper, whose first
+            # byte always has 8 as its low half.
+            if data[0] & 0x0F != 8:
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        while not self._inflate.eof:
+            piece = self._inflate.decompress(data, CHUNK)
+            if piece:
+                yield piece
+            data = self._inflate.unconsumed_tail
+            # A full piece may leave output inside the decompressor, its input all used up.
+            if not data and len(piece) < CHUNK:
+                return
+
+
+class _Gzip:
+    """``gzip`` (RFC 1952): one member or more. What follows and is none is padding, and dropped."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._after = b""
+
+    @property
+    def ended(self) -> bool:
+        return self._inflate.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        while True:
+            if self._inflate.eof:
+                data = self._after + data
+                self._after = data if len(data) < len(_GZIP_MAGIC) else b""
+                if not data.startswith(_GZIP_MAGIC):
+                    return
+                self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            piece = self._inflate.decompress(data, CHUNK)
+            if piece:
+                yield piece
+            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            if not data and len(piece) < CHUNK:
+                return
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._inner = _brotli.Decompressor()
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._inner.is_finished())
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        piece = self._inner.process(data, output_buffer_limit=CHUNK)
+        while piece:
+            yield piece
+            if self.ended or len(piece) < CHUNK:
+                return
+            piece = self._inner.process(b"", output_buffer_limit=CHUNK)
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        limits = {_zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+        self._inner = _zstd.ZstdDecompressor(options=limits)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._inner.eof)
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        piece = self._inner.decompress(data, CHUNK)
+        while piece:
+            yield piece
+            if self.ended or len(piece) < CHUNK:
+                break
+            piece = self._inner.decompress(b"", CHUNK)
+        if self._inner.unused_data:
+            raise EOFError("data after the end of the frame")
+
+
+def _load(*names: str) -> Any:  # Any: a module, which may be absent
     for name in names:
         try:
             return import_module(name)
@@ -33,53 +167,14 @@ def _load(*names: str) -> Any:  # Any: a module, which may not be there
 _brotli = _load("brotli")
 _zstd = _load("compression.zstd", "backports.zstd")
 
+DECODERS: dict[bytes, Callable[[], _Decoder]] = {
+    b"gzip": _Gzip,
+    b"x-gzip": _Gzip,
+    b"deflate": _Deflate,
+}
+"""The decoder of each coding that can be decoded in this installation."""
 
-class _Brotli:
-    def __init__(self) -> None:
-        self._inner = _brotli.Decompressor()
-
-    def undo(self, data: bytes) -> bytes:
-        """Give about a piece of what *data*, and what was given before, comes to."""
-        piece: bytes = self._inner.process(data, output_buffer_limit=CHUNK)
-        return piece
-
-    @property
-    def over(self) -> bool:
-        """Whether the end of the coding was found."""
-        return bool(self._inner.is_finished())
-
-    @property
-    def left(self) -> bytes:
-        """What came after the end; it raises an error itself where there is something."""
-        return b""
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        limits = {_zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
-        self._inner = _zstd.ZstdDecompressor(options=limits)
-
-    def undo(self, data: bytes) -> bytes:
-        """Give at most a piece of what *data*, and what was given before, comes to."""
-        piece: bytes = self._inner.decompress(data, CHUNK)
-        return piece
-
-    @property
-    def over(self) -> bool:
-        """Whether the end of the coding was found."""
-        return bool(self._inner.eof)
-
-    @property
-    def left(self) -> bytes:
-        """What came after the end."""
-        rest: bytes = self._inner.unused_data
-        return rest
-
-
-DECODERS: dict[bytes, Callable[[], _Brotli | _Zstd]] = {}
-"""What undoes each coding that can be undone here."""
-
-_ERRORS: tuple[type[Exception], ...] = ()
+_ERRORS: tuple[type[Exception], ...] = (zlib.error,)
 if _brotli is not None:
     DECODERS[b"br"] = _Brotli
     _ERRORS += (_brotli.error,)
@@ -87,9 +182,66 @@ if _zstd is not None:
     DECODERS[b"zstd"] = _Zstd
     _ERRORS += (_zstd.ZstdError, EOFError)
 
+ACCEPTED = ", ".join(coding.decode() for coding in DECODERS if coding != b"x-gzip")
+"""The codings that :func:`decode_response` decodes, as ``Accept-Encoding`` lists them."""
 
-class Decompressor(BodyRelay):
-    """Undoes one of these codings, piece by piece, up to a limit."""
+_ACCEPTED = [ACCEPTED.encode()]
+
+
+def accepted_codings(headers: Headers | None) -> list[bytes]:
+    """Return the ``Accept-Encoding`` lines to send for a request whose caller set *headers*."""
+    lines = [] if headers is None else list(headers.getRawHeaders(b"accept-encoding", ()))
+    if lines and lines != _ACCEPTED and lines[-1] == b"gzip":
+        lines.pop()  # treq adds this line to those of its caller
+    return lines or _ACCEPTED
+
+
+def fields_with_accept_encoding(headers: Headers | None) -> HeaderFields:
+    """Return the fields of such a request, with :func:`accepted_codings` among them."""
+    lines = [] if headers is None else headers.getAllRawHeaders()
+    pairs = [
+        (name, value) for name, values in lines if name != b"Accept-Encoding" for value in values
+    ]
+    codings = accepted_codings(headers)
+    return HeaderFields([*pairs, *((b"Accept-Encoding", value) for value in codings)])
+
+
+def decode_response(response: IResponse, limit: int) -> IResponse:
+    """
+    Return *response* with its body decompressed, nested codings too.
+
+    Decoding stops at a coding that is unknown here; it stays in ``Content-Encoding``.
+
+    :param limit: bytes that the body may grow to. Beyond them it ends with
+        :class:`~twisted_net.http.errors.BodyTooLarge`, and no more is decompressed.
+    :raises BadResponse: for more than :data:`MAX_CODINGS` codings.
+    """
+    lines = response.headers.getRawHeaders(b"content-encoding", [])
+    codings = [name.strip().lower() for name in b",".join(lines).split(b",") if name.strip()]
+    if not codings or codings[-1] not in DECODERS or response.length == 0:
+        return response
+    if len(codings) > MAX_CODINGS:
+        discard(response)
+        raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
+    deliver: Callable[[IProtocol], None] = response.deliverBody
+    while codings and codings[-1] in DECODERS:
+        deliver = _deliver_decoded(deliver, codings.pop(), limit)
+    headers = response.headers.copy()
+    headers.removeHeader(b"content-length")
+    headers.removeHeader(b"content-encoding")
+    if codings:
+        headers.setRawHeaders(b"content-encoding", [b", ".join(codings)])
+    return BodyResponse.like(response, deliver, headers=headers, length=UNKNOWN_LENGTH)
+
+
+def _deliver_decoded(
+    deliver: Callable[[IProtocol], None], coding: bytes, limit: int
+) -> Callable[[IProtocol], None]:
+    return lambda receiver: deliver(ContentDecoder(receiver, coding, limit))
+
+
+class ContentDecoder(BodyRelay):
+    """Relays a body decompressed, piece by piece, and never holds more than one piece."""
 
     def __init__(self, receiver: IProtocol, coding: bytes, limit: int) -> None:
         super().__init__(receiver)
@@ -97,33 +249,32 @@ class Decompressor(BodyRelay):
         self._decoder = DECODERS[coding]()
         self._limit = limit
         self._total = 0
-        self._begun = False
+        self._started = False
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        self._begun = True
-        while not self._over:
-            try:
-                piece = self._decoder.undo(data)
-            except _ERRORS:
-                self.fail(BadResponse(f"its {self._coding} body is damaged"))
-                return
-            data = b""
-            self._total += len(piece)
-            if self._total > self._limit:
-                self.fail(BodyTooLarge(self._limit, decoded=True))
-                return
-            if piece:
-                self._receiver.dataReceived(piece)
-            if self._decoder.over and self._decoder.left:
-                self.fail(BadResponse(f"its {self._coding} body goes on after its end"))
-                return
-            # A full piece may leave output inside the decompressor, its input all used up.
-            if self._decoder.over or len(piece) < CHUNK:
-                return
+        if self._over:
+            return
+        self._started = self._started or bool(data)
+        try:
+            for start in range(0, len(data), INPUT_CHUNK):
+                for piece in self._decoder.decode(data[start : start + INPUT_CHUNK]):
+                    if not self._relay(piece):
+                        return
+        except _ERRORS:
+            self.fail(BadResponse(f"its {self._coding} body is damaged"))
+
+    def _relay(self, piece: bytes) -> bool:
+        """Relay a piece, or fail at the limit; return whether the body goes on."""
+        self._total += len(piece)
+        if self._total > self._limit:
+            self.fail(BodyTooLarge(self._limit, decoded=True))
+            return False
+        self._receiver.dataReceived(piece)
+        return not self._over
 
     @override
     def finish(self, reason: Failure) -> None:
-        if not self._over and is_complete(reason) and self._begun and not self._decoder.over:
+        if not self._over and is_complete(reason) and self._started and not self._decoder.ended:
             reason = Failure(BadResponse(f"its {self._coding} body ends early"))
         super().finish(reason)

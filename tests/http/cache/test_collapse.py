@@ -12,13 +12,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
-from twisted_net.http.bodies import Deadline, collect, response_fields
+from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import MAX_KEYS, SECONDS, Flights, Unstorable, is_own
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
-from twisted_net.http.call import Call
+from twisted_net.http.call import Call, Deadline
 from twisted_net.http.errors import BodyTooLarge, ConnectionBroken, FetchTimeout
 from twisted_net.http.retry.settings import RetryPolicy
 

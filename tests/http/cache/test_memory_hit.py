@@ -16,7 +16,7 @@ from twisted_net.http.bodies import collect
 from twisted_net.http.cache.memory_hit import Hit
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.client import Client
-from twisted_net.http.decoding import ACCEPTED
+from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.fields import HeaderFields
 
 URL = "http://h.example/p?q=1"

@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Immediately, Source, canned
-from twisted_net.http.bodies import BytesProducer, Deadline, collect
-from twisted_net.http.call import Call
+from twisted_net.http.bodies import BytesProducer, collect
+from twisted_net.http.call import Call, Deadline
 from twisted_net.http.dates import format_date
 from twisted_net.http.errors import (
     AddressRefused,
@@ -230,7 +230,7 @@ class RetryTests(RetryTestCase):
         """Where bodies are read inside the attempt, one that breaks off is asked for again."""
         broken = Failure(ConnectionBroken("body", "x"))
         answers = [canned(200, b"ab", reason=broken), canned(200, b"abc")]
-        asking = self.ask(answers, call=self.call(whole=True))
+        asking = self.ask(answers, call=self.call(buffer_body=True))
         self.clock.advance(0.5)
         body, _ = self.successResultOf(collect(self.successResultOf(asking)))
         self.assertEqual(body, b"abc")

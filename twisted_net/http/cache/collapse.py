@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 
 from twisted_net.errors import FetchError
-from twisted_net.http.bodies import Deadline, discard
+from twisted_net.http.bodies import discard
 from twisted_net.http.cache.tee import Recording
+from twisted_net.http.call import Deadline
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 
 log = Logger()

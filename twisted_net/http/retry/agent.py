@@ -216,7 +216,7 @@ class _Run:
                 self._method, self._uri, self._headers, self._producer
             )
             if (
-                self._call.whole
+                self._call.buffer_body
                 and response.length != 0
                 and not isinstance(response, BufferedResponse)
             ):
