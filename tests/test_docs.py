@@ -13,7 +13,8 @@ from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNe
 from twisted_net.http import errors as http_errors
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder
+from twisted_net.udp.limits import DatagramLimits
+from twisted_net.udp.responder import DatagramResponder
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ from twisted_net.config.tls import TlsSettings
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.service.config import load_config
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.udp.socket_spec import parse_place
+from twisted_net.udp.socket_spec import parse_socket_spec
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -79,8 +79,8 @@ class DatagramPagesTests(SynchronousTestCase):
         seen = 0
         for text in toml_in(DOCS / "howto" / "datagrams.rst"):
             config = load_config(("datagrams.rst", text), {}, {}).record
-            self.assertEqual(len(config.udp.places), len(config.udp.sockets))
-            seen += len(config.udp.places)
+            self.assertEqual(len(config.udp.socket_specs), len(config.udp.sockets))
+            seen += len(config.udp.socket_specs)
         self.assertEqual(seen, 3)
 
     def test_sockets(self) -> None:
@@ -90,4 +90,4 @@ class DatagramPagesTests(SynchronousTestCase):
         shown = re.findall(r"`((?:udp|fd|systemd):[^`]+)`", table)
         self.assertEqual(len(shown), 8)
         for text in shown:
-            parse_place(f"{text}:rcvbuf=4M:sndbuf=512K")
+            parse_socket_spec(f"{text}:rcvbuf=4M:sndbuf=512K")

@@ -54,7 +54,8 @@ from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CoapError, CommandError
 from twisted_net.net.addresses import Source
 from twisted_net.udp import responder
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder
+from twisted_net.udp.limits import DatagramLimits
+from twisted_net.udp.responder import DatagramResponder
 
 MODULES = [
     blockwise,

@@ -37,7 +37,8 @@ from twisted_net.service.config import (
     UdpSettings,
 )
 from twisted_net.service.net import NetService
-from twisted_net.udp.groups import Group, GroupSettings
+from twisted_net.udp.groups import Group
+from twisted_net.udp.limits import GroupSettings
 from twisted_net.udp.multicast import GroupProtocol, join, join_all, sending_socket
 from twisted_net.udp.port import CappedPort
 

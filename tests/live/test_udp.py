@@ -18,8 +18,9 @@ from twisted.internet.task import deferLater
 
 from tests.live.leaks import LoggedErrors
 from twisted_net.net.addresses import Source
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramLimits
-from twisted_net.udp.server import CappedPort, DatagramServer, listen_datagrams
+from twisted_net.udp.limits import MAX_PAYLOAD, DatagramLimits
+from twisted_net.udp.port import CappedPort
+from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "udp_handler.py"
 

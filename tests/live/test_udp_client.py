@@ -17,9 +17,9 @@ from twisted.internet.error import CannotListenError
 from tests.live.processes import Running
 from tests.live.test_udp import stop
 from twisted_net.net.addresses import Source
-from twisted_net.udp.client import DatagramClient, DatagramClientSettings
+from twisted_net.udp.client import DatagramClient
 from twisted_net.udp.errors import DatagramRefused, DatagramTimeout, DatagramUnreachable
-from twisted_net.udp.responder import DatagramLimits
+from twisted_net.udp.limits import DatagramClientSettings, DatagramLimits
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -22,8 +22,8 @@ from tests.live.test_udp import stop
 from twisted_net.net.addresses import Source
 from twisted_net.udp import sockets
 from twisted_net.udp.client import DatagramClient
+from twisted_net.udp.limits import DatagramLimits
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import DatagramLimits
 from twisted_net.udp.server import DatagramServer, listen_at, listen_datagrams
 
 ACTIVATE = """
@@ -98,7 +98,7 @@ def test_what_is_no_udp_socket(reactor: Any) -> None:
     ):
         for descriptor, reason in (
             (stream.fileno(), "it is not a UDP socket"),
-            (unbound.fileno(), "it is bound to no port"),
+            (unbound.fileno(), "it is not bound to a port"),
             (file.fileno(), "non-socket"),
             (999, "Bad file descriptor"),
         ):

@@ -25,8 +25,7 @@ from twisted_net.service.config import (
 )
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
-from twisted_net.udp.groups import GroupSettings
-from twisted_net.udp.responder import DatagramLimits
+from twisted_net.udp.limits import DatagramLimits, GroupSettings
 
 
 class ConfigTests(SynchronousTestCase):
@@ -79,10 +78,11 @@ class ConfigTests(SynchronousTestCase):
         sockets = ("udp:1:interface=", "systemd:0")
         settings = UdpSettings(sockets=sockets)
         self.assertEqual(
-            [str(place) for place in settings.places], ["127.0.0.1:9999", "0.0.0.0:1", "systemd:0"]
+            [str(spec) for spec in settings.socket_specs],
+            ["127.0.0.1:9999", "0.0.0.0:1", "systemd:0"],
         )
         settings = UdpSettings(sockets=sockets, port=None)
-        self.assertEqual([str(place) for place in settings.places], ["0.0.0.0:1", "systemd:0"])
+        self.assertEqual([str(spec) for spec in settings.socket_specs], ["0.0.0.0:1", "systemd:0"])
         UdpSettings(port=None, enabled=False)
         error = self.assertRaises(ValueError, UdpSettings, port=None)
         self.assertIn("port is none, and there are no sockets", str(error))
@@ -326,13 +326,13 @@ class LoadConfigTests(SynchronousTestCase):
         self.assertEqual(
             error.mistakes,
             [
-                "net.toml: udp.sockets[1]: 'udp:x' describes no socket: the port must be a number "
+                "net.toml: udp.sockets[1]: 'udp:x' is not a socket spec: the port must be a number "
                 "from 0 to 65535, not 'x'"
             ],
         )
         options = {"udp-sockets": "udp:1:interface=[::1],fd:3", "udp-port": "none"}
         config = load_config(None, {}, options).record
-        self.assertEqual(list(map(str, config.udp.places)), ["[::1]:1", "fd:3"])
+        self.assertEqual(list(map(str, config.udp.socket_specs)), ["[::1]:1", "fd:3"])
 
     def test_earlier_mistakes(self) -> None:
         """A mistake that was made before the layers comes first among theirs."""

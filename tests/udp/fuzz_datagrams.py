@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.amplification_guard import Guard
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder
+from twisted_net.udp.amplification_guard import AmplificationGuard
+from twisted_net.udp.limits import DatagramLimits
+from twisted_net.udp.responder import DatagramResponder
 
 MOST = 0.001
 """Seconds that one datagram may cost."""
@@ -54,7 +55,10 @@ def main(count: str = "200000", seed: str = "1") -> None:
     chance = random.Random(int(seed))
     limits = DatagramLimits(max_clients=1000)
     responder = DatagramResponder(limits)
-    answers = {"not guarded": responder.answer, "guarded": Guard(responder, limits).answer}
+    answers = {
+        "not guarded": responder.answer,
+        "guarded": AmplificationGuard(responder, limits).answer,
+    }
     worst = dict.fromkeys(answers, 0.0)
     senders = sources(chance)
     for i, data in enumerate(datagrams(int(count), chance)):

@@ -15,8 +15,9 @@ from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import Source
+from twisted_net.udp.limits import MAX_PAYLOAD, DatagramLimits
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramHandler, DatagramLimits
+from twisted_net.udp.responder import DatagramHandler
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 HERE: Source = ("127.0.0.1", 50_000)

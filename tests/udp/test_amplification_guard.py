@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.amplification_guard import PAD, Guard
-from twisted_net.udp.responder import (
-    MAX_PAYLOAD,
-    REFLECTOR_PORTS,
-    DatagramHandler,
-    DatagramLimits,
-    DatagramResponder,
-)
+from twisted_net.udp.amplification_guard import PAD, AmplificationGuard
+from twisted_net.udp.limits import MAX_PAYLOAD, REFLECTOR_PORTS, DatagramLimits
+from twisted_net.udp.responder import DatagramHandler, DatagramResponder
 
 CLIENT: Source = ("192.0.2.1", 50_000)
 WALL = 1_795_339_800.123456
@@ -27,11 +22,11 @@ WALL = 1_795_339_800.123456
 def guarded(
     handler: DatagramHandler | None = None,
     **limits: Any,  # Any: the record checks
-) -> tuple[Guard, DatagramResponder]:
+) -> tuple[AmplificationGuard, DatagramResponder]:
     """Make a guard, and the responder behind it."""
     record = DatagramLimits(**limits)
     responder = DatagramResponder(record, handler)
-    return Guard(responder, record), responder
+    return AmplificationGuard(responder, record), responder
 
 
 def answer(data: bytes, source: Source = CLIENT) -> bytes | None:
@@ -50,7 +45,7 @@ DATAGRAMS = (
 
 
 class LengthTests(SynchronousTestCase):
-    """:class:`Guard` gives no answer as long as its question, but for ``PONG``."""
+    """:class:`AmplificationGuard` gives no answer as long as its question, but for ``PONG``."""
 
     def test_padded_questions(self) -> None:
         """With white space behind them, or bytes behind a number, all questions are answered."""
@@ -117,7 +112,7 @@ class LengthTests(SynchronousTestCase):
 
 
 class PortTests(SynchronousTestCase):
-    """:class:`Guard` answers no port from which another server would answer back."""
+    """:class:`AmplificationGuard` answers no port from which another server would answer back."""
 
     def test_privileged(self) -> None:
         """Ports below 1024 are not answered: echo, chargen and DNS are among them."""
@@ -150,9 +145,9 @@ class PortTests(SynchronousTestCase):
 
 
 class RateTests(SynchronousTestCase):
-    """:class:`Guard` keeps a rate for each network."""
+    """:class:`AmplificationGuard` keeps a rate for each network."""
 
-    def ask(self, guard: Guard, host: str, now: float) -> bool:
+    def ask(self, guard: AmplificationGuard, host: str, now: float) -> bool:
         """Whether a question of *host* is answered."""
         return guard.answer(b"PING", (host, 50_000), now, WALL) is not None
 

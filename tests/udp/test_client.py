@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 
 from tests.udp.memory import FakeSocket, PortTestCase
 from twisted_net.net.addresses import Source
-from twisted_net.udp.amplification_guard import Guard
-from twisted_net.udp.client import DatagramClient, DatagramClientSettings
+from twisted_net.udp.amplification_guard import AmplificationGuard
+from twisted_net.udp.client import DatagramClient
 from twisted_net.udp.errors import (
     DatagramClientClosed,
     DatagramHostNotFound,
@@ -25,7 +25,8 @@ from twisted_net.udp.errors import (
     DatagramUnreachable,
     TooManyQuestions,
 )
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramLimits, DatagramResponder
+from twisted_net.udp.limits import MAX_PAYLOAD, DatagramClientSettings, DatagramLimits
+from twisted_net.udp.responder import DatagramResponder
 
 SERVER: Source = ("192.0.2.1", 9999)
 T = TypeVar("T")
@@ -133,7 +134,7 @@ class QuestionTests(ClientTestCase):
     def test_guarded_server(self) -> None:
         """A server that guards its answers answers every question that has a method here."""
         limits = DatagramLimits()
-        guard = Guard(DatagramResponder(limits), limits)
+        guard = AmplificationGuard(DatagramResponder(limits), limits)
         for question in (
             self.client.ping(),
             self.client.time(),

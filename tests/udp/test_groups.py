@@ -9,12 +9,12 @@ from twisted_net.udp.groups import (
     ALL_COAP_NODES,
     MAX_GROUPS,
     Group,
-    GroupSettings,
     check_family,
     groups_on,
     is_broadcast,
-    is_own_interface,
+    is_loopback_interface,
 )
+from twisted_net.udp.limits import GroupSettings
 
 
 class GroupSettingsTests(SynchronousTestCase):
@@ -35,7 +35,7 @@ class GroupSettingsTests(SynchronousTestCase):
     def test_no_groups(self) -> None:
         """Another address, and what is none, is refused."""
         for wrong in ("192.0.2.1", "fe80::1", "240.0.0.1", "all", ""):
-            self.assertIn(f"{wrong!r} is no multicast address", self.refused(groups=(wrong,)))
+            self.assertIn(f"{wrong!r} is not a multicast address", self.refused(groups=(wrong,)))
 
     def test_too_many(self) -> None:
         """There are at most as many as Linux lets one socket join."""
@@ -45,9 +45,11 @@ class GroupSettingsTests(SynchronousTestCase):
 
     def test_interfaces(self) -> None:
         """An interface is a name, or for groups of IPv4 an address of IPv4."""
-        self.assertIn("given by its name", self.refused(groups=("ff02::1",), interfaces=("::1",)))
+        self.assertIn(
+            "by its name, not its address", self.refused(groups=("ff02::1",), interfaces=("::1",))
+        )
         wrong = self.refused(groups=("ff02::1",), interfaces=("127.0.0.1",))
-        self.assertIn("needs the name of an interface", wrong)
+        self.assertIn("needs an interface name", wrong)
         GroupSettings(groups=("224.0.0.9", "ff02::1"), interfaces=("127.0.0.1", "lo"))
 
 
@@ -61,7 +63,7 @@ class FamilyTests(SynchronousTestCase):
         for group, interface in (("ff02::1", "127.0.0.1"), ("224.0.0.9", "::1")):
             with self.assertRaises(ValueError) as raised:
                 check_family((group,), interface)
-            self.assertIn(f"multicast.groups: {group} is none of IPv", str(raised.exception))
+            self.assertIn(f"multicast.groups: {group} is not an IPv", str(raised.exception))
 
 
 class GroupsOnTests(SynchronousTestCase):
@@ -78,10 +80,10 @@ class GroupsOnTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """Loopback is this machine's own."""
-        self.assertTrue(is_own_interface("lo"))
-        self.assertTrue(is_own_interface("127.0.0.1"))
-        self.assertFalse(is_own_interface("eth0"))
-        self.assertFalse(is_own_interface(""))
+        self.assertTrue(is_loopback_interface("lo"))
+        self.assertTrue(is_loopback_interface("127.0.0.1"))
+        self.assertFalse(is_loopback_interface("eth0"))
+        self.assertFalse(is_loopback_interface(""))
 
     def test_broadcast(self) -> None:
         """Addresses of IPv4 that end with .255 may be those of all hosts."""
@@ -126,4 +128,4 @@ class DiscoveryPlaceTests(SynchronousTestCase):
         """What is neither is refused, with the name of the setting."""
         with self.assertRaises(ValueError) as raised:
             DiscoveryPlace(group="192.0.2.1")
-        self.assertIn("'192.0.2.1' is no multicast address", str(raised.exception))
+        self.assertIn("'192.0.2.1' is not a multicast address", str(raised.exception))

@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.gso import MOST_SEGMENTS, Answer, can_cut, runs, send_run
+from twisted_net.udp.gso import MAX_SEGMENTS, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.port import CappedPort
 
 # Linux: whether datagrams are sent without a checksum, which no run can be.
@@ -29,7 +29,7 @@ PEERS: list[Any] = [  # Any: of IPv4 and of IPv6
 ]
 
 
-def answer_to(peer: Any, datagram: bytes) -> Answer:  # Any: as above
+def answer_to(peer: Any, datagram: bytes) -> QueuedAnswer:  # Any: as above
     """Make an answer whose peer is a tuple of its own, as every ``recvfrom`` makes one."""
     return datagram, peer[:2], (*peer,)
 
@@ -42,7 +42,7 @@ class RunsTests(SynchronousTestCase):
             st.builds(answer_to, st.sampled_from(PEERS), st.sampled_from([b"", b"a", b"b", b"cc"]))
         )
     )
-    def test_model(self, answers: list[Answer]) -> None:
+    def test_model(self, answers: list[QueuedAnswer]) -> None:
         """Two or more of one peer and one size that are in a row, but no empty ones."""
         expected: list[tuple[int, int]] = []
         at = 0
@@ -59,7 +59,7 @@ class RunsTests(SynchronousTestCase):
 
 
 class KernelTests(SynchronousTestCase):
-    """:func:`send_run` gives real clients real datagrams."""
+    """:func:`send_segmented` gives real clients real datagrams."""
 
     if sys.platform != "linux":
         skip = "only Linux cuts what it sends into datagrams"
@@ -85,7 +85,7 @@ class KernelTests(SynchronousTestCase):
             except BlockingIOError:
                 return datagrams
 
-    def run_to(self, client: socket.socket, datagrams: list[bytes]) -> list[Answer]:
+    def run_to(self, client: socket.socket, datagrams: list[bytes]) -> list[QueuedAnswer]:
         """Make a run of answers to a client."""
         return [answer_to(client.getsockname(), datagram) for datagram in datagrams]
 
@@ -94,24 +94,24 @@ class KernelTests(SynchronousTestCase):
         for host in ("127.0.0.1", "::1"):
             with self.subTest(host=host):
                 server, client = self.bound(host), self.bound(host)
-                self.assertTrue(can_cut(server))
-                datagrams = [b"%04d" % number for number in range(MOST_SEGMENTS)]
-                self.assertTrue(send_run(server, self.run_to(client, datagrams)))
+                self.assertTrue(supports_gso(server))
+                datagrams = [b"%04d" % number for number in range(MAX_SEGMENTS)]
+                self.assertTrue(send_segmented(server, self.run_to(client, datagrams)))
                 self.assertEqual(self.received(client), datagrams)
 
     def test_not_taken(self) -> None:
         """Of what the kernel does not take nothing is sent: too many, too long, no checksum."""
         server, client = self.bound(), self.bound()
-        self.assertFalse(send_run(server, self.run_to(client, [b"x"] * 1000)))
-        self.assertFalse(send_run(server, self.run_to(client, [b"x" * 1200] * 60)))
+        self.assertFalse(send_segmented(server, self.run_to(client, [b"x"] * 1000)))
+        self.assertFalse(send_segmented(server, self.run_to(client, [b"x" * 1200] * 60)))
         server.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
-        self.assertFalse(send_run(server, self.run_to(client, [b"x"] * 2)))
+        self.assertFalse(send_segmented(server, self.run_to(client, [b"x"] * 2)))
         self.assertEqual(self.received(client), [])
 
     def test_no_such_option(self) -> None:
         """A socket of another kind knows nothing of it."""
         with socket.socket() as other:
-            self.assertFalse(can_cut(other))
+            self.assertFalse(supports_gso(other))
 
     def test_port(self) -> None:
         """A port answers clients in one turn, and where runs are not taken, one by one."""
@@ -146,4 +146,4 @@ class ElsewhereTests(SynchronousTestCase):
         """They are not asked: the number of the option may be another one's."""
         self.patch(sys, "platform", "darwin")
         with socket.socket(type=socket.SOCK_DGRAM) as opened:
-            self.assertFalse(can_cut(opened))
+            self.assertFalse(supports_gso(opened))

@@ -18,10 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
 from twisted_net.net.addresses import Source
-from twisted_net.udp.gso import MOST_SEGMENTS
-from twisted_net.udp.port import ANSWERS_AT_ONCE, LONGEST_SMALL, QUEUED_COST, CappedPort
-from twisted_net.udp.responder import MAX_PAYLOAD, DatagramCounts
-from twisted_net.udp.sockets import ask_receive_buffer
+from twisted_net.udp.gso import MAX_SEGMENTS
+from twisted_net.udp.limits import MAX_PAYLOAD
+from twisted_net.udp.port import MAX_BATCH, MAX_BATCHED_ANSWER, QUEUED_COST, CappedPort
+from twisted_net.udp.responder import DatagramCounts
+from twisted_net.udp.sockets import set_receive_buffer
 
 
 class FairnessTests(SynchronousTestCase):
@@ -213,23 +214,23 @@ class AnswersTests(PortTestCase):
             sent.append(len(self.fake.outgoing))
             port.write(datagram, source)
 
-        datagrams = [b"%d" % i for i in range(ANSWERS_AT_ONCE + 3)]
+        datagrams = [b"%d" % i for i in range(MAX_BATCH + 3)]
         fake = self.turn(answer, datagrams)
         self.assertEqual(fake.outgoing, [(datagram, HERE) for datagram in datagrams])
-        self.assertEqual(sent, [0] * ANSWERS_AT_ONCE + [ANSWERS_AT_ONCE] * 3)
+        self.assertEqual(sent, [0] * MAX_BATCH + [MAX_BATCH] * 3)
 
     def test_many_to_one(self) -> None:
         """Those to one datagram leave as the others do, before they are more."""
         kept: list[int] = []
 
         def answer(port: CappedPort, datagram: bytes, source: Source) -> None:
-            for number in range(2 * ANSWERS_AT_ONCE + 1):
+            for number in range(2 * MAX_BATCH + 1):
                 port.write(b"%d" % number, source)
                 kept.append(number + 1 - len(self.fake.outgoing))
 
         fake = self.turn(answer, [b"1"])
-        self.assertEqual(max(kept), ANSWERS_AT_ONCE - 1)
-        numbers = [b"%d" % number for number in range(2 * ANSWERS_AT_ONCE + 1)]
+        self.assertEqual(max(kept), MAX_BATCH - 1)
+        numbers = [b"%d" % number for number in range(2 * MAX_BATCH + 1)]
         self.assertEqual([data for data, _ in fake.outgoing], numbers)
 
     def test_equal_address(self) -> None:
@@ -359,7 +360,7 @@ class RunsTests(PortTestCase):
         """What is sent, to whom, and in which order, is the same as it is one by one."""
         fake = self.turn(incoming, datagrams_per_turn=100)
         self.assertEqual(fake.outgoing, incoming)
-        self.assertTrue(all(1 < count <= ANSWERS_AT_ONCE for count in fake.runs))
+        self.assertTrue(all(1 < count <= MAX_BATCH for count in fake.runs))
 
     def test_one_call(self) -> None:
         """A run is one call; those that are alone are sent as ever."""
@@ -370,10 +371,10 @@ class RunsTests(PortTestCase):
 
     def test_bound(self) -> None:
         """The longest run is within what the kernel cuts at once."""
-        fake = self.turn([(b"x" * LONGEST_SMALL, HERE)] * (ANSWERS_AT_ONCE + 1))
-        self.assertEqual(fake.runs, [ANSWERS_AT_ONCE])
-        self.assertLessEqual(ANSWERS_AT_ONCE, MOST_SEGMENTS)
-        self.assertLessEqual(ANSWERS_AT_ONCE * LONGEST_SMALL, MAX_PAYLOAD)
+        fake = self.turn([(b"x" * MAX_BATCHED_ANSWER, HERE)] * (MAX_BATCH + 1))
+        self.assertEqual(fake.runs, [MAX_BATCH])
+        self.assertLessEqual(MAX_BATCH, MAX_SEGMENTS)
+        self.assertLessEqual(MAX_BATCH * MAX_BATCHED_ANSWER, MAX_PAYLOAD)
 
     def test_refused(self) -> None:
         """A run that the kernel does not take is sent one by one, and what fails then, counted."""
@@ -555,7 +556,7 @@ class ReceiveBufferTests(PortTestCase):
         """A kernel that does not double is believed as it speaks."""
         self.patch(sys, "platform", "darwin")
         fake: Any = FakeSocket()  # a fake is no socket to mypy
-        self.assertEqual(ask_receive_buffer(fake, 100_000), 200_000)
+        self.assertEqual(set_receive_buffer(fake, 100_000), 200_000)
 
     def test_refused(self) -> None:
         """A kernel that refuses the size leaves the buffer as it was."""
@@ -566,7 +567,7 @@ class ReceiveBufferTests(PortTestCase):
                 raise OSError(errno.ENOBUFS, "No buffer space available")
 
         fake: Any = Refusing()  # a fake is no socket to mypy
-        self.assertEqual(ask_receive_buffer(fake, 1 << 30), 212_992)
+        self.assertEqual(set_receive_buffer(fake, 1 << 30), 212_992)
 
     def test_send_buffer(self) -> None:
         """A send buffer is asked for where one is named, and warned about where it is clipped."""

@@ -12,15 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.config.loader import settings
 from twisted_net.net.addresses import Source
-from twisted_net.udp.amplification_guard import Guard
-from twisted_net.udp.responder import (
-    MAX_PAYLOAD,
-    Client,
-    ClientTable,
-    DatagramLimits,
-    DatagramResponder,
-    increment,
-)
+from twisted_net.udp.amplification_guard import AmplificationGuard
+from twisted_net.udp.limits import MAX_PAYLOAD, DatagramLimits
+from twisted_net.udp.responder import ClientRecord, ClientTable, DatagramResponder, increment
 
 HERE: Source = ("127.0.0.1", 50_000)
 WALL = 1_795_339_800.123456
@@ -91,7 +85,7 @@ class ClientTableTests(SynchronousTestCase):
         """A client has the times of its first and last packet, and their number."""
         table = ClientTable(3)
         for now in (1.0, 4.0, 9.0):
-            table.note(HERE, now)
+            table.record(HERE, now)
         client = table.get(HERE)
         assert client is not None
         self.assertEqual((client.first_seen, client.last_seen, client.packets), (1.0, 9.0, 3))
@@ -99,16 +93,16 @@ class ClientTableTests(SynchronousTestCase):
     def test_port_tells_clients_apart(self) -> None:
         """Two ports of one host are two clients."""
         table = ClientTable(3)
-        table.note(("127.0.0.1", 1), 0.0)
-        table.note(("127.0.0.1", 2), 0.0)
+        table.record(("127.0.0.1", 1), 0.0)
+        table.record(("127.0.0.1", 2), 0.0)
         self.assertEqual(len(table), 2)
 
     def test_limit_of_one(self) -> None:
         """A table of one client forgets it for the next, and knows the latter alone."""
         table = ClientTable(1)
         for port in (1, 1, 2, 2, 1):
-            table.note(("::1", port), 0.0)
-        self.assertEqual((len(table), table.forgotten), (1, 2))
+            table.record(("::1", port), 0.0)
+        self.assertEqual((len(table), table.evicted), (1, 2))
         self.assertIsNone(table.get(("::1", 2)))
         client = table.get(("::1", 1))
         assert client is not None
@@ -125,14 +119,14 @@ class ClientTableTests(SynchronousTestCase):
         slow: list[tuple[int, list[float]]] = []  # the oldest first: a port, and its packets
         forgotten = 0
         for now, port in enumerate(ports):
-            table.note(("10.0.0.1", port), float(now))
+            table.record(("10.0.0.1", port), float(now))
             times = next((times for known, times in slow if known == port), [])
             slow = [entry for entry in slow if entry[0] != port]
             slow.append((port, [*times, float(now)]))
             if len(slow) > limit:
                 slow.pop(0)
                 forgotten += 1
-        self.assertEqual(table.forgotten, forgotten)
+        self.assertEqual(table.evicted, forgotten)
         self.assertEqual(len(table), len(slow))
         expected = [
             (("10.0.0.1", port), times[0], times[-1], len(times)) for port, times in reversed(slow)
@@ -145,7 +139,7 @@ class ClientTableTests(SynchronousTestCase):
             expected[:count],
         )
         for source, *_figures in expected:
-            self.assertIsInstance(table.get(source), Client)
+            self.assertIsInstance(table.get(source), ClientRecord)
 
 
 class TextAnswerTests(SynchronousTestCase):
@@ -226,7 +220,7 @@ class AnyDatagramTests(SynchronousTestCase):
         for sent in (data, data + b"\xff", b"STATS", b"TIME"):
             said = responder.answer(sent, (host, port), now, now)
             self.assertIsInstance(said, bytes)
-            Guard(responder, limits).answer(sent, (host, port), now, now)
+            AmplificationGuard(responder, limits).answer(sent, (host, port), now, now)
         self.assertEqual(responder.counts.failed, 0)
 
 

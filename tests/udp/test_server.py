@@ -13,8 +13,9 @@ from twisted.logger import LogEvent, capturedLogs
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase
 from twisted_net.net.addresses import Source
+from twisted_net.udp.limits import MAX_PAYLOAD
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import ANSWER_TOO_LONG, MAX_PAYLOAD
+from twisted_net.udp.responder import ANSWER_TOO_LONG
 from twisted_net.udp.server import DatagramServer, listen_at, listen_datagrams
 
 

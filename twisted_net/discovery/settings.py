@@ -13,7 +13,7 @@ from twisted_net.udp.groups import (
     check_groups,
     groups_on,
     is_broadcast,
-    is_own_interface,
+    is_loopback_interface,
 )
 
 DEFAULT_GROUP = "239.255.93.71"
@@ -57,7 +57,7 @@ class DiscoveryPlace(Record, frozen=True):
         """Whether only programs of this machine can hear what is sent."""
         if is_broadcast(self.group):
             return is_loopback(self.group)
-        return bool(self.interfaces) and all(map(is_own_interface, self.interfaces))
+        return bool(self.interfaces) and all(map(is_loopback_interface, self.interfaces))
 
     @property
     def places(self) -> list[Group]:

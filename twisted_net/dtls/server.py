@@ -38,8 +38,8 @@ from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
 from twisted_net.net.rate_limit import Counts
 from twisted_net.reasons import End
+from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
-from twisted_net.udp.server import CappedPort
 
 GRAIN = 0.05
 """Seconds between two looks at the times of all sessions, at least."""

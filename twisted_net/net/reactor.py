@@ -13,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IConnector,
     IDelayedCall,
     IHostnameResolver,
     IListeningPort,
+    IReactorFDSet,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     IReactorUDP,
     IReactorUNIX,
+    IReadDescriptor,
+    IWriteDescriptor,
 )
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Factory, ServerFactory
 from twisted.python.threadpool import ThreadPool
@@ -31,10 +35,10 @@ from zope.interface import implementer
 # Any, in the signatures below: as Twisted's interfaces have them.
 
 
-@implementer(IReactorTime, IReactorTCP, IReactorUNIX, IReactorPluggableNameResolver)
+@implementer(IReactorTime, IReactorTCP, IReactorUNIX, IReactorFDSet, IReactorPluggableNameResolver)
 class Reactor(Protocol):
     """
-    Time, stream connections, name look-ups and the process's lifecycle.
+    Time, stream connections, file descriptors, name look-ups and the process's lifecycle.
 
     ``twisted.internet.testing.MemoryReactorClock`` satisfies it too.
     """
@@ -60,7 +64,23 @@ class Reactor(Protocol):
 
     def stop(self) -> None: ...
 
+    def resolve(self, name: str, timeout: Sequence[int] = (1, 3, 11, 45)) -> Deferred[str]: ...
+
     def installNameResolver(self, resolver: IHostnameResolver, /) -> IHostnameResolver: ...
+
+    def addReader(self, reader: IReadDescriptor, /) -> None: ...
+
+    def addWriter(self, writer: IWriteDescriptor, /) -> None: ...
+
+    def removeReader(self, reader: IReadDescriptor, /) -> None: ...
+
+    def removeWriter(self, writer: IWriteDescriptor, /) -> None: ...
+
+    def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]: ...
+
+    def getReaders(self) -> list[IReadDescriptor]: ...
+
+    def getWriters(self) -> list[IWriteDescriptor]: ...
 
     def listenTCP(
         self, port: int, factory: ServerFactory, backlog: int = 50, interface: str = ""
@@ -95,7 +115,7 @@ class Reactor(Protocol):
 
 @implementer(IReactorUDP)
 class DatagramReactor(Reactor, Protocol):
-    """A reactor with UDP sockets."""
+    """A reactor with UDP sockets of its own."""
 
     def listenUDP(
         self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192

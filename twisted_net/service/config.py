@@ -22,9 +22,9 @@ from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
 from twisted_net.topics import TopicSettings
-from twisted_net.udp.groups import GroupSettings, check_family
-from twisted_net.udp.responder import DatagramLimits
-from twisted_net.udp.socket_spec import Bound, Place, parse_place
+from twisted_net.udp.groups import check_family
+from twisted_net.udp.limits import DatagramLimits, GroupSettings
+from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_spec
 from twisted_net.udp.socket_spec import check_interface as check_datagram_interface
 
 PREFIX = "TWISTED_NET_"
@@ -130,20 +130,20 @@ class UdpSettings(DatagramLimits, frozen=True):
             raise ValueError(f"UdpSettings.{error}") from None
         for i, socket in enumerate(self.sockets):
             try:
-                parse_place(socket)
+                parse_socket_spec(socket)
             except ValueError as error:
                 raise ValueError(f"UdpSettings.sockets[{i}]: {error}") from None
-        if self.enabled and not self.places:
+        if self.enabled and not self.socket_specs:
             raise ValueError("port is none, and there are no sockets: set one, or enabled = false")
         if self.port is None and self.multicast.groups:
             raise ValueError("UdpSettings.multicast.groups need a port, which is none")
         _check_family(self, self.multicast, self.interface)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def socket_specs(self) -> tuple[SocketSpec, ...]:
         """All sockets: that of ``port`` first, where there is one."""
-        own = () if self.port is None else (Place(Bound(self.port, self.interface)),)
-        return (*own, *map(parse_place, self.sockets))
+        own = () if self.port is None else (SocketSpec(BoundSocket(self.port, self.interface)),)
+        return (*own, *map(parse_socket_spec, self.sockets))
 
 
 class CoapSettings(CoapLimits, frozen=True):

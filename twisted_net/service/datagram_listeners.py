@@ -27,10 +27,11 @@ from twisted_net.service.listeners import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.topics import Topics
-from twisted_net.udp.groups import GroupSettings, groups_on
+from twisted_net.udp.groups import groups_on
+from twisted_net.udp.limits import GroupSettings
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.server import DatagramServer, listen_at
-from twisted_net.udp.socket_spec import Place
+from twisted_net.udp.socket_spec import SocketSpec
 
 # OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
 if TYPE_CHECKING:
@@ -51,22 +52,22 @@ class DatagramListener(ListenerService):
     def __init__(
         self,
         reactor: Any,  # Any: as below
-        place: Place,
+        spec: SocketSpec,
         server: DatagramServer,
     ) -> None:
         super().__init__("", 0)
         self._reactor = reactor
-        self._place = place
+        self._spec = spec
         self.server = server
 
     @property
     @override
     def asked(self) -> str:
-        return str(self._place)
+        return str(self._spec)
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        return listen_at(self._reactor, self.server, self._place)
+        return listen_at(self._reactor, self.server, self._spec)
 
 
 def datagram_listeners(
@@ -78,8 +79,8 @@ def datagram_listeners(
         return []
     first = DatagramServer(reactor, settings)
     return [
-        DatagramListener(reactor, place, first.companion() if i else first)
-        for i, place in enumerate(settings.places)
+        DatagramListener(reactor, spec, first.companion() if i else first)
+        for i, spec in enumerate(settings.socket_specs)
     ]
 
 

@@ -1,41 +1,41 @@
 """
-Keeps a datagram server from being turned against others by those who forge their address.
+Amplification guard: keeps a datagram server from being used in reflection attacks.
 
-Whoever sends a datagram writes its source address himself. An answer goes there, so that a server
-can be made to send to a third party more than it is sent (amplification), and two servers can be
-made to answer each other for ever (a loop). Two rules make both impossible, whatever is sent:
+The source address of a datagram can be forged. An answer goes to that address, so a server can be
+made to send a third party more than it was sent (amplification), and two servers can be made to
+answer each other for ever (a loop). Two rules prevent both, whatever is sent:
 
 - An answer is shorter than its question; only the ``PONG`` to a ``PING`` is as long. So a server
-  never sends more than it was sent; and as each answer that is taken for a question gets a
+  never sends more than it was sent, and because every answer that is taken for a question gets a
   shorter one, a chain of answers among any number of such servers ends.
-- Ports from which other services answer whatever they are sent get no answer, nor do our own:
-  the first rule binds our servers alone.
+- Source ports of services that answer whatever they are sent get no answer, nor do our own
+  ports: the first rule binds our servers alone.
 
-A rate for each network bounds what is left, such as a loop with a service that nobody has thought
-of.
+A rate limit for each network bounds the rest, such as a loop with an unknown service.
 """
 
 from __future__ import annotations
 
 from twisted_net.net.addresses import Source, network_of
 from twisted_net.net.rate_limit import Rates
-from twisted_net.udp.responder import DatagramLimits, DatagramResponder
+from twisted_net.udp.limits import DatagramLimits
+from twisted_net.udp.responder import DatagramResponder
 
 PAD = b"PAD"
 """
-What a question gets whose answer would be too long: ask again, with white space behind it.
+Answer to a question that is shorter than its answer: send it again, padded with white space.
 
-It is shorter than every command and than every number, so that those who forget are told.
+It is shorter than every command and every number, so that a client without padding learns of it.
 """
 
 
-class Guard:
+class AmplificationGuard:
     """
-    Answers as a responder does, but nothing that could be turned against others.
+    Answers as a responder does, except where the answer could be used against others.
 
-    :param responder: gives the answers, and has the counts.
-    :ivar own_ports: our own listening ports: what comes from such a port comes from a server
-        like this one.
+    :param responder: makes the answers and holds the counts.
+    :ivar own_ports: our own listening ports: a datagram from such a port comes from a server like
+        this one.
     """
 
     def __init__(self, responder: DatagramResponder, limits: DatagramLimits) -> None:
@@ -50,7 +50,7 @@ class Guard:
 
     def answer(self, data: bytes, source: Source, now: float, wall: float) -> bytes | None:
         """
-        Give the answer to one datagram, or None where there is none, or none may be sent.
+        Return the answer to one datagram, or None where there is none or none may be sent.
 
         The arguments are those of :meth:`DatagramResponder.answer`. A datagram from a port that
         is not answered, or over the rate of its network, is counted and not looked into.

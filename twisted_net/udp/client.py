@@ -1,4 +1,4 @@
-"""A client for plain datagrams: questions with time limits, and answers that fit them."""
+"""Datagram client: questions with timeouts and retries, one at a time, and matching answers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, DNSLookupError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.config.record import Record
-from twisted_net.net.addresses import Source
+from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.net.reactor import Reactor
 from twisted_net.udp.amplification_guard import PAD
 from twisted_net.udp.errors import (
     DatagramClientClosed,
@@ -31,52 +28,31 @@ from twisted_net.udp.errors import (
     DatagramUnreachable,
     TooManyQuestions,
 )
+from twisted_net.udp.limits import MAX_PAYLOAD, DatagramClientSettings
 from twisted_net.udp.port import CappedPort
-from twisted_net.udp.responder import MAX_PAYLOAD
 from twisted_net.udp.sockets import scoped_source
 
 DEFAULT_PORT = 9999
 
-# An answer on a guarded socket is shorter than its question. TIME is answered with 32 bytes, and
-# STATS with less than 1200, which every network carries whole (RFC 9000 §14).
+# A guarded server answers only what is shorter than the question. The answer to TIME has 32 bytes,
+# that to STATS less than 1200, which no network fragments (RFC 9000 §14).
 _TIME = b"TIME".ljust(64)
 _STATS = b"STATS".ljust(1200)
 _ECHO = b"ECHO: "
 _COMMANDS = (b"PING", b"TIME", b"STATS")
 
-# No UTF-8 text ends with this byte, so that every number before it is taken for one.
+# No UTF-8 text ends with this byte, so the server takes every such datagram for binary.
 _NUMBER = struct.Struct(">IB")
 _NOT_TEXT = 0xFF
 
 _RECEIVE_BUFFER = 1 << 16
 
-# No socket, no way there, or a question that is too long for the way.
+# No socket, no route, or a question longer than the route allows.
 _CANNOT_SEND = (OSError, CannotListenError, MessageLengthError)
 
 
-class DatagramClientSettings(Record, frozen=True):
-    """
-    How long, how often and how much; times in seconds.
-
-    A question is asked anew after ``timeout``, then after twice that, and so on, each wait longer
-    by up to a half, so that clients do not come back in step. With the defaults it is given up
-    after 7.5 to 11 s. Half a second is above nearly all round trips of today's networks.
-    """
-
-    timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds until a question is asked anew")
-    ] = 0.5
-    retries: Annotated[
-        int,
-        Meta(ge=0, le=20, description="times that a question is asked anew, where that is safe"),
-    ] = 3
-    max_waiting: Annotated[
-        int, Meta(ge=0, description="questions that wait for the one under way")
-    ] = 1000
-
-
-class _Question:
-    """What is asked, and who waits for the answer."""
+class _DatagramQuestion:
+    """A question, its retries, and the Deferred of its answer."""
 
     __slots__ = ("data", "fits", "refused", "result", "retries", "sent", "wait")
 
@@ -86,7 +62,7 @@ class _Question:
         fits: Callable[[bytes], bool],
         retries: int,
         wait: float,
-        given_up: Callable[[_Question], None],
+        cancelled: Callable[[_DatagramQuestion], None],
     ) -> None:
         self.data = data
         self.fits = fits
@@ -94,14 +70,14 @@ class _Question:
         self.wait = wait
         self.sent = 0
         self.refused = False
-        self.result: Deferred[bytes] = Deferred(lambda _: given_up(self))
+        self.result: Deferred[bytes] = Deferred(lambda _: cancelled(self))
 
 
-class _Listener(DatagramProtocol):
+class _ClientProtocol(DatagramProtocol):
     """
-    Tells a client what comes in at one of its sockets.
+    Passes the datagrams of one of a client's sockets to the client.
 
-    :ivar server: the only source that is heard; None until it is known.
+    :ivar server: the only source that is accepted; None until it is known.
     """
 
     noisy = False
@@ -123,7 +99,7 @@ class _Listener(DatagramProtocol):
 
     @override
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
-        # The kernel passes on nothing else once the socket is connected, but what came before.
+        # A connected socket receives nothing else, but datagrams may have come before.
         if addr == self.server:
             self._received(datagram)
 
@@ -134,25 +110,25 @@ class _Listener(DatagramProtocol):
 
 class DatagramClient:
     """
-    Asks one server, one question at a time; the others wait for their turn, in order.
+    Asks one server, one question at a time; further questions are queued in order.
 
-    Datagrams carry no number by which an answer could be matched to its question. What is promised
-    instead: an answer came from the server's address and port; it has the form that its question
-    asks for; and it does not belong to an earlier question that was given up or asked twice, as the
-    client leaves its port after such a one. An answer that the network itself doubles may be taken
+    Datagrams carry no ID that would match an answer to its question. Instead the client ensures
+    that an answer came from the server's address and port, that it has the form its question asks
+    for, and that it does not belong to an earlier question that failed or was sent twice: after
+    such a question the client changes its port. An answer that the network duplicates may be taken
     for that of an equal question right after it.
 
-    Questions are padded, so that servers beyond loopback answer them.
+    Questions are padded, so that guarded servers answer them.
 
-    :param host: a numeric address, with its scope (``fe80::1%eth0``) where it is link-local, or a
-        name, of which the first IPv4 address is asked.
-    :param chance: gives a number from 0 to 1, drawn evenly.
-    :ivar strays: datagrams that came in and were no answer to the question under way.
+    :param host: a numeric address, with its scope (``fe80::1%eth0``) if it is link-local, or a
+        name, whose first IPv4 address is used.
+    :param chance: returns a number drawn evenly from 0 to 1.
+    :ivar strays: received datagrams that did not answer the current question.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: it watches descriptors, tells the time and looks up names
+        reactor: Reactor,
         host: str,
         port: int = DEFAULT_PORT,
         settings: DatagramClientSettings | None = None,
@@ -167,8 +143,8 @@ class DatagramClient:
         self._socket: CappedPort | None = None
         self._closing: set[Deferred[None]] = set()
         self._asking = 0
-        self._waiting: deque[_Question] = deque()
-        self._current: _Question | None = None
+        self._waiting: deque[_DatagramQuestion] = deque()
+        self._current: _DatagramQuestion | None = None
         self._timer: IDelayedCall | None = None
         self._closed = False
         self.strays = 0
@@ -185,23 +161,22 @@ class DatagramClient:
         await self.close()
 
     async def ping(self) -> float:
-        """Give the seconds that ``PING`` took to be answered, lost datagrams and waits included."""
-        began: float = self._reactor.seconds()
+        """Return the round-trip time of ``PING`` in seconds, queueing and retries included."""
+        began = self._reactor.seconds()
         await self._ask_again(b"PING", lambda answer: answer == b"PONG")
-        elapsed: float = self._reactor.seconds() - began
-        return elapsed
+        return self._reactor.seconds() - began
 
     async def time(self) -> datetime:
-        """Give the server's time."""
+        """Return the server's time."""
         return _read_time(await self._ask_again(_TIME, lambda a: _fits(_read_time, a)))
 
     async def stats(self) -> dict[str, int]:
-        """Give the server's figures."""
+        """Return the server's figures."""
         return _read_stats(await self._ask_again(_STATS, lambda a: _fits(_read_stats, a)))
 
     async def echo(self, text: str) -> str:
         """
-        Let *text* come back.
+        Return *text* as the server echoed it.
 
         :raises ValueError: for text that the server would strip, or take for a command.
         """
@@ -217,12 +192,12 @@ class DatagramClient:
 
     async def increment(self, number: int) -> int:
         """
-        Give *number* plus one, modulo 2**32, as the server counts.
+        Return *number* plus one, modulo 2**32, as the server computed it.
 
         :raises ValueError: for a number that four bytes do not hold.
         """
         if not 0 <= number < 1 << 32:
-            raise ValueError(f"a number from 0 to {(1 << 32) - 1} is needed, not {number}")
+            raise ValueError(f"the number must be from 0 to {(1 << 32) - 1}, not {number}")
         expected = ((number + 1) & 0xFFFFFFFF).to_bytes(4, "big")
         answer = await self._ask_again(_NUMBER.pack(number, _NOT_TEXT), expected.__eq__)
         return int.from_bytes(answer, "big")
@@ -235,19 +210,20 @@ class DatagramClient:
         fits: Callable[[bytes], bool] = lambda answer: True,
     ) -> bytes:
         """
-        Send *data* as it stands, and give the first answer that fits.
+        Send *data* unchanged, and return the first matching answer.
 
-        :param retries: times that it is asked anew; only where the server may do it more than once.
-        :param fits: tells an answer to this question from others; it must not raise.
-        :raises DatagramTimeout: where none comes in time.
-        :raises DatagramRefused: where the server says that the question is too long or too short.
-        :raises DatagramUnreachable: where nobody listens there, or the question cannot be sent.
+        :param retries: times that it is sent again; more than 0 only if it is idempotent.
+        :param fits: whether a datagram answers this question; it must not raise.
+        :raises DatagramTimeout: if no answer comes in time.
+        :raises DatagramRefused: if the server refuses the question as too long or too short.
+        :raises DatagramUnreachable: if the port is closed, or the question cannot be sent.
         :raises DatagramHostNotFound: for a name without an address.
-        :raises TooManyQuestions: where as many wait as may.
-        :raises DatagramClientClosed: after :meth:`close`, or when it is called meanwhile.
+        :raises TooManyQuestions: if the queue is full.
+        :raises DatagramClientClosed: if the client is closed before the answer comes.
+        :raises ValueError: for *data* that no datagram can hold.
         """
         if len(data) > MAX_PAYLOAD:
-            raise ValueError(f"{len(data)} bytes are more than the {MAX_PAYLOAD} of a datagram")
+            raise ValueError(f"{len(data)} bytes are too long for a datagram: {MAX_PAYLOAD} fit")
         if self._asking > self._settings.max_waiting:
             raise TooManyQuestions(self._settings.max_waiting)
         self._asking += 1
@@ -256,7 +232,9 @@ class DatagramClient:
                 self._address = (await self._look_up(), self._port)
             if self._closed:
                 raise DatagramClientClosed
-            question = _Question(data, fits, retries, self._settings.timeout, self._given_up)
+            question = _DatagramQuestion(
+                data, fits, retries, self._settings.timeout, self._cancelled
+            )
             self._waiting.append(question)
             self._next(self._address)
             return await question.result
@@ -264,13 +242,13 @@ class DatagramClient:
             self._asking -= 1
 
     async def close(self) -> None:
-        """Fail what is under way and what waits; afterwards no socket and no timer is left."""
+        """Fail all questions; afterwards no socket and no timer is left."""
         self._closed = True
         questions = [*([self._current] if self._current else []), *self._waiting]
         self._waiting.clear()
-        self._drop_timer()
+        self._cancel_timer()
         self._current = None
-        self._leave_port()
+        self._change_port()
         for question in questions:
             question.result.errback(DatagramClientClosed())
         for closing in list(self._closing):
@@ -281,13 +259,12 @@ class DatagramClient:
 
     async def _look_up(self) -> str:
         host = self._host
-        if isIPAddress(host) or isIPv6Address(host):
+        if is_numeric(host):
             return host
         try:
-            address: str = await self._reactor.resolve(host)
+            return await self._reactor.resolve(host)
         except DNSLookupError:
             raise DatagramHostNotFound(host) from None
-        return address
 
     # --- one question after the other ---
 
@@ -297,7 +274,7 @@ class DatagramClient:
             try:
                 self._send(question, address)
             except _CANNOT_SEND as error:
-                # Not by _end, which would call this: a thousand may be waiting.
+                # Not by _end, which calls this method: a thousand questions may be queued.
                 self._current = None
                 question.result.errback(DatagramUnreachable(str(error)))
 
@@ -306,7 +283,7 @@ class DatagramClient:
             if self._socket is opened:
                 self._socket = None
 
-        listener = _Listener(self._received, self._unreachable, stopped)
+        listener = _ClientProtocol(self._received, self._unreachable, stopped)
         opened = CappedPort(
             0,
             listener,
@@ -320,24 +297,24 @@ class DatagramClient:
             opened.connect(*address)
         except OSError:
             self._socket = opened
-            self._leave_port()
+            self._change_port()
             raise
-        # As the kernel writes it, which is how the sources of datagrams are written.
+        # As the kernel writes it: sources of datagrams are compared with it.
         peer = opened.socket.getpeername()
         listener.server = scoped_source(peer) if len(peer) == 4 else peer
         return opened
 
-    def _send(self, question: _Question, address: Source) -> None:
+    def _send(self, question: _DatagramQuestion, address: Source) -> None:
         if self._socket is None:
             self._socket = self._open(address)
         question.sent += 1
         self._socket.write(question.data)
-        # The write may have told that nobody listens, which may have been the end.
+        # The write may have reported a closed port, which may have ended the question.
         if question is self._current and self._timer is None:
             wait = question.wait * (1 + self._chance() / 2)
             self._timer = self._reactor.callLater(wait, self._late, question, address)
 
-    def _late(self, question: _Question, address: Source) -> None:
+    def _late(self, question: _DatagramQuestion, address: Source) -> None:
         self._timer = None
         if question.retries:
             question.retries -= 1
@@ -366,17 +343,17 @@ class DatagramClient:
         question = self._current
         if question is None:
             return
-        # Perhaps it is just being restarted.
+        # The server may be restarting.
         question.refused = True
         if not question.retries:
             self._end(DatagramUnreachable())
 
-    def _given_up(self, question: _Question) -> None:
-        """Forget a question whose caller has cancelled it; Twisted fails its result."""
+    def _cancelled(self, question: _DatagramQuestion) -> None:
+        """Remove a question that its caller has cancelled; Twisted fails its result."""
         if question is self._current:
-            self._drop_timer()
+            self._cancel_timer()
             self._current = None
-            self._leave_port()
+            self._change_port()
             self._next(self._address)
         elif question in self._waiting:
             self._waiting.remove(question)
@@ -384,22 +361,22 @@ class DatagramClient:
     def _end(self, outcome: bytes | DatagramError) -> None:
         question, self._current = self._current, None
         assert question is not None
-        self._drop_timer()
+        self._cancel_timer()
         if question.sent != 1 or not isinstance(outcome, bytes):
-            # A further answer may be on its way, which is not to be taken for the next one's.
-            self._leave_port()
+            # A further answer may be on its way: it must not be taken for the next question's.
+            self._change_port()
         if isinstance(outcome, bytes):
             question.result.callback(outcome)
         else:
             question.result.errback(outcome)
         self._next(self._address)
 
-    def _drop_timer(self) -> None:
+    def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _leave_port(self) -> None:
+    def _change_port(self) -> None:
         socket, self._socket = self._socket, None
         if socket is None:
             return
@@ -420,7 +397,7 @@ def _fits(read: Callable[[bytes], object], answer: bytes) -> bool:
 def _read_time(answer: bytes) -> datetime:
     stamp = datetime.fromisoformat(answer.decode())
     if stamp.tzinfo is None:
-        raise ValueError("a time without its offset")
+        raise ValueError("the time has no UTC offset")
     return stamp
 
 

@@ -1,4 +1,4 @@
-"""What keeps a question in a plain datagram from its answer."""
+"""Errors of the datagram client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted_net.errors import TwistedNetError
 
 
 class DatagramError(TwistedNetError):
-    """A question in a plain datagram got no answer that its caller can use."""
+    """A datagram client's question got no usable answer."""
 
     code = "datagram_failed"
 
@@ -15,21 +15,21 @@ class DatagramTimeout(DatagramError):
     """
     No answer came in time.
 
-    :param sent: how often the question was sent.
+    :param sent: how many times the question was sent.
     """
 
     code = "datagram_timeout"
 
     def __init__(self, sent: int) -> None:
-        super().__init__(f"no answer came; the question was sent {sent} times")
+        super().__init__(f"no answer; the question was sent {sent} times")
         self.sent = sent
 
 
 class DatagramRefused(DatagramError):
     """
-    The server refused the question: it is too long, or too short for its answer (``PAD``).
+    The server refused the question as too long, or as too short for its answer (``PAD``).
 
-    :param answer: what the server said.
+    :param answer: the server's answer.
     """
 
     code = "datagram_refused"
@@ -40,16 +40,16 @@ class DatagramRefused(DatagramError):
 
 
 class DatagramUnreachable(DatagramError):
-    """Nobody listens at this port, as its host says, or no datagram can be sent there."""
+    """The port is closed (ICMP port unreachable), or no datagram can be sent to it."""
 
     code = "datagram_unreachable"
 
-    def __init__(self, reason: str = "nobody listens at this port") -> None:
+    def __init__(self, reason: str = "no program listens on this port") -> None:
         super().__init__(f"the server cannot be reached: {reason}")
 
 
 class DatagramHostNotFound(DatagramError):
-    """The name of the server has no address."""
+    """The server's host name has no address."""
 
     code = "datagram_host_not_found"
 
@@ -59,7 +59,7 @@ class DatagramHostNotFound(DatagramError):
 
 
 class TooManyQuestions(DatagramError):
-    """As many questions wait for the one under way as may."""
+    """The client's queue of questions is full."""
 
     code = "datagram_queue_full"
 
@@ -69,7 +69,7 @@ class TooManyQuestions(DatagramError):
 
 
 class DatagramClientClosed(DatagramError):
-    """The client was closed before, or while, this question was asked."""
+    """The client was closed before this question was answered."""
 
     code = "datagram_client_closed"
 

@@ -1,55 +1,28 @@
-"""Groups of receivers: what may be joined, where, and what is asked of the kernel for it."""
+"""Multicast groups and broadcast addresses: checks, and the interfaces on which to join."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, ip_address
-from typing import Annotated
 
 from attrs import frozen
-from msgspec import Meta
 
-from twisted_net.config.record import Record
 from twisted_net.net.addresses import is_loopback, is_numeric
 
 ALL_COAP_NODES = ("224.0.1.187", "ff02::fd", "ff05::fd")
-"""The groups of all CoAP nodes: of IPv4, of an IPv6 link, of an IPv6 site (RFC 7252 §12.8)."""
+"""All CoAP nodes: the IPv4 group, the IPv6 link-local and site-local ones (RFC 7252 §12.8)."""
 
 MAX_GROUPS = 20
-"""Groups of one server; Linux lets a socket join as many of IPv4 (igmp_max_memberships)."""
-
-
-class GroupSettings(Record, frozen=True):
-    """
-    Which groups a server listens to, beside its own address.
-
-    Answers leave from the server's own port, each at a random moment of the *leisure* of the
-    protocol, so that many servers do not answer at once (RFC 7252 §8.2).
-
-    :raises ValueError: for what is no group.
-    """
-
-    groups: Annotated[
-        tuple[str, ...],
-        Meta(description="multicast addresses to listen to, such as 224.0.1.187 or ff02::fd"),
-    ] = ()
-    interfaces: Annotated[
-        tuple[str, ...],
-        Meta(description="where they are joined: names, or addresses of IPv4; none: as routed"),
-    ] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_groups(self.groups, self.interfaces)
+"""Groups per server: Linux lets a socket join 20 IPv4 groups (igmp_max_memberships)."""
 
 
 @frozen
 class Group:
     """
-    A group on one network.
+    A multicast group on one interface.
 
-    :param address: of many receivers.
-    :param interface: its name or its IPv4 address, or None for the one that the routes lead to.
+    :param address: the multicast address.
+    :param interface: name or IPv4 address of the interface; None: as routed.
     """
 
     address: str
@@ -57,7 +30,7 @@ class Group:
 
     @property
     def version(self) -> int:
-        """4 or 6."""
+        """IP version: 4 or 6."""
         return ip_address(self.address).version
 
     def __str__(self) -> str:
@@ -65,23 +38,27 @@ class Group:
 
 
 def groups_on(addresses: Iterable[str], interfaces: Iterable[str]) -> list[Group]:
-    """Give each group on each interface on which it can be; an address is one of IPv4 alone."""
-    places = tuple(interfaces)
-    if not places:
+    """
+    Return every group on every interface where it can be joined.
+
+    An interface that is named by its IPv4 address can join IPv4 groups only.
+    """
+    joined_on = tuple(interfaces)
+    if not joined_on:
         return [Group(address) for address in addresses]
     return [
-        Group(address, place)
+        Group(address, interface)
         for address in addresses
-        for place in places
-        if ip_address(address).version == 4 or not is_numeric(place)
+        for interface in joined_on
+        if ip_address(address).version == 4 or not is_numeric(interface)
     ]
 
 
 def check_groups(groups: tuple[str, ...], interfaces: tuple[str, ...]) -> None:
     """
-    Refuse what cannot be joined.
+    Check that the groups can be joined on the interfaces.
 
-    :raises ValueError: saying what, and what is allowed.
+    :raises ValueError: naming the first mistake, and what is allowed.
     """
     if len(groups) > MAX_GROUPS:
         raise ValueError(f"groups: at most {MAX_GROUPS} groups, not {len(groups)}")
@@ -92,38 +69,41 @@ def check_groups(groups: tuple[str, ...], interfaces: tuple[str, ...]) -> None:
             known = None
         if known is None or not known.is_multicast:
             raise ValueError(
-                f"groups: {group!r} is no multicast address; those of IPv4 are 224.0.0.0 to "
-                "239.255.255.255, those of IPv6 begin with ff"
+                f"groups: {group!r} is not a multicast address: use 224.0.0.0 to "
+                "239.255.255.255, or an IPv6 address that begins with ff"
             )
     for interface in interfaces:
         if is_numeric(interface) and ip_address(interface).version == 6:
-            raise ValueError(f"interfaces: {interface}: an interface of IPv6 is given by its name")
+            raise ValueError(
+                f"interfaces: {interface}: name an IPv6 interface by its name, not its address"
+            )
     if interfaces and len(groups_on(groups, interfaces)) < len(groups):
-        raise ValueError("interfaces: a group of IPv6 needs the name of an interface")
+        raise ValueError("interfaces: an IPv6 group needs an interface name")
 
 
 def check_family(groups: Iterable[str], interface: str) -> None:
     """
-    Refuse groups that the port of a server cannot answer.
+    Check that a server's port can answer the members of its groups.
 
-    :param interface: that of the server's own port.
-    :raises ValueError: for a group of the other version of IP.
+    :param interface: the interface of the server's own port.
+    :raises ValueError: for a group of the other IP version.
     """
     version = 6 if ":" in interface else 4
     for group in groups:
         if ip_address(group).version != version:
             raise ValueError(
-                f"multicast.groups: {group} is none of IPv{version}, as interface {interface!r} is"
+                f"multicast.groups: {group} is not an IPv{version} group, which interface"
+                f" {interface!r} needs"
             )
 
 
-def is_own_interface(interface: str) -> bool:
-    """Whether what is sent there stays on this machine."""
+def is_loopback_interface(interface: str) -> bool:
+    """Whether datagrams sent on an interface stay on this machine."""
     return interface == "lo" or is_loopback(interface)
 
 
 def is_broadcast(text: str) -> bool:
-    """Whether an address of IPv4 may be that of all hosts of a network, as far as it shows."""
+    """Whether an IPv4 address looks like a network's broadcast address: it ends in ``.255``."""
     try:
         address = ip_address(text)
     except ValueError:

@@ -1,9 +1,9 @@
 """
-Answers that go to one client in one call, which the kernel cuts into datagrams.
+UDP generic segmentation offload (GSO): several answers to one client in one system call.
 
-Linux calls it segmentation: ``UDP_SEGMENT`` of udp(7), since 4.18. The way through the kernel is
-gone once, not for each datagram, and the network card does the cutting where it can. Each datagram
-is a datagram as ever to whom it goes to; a capture on the sending machine shows them as one.
+``UDP_SEGMENT`` of udp(7), Linux 4.18. The kernel's send path runs once instead of once per
+datagram, and the network card segments where it can. The receiver gets ordinary datagrams; a
+packet capture on the sending machine shows them as one.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from collections.abc import Iterator, Sequence
 
 from twisted_net.net.addresses import Source
 
-Peer = tuple[str, int] | tuple[str, int, int, int]
-"""An address as the kernel gives it, of IPv4 or of IPv6."""
+KernelAddress = tuple[str, int] | tuple[str, int, int, int]
+"""An IPv4 or IPv6 address as the socket module returns it."""
 
-Answer = tuple[bytes, Source, Peer]
-"""A datagram, and to whom it goes: as a protocol knows it, and as the kernel does."""
+QueuedAnswer = tuple[bytes, Source, KernelAddress]
+"""A datagram and its destination, as the protocol and as the kernel write it."""
 
-MOST_SEGMENTS = 64
-"""Datagrams that Linux cuts from one call at most (``UDP_MAX_SEGMENTS``; 128 since 6.9)."""
+MAX_SEGMENTS = 64
+"""Datagrams per call, at most (Linux's ``UDP_MAX_SEGMENTS``; 128 since 6.9)."""
 
-# Linux's names (linux/udp.h), which Python has not.
+# Linux's names (linux/udp.h), which Python lacks.
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _SIZE = struct.Struct("=H")
 
 
-def runs(answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
+def runs(answers: Sequence[QueuedAnswer]) -> Iterator[tuple[int, int]]:
     """
-    Find the answers in a row that one call can send: two or more of one size, to one peer.
+    Find the runs that one call can send: consecutive answers of one size to one peer.
 
-    Empty ones are in none, as nothing is cut into pieces of no bytes.
+    A run has at least two answers. Empty answers are in none, as no segment has 0 bytes.
 
     :return: the index of the first, and of the one after the last, of each run.
     """
     start = 0
-    peer: Peer | None = None
+    peer: KernelAddress | None = None
     size: int | None = None
     for index, (datagram, _, to) in enumerate(answers):
         if to == peer and len(datagram) == size:
@@ -53,8 +53,8 @@ def runs(answers: Sequence[Answer]) -> Iterator[tuple[int, int]]:
         yield start, len(answers)
 
 
-def can_cut(sock: socket.socket) -> bool:
-    """Tell whether the kernel knows of segmentation; one that does not would send one datagram."""
+def supports_gso(sock: socket.socket) -> bool:
+    """Whether the kernel supports GSO; one that does not would send one long datagram."""
     if sys.platform != "linux":
         return False
     try:
@@ -64,15 +64,16 @@ def can_cut(sock: socket.socket) -> bool:
     return True
 
 
-def send_run(sock: socket.socket, run: Sequence[Answer]) -> bool:
+def send_segmented(sock: socket.socket, run: Sequence[QueuedAnswer]) -> bool:
     """
-    Send a run of answers in one call, where the kernel takes them so: all, or none.
+    Send a run of answers in one call; the kernel accepts all of them or none.
 
-    It takes none where its buffer has no room for all of them, where one is longer than a packet
-    on their way may be, and where that way has something between that cannot do it, IPsec for
-    one. Each may still be sent by itself then, and its error told from those of the others.
+    It accepts none if its buffer has no room for all, if one is longer than the path MTU, or if
+    the route does not support GSO (IPsec, for example). Each answer may then be sent on its own,
+    which also tells its error from those of the others.
 
-    :param run: one that :func:`runs` has found, of :data:`MOST_SEGMENTS` at most.
+    :param run: found by :func:`runs`; at most :data:`MAX_SEGMENTS` answers.
+    :return: whether they were sent.
     """
     size = _SIZE.pack(len(run[0][0]))
     try:

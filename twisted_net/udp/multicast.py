@@ -1,4 +1,4 @@
-"""Sockets of groups: joined on an interface, read as any port of ours, left with the socket."""
+"""Multicast and broadcast sockets: joining groups, sending to them, delayed answers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
-from twisted_net.udp.groups import Group, is_broadcast, is_own_interface
+from twisted_net.udp.groups import Group, is_broadcast, is_loopback_interface
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
 MAX_DELAYED = 1000
-"""Answers to groups that wait for their moment, of one server; further ones are not sent."""
+"""Delayed answers of one server at a time; further ones are dropped."""
 
-# Linux's numbers (ip(7)); Python names neither. Without the second a socket hears every group that
-# any program on the machine has joined on any interface.
+# Linux's numbers (ip(7)), which Python lacks. Unless IP_MULTICAST_ALL is off, a socket receives
+# every group that any program on the machine has joined on any interface.
 _IP_MULTICAST_ALL = 49
 _MREQN = struct.Struct("4s4si")
 
 ANY = "0.0.0.0"
-"""In place of a group: all that is sent to the port, broadcasts too."""
+"""Instead of a group: everything that is sent to the port, broadcasts included."""
 
 Receive = Callable[[bytes, Source], None]
 
 
 class GroupProtocol(DatagramProtocol):
-    """Hands over the datagrams of a group."""
+    """Passes the datagrams of a group to a function."""
 
     noisy = False
 
@@ -50,12 +50,11 @@ class GroupProtocol(DatagramProtocol):
 
 class DelayedAnswers:
     """
-    Answers to a group's questions, each sent at a random moment.
+    Answers to multicast questions, each sent after a random delay.
 
-    :param leisure: seconds within which it leaves.
-    :param chance: gives a number from 0 to 1, drawn evenly.
-    :param counts: where those are counted as dropped that are not sent, as :data:`MAX_DELAYED`
-        waited, or as the server stopped.
+    :param leisure: longest delay, in seconds.
+    :param chance: returns a number drawn evenly from 0 to 1.
+    :param counts: counts answers over :data:`MAX_DELAYED`, and those left at the end, as dropped.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class DelayedAnswers:
         return len(self._calls)
 
     def send(self, write: Callable[[bytes, Source], object], answer: bytes, to: Source) -> None:
-        """Have *write* called with the answer later."""
+        """Call *write* with the answer after a random delay."""
         if len(self._calls) >= MAX_DELAYED:
             self._counts.dropped += 1
             return
@@ -88,7 +87,7 @@ class DelayedAnswers:
         self._calls.add(call)
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Drop all delayed answers."""
         self._counts.dropped += len(self._calls)
         for call in self._calls:
             call.cancel()
@@ -105,12 +104,12 @@ def join(
     counts: DatagramCounts | None = None,
 ) -> CappedPort:
     """
-    Join a group, and have its datagrams handed over; ``stopListening()`` leaves it.
+    Join a group and pass its datagrams to *receive*; ``stopListening()`` leaves the group.
 
-    Several programs of a machine may join the same group at the same port.
+    Several programs of a machine may join the same group on the same port.
 
-    :param max_datagram: longest datagram that is handed over whole; of a longer one, a byte more.
-    :raises CannotListenError: where there is no such interface, or the kernel refuses.
+    :param max_datagram: limit in bytes; a longer datagram is truncated to one byte more.
+    :raises CannotListenError: if there is no such interface, or the kernel rejects the group.
     """
     opened = None
     try:
@@ -140,14 +139,14 @@ def join_all(
     """
     Join several groups, or none of them.
 
-    :param own: where this process listens at the same port number already.
+    :param own: this process's port with the same number, if there is one.
     :raises CannotListenError: as :func:`join` does.
     """
     joined: list[CappedPort] = []
     try:
         with _sharing(own):
             for group in groups:
-                joined.append(  # noqa: PERF401  # those before a failure are to be left
+                joined.append(  # noqa: PERF401  # those before a failure must be left again
                     join(reactor, group, port, receive, max_datagram=max_datagram, counts=counts)
                 )
     except CannotListenError:
@@ -160,9 +159,9 @@ def join_all(
 @contextmanager
 def _sharing(own: CappedPort | None) -> Iterator[None]:
     """
-    Let others bind the port number of *own*, which may be bound to all addresses, meanwhile.
+    Allow other sockets to bind the port number of *own* within this context.
 
-    Not for longer: with the option set another program could take its datagrams.
+    Not permanently: with SO_REUSEADDR set, another program could receive its datagrams.
     """
     if own is None:
         yield
@@ -176,16 +175,16 @@ def _sharing(own: CappedPort | None) -> Iterator[None]:
 
 class Membership:
     """
-    The groups that a server has joined, as one port.
+    The groups that a server has joined, with the interface of one port.
 
-    :param ports: of the groups; at least one.
+    :param ports: one for each group; at least one.
     """
 
     def __init__(self, ports: list[CappedPort]) -> None:
         self._ports = ports
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address of the first group."""
+        """Return the address of the first group."""
         return self._ports[0].getHost()
 
     def stopListening(self) -> Deferred[list[None]]:
@@ -195,14 +194,14 @@ class Membership:
 
 def sending_socket(address: str, interface: str | None, hops: int) -> socket.socket:
     """
-    Give a socket that sends to a group, or to all hosts of a network.
+    Return a socket that sends to a multicast group or a broadcast address.
 
-    This machine's own programs hear what it sends, too.
+    Programs on this machine receive the datagrams too.
 
-    :param address: of the group, or a broadcast address of IPv4.
-    :param interface: from which it leaves: a name, or an address of IPv4; None: as routed.
-    :param hops: routers that a datagram passes and one: 1 stays on the link.
-    :raises OSError: where there is no such interface.
+    :param address: the multicast address, or an IPv4 broadcast address.
+    :param interface: the outgoing interface, by name or IPv4 address; None: as routed.
+    :param hops: time to live: 1 stays on the link.
+    :raises OSError: if there is no such interface.
     """
     group = Group(address, interface)
     opened = _open(group)
@@ -221,9 +220,9 @@ def sending_socket(address: str, interface: str | None, hops: int) -> socket.soc
                 opened.setsockopt(
                     socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _membership(ANY, interface)
                 )
-            # Else what stays on the machine would come from an address of another interface.
-            own = interface is not None and is_own_interface(interface)
-            opened.bind(("127.0.0.1" if own else "", 0))
+            # Else datagrams on loopback would have the source address of another interface.
+            loopback = interface is not None and is_loopback_interface(interface)
+            opened.bind(("127.0.0.1" if loopback else "", 0))
     except OSError:
         opened.close()
         raise
@@ -240,12 +239,12 @@ def _open(group: Group) -> socket.socket:
 def _bind_and_join(opened: socket.socket, group: Group, port: int) -> None:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if group.address == ANY:
-        # For broadcasts, which go to all sockets that are bound so.
+        # Broadcasts are delivered to all sockets with this option and binding.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         opened.bind((ANY, port))
         return
-    # Bound to the group, so that nothing else comes in here: what is sent to the address of the
-    # machine is for the server's own port.
+    # Bound to the group, so that nothing else is received here: datagrams to the address of the
+    # machine are for the server's own port.
     if group.version == 6:
         index = _index(group.interface)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -263,7 +262,7 @@ def _bind_and_join(opened: socket.socket, group: Group, port: int) -> None:
 
 
 def _membership(address: str, interface: str | None) -> bytes:
-    """Pack Linux's ``ip_mreqn``: a group, and an interface by its address or its number."""
+    """Pack Linux's ``ip_mreqn``: a group, and an interface by its address or its index."""
     local = interface if interface is not None and is_numeric(interface) else ANY
     index = 0 if local != ANY or interface is None else _index(interface)
     return _MREQN.pack(socket.inet_aton(address), socket.inet_aton(local), index)

@@ -1,4 +1,4 @@
-"""A UDP port that is fair to others, keeps what cannot be sent at once, and counts what is lost."""
+"""UDP port: bounded reads per turn, a bounded send queue, batched answers, counted losses."""
 
 # mypy: disallow-untyped-calls=False
 # Few of the methods that the port derives from have types.
@@ -22,42 +22,42 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.gso import Answer, Peer, can_cut, runs, send_run
+from twisted_net.udp.gso import KernelAddress, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.responder import DatagramCounts
-from twisted_net.udp.socket_spec import Bound, Place
+from twisted_net.udp.socket_spec import BoundSocket, SocketSpec
 from twisted_net.udp.sockets import (
-    ask_receive_buffer,
-    ask_send_buffer,
+    adopt_socket,
+    enable_reuse_port,
     kernel_drops,
     scoped_source,
-    share_port,
+    set_receive_buffer,
+    set_send_buffer,
     socket_address,
-    take_over,
 )
 
 QUEUED_COST = 256
-"""Bytes that a datagram in the send queue counts beside its own: those of the objects it is in."""
+"""Bytes that a queued datagram counts besides its payload: the size of the objects around it."""
 
-ANSWERS_AT_ONCE = 32
+MAX_BATCH = 32
 """
-Small answers that are sent together, in a row, at the end of a turn at the latest.
+Small answers that are batched and sent together, at the end of a turn at the latest.
 
-To answer and to send by turns takes a tenth more, as the ways of Python and of the kernel then
-drive each other from the processor's cache; and who waits for answers on this machine is woken by
-the first of them, which took 19 of the 31 µs of a CoAP exchange where they left one by one.
-"""
-
-LONGEST_SMALL = 1232
-"""
-Bytes of an answer that waits for others.
-
-They fit into the smallest packet of IPv6, 1280, with its headers. Of longer ones the kernel may say
-that they do not fit, and :meth:`CappedPort.write` raises that, so they are sent within it.
+To alternate between answering and sending costs a tenth more, as Python's and the kernel's code
+then evict each other from the processor's cache. A client on this machine is also woken by the
+first answer, which took 19 of the 31 µs of a CoAP exchange when answers were sent one by one.
 """
 
-# What a read may fail with while the socket is sound: an ICMP message to an earlier answer, or a
-# kernel short of memory. The stock port dies of all but the first.
-_PASSING_READ_ERRORS = frozenset(
+MAX_BATCHED_ANSWER = 1232
+"""
+Bytes of the longest answer that is batched.
+
+With headers it fits into IPv6's minimum MTU, 1280. The kernel may reject longer ones with
+EMSGSIZE, which :meth:`CappedPort.write` raises, so these are sent within that call.
+"""
+
+# Transient errors of a read: an ICMP message to an earlier answer, or a kernel that is short of
+# memory. The stock port is closed by all but the first.
+_TRANSIENT_READ_ERRORS = frozenset(
     {
         errno.ECONNREFUSED,
         errno.EHOSTUNREACH,
@@ -75,36 +75,36 @@ _PASSING_READ_ERRORS = frozenset(
 
 class CappedPort(udp.Port):
     """
-    A UDP port that reads a bounded number of datagrams a turn, and outlives what errors pass.
+    A UDP port that reads a bounded number of datagrams per turn and survives transient errors.
 
-    The stock port reads 256 KiB of payload before anything else has its turn, cuts long datagrams
-    in silence, and raises what ``sendto`` raises. This one
+    The stock port reads 256 KiB of payload before other connections are served, truncates long
+    datagrams silently, and raises what ``sendto`` raises. This port
 
-    - reads at most *datagrams_per_turn* before its protocol has them one by one; the rest is read
-      in the next turn;
-    - reads up to ``maxPacketSize`` bytes, so that a protocol whose limit is lower sees that a
-      datagram was over it;
-    - keeps what the kernel takes only later, in order, up to *send_queue* bytes; what has no room,
-      what the kernel refuses, and what is left at the end is counted as dropped, as the
-      network would drop it. Only an answer too long for any datagram is raised, as
+    - reads at most *datagrams_per_turn* and then passes them to its protocol; the rest is read in
+      the next turn;
+    - reads up to ``maxPacketSize`` bytes, so that a protocol with a lower limit detects a datagram
+      over it;
+    - queues datagrams that the kernel does not accept now, in order, up to *send_queue* bytes.
+      What has no room, what the kernel rejects, and what is left at the end is counted as dropped.
+      Only an answer too long for any datagram is raised, as
       :class:`~twisted.internet.error.MessageLengthError`;
-    - knows the scope of link-local IPv6 addresses (``fe80::1%2``): of its own interface, of
-      sources, of those it sends to;
-    - does not check the address of an answer to the datagram that its protocol has: it came from
-      the socket;
-    - sends small answers in a row, at the end of a turn or after :data:`ANSWERS_AT_ONCE`, and
-      those of one size to one client in one call where the kernel cuts that; what is written
-      besides leaves after those that were written before it;
-    - tells what the kernel dropped, through *counts*.
+    - supports scopes of link-local IPv6 addresses (``fe80::1%2``): in its own interface, in
+      sources and in destinations;
+    - does not validate the destination of an answer to the current datagram, as it came from the
+      socket;
+    - batches small answers until the end of the turn or :data:`MAX_BATCH` of them, and sends those
+      of one size to one client in one call where the kernel supports it. All datagrams leave in
+      the order of the writes;
+    - counts what the kernel dropped, through *counts*.
 
-    :param receive_buffer: asked of the kernel, in bytes; a warning is logged where it gives less.
+    :param receive_buffer: requested of the kernel, in bytes; if it grants less, a warning is
+        logged.
     :param counts: where drops and read errors are counted.
-    :param send_buffer: as *receive_buffer*; None leaves it as the kernel has it.
-    :param send_queue: bytes, of which each datagram takes its own and :data:`QUEUED_COST`.
+    :param send_buffer: like *receive_buffer*; None leaves the kernel's default.
+    :param send_queue: bytes; each datagram counts its payload and :data:`QUEUED_COST`.
     :param reuse_port: whether other processes may bind the same port (``SO_REUSEPORT``).
-    :param opened: a socket to take in place of one of our own; *port* and *interface* then are
-        its, whatever is given.
-    :ivar receive_buffer: what the kernel gave, in the same bytes; 0 before the start.
+    :param opened: a socket to use instead of opening one; *port* and *interface* are then ignored.
+    :ivar receive_buffer: what the kernel granted, in bytes; 0 before the start.
     """
 
     _log = Logger()
@@ -133,30 +133,30 @@ class CappedPort(udp.Port):
         self.counts = DatagramCounts() if counts is None else counts
         self._opened = opened
         self._datagrams_per_turn = datagrams_per_turn
-        self._asked_buffers = (receive_buffer, send_buffer)
+        self._requested_buffers = (receive_buffer, send_buffer)
         self._reuse_port = reuse_port
         self._send_queue = send_queue
         self._queue: deque[tuple[bytes, Source | None]] = deque()
         self._queued = 0
-        # The source of the datagram that its protocol has now, and the same as the kernel has it.
+        # The source of the datagram that the protocol is handling, as it and the kernel write it.
         self._source: Source | None = None
-        self._peer: Peer = ("", 0)
-        # Those that wait for the end of the turn, each with both.
-        self._answers: list[Answer] = []
-        self._kernel_cuts = False
+        self._peer: KernelAddress = ("", 0)
+        # The batch of this turn.
+        self._answers: list[QueuedAnswer] = []
+        self._gso = False
         self._drops_before = 0
 
     @override
     def startListening(self) -> None:
-        # The stock port would forget a scope as it binds, and leave a socket that it could not
+        # The stock port would drop a scope when it binds, and leave a socket that it could not
         # bind to the garbage collector.
         opened, self._opened = self._opened, None
         if opened is None:
             opened = self._bound_socket()
         else:
-            self._ask_buffers(opened)
+            self._set_buffers(opened)
         self._drops_before = kernel_drops(opened)
-        self._kernel_cuts = can_cut(opened)
+        self._gso = supports_gso(opened)
         self._preexistingSocket = opened
         udp.Port.startListening(self)
         self.counts.add_meter(self._kernel_drops)
@@ -166,7 +166,7 @@ class CappedPort(udp.Port):
         try:
             created = self.createInternetSocket()
             if self._reuse_port:
-                share_port(created)
+                enable_reuse_port(created)
             created.bind(socket_address((self.interface, self.port)))
         except OSError as error:
             if created is not None:
@@ -177,24 +177,24 @@ class CappedPort(udp.Port):
     @override
     def createInternetSocket(self) -> socket.socket:
         created = super().createInternetSocket()
-        # Before it is bound, so that the first burst finds them.
-        self._ask_buffers(created)
+        # Before it is bound, so that they are there for the first burst.
+        self._set_buffers(created)
         return created
 
-    def _ask_buffers(self, sock: socket.socket) -> None:
-        asked, send_asked = self._asked_buffers
-        self.receive_buffer = ask_receive_buffer(sock, asked)
+    def _set_buffers(self, sock: socket.socket) -> None:
+        asked, send_asked = self._requested_buffers
+        self.receive_buffer = set_receive_buffer(sock, asked)
         if self.receive_buffer < asked:
             self._log.warn(
-                "the kernel gives this socket a receive buffer of {granted} bytes, not {asked}:"
-                " bursts will lose more datagrams. Raise net.core.rmem_max, or ask for less.",
+                "the kernel granted a receive buffer of {granted} bytes, not {asked}:"
+                " bursts will lose more datagrams. Raise net.core.rmem_max, or request less.",
                 granted=self.receive_buffer,
                 asked=asked,
             )
-        if send_asked is not None and (granted := ask_send_buffer(sock, send_asked)) < send_asked:
+        if send_asked is not None and (granted := set_send_buffer(sock, send_asked)) < send_asked:
             self._log.warn(
-                "the kernel gives this socket a send buffer of {granted} bytes, not {asked}."
-                " Raise net.core.wmem_max, or ask for less.",
+                "the kernel granted a send buffer of {granted} bytes, not {asked}."
+                " Raise net.core.wmem_max, or request less.",
                 granted=granted,
                 asked=send_asked,
             )
@@ -226,7 +226,7 @@ class CappedPort(udp.Port):
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
-        if reason is not None and self._outlives():
+        if reason is not None and self._survives_error():
             return
         self.counts.dropped += len(self._queue) + len(self._answers)
         self._queue.clear()
@@ -235,17 +235,17 @@ class CappedPort(udp.Port):
         self.counts.end_meter(self._kernel_drops)
         udp.Port.connectionLost(self, reason)
 
-    def _outlives(self) -> bool:
+    def _survives_error(self) -> bool:
         """
-        Whether the reactor took an error that passes for the end of the socket.
+        Whether the reactor closes the socket for a transient error, which is then handled here.
 
-        epoll does where a host has said that nobody listens at the port we are connected to, and
-        there is nothing to read besides.
+        The epoll reactor does so after an ICMP "port unreachable" for a connected socket without
+        datagrams to read.
         """
         if self._connectedAddr is None:
             return False
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number not in _PASSING_READ_ERRORS:
+        if number not in _TRANSIENT_READ_ERRORS:
             return False
         self.startReading()
         self._read_failed(OSError(number, os.strerror(number)))
@@ -258,13 +258,13 @@ class CappedPort(udp.Port):
     def doRead(self) -> None:
         receive = self.socket.recvfrom
         size = self.maxPacketSize
-        # First all are read, then all are answered: to go back and forth between the two takes the
-        # kernel a third longer (docs/architecture.rst).
+        # First all are read, then all are answered: to alternate costs a third more in the kernel
+        # (docs/architecture.rst).
         batch = []
         failed = None
         try:
             for _ in range(self._datagrams_per_turn):
-                batch.append(receive(size))  # noqa: PERF401  # what came before an error stays
+                batch.append(receive(size))  # noqa: PERF401  # kept if a later read fails
         except BlockingIOError:
             pass
         except OSError as failure:
@@ -274,8 +274,8 @@ class CappedPort(udp.Port):
         if failed is not None:
             self._read_failed(failed)
 
-    def _deliver(self, batch: list[tuple[bytes, Any]]) -> None:  # Any: as a Peer
-        """Give the protocol datagrams, and keep its small answers to them."""
+    def _deliver(self, batch: list[tuple[bytes, Any]]) -> None:  # Any: as a KernelAddress
+        """Pass datagrams to the protocol, and batch its small answers."""
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
         for data, peer in batch:
@@ -284,7 +284,7 @@ class CappedPort(udp.Port):
             try:
                 received(data, source)
             except Exception:
-                # A protocol's bug: were it to leave, the reactor would close the port.
+                # A bug of the protocol; raised further, it would make the reactor close the port.
                 self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
         self._source = None
 
@@ -293,65 +293,65 @@ class CappedPort(udp.Port):
         source, peer = self._source, None
         if (
             source is not None
-            # Nearly always the very one, which is found out sooner than an equal one is.
+            # Nearly always the same object, and identity is the cheaper test.
             and (addr is source or addr == source)
             and self._connectedAddr is None
         ):
             peer = self._peer
             if (
-                len(datagram) <= LONGEST_SMALL
-                # A buffer of another kind may be changed meanwhile.
+                len(datagram) <= MAX_BATCHED_ANSWER
+                # A mutable buffer may change before the batch is sent.
                 and type(datagram) is bytes
-                # What waits there was written before it.
+                # Queued datagrams were written earlier.
                 and not self._queue
             ):
                 self._answers.append((datagram, source, peer))
-                if len(self._answers) >= ANSWERS_AT_ONCE:
+                if len(self._answers) >= MAX_BATCH:
                     self._send_answers()
                 return
-        # They were written before it too.
+        # Batched answers were written earlier too.
         self._send_answers()
         try:
             if self._queue:
-                self._keep(datagram, addr)
+                self._enqueue(datagram, addr)
             elif peer is not None:
                 self.socket.sendto(datagram, peer)
             else:
                 self._send(datagram, addr)
         except BlockingIOError:
-            self._keep(datagram, addr)
+            self._enqueue(datagram, addr)
         except OSError as failure:
             if failure.errno == errno.EMSGSIZE:
                 raise MessageLengthError("message too long") from failure
             self.counts.dropped += 1
 
     def _send_answers(self) -> None:
-        """Send the answers of this turn that are not sent yet, in a row."""
+        """Send the batch."""
         if not self._answers:
             return
         answers, self._answers = self._answers, []
-        if self._kernel_cuts:
+        if self._gso:
             done = 0
             for start, end in runs(answers):
                 self._send_each(answers[done:start])
                 run = answers[start:end]
-                if self._queue or not send_run(self.socket, run):
+                if self._queue or not send_segmented(self.socket, run):
                     self._send_each(run)
                 done = end
             answers = answers[done:]
         self._send_each(answers)
 
-    def _send_each(self, answers: list[Answer]) -> None:
-        """Send answers one by one; those that the kernel takes later are kept."""
+    def _send_each(self, answers: list[QueuedAnswer]) -> None:
+        """Send answers one by one; those that the kernel does not accept now are queued."""
         send = self.socket.sendto
         for datagram, source, peer in answers:
             try:
                 if self._queue:
-                    self._keep(datagram, source)
+                    self._enqueue(datagram, source)
                 else:
                     send(datagram, peer)
             except BlockingIOError:
-                self._keep(datagram, source)
+                self._enqueue(datagram, source)
             except OSError:
                 self.counts.dropped += 1
 
@@ -370,7 +370,7 @@ class CappedPort(udp.Port):
             self._queued -= len(datagram) + QUEUED_COST
         self.stopWriting()
 
-    def _keep(self, datagram: bytes, addr: Source | None) -> None:
+    def _enqueue(self, datagram: bytes, addr: Source | None) -> None:
         cost = len(datagram) + QUEUED_COST
         if self._queued + cost > self._send_queue:
             self.counts.dropped += 1
@@ -387,7 +387,7 @@ class CappedPort(udp.Port):
             udp.Port.write(self, datagram, addr)
 
     def _read_failed(self, failure: OSError) -> None:
-        if failure.errno not in _PASSING_READ_ERRORS:
+        if failure.errno not in _TRANSIENT_READ_ERRORS:
             raise failure
         self.counts.read_errors += 1
         if failure.errno == errno.ECONNREFUSED and self._connectedAddr is not None:
@@ -395,7 +395,7 @@ class CappedPort(udp.Port):
 
 
 def open_port(
-    place: Place,
+    spec: SocketSpec,
     protocol: AbstractDatagramProtocol,
     max_datagram: int,
     reactor: IReactorFDSet,
@@ -407,15 +407,14 @@ def open_port(
     counts: DatagramCounts,
 ) -> CappedPort:
     """
-    Start a :class:`CappedPort` at *place*, whose own buffers go before those given here.
+    Start a :class:`CappedPort` on the socket of *spec*, whose buffers override the arguments.
 
-    :param max_datagram: the limit of the protocol: one byte more is read, by which a longer
-        datagram is known.
-    :raises CannotListenError: where the socket cannot be had.
+    :param max_datagram: the protocol's limit; one byte more is read to detect longer datagrams.
+    :raises CannotListenError: if the socket cannot be opened or adopted.
     """
-    origin = place.origin
-    bound = origin if isinstance(origin, Bound) else Bound(0)
-    opened = None if isinstance(origin, Bound) else take_over(origin)
+    origin = spec.origin
+    bound = origin if isinstance(origin, BoundSocket) else BoundSocket(0)
+    opened = None if isinstance(origin, BoundSocket) else adopt_socket(origin)
     port = CappedPort(
         bound.port,
         protocol,
@@ -423,9 +422,9 @@ def open_port(
         max_datagram + 1,
         reactor,
         datagrams_per_turn=datagrams_per_turn,
-        receive_buffer=place.receive_buffer or receive_buffer,
+        receive_buffer=spec.receive_buffer or receive_buffer,
         counts=counts,
-        send_buffer=place.send_buffer or send_buffer,
+        send_buffer=spec.send_buffer or send_buffer,
         send_queue=send_queue,
         reuse_port=bound.reuse_port,
         opened=opened,

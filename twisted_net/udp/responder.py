@@ -1,4 +1,4 @@
-"""What a datagram server decides: which answer each datagram gets, and what is counted."""
+"""Datagram responder: answers each datagram, keeps the counts and the table of clients."""
 
 from __future__ import annotations
 
@@ -6,143 +6,32 @@ from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Annotated, Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
-from msgspec import Meta
 
-from twisted_net.config.record import Record
 from twisted_net.net.addresses import Source, format_address
+from twisted_net.udp.limits import DatagramLimits
 
 DatagramHandler: TypeAlias = Callable[[bytes, Source], bytes | None]
-"""Gives the answer to a datagram, or None for silence. It runs in the reactor: it must not wait."""
-
-MAX_PAYLOAD = 65_507
-"""The longest datagram that IPv4 carries, in bytes: 65,535 less two headers (RFC 768, RFC 791)."""
-
-REFLECTOR_PORTS = (
-    1434, 1900, 3283, 3389, 3478, 3702, 5060, 5093, 5353, 5683, 10_001, 11_211, 20_800, 27_015,
-    27_960, 30_120, 32_414,
-)  # fmt: skip
-"""
-Ports above 1023 whose services answer what is sent to them, and have been used for attacks.
-
-SQL Server's browser, SSDP, Apple's remote desktop, RDP, STUN, WS-Discovery, SIP, Sentinel, mDNS,
-CoAP, Ubiquiti's discovery, memcached, four games' and Plex: the services of US-CERT's alert
-TA14-017A, and others that operators have met since. None is a port from which Linux lets clients
-send on its own (32768 to 60999).
-"""
+"""Returns the answer to a datagram, or None for none. It runs in the reactor and must not block."""
 
 ANSWER_TOO_LONG = b"ERROR: the answer is longer than a datagram can be"
 
 
-class DatagramLimits(Record, frozen=True):
-    """
-    Every bound of a datagram server.
-
-    ``max_datagram`` is the buffer of the system that this one follows. 64 datagrams a turn keep a
-    flood from starving TCP: they take about half a millisecond. Four MiB of receive buffer
-    took in 3 to 4 times as much of a burst as the kernel's usual 208 KiB. 10,000 clients are some
-    3 MiB. A quarter of a MiB of answers is what the kernel's own send buffer holds, once more.
-
-    ``guard`` and what follows it keep those who forge their address from using this server against
-    others (:mod:`twisted_net.udp.amplification_guard`). On loopback no address is forged. Ports
-    below 1024 belong to system services, not to clients. 1000 datagrams a second are more than any
-    one site sends by hand or by timer, and no burden to whoever gets so many short answers.
-    """
-
-    max_datagram: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=MAX_PAYLOAD,
-            description="longest datagram accepted, in bytes; longer ones are refused and counted",
-        ),
-    ] = 4096
-    max_clients: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=10_000_000,
-            description="clients remembered; over it, the one silent for longest is forgotten",
-        ),
-    ] = 10_000
-    datagrams_per_turn: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=100_000,
-            description="datagrams read before other connections have their turn",
-        ),
-    ] = 64
-    receive_buffer: Annotated[
-        int,
-        Meta(
-            ge=4096,
-            le=1 << 30,
-            description="receive buffer asked of the kernel, in bytes of its own accounting",
-        ),
-    ] = 4 << 20
-    send_buffer: (
-        Annotated[
-            int,
-            Meta(ge=4096, le=1 << 30, description="send buffer asked of the kernel, in bytes"),
-        ]
-        | None
-    ) = None
-    send_queue: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=1 << 30,
-            description="bytes of answers that wait while the kernel takes none; more are dropped",
-        ),
-    ] = 262_144
-    summary_interval: Annotated[
-        float,
-        Meta(ge=0, le=86_400, description="seconds between summaries in the log; 0 for none"),
-    ] = 10.0
-    guard: Annotated[
-        Literal["public", "always", "never"],
-        Meta(description="sockets guarded against forged sources; public: those beyond loopback"),
-    ] = "public"
-    refusal: Annotated[
-        Literal["pad", "silence"],
-        Meta(description="what a question gets that is too short for its answer; guarded sockets"),
-    ] = "pad"
-    lowest_source_port: Annotated[
-        int,
-        Meta(ge=1, le=65_535, description="lowest source port answered; guarded sockets"),
-    ] = 1024
-    reflector_ports: Annotated[
-        tuple[Annotated[int, Meta(ge=1, le=65_535)], ...],
-        Meta(description="source ports not answered, beside our own; guarded sockets"),
-    ] = REFLECTOR_PORTS
-    datagrams_per_network: (
-        Annotated[
-            float,
-            Meta(gt=0, description="datagrams per second of one /24 or /64; guarded sockets"),
-        ]
-        | None
-    ) = 1000.0
-    datagram_burst: Annotated[
-        int, Meta(ge=1, description="datagrams of one network that may come at once after a rest")
-    ] = 2000
-
-
 class DatagramCounts:
     """
-    What happened to datagrams since the start, in plain integers that only grow.
+    Counters of a datagram server since its start; each only grows.
 
-    :ivar received: datagrams that came in, whatever became of them.
-    :ivar refused: of these, the ones over ``max_datagram``, cut by the kernel or not.
-    :ivar failed: of these, the ones whose handler raised or whose answer could not be a datagram.
-    :ivar unanswered: of these, the ones to which the handler chose to be silent.
-    :ivar ignored: of these, the ones from a port that is never answered (guarded sockets).
-    :ivar rate_limited: of these, the ones over the rate of their network (guarded sockets).
-    :ivar too_short: of these, the ones shorter than their answer may be (guarded sockets).
-    :ivar dropped: answers that the kernel did not take and the queue had no room for.
-    :ivar read_errors: reads that failed for a reason that passes.
+    :ivar received: all datagrams received.
+    :ivar refused: of these, those over ``max_datagram``, whether the kernel cut them or not.
+    :ivar failed: of these, those whose handler raised or whose answer was too long to be sent.
+    :ivar unanswered: of these, those for which the handler returned None.
+    :ivar ignored: of these, those from a source port that is never answered (guarded sockets).
+    :ivar rate_limited: of these, those over the rate limit of their network (guarded sockets).
+    :ivar too_short: of these, those not longer than their answer (guarded sockets).
+    :ivar dropped: answers that the kernel did not accept and the send queue had no room for.
+    :ivar read_errors: reads that failed with a transient error.
     """
 
     __slots__ = (
@@ -174,23 +63,21 @@ class DatagramCounts:
 
     @property
     def kernel_drops(self) -> int:
-        """Datagrams that the kernel dropped before they could be read; not among the received."""
+        """Datagrams that the kernel dropped before they were read; not included in ``received``."""
         return self._ended + sum(meter() for meter in self._meters)
 
     def add_meter(self, meter: Callable[[], int]) -> None:
-        """Let *meter* tell, whenever it is asked, what the kernel has dropped at one socket."""
+        """Add a function that returns how many datagrams the kernel has dropped at one socket."""
         self._meters.append(meter)
 
     def end_meter(self, meter: Callable[[], int]) -> None:
-        """Take what *meter* tells for the last time: its socket is about to be closed."""
+        """Add the last value of a meter and remove it: its socket is about to be closed."""
         self._meters.remove(meter)
         self._ended += meter()
 
 
-class Client:
-    """
-    One client: when it was first and last seen (seconds of a steady clock), and its packets.
-    """
+class ClientRecord:
+    """What is kept of one client: first and last seen (seconds of a steady clock), packets."""
 
     __slots__ = ("first_seen", "last_seen", "packets")
 
@@ -202,36 +89,36 @@ class Client:
 
 class ClientTable:
     """
-    The clients that sent something, the most recent last.
+    Bounded table of clients, the least recently seen first.
 
-    At its limit the table forgets the client that has been silent for longest, and counts it in
-    :attr:`forgotten`; should that client come back, its figures start anew.
+    At its limit the table evicts the client that has been silent for longest and counts it in
+    :attr:`evicted`; if that client comes back, its figures start again.
 
     :param limit: clients kept, at least 1.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Ordered, not a plain dict: that one needs ever longer to find its oldest key.
-        self._clients: OrderedDict[Source, Client] = OrderedDict()
-        self._latest: Client | None = None
-        self.forgotten = 0
+        # Ordered, not a plain dict, where the oldest key takes ever longer to find.
+        self._clients: OrderedDict[Source, ClientRecord] = OrderedDict()
+        self._latest: ClientRecord | None = None
+        self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._clients)
 
-    def get(self, source: Source) -> Client | None:
-        """Give what is known of *source*, or None."""
+    def get(self, source: Source) -> ClientRecord | None:
+        """Return the record of *source*, or None."""
         return self._clients.get(source)
 
-    def note(self, source: Source, now: float) -> None:
-        """Count one packet of *source*."""
+    def record(self, source: Source, now: float) -> None:
+        """Count one packet from *source*."""
         client = self._clients.get(source)
         if client is None:
             if len(self._clients) >= self._limit:
                 self._clients.popitem(last=False)
-                self.forgotten += 1
-            self._latest = self._clients[source] = Client(now)
+                self.evicted += 1
+            self._latest = self._clients[source] = ClientRecord(now)
             return
         client.packets += 1
         client.last_seen = now
@@ -239,23 +126,23 @@ class ClientTable:
             self._clients.move_to_end(source)
             self._latest = client
 
-    def recent(self, count: int) -> list[tuple[Source, Client]]:
-        """Give the *count* clients heard last, the most recent first; fewer where there are."""
+    def recent(self, count: int) -> list[tuple[Source, ClientRecord]]:
+        """Return up to *count* clients, the most recently seen first."""
         return list(islice(reversed(self._clients.items()), count))
 
 
 class DatagramResponder:
     """
-    Answers datagrams, and counts them in total and per client.
+    Answers datagrams and counts them, in total and per client.
 
-    The answers, where no handler is given: text (valid UTF-8, the empty datagram too) ``PING``,
-    ``TIME`` and ``STATS`` in any ASCII case, white space around them ignored; any other text is
-    echoed, stripped. All else is binary: its first four bytes as a big-endian unsigned integer,
-    plus one, modulo 2**32; ``INVALID`` where there are fewer. A datagram over the limit is never
-    read in part: it is counted and answered with an error, and no handler sees it.
+    Without a handler: text (valid UTF-8, the empty datagram included) is a command, ``PING``,
+    ``TIME`` or ``STATS`` in any ASCII case, surrounding white space ignored; other text is echoed,
+    stripped. Anything else is binary: the answer is its first four bytes as a big-endian unsigned
+    integer, plus one, modulo 2**32, or ``INVALID`` if it is shorter. A datagram over the limit is
+    counted and answered with an error; no part of it reaches a handler.
 
-    :param handler: answers in place of all this; what it raises leaves :meth:`answer`.
-    :ivar counts: shared with the port, which adds what it alone can see.
+    :param handler: replaces these answers; :meth:`answer` raises what it raises.
+    :ivar counts: shared with the port, which counts drops and read errors.
     """
 
     def __init__(self, limits: DatagramLimits, handler: DatagramHandler | None = None) -> None:
@@ -267,14 +154,14 @@ class DatagramResponder:
 
     def answer(self, data: bytes, source: Source, now: float, wall: float) -> bytes | None:
         """
-        Give the answer to one datagram, or None where its handler wants none.
+        Return the answer to one datagram, or None where its handler returns None.
 
-        :param data: whole; one that may have been cut must be longer than the limit.
+        :param data: the complete datagram; one that may be truncated is longer than the limit.
         :param now: seconds of a steady clock.
         :param wall: seconds since 1970, for ``TIME``.
         """
         self.counts.received += 1
-        self.clients.note(source, now)
+        self.clients.record(source, now)
         if len(data) > self._max_datagram:
             self.counts.refused += 1
             return self._refusal
@@ -291,7 +178,7 @@ class DatagramResponder:
         if stripped is not text:
             data = stripped.encode()
         if len(data) <= _LONGEST_COMMAND:
-            # Upper-cased as bytes, which touches ASCII alone: a long s (U+017F) is no S here.
+            # Upper-cased as bytes, which changes ASCII only: a long s (U+017F) is not an S here.
             command = data.upper()
             if command == b"PING":
                 return b"PONG"
@@ -302,7 +189,7 @@ class DatagramResponder:
         return b"ECHO: " + data
 
     def statistics(self) -> dict[str, int]:
-        """Give the figures of ``STATS``; the datagram being answered is among them."""
+        """Return the figures of ``STATS``; the datagram being answered is included."""
         counts = self.counts
         return {
             "total_packets": counts.received,
@@ -316,15 +203,15 @@ class DatagramResponder:
             "kernel_drops": counts.kernel_drops,
             "dropped": counts.dropped,
             "read_errors": counts.read_errors,
-            "forgotten_clients": self.clients.forgotten,
+            "forgotten_clients": self.clients.evicted,
         }
 
     def recent_clients(self, now: float, count: int = 5) -> list[dict[str, str | int | float]]:
         """
-        Describe the *count* clients heard last, the most recent first.
+        Describe up to *count* clients, the most recently seen first.
 
-        Each has its ``client`` (``host:port``), its ``packets``, and the seconds since it was last
-        (``age``) and first (``known_for``) seen.
+        :return: for each, ``client`` (``host:port``), ``packets``, and the seconds since it was
+            last (``age``) and first (``known_for``) seen.
         """
         return [
             {
@@ -339,9 +226,9 @@ class DatagramResponder:
 
 def increment(data: bytes) -> bytes:
     """
-    Give the first four bytes as a big-endian unsigned integer plus one, modulo 2**32.
+    Return the first four bytes as a big-endian unsigned integer, plus one, modulo 2**32.
 
-    ``INVALID`` where *data* is shorter.
+    ``INVALID`` if *data* is shorter.
     """
     if len(data) < 4:
         return b"INVALID"

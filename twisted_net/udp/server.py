@@ -1,4 +1,4 @@
-"""The datagram server: a protocol that asks the responder, and what lets it listen."""
+"""Datagram server: the protocol that answers by the responder, and functions that let it listen."""
 
 from __future__ import annotations
 
@@ -14,20 +14,13 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_local
-from twisted_net.udp.amplification_guard import Guard
+from twisted_net.udp.amplification_guard import AmplificationGuard
+from twisted_net.udp.limits import DatagramLimits
+from twisted_net.udp.port import CappedPort, open_port
+from twisted_net.udp.responder import ANSWER_TOO_LONG, DatagramHandler, DatagramResponder
+from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_spec
 
-# Named here too, where those who embed look for it.
-from twisted_net.udp.port import CappedPort as CappedPort
-from twisted_net.udp.port import open_port
-from twisted_net.udp.responder import (
-    ANSWER_TOO_LONG,
-    DatagramHandler,
-    DatagramLimits,
-    DatagramResponder,
-)
-from twisted_net.udp.socket_spec import Bound, Place, parse_place
-
-# A flood that makes a handler fail must not fill the disk with tracebacks: the count goes on.
+# A flood that makes a handler fail must not fill the disk with tracebacks; all are counted.
 _SECONDS_BETWEEN_TRACEBACKS = 1.0
 
 
@@ -35,21 +28,21 @@ class DatagramServer(DatagramProtocol):
     """
     Answers each datagram, and logs a summary at an interval.
 
-    Any UDP transport will do; :func:`listen_datagrams` gives the one that keeps the limits. What
-    a handler raises is counted and logged, at most one traceback a second; its client hears
-    nothing. An answer too long for a datagram counts as such a failure, and the client is told.
-    Where no datagram came in since the last summary, none is logged.
+    It works with any UDP transport; :func:`listen_datagrams` returns the one that enforces the
+    limits. An exception of a handler is counted and logged, at most one traceback per second; its
+    client gets no answer. An answer too long for a datagram counts as a failure too, and the
+    client gets an error. No summary is logged while no datagrams come in.
 
-    The summary's timer runs while the protocol has its transport, and never longer.
+    The summary's timer runs only while the protocol has a transport.
 
-    A server has one socket; :meth:`companion` gives another for one more, and both count
-    together. Over a transport of another kind than ours its answers are not guarded
+    A server has one socket; :meth:`companion` returns another server for a further socket, which
+    shares its counts. Over a transport other than ours its answers are not guarded
     (:mod:`twisted_net.udp.amplification_guard`) unless :meth:`guard` is called.
 
-    :param clock: the reactor, as a rule.
-    :param handler: answers in place of the standard answers; a plain function, not ``async``.
-    :param wall: seconds since 1970, for ``TIME``.
-    :ivar responder: has the counts and the table of clients.
+    :param clock: usually the reactor.
+    :param handler: replaces the standard answers; a plain function, not ``async``.
+    :param wall: returns seconds since 1970, for ``TIME``.
+    :ivar responder: holds the counts and the table of clients.
     :raises TypeError: for an ``async`` handler.
     """
 
@@ -67,12 +60,12 @@ class DatagramServer(DatagramProtocol):
             raise TypeError("a datagram handler is a plain function: it returns bytes or None")
         self.limits = DatagramLimits() if limits is None else limits
         self.responder = DatagramResponder(self.limits, handler)
-        self._guard = Guard(self.responder, self.limits)
+        self._guard = AmplificationGuard(self.responder, self.limits)
         self._answer = self.responder.answer
         self._clock = clock
         self._seconds = clock.seconds
         self._wall = wall
-        # Twisted's reactors have it so, and one look at the clock for a datagram is enough then.
+        # So with Twisted's reactors: then one clock reading per datagram is enough.
         self._clock_is_wall = wall is clock.seconds
         self._summary = LoopingCall(self._log_summary)
         self._summary.clock = clock
@@ -81,7 +74,7 @@ class DatagramServer(DatagramProtocol):
         self._next_traceback = float("-inf")
 
     def companion(self) -> DatagramServer:
-        """Give a server for one more socket: the same answers, counts and rates, no summaries."""
+        """Return a server for a further socket: same answers, counts and rates, no summaries."""
         other = DatagramServer(self._clock, self.limits, wall=self._wall)
         other.responder, other._guard = self.responder, self._guard
         other._answer = other.responder.answer
@@ -90,22 +83,23 @@ class DatagramServer(DatagramProtocol):
 
     def guard(self, own_port: int) -> None:
         """
-        Guard the answers from now on: sources may be forged.
+        Guard the answers from now on, as sources may be forged.
 
-        :param own_port: the port it listens on, which it and its companions then never answer.
+        :param own_port: the port it listens on; it and its companions then never answer
+            datagrams from it.
         """
         self._guard.own_ports.add(own_port)
         self._answer = self._guard.answer
 
     def unguard(self) -> None:
-        """Answer everybody freely from now on, as on loopback."""
+        """Answer all sources without the guard from now on, as on loopback."""
         self._answer = self.responder.answer
 
     @override
     def startProtocol(self) -> None:
         if self._summarises:
-            # now=False: there is nothing to tell yet. The Deferred fires at stop() alone, as
-            # _log_summary does nothing that raises.
+            # now=False: there is nothing to summarise yet. The Deferred fires at stop() only, as
+            # _log_summary cannot fail.
             self._summary.start(self.limits.summary_interval, now=False)
 
     @override
@@ -115,9 +109,9 @@ class DatagramServer(DatagramProtocol):
 
     def answer_group(self, datagram: bytes, addr: Source) -> bytes | None:
         """
-        Give the answer to a datagram that came to a group of servers, to be sent later.
+        Return the answer to a datagram that was sent to a multicast group; it is sent later.
 
-        It is counted as any other; a datagram that is too long is not answered here.
+        The datagram is counted as any other. One over the limit gets no answer here.
         """
         if len(datagram) > self.limits.max_datagram:
             self.responder.counts.received += 1
@@ -163,8 +157,8 @@ class DatagramServer(DatagramProtocol):
         recent = responder.recent_clients(self._seconds())
         self.log.info(
             "{total_packets} datagrams, {active_clients} clients, {refused} refused,"
-            " {failed} failed, {dropped} answers dropped, {kernel_drops} lost by the kernel,"
-            " {withheld} not answered by the guard; most recent: {recent_text}",
+            " {failed} failed, {dropped} answers dropped, {kernel_drops} dropped by the kernel,"
+            " {withheld} withheld by the guard; most recent: {recent_text}",
             recent=recent,
             recent_text=", ".join(
                 f"{client['client']} ({client['packets']} packets, {client['age']:.1f} s ago)"
@@ -179,35 +173,35 @@ def listen_datagrams(
     reactor: IReactorFDSet, server: DatagramServer, port: int, interface: str = "127.0.0.1"
 ) -> CappedPort:
     """
-    Serve *server* on a UDP port of its own, with its limits, and give that port.
+    Serve *server* on a UDP port, with its limits, and return the listening port.
 
-    ``getHost()`` of it tells the address, ``receive_buffer`` what the kernel granted, and
-    ``stopListening()`` ends it: once its Deferred fires, no socket and no timer is left, and
-    *server* may listen again. Answers are guarded where the limit ``guard`` says so.
+    Of the port, ``getHost()`` returns the address, ``receive_buffer`` is what the kernel granted,
+    and ``stopListening()`` ends it: once its Deferred fires, no socket and no timer is left, and
+    *server* may listen again. Answers are guarded as the limit ``guard`` says.
 
-    :param reactor: one that watches descriptors: epoll, asyncio, poll and select do.
-    :param port: 0 for any that is free.
-    :param interface: a numeric address, with its scope (``fe80::1%eth0``) where it is link-local;
-        ``""`` for every IPv4 and ``"::"`` for every IPv6 one.
-    :raises CannotListenError: where the port is taken, or the address is not of this machine.
+    :param reactor: one that watches file descriptors: epoll, asyncio, poll and select do.
+    :param port: 0 for any free port.
+    :param interface: a numeric address, with its scope (``fe80::1%eth0``) if it is link-local;
+        ``""`` for all IPv4 interfaces, ``"::"`` for all IPv6 interfaces.
+    :raises CannotListenError: if the port is taken, or the address is not one of this machine.
     """
-    return listen_at(reactor, server, Place(Bound(port, interface)))
+    return listen_at(reactor, server, SocketSpec(BoundSocket(port, interface)))
 
 
-def listen_at(reactor: IReactorFDSet, server: DatagramServer, place: Place | str) -> CappedPort:
+def listen_at(reactor: IReactorFDSet, server: DatagramServer, spec: SocketSpec | str) -> CappedPort:
     """
-    Do as :func:`listen_datagrams` at a place that is described in a string, or parsed already.
+    Serve *server* as :func:`listen_datagrams` does, on the socket of a spec, parsed or not.
 
-    ``udp:9999:interface=[::1]:rcvbuf=4M:reuseport=yes`` binds a port; ``fd:3`` takes over a socket
-    from the parent process, ``systemd:0`` one from systemd. See
-    :func:`twisted_net.udp.socket_spec.parse_place`.
+    ``udp:9999:interface=[::1]:rcvbuf=4M:reuseport=yes`` binds a port; ``fd:3`` adopts a socket
+    of the parent process, ``systemd:0`` one of systemd. See
+    :func:`twisted_net.udp.socket_spec.parse_socket_spec`.
 
-    :raises ValueError: for a string that describes no place.
-    :raises CannotListenError: where the socket cannot be had.
+    :raises ValueError: for a string that is not a socket spec.
+    :raises CannotListenError: if the socket cannot be opened or adopted.
     """
     limits = server.limits
     listening = open_port(
-        parse_place(place) if isinstance(place, str) else place,
+        parse_socket_spec(spec) if isinstance(spec, str) else spec,
         server,
         limits.max_datagram,
         reactor,

@@ -1,4 +1,4 @@
-"""Where datagrams are served: a socket described in one string, as Twisted describes endpoints."""
+"""Socket specs: a UDP socket to serve on, described in a string as Twisted's endpoints are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from attrs import frozen
 from twisted_net.net.addresses import format_address
 
 MIN_BUFFER = 4096
-"""The smallest buffer that may be asked of the kernel, in bytes."""
+"""Smallest socket buffer that a spec may request, in bytes."""
 
 MAX_BUFFER = 1 << 30
-"""The largest buffer that may be asked of the kernel, in bytes."""
+"""Largest socket buffer that a spec may request, in bytes."""
 
 _SETTINGS = {
     "udp": ("interface", "rcvbuf", "sndbuf", "reuseport"),
@@ -26,14 +26,15 @@ _TRUTHS = {"yes": True, "no": False}
 
 
 @frozen
-class Bound:
+class BoundSocket:
     """
-    A port of a numeric address, to be bound here.
+    A socket that this process binds to a port of a numeric address.
 
-    :param port: 0 for any that is free.
-    :param interface: ``""`` for all of IPv4; a link-local address has its scope: ``fe80::1%eth0``.
-    :param reuse_port: whether other processes of the same user may bind the same port too; the
-        kernel then spreads the clients over them (``SO_REUSEPORT``, socket(7)).
+    :param port: 0 for any free port.
+    :param interface: ``""`` for all IPv4 interfaces; a link-local address needs its scope:
+        ``fe80::1%eth0``.
+    :param reuse_port: whether other processes of the same user may bind the same port; the
+        kernel then distributes the clients over them (``SO_REUSEPORT``, socket(7)).
     """
 
     port: int
@@ -45,8 +46,8 @@ class Bound:
 
 
 @frozen
-class Inherited:
-    """A socket that this process has from its parent, by its descriptor."""
+class InheritedSocket:
+    """A socket inherited from the parent process, by its file descriptor."""
 
     descriptor: int
 
@@ -55,11 +56,11 @@ class Inherited:
 
 
 @frozen
-class Activated:
+class SystemdSocket:
     """
-    A socket that systemd opened and passed on (sd_listen_fds(3)).
+    A socket opened and passed by systemd (sd_listen_fds(3)).
 
-    :param which: its index among all that were passed, from 0, or its ``FileDescriptorName``.
+    :param which: its index among all passed sockets, from 0, or its ``FileDescriptorName``.
     """
 
     which: int | str
@@ -68,16 +69,16 @@ class Activated:
         return f"systemd:{self.which}"
 
 
-Origin: TypeAlias = Bound | Inherited | Activated
-"""How a socket comes to be."""
+Origin: TypeAlias = BoundSocket | InheritedSocket | SystemdSocket
+"""Where a socket comes from."""
 
 
 @frozen
-class Place:
+class SocketSpec:
     """
-    A socket on which datagrams are served.
+    A socket on which to serve datagrams, and its buffers.
 
-    :param receive_buffer: asked of the kernel, in bytes; None for that of the limits.
+    :param receive_buffer: requested of the kernel, in bytes; None for that of the limits.
     :param send_buffer: likewise.
     """
 
@@ -89,31 +90,31 @@ class Place:
         return str(self.origin)
 
 
-def parse_place(text: str) -> Place:
+def parse_socket_spec(text: str) -> SocketSpec:
     r"""
-    Read the description of a socket.
+    Parse a socket spec.
 
-    - ``udp:9999``, with ``interface=::1`` (in brackets, or its colons as ``\:``), and
+    - ``udp:9999``, optionally with ``interface=::1`` (in brackets, or its colons as ``\:``) and
       ``reuseport=yes``;
-    - ``fd:3``, ``systemd:0`` or ``systemd:name``: one that was opened before;
-    - with each, ``rcvbuf=4M`` and ``sndbuf=512K``.
+    - ``fd:3``, ``systemd:0`` or ``systemd:name``: a socket that is open already;
+    - each optionally with ``rcvbuf=4M`` and ``sndbuf=512K``.
 
-    >>> str(parse_place("udp:9999:interface=[::1]:rcvbuf=4M"))
+    >>> str(parse_socket_spec("udp:9999:interface=[::1]:rcvbuf=4M"))
     '[::1]:9999'
 
-    :raises ValueError: for anything else, saying what is wrong in which part, and what is allowed.
+    :raises ValueError: for anything else, with the part that is wrong and what is allowed.
     """
     try:
         return _parse(list(_split(text)))
     except ValueError as error:
-        raise ValueError(f"{_shown(text)} describes no socket: {error}") from None
+        raise ValueError(f"{_shown(text)} is not a socket spec: {error}") from None
 
 
 def check_interface(interface: str) -> None:
     """
-    Refuse what no socket can be bound to: a name, or a link-local address without its scope.
+    Check that a socket can be bound to *interface*.
 
-    :raises ValueError: saying which.
+    :raises ValueError: for a name, and for a link-local address without its scope.
     """
     if not interface:
         return
@@ -125,10 +126,12 @@ def check_interface(interface: str) -> None:
             f"not {_shown(interface)}"
         ) from None
     if address.version == 6 and address.is_link_local and address.scope_id is None:
-        raise ValueError(f"interface must say on which link {interface} is, as in {interface}%eth0")
+        raise ValueError(
+            f"interface needs a scope, as {interface} is link-local: write {interface}%eth0"
+        )
 
 
-def _parse(parts: list[str]) -> Place:
+def _parse(parts: list[str]) -> SocketSpec:
     kind, *rest = parts
     if kind not in _SETTINGS:
         raise ValueError(f"it must begin with {_listed(f'{name}:' for name in _SETTINGS)}")
@@ -143,9 +146,9 @@ def _parse(parts: list[str]) -> Place:
         if not equals:
             raise ValueError(f"{name} has no value; write {name}=…")
         if name in settings:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} is set twice")
         settings[name] = value
-    return Place(
+    return SocketSpec(
         _origin(kind, first, settings),
         _size("rcvbuf", settings.get("rcvbuf")),
         _size("sndbuf", settings.get("sndbuf")),
@@ -163,11 +166,11 @@ def _origin(kind: str, first: str, settings: dict[str, str]) -> Origin:
     if kind == "systemd":
         if not first:
             raise ValueError(f"systemd: must be followed by {_FIRST[kind]}")
-        return Activated(int(first) if _is_number(first) else first)
+        return SystemdSocket(int(first) if _is_number(first) else first)
     if kind == "fd":
         if not _is_number(first):
             raise ValueError(f"the descriptor must be a number from 0, not {_shown(first)}")
-        return Inherited(int(first))
+        return InheritedSocket(int(first))
     if not _is_number(first) or int(first) > 65_535:
         raise ValueError(f"the port must be a number from 0 to 65535, not {_shown(first)}")
     interface = settings.get("interface", "127.0.0.1")
@@ -175,7 +178,7 @@ def _origin(kind: str, first: str, settings: dict[str, str]) -> Origin:
     reuse = settings.get("reuseport", "no")
     if reuse not in _TRUTHS:
         raise ValueError(f"reuseport must be {_listed(_TRUTHS)}, not {_shown(reuse)}")
-    return Bound(int(first), interface, _TRUTHS[reuse])
+    return BoundSocket(int(first), interface, _TRUTHS[reuse])
 
 
 def _size(name: str, text: str | None) -> int | None:
@@ -196,12 +199,12 @@ def _shown(text: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    # At most ten digits: Python refuses to read thousands of them.
+    # At most ten digits: int() raises for thousands of them.
     return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def _split(text: str) -> Iterator[str]:
-    """Cut at colons, but for those with a backslash before them or in brackets."""
+    """Split at colons, except those after a backslash or in brackets."""
     part: list[str] = []
     characters = iter(text)
     bracketed = False
@@ -223,5 +226,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _listed(names: Iterator[str] | dict[str, bool] | tuple[str, ...]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

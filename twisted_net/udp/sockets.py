@@ -1,4 +1,4 @@
-"""Sockets for datagrams: bound here or handed over by others, their buffers, their addresses."""
+"""UDP sockets: adopting those opened by others, buffers, kernel drops, scoped addresses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from twisted.internet.error import CannotListenError
 from twisted.python.systemd import ListenFDs
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.socket_spec import Activated, Inherited
+from twisted_net.udp.socket_spec import InheritedSocket, SystemdSocket
 
-# Linux's names; Python has none for the first. An array of unsigned integers, of which the
-# ninth is what the kernel dropped at this socket since it was made: the number that SO_RXQ_OVFL
-# puts beside datagrams, but told at any time, and at no price for each datagram (socket(7),
-# linux/sock_diag.h).
+# Linux's names; Python lacks the first. The option is an array of unsigned integers, the ninth of
+# which counts the datagrams that the kernel has dropped at this socket: the number of SO_RXQ_OVFL,
+# but available at any time and at no cost per datagram (socket(7), linux/sock_diag.h).
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
 _DROPS = 8
@@ -36,14 +35,14 @@ def passed_by_systemd() -> ListenFDs:
     return _SystemdParser._sddaemon
 
 
-def take_over(origin: Inherited | Activated) -> socket.socket:
+def adopt_socket(origin: InheritedSocket | SystemdSocket) -> socket.socket:
     """
-    Give a socket that was opened before, as a descriptor of our own that does not block.
+    Return a non-blocking duplicate of a socket that is open already.
 
-    The descriptor that was handed over stays as it is, so that it can be taken over again; child
-    processes do not get it. While nobody reads it, the kernel keeps what comes in.
+    The original descriptor stays open, so that it can be adopted again, but child processes do
+    not inherit it. While no process reads it, the kernel buffers incoming datagrams.
 
-    :raises CannotListenError: where there is no such descriptor, or it is no bound UDP socket.
+    :raises CannotListenError: if there is no such descriptor, or it is not a bound UDP socket.
     """
     try:
         descriptor = _descriptor(origin)
@@ -54,8 +53,8 @@ def take_over(origin: Inherited | Activated) -> socket.socket:
             os.close(ours)
             raise
         try:
-            _check_is_ours(taken)
-            # A reactor that reads a socket which blocks would stand still until a datagram comes.
+            _check_is_bound_udp(taken)
+            # Reading a blocking socket would block the reactor until a datagram arrives.
             taken.setblocking(False)
             os.set_inheritable(descriptor, False)
         except OSError:
@@ -66,8 +65,8 @@ def take_over(origin: Inherited | Activated) -> socket.socket:
     return taken
 
 
-def _descriptor(origin: Inherited | Activated) -> int:
-    if isinstance(origin, Inherited):
+def _descriptor(origin: InheritedSocket | SystemdSocket) -> int:
+    if isinstance(origin, InheritedSocket):
         return origin.descriptor
     passed = passed_by_systemd()
     descriptors, names = passed.inheritedDescriptors(), passed.inheritedNamedDescriptors()
@@ -85,42 +84,42 @@ def _descriptor(origin: Inherited | Activated) -> int:
     return names[which]
 
 
-def _check_is_ours(sock: socket.socket) -> None:
+def _check_is_bound_udp(sock: socket.socket) -> None:
     if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise OSError(errno.EPROTOTYPE, "it is not a UDP socket")
     if not sock.getsockname()[1]:
-        raise OSError(errno.EINVAL, "it is bound to no port")
+        raise OSError(errno.EINVAL, "it is not bound to a port")
 
 
-def share_port(sock: socket.socket) -> None:
+def enable_reuse_port(sock: socket.socket) -> None:
     """
-    Let other processes of the same user bind the same port too, if they ask for it likewise.
+    Allow other processes of the same user to bind the same port with the same option.
 
-    :raises OSError: where the system has no such thing.
+    :raises OSError: if the system has no ``SO_REUSEPORT``.
     """
     option = getattr(socket, "SO_REUSEPORT", None)
     if option is None:
-        raise OSError(errno.ENOPROTOOPT, "this system shares no ports")
+        raise OSError(errno.ENOPROTOOPT, "this system has no SO_REUSEPORT")
     sock.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
-def ask_receive_buffer(sock: socket.socket, size: int) -> int:
+def set_receive_buffer(sock: socket.socket, size: int) -> int:
     """
-    Ask the kernel for a receive buffer of *size* bytes, and give what it granted.
+    Request a receive buffer of *size* bytes, and return the size that the kernel granted.
 
-    Both count as the kernel does when it is asked, its bookkeeping left out: Linux reserves, and
-    reports, twice that (socket(7)). Linux grants at most ``net.core.rmem_max``; others may refuse
-    the call, and the buffer stays as it was.
+    Both sizes are without the kernel's own overhead: Linux reserves and reports twice as much
+    (socket(7)). Linux grants at most ``net.core.rmem_max``; other systems may refuse the call, and
+    the buffer then stays as it was.
     """
-    return _ask_buffer(sock, socket.SO_RCVBUF, size)
+    return _set_buffer(sock, socket.SO_RCVBUF, size)
 
 
-def ask_send_buffer(sock: socket.socket, size: int) -> int:
-    """Do the same for the send buffer, which ``net.core.wmem_max`` bounds."""
-    return _ask_buffer(sock, socket.SO_SNDBUF, size)
+def set_send_buffer(sock: socket.socket, size: int) -> int:
+    """Request a send buffer likewise; Linux grants at most ``net.core.wmem_max``."""
+    return _set_buffer(sock, socket.SO_SNDBUF, size)
 
 
-def _ask_buffer(sock: socket.socket, option: int, size: int) -> int:
+def _set_buffer(sock: socket.socket, option: int, size: int) -> int:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, option, size)
     granted = sock.getsockopt(socket.SOL_SOCKET, option)
@@ -129,26 +128,26 @@ def _ask_buffer(sock: socket.socket, option: int, size: int) -> int:
 
 def kernel_drops(sock: socket.socket) -> int:
     """
-    Tell how many datagrams the kernel has dropped at this socket, modulo 2**32.
+    Return how many datagrams the kernel has dropped at this socket, modulo 2**32.
 
-    Most find no room in the receive buffer. Always 0 where the kernel does not tell, which Linux
+    The usual cause is a full receive buffer. Always 0 where the kernel does not report it; Linux
     does since 4.12.
     """
     if sys.platform != "linux":
         return 0
     try:
-        told = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        packed = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
     except OSError:
         return 0
-    return _MEMINFO.unpack(told)[_DROPS] if len(told) == _MEMINFO.size else 0
+    return _MEMINFO.unpack(packed)[_DROPS] if len(packed) == _MEMINFO.size else 0
 
 
 def socket_address(address: Source) -> tuple[str, int] | tuple[str, int, int, int]:
     """
-    Give what the socket's calls take for an address: they pass over a scope within the host.
+    Return an address as the socket module takes it: it ignores a scope within the host.
 
-    :param address: a numeric host, with ``%eth0`` or ``%2`` where IPv6 needs it, and a port.
-    :raises OSError: for a scope that there is not.
+    :param address: a numeric host, with ``%eth0`` or ``%2`` where IPv6 needs a scope, and a port.
+    :raises OSError: for a scope that does not exist.
     """
     host, port = address
     host, percent, scope = host.partition("%")
@@ -158,6 +157,6 @@ def socket_address(address: Source) -> tuple[str, int] | tuple[str, int, int, in
 
 
 def scoped_source(address: tuple[str, int, int, int]) -> Source:
-    """Write an IPv6 address as a source, its scope in its host where it has one."""
+    """Return an IPv6 socket address as a source, with its scope, if any, in the host."""
     host, port, _flow, scope = address
     return (f"{host}%{scope}" if scope else host, port)
