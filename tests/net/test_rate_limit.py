@@ -1,4 +1,4 @@
-"""Rates agree with a slow model, delays grow, and no table grows beyond its bound."""
+"""RateLimiter agree with a slow model, delays grow, and no table grows beyond its bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.rate_limit import Counts, Delays, Rates
+from twisted_net.net.rate_limit import FailureDelays, KeyedCounts, RateLimiter
 
 
 class Bucket:
@@ -31,7 +31,7 @@ class Bucket:
 
 
 class RatesTests(SynchronousTestCase):
-    """:class:`Rates` lets through what a bucket of tokens lets through."""
+    """:class:`RateLimiter` lets through what a bucket of tokens lets through."""
 
     @given(
         st.sampled_from([1, 2, 4, 64, 1024]),
@@ -42,7 +42,7 @@ class RatesTests(SynchronousTestCase):
         self, per_second: int, burst: int, events: list[tuple[int, int, str]]
     ) -> None:
         """Any sequence of takings, at times that floats hold exactly, fares as in the model."""
-        rates = Rates(per_second, burst)
+        rates = RateLimiter(per_second, burst)
         buckets = {key: Bucket(per_second, burst) for key in "ab"}
         now = Fraction(0)
         for later, units, key in events:
@@ -57,7 +57,7 @@ class RatesTests(SynchronousTestCase):
     def test_wait_is_enough(self, per_second: int, burst: int, units: int) -> None:
         """Who waits as long as it is told may take what it asked for."""
         units = min(units, burst)
-        rates = Rates(per_second, burst)
+        rates = RateLimiter(per_second, burst)
         rates.charge("a", 5.0, burst)
         wait = rates.wait("a", 5.0, units)
         self.assertTrue(wait > 0)
@@ -65,7 +65,7 @@ class RatesTests(SynchronousTestCase):
 
     def test_debt(self) -> None:
         """A charge above the burst is a debt, paid off at the rate."""
-        rates = Rates(10, 5)
+        rates = RateLimiter(10, 5)
         rates.charge("a", 0.0, 25)
         self.assertAlmostEqual(rates.wait("a", 0.0, 0), 2.0)
         self.assertAlmostEqual(rates.wait("a", 0.0, 100), 2.5)
@@ -73,7 +73,7 @@ class RatesTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """At the bound the key that was charged longest ago is forgotten, and no other."""
-        rates = Rates(1, 1, max_keys=3)
+        rates = RateLimiter(1, 1, max_keys=3)
         for key in ("a", "b", "a", "c", "d"):
             rates.charge(key, 0.0)
         self.assertEqual(len(rates), 3)
@@ -81,11 +81,11 @@ class RatesTests(SynchronousTestCase):
 
 
 class DelaysTests(SynchronousTestCase):
-    """:class:`Delays` makes each failure after the free ones wait twice as long."""
+    """:class:`FailureDelays` makes each failure after the free ones wait twice as long."""
 
     def test_growing(self) -> None:
         """Three attempts are free; then the delays double up to the longest."""
-        delays = Delays()
+        delays = FailureDelays()
         now = 0.0
         waits = []
         for _ in range(12):
@@ -98,7 +98,7 @@ class DelaysTests(SynchronousTestCase):
 
     def test_refused_is_not_counted(self) -> None:
         """An attempt that comes too early changes nothing, however often it is made."""
-        delays = Delays(free=1)
+        delays = FailureDelays(free=1)
         delays.attempt("a", 0.0)
         for _ in range(10):
             self.assertAlmostEqual(delays.attempt("a", 0.75), 0.25)
@@ -106,7 +106,7 @@ class DelaysTests(SynchronousTestCase):
 
     def test_success(self) -> None:
         """A success takes back its own attempt, and leaves the failures before it."""
-        delays = Delays(free=2)
+        delays = FailureDelays(free=2)
         for _ in range(2):
             delays.attempt("a", 0.0)
         self.assertEqual(delays.attempt("a", 1.0), 0.0)
@@ -115,7 +115,7 @@ class DelaysTests(SynchronousTestCase):
 
     def test_success_alone(self) -> None:
         """A source that never failed takes no room after its success."""
-        delays = Delays()
+        delays = FailureDelays()
         delays.attempt("a", 0.0)
         delays.succeeded("a")
         delays.succeeded("a")
@@ -123,7 +123,7 @@ class DelaysTests(SynchronousTestCase):
 
     def test_forgotten(self) -> None:
         """After ten times the longest delay the attempts are free again."""
-        delays = Delays(free=1, longest=4.0)
+        delays = FailureDelays(free=1, longest=4.0)
         for now in (0.0, 1.0, 3.0):
             self.assertEqual(delays.attempt("a", now), 0.0)
         self.assertEqual(delays.attempt("a", 43.1), 0.0)
@@ -131,13 +131,13 @@ class DelaysTests(SynchronousTestCase):
 
     def test_countless_failures(self) -> None:
         """Failures without end are no number that is too large."""
-        delays = Delays(longest=0.5)
+        delays = FailureDelays(longest=0.5)
         for i in range(2000):
             self.assertEqual(delays.attempt("a", float(i)), 0.0)
 
     def test_bounded(self) -> None:
         """At the bound the source that tried longest ago is forgotten."""
-        delays = Delays(free=1, max_keys=2)
+        delays = FailureDelays(free=1, max_keys=2)
         for key in "abc":
             delays.attempt(key, 0.0)
         self.assertEqual(len(delays), 2)
@@ -145,11 +145,11 @@ class DelaysTests(SynchronousTestCase):
 
 
 class CountsTests(SynchronousTestCase):
-    """:class:`Counts` keeps only keys that hold something."""
+    """:class:`KeyedCounts` keeps only keys that hold something."""
 
     def test_counts(self) -> None:
         """What is added is counted; what is removed to nothing takes no room."""
-        counts = Counts()
+        counts = KeyedCounts()
         counts.add("a")
         counts.add("a")
         counts.add("b")

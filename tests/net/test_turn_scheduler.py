@@ -1,16 +1,18 @@
-"""Connections with lines left share the turns of the reactor, and leave room for the others."""
+"""Tests of :mod:`twisted_net.net.turn_scheduler`, alone and within a command server."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
-from twisted_net.net.turn_scheduler import FEW, TIME_FOR_ALL, Turns
+from twisted_net.net.turn_scheduler import FREE_LINES, TURN_BUDGET, StepScheduler, TurnScheduler
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 
@@ -28,12 +30,12 @@ class Runner:
         self._work()
 
 
-class TurnsTests(SynchronousTestCase):
-    """:class:`Turns` gives each its turn, in order, and not all at once where that is long."""
+class TurnSchedulerTests(SynchronousTestCase):
+    """:class:`TurnScheduler` gives each a turn, in order, within a budget."""
 
     def setUp(self) -> None:
         self.reactor = Reactor()
-        self.turns = Turns(self.reactor)
+        self.turns = TurnScheduler(self.reactor)
 
     def test_once_each(self) -> None:
         """Who asks again in its turn comes after the others, in another turn of the reactor."""
@@ -48,7 +50,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_time(self) -> None:
         """After the time for all, those that are left wait for the next turn of the reactor."""
-        runners = [Runner(lambda: self.spend(TIME_FOR_ALL / 2)) for _ in range(5)]
+        runners = [Runner(lambda: self.spend(TURN_BUDGET / 2)) for _ in range(5)]
         for runner in runners:
             self.turns.add(runner)
         for served in (2, 4, 5):
@@ -82,12 +84,70 @@ class TurnsTests(SynchronousTestCase):
         self.reactor.turn()
         self.assertEqual(other.turns, 1)
 
-    def test_crowd(self) -> None:
+    def test_mark_busy(self) -> None:
         """A long turn makes it busy until the next, and no longer."""
-        self.turns.crowd()
+        self.turns.mark_busy()
         self.assertTrue(self.turns.busy)
         self.reactor.turn()
         self.assertFalse(self.turns.busy)
+
+
+class StepSchedulerTests(SynchronousTestCase):
+    """:class:`StepScheduler` does a step in each turn."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.schedule = StepScheduler(self.reactor)
+        self.done: list[str] = []
+
+    def work(self, name: str, steps: int) -> Iterator[int]:
+        """Do some steps, and tell of each."""
+        for step in range(steps):
+            self.done.append(f"{name}{step}")
+            yield step
+
+    def test_a_step_a_turn(self) -> None:
+        """The first is done now, and what all have given is there at the end."""
+        result = self.schedule(self.work("a", 2))
+        self.assertEqual(self.done, ["a0"])
+        self.reactor.turn()
+        self.assertEqual(self.done, ["a0", "a1"])
+        self.assertNoResult(result)
+        self.reactor.turn()
+        self.assertEqual(self.successResultOf(result), [0, 1])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_no_step(self) -> None:
+        """What has nothing to wait for is done at once."""
+        self.assertEqual(self.successResultOf(self.schedule(self.work("a", 0))), [])
+
+    def test_one_after_the_other(self) -> None:
+        """The second begins when the first has ended, and a failure is its own."""
+
+        def fails() -> Iterator[int]:
+            yield 0
+            raise ZeroDivisionError
+
+        results = [
+            self.schedule(steps) for steps in (self.work("a", 2), fails(), self.work("b", 2))
+        ]
+        done = []
+        while self.reactor.turn():
+            done.append(len(self.done))
+        self.assertEqual(self.done, ["a0", "a1", "b0", "b1"])
+        # Never two steps in one turn, where one begins as another ends too.
+        self.assertTrue(all(after - before <= 1 for before, after in pairwise([1, *done])))
+        self.assertEqual(self.successResultOf(results[0]), [0, 1])
+        self.failureResultOf(results[1], ZeroDivisionError)
+        self.assertEqual(self.successResultOf(results[2]), [0, 1])
+
+    def test_cancelled(self) -> None:
+        """Nobody hears of it any more, and it is done all the same."""
+        result = self.schedule(self.work("a", 3))
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.reactor.settle()
+        self.assertEqual(self.done, ["a0", "a1", "a2"])
 
 
 class SharedTurnTests(SynchronousTestCase):
@@ -114,9 +174,9 @@ class SharedTurnTests(SynchronousTestCase):
         client = self.reactor.connect(self.factory)
         for _ in range(5):
             begun = self.spent
-            client.send(b"PING\n" * FEW)
+            client.send(b"PING\n" * FREE_LINES)
             self.reactor.turn()
-            self.assertEqual(len(client.answers()), FEW)
+            self.assertEqual(len(client.answers()), FREE_LINES)
             # What was under way, and one of those that waited.
             self.assertLess(self.spent - begun, 0.009)
         self.factory.abort()

@@ -34,7 +34,7 @@ from twisted_net.errors import (
     TwistedNetError,
     UnknownCommand,
 )
-from twisted_net.net.rate_limit import Rates
+from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session, Sessions
 
@@ -99,7 +99,7 @@ class CommandRunner:
         self._permit = permit
         self._by_name = commands.by_name
         self._blocking = BlockingCalls(reactor, limits.max_blocking)
-        self._tracebacks = Rates(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
+        self._tracebacks = RateLimiter(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
 
     @property
     def blocking(self) -> int:

@@ -36,7 +36,7 @@ from twisted_net.dtls.session import (
 from twisted_net.dtls.settings import DEFAULT_PORT, DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
-from twisted_net.net.rate_limit import Counts
+from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.reasons import End
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
@@ -155,8 +155,8 @@ class DtlsServer(DatagramProtocol):
         self._handshakes: OrderedDict[Source, _Association] = OrderedDict()
         # The one that was silent for longest comes first.
         self._sessions: OrderedDict[SecurePeer, _Association] = OrderedDict()
-        self._per_address = Counts()
-        self._per_user = Counts()
+        self._per_address = KeyedCounts()
+        self._per_user = KeyedCounts()
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
 

@@ -1,67 +1,68 @@
-"""How often and how much: rates per key, and delays that grow with each failure."""
+"""Rate limits per key, delays that grow with each failure, and counts per key."""
 
 from __future__ import annotations
 
 MAX_KEYS = 65_536
 """
-Keys of one table. At this many, the key that was touched longest ago is forgotten, so that a
-source with endless addresses costs no memory; whoever is forgotten starts anew.
+Keys of one table. At this number the key that was used longest ago is evicted, so that a source
+with many addresses cannot fill the memory. An evicted key starts again without a history.
 """
 
 
-class Rates:
+class RateLimiter:
     """
-    A rate for each key, with bursts: the generic cell rate algorithm (GCRA, ITU-T I.371).
+    A rate limit for each key, with bursts: the generic cell rate algorithm (GCRA, ITU-T I.371).
 
-    Each key has one number, the time at which all that it was charged for is paid off. It may lie
-    ahead of now by what the burst is worth. A key that is not in the table has paid everything.
+    Each key has one number, its theoretical arrival time: when all units charged to it are paid
+    off. It may be later than now by the duration of the burst. A key that is not in the table has
+    no debt.
 
-    :param per_second: units that each key is given per second.
-    :param burst: units that a key may take at once after a rest; at least 1.
-    :param max_keys: keys kept, see :data:`MAX_KEYS`.
+    :param per_second: units per second for each key.
+    :param burst: units that a key may use at once after a pause; at least 1.
+    :param max_keys: size of the table, see :data:`MAX_KEYS`.
     """
 
     def __init__(self, per_second: float, burst: float, max_keys: int = MAX_KEYS) -> None:
         self._interval = 1.0 / per_second
         self._tolerance = burst * self._interval
         self._max_keys = max_keys
-        # Touched longest ago first.
-        self._paid: dict[str, float] = {}
+        # Least recently used first.
+        self._arrivals: dict[str, float] = {}
 
     def __len__(self) -> int:
-        return len(self._paid)
+        return len(self._arrivals)
 
     def wait(self, key: str, now: float, units: float = 1.0) -> float:
         """
-        Seconds after which *key* may take so many units; 0 where it may take them now.
+        Seconds until *key* may use that many units; 0 if it may use them now.
 
-        More units than the burst never fit; for them it is the time until the burst is whole.
+        More units than the burst never fit; for them it is the time until the burst is available.
         """
-        paid = self._paid.get(key)
-        if paid is None or paid <= now:
+        arrival = self._arrivals.get(key)
+        if arrival is None or arrival <= now:
             return 0.0
         room = max(self._tolerance - units * self._interval, 0.0)
-        return max(paid - now - room, 0.0)
+        return max(arrival - now - room, 0.0)
 
     def charge(self, key: str, now: float, units: float = 1.0) -> None:
-        """Charge *key* for units, whether they fit or not: what does not fit is a debt."""
-        paid = self._paid.pop(key, now)
-        if len(self._paid) >= self._max_keys:
-            del self._paid[next(iter(self._paid))]
-        self._paid[key] = max(paid, now) + units * self._interval
+        """Charge units to *key*, whether they fit or not: units that do not fit are a debt."""
+        arrival = self._arrivals.pop(key, now)
+        if len(self._arrivals) >= self._max_keys:
+            del self._arrivals[next(iter(self._arrivals))]
+        self._arrivals[key] = max(arrival, now) + units * self._interval
 
 
-class Delays:
+class FailureDelays:
     """
-    How long a source must wait before it may try again, growing with each failure.
+    How long a source must wait before its next attempt: exponential backoff.
 
     The first attempts are free, as people mistype; then each one doubles the delay. An attempt is
-    counted when it begins, so that a hundred at once do not pass as one.
+    counted when it begins, so that a hundred concurrent ones do not count as one.
 
-    :param free: attempts that fail without a delay.
+    :param free: failed attempts without a delay.
     :param first: the first delay, in seconds.
-    :param longest: no delay is longer; after ten times this a source is forgotten.
-    :param max_keys: sources kept, see :data:`MAX_KEYS`.
+    :param longest: longest delay; after ten times this the failures of a source expire.
+    :param max_keys: size of the table, see :data:`MAX_KEYS`.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Delays:
         self._first = first
         self._longest = longest
         self._max_keys = max_keys
-        # How many failed, and when the last began; touched longest ago first.
+        # Failures, and when the last attempt began; least recently used first.
         self._failures: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -83,9 +84,9 @@ class Delays:
 
     def attempt(self, key: str, now: float) -> float:
         """
-        Begin an attempt, and count it as failed until :meth:`succeeded` says otherwise.
+        Begin an attempt, which counts as failed until :meth:`succeeded` is called.
 
-        :return: 0, or the seconds that are to be waited first; then it did not begin.
+        :return: 0, or the seconds to wait first; then the attempt has not begun.
         """
         failures, last = self._failures.pop(key, (0, now))
         if now - last > 10 * self._longest:
@@ -99,9 +100,9 @@ class Delays:
 
     def succeeded(self, key: str) -> None:
         """
-        Take back one attempt of this source, which was no failure.
+        Take back one attempt of this source, which did not fail.
 
-        The others stay: an account of one's own is no way to try another one's faster.
+        The others stay: logging in to one's own account must not allow faster attempts on others.
         """
         failures, last = self._failures.pop(key, (0, 0.0))
         if failures > 1:
@@ -109,7 +110,7 @@ class Delays:
 
     def _delay(self, failures: int) -> float:
         beyond = failures - self._free
-        # 2.0**1024 is more than a float holds; a source may well fail as often.
+        # 2.0**1024 overflows a float, and a source may fail that often.
         return min(self._longest, self._first * 2.0 ** min(beyond, 64)) if beyond >= 0 else 0.0
 
     def _keep(self, key: str, failures: int, last: float) -> None:
@@ -118,24 +119,24 @@ class Delays:
         self._failures[key] = (failures, last)
 
 
-class Counts:
-    """How many of something each key holds; a key that holds none takes no room."""
+class KeyedCounts:
+    """Counts per key; a key whose count is 0 uses no memory."""
 
     def __init__(self) -> None:
-        self._held: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._counts)
 
     def __getitem__(self, key: str) -> int:
-        return self._held.get(key, 0)
+        return self._counts.get(key, 0)
 
     def add(self, key: str) -> None:
-        """Count one more."""
-        self._held[key] = self._held.get(key, 0) + 1
+        """Increase the count of *key* by one."""
+        self._counts[key] = self._counts.get(key, 0) + 1
 
     def remove(self, key: str) -> None:
-        """Count one less; there must be one."""
-        held = self._held.pop(key) - 1
-        if held:
-            self._held[key] = held
+        """Decrease the count of *key* by one; it must be at least 1."""
+        count = self._counts.pop(key) - 1
+        if count:
+            self._counts[key] = count

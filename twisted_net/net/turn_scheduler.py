@@ -1,63 +1,69 @@
-"""Shares the reactor's turns among the connections that have lines left to run."""
+"""Turn scheduler: divides long work over reactor turns, with other connections in between."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 
-TIME_FOR_ALL = 0.001
+TURN_BUDGET = 0.001
 """
-Seconds of one reactor turn for the lines of all connections that wait for theirs.
+Seconds of one reactor turn for the lines of all connections that wait for a turn.
 
-Whoever asks for little is answered between two of these, however many ask for much; a turn of
-them all took as long as there were clients: 170 ms where 50 asked for CLIENTS, again and again.
+A client that asks for little is answered between two of these, however much others ask for. Without
+a budget a turn took as long as there were clients: 170 ms where 50 asked for CLIENTS repeatedly.
 """
 
-FEW = 4
-"""Lines that a connection may run as they come, although others wait for their turn."""
+FREE_LINES = 4
+"""Lines that a connection may run as they arrive, although others wait for a turn."""
+
+_T = TypeVar("_T")
 
 
-class Runner(Protocol):
-    """A connection that has lines left."""
+class TurnTaker(Protocol):
+    """A connection that has lines left to run."""
 
     def take_turn(self) -> None:
         """Run some of them; it may ask for another turn."""
         ...
 
 
-class Turns:
+class TurnScheduler:
     """
-    The connections that have lines left, in the order in which they asked.
+    The connections that have lines left to run, in the order in which they asked for a turn.
 
-    :ivar busy: whether some wait, or this turn has been a long one: who has much to run waits too.
+    :ivar busy: whether some wait, or this turn has been long: a connection with much to run waits
+        too then.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.busy = False
         self._reactor = reactor
-        # Ordered, as the first key of a dict from which many were taken is slow to find.
-        self._waiting: OrderedDict[Runner, None] = OrderedDict()
+        # Ordered: the oldest key of a plain dict is slow to find after many deletions.
+        self._waiting: OrderedDict[TurnTaker, None] = OrderedDict()
         self._next: IDelayedCall | None = None
 
-    def add(self, runner: Runner) -> None:
-        """Let a connection have one of the next turns, never within this call; twice is as once."""
-        self._waiting[runner] = None
-        self.crowd()
+    def add(self, connection: TurnTaker) -> None:
+        """Schedule a turn for a connection, never within this call; idempotent."""
+        self._waiting[connection] = None
+        self.mark_busy()
 
-    def discard(self, runner: Runner) -> None:
-        """Let no turn come for a connection."""
-        self._waiting.pop(runner, None)
+    def discard(self, connection: TurnTaker) -> None:
+        """Cancel the turn of a connection, if it has one."""
+        self._waiting.pop(connection, None)
 
-    def crowd(self) -> None:
-        """Let those who have much to run wait until the next turn, as this one has been long."""
+    def mark_busy(self) -> None:
+        """Make connections with much to run wait until the next turn, as this one has been long."""
         self.busy = True
         if self._next is None:
             self._next = self._reactor.callLater(0, self._take)
 
     def stop(self) -> None:
-        """Forget all who wait."""
+        """Cancel all turns."""
         self._waiting.clear()
         self.busy = False
         if self._next is not None:
@@ -67,17 +73,47 @@ class Turns:
     def _take(self) -> None:
         self._next = None
         waiting = self._waiting
-        until = self._reactor.seconds() + TIME_FOR_ALL
+        until = self._reactor.seconds() + TURN_BUDGET
         try:
-            # Once each: those that ask again come after all others.
+            # Each once: a connection that asks again comes after all others.
             for _ in range(len(waiting)):
                 if not waiting:
-                    break  # one has ended others
-                runner, _ = waiting.popitem(last=False)
-                runner.take_turn()
+                    break  # a turn has ended other connections
+                connection, _ = waiting.popitem(last=False)
+                connection.take_turn()
                 if self._reactor.seconds() >= until:
                     break
         finally:
             self.busy = False
             if waiting:
-                self.crowd()
+                self.mark_busy()
+
+
+class StepScheduler:
+    """
+    Consumes iterables, one after the other: the first step at once, then one per reactor turn.
+
+    Every iterable must be finite, so there is nothing to stop.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._lock = DeferredLock()
+
+    def __call__(self, steps: Iterable[_T]) -> Deferred[list[_T]]:
+        """
+        Consume an iterable.
+
+        :return: fires a turn after the last step with the values of all steps, or with the
+            failure of one. If it is cancelled it fails at once, but the steps run to their end.
+        """
+        done: Deferred[list[_T]] = Deferred()
+        self._lock.run(self._consume, steps).chainDeferred(done)
+        return done
+
+    async def _consume(self, steps: Iterable[_T]) -> list[_T]:
+        values = []
+        for value in steps:
+            values.append(value)
+            await deferLater(self._reactor, 0)
+        return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_net.net.rate_limit import Rates
+from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.reasons import MAX_SHOWN, Audited
 
 LINES_PER_SECOND, BURST = 50, 500
@@ -29,7 +29,7 @@ class Audit:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._rate = Rates(LINES_PER_SECOND, BURST)
+        self._rate = RateLimiter(LINES_PER_SECOND, BURST)
         self._unsaid = 0
         self.left_out = 0
 

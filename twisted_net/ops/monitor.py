@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from twisted_net.errors import CommandError
-from twisted_net.net.rate_limit import Rates
+from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.ops.timestamps import iso_time
 
 MAX_MONITORS = 16
@@ -45,7 +45,7 @@ class _View:
 
     def __init__(self, per_second: float) -> None:
         # As many at once as in a second: lines come in bursts.
-        self.rate = Rates(per_second, per_second, max_keys=1)
+        self.rate = RateLimiter(per_second, per_second, max_keys=1)
         self.skipped = 0
 
 

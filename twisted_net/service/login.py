@@ -27,7 +27,7 @@ from twisted_net.auth.passwords import check_hash, verify
 from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
 from twisted_net.net.addresses import client_prefix
-from twisted_net.net.rate_limit import Delays
+from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session
 
@@ -291,7 +291,9 @@ class Logins:
     ) -> None:
         self._reactor = reactor
         self._users = users or (lambda: Users({}))
-        self._delays = Delays(settings.free_attempts, settings.first_delay, settings.longest_delay)
+        self._delays = FailureDelays(
+            settings.free_attempts, settings.first_delay, settings.longest_delay
+        )
         by_interface: dict[Any, list[Any]] = {}  # Any: as above
         for checker in checkers:
             for interface in checker.credentialInterfaces:

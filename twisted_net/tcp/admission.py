@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
 from twisted_net.net.addresses import is_local, network_of
-from twisted_net.net.rate_limit import Counts, Rates
+from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
 from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
 
@@ -81,9 +81,9 @@ class Admission(Generic[_C]):
         self._limits = limits
         self._access = access
         self._protected = access is not None and not access.required and not access.settings.open
-        self._addresses = Counts()
-        self._networks = Counts()
-        self._users = Counts()
+        self._addresses = KeyedCounts()
+        self._networks = KeyedCounts()
+        self._users = KeyedCounts()
         # Until when each that has not logged in must have; in the order in which they came.
         self._anonymous: dict[_C, float] = {}
         self._commands = _rates(_commands_per_second(limits), limits.command_burst)
@@ -176,12 +176,12 @@ class Admission(Generic[_C]):
         return Meter(commands, transferred) if commands or transferred else None
 
 
-_Metered = list[tuple[str, Rates, str]]
+_Metered = list[tuple[str, RateLimiter, str]]
 
 
 class Meter:
     """
-    Counts what one client asks for, against all the rates that it is under.
+    KeyedCounts what one client asks for, against all the rates that it is under.
 
     :param commands: for each of them its scope, the rates, and the key of this client.
     :param transferred: the same for bytes.
@@ -260,11 +260,13 @@ def _bytes_per_second(limits: Limits) -> dict[str, float | None]:
     }
 
 
-def _rates(per_second: dict[str, float | None], burst: float) -> list[tuple[str, Rates]]:
-    return [(scope, Rates(rate, burst)) for scope, rate in per_second.items() if rate is not None]
+def _rates(per_second: dict[str, float | None], burst: float) -> list[tuple[str, RateLimiter]]:
+    return [
+        (scope, RateLimiter(rate, burst)) for scope, rate in per_second.items() if rate is not None
+    ]
 
 
-def _with_keys(rates: list[tuple[str, Rates]], keys: dict[str, str | None]) -> _Metered:
+def _with_keys(rates: list[tuple[str, RateLimiter]], keys: dict[str, str | None]) -> _Metered:
     found = []
     for scope, table in rates:
         key = keys[scope]

@@ -23,7 +23,7 @@ from twisted_net.commands.registry import Waiting, encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import UnterminatedLine
 from twisted_net.net.addresses import UNIX
-from twisted_net.net.turn_scheduler import FEW, Turns
+from twisted_net.net.turn_scheduler import FREE_LINES, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
@@ -52,7 +52,7 @@ class Server(Protocol):
     seconds: Callable[[], float]
     sessions: Sessions
     turn_time: float
-    turns: Turns
+    turns: TurnScheduler
 
     @property
     def watched(self) -> Sized:
@@ -164,7 +164,7 @@ class CommandProtocol(SubscribedProtocol):
             return
         self._lines = lines
         factory = self._factory
-        others_wait = factory.turns.busy and (self._slow or len(lines) > FEW)
+        others_wait = factory.turns.busy and (self._slow or len(lines) > FREE_LINES)
         if others_wait or not self._writable:
             self._go_on()
         elif (
@@ -396,7 +396,7 @@ class CommandProtocol(SubscribedProtocol):
         """End a turn whose time is over with this line; the others come first in the next."""
         self._factory.runner.note_if_slow(line or b"", self.session, took)
         self._slow = True
-        self._factory.turns.crowd()
+        self._factory.turns.mark_busy()
 
     def take_turn(self) -> None:
         """Run some of the lines that are left; its turn has come."""

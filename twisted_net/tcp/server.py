@@ -15,7 +15,7 @@ from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
-from twisted_net.net.turn_scheduler import Turns
+from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
@@ -24,7 +24,6 @@ from twisted_net.tcp.connection_guard import Guard
 from twisted_net.tcp.drain import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.pacing import Pace
 from twisted_net.tcp.rejection import (
     MAX_LINGERING,
     Abortable,
@@ -74,8 +73,8 @@ class CommandFactory(Factory):
         )
         self.guard = Guard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
-        self.turns = Turns(reactor)
-        self.sessions.pace = Pace(reactor)
+        self.turns = TurnScheduler(reactor)
+        self.sessions.pace = StepScheduler(reactor)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}

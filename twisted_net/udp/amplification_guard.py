@@ -17,7 +17,7 @@ A rate limit for each network bounds the rest, such as a loop with an unknown se
 from __future__ import annotations
 
 from twisted_net.net.addresses import Source, network_of
-from twisted_net.net.rate_limit import Rates
+from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.udp.limits import DatagramLimits
 from twisted_net.udp.responder import DatagramResponder
 
@@ -46,7 +46,7 @@ class AmplificationGuard:
         self._reflectors = frozenset(limits.reflector_ports)
         self._refusal = PAD if limits.refusal == "pad" else None
         rate = limits.datagrams_per_network
-        self._rates = None if rate is None else Rates(rate, limits.datagram_burst)
+        self._rates = None if rate is None else RateLimiter(rate, limits.datagram_burst)
 
     def answer(self, data: bytes, source: Source, now: float, wall: float) -> bytes | None:
         """

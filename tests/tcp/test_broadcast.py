@@ -1,74 +1,13 @@
-"""Tests for :mod:`twisted_net.tcp.pacing`, and of broadcasts to many, which lean on it."""
+"""Tests of broadcasts to many clients of :mod:`twisted_net.tcp.server`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
-from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
 from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import CLIENTS_AT_ONCE
-from twisted_net.tcp.pacing import Pace
 from twisted_net.tcp.server import CommandFactory
-
-
-class PaceTests(SynchronousTestCase):
-    """:class:`Pace` does a step in each turn."""
-
-    def setUp(self) -> None:
-        self.reactor = Reactor()
-        self.pace = Pace(self.reactor)
-        self.done: list[str] = []
-
-    def work(self, name: str, steps: int) -> Iterator[int]:
-        """Do some steps, and tell of each."""
-        for step in range(steps):
-            self.done.append(f"{name}{step}")
-            yield step
-
-    def test_a_step_a_turn(self) -> None:
-        """The first is done now, and what all have given is there at the end."""
-        result = self.pace(self.work("a", 2))
-        self.assertEqual(self.done, ["a0"])
-        self.reactor.turn()
-        self.assertEqual(self.done, ["a0", "a1"])
-        self.assertNoResult(result)
-        self.reactor.turn()
-        self.assertEqual(self.successResultOf(result), [0, 1])
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_no_step(self) -> None:
-        """What has nothing to wait for is done at once."""
-        self.assertEqual(self.successResultOf(self.pace(self.work("a", 0))), [])
-
-    def test_one_after_the_other(self) -> None:
-        """The second begins when the first has ended, and a failure is its own."""
-
-        def fails() -> Iterator[int]:
-            yield 0
-            raise ZeroDivisionError
-
-        results = [self.pace(steps) for steps in (self.work("a", 2), fails(), self.work("b", 2))]
-        done = []
-        while self.reactor.turn():
-            done.append(len(self.done))
-        self.assertEqual(self.done, ["a0", "a1", "b0", "b1"])
-        # Never two steps in one turn, where one begins as another ends too.
-        self.assertTrue(all(after - before <= 1 for before, after in pairwise([1, *done])))
-        self.assertEqual(self.successResultOf(results[0]), [0, 1])
-        self.failureResultOf(results[1], ZeroDivisionError)
-        self.assertEqual(self.successResultOf(results[2]), [0, 1])
-
-    def test_cancelled(self) -> None:
-        """Nobody hears of it any more, and it is done all the same."""
-        result = self.pace(self.work("a", 3))
-        result.cancel()
-        self.failureResultOf(result, CancelledError)
-        self.reactor.settle()
-        self.assertEqual(self.done, ["a0", "a1", "a2"])
 
 
 class BroadcastTests(SynchronousTestCase):
