@@ -203,8 +203,8 @@ class Meter:
             rates.charge(key, now)
         return None
 
-    def pay(self, size: int, now: float) -> float:
-        """Count bytes that came or went; give the seconds in which no more should."""
+    def charge(self, size: int, now: float) -> float:
+        """Count bytes that came or went; return the seconds in which no more should."""
         longest = 0.0
         for _, rates, key in self._transferred:
             rates.charge(key, now, size)

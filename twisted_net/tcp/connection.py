@@ -28,6 +28,7 @@ from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
 from twisted_net.tcp.fanout import Fanout
+from twisted_net.tcp.flow_control import FlowControl
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
 from twisted_net.tcp.subscribing import SubscribedProtocol
@@ -105,7 +106,6 @@ class CommandProtocol(SubscribedProtocol):
         "_queue",
         "_running",
         "_slow",
-        "_surplus",
         "_turn_due",
         "quiet",
     )
@@ -117,7 +117,6 @@ class CommandProtocol(SubscribedProtocol):
         self._turn_due = False
         self._slow = False  # its last turn took all the time that it may
         self._input_ended = False
-        self._surplus = 0  # bytes of events written since the peer stopped reading
         self._last_wish: End | None = None  # why to end once all is answered
         self._end: End | None = None  # why we ended it; no answer follows
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
@@ -127,6 +126,7 @@ class CommandProtocol(SubscribedProtocol):
 
     @override
     def connectionMade(self) -> None:
+        self._flow = FlowControl(self.transport)
         sessions = self._factory.sessions
         peer: object = self.transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
@@ -147,8 +147,8 @@ class CommandProtocol(SubscribedProtocol):
             return
         self.quiet = 0
         self.session.received += len(data)
-        if self._meter is not None:
-            self._pay(len(data))
+        if self._throttle is not None:
+            self._throttle.charge(len(data))
         framer = self._framer
         if self._lines is not None:
             framer.keep(data)
@@ -158,7 +158,7 @@ class CommandProtocol(SubscribedProtocol):
         if not lines:
             self._hold_input(len(framer))
             return
-        if self._held_in or len(data) > UNCOUNTED:
+        if self._flow.input_size or len(data) > UNCOUNTED:
             self._hold_input(len(framer))
         if self.session.messages == 0 and self._refuses_foreign(lines[0]):
             return
@@ -168,7 +168,10 @@ class CommandProtocol(SubscribedProtocol):
         if others_wait or not self._writable:
             self._go_on()
         elif (
-            len(lines) == 1 and self._queue is None and self._meter is None and not factory.watched
+            len(lines) == 1
+            and self._queue is None
+            and self._throttle is None
+            and not factory.watched
         ):
             self._run_one(lines[0])
         else:
@@ -215,7 +218,6 @@ class CommandProtocol(SubscribedProtocol):
     def resumeProducing(self) -> None:
         """The peer has read everything."""
         self._writable = True
-        self._surplus = 0
         self._release_output()
         self._factory.unwatch(self)
         if self.session.mailbox is not None:
@@ -243,10 +245,9 @@ class CommandProtocol(SubscribedProtocol):
         if self._end is not None:
             return "closing"
         if not self._writable:
-            if self._surplus + len(line) > self._factory.limits.max_output:
+            if not self._flow.add_event(len(line), self._factory.limits.max_output):
                 return "output_full"
-            self._surplus += len(line)
-            self._hold_output(len(line))
+            self._hold()
         self.transport.write(line)
         self.session.written += len(line)
         return None
@@ -272,7 +273,7 @@ class CommandProtocol(SubscribedProtocol):
             self.transport.loseConnection()
             return
         end_output(self.transport)
-        self._read(True)
+        self._flow.set_reading(True)
 
     def abort(self, end: End) -> None:
         """End the connection now."""
@@ -300,7 +301,7 @@ class CommandProtocol(SubscribedProtocol):
         pending = 0 if self._lines is None else len(self._lines) - self._next
         if self._queue is not None:
             pending += len(self._queue)
-        return {"pending": pending, "buffered": len(self._framer) + self._held_out}
+        return {"pending": pending, "buffered": len(self._framer) + self._flow.output_size}
 
     def subscribed(self) -> None:
         """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
@@ -326,7 +327,7 @@ class CommandProtocol(SubscribedProtocol):
         factory = self._factory
         following, session = self._next, self.session
         answer_to: AnswerTo = factory.answer
-        if self._meter is not None:
+        if self._throttle is not None:
             answer_to = self._answer_metered
         if factory.watched:
             answer_to = self._shown(answer_to)
@@ -366,7 +367,7 @@ class CommandProtocol(SubscribedProtocol):
             self._write(b"".join(answers))
         # Nothing follows nearly every turn; that is found out here, as it is cheaper.
         settled = self._lines is None and self._queue is None and self._last_wish is None
-        if not (settled and self._writable and self._reading):
+        if not (settled and self._writable and self._flow.reading):
             self._go_on()
 
     def _run_one(self, line: bytes | None) -> None:
@@ -389,7 +390,7 @@ class CommandProtocol(SubscribedProtocol):
             if answers:
                 self._write(b"".join(answers))
         settled = self._lines is None and self._queue is None and self._last_wish is None
-        if not (settled and self._writable and self._reading):
+        if not (settled and self._writable and self._flow.reading):
             self._go_on()
 
     def _took_long(self, line: bytes | None, took: float) -> None:
@@ -414,11 +415,13 @@ class CommandProtocol(SubscribedProtocol):
             if not self._write(b"".join(answers)):
                 return
             queue = self._queue
+        # Only now: to write may have used up the rate.
+        throttled = self._throttle is not None and self._throttle.paused
         if self._lines is not None:
             if (
                 not self._turn_due
                 and self._writable
-                and self._throttled is None
+                and not throttled
                 and (queue is None or len(queue) < self._most)
             ):
                 self._turn_due = True
@@ -431,7 +434,7 @@ class CommandProtocol(SubscribedProtocol):
             return
         # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
         wanted = self._lines is None and self._writable and self._last_wish is None
-        self._read(wanted and self._throttled is None)
+        self._flow.set_reading(wanted and not throttled)
 
     def _take_due(self, queue: deque[_Place], answers: list[bytes]) -> None:
         """Move the answers at the head of the queue, up to the first that is waited for."""
@@ -455,8 +458,8 @@ class CommandProtocol(SubscribedProtocol):
         self.session.written += len(answers)
         if not self._writable:
             self._hold_output(len(answers))
-        if self._meter is not None:
-            self._pay(len(answers))
+        if self._throttle is not None:
+            self._throttle.charge(len(answers))
         return self._end is None
 
     def _shown(self, answer_to: AnswerTo) -> AnswerTo:

@@ -7,11 +7,11 @@ from abc import abstractmethod
 
 from twisted.internet.interfaces import (
     IConsumer,
-    IDelayedCall,
     IPushProducer,
     IReactorTime,
     ITCPTransport,
 )
+from twisted.internet.protocol import Protocol
 
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Waiting, encode_error
@@ -19,8 +19,8 @@ from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
-from twisted_net.tcp.flow_control import ReadingProtocol
+from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers
+from twisted_net.tcp.flow_control import FlowControl, Throttle
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.line_framer import LineFramer
 
@@ -97,7 +97,7 @@ class Guard:
                 connection.hang_up(End.AUTH_TIMEOUT)
 
 
-class GuardedProtocol(ReadingProtocol):
+class GuardedProtocol(Protocol):
     """
     The part of a client's connection that keeps it within its limits.
 
@@ -106,27 +106,22 @@ class GuardedProtocol(ReadingProtocol):
 
     transport: Transport
     session: Session
+    _flow: FlowControl  # from connectionMade on
 
     # In slots, which are looked up faster than defaults on a class, and lie side by side: a message
     # to thousands of connections waits for memory at each more than for anything else.
     __slots__ = (
+        "_flow",
         "_framer",
         "_guard",
-        "_held_in",
-        "_held_out",
-        "_meter",
         "_most",
-        "_throttled",
+        "_throttle",
         "session",
         "transport",
     )
 
     def __init__(self, guard: Guard) -> None:
-        super().__init__()
-        self._meter: Meter | None = None
-        self._throttled: IDelayedCall | None = None  # until it has paid for the bytes that it got
-        self._held_in = 0
-        self._held_out = 0
+        self._throttle: Throttle | None = None  # only under a rate limit
         self._guard = guard
         self._framer = LineFramer(guard.longest_line(known=False), guard.most_lines)
         self._most = guard.most_pending(known=False)  # unanswered lines
@@ -178,9 +173,8 @@ class GuardedProtocol(ReadingProtocol):
 
     def _leave(self) -> None:
         """End to guard: the connection is lost."""
-        if self._throttled is not None:
-            self._throttled.cancel()
-            self._throttled = None
+        if self._throttle is not None:
+            self._throttle.stop()
         # A handler that outlives the connection counts for nobody.
         self.session.admit = None
         self._guard.buffers.set(self, 0)
@@ -201,8 +195,12 @@ class GuardedProtocol(ReadingProtocol):
 
     def _set_meter(self, user: str | None) -> None:
         meter = self._guard.admission.meter(self.session.client[0], user)
-        if meter is not None:
-            self._meter = meter
+        if meter is None:
+            return
+        if self._throttle is None:
+            self._throttle = Throttle(self._guard.reactor, meter, self._go_on)
+        else:
+            self._throttle.meter = meter
 
     def _let_others_run(self) -> None:
         """Let the lines go on that waited for one which had to be alone."""
@@ -220,29 +218,14 @@ class GuardedProtocol(ReadingProtocol):
     def _answer_metered(self, line: bytes, session: Session) -> bytes | Waiting:
         """Answer a line, or refuse it where too many came."""
         guard = self._guard
-        assert self._meter is not None
-        limited = self._meter.take_command(guard.reactor.seconds())
+        assert self._throttle is not None
+        limited = self._throttle.meter.take_command(guard.reactor.seconds())
         if limited is None:
             return guard.runner.answer(line, session)
         session.count()
         name = guard.runner.commands.name_of(line)
         guard.sessions.refuse_line(session, Refusal.RATE_LIMITED, f"by {limited.scope}")
         return encode_error(limited, name)
-
-    def _pay(self, size: int) -> None:
-        """Count bytes that came or went; read no more for as long as they were too many."""
-        assert self._meter is not None
-        wait = self._meter.pay(size, self._guard.reactor.seconds())
-        if wait > 0 and self._throttled is None:
-            self._throttled = self._guard.reactor.callLater(wait, self._paid)
-            self._go_on()
-
-    def _paid(self) -> None:
-        self._throttled = None
-        # Others from the same source may have made a debt meanwhile.
-        self._pay(0)
-        if self._throttled is None:
-            self._go_on()
 
     def _cut_rest(self) -> list[bytes | None] | None:
         """Cut more lines off what the client has sent; None where there is no whole one."""
@@ -251,19 +234,19 @@ class GuardedProtocol(ReadingProtocol):
         return lines
 
     def _hold_input(self, size: int) -> None:
-        """Note how many bytes of an unfinished line are kept."""
-        self._held_in = size
+        """Note how many bytes have come that are not run yet."""
+        self._flow.input_size = size
         self._hold()
 
     def _hold_output(self, size: int) -> None:
         """Note that so many more bytes wait for a peer that does not read."""
-        self._held_out += size
+        self._flow.output_size += size
         self._hold()
 
     def _release_output(self) -> None:
         """Note that the peer has read everything."""
-        if self._held_out or self.session.mailbox is not None:
-            self._held_out = 0
+        if self._flow.output_size or self.session.mailbox is not None:
+            self._flow.output_read()
             self._hold()
 
     def weigh_messages(self) -> None:
@@ -275,7 +258,7 @@ class GuardedProtocol(ReadingProtocol):
     def _hold(self) -> None:
         mailbox = self.session.mailbox
         waiting = 0 if mailbox is None else mailbox.waiting
-        if self._guard.buffers.set(self, self._held_in + self._held_out + waiting):
+        if self._guard.buffers.set(self, self._flow.kept + waiting):
             self._guard.relieve()
 
     def _too_long(self) -> bytes:

@@ -28,7 +28,7 @@ class SubscribedProtocol(GuardedProtocol):
         if (
             mailbox is None
             or self._held_by is not None
-            or self._meter is not None
+            or self._throttle is not None
             or not self._writable
             or mailbox.waiting > CHUNK
         ):
@@ -54,6 +54,6 @@ class SubscribedProtocol(GuardedProtocol):
         self.transport.write(chunk)
         if not self._writable:
             self._hold_output(len(chunk))
-        if self._meter is not None:
-            self._pay(len(chunk))
+        if self._throttle is not None:
+            self._throttle.charge(len(chunk))
         return mailbox.waiting > 0

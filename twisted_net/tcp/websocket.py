@@ -33,7 +33,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 from zope.interface import implementer
 
-from twisted_net.tcp.flow_control import ReadingProtocol
+from twisted_net.tcp.flow_control import FlowControl
 from twisted_net.tcp.handshakes import Handshakes
 
 EVENTS_PER_TURN = 64
@@ -124,7 +124,7 @@ class _Output:
         self._producer.stopProducing()
 
 
-class _WebSocket(ReadingProtocol):
+class _WebSocket(Protocol):
     """
     One WebSocket: the protocol of its connection, and the transport of the protocol within.
 
@@ -132,7 +132,9 @@ class _WebSocket(ReadingProtocol):
     connection's own.
     """
 
+    transport: Any  # TCP, Unix or TLS
     writable = True
+    _flow: FlowControl  # from connectionMade on
     _inner: IProtocol | None = None
     _turn: IDelayedCall | None = None
     _wanted = True  # whether the protocol within wants to read
@@ -145,7 +147,6 @@ class _WebSocket(ReadingProtocol):
     _rest = b""
 
     def __init__(self, factory: WebSocketFactory) -> None:
-        super().__init__()
         self._factory = factory
         self._wire = WSConnection(ConnectionType.SERVER)
 
@@ -156,6 +157,7 @@ class _WebSocket(ReadingProtocol):
 
     @override
     def connectionMade(self) -> None:
+        self._flow = FlowControl(self.transport)
         self._factory.handshakes.began(self)
 
     @override
@@ -217,7 +219,7 @@ class _WebSocket(ReadingProtocol):
     def pauseProducing(self) -> None:
         """Read no more for now."""
         self._wanted = False
-        self._read(False)
+        self._flow.set_reading(False)
 
     def resumeProducing(self) -> None:
         """Read on, first of all what has come already."""
@@ -255,7 +257,7 @@ class _WebSocket(ReadingProtocol):
         if self._ended:
             self._tell_end()
         elif not self._refused and self._wanted and self._turn is None:
-            self._read(not more)
+            self._flow.set_reading(not more)
             if more:
                 self._turn = self._factory.clock.callLater(0, self._take_turn)
 
