@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.reasons import End
+from twisted_net.auth.users import Permissions, User
+from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event
 
 
@@ -23,6 +24,30 @@ class Client:
         if self.failure is None:
             self.got.append(line)
         return self.failure
+
+
+class Carrier:
+    """A connection that counts how often it is to end."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def subscribed(self) -> None:
+        """A pattern was added."""
+
+    def wake(self) -> None:
+        """Messages wait."""
+
+    def overflow(self) -> None:
+        """Too many messages would wait."""
+
+    def kill(self) -> None:
+        """End."""
+        self.killed += 1
+
+    def figures(self) -> dict[str, object]:
+        """Tell one thing."""
+        return {"killed": self.killed}
 
 
 def at(*times: float) -> Callable[[], float]:
@@ -79,8 +104,28 @@ class CounterTests(SynchronousTestCase):
         first.count()
         first.count()
         second.count()
-        sessions.close(first, End.CLIENT_CLOSED)
-        self.assertEqual((first.messages, second.messages, sessions.messages), (2, 1, 3))
+        for _ in range(2):
+            self.assertEqual((first.messages, second.messages, sessions.messages), (2, 1, 3))
+            if first in list(sessions):
+                sessions.close(first, End.CLIENT_CLOSED)
+        sessions.close(second, End.CLIENT_CLOSED)
+        self.assertEqual(sessions.messages, 3)
+
+    def test_bytes(self) -> None:
+        """Bytes are counted for the session, messages of topics among them, and for those ended."""
+        sessions = Sessions(lambda: 0.0)
+        for port in (1, 2):
+            session = sessions.open("h", port, Client().deliver, Carrier())
+            session.received, session.written = 10, 20
+            self.assertEqual(session.sent, 20)
+            mailbox = session.open_mailbox()
+            mailbox.subscribe("news")
+            sessions.topics.publish("news", "hello")
+            size = len(mailbox.next_chunk())
+            self.assertGreater(size, 0)
+            self.assertEqual(session.sent, 20 + size)
+            sessions.close(session, End.CLIENT_CLOSED)
+            self.assertEqual((sessions.received, sessions.sent), (10 * port, (20 + size) * port))
 
     def test_open_and_ended(self) -> None:
         """Each end is counted under its reason; a refused connection was never opened."""
@@ -93,6 +138,27 @@ class CounterTests(SynchronousTestCase):
         expected[End.TOO_MANY_CONNECTIONS] = expected[End.DRAINED] = 2
         self.assertEqual(sessions.ended, expected)
         self.assertEqual((sessions.opened, len(sessions)), (len(End), 0))
+
+    def test_turned_away(self) -> None:
+        """Who may not come in is counted under the reason, and told to the auditor."""
+        sessions = Sessions(lambda: 0.0)
+        told: list[tuple[str, str, str]] = []
+        sessions.audit = lambda event, client, what: told.append((event, client.name, what))
+        sessions.turned_away(End.PROTECTED, "::1", 5000)
+        self.assertEqual(sessions.ended[End.PROTECTED], 1)
+        self.assertEqual(told, [("refused", "[::1]:5000", "protected")])
+        self.assertEqual((sessions.opened, len(sessions)), (0, 0))
+
+    def test_refused_lines(self) -> None:
+        """Lines that are refused are counted by reason, and told to the auditor."""
+        sessions = Sessions(lambda: 0.0)
+        told: list[str] = []
+        sessions.audit = lambda event, client, what: told.append(f"{event} {client.name} {what}")
+        session = sessions.open("h", 1, Client().deliver)
+        sessions.refuse_line(session, Refusal.BUSY, "FETCH")
+        self.assertEqual(sessions.refusals[Refusal.BUSY], 1)
+        self.assertEqual(sum(sessions.refusals.values()), 1)
+        self.assertEqual(told, ["refused h:1 busy: FETCH"])
 
     def test_all_reasons_from_the_start(self) -> None:
         """Every reason has its figure before anything ended."""
@@ -133,6 +199,35 @@ class CounterTests(SynchronousTestCase):
         first, second = (sessions.open("h", port, Client().deliver) for port in (1, 2))
         first.data["a"] = 1
         self.assertEqual((first.data, second.data), ({"a": 1}, {}))
+
+
+class SessionTests(SynchronousTestCase):
+    """:class:`Session`, and what carries it."""
+
+    def setUp(self) -> None:
+        self.sessions = Sessions(lambda: 0.0)
+        self.carrier = Carrier()
+        self.session = self.sessions.open("h", 1, Client().deliver, self.carrier)
+
+    def test_after_its_end(self) -> None:
+        """A session that has ended takes no event, and has nobody to send away."""
+        self.assertTrue(self.session.kill())
+        self.sessions.close(self.session, End.KILLED)
+        self.assertEqual(self.session.deliver(b"\n"), "closing")
+        self.assertFalse(self.session.kill())
+        self.assertEqual(self.session.figures(), {})
+        self.assertEqual(self.carrier.killed, 1)
+
+    def test_log_in(self) -> None:
+        """Another user begins without subscriptions; the same one keeps them."""
+        self.session.log_in(Permissions("ann", User()))
+        mailbox = self.session.open_mailbox()
+        mailbox.subscribe("news")
+        for name, subscribed in (("ann", True), ("bob", False)):
+            self.session.log_in(Permissions(name, User()))
+            self.sessions.topics.publish("news", "hello")
+            self.assertEqual(bool(mailbox.next_chunk()), subscribed, name)
+            self.assertEqual(self.session.user, name)
 
 
 class DeliveryTests(SynchronousTestCase):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+from base64 import b64encode
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.auth import passwords
 from twisted_net.auth.passwords import MAX_PASSWORD, check_hash, hash_password, verify
 
 SALT = bytes(range(16))
@@ -35,8 +37,10 @@ class ScryptTests(SynchronousTestCase):
             self.assertFalse(verify(hashed, other))
 
     def test_usual_cost(self) -> None:
-        """The usual cost is within the bounds, those of OpenSSL too."""
-        self.assertTrue(verify(hash_password("x", SALT), "x"))
+        """The usual cost is 2**15, r = 8, p = 3, within the bounds, those of OpenSSL too."""
+        hashed = hash_password("x", SALT)
+        self.assertTrue(hashed.startswith("$scrypt$ln=15,r=8,p=3$"))
+        self.assertTrue(verify(hashed, "x"))
 
     def test_length(self) -> None:
         """No password is empty or endless; a longer one is wrong."""
@@ -46,6 +50,22 @@ class ScryptTests(SynchronousTestCase):
         self.assertFalse(verify(hashed, longest + "x"))
         for password in ("", longest + "x"):
             self.assertRaises(ValueError, hash_password, password, SALT)
+
+    def test_too_long_is_unread(self) -> None:
+        """A password over the limit is wrong without a look, were it the right one too."""
+        hashed = hash_password("secret", SALT, cost=CHEAP)
+        self.patch(passwords, "MAX_PASSWORD", 5)
+        self.assertFalse(verify(hashed, "secret"))
+
+    def test_length_of_the_digest(self) -> None:
+        """The digest in a hash has 16 to 64 bytes."""
+        head = hash_password("x", SALT, cost=CHEAP).rpartition("$")[0]
+        for size, good in ((15, False), (16, True), (64, True), (65, False)):
+            hashed = f"{head}${b64encode(bytes(size)).decode().rstrip('=')}"
+            if good:
+                self.assertFalse(verify(hashed, "x"))
+            else:
+                self.assertRaises(ValueError, check_hash, hashed)
 
     def test_no_hash(self) -> None:
         """What is no hash, or asks for too much, is refused before any work is done."""

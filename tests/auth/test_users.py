@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -96,6 +98,12 @@ class TopicPermissionsTests(SynchronousTestCase):
             (("news",), "news", True),
             (("news",), "news.de", False),
             (("news",), "new*", False),
+            (("news",), "new?", False),
+            (("new",), "new?", False),
+            (("new*",), "new?", True),
+            (("*", "-news"), "new?", False),
+            (("*", "-news"), "new", True),
+            (("*", "-news.de"), "news.", True),
             (("news.*",), "news.de", True),
             (("news.*",), "news.>", True),
             (("news.*",), "news.*.today", True),
@@ -147,6 +155,19 @@ class UsersTests(SynchronousTestCase):
         """Each token names its user, any other names nobody."""
         names = [self.users.named_by_token(t) for t in ("one", "two", "three", "four", "")]
         self.assertEqual(names, ["ann", "ann", "bob", None, None])
+
+    def test_all_tokens_are_compared(self) -> None:
+        """A token that is found is compared with all others too: time tells nothing."""
+        compared = []
+        real = hmac.compare_digest
+
+        def compare(known: str, given: str) -> bool:
+            compared.append(known)
+            return real(known, given)
+
+        self.patch(hmac, "compare_digest", compare)
+        self.assertEqual(self.users.named_by_token("one"), "ann")
+        self.assertEqual(compared, [hash_token(token) for token in ("one", "two", "three")])
 
     def test_get(self) -> None:
         """A user is found by its name alone."""
@@ -222,6 +243,12 @@ class ReadUsersTests(SynchronousTestCase):
         ):
             self.assertTrue(mistake.startswith("users.toml: "), mistake)
             self.assertIn(words, mistake)
+
+    def test_longest_name(self) -> None:
+        """A name has 128 characters at most."""
+        self.assertEqual(len(read_users(f'["{"a" * 128}"]', "users.toml")), 1)
+        (mistake,) = self.mistakes(f'["{"a" * 129}"]')
+        self.assertIn("is no name for a user", mistake)
 
     def test_not_toml(self) -> None:
         """A file that is no TOML is not shown in part: what stands there may be a secret."""

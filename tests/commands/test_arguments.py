@@ -157,6 +157,16 @@ class ArgumentTests(SynchronousTestCase):
             )
         self.assertEqual(answer_to(registry(lambda: 1, "NONE"), "none x")["code"], "bad_arguments")
 
+    def test_too_few_before_the_repeated(self) -> None:
+        """Arguments before those that repeat must be there."""
+
+        def many(first: str, *rest: str) -> int:
+            return 1 + len(rest)
+
+        commands = registry(many)
+        self.assertEqual(answer_to(commands, "TRY")["code"], "bad_arguments")
+        self.assertEqual(answer_to(commands, "TRY a b c")["result"], 3)
+
     def test_request(self) -> None:
         """The request is the session and the registry; the arguments follow it."""
         got: list[tuple[Request, str]] = []

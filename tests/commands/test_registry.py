@@ -20,6 +20,7 @@ from tests.commands.lines import (
     run_line,
     with_hints,
 )
+from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import (
     Command,
     Commands,
@@ -411,6 +412,8 @@ class RegistryTests(SynchronousTestCase):
             (b"ECHO \xff", "ECHO \ufffd"),
             (b"ECHO " + b"x" * 500, "ECHO " + "x" * (MAX_SHOWN - 5) + "…"),
             (b"x" * 500, "x" * MAX_SHOWN + "…"),
+            (b"x" * 200, "x" * 200),
+            (b"x" * 201, "x" * 200 + "…"),
         ):
             self.assertEqual(commands.shown(line), shown)
 
@@ -423,6 +426,15 @@ class RegistryTests(SynchronousTestCase):
             run_line(commands, line, session)
         (command,) = commands
         self.assertEqual(command.calls, 3)
+
+    def test_verdicts_of_names_that_are_none(self) -> None:
+        """That a name may be used which is no command says nothing of one declared later."""
+        commands = Commands()
+        session = new_session()
+        session.permissions = Permissions("ann", User())
+        self.assertIn(b"unknown_command", finish(run_line(commands, b"SHUT", session)))
+        commands.command("SHUT", admin=True)(lambda: "")
+        self.assertIn(b"not_permitted", finish(run_line(commands, b"SHUT", session)))
 
     def test_name_of(self) -> None:
         """The name of the command that a line asks for, or None; any bytes will do."""

@@ -117,17 +117,19 @@ class DelaysTests(SynchronousTestCase):
         """A source that never failed takes no room after its success."""
         delays = FailureDelays()
         delays.attempt("a", 0.0)
-        delays.succeeded("a")
-        delays.succeeded("a")
-        self.assertEqual(len(delays), 0)
+        for _ in range(2):
+            delays.succeeded("a")
+            self.assertEqual(len(delays), 0)
 
     def test_forgotten(self) -> None:
         """After ten times the longest delay the attempts are free again."""
         delays = FailureDelays(free=1, longest=4.0)
         for now in (0.0, 1.0, 3.0):
             self.assertEqual(delays.attempt("a", now), 0.0)
-        self.assertEqual(delays.attempt("a", 43.1), 0.0)
-        self.assertAlmostEqual(delays.attempt("a", 43.1), 1.0)
+        self.assertEqual(delays.attempt("a", 43.0), 0.0)
+        self.assertAlmostEqual(delays.attempt("a", 43.0), 4.0)
+        self.assertEqual(delays.attempt("a", 83.1), 0.0)
+        self.assertAlmostEqual(delays.attempt("a", 83.1), 1.0)
 
     def test_countless_failures(self) -> None:
         """Failures without end are no number that is too large."""
