@@ -112,6 +112,7 @@ class ParseTests(SynchronousTestCase):
             b"\x40\x01\x00\x07\x0d",
             b"\x40\x01\x00\x07\x03ab",  # a value that is cut
             b"\x40\x01\x00\x07\xe0\xff\xff\xe0\xff\xff",  # a number over 65,535
+            b"\x40\x01\x00\x07\xe0\xfe\xf3",  # 65,536
         ):
             self.assertEqual(self.rejected(datagram), 7, datagram)
             self.assertIsNone(self.rejected(bytes((datagram[0] | 0x10,)) + datagram[1:]))
@@ -206,6 +207,8 @@ class RequestOptionsTests(SynchronousTestCase):
         self.assertEqual(RequestOptions([(Option.ACCEPT, b"123")]).unrecognized, Option.ACCEPT)
         read = RequestOptions([(Option.ETAG, b""), (Option.ECHO, b"")])
         self.assertEqual((read.unrecognized, list(read.etags), read.echo), (None, [], None))
+        for size, echo in ((40, b"e" * 40), (41, None)):
+            self.assertEqual(RequestOptions([(Option.ECHO, b"e" * size)]).echo, echo)
 
     def test_repeated(self) -> None:
         """An option that comes once too often is an unknown one (§5.4.5)."""
@@ -220,6 +223,12 @@ class RequestOptionsTests(SynchronousTestCase):
         path = (Option.URI_PATH, b"a")
         one = RequestOptions([path, (Option.BLOCK2, b"\x06"), (Option.SIZE2, b"")])
         self.assertEqual(one.key, RequestOptions([path]).key)
+        for number in (6, 12, 23, 27, 28, 60, 252):
+            other = RequestOptions([path, (number, b"\x01")])
+            self.assertEqual(other.key, RequestOptions([path]).key, number)
+        for number in (1, 4, 15, 17):
+            other = RequestOptions([path, (number, b"\x01")])
+            self.assertNotEqual(other.key, RequestOptions([path]).key, number)
         self.assertNotEqual(one.key, RequestOptions([path, (Option.REQUEST_TAG, b"1")]).key)
 
 
@@ -232,6 +241,9 @@ class MessageTests(SynchronousTestCase):
         self.assertFalse(CoapMessage(0, Code.EMPTY).is_request)
         self.assertTrue(CoapMessage(0, Code.NOT_FOUND).is_response)
         self.assertFalse(CoapMessage(0, Code.GET).is_response)
+        requests = [code for code in range(256) if CoapMessage(0, code).is_request]
+        responses = [code for code in range(256) if CoapMessage(0, code).is_response]
+        self.assertEqual((requests, responses), (list(range(1, 32)), list(range(64, 192))))
 
     def test_option(self) -> None:
         """The first option of a number is given."""

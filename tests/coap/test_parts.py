@@ -85,6 +85,12 @@ class BlockTests(SynchronousTestCase):
         with self.assertRaises(ValueError):
             cut(body, number + 1, size)
 
+    def test_last_block(self) -> None:
+        """A body that ends with a whole block has no block after it, empty or not."""
+        self.assertEqual(cut(b"a" * 32, 1, 16), (b"a" * 16, Block(1, False, 16)))
+        self.assertRaises(ValueError, cut, b"a" * 32, 2, 16)
+        self.assertEqual(cut(b"", 0, 16), (b"", Block(0, False, 16)))
+
     def test_smaller(self) -> None:
         """A smaller block starts at the same byte."""
         self.assertEqual(smaller(Block(3, False, 1024), 256), Block(12, False, 256))
@@ -125,6 +131,18 @@ class BodiesTests(SynchronousTestCase):
         self.assertIsNone(bodies.get(PEER, 0, 2))
         self.assertEqual(bodies.size, 800)
 
+    def test_share_of_bytes(self) -> None:
+        """A peer with more than its share of the bytes gives up its own."""
+        bodies: Bodies[bytes] = Bodies(10, 1000, 100)
+        bodies.put(OTHER, 0, b"a" * 400, 0)
+        bodies.put(PEER, 0, b"a" * 300, 1)
+        bodies.put(PEER, 1, b"a" * 300, 2)
+        self.assertEqual((bodies.size, bodies.dropped), (1000, 0))
+        bodies.put(PEER, 2, b"a", 3)
+        self.assertEqual(bodies.get(OTHER, 0, 3), b"a" * 400)
+        self.assertIsNone(bodies.get(PEER, 0, 3))
+        self.assertEqual((bodies.size, bodies.dropped), (701, 1))
+
     def test_alone(self) -> None:
         """One body is kept, whatever its size."""
         bodies: Bodies[bytes] = Bodies(1, 10, 100)
@@ -136,7 +154,8 @@ class UploadsTests(SynchronousTestCase):
     """:class:`Uploads` puts the bodies of requests together (RFC 7959 §2.5)."""
 
     def setUp(self) -> None:
-        self.uploads = Uploads(Bodies(10, 1000, 100), 100)
+        self.bodies: Bodies[bytearray] = Bodies(10, 1000, 100)
+        self.uploads = Uploads(self.bodies, 100)
 
     def take(
         self, number: int, payload: bytes, more: bool = True, announced: int | None = None
@@ -186,6 +205,13 @@ class UploadsTests(SynchronousTestCase):
             self.take(number, b"a" * 16)
         with self.assertRaises(BodyRefused):
             self.take(6, b"a" * 5, False)
+        self.assertEqual(len(self.bodies), 0)
+
+    def test_just_not_too_large(self) -> None:
+        """A body of the very limit is taken."""
+        for number in range(6):
+            self.take(number, b"a" * 16)
+        self.assertEqual(self.take(6, b"a" * 4, False, announced=100), b"a" * 100)
 
 
 class UploadTests(SynchronousTestCase):
@@ -215,6 +241,13 @@ class UploadTests(SynchronousTestCase):
         self.assertTrue(upload.took(self.answer(Code.CONTINUE, Block(0, True, 16))))
         self.assertEqual(upload.next(), (b"a" * 16, Block(4, True, 16)))
 
+    def test_never_larger(self) -> None:
+        """A server that names a larger size gets blocks of the size that was begun with."""
+        upload = Upload(b"a" * 100, 16)
+        upload.next()
+        self.assertTrue(upload.took(self.answer(Code.CONTINUE, Block(0, True, 64))))
+        self.assertEqual(upload.next(), (b"a" * 16, Block(1, True, 16)))
+
     def test_too_large(self) -> None:
         """A first block that is refused as too large is sent again, as small as it may be."""
         upload = Upload(b"a" * 100, 64)
@@ -223,6 +256,10 @@ class UploadTests(SynchronousTestCase):
         self.assertTrue(upload.took(refused))
         self.assertEqual(upload.next()[1], Block(0, True, 32))
         self.assertFalse(upload.took(self.answer(Code.REQUEST_ENTITY_TOO_LARGE, None)))
+        # To send the same block again, without end, is no way out.
+        for size in (32, 64):
+            refused = self.answer(Code.REQUEST_ENTITY_TOO_LARGE, Block(0, True, size))
+            self.assertFalse(upload.took(refused))
 
     def test_nonsense(self) -> None:
         """Another block's option, a reserved one, or more blocks than there are: it fails."""

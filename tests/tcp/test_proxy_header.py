@@ -124,6 +124,9 @@ class ParseHeaderTests(SynchronousTestCase):
         self.assertRaises(BadProxyHeader, parse_header, b"PROXx")
         self.assertRaises(BadProxyHeader, parse_header, b"\r\n\r\n\x01")
         self.assertRaises(BadProxyHeader, parse_header, v2(0x21, 0x11, b"", 65_535))
+        endless = b"PROXY UNKNOWN " + b"x" * (V1_MAX - 14)
+        self.assertIsNone(parse_header(endless[:-1]))
+        self.assertRaises(BadProxyHeader, parse_header, endless)
 
     @given(st.binary(max_size=300))
     def test_anything(self, data: bytes) -> None:

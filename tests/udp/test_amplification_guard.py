@@ -158,6 +158,7 @@ class RateTests(SynchronousTestCase):
             (("2001:db8::1", "2001:db8::2"), "2001:db8:0:1::1"),
             (("::ffff:192.0.2.1", "::ffff:192.0.2.9"), "::ffff:192.0.3.1"),
             (("fe80::1%2", "fe80::2%2"), "2001:db8::1"),
+            (("192.0.2.1", "::ffff:192.0.2.9"), "192.0.3.1"),
         ):
             with self.subTest(hosts=hosts):
                 guard, responder = guarded(datagrams_per_network=1.0, datagram_burst=2)

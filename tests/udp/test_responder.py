@@ -14,7 +14,13 @@ from twisted_net.config.loader import settings
 from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import AmplificationGuard
 from twisted_net.udp.limits import MAX_PAYLOAD, DatagramLimits
-from twisted_net.udp.responder import ClientRecord, ClientTable, DatagramResponder, increment
+from twisted_net.udp.responder import (
+    ClientRecord,
+    ClientTable,
+    DatagramCounts,
+    DatagramResponder,
+    increment,
+)
 
 HERE: Source = ("127.0.0.1", 50_000)
 WALL = 1_795_339_800.123456
@@ -337,14 +343,29 @@ class HandlerTests(SynchronousTestCase):
         self.assertEqual((responder.counts.received, len(responder.clients)), (1, 1))
 
 
+class DatagramCountsTests(SynchronousTestCase):
+    """:class:`DatagramCounts` adds up what the kernel drops at each socket."""
+
+    def test_kernel_drops(self) -> None:
+        """Sockets that are closed count on with what they had last."""
+        counts = DatagramCounts()
+        meters = [lambda size=size: size for size in (1, 10, 100)]
+        for meter in meters:
+            counts.add_meter(meter)
+        for meter in meters:
+            self.assertEqual(counts.kernel_drops, 111)
+            counts.end_meter(meter)
+        self.assertEqual(counts.kernel_drops, 111)
+
+
 class RecentClientsTests(SynchronousTestCase):
     """:meth:`DatagramResponder.recent_clients` describes the clients heard last."""
 
     def test_five(self) -> None:
         """Of more clients than five, the five most recent are told, with packets and ages."""
         responder = DatagramResponder(DatagramLimits())
-        for port in (1, 2, 3, 4, 5, 6, 2):
-            responder.answer(b"x", ("127.0.0.1", port), float(port), WALL)
+        for now, port in enumerate((1, 2, 3, 4, 5, 6, 2), 1):
+            responder.answer(b"x", ("127.0.0.1", port), float(now), WALL)
         told = responder.recent_clients(10.0)
         self.assertEqual(
             [client["client"] for client in told], [f"127.0.0.1:{port}" for port in (2, 6, 5, 4, 3)]
@@ -352,4 +373,6 @@ class RecentClientsTests(SynchronousTestCase):
         self.assertEqual(
             told[1], {"client": "127.0.0.1:6", "packets": 1, "age": 4.0, "known_for": 4.0}
         )
-        self.assertEqual(told[0]["packets"], 2)
+        self.assertEqual(
+            told[0], {"client": "127.0.0.1:2", "packets": 2, "age": 3.0, "known_for": 8.0}
+        )
