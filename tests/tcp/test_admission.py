@@ -205,10 +205,10 @@ class AdmissionTests(SynchronousTestCase):
             limits = structs.replace(bursts, **{f"bytes_per_{scope}": 100.0})
             admission: Admission[int] = Admission(limits)
             mine = self.meter(admission, "192.0.2.1", "ann")
-            self.assertEqual(mine.pay(1000, 0.0), 0.0)
-            self.assertAlmostEqual(mine.pay(200, 0.0), 2.0)
+            self.assertEqual(mine.charge(1000, 0.0), 0.0)
+            self.assertAlmostEqual(mine.charge(200, 0.0), 2.0)
             if other is not None:
-                self.assertEqual(self.meter(admission, *other).pay(1, 0.0), 0.0, scope)
+                self.assertEqual(self.meter(admission, *other).charge(1, 0.0), 0.0, scope)
 
     def test_longest_debt(self) -> None:
         """Of several rates the longest wait counts, whichever comes first."""
@@ -216,7 +216,7 @@ class AdmissionTests(SynchronousTestCase):
             rates = {f"bytes_per_{slow}": 10.0, f"bytes_per_{fast}": 1000.0}
             limits = structs.replace(Limits(byte_burst=1), **rates)
             meter = self.meter(Admission(limits), "192.0.2.1", "ann")
-            self.assertAlmostEqual(meter.pay(101, 0.0), 10.0)
+            self.assertAlmostEqual(meter.charge(101, 0.0), 10.0)
 
     def meter(self, admission: Admission[int], host: str, user: str | None) -> Meter:
         """Give the meter of a client, of which something is limited."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.rate_limit import Rates
+from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.tcp.admission import Meter
 from twisted_net.tcp.flow_control import FlowControl, Throttle
 
@@ -76,7 +76,7 @@ class ThrottleTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.rates = Rates(per_second=10.0, burst=20)
+        self.rates = RateLimiter(per_second=10.0, burst=20)
         self.changes: list[bool] = []
         self.throttle = Throttle(self.clock, self.meter(), self.changed)
 
