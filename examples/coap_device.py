@@ -8,7 +8,7 @@ from typing import Any, Literal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap import CoapServer, listen_coap
 from twisted_net.commands import Commands
 
 

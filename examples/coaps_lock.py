@@ -13,8 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from twisted_net.coap.server import CoapServer
-from twisted_net.coap.settings import CoapLimits, coap_limits
+from twisted_net.coap import CoapLimits, CoapServer, limits_over_dtls
 from twisted_net.commands import Commands, Request
 from twisted_net.dtls.server import DtlsServer, listen_dtls
 from twisted_net.dtls.settings import DtlsSettings
@@ -35,7 +34,7 @@ async def main(
         return f"open for {request.session.identity}"
 
     settings = DtlsSettings(certificate=certificate, client_ca=client_ca)
-    coap = CoapServer(reactor, commands, coap_limits(CoapLimits(), settings), observable=[])
+    coap = CoapServer(reactor, commands, limits_over_dtls(CoapLimits(), settings), observable=[])
     certificates = DtlsServer.make_certificates(settings)
     dtls = DtlsServer(reactor, coap, certificates, settings, ended=coap.peer_lost)
     address = listen_dtls(reactor, dtls, int(port)).getHost()

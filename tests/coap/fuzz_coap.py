@@ -36,7 +36,14 @@ from twisted_net.coap import (
     topics,
     uris,
 )
-from twisted_net.coap.blockwise import Block, BlockMissing, Bodies, BodyRefused, Download, Uploads
+from twisted_net.coap.blockwise import (
+    Block,
+    BlockDownload,
+    RequestAssembler,
+    RequestBodyTooLarge,
+    RequestIncomplete,
+    TransferTable,
+)
 from twisted_net.coap.codec import (
     CoapMessage,
     Code,
@@ -122,17 +129,17 @@ def feed_options(data: bytes) -> None:
 
 def feed_blocks(data: bytes) -> None:
     """Put bodies together of blocks, as a server and as a client: 4 bytes say which block."""
-    uploads = Uploads(Bodies[bytearray](4, 2048, 60.0), 1024)
-    download = Download(1024)
+    uploads = RequestAssembler(TransferTable[bytearray](4, 2048, 60.0), 1024)
+    download = BlockDownload(1024)
     for position in range(0, len(data), 20):
         value, payload = data[position : position + 3], data[position + 4 : position + 20]
-        with contextlib.suppress(ValueError, BlockMissing, BodyRefused):
-            uploads.take(SOURCES[0], b"", Block.parse(value), payload, None, position)
+        with contextlib.suppress(ValueError, RequestIncomplete, RequestBodyTooLarge):
+            uploads.add(SOURCES[0], b"", Block.parse(value), payload, None, position)
         answer = CoapMessage(
             Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, value)], payload=payload
         )
         with contextlib.suppress(CoapError):
-            download.take(answer)
+            download.receive(answer)
 
 
 def feed_uri(data: bytes) -> None:

@@ -1,20 +1,20 @@
-"""Tests for what :mod:`twisted_net.coap.client` and ``coap_uris`` decide without a socket."""
+"""Tests for :mod:`twisted_net.coap.client`, on a fake network and clock."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.blockwise import Block
-from twisted_net.coap.client import CoapClient, CoapClientSettings
-from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.client import CoapClient
+from twisted_net.coap.client_response import Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
-from twisted_net.coap.errors import CoapClientClosed, CoapTimeout, InvalidCoapURI, TransferFailed
-from twisted_net.coap.uris import parse_uri
+from twisted_net.coap.errors import CoapClientClosed, CoapTimeout, TransferFailed
 from twisted_net.net.addresses import Source
+from twisted_net.net.reactor import DatagramReactor
 
 SERVER = ("192.0.2.1", 5683)
 URI = "coap://192.0.2.1/a/b?c"
@@ -61,7 +61,7 @@ class ClientTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Reactor()
-        self.client = CoapClient(self.reactor)
+        self.client = CoapClient(cast("DatagramReactor", self.reactor))
 
     def tearDown(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self.client.close()))
@@ -156,62 +156,3 @@ def state(message_id: int, number: int) -> CoapMessage:
     kind = Type.CON if message_id else Type.ACK
     options = [(Option.OBSERVE, number.to_bytes(3, "big"))]
     return CoapMessage(kind, Code.CONTENT, message_id, b"", options, str(number).encode())
-
-
-class SettingsTests(SynchronousTestCase):
-    """:class:`CoapClientSettings` are checked."""
-
-    def test_block_size(self) -> None:
-        """A block has one of seven sizes."""
-        with self.assertRaises(ValueError):
-            CoapClientSettings(block_size=100)
-
-
-class ResponseTests(SynchronousTestCase):
-    """:class:`Response` says what was answered."""
-
-    def test_options(self) -> None:
-        """Format and age are read from the options."""
-        response = Response(69, b"[1]", ((12, b"\x32"), (14, b"\x05")))
-        self.assertEqual((response.content_format, response.max_age), (50, 5))
-        self.assertEqual(response.json(), [1])
-        self.assertIsNone(Response(69, b"").content_format)
-
-
-class UriTests(SynchronousTestCase):
-    """:func:`parse_uri` is RFC 7252 §6.4."""
-
-    def test_parts(self) -> None:
-        """Escapes stand for bytes; a name is an option, an address and the usual port are not."""
-        target = parse_uri("coap://Ex%41mple.org:5683/%7Esensors//x?a%26b&c=1")
-        self.assertEqual((target.host, target.port, target.numeric), ("example.org", 5683, False))
-        self.assertEqual(
-            [(int(number), value) for number, value in target.options],
-            [
-                (3, b"example.org"),
-                (11, b"~sensors"),
-                (11, b""),
-                (11, b"x"),
-                (15, b"a&b"),
-                (15, b"c=1"),
-            ],
-        )
-        six = parse_uri("coap://[2001:db8::1]:61616/")
-        self.assertEqual((six.host, six.port, six.numeric), ("2001:db8::1", 61_616, True))
-        self.assertEqual(list(six.options), [(Option.URI_PORT, (61_616).to_bytes(2, "big"))])
-
-    def test_secure(self) -> None:
-        """The port of coaps is 5684; only another one is told to the server."""
-        target = parse_uri("coaps://a/x")
-        self.assertEqual((target.secure, target.port), (True, 5684))
-        self.assertFalse(any(number == Option.URI_PORT for number, _ in target.options))
-        for uri in ("coaps://a:5683/x", "coap://a:5684/x"):
-            options = dict(parse_uri(uri).options)
-            self.assertIn(Option.URI_PORT, options)
-        self.assertFalse(parse_uri("coap://a/").secure)
-
-    def test_refused(self) -> None:
-        """What is no such URI is refused, with the reason."""
-        for uri in ("", "coap:x", "http://a/", "coap://a:99999/", "coap://[::1/", "coap://a:0/"):
-            with self.assertRaises(InvalidCoapURI):
-                parse_uri(uri)

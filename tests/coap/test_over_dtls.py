@@ -21,7 +21,7 @@ from twisted_net.coap.codec import (
     parse_message,
 )
 from twisted_net.coap.server import CoapServer
-from twisted_net.coap.settings import CoapLimits, coap_limits
+from twisted_net.coap.settings import CoapLimits, limits_over_dtls
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.reasons import End
@@ -67,7 +67,7 @@ class CoapsTestCase(SynchronousTestCase):
         self.coap = CoapServer(
             cast(IReactorTime, self.clock),
             commands,
-            coap_limits(limits or CoapLimits(), settings),
+            limits_over_dtls(limits or CoapLimits(), settings),
             permissions_of=permissions_of if users else None,
             chance=lambda: 0.5,
         )

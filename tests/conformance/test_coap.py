@@ -124,8 +124,7 @@ OUR_CLIENT = """
 import json, sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from twisted_net.coap.client import CoapClient, CoapClientSettings
-from twisted_net.coap.codec import Code
+from twisted_net.coap import CoapClient, CoapClientSettings, Code
 
 async def main(reactor, uri, steps, settings):
     answers = []

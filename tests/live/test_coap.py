@@ -16,11 +16,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
-from twisted_net.coap.client import (
-    CoapClient,
-    CoapClientSettings,
-)
-from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.client import CoapClient
+from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
 from twisted_net.coap.errors import (
     CoapClientClosed,
@@ -32,7 +29,7 @@ from twisted_net.coap.errors import (
     UnexpectedCode,
 )
 from twisted_net.coap.server import CoapServer, listen_coap
-from twisted_net.coap.settings import CoapLimits
+from twisted_net.coap.settings import CoapClientSettings, CoapLimits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.net.addresses import Source
 from twisted_net.tcp.client import CommandClient, server_endpoint
@@ -136,7 +133,7 @@ class Served:
         return "big" * 10_000
 
 
-async def strange(reactor: Any, server: Strange, method: int = Code.GET) -> Response:
+async def strange(reactor: Any, server: Strange, method: int = Code.GET) -> CoapResponse:
     """Ask a strange server, and close everything."""
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     try:
@@ -253,7 +250,7 @@ async def test_observe_events(reactor: Any) -> None:
         assert (await waiting).json()["message"] == "a" * 3000
 
 
-async def next_of(states: Observation) -> Response:
+async def next_of(states: Observation) -> CoapResponse:
     """Give the next state."""
     return await anext(states)
 

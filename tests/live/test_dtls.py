@@ -17,9 +17,10 @@ from tests.live.processes import Running
 from tests.live.programs import serving
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.auth.users import AuthSettings
-from twisted_net.coap.client import CoapClient, CoapClientSettings
+from twisted_net.coap.client import CoapClient
 from twisted_net.coap.codec import Code
 from twisted_net.coap.errors import CoapClientClosed, CoapTimeout, TransferFailed
+from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import ConfigError

@@ -24,7 +24,7 @@ from tests.missing import missing
 from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.errors import InvalidCoapURI
-from twisted_net.coap.group_client import ask_group
+from twisted_net.coap.group_client import get_from_group
 from twisted_net.discovery.announcements import Change, Happened
 from twisted_net.discovery.service import DiscoveryListener
 from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
@@ -269,17 +269,17 @@ async def test_coap(reactor: Any) -> None:  # Any: as above
         services.append(quiet_service(reactor, DiscoverySettings(), coap=coap))
         services[-1].startService()
     uri = f"coap://224.0.1.187:{port}/time"
-    answers = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=2)
+    answers = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=2)
     assert {answer.source[0] for answer in answers} == {"127.0.0.1", "127.0.0.2"}
     assert all(answer.response.ok and "T" in answer.response.text for answer in answers)
-    first = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=1)
+    first = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=1)
     assert len(first) == 1
     # Who has nothing to say to a group says nothing.
-    assert await ask_group(reactor, reactor, uri + "x", interface="lo", wait=0.3) == []
+    assert await get_from_group(reactor, reactor, uri + "x", interface="lo", wait=0.3) == []
     for service in services:
         await service.stopService()
     with pytest.raises(InvalidCoapURI):
-        await ask_group(reactor, reactor, "coap://127.0.0.1/time")
+        await get_from_group(reactor, reactor, "coap://127.0.0.1/time")
 
 
 @pytest.mark.parametrize(("interface", "group"), [("", "224.0.1.187"), ("::", "ff02::fd")])
@@ -294,7 +294,7 @@ async def test_all_addresses(reactor: Any, interface: str, group: str) -> None: 
     service.startService()
     if not interface:
         uri = f"coap://{group}:{port}/time"
-        answers = await ask_group(reactor, reactor, uri, interface="lo", wait=10, most=1)
+        answers = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=1)
         assert answers[0].response.ok
     family = socket.AF_INET6 if interface else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as other:

@@ -17,9 +17,10 @@ from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED, parsed
 from twisted_net.cli.run import INTERRUPTED, run_to_the_end
-from twisted_net.coap.client import CoapClient, CoapClientSettings
-from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.client import CoapClient
+from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
+from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
 
@@ -263,7 +264,7 @@ class Conversation:
             # It will find out.
             states.cancel()
 
-    def _show(self, response: Response, line: bool = False) -> None:
+    def _show(self, response: CoapResponse, line: bool = False) -> None:
         """Show an answer: its body if it is a success, else what is wrong."""
         if self._options["verbose"]:
             self._err.write(f"{code_name(response.code)}\n")

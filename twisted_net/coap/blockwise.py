@@ -1,4 +1,4 @@
-"""Bodies that travel in blocks (RFC 7959), both ways, for a server and for a client."""
+"""Block-wise transfer (RFC 7959): block options, and bodies sent and received in blocks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
 from twisted_net.coap.errors import TransferFailed
 from twisted_net.net.addresses import Source
 
-MESSAGE_ROOM = 128
-"""Bytes of a message beside its block: header, token, and options of the usual length."""
+MESSAGE_OVERHEAD = 128
+"""Bytes allowed for the rest of a message with a block: header, token, options of usual length."""
 
 LARGEST_BLOCK = 1024
-"""Bytes of the largest block that there is (RFC 7959 §2.2)."""
+"""Bytes of the largest block (RFC 7959 §2.2)."""
 
 
 @frozen
 class Block:
     """
-    The value of a Block1 or Block2 option (RFC 7959 §2.2).
+    Value of a Block1 or Block2 option (RFC 7959 §2.2).
 
-    :param number: of the block, in blocks of this size.
-    :param more: whether blocks follow; in a request for a block, False.
+    :param number: position of the block, in blocks of this size.
+    :param more: whether blocks follow; False in a request for a block.
     :param size: bytes of a block: 16, 32 … 1024.
     """
 
@@ -36,9 +36,9 @@ class Block:
     @classmethod
     def parse(cls, value: bytes) -> Block:
         """
-        Read an option's value of at most three bytes.
+        Parse the value of an option, of at most three bytes.
 
-        :raises ValueError: for the size that is reserved.
+        :raises ValueError: for the reserved size.
         """
         bits = int.from_bytes(value, "big")
         if bits & 7 == 7:
@@ -46,21 +46,21 @@ class Block:
         return cls(bits >> 4, bool(bits & 8), 16 << (bits & 7))
 
     def encode(self) -> bytes:
-        """Give the option's value."""
+        """Return the value of the option."""
         exponent = self.size.bit_length() - 5
         return encode_uint(self.number << 4 | self.more << 3 | exponent)
 
     @property
     def start(self) -> int:
-        """The bytes of the body before this block."""
+        """Offset of the block in the body, in bytes."""
         return self.number * self.size
 
 
-def cut(body: bytes, number: int, size: int) -> tuple[bytes, Block]:
+def cut_block(body: bytes, number: int, size: int) -> tuple[bytes, Block]:
     """
-    Cut one block out of a body.
+    Return one block of a body, and its option.
 
-    :raises ValueError: where the body ends before it.
+    :raises ValueError: if the body ends before the block.
     """
     start = number * size
     if start >= len(body) and number:
@@ -68,11 +68,23 @@ def cut(body: bytes, number: int, size: int) -> tuple[bytes, Block]:
     return body[start : start + size], Block(number, start + size < len(body), size)
 
 
-def smaller(first: Block, size: int) -> Block:
-    """Give a block that starts where *first* does, of at most *size* bytes."""
-    if first.size <= size:
-        return first
-    return Block(first.start // size, first.more, size)
+def shrink_block(block: Block, size: int) -> Block:
+    """Return a block of at most *size* bytes that starts where *block* does."""
+    if block.size <= size:
+        return block
+    return Block(block.start // size, block.more, size)
+
+
+def block_size_within(datagram: int, size: int) -> int:
+    """
+    Return the largest block size whose messages fit a datagram, but at least 16.
+
+    :param datagram: bytes of the datagram.
+    :param size: the largest block size to return.
+    """
+    while size > 16 and size + MESSAGE_OVERHEAD > datagram:
+        size >>= 1
+    return size
 
 
 class _Sized(Protocol):
@@ -82,24 +94,26 @@ class _Sized(Protocol):
 _Body = TypeVar("_Body", bound=_Sized)
 
 
-class Bodies(Generic[_Body]):
+class TransferTable(Generic[_Body]):
     """
-    Bodies that are on their way, each of one peer and one request.
+    Bodies in transfer, by peer and request, within limits of their number and bytes.
 
-    At its limits it drops a body: the oldest of the peer that asks for room, where that one has
-    more than an equal share; else the one that was used longest ago, whoever's it is.
+    At a limit the oldest body of the peer that stores one is dropped if this peer has more than
+    an equal share; otherwise the least recently used body of any peer.
 
-    :param most: bodies.
-    :param most_bytes: of all bodies.
+    :param max_bodies: number of bodies.
+    :param max_bytes: bytes of all bodies.
     :param lifetime: seconds after its last use that a body is kept (RFC 7959 §2.4).
-    :ivar dropped: bodies that gave way to others.
+    :ivar size: bytes of all bodies.
+    :ivar dropped: bodies dropped because of a limit.
     """
 
-    def __init__(self, most: int, most_bytes: int, lifetime: float) -> None:
-        self._most = most
-        self._most_bytes = most_bytes
+    def __init__(self, max_bodies: int, max_bytes: int, lifetime: float) -> None:
+        self._max_bodies = max_bodies
+        self._max_bytes = max_bytes
         self._lifetime = lifetime
         self._bodies: OrderedDict[tuple[Source, Hashable], tuple[float, int, _Body]] = OrderedDict()
+        # Number and bytes of the bodies of each peer.
         self._held: dict[Source, tuple[int, int]] = {}
         self.size = 0
         self.dropped = 0
@@ -108,22 +122,22 @@ class Bodies(Generic[_Body]):
         return len(self._bodies)
 
     def put(self, source: Source, key: Hashable, body: _Body, now: float) -> None:
-        """Keep a body, in place of the one that there may be."""
+        """Store a body, in place of the one stored for this peer and key."""
         self.take(source, key, now)
         self._add(source, key, body, now)
-        while len(self._bodies) > self._most or self.size > self._most_bytes:
-            if not self._make_room(source, key):
+        while len(self._bodies) > self._max_bodies or self.size > self._max_bytes:
+            if not self._drop_one(source, key):
                 break
 
     def get(self, source: Source, key: Hashable, now: float) -> _Body | None:
-        """Give a body, which counts as use, or None."""
+        """Return a body, which counts as use, or None."""
         body = self.take(source, key, now)
         if body is not None:
             self._add(source, key, body, now)
         return body
 
     def take(self, source: Source, key: Hashable, now: float) -> _Body | None:
-        """Give a body and keep it no longer, or None."""
+        """Remove a body and return it, or None."""
         self._expire(now)
         found = self._bodies.get((source, key))
         if found is None:
@@ -152,11 +166,11 @@ class Bodies(Generic[_Body]):
                 break
             self._remove(key)
 
-    def _make_room(self, source: Source, key: Hashable) -> bool:
-        """Drop one body other than the one of *key*."""
+    def _drop_one(self, source: Source, key: Hashable) -> bool:
+        """Drop one body other than that of *key*."""
         count, held = self._held[source]
         peers = len(self._held)
-        over_share = count * peers > self._most or held * peers > self._most_bytes
+        over_share = count * peers > self._max_bodies or held * peers > self._max_bytes
         for victim in self._bodies:
             if victim != (source, key) and (not over_share or victim[0] == source):
                 self._remove(victim)
@@ -165,18 +179,19 @@ class Bodies(Generic[_Body]):
         return False
 
 
-class Uploads:
+class RequestAssembler:
     """
-    The bodies of requests, put together of Block1 blocks that come in their order.
+    Assembles the bodies of requests from Block1 blocks, which must arrive in order.
 
-    :param most_body: bytes of one body.
+    :param bodies: those in transfer.
+    :param max_body: bytes of one body.
     """
 
-    def __init__(self, bodies: Bodies[bytearray], most_body: int) -> None:
+    def __init__(self, bodies: TransferTable[bytearray], max_body: int) -> None:
         self._bodies = bodies
-        self.most_body = most_body
+        self.max_body = max_body
 
-    def take(
+    def add(
         self,
         source: Source,
         key: Hashable,
@@ -186,22 +201,22 @@ class Uploads:
         now: float,
     ) -> bytes | None:
         """
-        Take in a block, and give the whole body with the last one.
+        Add a block, and return the whole body with the last one, else None.
 
-        :param announced: the size of the body, as Size1 says it.
-        :raises BodyRefused: for a body over the limit.
-        :raises BlockMissing: for a block that does not follow the one before, or is too short.
+        :param announced: size of the body, from the Size1 option.
+        :raises RequestBodyTooLarge: for a body over the limit.
+        :raises RequestIncomplete: for a block that does not follow the one before, or is too short.
         """
-        if block.start + len(payload) > self.most_body or (announced or 0) > self.most_body:
+        if block.start + len(payload) > self.max_body or (announced or 0) > self.max_body:
             self._bodies.take(source, key, now)
-            raise BodyRefused(self.most_body)
+            raise RequestBodyTooLarge(self.max_body)
         if len(payload) > block.size or (block.more and len(payload) != block.size):
-            raise BlockMissing("a block is not as long as its option says")
+            raise RequestIncomplete("a block is not as long as its option says")
         body = self._bodies.take(source, key, now)
         if block.number == 0:
             body = bytearray()
         elif body is None or len(body) != block.start:
-            raise BlockMissing(f"block {block.number} does not follow the one before it")
+            raise RequestIncomplete(f"block {block.number} does not follow the one before it")
         body += payload
         if not block.more:
             return bytes(body)
@@ -209,23 +224,23 @@ class Uploads:
         return None
 
 
-class BlockMissing(Exception):
-    """A block came out of its order: 4.08 Request Entity Incomplete."""
+class RequestIncomplete(Exception):
+    """A block of a request is out of order: 4.08 Request Entity Incomplete."""
 
 
-class BodyRefused(Exception):
-    """A body is over the limit: 4.13 Request Entity Too Large; *limit* is in bytes."""
+class RequestBodyTooLarge(Exception):
+    """A request body exceeds the limit: 4.13 Request Entity Too Large; *limit* is in bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is longer than {limit} bytes")
         self.limit = limit
 
 
-class Upload:
+class BlockUpload:
     """
-    The body of a request of ours, on its way in Block1 blocks.
+    Sends the body of a request in Block1 blocks.
 
-    :param size: bytes of a block; the server may make it less on the way.
+    :param size: bytes of a block; the server may reduce it during the transfer.
     """
 
     def __init__(self, body: bytes, size: int) -> None:
@@ -233,22 +248,18 @@ class Upload:
         self._size = size
         self._sent = 0
 
-    def __len__(self) -> int:
-        """The bytes of the whole body."""
-        return len(self._body)
+    def next_block(self) -> tuple[bytes, Block]:
+        """Return the block to send now, and its option."""
+        return cut_block(self._body, self._sent // self._size, self._size)
 
-    def next(self) -> tuple[bytes, Block]:
-        """Give the block to send now."""
-        return cut(self._body, self._sent // self._size, self._size)
-
-    def took(self, response: CoapMessage) -> bool:
+    def advance(self, response: CoapMessage) -> bool:
         """
-        Take in the response to the block just sent; tell whether another one is to follow.
+        Process the response to the block just sent, and return whether another one is to be sent.
 
-        A server that wants smaller blocks says so in its first response; one that refuses the
-        first block as too large may name the size that it wants (RFC 7959 §2.9.3).
+        A server that wants smaller blocks says so in its first response; one that rejects the
+        first block as too large may name the size that it accepts (RFC 7959 §2.9.3).
 
-        :raises TransferFailed: where the server's block option makes no sense.
+        :raises TransferFailed: if the server's block option is invalid.
         """
         value = response.option(Option.BLOCK1)
         try:
@@ -266,35 +277,36 @@ class Upload:
             raise TransferFailed("the server's Block1 option is not that of the block sent")
         self._sent += self._size
         if self._sent >= len(self._body):
-            raise TransferFailed("the server wants more blocks than there are")
+            raise TransferFailed("the server requests more blocks than there are")
         self._size = min(self._size, block.size)
         return True
 
 
-class Download:
+class BlockDownload:
     """
-    The body of a response, on its way in Block2 blocks.
+    Assembles the body of a response from Block2 blocks.
 
-    :param most_body: bytes, over which the transfer fails.
+    :param max_body: bytes over which the transfer fails.
+    :ivar body: the blocks received so far.
     """
 
-    def __init__(self, most_body: int) -> None:
-        self._most_body = most_body
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
         self._etag: bytes | None = None
         self._next = 0
         self.body = bytearray()
 
-    def take(self, response: CoapMessage) -> Block | None:
+    def receive(self, response: CoapMessage) -> Block | None:
         """
-        Take in a response; give the block to ask for next, or None where the body is whole.
+        Add a response, and return the block to request next, or None if the body is complete.
 
-        :raises TransferFailed: where a block is missing, the body changed on the way (its ETag is
-            another one), or passes the limit.
+        :raises TransferFailed: if a block is missing, the resource changed during the transfer
+            (its ETag differs), or the body exceeds the limit.
         """
         value = response.option(Option.BLOCK2)
         if value is None:
             if self._next:
-                raise TransferFailed("a block came without its option")
+                raise TransferFailed("a block arrived without its option")
             self.body += response.payload
             return None
         try:
@@ -306,23 +318,11 @@ class Download:
             raise TransferFailed(f"block {block.number} does not follow the one before it")
         if block.number and etag != self._etag:
             raise TransferFailed("the resource changed between two blocks")
-        if len(self.body) + len(response.payload) > self._most_body:
-            raise TransferFailed(f"the body is longer than {self._most_body} bytes")
+        if len(self.body) + len(response.payload) > self._max_body:
+            raise TransferFailed(f"the body is longer than {self._max_body} bytes")
         if block.more and len(response.payload) != block.size:
             raise TransferFailed("a block is not as long as its option says")
         self._etag = etag
         self._next += 1
         self.body += response.payload
         return Block(block.number + 1, False, block.size) if block.more else None
-
-
-def block_size_within(datagram: int, size: int) -> int:
-    """
-    Give the largest size of a block whose message fits a datagram; 16 is the least that there is.
-
-    :param datagram: bytes that it holds.
-    :param size: the largest wanted.
-    """
-    while size > 16 and size + MESSAGE_ROOM > datagram:
-        size >>= 1
-    return size

@@ -1,116 +1,73 @@
-"""The CoAP client: requests, bodies in blocks, observations (RFC 7252, 7641, 7959, 9175)."""
+"""CoAP client: requests with block-wise bodies, and observations (RFC 7252, 7641, 7959, 9175)."""
 
 from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, TypeAlias
+from functools import partial
+from typing import Any
 
-from msgspec import Meta
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
 
-from twisted_net.coap.blockwise import (
-    LARGEST_BLOCK,
-    Block,
-    Download,
-    Upload,
-    block_size_within,
-    smaller,
+from twisted_net.coap.blockwise import block_size_within
+from twisted_net.coap.client_endpoints import ClientEndpoint, DtlsEndpoint, EndpointPool
+from twisted_net.coap.client_request import (
+    BlockwiseRequest,
+    OptionList,
+    Progress,
+    echo_challenge,
+    no_progress,
+    ordered,
+    with_block_size,
 )
-from twisted_net.coap.client_endpoints import Endpoint, Endpoints, SecureEndpoint
-from twisted_net.coap.client_response import Observation, Response
+from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, encode_uint
-from twisted_net.coap.errors import CoapClientClosed, CoapHostNotFound, CoapTimeout, TransferFailed
+from twisted_net.coap.errors import (
+    CoapClientClosed,
+    CoapHostNotFound,
+    CoapTimeout,
+    TransferFailed,
+)
 from twisted_net.coap.exchange import OutgoingMessage
-from twisted_net.coap.settings import TransmissionParameters
-from twisted_net.coap.uris import Target, parse_uri
+from twisted_net.coap.settings import CoapClientSettings
+from twisted_net.coap.uris import CoapURI, parse_uri
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
-
-_LONGEST_DATAGRAM = 65_535
-
-_OF_THE_FIRST = (Option.OBSERVE, Option.ECHO, Option.BLOCK2)
-"""Options of a request to observe that those for further blocks of a state have not."""
-
-
-Progress: TypeAlias = Callable[[Literal["sent", "received"], int, int | None], None]
-"""Told of each block of a long body: which way, bytes so far, and bytes in all where known."""
-
-
-class CoapClientSettings(TransmissionParameters, frozen=True):
-    """
-    How a client asks.
-
-    ``timeout`` covers a whole call, all its blocks and repetitions; a single exchange with a
-    silent peer is given up after at most 93 s (RFC 7252 §4.8.2) in any case.
-    """
-
-    timeout: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds that a call may take in all")
-    ] = 120.0
-    block_size: Annotated[
-        int,
-        Meta(
-            ge=16,
-            le=1024,
-            description="largest block sent, and asked for if under 1024: 16, 32 … 1024 bytes",
-        ),
-    ] = LARGEST_BLOCK
-    max_body: Annotated[
-        int, Meta(ge=16, le=1 << 30, description="longest response body accepted, in bytes")
-    ] = 8 << 20
-    max_notifications: Annotated[
-        int,
-        Meta(ge=1, le=100_000, description="notifications kept for who iterates; oldest go first"),
-    ] = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.block_size & (self.block_size - 1):
-            raise ValueError(
-                f"{type(self).__name__}.block_size must be 16, 32, 64, 128, 256, 512 or 1024,"
-                f" not {self.block_size}"
-            )
-
-
-def _untold(way: str, done: int, size: int | None) -> None:
-    """Stand for who wants to know of progress, where nobody does."""
+from twisted_net.net.reactor import DatagramReactor
 
 
 class CoapClient:
     """
-    Asks CoAP servers: ``await client.get("coap://[::1]/time")``.
+    CoAP client: ``await client.get("coap://[::1]/time")``.
 
-    Requests are confirmable, and sent again as the settings say; of ``nstart`` at a time to one
-    server, the others wait. Long bodies travel in blocks. A server that wants to know whether our
-    address is ours (4.01 with an Echo option) is told so, once a request.
+    Requests are confirmable, and retransmitted as the settings say; ``nstart`` at a time to one
+    server, the others are queued. Long bodies are sent in blocks. An Echo challenge (4.01 with an
+    Echo option), by which a server verifies our address, is answered once per exchange.
 
-    ``coaps`` URIs are asked over DTLS. A server is believed where its certificate is signed by one
-    of the system's authorities, or of ``tls.ca``, and is for the host of the URI; it is shown
-    the certificate of ``tls``. One session serves all requests to a host and port.
+    ``coaps`` URIs are requested over DTLS. The server's certificate must be signed by an
+    authority of the system, or of ``tls.ca``, and be for the host of the URI; the certificate of
+    ``tls`` is presented to it. One session serves all requests to a host and port.
 
-    A call that is cancelled sends nothing more. :meth:`close` ends all calls, observations,
-    sessions, sockets and timers.
+    A cancelled call sends nothing more. :meth:`close` ends all calls, observations, sessions,
+    sockets and timers.
 
-    :param reactor: one that has UDP, time and name look-ups.
-    :param tls: whom to believe and what to prove, over DTLS.
-    :raises ConfigError: for files of *tls* that cannot be used.
+    :param tls: certificates for DTLS, ours and those of trusted authorities.
+    :raises ConfigError: if files of *tls* cannot be used.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: there is no type for a reactor with all three
+        reactor: DatagramReactor,
         settings: CoapClientSettings | None = None,
         tls: DtlsClientSettings | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings or CoapClientSettings()
-        self._endpoints = Endpoints(reactor, self._settings, tls)
-        self._calls: set[Deferred[Response]] = set()
+        self._endpoints = EndpointPool(reactor, self._settings, tls)
+        self._calls: set[Deferred[CoapResponse]] = set()
         self._observations: set[Observation] = set()
         self._closed = False
 
@@ -120,8 +77,10 @@ class CoapClient:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def get(self, uri: str, *, accept: int | None = None, timeout: float | None = None) -> Call:
-        """Get a resource; see :meth:`request`."""
+    def get(
+        self, uri: str, *, accept: int | None = None, timeout: float | None = None
+    ) -> Deferred[CoapResponse]:
+        """Make a GET request; see :meth:`request`."""
         return self.request(Code.GET, uri, accept=accept, timeout=timeout)
 
     def post(
@@ -132,8 +91,8 @@ class CoapClient:
         content_format: int | None = None,
         accept: int | None = None,
         timeout: float | None = None,
-    ) -> Call:
-        """Post a payload; see :meth:`request`."""
+    ) -> Deferred[CoapResponse]:
+        """Make a POST request; see :meth:`request`."""
         return self.request(
             Code.POST,
             uri,
@@ -154,27 +113,27 @@ class CoapClient:
         timeout: float | None = None,
         confirmable: bool = True,
         progress: Progress | None = None,
-    ) -> Call:
+    ) -> Deferred[CoapResponse]:
         """
         Make a request.
 
-        :param method: ``Code.GET``, ``POST``, ``PUT``, ``DELETE``, or another's number.
+        :param method: ``Code.GET``, ``POST``, ``PUT``, ``DELETE``, or another method's number.
         :param timeout: seconds for the whole call, in place of the setting.
-        :param confirmable: False to send it once, without asking for an acknowledgement.
-        :param progress: told of each block, where there are several.
+        :param confirmable: False to send each message once, without acknowledgement.
+        :param progress: called after each block, if there are several.
         :return: fires with the response, whatever its code; or fails with
-            :class:`~twisted_net.errors.CoapError`: a URI that cannot be used, a host without an
-            address, a silent peer, a reset, a transfer that broke off, a client that is closed.
+            :class:`~twisted_net.errors.CoapError`: an invalid URI, a host without an address, a
+            timeout, a Reset, a failed transfer, a closed client.
         """
         seconds = self._settings.timeout if timeout is None else timeout
-        options: list[tuple[int, bytes]] = []
+        options: OptionList = []
         if content_format is not None:
             options.append((Option.CONTENT_FORMAT, encode_uint(content_format)))
         if accept is not None:
             options.append((Option.ACCEPT, encode_uint(accept)))
         kind = Type.CON if confirmable else Type.NON
-        asking = self._request(kind, method, uri, payload, options, progress or _untold)
-        call = Deferred.fromCoroutine(asking)
+        request = self._request(kind, method, uri, payload, options, progress or no_progress)
+        call = Deferred.fromCoroutine(request)
         if not call.called:
             call.addTimeout(seconds, self._reactor, lambda value, _: _timed_out(value, seconds))
             self._calls.add(call)
@@ -185,28 +144,28 @@ class CoapClient:
         """
         Observe a resource.
 
-        :return: once the server has answered; a resource that it does not let observe has one
-            state. An error is a state too, and the last.
+        :return: once the server has responded; a resource that cannot be observed has one state.
+            An error response is a state too, and the last.
         :raises CoapError: as :meth:`request` does.
         """
         endpoint, source, target = await self._reach(uri)
-        options: list[tuple[int, bytes]] = [(Option.OBSERVE, b""), *target.options]
+        options: OptionList = list(target.options)
         if accept is not None:
             options.append((Option.ACCEPT, encode_uint(accept)))
-        observation = Observation(self._settings.max_notifications, self.forget, self.deregister)
-        message = await self._observe(endpoint, source, options, observation)
-        kept = [pair for pair in options if pair[0] != Option.OBSERVE]
-        echo = message.option(Option.ECHO)
-        if message.code == Code.UNAUTHORIZED and echo is not None:
+        observation = Observation(self._settings.max_notifications, self._release, self._deregister)
+        request = self._blockwise(endpoint, source, Type.CON, Code.GET, options)
+        message = await self._register(endpoint, source, request, observation, ())
+        echo = echo_challenge(message)
+        if echo is not None:
             self._cancel(endpoint, observation)
-            options.append((Option.ECHO, echo))
-            message = await self._observe(endpoint, source, options, observation)
+            challenge = ((int(Option.ECHO), echo),)
+            message = await self._register(endpoint, source, request, observation, challenge)
         self._observations.add(observation)
-        await self._notified(endpoint, source, _ordered(kept), observation, message)
+        await self._notified(request, observation, message)
         return observation
 
     async def close(self) -> None:
-        """End everything; calls under way fail with ``CoapClientClosed``. Twice does no harm."""
+        """End everything; outstanding calls fail with ``CoapClientClosed``. Idempotent."""
         self._closed = True
         for call in list(self._calls):
             call.cancel()
@@ -215,38 +174,7 @@ class CoapClient:
         self._observations.clear()
         await self._endpoints.close()
 
-    def forget(self, outgoing: OutgoingMessage) -> None:
-        """Lose interest in a request, as its observation is cancelled."""
-        for endpoint in self._endpoints:
-            if endpoint.waiting.pop(outgoing, None) is not None:
-                endpoint.layer.cancel(outgoing, self._reactor.seconds())
-                endpoint.flush()
-                if endpoint.silent_since(outgoing):
-                    # A server that was started anew knows no session of before, and says nothing.
-                    self._endpoints.retire(endpoint)
-        self._observations = {
-            observation
-            for observation in self._observations
-            if observation.outgoing is not outgoing
-        }
-
-    async def deregister(self, outgoing: OutgoingMessage) -> None:
-        """
-        Have a server forget an observation (RFC 7641 §3.6).
-
-        :raises CoapError: where it does not answer.
-        """
-        for endpoint in list(self._endpoints):
-            if outgoing in endpoint.waiting:
-                self.forget(outgoing)
-                asked = outgoing.message
-                options = [pair for pair in asked.options if pair[0] != Option.OBSERVE]
-                options.append((Option.OBSERVE, encode_uint(1)))
-                await self._ask(
-                    endpoint, outgoing.source, Code.GET, _ordered(options), token=asked.token
-                )
-
-    # --- one request, in as many exchanges as its blocks are ---
+    # --- requests ---
 
     async def _request(
         self,
@@ -254,98 +182,47 @@ class CoapClient:
         method: int,
         uri: str,
         payload: bytes,
-        options: list[tuple[int, bytes]],
+        options: OptionList,
         progress: Progress,
-    ) -> Response:
+    ) -> CoapResponse:
         endpoint, source, target = await self._reach(uri)
-        wanted = _ordered([*target.options, *options])
-        block_size = block_size_within(endpoint.max_payload, self._settings.block_size)
-        if len(payload) <= block_size:
-            first = _asking_for(block_size, wanted)
-            message = await self._ask(endpoint, source, method, first, payload, kind)
-            message = await self._proved(endpoint, source, method, first, payload, message, kind)
-        else:
-            upload = Upload(payload, block_size)
-            message = await self._upload(endpoint, source, method, wanted, upload, kind, progress)
-        return await self._download(endpoint, source, method, wanted, message, kind, progress)
+        wanted = [*target.options, *options]
+        request = self._blockwise(endpoint, source, kind, method, wanted, progress)
+        return await request.perform(payload)
 
-    async def _proved(
+    def _blockwise(
         self,
-        endpoint: Endpoint,
+        endpoint: ClientEndpoint,
         source: Source,
-        method: int,
-        options: list[tuple[int, bytes]],
-        payload: bytes,
-        message: CoapMessage,
         kind: Type,
-    ) -> CoapMessage:
-        """Ask again with the server's challenge, where it answered with one (RFC 9175 §2.3)."""
-        echo = message.option(Option.ECHO)
-        if message.code != Code.UNAUTHORIZED or echo is None:
-            return message
-        with_echo = _ordered([*options, (int(Option.ECHO), echo)])
-        return await self._ask(endpoint, source, method, with_echo, payload, kind)
-
-    async def _upload(
-        self,
-        endpoint: Endpoint,
-        source: Source,
         method: int,
-        options: list[tuple[int, bytes]],
-        upload: Upload,
+        options: OptionList,
+        progress: Progress = no_progress,
+    ) -> BlockwiseRequest:
+        return BlockwiseRequest(
+            partial(self._exchange, endpoint, source, kind, method),
+            options,
+            block_size_within(endpoint.max_payload, self._settings.block_size),
+            self._settings.max_body,
+            progress,
+        )
+
+    async def _exchange(
+        self,
+        endpoint: ClientEndpoint,
+        source: Source,
         kind: Type,
-        progress: Progress,
-    ) -> CoapMessage:
-        size1 = (int(Option.SIZE1), encode_uint(len(upload)))
-        while True:
-            payload, block = upload.next()
-            # The size is told with the first block alone (RFC 7959 §4).
-            extra = [size1] if not block.number else []
-            blocks = _ordered([*options, *extra, (int(Option.BLOCK1), block.encode())])
-            message = await self._ask(endpoint, source, method, blocks, payload, kind)
-            message = await self._proved(endpoint, source, method, blocks, payload, message, kind)
-            if not upload.took(message):
-                return message
-            progress("sent", block.start + len(payload), len(upload))
-
-    async def _download(
-        self,
-        endpoint: Endpoint,
-        source: Source,
         method: int,
-        options: list[tuple[int, bytes]],
-        message: CoapMessage,
-        kind: Type = Type.CON,
-        progress: Progress = _untold,
-    ) -> Response:
-        download = Download(self._settings.max_body)
-        first = message
-        size2 = first.option(Option.SIZE2)
-        size = None if size2 is None else int.from_bytes(size2, "big")
-        while (block := download.take(message)) is not None:
-            progress("received", len(download.body), size)
-            wanted = _with_block(options, smaller(block, self._settings.block_size))
-            message = await self._ask(endpoint, source, method, wanted, kind=kind)
-            if message.code != first.code:
-                return _response(message, message.payload)
-        return _response(first, bytes(download.body))
-
-    async def _ask(
-        self,
-        endpoint: Endpoint,
-        source: Source,
-        method: int,
-        options: list[tuple[int, bytes]],
+        options: OptionList,
         payload: bytes = b"",
-        kind: Type = Type.CON,
         token: bytes | None = None,
     ) -> CoapMessage:
-        """Make one exchange."""
+        """Send one request, and return its response."""
         token = secrets.token_bytes(4) if token is None else token
         message = CoapMessage(kind, method, token=token, options=options, payload=payload)
         outgoing = self._send(endpoint, message, source)
-        answered: Deferred[CoapMessage] = Deferred(lambda _: self.forget(outgoing))
-        endpoint.waiting[outgoing] = lambda result: _fire(answered, result)
+        answered: Deferred[CoapMessage] = Deferred(lambda _: self._release(outgoing))
+        endpoint.waiting[outgoing] = partial(_fire, answered)
         endpoint.flush()
         try:
             return await answered
@@ -354,22 +231,41 @@ class CoapClient:
             raise
 
     def _send(
-        self, endpoint: Endpoint, message: CoapMessage, source: Source, observing: bool = False
+        self,
+        endpoint: ClientEndpoint,
+        message: CoapMessage,
+        source: Source,
+        observing: bool = False,
     ) -> OutgoingMessage:
         if self._closed:
             raise CoapClientClosed
-        if isinstance(endpoint, SecureEndpoint):
+        if isinstance(endpoint, DtlsEndpoint):
             size = len(encode_message(message))
             if size > endpoint.max_payload:
                 raise TransferFailed(
-                    f"the message has {size} bytes, and a datagram to {source[0]} takes"
+                    f"the message has {size} bytes; a datagram to {source[0]} holds"
                     f" {endpoint.max_payload}"
                 )
         return endpoint.layer.send_request(
             message, source, self._reactor.seconds(), random.random(), observing
         )
 
-    def _ended(self, result: Any, call: Deferred[Response]) -> Any:  # Any: passed on as it is
+    def _release(self, outgoing: OutgoingMessage) -> None:
+        """Ignore further responses to a message, and stop sending it."""
+        for endpoint in self._endpoints:
+            if endpoint.waiting.pop(outgoing, None) is not None:
+                endpoint.layer.cancel(outgoing, self._reactor.seconds())
+                endpoint.flush()
+                if endpoint.silent_since(outgoing):
+                    # A server that was restarted has lost its DTLS sessions, and sends nothing.
+                    self._endpoints.retire(endpoint)
+        self._observations = {
+            observation
+            for observation in self._observations
+            if observation.outgoing is not outgoing
+        }
+
+    def _ended(self, result: Any, call: Deferred[CoapResponse]) -> Any:  # Any: passed on as it is
         self._calls.discard(call)
         if self._closed and isinstance(result, Failure) and result.check(CancelledError):
             raise CoapClientClosed
@@ -377,60 +273,76 @@ class CoapClient:
 
     # --- observations ---
 
-    async def _observe(
+    async def _register(
         self,
-        endpoint: Endpoint,
+        endpoint: ClientEndpoint,
         source: Source,
-        options: list[tuple[int, bytes]],
+        request: BlockwiseRequest,
         observation: Observation,
+        extra: tuple[tuple[int, bytes], ...],
     ) -> CoapMessage:
-        """Ask to observe, and give the first answer; those after it go to the observation."""
-        size = block_size_within(endpoint.max_payload, self._settings.block_size)
-        wanted = _asking_for(size, _ordered(options))
+        """
+        Register an observation, and return the first response; the observation gets the others.
+
+        :param extra: options of this message alone.
+        """
+        options = [(int(Option.OBSERVE), b""), *request.options, *extra]
+        wanted = with_block_size(ordered(options), request.block_size)
         message = CoapMessage(Type.CON, Code.GET, token=secrets.token_bytes(4), options=wanted)
         outgoing = observation.outgoing = self._send(endpoint, message, source, observing=True)
-        first: Deferred[CoapMessage] = Deferred(lambda _: self.forget(outgoing))
+        first: Deferred[CoapMessage] = Deferred(lambda _: self._release(outgoing))
 
-        def tell(result: CoapMessage | CoapError) -> None:
+        def receive(result: CoapMessage | CoapError) -> None:
             if not first.called:
                 _fire(first, result)
             elif isinstance(result, CoapError):
                 observation.end(result)
             else:
-                later = self._notified(endpoint, source, kept, observation, result)
-                # It has ended the observation; there is nobody else to hear of its failure.
+                later = self._notified(request, observation, result)
+                # A failure has ended the observation, which raises it; nothing else waits for it.
                 Deferred.fromCoroutine(later).addErrback(lambda failure: failure.trap(CoapError))
 
-        kept = [pair for pair in message.options if pair[0] not in _OF_THE_FIRST]
-        endpoint.waiting[outgoing] = tell
+        endpoint.waiting[outgoing] = receive
         endpoint.flush()
-        first.addTimeout(
-            self._settings.timeout,
-            self._reactor,
-            lambda value, seconds: _timed_out(value, seconds),
-        )
+        first.addTimeout(self._settings.timeout, self._reactor, _timed_out)
         return await first
 
-    def _cancel(self, endpoint: Endpoint, observation: Observation) -> None:
+    async def _deregister(self, outgoing: OutgoingMessage) -> None:
+        """
+        Deregister an observation at the server (RFC 7641 §3.6).
+
+        :raises CoapError: if it does not respond.
+        """
+        for endpoint in list(self._endpoints):
+            if outgoing in endpoint.waiting:
+                self._release(outgoing)
+                message = outgoing.message
+                options = [pair for pair in message.options if pair[0] != Option.OBSERVE]
+                options.append((Option.OBSERVE, encode_uint(1)))
+                await self._exchange(
+                    endpoint,
+                    outgoing.source,
+                    Type.CON,
+                    Code.GET,
+                    ordered(options),
+                    token=message.token,
+                )
+
+    def _cancel(self, endpoint: ClientEndpoint, observation: Observation) -> None:
         assert observation.outgoing is not None
         endpoint.waiting.pop(observation.outgoing, None)
         endpoint.layer.cancel(observation.outgoing, self._reactor.seconds())
 
     async def _notified(
-        self,
-        endpoint: Endpoint,
-        source: Source,
-        options: list[tuple[int, bytes]],
-        observation: Observation,
-        message: CoapMessage,
+        self, request: BlockwiseRequest, observation: Observation, message: CoapMessage
     ) -> None:
-        """Take in a notification, all its blocks."""
+        """Add the state of a notification, with its further blocks, to an observation."""
         value = message.option(Option.OBSERVE)
         number = None if value is None else int.from_bytes(value, "big")
-        if not observation.fresh(number, self._reactor.seconds()):
+        if not observation.is_fresh(number, self._reactor.seconds()):
             return
         try:
-            state = await self._download(endpoint, source, Code.GET, options, message)
+            state = await request.complete(message)
         except CoapError as error:
             observation.end(error)
             observation.cancel()
@@ -441,8 +353,8 @@ class CoapClient:
 
     # --- addresses and sockets ---
 
-    async def _reach(self, uri: str) -> tuple[Endpoint, Source, Target]:
-        """Find the address of a URI, and the socket that reaches it."""
+    async def _reach(self, uri: str) -> tuple[ClientEndpoint, Source, CoapURI]:
+        """Return the endpoint and the address for a URI, and the URI parsed."""
         if self._closed:
             raise CoapClientClosed
         target = parse_uri(uri)
@@ -456,36 +368,9 @@ class CoapClient:
 
     async def _resolve(self, host: str) -> str:
         try:
-            address: str = await self._reactor.resolve(host)
+            return await self._reactor.resolve(host)
         except DNSLookupError:
             raise CoapHostNotFound(host) from None
-        return address
-
-
-Call = Deferred[Response]
-"""What a request gives: await it, or cancel it."""
-
-
-def _response(message: CoapMessage, body: bytes) -> Response:
-    options = tuple((int(number), value) for number, value in message.options)
-    return Response(message.code, body, options)
-
-
-def _ordered(options: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """Order options by number; those of one number stay as they are, as a path's segments do."""
-    return sorted(options, key=lambda pair: pair[0])
-
-
-def _asking_for(size: int, options: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """Ask for the blocks of an answer to be small, where they have to be (RFC 7959 §2.4)."""
-    if size == LARGEST_BLOCK:
-        return options
-    return _ordered([*options, (int(Option.BLOCK2), Block(0, False, size).encode())])
-
-
-def _with_block(options: list[tuple[int, bytes]], block: Block) -> list[tuple[int, bytes]]:
-    kept = [pair for pair in options if pair[0] not in (Option.CONTENT_FORMAT, Option.OBSERVE)]
-    return _ordered([*kept, (int(Option.BLOCK2), block.encode())])
 
 
 def _fire(answered: Deferred[CoapMessage], result: CoapMessage | CoapError) -> None:
@@ -497,6 +382,6 @@ def _fire(answered: Deferred[CoapMessage], result: CoapMessage | CoapError) -> N
         answered.callback(result)
 
 
-def _timed_out(value: Any, seconds: float) -> Any:  # Any: a failure, or what came after all
+def _timed_out(value: Any, seconds: float) -> Any:  # Any: a Failure, or a result that came first
     value.trap(CancelledError)
     raise CoapTimeout(seconds)

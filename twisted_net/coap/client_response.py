@@ -1,4 +1,4 @@
-"""What a CoAP client gets: a response, or the states of a resource that it observes."""
+"""Responses of a CoAP client, and observations of a resource (RFC 7641)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twisted_net.coap.errors import UnexpectedCode
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.errors import CoapError
 
-_REORDERED = 128.0
-"""Seconds after which a notification is newer whatever its number says (RFC 7641 §3.4)."""
+_REORDERING_WINDOW = 128.0
+"""Seconds after which a notification is newer whatever its number (RFC 7641 §3.4)."""
 
 
 @frozen
-class Response:
+class CoapResponse:
     """
-    What a server answered, its body whole.
+    A server's response with its whole body.
 
     :param code: a :class:`~twisted_net.coap.codec.Code`, as a number.
     """
@@ -38,12 +38,12 @@ class Response:
 
     @property
     def content_format(self) -> int | None:
-        """The format of the payload, as a number, where the server says it."""
+        """Content format of the payload, as a number, or None without such an option."""
         return self._uint(Option.CONTENT_FORMAT)
 
     @property
     def max_age(self) -> int:
-        """Seconds for which the answer holds; 60 where the server does not say."""
+        """Seconds for which the response is fresh; 60 without such an option."""
         value = self._uint(Option.MAX_AGE)
         return 60 if value is None else value
 
@@ -56,13 +56,13 @@ class Response:
         """
         Decode the payload.
 
-        :raises ValueError: where it is not JSON.
+        :raises ValueError: if it is not JSON.
         """
         return msgspec.json.decode(self.payload)
 
-    def raise_for_code(self) -> Response:
+    def raise_for_code(self) -> CoapResponse:
         """
-        Give this response, if its code is a success.
+        Return this response if its code is a success.
 
         :raises UnexpectedCode: otherwise, with the code and the diagnostic payload.
         """
@@ -79,32 +79,33 @@ class Response:
 
 class Observation:
     """
-    A resource that is being observed: iterate over its states with ``async for``.
+    Observation of a resource: an asynchronous iterator over its states.
 
-    The first item is the state at the beginning. Where states come faster than they are taken,
-    the oldest are dropped and counted in :attr:`skipped`. Iteration ends with :meth:`cancel`, and
-    after a response without an Observe option: the server does not, or no longer, notify.
-    Leave it with ``async with``, or call :meth:`cancel`.
+    The first item is the state at registration. If states arrive faster than they are iterated
+    over, the oldest are dropped and counted in :attr:`skipped`. Iteration ends after
+    :meth:`cancel`, and after a response without an Observe option: the server does not notify, or
+    no longer. Use it with ``async with``, or call :meth:`cancel`.
 
-    A server that was restarted has forgotten its observers, and tells nothing: who must know asks
-    again where nothing came for the ``max_age`` of the last state (RFC 7641 §3.3.1).
+    A server that restarts loses its list of observers, and sends nothing: who must know registers
+    again when no state arrived for the ``max_age`` of the last one (RFC 7641 §3.3.1).
 
-    :param most: states kept for who iterates.
-    :param forget: has the client lose interest in the request.
-    :param deregister: has the server told so too.
-    :ivar skipped: states that were not taken in time.
+    :param limit: states kept until they are iterated over.
+    :param release: makes the client ignore further responses to the request.
+    :param deregister: makes the client do so, and deregister at the server.
+    :ivar outgoing: the request that registered the observation.
+    :ivar skipped: states that were dropped.
     """
 
     def __init__(
         self,
-        most: int,
-        forget: Callable[[OutgoingMessage], None],
+        limit: int,
+        release: Callable[[OutgoingMessage], None],
         deregister: Callable[[OutgoingMessage], Awaitable[None]],
     ) -> None:
-        self._most = most
-        self._forget = forget
+        self._limit = limit
+        self._release = release
         self._deregister = deregister
-        self._states: deque[Response] = deque()
+        self._states: deque[CoapResponse] = deque()
         self._waiting: Deferred[None] | None = None
         self._failure: CoapError | None = None
         self._ended = False
@@ -118,10 +119,10 @@ class Observation:
     async def __aexit__(self, *exc: object) -> None:
         self.cancel()
 
-    def __aiter__(self) -> AsyncIterator[Response]:
+    def __aiter__(self) -> AsyncIterator[CoapResponse]:
         return self
 
-    async def __anext__(self) -> Response:
+    async def __anext__(self) -> CoapResponse:
         while not self._states:
             if self._failure is not None:
                 failure, self._failure = self._failure, None
@@ -134,48 +135,52 @@ class Observation:
 
     def cancel(self) -> None:
         """
-        End the observation; the server learns of it at its next notification (a reset).
+        End the observation; the server learns of it by the Reset of its next notification.
 
-        A process that ends soon should :meth:`stop` instead.
+        A process that ends soon should :meth:`stop` it instead.
         """
         self.end(None)
         if self.outgoing is not None:
-            self._forget(self.outgoing)
+            self._release(self.outgoing)
 
     async def stop(self) -> None:
         """
-        End the observation, and have the server forget it at once (RFC 7641 §3.6).
+        End the observation, and deregister at the server at once (RFC 7641 §3.6).
 
-        :raises CoapError: where the server does not answer.
+        :raises CoapError: if the server does not respond.
         """
         self.end(None)
         if self.outgoing is not None:
             await self._deregister(self.outgoing)
 
-    def fresh(self, number: int | None, now: float) -> bool:
-        """Tell whether a notification is newer than those before it (RFC 7641 §3.4)."""
+    def is_fresh(self, number: int | None, now: float) -> bool:
+        """
+        Return whether a notification is newer than all before it, and take note of it.
+
+        :param number: value of its Observe option (RFC 7641 §3.4), or None without one.
+        """
         if number is None:
             return True
         last, self._last = self._last, (number, now)
-        if last is None or now > last[1] + _REORDERED:
+        if last is None or now > last[1] + _REORDERING_WINDOW:
             return True
         if 0 < (number - last[0]) & 0xFFFFFF < 1 << 23:
             return True
         self._last = last
         return False
 
-    def put(self, state: Response) -> None:
-        """Take in a state."""
+    def put(self, state: CoapResponse) -> None:
+        """Add a state, unless the observation has ended."""
         if self._ended:
             return
-        if len(self._states) >= self._most:
+        if len(self._states) >= self._limit:
             self._states.popleft()
             self.skipped += 1
         self._states.append(state)
         self._wake()
 
     def end(self, failure: CoapError | None) -> None:
-        """Add no more states; raise *failure* after those that there are."""
+        """Accept no more states; iteration raises *failure* after those that were added."""
         if not self._ended:
             self._ended = True
             self._failure = failure

@@ -1,4 +1,4 @@
-"""What keeps a CoAP exchange from its end."""
+"""Errors of CoAP: of the message format, of URIs, and of exchanges that fail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from twisted_net.errors import CoapError
 
 class MalformedMessage(CoapError):
     """
-    A datagram is not a CoAP message, or an option in it is not as its definition says.
+    A datagram is not a CoAP message, or one of its options violates its definition.
 
-    :ivar rejected: the message ID that a Reset may answer (RFC 7252 §4.2), or None where the
-        datagram must be ignored in silence.
+    :ivar rejected: the message ID to reject with a Reset (RFC 7252 §4.2), or None if the
+        datagram is to be ignored.
     """
 
     code = "coap_malformed"
@@ -21,7 +21,7 @@ class MalformedMessage(CoapError):
 
 
 class InvalidCoapURI(CoapError):
-    """The URI cannot be requested over CoAP: another scheme, no host, a part that is too long."""
+    """A URI cannot be requested over CoAP: wrong scheme, no host, or a part that is too long."""
 
     code = "coap_invalid_uri"
 
@@ -31,7 +31,7 @@ class InvalidCoapURI(CoapError):
 
 
 class CoapHostNotFound(CoapError):
-    """The host of a coap URI has no address."""
+    """The host of a URI has no IPv4 address."""
 
     code = "coap_host_not_found"
 
@@ -42,20 +42,20 @@ class CoapHostNotFound(CoapError):
 
 class CoapTimeout(CoapError):
     """
-    The peer did not acknowledge a message, or did not answer a request, within its time.
+    The peer did not acknowledge a message, or did not respond to a request, in time.
 
-    :param seconds: how long it was waited for.
+    :param seconds: how long this endpoint waited.
     """
 
     code = "coap_timeout"
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"the peer gave no answer within {seconds:.3g} seconds")
+        super().__init__(f"no response within {seconds:.3g} seconds")
         self.seconds = seconds
 
 
 class ResetByPeer(CoapError):
-    """The peer rejected a message with a Reset: it has no use for it, or has forgotten us."""
+    """The peer rejected a message with a Reset: it cannot process it, or has lost its state."""
 
     code = "coap_reset"
 
@@ -64,7 +64,7 @@ class ResetByPeer(CoapError):
 
 
 class QueueFull(CoapError):
-    """As many messages wait for their turn with this peer, or with all, as may."""
+    """The queue of messages to this peer, or the table of peers, is full."""
 
     code = "coap_queue_full"
 
@@ -74,17 +74,17 @@ class QueueFull(CoapError):
 
 
 class TransferFailed(CoapError):
-    """A block-wise transfer (RFC 7959) broke off, or its body passes the limit."""
+    """A block-wise transfer (RFC 7959) failed, or its body exceeds the limit."""
 
     code = "coap_transfer_failed"
 
 
 class UnexpectedCode(CoapError):
     """
-    The code of a response is not the success that its caller asked for.
+    A response has an error code, where the caller required success.
 
-    :param status: as people write it: ``4.04 Not Found``.
-    :param diagnostic: the start of what the server says about it; may be empty.
+    :param status: code and name: ``4.04 Not Found``.
+    :param diagnostic: the start of the diagnostic payload; may be empty.
     """
 
     code = "coap_unexpected_code"
@@ -96,7 +96,7 @@ class UnexpectedCode(CoapError):
 
 
 class CoapClientClosed(CoapError):
-    """The CoAP client was closed before, or while, this request was made."""
+    """The CoAP client was closed before or during this request."""
 
     code = "coap_client_closed"
 

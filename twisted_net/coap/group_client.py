@@ -1,4 +1,4 @@
-"""Asks a group of CoAP servers, and collects their answers (RFC 7252 §8)."""
+"""CoAP multicast client: one GET to a group of servers, and their responses (RFC 7252 §8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.coap.client_response import Response
+from twisted_net.coap.client_request import response_of
+from twisted_net.coap.client_response import CoapResponse
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
@@ -21,43 +22,41 @@ from twisted_net.udp.multicast import sending_socket
 from twisted_net.udp.port import CappedPort
 
 WAIT = 8.0
-"""
-Seconds for answers: those of a leisure of 5 s (RFC 7252 §8.2), and some for the way.
-"""
+"""Seconds to wait for responses: a leisure of 5 s (RFC 7252 §8.2), and 3 s of latency."""
 
-MAX_ANSWERS = 1000
-"""Answers that are collected of one question; then it is over, so that no flood is kept."""
+MAX_RESPONSES = 1000
+"""Responses collected for one request; then it ends, so that a flood is not kept."""
 
-_LONGEST = 1280
+_MAX_DATAGRAM = 1280
 
 
 @frozen
-class GroupAnswer:
-    """What one server of a group answered; its address may be forged."""
+class GroupResponse:
+    """Response of one server of a group; its source address may be forged."""
 
     source: Source
-    response: Response
+    response: CoapResponse
 
 
-class _Answers(DatagramProtocol):
+class _ResponseCollector(DatagramProtocol):
     """
-    Collects the answers to one question.
+    Collects the responses to one request.
 
-    :ivar done: fires with them once there are enough, or it is cancelled.
+    :ivar complete: fires once *limit* servers have responded, or when it is cancelled.
     """
 
     noisy = False
 
-    def __init__(self, token: bytes, most: int) -> None:
+    def __init__(self, token: bytes, limit: int) -> None:
         self._token = token
-        self._most = most
-        self._found: dict[Source, GroupAnswer] = {}
-        self.enough: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
+        self._limit = limit
+        self._responses: dict[Source, GroupResponse] = {}
+        self.complete: Deferred[None] = Deferred(lambda deferred: deferred.callback(None))
 
     @property
-    def found(self) -> list[GroupAnswer]:
-        """The answers so far, one of each server, in the order in which they came."""
-        return list(self._found.values())
+    def responses(self) -> list[GroupResponse]:
+        """The responses so far: the first of each server, in the order of arrival."""
+        return list(self._responses.values())
 
     @override
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
@@ -67,16 +66,14 @@ class _Answers(DatagramProtocol):
             return
         if message.token != self._token or not message.is_response:
             return
-        if addr in self._found or len(self._found) >= self._most:
+        if addr in self._responses or len(self._responses) >= self._limit:
             return
-        options = tuple((int(number), value) for number, value in message.options)
-        response = Response(message.code, message.payload, options)
-        self._found[addr] = GroupAnswer(addr, response)
-        if len(self._found) >= self._most and not self.enough.called:
-            self.enough.callback(None)
+        self._responses[addr] = GroupResponse(addr, response_of(message, message.payload))
+        if len(self._responses) >= self._limit and not self.complete.called:
+            self.complete.callback(None)
 
 
-async def ask_group(
+async def get_from_group(
     reactor: IReactorFDSet,
     clock: IReactorTime,
     uri: str,
@@ -84,45 +81,44 @@ async def ask_group(
     interface: str | None = None,
     hops: int = 1,
     wait: float = WAIT,
-    most: int = MAX_ANSWERS,
-) -> list[GroupAnswer]:
+    limit: int = MAX_RESPONSES,
+) -> list[GroupResponse]:
     """
-    Send one GET, not confirmable, to a group of servers, and collect what they answer.
+    Send one non-confirmable GET to a group of servers, and return their responses.
 
-    It is sent once: silence may be that of servers with nothing to say, or of a datagram that was
-    lost. An answer in blocks is its first block; ask that server alone for the whole.
+    It is sent once: a server that does not respond may have nothing to say, or a datagram was
+    lost. Of a response in blocks the first block is returned; request the rest from that server.
 
-    >>> answers = await ask_group(reactor, reactor, "coap://224.0.1.187/.well-known/core")
+    >>> responses = await get_from_group(reactor, reactor, "coap://224.0.1.187/.well-known/core")
 
-    :param interface: from which it leaves, a name or an address of IPv4; None: as routed.
-    :param hops: routers that it passes, and one; 1 stays on the link.
-    :param wait: seconds for answers.
-    :param most: it is over before that where so many have come.
-    :raises InvalidCoapURI: where its host is no address of a group.
-    :raises CannotListenError: where there is no such interface.
+    :param interface: name or IPv4 address of the interface to send from; None: as routed.
+    :param hops: time to live (hop limit); 1 stays on the link.
+    :param wait: seconds to wait for responses.
+    :param limit: number of responses after which it returns at once.
+    :raises InvalidCoapURI: if the host of *uri* is not a multicast address.
+    :raises CannotListenError: if there is no such interface.
     """
     target = parse_uri(uri)
     if target.secure or not target.numeric or not ip_address(target.host).is_multicast:
         raise InvalidCoapURI(uri, "its host must be a multicast address, without DTLS")
     token = secrets.token_bytes(8)
-    answers = _Answers(token, most)
+    collector = _ResponseCollector(token, limit)
     try:
         opened = sending_socket(target.host, interface, hops)
     except OSError as error:
         raise CannotListenError(interface, 0, error) from error
-    port = CappedPort(0, answers, "", _LONGEST, reactor, opened=opened)
+    port = CappedPort(0, collector, "", _MAX_DATAGRAM, reactor, opened=opened)
     port.startListening()
-    question = CoapMessage(
-        Type.NON, Code.GET, int.from_bytes(secrets.token_bytes(2), "big"), token, target.options
-    )
-    timer = clock.callLater(wait, answers.enough.cancel)
+    message_id = int.from_bytes(secrets.token_bytes(2), "big")
+    request = CoapMessage(Type.NON, Code.GET, message_id, token, target.options)
+    timer = clock.callLater(wait, collector.complete.cancel)
     try:
-        port.write(encode_message(question), (target.host, target.port))
-        await answers.enough
+        port.write(encode_message(request), (target.host, target.port))
+        await collector.complete
     finally:
         if timer.active():
             timer.cancel()
         stopped = port.stopListening()
         if stopped is not None:
             await stopped
-    return answers.found
+    return collector.responses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2s
 
-from twisted_net.coap.blockwise import Block, Bodies, cut, smaller
+from twisted_net.coap.blockwise import Block, TransferTable, cut_block, shrink_block
 from twisted_net.coap.codec import (
     JSON,
     LINK_FORMAT,
@@ -67,7 +67,7 @@ class Replies:
     :param bodies: what is kept.
     """
 
-    def __init__(self, limits: CoapLimits, bodies: Bodies[Reply]) -> None:
+    def __init__(self, limits: CoapLimits, bodies: TransferTable[Reply]) -> None:
         self._limits = limits
         self._bodies = bodies
 
@@ -113,8 +113,8 @@ class Replies:
 
         :raises ValueError: where the body ends before it.
         """
-        wanted = smaller(question.block2 or Block(0, False, 1024), self._limits.block_size)
-        payload, block = cut(reply.payload, wanted.number, wanted.size)
+        wanted = shrink_block(question.block2 or Block(0, False, 1024), self._limits.block_size)
+        payload, block = cut_block(reply.payload, wanted.number, wanted.size)
         insert_option(options, Option.BLOCK2, block.encode())
         if block.more or block.number:
             insert_option(options, Option.ETAG, _etag(reply.payload))

@@ -19,10 +19,10 @@ from typing_extensions import override
 from twisted_net.coap.access import PermissionsOf, check_user, enter
 from twisted_net.coap.blockwise import (
     Block,
-    BlockMissing,
-    Bodies,
-    BodyRefused,
-    Uploads,
+    RequestAssembler,
+    RequestBodyTooLarge,
+    RequestIncomplete,
+    TransferTable,
 )
 from twisted_net.coap.codec import (
     JSON,
@@ -137,11 +137,12 @@ class CoapServer(DatagramProtocol):
         self._notifications: dict[OutgoingMessage, Observation] = {}
         self._proofs = AddressProofs(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
         lifetime = limits.exchange_lifetime
-        self._uploads = Uploads(
-            Bodies(limits.max_transfers, limits.max_transfer_bytes, lifetime), limits.max_body
+        self._uploads = RequestAssembler(
+            TransferTable(limits.max_transfers, limits.max_transfer_bytes, lifetime),
+            limits.max_body,
         )
         self._replies = Replies(
-            limits, Bodies(limits.max_transfers, limits.max_transfer_bytes, lifetime)
+            limits, TransferTable(limits.max_transfers, limits.max_transfer_bytes, lifetime)
         )
         self._topics = TopicStates(
             self.sessions.topics,
@@ -429,7 +430,7 @@ class CoapServer(DatagramProtocol):
         if not question.proven:
             raise Refused(Code.UNAUTHORIZED, "")
         try:
-            return self._uploads.take(
+            return self._uploads.add(
                 question.source,
                 question.key,
                 block,
@@ -437,9 +438,9 @@ class CoapServer(DatagramProtocol):
                 question.options.size1,
                 now,
             )
-        except BlockMissing as error:
+        except RequestIncomplete as error:
             raise Refused(Code.REQUEST_ENTITY_INCOMPLETE, str(error)) from None
-        except BodyRefused as error:
+        except RequestBodyTooLarge as error:
             raise Refused(Code.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
 
     # --- commands that wait ---

@@ -1,4 +1,4 @@
-"""coap and coaps URIs, and the options that stand for them (RFC 7252 §6)."""
+"""``coap`` and ``coaps`` URIs: their parts as an address and as options (RFC 7252 §6)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from twisted_net.net.addresses import is_numeric
 
 
 @frozen
-class Target:
+class CoapURI:
     """
-    Where a request goes, and for what.
+    A parsed URI.
 
-    :param host: a name, or a numeric address without brackets.
-    :param numeric: whether it is an address.
-    :param secure: whether over DTLS.
-    :param options: Uri-Host (of a name), Uri-Port (where it is not the usual), Uri-Path, Uri-Query.
+    :param host: a name, or an IP address without brackets.
+    :param numeric: whether the host is an IP address.
+    :param secure: whether the scheme is ``coaps``: CoAP over DTLS.
+    :param options: Uri-Host (if the host is a name), Uri-Port (if it is not the default of the
+        scheme), Uri-Path, Uri-Query.
     """
 
     host: str
@@ -31,31 +32,31 @@ class Target:
     options: tuple[tuple[int, bytes], ...]
 
 
-def parse_uri(uri: str) -> Target:
+def parse_uri(uri: str) -> CoapURI:
     """
-    Take a ``coap`` or ``coaps`` URI apart (RFC 7252 §6.4).
+    Parse a ``coap`` or ``coaps`` URI (RFC 7252 §6.4).
 
-    :raises InvalidCoapURI: for another scheme, no host, a fragment, user names, or a part that
-        is longer than an option can be.
+    :raises InvalidCoapURI: for another scheme, a missing host, port 0, a fragment, user
+        information, or a path segment, query argument or host over 255 bytes.
     """
     try:
         parts = urlsplit(uri)
-        usual = SECURE_PORT if parts.scheme == "coaps" else DEFAULT_PORT
-        port = usual if parts.port is None else parts.port
+        default = SECURE_PORT if parts.scheme == "coaps" else DEFAULT_PORT
+        port = default if parts.port is None else parts.port
     except ValueError as error:
         raise InvalidCoapURI(uri, str(error)) from None
     if parts.scheme not in ("coap", "coaps"):
         raise InvalidCoapURI(uri, "its scheme is neither coap nor coaps")
     if not parts.hostname or not port:
-        raise InvalidCoapURI(uri, "it names no host, or port 0")
+        raise InvalidCoapURI(uri, "it has no host, or port 0")
     if parts.fragment or "@" in parts.netloc:
-        raise InvalidCoapURI(uri, "it has a fragment or a user, which CoAP has not")
+        raise InvalidCoapURI(uri, "it has a fragment or user information, which CoAP excludes")
     host = unquote_to_bytes(parts.hostname).decode(errors="replace").lower()
     numeric = is_numeric(host)
     options: list[tuple[int, bytes]] = []
     if not numeric:
         options.append((Option.URI_HOST, host.encode()))
-    if port != usual:
+    if port != default:
         options.append((Option.URI_PORT, encode_uint(port)))
     if parts.path not in ("", "/"):
         segments = parts.path.removeprefix("/").split("/")
@@ -66,4 +67,4 @@ def parse_uri(uri: str) -> Target:
     for _, value in options:
         if len(value) > 255:
             raise InvalidCoapURI(uri, "a part of it is longer than 255 bytes")
-    return Target(host, port, numeric, parts.scheme == "coaps", tuple(options))
+    return CoapURI(host, port, numeric, parts.scheme == "coaps", tuple(options))

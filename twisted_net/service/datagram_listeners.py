@@ -357,7 +357,7 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
         streams: Sessions,
     ) -> None:
         from twisted_net.coap.server import CoapServer
-        from twisted_net.coap.settings import coap_limits
+        from twisted_net.coap.settings import limits_over_dtls
         from twisted_net.dtls.server import DtlsServer
 
         settings = config.coap.dtls
@@ -370,7 +370,7 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
         self.server = CoapServer(
             reactor,
             commands,
-            coap_limits(config.coap, settings),
+            limits_over_dtls(config.coap, settings),
             sessions=Sessions(streams.wall, streams.topics),
             permissions_of=permissions_of if access.required else None,
         )

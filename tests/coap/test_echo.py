@@ -1,0 +1,48 @@
+"""Tests for :mod:`twisted_net.coap.echo`."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.coap.echo import CHALLENGE_LIFETIME, AddressProofs
+
+PEER = ("192.0.2.1", 5683)
+OTHER = ("192.0.2.2", 5683)
+
+
+class AddressProofsTests(SynchronousTestCase):
+    """:class:`AddressProofs` believes who returns what was sent to an address (RFC 9175)."""
+
+    def setUp(self) -> None:
+        self.proofs = AddressProofs(b"k" * 16, 2, 600)
+
+    def test_proof(self) -> None:
+        """An address is proven by its own challenge, and for a while after its last request."""
+        self.assertFalse(self.proofs.proven(PEER, None, 0))
+        echo = self.proofs.challenge(PEER, 0)
+        self.assertEqual(len(echo), 12)
+        self.assertTrue(self.proofs.proven(PEER, echo, 1))
+        self.assertTrue(self.proofs.proven(PEER, None, 600))
+        self.assertTrue(self.proofs.proven(PEER, None, 1100))
+        self.assertFalse(self.proofs.proven(PEER, None, 1700))
+
+    def test_forged(self) -> None:
+        """Another's challenge, one that was touched, or is old, proves nothing."""
+        echo = self.proofs.challenge(PEER, 1000)
+        for source, value, now in (
+            (OTHER, echo, 1000),
+            (PEER, echo[:-1] + bytes((echo[-1] ^ 1,)), 1000),
+            (PEER, b"\0\0\0\0" + echo[4:], 1000),
+            (PEER, echo, 1001 + CHALLENGE_LIFETIME),
+            (PEER, echo, 990),
+            (PEER, echo[:8], 1000),
+        ):
+            self.assertFalse(self.proofs.proven(source, value, now))
+
+    def test_bounded(self) -> None:
+        """Over its limit, the address silent for longest proves itself anew."""
+        for number in range(4):
+            source = ("192.0.2.9", number)
+            self.assertTrue(self.proofs.proven(source, self.proofs.challenge(source, 0), 0))
+        self.assertEqual(len(self.proofs), 2)
+        self.assertFalse(self.proofs.proven(("192.0.2.9", 0), None, 0))

@@ -1,0 +1,196 @@
+"""Tests for :mod:`twisted_net.coap.resources`."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.coap.codec import Code, Option, RequestOptions
+from twisted_net.coap.resources import (
+    MOST_FILTERS,
+    Refused,
+    arguments,
+    diagnostic,
+    find_command,
+    links,
+    observable_commands,
+    refusal,
+    reply_with,
+)
+from twisted_net.commands.registry import Commands
+from twisted_net.errors import (
+    BadArguments,
+    BadQuotes,
+    CommandError,
+    ControlCharacter,
+    FetchError,
+    Internal,
+    NotUTF8,
+    TooBusy,
+    UnknownCommand,
+)
+from twisted_net.http.errors import FetchTimeout
+
+PEER = ("192.0.2.1", 5683)
+OTHER = ("192.0.2.2", 5683)
+
+
+class ArgumentsTests(SynchronousTestCase):
+    """:func:`arguments` reads a command's arguments out of a request."""
+
+    def arguments(
+        self, payload: bytes, content_format: bytes | None = None, *queries: bytes
+    ) -> list[str]:
+        """Give the arguments."""
+        options = [] if content_format is None else [(Option.CONTENT_FORMAT, content_format)]
+        return arguments(
+            RequestOptions([*options, *((Option.URI_QUERY, query) for query in queries)]), payload
+        )
+
+    def test_text(self) -> None:
+        """Text is split as a line is."""
+        self.assertEqual(self.arguments(b'a "b  c"\td\r\n'), ["a", "b  c", "d"])
+        self.assertEqual(self.arguments(b" ", b""), [])
+
+    def test_queries(self) -> None:
+        """Each query is one argument, before those of the payload."""
+        self.assertEqual(self.arguments(b"", None, b"a b", b"c=1"), ["a b", "c=1"])
+        self.assertEqual(self.arguments(b"x y", None, b"a b"), ["a b", "x", "y"])
+
+    def test_json(self) -> None:
+        """JSON is an array, each item one argument."""
+        payload = b'["a b", 1, 1.5, true, ""]'
+        self.assertEqual(self.arguments(payload, b"\x32"), ["a b", "1", "1.5", "true", ""])
+
+    def test_refused(self) -> None:
+        """What is no arguments is refused for what it is."""
+        refused: list[tuple[type[Exception], bytes, bytes | None]] = [
+            (NotUTF8, b"\xff", None),
+            (ControlCharacter, b"a\0b", None),
+            (ControlCharacter, b"a\nb", None),
+            (BadQuotes, b'"a', None),
+            (BadArguments, b'{"a":1}', b"\x32"),
+            (BadArguments, b"[[1]]", b"\x32"),
+            (BadArguments, b"[", b"\x32"),
+            (BadArguments, b'["\xff"]', b"\x32"),
+            (BadArguments, b"[" * 5000, b"\x32"),
+            (Refused, b"a", b"\x2a"),
+        ]
+        for error, payload, content_format in refused:
+            with self.assertRaises(error):
+                self.arguments(payload, content_format)
+
+
+class ReplyTests(SynchronousTestCase):
+    """Answers and errors of commands become payloads and codes."""
+
+    def test_formats(self) -> None:
+        """A text is text, anything else JSON, unless the client says which it accepts."""
+        cases: list[tuple[bytes, int | None, bytes, int]] = [
+            (b'{"command":"A","result":"x y"}\n', None, b"x y", 0),
+            (b'{"command":"A","result":"x y"}\n', 0, b"x y", 0),
+            (b'{"command":"A","result":"x \\"y"}\n', 0, b'x "y', 0),
+            (b'{"command":"A","result":"\\n"}\n', 0, b"\n", 0),
+            (b'{"command":"A","n":"1","result":"x"}\n', None, b"x", 0),
+            (b'{"command":"A","result":"x","n":"1"}\n', None, b"x", 0),
+            (b'{"command":"A","result":"x y"}\n', 50, b'{"command":"A","result":"x y"}', 50),
+            (b'{"command":"A","result":[1]}\n', None, b'{"command":"A","result":[1]}', 50),
+            (b'{"command":"A","result":[1]}\n', 0, b"[1]", 0),
+            (b'{"command":"A","n":1}\n', None, b'{"command":"A","n":1}', 50),
+            (b'{"command":"A","n":1}\n', 0, b'{"command":"A","n":1}', 0),
+        ]
+        for line, accept, payload, content_format in cases:
+            reply = reply_with(Code.POST, line, accept)
+            self.assertEqual((reply.payload, reply.content_format), (payload, content_format))
+            self.assertEqual(reply.code, Code.CHANGED)
+        self.assertEqual(reply_with(Code.GET, cases[0][0], None).code, Code.CONTENT)
+
+    def test_codes(self) -> None:
+        """Each kind of error has its code."""
+        for error, code in (
+            (BadArguments("no"), 128),
+            (UnknownCommand("x"), 132),
+            (CommandError("no"), 131),
+            (TooBusy(3), 163),
+            (Internal(), 160),
+            (FetchTimeout("body", 3), 164),
+            (FetchError("no"), 162),
+        ):
+            reply = refusal(error, "A", None)
+            self.assertEqual((reply.code, reply.payload), (code, str(error).encode()))
+            self.assertEqual(reply.max_age, 5 if code == 163 else None)
+
+    def test_json_error(self) -> None:
+        """A client that accepts JSON gets the code that never changes."""
+        reply = refusal(BadArguments("no"), "A", 50)
+        self.assertEqual(reply.payload, b'{"error":"no","code":"bad_arguments","command":"A"}')
+
+    def test_long_diagnostic(self) -> None:
+        """A long sentence is split between two characters."""
+        shown = diagnostic("ü" * 1000)
+        self.assertTrue(len(shown) <= 256)
+        self.assertTrue(shown.decode().endswith("ü…"))
+
+
+class LinksTests(SynchronousTestCase):
+    """:func:`links` lists what there is (RFC 6690)."""
+
+    def setUp(self) -> None:
+        self.commands = Commands()
+        self.commands.command("TIME", help='The "time".', safe=True)(lambda: "")
+        self.commands.command("SET", help="Set it.")(lambda: "")
+
+    def test_all(self) -> None:
+        """Each resource has a link; quotes are escaped."""
+        shown = links(self.commands, ["time"], []).decode()
+        self.assertIn('</time>;title="The \\"time\\".";if="get post";ct="0 50";obs', shown)
+        self.assertIn('</set>;title="Set it.";if="post";ct="0 50",', shown)
+        self.assertIn("</.well-known/core>", shown)
+        self.assertIn("</events>", shown)
+
+    def test_too_many_filters(self) -> None:
+        """A request that would have every link compared a hundred times is refused."""
+        self.assertTrue(links(self.commands, [], ["href=/*"] * MOST_FILTERS))
+        with self.assertRaises(Refused) as caught:
+            links(self.commands, [], ["href=/*"] * (MOST_FILTERS + 1))
+        self.assertEqual(caught.exception.code, Code.BAD_REQUEST)
+
+    def test_filters(self) -> None:
+        """A filter keeps the links whose attribute matches (§4.1)."""
+        for query, names in (
+            ("href=/time", ["/time"]),
+            ("href=/t*", ["/time"]),
+            ("if=get", ["/events", "/time"]),
+            ("title=Set*", ["/set"]),
+            ("obs=", ["/time"]),
+            ("obs=*", ["/time"]),
+            ("rt=x", []),
+        ):
+            shown = links(self.commands, ["time"], [query]).decode()
+            found = sorted(re.findall("<([^>]*)>", shown))
+            self.assertEqual(found, names, query)
+        with self.assertRaises(Refused):
+            links(self.commands, [], ["nonsense"])
+
+    def test_not_served(self) -> None:
+        """Administrative commands, and those that change what a client may do, are not there."""
+        self.commands.command("KILL", admin=True, safe=True)(lambda: "")
+        self.commands.command("AUTH", alone=True)(lambda: "")
+        self.assertEqual(observable_commands(self.commands, ["KILL"]), {})
+        shown = links(self.commands, [], []).decode()
+        for name in ("kill", "auth"):
+            self.assertNotIn(name, shown)
+            with self.assertRaises(Refused) as caught:
+                find_command(self.commands, [name])
+            self.assertEqual(caught.exception.code, Code.NOT_FOUND)
+
+    def test_observable(self) -> None:
+        """Only safe commands that never wait can be observed."""
+
+        async def later() -> str:
+            return ""
+
+        self.commands.command("LATER", safe=True)(later)
+        found = observable_commands(self.commands, ["TIME", "SET", "LATER", "NONE"])
+        self.assertEqual(list(found), ["time"])
