@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.twisted_internals import changed
+from twisted_net import twisted_internals
+from twisted_net.twisted_internals import Absent, changed, http_client_changes
 
 
 class Ours:
@@ -34,3 +35,28 @@ class ChangedTests(SynchronousTestCase):
         """A method that is gone, or is no function any more, is a change."""
         known = [(Ours, "gone", ""), (Ours, "act", "state len"), (Ours, "state", "")]
         self.assertEqual(changed(known), ["Ours.gone", "Ours.state"])
+
+
+class HttpClientTests(SynchronousTestCase):
+    """The parts of Twisted's HTTP client that are relied on."""
+
+    def test_present(self) -> None:
+        """The installed Twisted has all of them, as they are known."""
+        self.assertEqual(http_client_changes(), [])
+        for name in twisted_internals._HTTP_NAMES:
+            self.assertIsNot(getattr(twisted_internals, name), Absent, name)
+
+    def test_changed(self) -> None:
+        """A method that uses other names is noticed."""
+        known = {"request": "_state", "dataReceived": "nothing"}
+        self.patch(twisted_internals, "_HTTP_CLIENT_METHODS", known)
+        expected = ["HTTP11ClientProtocol.request", "HTTP11ClientProtocol.dataReceived"]
+        self.assertEqual(http_client_changes(), expected)
+
+    def test_absent(self) -> None:
+        """An exception that is gone becomes one that is never raised; other names are no names."""
+        names = {"DataLoss": ("_NoSuchName", "twisted.web.http")}
+        self.patch(twisted_internals, "_HTTP_NAMES", names)
+        self.assertIs(twisted_internals.DataLoss, Absent)
+        with self.assertRaisesRegex(AttributeError, "has no attribute 'NoSuchName'"):
+            _ = twisted_internals.NoSuchName  # type: ignore[attr-defined]  # it is not there

@@ -12,8 +12,7 @@ from typing import Any, TypeVar, cast
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import RESPONSES
@@ -100,7 +99,7 @@ class MemoryWeb:
         **layers: Any,  # Any: as HTTPAgent types them
     ) -> None:
         self._handler = handler
-        self.clock = Clock()
+        self.clock = MemoryReactorClock()
         self.requests: list[RecordedRequest] = []
         layers = {"chance": lambda: 1.0, "wall": self.wall, "agent": self, **layers}
         self.client = Client(self.clock, settings, **layers)

@@ -1,20 +1,23 @@
-"""Tells whether private parts of Twisted that we lean on are still as we know them."""
+"""Private parts of Twisted that are relied on, and whether the installed Twisted still has them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 
 def changed(known: Iterable[tuple[type, str, str]]) -> list[str]:
     """
-    Name the methods that are gone, or that touch other names than we know them to.
+    Return the methods that are absent, or that use other names than they are known to use.
 
-    A method that has learnt a new state, or lost one, touches another set of attributes and
-    globals. To compare these is cheap, and the same on every version of Python.
+    A method that has gained or lost a state uses another set of attributes and globals. Comparing
+    these is cheap, and works the same on every version of Python.
 
-    :param known: a class, the name of a method, and the names which that method's code touches,
-        with white space between them.
-    :return: such as ``FileDescriptor.write``, in the order given; empty where all is well.
+    :param known: a class, the name of a method, and the names that this method's code uses,
+        separated by white space.
+    :return: such as ``FileDescriptor.write``, in the order of *known*; empty where nothing has
+        changed.
     """
     return [
         f"{owner.__name__}.{method}"
@@ -24,6 +27,68 @@ def changed(known: Iterable[tuple[type, str, str]]) -> list[str]:
 
 
 def names_touched(owner: type, method: str) -> set[str] | None:
-    """Give the attributes and globals that a method's code names, or None if there is none."""
+    """Return the attributes and globals that a method's code uses; None if there is no method."""
     code = getattr(getattr(owner, method, None), "__code__", None)
     return None if code is None else set(code.co_names)
+
+
+# Twisted's HTTP client. Its classes are imported at their first use: twisted.web is large, and only
+# twisted_net.http needs it.
+
+if TYPE_CHECKING:
+    from twisted.web import _newclient, http
+
+    ClientRequest = _newclient.Request
+    ConnectionAborted = _newclient.ConnectionAborted
+    DataLoss = http._DataLoss
+    HTTP11ClientProtocol = _newclient.HTTP11ClientProtocol
+    RequestNotSent = _newclient.RequestNotSent
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HTTP_NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _http_class(*_HTTP_NAMES[name])
+
+
+# Our name: Twisted's name, and the modules that have it.
+_HTTP_NAMES = {
+    "ClientRequest": ("Request", "twisted.web._newclient", "twisted.web.client"),
+    "ConnectionAborted": ("ConnectionAborted", "twisted.web._newclient"),
+    "DataLoss": ("_DataLoss", "twisted.web.http"),
+    "HTTP11ClientProtocol": (
+        "HTTP11ClientProtocol",
+        "twisted.web._newclient",
+        "twisted.web.client",
+    ),
+    "RequestNotSent": ("RequestNotSent", "twisted.web._newclient", "twisted.web.client"),
+}
+
+# What a connection relies on that hands a request to the parser after it has sent it.
+_HTTP_CLIENT_METHODS = {
+    "__init__": "_quiescentCallback _abortDeferreds",
+    "dataReceived": "_parser dataReceived BaseException _giveUp Failure",
+    "request": (
+        "_state fail RequestNotSent writeTo transport BaseException Deferred _finishedRequest"
+        " _currentRequest TransportProxyProducer _transportProxy HTTPClientParser _finishResponse"
+        " _parser makeConnection _responseDeferred addCallbacks"
+    ),
+}
+
+
+class Absent(Exception):
+    """Stands for an exception that the installed Twisted does not have: it is never raised."""
+
+
+def http_client_changes() -> list[str]:
+    """Return what has changed in the methods of ``HTTP11ClientProtocol`` that are relied on."""
+    protocol = _http_class(*_HTTP_NAMES["HTTP11ClientProtocol"])
+    return changed((protocol, method, names) for method, names in _HTTP_CLIENT_METHODS.items())
+
+
+def _http_class(name: str, *modules: str) -> type:
+    for module in modules:
+        found = getattr(import_module(module), name, None)
+        if isinstance(found, type):
+            return found
+    return Absent

@@ -18,7 +18,7 @@ from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Sent, Wire, canned
 from twisted_net import __version__
-from twisted_net.http.client import EXCERPT, Client, Response
+from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     AddressRefused,
     BadStatus,
@@ -29,7 +29,7 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.response import EXCERPT, Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import EgressPolicy
@@ -271,38 +271,6 @@ class JSONTests(ClientTestCase):
         """A byte order mark is passed over."""
         self.answer(canned(200, b"\xef\xbb\xbf[1]"))
         self.assertEqual(self.run_now(self.client.get_json(URL)), [1])
-
-
-class ResponseTests(HttpTestCase):
-    """:class:`Response` decodes."""
-
-    def response(self, body: bytes, kind: str = "", status: int = 200) -> Response:
-        """Give a response."""
-        return Response(
-            "GET", URL, status, "", HeaderFields([("Content-Type", kind)]), body, 1, 0.0, None
-        )
-
-    def test_text(self) -> None:
-        """By the charset that it names, or UTF-8; what does not fit becomes U+FFFD."""
-        for body, kind, text in (
-            ("ü".encode(), "text/plain", "ü"),
-            (b"\xfc", "text/plain; charset=ISO-8859-1", "ü"),
-            (b"\xfc", 'text/plain;x=y; CHARSET="latin-1"', "ü"),
-            (b"\xfc", "text/plain", "\ufffd"),
-            ("ü".encode(), "text/plain; charset=nonsense", "ü"),
-            ("ü".encode(), "text/plain; charset=a\0b", "ü"),
-            ("ü".encode(), "text/plain; charset", "ü"),
-        ):
-            with self.subTest(kind=kind):
-                self.assertEqual(self.response(body, kind).text(), text)
-
-    def test_raise_for_status(self) -> None:
-        """Success gives the response itself."""
-        for status in (200, 204, 299):
-            response = self.response(b"", status=status)
-            self.assertIs(response.raise_for_status(), response)
-        for status in (199, 300, 500):
-            self.assertRaises(BadStatus, self.response(b"", status=status).raise_for_status)
 
 
 class OptionTests(ClientTestCase):

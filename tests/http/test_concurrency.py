@@ -15,21 +15,21 @@ HERE = ("http", "here", 80)
 THERE = ("http", "there", 80)
 
 
-class SlotsTests(SynchronousTestCase):
-    """:class:`ConcurrencyLimiter` lets so many at a time, and the others in their order."""
+class ConcurrencyLimiterTests(SynchronousTestCase):
+    """:class:`ConcurrencyLimiter` runs requests up to its limit, and the others in order."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.slots = ConcurrencyLimiter(self.clock, 2, 3)
+        self.limiter = ConcurrencyLimiter(self.clock, 2, 3)
 
     def fill(self) -> None:
         """Take all slots."""
         for _ in range(2):
-            self.assertIsNone(self.slots.take(HERE))
+            self.assertIsNone(self.limiter.acquire(HERE))
 
     def wait(self) -> Deferred[None]:
         """Stand in line."""
-        turn = self.slots.take(HERE)
+        turn = self.limiter.acquire(HERE)
         assert turn is not None
         return turn
 
@@ -37,13 +37,13 @@ class SlotsTests(SynchronousTestCase):
         """So many at once, for each origin."""
         self.fill()
         self.assertNoResult(self.wait())
-        self.assertIsNone(self.slots.take(THERE))
+        self.assertIsNone(self.limiter.acquire(THERE))
 
     def test_in_order(self) -> None:
         """Who came first is first, one for each slot that is given back."""
         self.fill()
         first, second = self.wait(), self.wait()
-        self.slots.give_back(HERE)
+        self.limiter.release(HERE)
         self.assertNoResult(first)
         self.clock.advance(0)
         self.successResultOf(first)
@@ -53,7 +53,7 @@ class SlotsTests(SynchronousTestCase):
         """Who comes while a slot is on its way to another stands in line."""
         self.fill()
         first = self.wait()
-        self.slots.give_back(HERE)
+        self.limiter.release(HERE)
         second = self.wait()
         self.clock.advance(0)
         self.successResultOf(first)
@@ -64,7 +64,7 @@ class SlotsTests(SynchronousTestCase):
         self.fill()
         for _ in range(3):
             self.wait()
-        error = self.assertRaises(OriginBusy, self.slots.take, HERE)
+        error = self.assertRaises(OriginBusy, self.limiter.acquire, HERE)
         self.assertEqual(
             str(error), "2 requests to here are running and 3 are waiting; try again later"
         )
@@ -75,26 +75,26 @@ class SlotsTests(SynchronousTestCase):
         first, second = self.wait(), self.wait()
         first.cancel()
         self.failureResultOf(first, CancelledError)
-        self.slots.give_back(HERE)
+        self.limiter.release(HERE)
         second.cancel()
         self.failureResultOf(second, CancelledError)
         self.clock.advance(0)
-        self.assertIsNone(self.slots.take(HERE))
+        self.assertIsNone(self.limiter.acquire(HERE))
         self.wait()
 
     def test_nothing_is_kept(self) -> None:
         """An origin to which nothing runs is forgotten."""
         self.fill()
-        self.slots.give_back(HERE)
-        self.slots.give_back(HERE)
-        inside: Any = self.slots  # Any: what it holds is its own affair, but for this
-        self.assertEqual((inside._taken, inside._waiting), ({}, {}))
+        self.limiter.release(HERE)
+        self.limiter.release(HERE)
+        inside: Any = self.limiter  # Any: what it holds is its own affair, but for this
+        self.assertEqual((inside._running, inside._waiting), ({}, {}))
 
     def test_close(self) -> None:
         """Those who wait fail; what runs may still give back."""
         self.fill()
         turn = self.wait()
-        self.slots.close()
+        self.limiter.close()
         self.failureResultOf(turn, ClientClosed)
-        self.slots.give_back(HERE)
+        self.limiter.release(HERE)
         self.assertEqual(self.clock.getDelayedCalls(), [])

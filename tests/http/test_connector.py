@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.web._newclient import Request
 from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
+from twisted_net.http import connector
+from twisted_net.http.bodies import BufferedResponse, collect
 from twisted_net.http.connector import (
     MAX_ADDRESSES,
-    STAGGER,
     ConnectionPool,
     Connector,
     HttpConnection,
-    connect_first,
-    interleave,
 )
 from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
 from twisted_net.http.urls import parse_target
+from twisted_net.twisted_internals import ClientRequest
 
 TARGET = parse_target("http://a.example/")
 
@@ -64,7 +60,7 @@ class PoolTestCase(HttpTestCase):
 
     def use(self, connection: HttpConnection, wire: Wire) -> None:
         """Make a request, so that the connection is idle afterwards."""
-        request = Request(b"GET", b"/", Headers({"host": ["a"]}), None, persistent=True)
+        request = ClientRequest(b"GET", b"/", Headers({"host": ["a"]}), None, persistent=True)
         answered = connection.request(request)
         wire.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         self.successResultOf(answered)
@@ -144,66 +140,8 @@ class ConnectTests(PoolTestCase):
         self.assertEqual(wire.received()[:1], b"\x16")  # a handshake record
 
 
-class HappyEyeballsTests(PoolTestCase):
-    """Several addresses are tried in turn, as RFC 8305 has it."""
-
-    def test_in_turn(self) -> None:
-        """Families take turns; each has a quarter of a second before the next."""
-        connecting = self.pool.connect(parse_target("http://both.example/"))
-        self.assertEqual(self.hosts(), ["1.1.1.1"])
-        self.reactor.advance(STAGGER)
-        self.assertEqual(self.hosts(), ["1.1.1.1", "2606::1"])
-        Wire(self.reactor, 1)
-        self.successResultOf(connecting)
-        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
-        self.assert_quiet(self.reactor)
-
-    def test_failure_starts_the_next(self) -> None:
-        """The next is tried at once where one fails; if all do, the first reason is told."""
-        connecting = self.pool.connect(parse_target("http://both.example/"))
-        for i in range(4):
-            self.assertEqual(len(self.hosts()), i + 1)
-            refuse(self.reactor, ConnectError(f"reason {i}"))
-        error = self.failureResultOf(connecting, CannotConnect).value
-        self.assertIn("reason 0", str(error))
-        self.assert_quiet(self.reactor)
-
-    def test_last_ones_pending(self) -> None:
-        """A failure while another attempt still runs is not the end."""
-        connecting = self.pool.connect(parse_target("http://both.example/"))
-        self.reactor.advance(STAGGER)
-        for _ in range(2):
-            refuse(self.reactor, ConnectError())
-        refuse(self.reactor, ConnectError())
-        self.assertNoResult(connecting)
-        Wire(self.reactor, 0)
-        self.successResultOf(connecting)
-
-    def test_two_at_once(self) -> None:
-        """Of two that connect in the same turn the second is dropped."""
-
-        class Stubborn:
-            def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-                attempt: Deferred[IProtocol] = Deferred(lambda _: attempt.callback(second))
-                return attempt
-
-        second, wire = self.open()
-        endpoints = [TCP4ClientEndpoint(self.reactor, "1.1.1.1", 80), Stubborn()]
-        factory: Any = Factory.forProtocol(Protocol)  # Any: of the narrower type that mypy infers
-        racing = connect_first(self.reactor, cast(Any, endpoints), factory)  # Any: one is a fake
-        self.reactor.advance(STAGGER)
-        Wire(self.reactor)
-        self.assertIsInstance(self.successResultOf(racing), Protocol)
-        self.assertTrue(wire.transport.ended)
-
-    def test_cancel(self) -> None:
-        """Cancelling stops all attempts, and the timer."""
-        connecting = self.pool.connect(parse_target("http://both.example/"))
-        self.reactor.advance(STAGGER)
-        connecting.cancel()
-        self.failureResultOf(connecting, CancelledError)
-        self.assertTrue(all(c.stoppedConnecting for c in self.reactor.connectors))
-        self.assert_quiet(self.reactor)
+class AddressTests(PoolTestCase):
+    """How many addresses are tried, and what other errors become."""
 
     def test_most_addresses(self) -> None:
         """A name with very many addresses has only the first ones tried."""
@@ -212,12 +150,6 @@ class HappyEyeballsTests(PoolTestCase):
             refuse(self.reactor, ConnectError())
         self.failureResultOf(connecting, CannotConnect)
         self.assertEqual(len(self.hosts()), MAX_ADDRESSES)
-
-    def test_interleave(self) -> None:
-        """The family of the first address begins."""
-        self.assertEqual(interleave(["::1", "1", "2", "::2"]), ["::1", "1", "::2", "2"])
-        self.assertEqual(interleave(["1", "2"]), ["1", "2"])
-        self.assertEqual(interleave([]), [])
 
     def test_other_lookup_error(self) -> None:
         """What else goes wrong on the way is told as no connection."""
@@ -231,27 +163,26 @@ class IdleTests(PoolTestCase):
 
     def test_reuse(self) -> None:
         """One that has brought its response is taken again, the newest first."""
-        self.assertIsNone(self.pool.take(TARGET.origin))
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
         first, second = self.open(), self.open()
         self.use(*first)
         self.use(*second)
-        self.assertTrue(first[0].reused)
-        self.assertIs(self.pool.take(TARGET.origin), second[0])
-        self.assertIs(self.pool.take(TARGET.origin), first[0])
-        self.assertIsNone(self.pool.take(TARGET.origin))
+        self.assertIs(self.pool.take_idle(TARGET.origin), second[0])
+        self.assertIs(self.pool.take_idle(TARGET.origin), first[0])
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_other_origin(self) -> None:
         """It serves its own origin only: scheme, host and port."""
         self.use(*self.open())
         for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
-            self.assertIsNone(self.pool.take(parse_target(url).origin))
+            self.assertIsNone(self.pool.take_idle(parse_target(url).origin))
 
     def test_closed_by_the_server(self) -> None:
         """One that the server has closed is forgotten."""
         connection, wire = self.open()
         self.use(connection, wire)
         wire.close()
-        self.assertIsNone(self.pool.take(TARGET.origin))
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_unasked_data(self) -> None:
         """One on which something comes unasked is not used again."""
@@ -259,7 +190,7 @@ class IdleTests(PoolTestCase):
         self.use(connection, wire)
         wire.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         self.assertTrue(wire.transport.ended)
-        self.assertIsNone(self.pool.take(TARGET.origin))
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_most_for_one_origin(self) -> None:
         """Of too many to one origin the oldest is closed."""
@@ -268,7 +199,7 @@ class IdleTests(PoolTestCase):
         self.use(*first)
         self.use(*second)
         self.assertTrue(first[1].transport.ended)
-        self.assertIs(self.pool.take(TARGET.origin), second[0])
+        self.assertIs(self.pool.take_idle(TARGET.origin), second[0])
 
     def test_most_of_all(self) -> None:
         """Of too many in all the oldest is closed, whatever its origin."""
@@ -310,7 +241,7 @@ class IdleTests(PoolTestCase):
         connection, wire = self.open()
         self.use(connection, wire)
         self.reactor.advance(9)
-        self.assertIs(self.pool.take(TARGET.origin), connection)
+        self.assertIs(self.pool.take_idle(TARGET.origin), connection)
         self.use(connection, wire)
         self.reactor.advance(9)
         self.assertFalse(wire.transport.ended)
@@ -352,3 +283,19 @@ class CloseTests(PoolTestCase):
         wire = Wire(self.reactor)
         self.assertTrue(wire.transport.ended)
         self.successResultOf(connecting)
+
+
+class UnknownParserTests(PoolTestCase):
+    """With a version of Twisted whose client has changed, its parser reads every response."""
+
+    def test_get(self) -> None:
+        """A GET is sent and answered in Twisted's own way."""
+        self.patch(connector, "_PARSER_IS_KNOWN", False)
+        connection, wire = self.open()
+        waiting = connection.send_request(b"GET", TARGET, Headers({"X": ["y"]}), None)
+        self.assertIn(b"GET / HTTP/1.1\r\n", wire.received())
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        response = self.successResultOf(waiting)
+        self.assertNotIsInstance(response, BufferedResponse)
+        body, _ = self.successResultOf(collect(response))
+        self.assertEqual(body, b"ok")

@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.http.fakes import HttpTestCase, Wire
-from twisted_net.http.client import Client, Response
+from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     BadResponse,
     BodyTooLarge,
@@ -20,6 +20,7 @@ from twisted_net.http.errors import (
     InvalidURL,
     TooManyRedirects,
 )
+from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 

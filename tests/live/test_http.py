@@ -29,7 +29,7 @@ from typing_extensions import override
 from tests.patience import PATIENCE, until
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.client import Client, Response
+from twisted_net.http.client import Client
 from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import (
     AddressRefused,
@@ -42,6 +42,7 @@ from twisted_net.http.errors import (
     TLSFailed,
 )
 from twisted_net.http.fetch import Fetcher
+from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.http.ssrf_guard import EgressPolicy

@@ -11,7 +11,8 @@ from twisted.web.server import NOT_DONE_YET, Site
 from tests.live.test_http import Page, global_reactor, serving
 from tests.patience import PATIENCE, until
 from twisted_net.http.cache.settings import CacheSettings
-from twisted_net.http.client import Client, Response
+from twisted_net.http.client import Client
+from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 

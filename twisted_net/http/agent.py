@@ -1,9 +1,9 @@
 """
-The layers of an HTTP request, each of them an ``IAgent`` over the next.
+HTTP agents: decompression, cache, retries and single attempts, layered into one ``IAgent``.
 
-From the outside: decompress, cache, retry, one attempt, connections. Each works alone, with
-anything that takes an agent; :class:`HTTPAgent` puts them together. All are below redirects and
-cookies, so that each hop passes through all of them.
+From the outermost layer: decompression, cache, retries, one attempt, connections. Each layer is an
+``IAgent`` over the next and can be used alone; :class:`HTTPAgent` combines them. Redirects and
+cookies are handled above, so that each request of a redirect chain passes through all layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
@@ -34,15 +34,20 @@ from twisted_net.http.content_coding import (
     decode_response,
     fields_with_accept_encoding,
 )
+from twisted_net.http.error_translation import (
+    TWISTED_ERRORS,
+    translate_error,
+    translate_failure,
+)
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
-from twisted_net.http.failures import TWISTED_ERRORS, translate_error, translate_failure
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.proxies import find_proxy_routes, refusal
+from twisted_net.http.proxies import find_proxy_routes, proxy_refusal
 from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
+from twisted_net.net.reactor import Reactor
 
 _T = TypeVar("_T")
 
@@ -50,28 +55,28 @@ _T = TypeVar("_T")
 @implementer(IAgent)
 class HTTPAgent:
     """
-    All the layers in one agent, with the settings that one record holds.
+    All layers in one agent, configured by one settings record.
 
-    ``treq.client.HTTPClient(HTTPAgent(reactor))`` has a cache, retries, limits and, if told so, a
-    guard. A request by :meth:`request` has the time of ``settings.timeout`` in all.
+    ``treq.client.HTTPClient(HTTPAgent(reactor))`` has a cache, retries, limits and, with *egress*,
+    a guard. A request by :meth:`request` may take ``settings.timeout`` in all.
 
     :param egress: where requests may go; None for everywhere, which suits URLs that your own
-        program makes. For URLs of strangers, give ``EgressPolicy()`` at least.
-    :param store: keeps the cache; by default what
-        :func:`~twisted_net.http.cache.stores.open_store` gives for the settings.
-    :param agent: makes the single attempts, in place of connections of our own (for tests).
-    :param resolver: looks names up; by default the reactor's.
-    :param tls_policy: says which certificates are trusted; by default the system's.
-    :param chance: draws a number from 0 to 1, evenly.
-    :param wall: the time of day, in seconds since 1970.
-    :param report: is told of each attempt, when it is over.
-    :param environ: where the proxies are found if the settings say so, and not looked at else.
-    :raises ValueError: where a variable that names a proxy cannot be used.
+        program makes. For URLs from untrusted sources, pass ``EgressPolicy()`` or a stricter one.
+    :param store: stores the cache; by default that of
+        :func:`~twisted_net.http.cache.stores.open_store` for the settings.
+    :param agent: makes the single attempts, in place of connections of this package (for tests).
+    :param resolver: looks up names; by default the reactor's.
+    :param tls_policy: says which certificates are trusted; by default those of the system.
+    :param chance: returns a random number from 0 to 1, evenly distributed.
+    :param wall: returns the time of day, in seconds since 1970.
+    :param report: is called with each attempt, when it is over.
+    :param environ: variables that name the proxies, where the settings say so; else not read.
+    :raises ValueError: if a variable that names a proxy is invalid.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
+        reactor: Reactor,
         settings: HttpSettings | None = None,
         *,
         egress: EgressPolicy | None = None,
@@ -108,7 +113,7 @@ class HTTPAgent:
 
     def fresh(self, key: str, fields: HeaderFields, default_ttl: float | None) -> Hit | None:
         """
-        Give the fresh answer to a GET that lies in the store at hand, if one does.
+        Return the fresh response to a GET from a cache in memory, or None if there is none.
 
         See :func:`~twisted_net.http.cache.memory_hit.fresh_hit`.
 
@@ -122,7 +127,7 @@ class HTTPAgent:
         return fresh_hit(rules, self._store, key, fields, self._wall())
 
     def new_call(self) -> Call:
-        """Give the terms of a call that begins now, as the settings have them."""
+        """Return the terms of a call that starts now, according to the settings."""
         timeout = self._settings.timeout
         return Call(
             deadline=Deadline(self._reactor.seconds() + timeout, timeout),
@@ -142,10 +147,10 @@ class HTTPAgent:
             hit = self._hit(uri, headers)
             if hit is not None:
                 return succeed(hit)
-        return self.bound_to(self.new_call()).request(method, uri, headers, bodyProducer)
+        return self.for_call(self.new_call()).request(method, uri, headers, bodyProducer)
 
     def _hit(self, uri: bytes, headers: Headers | None) -> IResponse | None:
-        """Give the response that the layers would, if it lies fresh in the cache."""
+        """Return the response of the layers, if a cache in memory has it and it is fresh."""
         try:
             key = parse_target(uri.decode("latin-1")).url
         except InvalidURL:
@@ -154,8 +159,8 @@ class HTTPAgent:
         hit = self.fresh(key, fields, None) if fields.has_none(TELLING) else None
         return None if hit is None else hit.response()
 
-    def bound_to(self, call: Call) -> IAgent:
-        """Give the layers as an agent for the requests of one call."""
+    def for_call(self, call: Call) -> IAgent:
+        """Return an agent of all layers for the requests of one call."""
         agent = self._below_cache(call)
         if call.rules is not None:
             agent = CachingAgent(
@@ -189,7 +194,7 @@ class HTTPAgent:
         )
 
     async def close(self) -> None:
-        """Drop all connections and the store; requests under way fail."""
+        """Drop all connections and close the store; pending requests fail."""
         self._flights.close()
         await self._pool.close()
         closing = self._store.close()
@@ -200,10 +205,10 @@ class HTTPAgent:
 @implementer(IAgent)
 class AttemptAgent:
     """
-    Makes one attempt: connect or take a connection, send, wait for the header, watch the body.
+    Makes one attempt: takes or makes a connection, sends, waits for the header, limits the body.
 
-    Fails with errors of this package only. What it lets through is checked first: the URL, and
-    with a guard where it leads.
+    It fails with errors of this package only. The URL is checked first; with a guard, its
+    destination too.
     """
 
     def __init__(
@@ -224,7 +229,7 @@ class AttemptAgent:
         self._max_body = settings.max_body if max_body is None else max_body
 
     def within(self, deadline: Deadline | None, max_body: int) -> AttemptAgent:
-        """Give the same agent with an end to its time and another limit for bodies."""
+        """Return this agent with a deadline and another limit for bodies."""
         return AttemptAgent(
             self._clock,
             self._pool,
@@ -254,12 +259,12 @@ class AttemptAgent:
         if self._guard is not None:
             self._guard.check_url(target.scheme, target.host, target.port)
         if self._deadline is not None and self._deadline.at <= self._clock.seconds():
-            # Neither a connection nor a request is begun that would be broken off at once.
+            # No connection and no request is started that would be cancelled at once.
             raise self._deadline.exceeded("connect")
         connection = await self._connection(target)
         try:
             response = await self._timed(
-                connection.fetch(method, target, headers or Headers(), producer),
+                connection.send_request(method, target, headers or Headers(), producer),
                 "headers",
                 self._settings.headers_timeout,
             )
@@ -267,30 +272,31 @@ class AttemptAgent:
             connection.abort_connection()
             raise
         except TWISTED_ERRORS as error:
-            raise connection.refusal or translate_error(error, target.host, "headers") from error
+            reason = connection.abort_reason
+            raise reason or translate_error(error, target.host, "headers") from error
         if response.code == 407 and connection.proxy is not None:
             self._pool.drop(connection)
-            raise refusal(target.host, 407, unsent=False)
-        return self._watched(response, connection, target)
+            raise proxy_refusal(target.host, 407, unsent=False)
+        return self._limited(response, connection, target)
 
     async def _connection(self, target: HttpTarget) -> HttpConnection:
-        """A connection for one request, when it is its turn."""
-        turn = self._pool.turn(target.origin)
+        """Wait for a slot, then return a connection for one request."""
+        turn = self._pool.acquire_slot(target.origin)
         if turn is not None:
             await self._timed(turn, "queue", self._settings.queue_timeout)
         try:
-            connection = self._pool.take(target.origin)
+            connection = self._pool.take_idle(target.origin)
             if connection is None:
                 connection = await self._timed(
                     self._pool.connect(target), "connect", self._settings.connect_timeout
                 )
         except BaseException:
-            self._pool.give_up(target.origin)
+            self._pool.release_slot(target.origin)
             raise
-        connection.busy = True
+        connection.holds_slot = True
         return connection
 
-    def _watched(
+    def _limited(
         self, response: IResponse, connection: HttpConnection, target: HttpTarget
     ) -> IResponse:
         if response.length == 0:
@@ -301,26 +307,26 @@ class AttemptAgent:
             raise BodyTooLarge(self._max_body)
         if isinstance(response, BufferedResponse):
             return response
-        watch = BodyWatchdog(
+        watchdog = BodyWatchdog(
             self._clock,
             response,
-            connection.end,
+            connection.abort_response,
             limit=self._max_body,
             deadline=self._deadline,
             silence=self._settings.silence_timeout,
             translate=lambda reason: translate_failure(reason, target.host),
         )
-        connection.begin(watch)
-        return watch.response()
+        connection.start_watchdog(watchdog)
+        return watchdog.response()
 
     async def _timed(self, waiting: Deferred[_T], phase: str, limit: float | None) -> _T:
-        """Await *waiting*, at most for *limit* seconds and until the deadline."""
+        """Await *waiting*, for at most *limit* seconds and until the deadline."""
         seconds = limit
         deadline = None
         if self._deadline is not None:
-            left = self._deadline.at - self._clock.seconds()
-            if limit is None or left < limit:
-                seconds, deadline = max(0.0, left), self._deadline
+            remaining = self._deadline.at - self._clock.seconds()
+            if limit is None or remaining < limit:
+                seconds, deadline = max(0.0, remaining), self._deadline
         if seconds is None:
             return await waiting
         expired = False
@@ -347,9 +353,9 @@ class AttemptAgent:
 @implementer(IAgent)
 class DecodingAgent:
     """
-    Asks for compressed bodies and decompresses them, piece by piece, up to a limit.
+    Requests compressed bodies and decompresses them, piece by piece, up to a limit.
 
-    :param limit: most bytes of a decompressed body.
+    :param limit: bytes of a decompressed body.
     """
 
     def __init__(self, agent: IAgent, limit: int, *, call: Call | None = None) -> None:

@@ -1,19 +1,18 @@
-"""The HTTP client: the verbs that people expect, awaitable, with retries, a cache and limits."""
+"""HTTP client: one coroutine per method, with retries, a cache, redirects, cookies and limits."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from types import TracebackType
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
-from attrs import field, frozen
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
+from typing_extensions import override
 
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
@@ -26,13 +25,7 @@ from twisted_net.http.bodies import (
 )
 from twisted_net.http.call import Call, Deadline
 from twisted_net.http.content_coding import ACCEPTED
-from twisted_net.http.errors import (
-    BadStatus,
-    BodyMismatch,
-    ClientClosed,
-    InvalidURL,
-    TooManyRedirects,
-)
+from twisted_net.http.errors import ClientClosed, InvalidURL, TooManyRedirects
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.redirects import parse_redirect
 from twisted_net.http.request import (
@@ -42,15 +35,18 @@ from twisted_net.http.request import (
     encode_url,
     request_body,
 )
+from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
-from twisted_net.http.urls import parse_target, redact, split_credentials
+from twisted_net.http.urls import parse_target, split_credentials
+from twisted_net.net.reactor import Reactor
 
 _T = TypeVar("_T")
 
-# Options that change nothing about what the cache may answer, or that are looked at there.
-_NO_MATTER = frozenset(
+# Options that do not change the request itself: with these alone a fresh response from the cache
+# can be returned at once.
+_REQUEST_UNCHANGED = frozenset(
     {
         "timeout",
         "retries",
@@ -62,28 +58,25 @@ _NO_MATTER = frozenset(
     }
 )
 
-EXCERPT = 200
-"""Characters of a body that :class:`~twisted_net.http.errors.BadStatus` carries."""
-
 
 class CommonRequestOptions(TypedDict, total=False):
     """
-    What may be said of one call. The names are treq's, where treq has them.
+    Options of a call, all but ``json``. The names are treq's, where treq has them.
 
     :ivar params: added to the query of the URL.
     :ivar headers: name to value, or to a list of values; they replace the client's own.
     :ivar data: sent as it is (bytes, or str as UTF-8), as a form (a mapping, or pairs), or from a
-        file or another ``IBodyProducer``; the latter are sent once and never again.
-    :ivar files: sent as ``multipart/form-data``, as treq takes them; sent once.
-    :ivar auth: user name and password (RFC 7617). Those in the URL are taken as well.
+        file or another ``IBodyProducer``, which is sent once and never repeated.
+    :ivar files: sent as ``multipart/form-data``, in treq's forms; never repeated.
+    :ivar auth: user name and password (RFC 7617); those in the URL are used too.
     :ivar cookies: sent with this call only.
     :ivar timeout: seconds for the whole call; None for no limit.
-    :ivar retries: how many, or a policy.
-    :ivar idempotent: whether this request may be repeated; without, the policy decides.
-    :ivar cache: False to leave the cache alone.
-    :ivar default_ttl: seconds that an answer is fresh which does not say so itself.
-    :ivar max_body: most bytes of the body.
-    :ivar allow_redirects: False to be given a redirect as the response.
+    :ivar retries: their number, or a policy.
+    :ivar idempotent: whether this request may be repeated; by default the policy decides.
+    :ivar cache: False to bypass the cache.
+    :ivar default_ttl: seconds that a response without a lifetime of its own is fresh.
+    :ivar max_body: limit of the body in bytes.
+    :ivar allow_redirects: False to get a redirect as the response.
     :ivar hedge_after: seconds after which an unanswered GET or HEAD is sent a second time beside
         the first.
     """
@@ -106,7 +99,7 @@ class CommonRequestOptions(TypedDict, total=False):
 
 class RequestOptions(CommonRequestOptions, total=False):
     """
-    What may be said of one request.
+    Options of a call.
 
     :ivar json: sent as JSON: anything that msgspec encodes.
     """
@@ -114,112 +107,25 @@ class RequestOptions(CommonRequestOptions, total=False):
     json: Any  # Any: as described
 
 
-@frozen(slots=True)
-class Response:
-    """
-    A response with its body.
-
-    :param method: of the last request, after redirects; :param url: likewise, without
-        credentials in its authority.
-    :param body: decompressed.
-    :param age: seconds since the origin made or confirmed it, where it came from the cache.
-    :param attempts: requests that went over the network for this call; 0 where a fresh answer
-        lay in the cache.
-    :param elapsed: seconds that the whole call took.
-    """
-
-    method: str
-    url: str
-    status: int
-    reason: str
-    headers: HeaderFields
-    body: bytes = field(repr=False)
-    attempts: int
-    elapsed: float
-    age: float | None
-
-    @property
-    def from_cache(self) -> bool:
-        """Whether the body came from the cache, confirmed by its server or not."""
-        return self.age is not None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the status is one of success, 200 to 299."""
-        return 200 <= self.status < 300
-
-    def text(self) -> str:
-        """
-        Decode the body by the charset that the response names, or else as UTF-8.
-
-        What cannot be decoded becomes U+FFFD.
-        """
-        parameters = self.headers.get("content-type", "").split(";")[1:]
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip().lower() == "charset":
-                try:
-                    return self.body.decode(value.strip().strip("\"'"), "replace")
-                except (LookupError, ValueError):
-                    break
-        return self.body.decode("utf-8", "replace")
-
-    @overload
-    def json(self) -> Any: ...  # Any: JSON is of any form
-
-    @overload
-    def json(self, type: type[_T]) -> _T: ...
-
-    def json(self, type: Any = Any) -> Any:  # noqa: A002 - msgspec's word; typed by the overloads
-        """
-        Decode the body as JSON, into *type* if one is given.
-
-        :param type: anything that msgspec decodes into.
-        :raises BodyMismatch: where it is no JSON, or does not fit, saying where.
-        """
-        try:
-            return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
-        except msgspec.DecodeError as error:
-            raise BodyMismatch(f"the body from {redact(self.url)}: {error}") from None
-        except RecursionError:
-            raise BodyMismatch(f"the body from {redact(self.url)} is nested too deep") from None
-
-    def raise_for_status(self) -> Response:
-        """
-        Give this response, if its status is one of success.
-
-        :raises BadStatus: for any status but 200 to 299.
-        """
-        if self.ok:
-            return self
-        raise BadStatus(
-            self.status,
-            self.reason,
-            redact(self.url),
-            self.headers,
-            self.text()[:EXCERPT],
-        )
-
-
-class Client:
+class Client(AbstractAsyncContextManager["Client"]):
     """
     Makes HTTP requests.
 
-    Its verbs are coroutines; in code with callbacks, wrap them:
+    Its methods are coroutines; in code with callbacks, wrap them:
     ``Deferred.fromCoroutine(client.get(url))``. Cancelling such a Deferred cancels the request.
-    A call fails with a :class:`~twisted_net.errors.FetchError`, whatever goes wrong on the way.
+    All failures of a call are :class:`~twisted_net.errors.FetchError`.
 
-    By default it keeps no cookies beyond one call with its redirects, and goes everywhere. Close
-    it at the end, or use it in ``async with``.
+    By default it keeps cookies for one call with its redirects only, and every destination is
+    allowed. Close it at the end, or use it in ``async with``.
 
-    :param reactor: any, epoll or asyncio; the global one is never touched.
-    :param cookiejar: keeps cookies from one call to the next. Whoever gives one bounds it.
+    :param reactor: any of Twisted's, epoll or asyncio; the global reactor is not used.
+    :param cookiejar: keeps cookies from one call to the next. It has no limit of its own.
     :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``egress``.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: several interfaces of Twisted's reactors in one
+        reactor: Reactor,
         settings: HttpSettings | None = None,
         *,
         cookiejar: IndexableCookieJar | None = None,
@@ -229,30 +135,23 @@ class Client:
         self._settings = settings or HttpSettings()
         self._agent = HTTPAgent(reactor, self._settings, **layers)
         self._cookiejar = cookiejar
-        # The header of a request without options, as the cache sees it.
-        self._usual_headers = self._headers({}, None)
-        self._usual = header_fields(self._usual_headers)
+        # The header of a request without options, and the same as the cache reads it.
+        self._default_headers = self._headers({}, None)
+        self._default_fields = header_fields(self._default_headers)
         self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
 
-    async def __aenter__(self) -> Client:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    @override
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
         """
-        Cancel what is under way, close all connections, forget the cache.
+        Cancel all pending calls, close all connections and the cache.
 
-        Calls under way fail with :class:`~twisted_net.http.errors.ClientClosed`, and so do all
-        after it. When it returns, no connection is open and no timer runs. Closing twice is
-        harmless.
+        Pending calls fail with :class:`~twisted_net.http.errors.ClientClosed`, and so do later
+        ones. When it returns, no connection is open and no timer runs. A second call has no
+        effect.
         """
         if self._closed:
             return
@@ -263,10 +162,10 @@ class Client:
 
     async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Response:
         """
-        Make a request and give its response with the whole body, whatever its status.
+        Make a request and return its response with the whole body, whatever its status.
 
-        :param method: in any case.
-        :param url: absolute; what is not ASCII is encoded.
+        :param method: in upper or lower case.
+        :param url: absolute; characters beyond ASCII are encoded.
         """
         if self._closed:
             raise ClientClosed
@@ -275,16 +174,16 @@ class Client:
             hit = self._hit(url, options)
             if hit is not None:
                 return hit
-        made = Deferred.fromCoroutine(self._request(method, url, options))
-        self._calls.add(made)
+        call = Deferred.fromCoroutine(self._request(method, url, options))
+        self._calls.add(call)
         try:
-            return await made
+            return await call
         except CancelledError:
             if self._closed:
                 raise ClientClosed from None
             raise
         finally:
-            self._calls.discard(made)
+            self._calls.discard(call)
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """GET *url*; see :meth:`request`."""
@@ -330,10 +229,10 @@ class Client:
         **options: Unpack[RequestOptions],
     ) -> Any:
         """
-        GET *url* and decode its JSON, into *type* if one is given.
+        GET *url* and decode its JSON, into *type* if one is passed.
 
         :raises BadStatus: for any status but 200 to 299.
-        :raises BodyMismatch: where the body is no JSON or does not fit.
+        :raises BodyMismatch: if the body is not JSON or does not fit *type*.
         """
         response = await self.request("GET", url, **options)
         return response.raise_for_status().json(type)
@@ -365,10 +264,10 @@ class Client:
         **options: Unpack[CommonRequestOptions],
     ) -> Any:
         """
-        POST *json* to *url* and decode the JSON that comes back; None where nothing does.
+        POST *json* to *url* and decode the JSON of the response; None for an empty body.
 
         :raises BadStatus: for any status but 200 to 299.
-        :raises BodyMismatch: where the body is no JSON or does not fit.
+        :raises BodyMismatch: if the body is not JSON or does not fit *type*.
         """
         response = (await self.request("POST", url, json=json, **options)).raise_for_status()
         return response.json(type) if response.body else None
@@ -377,29 +276,29 @@ class Client:
         self, calls: Iterable[str | Callable[[], Awaitable[_T]]], *, limit: int = 10
     ) -> list[Response | _T | FetchError]:
         """
-        Make many calls, some at a time, and give what each came to, in their order.
+        Make many calls, a limited number at a time, and return their results in order.
 
-        A call that fails with a :class:`~twisted_net.errors.FetchError` has that error in its
-        place. Any other exception is a bug: it ends the others and is raised.
+        The result of a call that fails with a :class:`~twisted_net.errors.FetchError` is that
+        error. Any other exception is a bug: it cancels the other calls and is raised.
 
         :param calls: each a URL to GET, or a function that makes a call, such as
-            ``partial(client.get_json, url)``; taken from the iterable one by one, when there is
-            room.
-        :param limit: most calls at a time.
+            ``partial(client.get_json, url)``. The next one is taken from the iterable when it can
+            start.
+        :param limit: calls at a time.
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1, not {limit}")
-        results: list[Any] = []  # Any: a place is None until its call is over
-        waiting = iter(calls)
+        results: list[Any] = []  # Any: None until the call is over
+        remaining = iter(calls)
 
         async def work() -> None:
-            for call in waiting:
-                place = len(results)
+            for call in remaining:
+                index = len(results)
                 results.append(None)
                 try:
-                    results[place] = await (self.get(call) if isinstance(call, str) else call())
+                    results[index] = await (self.get(call) if isinstance(call, str) else call())
                 except FetchError as error:
-                    results[place] = error
+                    results[index] = error
 
         workers = [Deferred.fromCoroutine(work()) for _ in range(limit)]
         try:
@@ -411,7 +310,7 @@ class Client:
         return results
 
     def _call(self, options: RequestOptions) -> Call:
-        """The terms of a call, from the settings and its options."""
+        """Return the terms of a call, from the settings and its options."""
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
@@ -435,18 +334,18 @@ class Client:
 
     def _hit(self, url: str, options: RequestOptions) -> Response | None:
         """
-        Give a response that lies fresh in the cache, if nothing else need be looked at.
+        Return a fresh response from the cache, or None if the request needs any other work.
 
-        What this passes over, :meth:`_request` answers, from the cache or not.
+        For what returns None here, :meth:`_request` asks the cache too.
         """
         started = self._reactor.seconds()
-        if not options.keys() <= _NO_MATTER:
+        if not options.keys() <= _REQUEST_UNCHANGED:
             return None
         try:
             key = parse_target(encode_url(url)).url
         except InvalidURL:
             return None
-        hit = self._agent.fresh(key, self._usual, options.get("default_ttl"))
+        hit = self._agent.fresh(key, self._default_fields, options.get("default_ttl"))
         if (
             hit is None
             or len(hit.body) > options.get("max_body", self._settings.max_body)
@@ -470,15 +369,15 @@ class Client:
         self, method: str, url: str, **options: Unpack[RequestOptions]
     ) -> AsyncIterator[StreamedResponse]:
         """
-        Make a request and give its response when the header is there, its body still to come::
+        Make a request and return its response as soon as its header has arrived::
 
             async with client.stream("GET", url, max_body=2**40, timeout=None) as response:
                 async for piece in response:
                     file.write(piece)
 
-        At the end of the block what is left of the body is dropped. The limits are those of
-        :meth:`request`: the whole time, the reading included, and ``max_body``. A body that breaks
-        off is not asked for again, since its beginning has been given.
+        At the end of the block the rest of the body is dropped. The limits are those of
+        :meth:`request`: the deadline, which includes the reading, and ``max_body``. A body that
+        breaks off is not requested again, since its beginning has been delivered.
         """
         if self._closed:
             raise ClientClosed
@@ -530,15 +429,15 @@ class Client:
     async def _follow(
         self, method: str, url: str, options: RequestOptions, call: Call
     ) -> tuple[str, IResponse]:
-        """Make a request and follow its redirects; give the last method and response."""
+        """Make a request and follow its redirects; return the last method and response."""
         url, credentials = split_credentials(url)
-        if credentials is None and options.keys() <= _NO_MATTER:
-            headers, body = self._usual_headers, RequestBody()
+        if credentials is None and options.keys() <= _REQUEST_UNCHANGED:
+            headers, body = self._default_headers, RequestBody()
         else:
             headers = self._headers(options, options.get("auth", credentials))
             body = request_body(options, headers)
         sender = RequestSender(
-            self._agent.bound_to(call),
+            self._agent.for_call(call),
             self._reactor,
             self._cookiejar,
             url,
@@ -546,15 +445,15 @@ class Client:
         )
         for _ in range(self._settings.max_redirects + 1):
             answer = await sender.send(method, url, headers, body)
-            hop = None
+            redirect = None
             if 300 <= answer.code < 400 and options.get("allow_redirects", True):
                 location = response_fields(answer).first("location")
-                hop = parse_redirect(method, call.url, answer.code, location)
-            if hop is None or (hop.with_body and not body.replayable):
+                redirect = parse_redirect(method, call.url, answer.code, location)
+            if redirect is None or (redirect.with_body and not body.replayable):
                 return method, answer
             discard(answer)
-            method, url = hop.method, hop.url
-            headers, body = apply_redirect(hop, headers, body)
+            method, url = redirect.method, redirect.url
+            headers, body = apply_redirect(redirect, headers, body)
         raise TooManyRedirects(self._settings.max_redirects)
 
     def _headers(self, options: RequestOptions, credentials: tuple[str, str] | None) -> Headers:
@@ -574,6 +473,6 @@ class Client:
 
 
 def _fields(response: IResponse) -> HeaderFields:
-    """The fields of a response, without the empty ``Content-Encoding`` that treq adds."""
+    """Return the fields of a response, without the empty ``Content-Encoding`` that treq adds."""
     fields = response_fields(response)
     return fields.without(["content-encoding"]) if fields.get("content-encoding") == "" else fields

@@ -1,4 +1,4 @@
-"""How many requests to one origin run at a time, and how the others wait for their turn."""
+"""Concurrency limit: how many requests to one origin run at a time; the others wait in a queue."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from twisted_net.http.per_origin import Origin
 
 class ConcurrencyLimiter:
     """
-    Lets at most so many requests to one origin run at a time.
+    Limits the requests to one origin that run at a time.
 
-    The others wait in one line per origin: who came first is first, and nobody new passes those
-    who wait. What is remembered of an origin is forgotten when nothing to it runs.
+    The others wait in a queue per origin, first come, first served: a new request never overtakes
+    one that waits. Nothing is kept about an origin without requests.
 
-    :param limit: most requests that run, for each origin.
-    :param max_queued: most that wait, for each origin.
+    :param limit: running requests, for each origin.
+    :param max_queued: waiting requests, for each origin.
     """
 
     def __init__(self, clock: IReactorTime, limit: int, max_queued: int) -> None:
         self._clock = clock
         self._limit = limit
         self._max_queued = max_queued
-        self._taken: dict[Origin, int] = {}
+        self._running: dict[Origin, int] = {}
         self._waiting: dict[Origin, deque[Deferred[None]]] = {}
         self._closed = False
 
-    def take(self, origin: Origin) -> Deferred[None] | None:
+    def acquire(self, origin: Origin) -> Deferred[None] | None:
         """
-        Take a slot; whoever has one gives it back with :meth:`give_back`.
+        Acquire a slot, which is to be released with :meth:`release`.
 
-        :returns: None where there was one; else a Deferred that fires when there is. Cancelling
-            it leaves the line. It fails with ClientClosed on :meth:`close`.
-        :raises OriginBusy: where as many wait as may.
+        :return: None if there was a free slot; else a Deferred that fires when there is one.
+            Cancelling it leaves the queue. It fails with ClientClosed on :meth:`close`.
+        :raises OriginBusy: if the queue is full.
         """
-        taken = self._taken.get(origin, 0)
+        running = self._running.get(origin, 0)
         waiting = self._waiting.get(origin)
-        if taken < self._limit and not waiting:
-            self._taken[origin] = taken + 1
+        if running < self._limit and not waiting:
+            self._running[origin] = running + 1
             return None
         if waiting is None:
             waiting = self._waiting[origin] = deque()
         if len(waiting) >= self._max_queued:
-            raise OriginBusy(origin[1], taken, len(waiting))
-        turn: Deferred[None] = Deferred(lambda turn: self._leave(origin, turn))
+            raise OriginBusy(origin[1], running, len(waiting))
+        turn: Deferred[None] = Deferred(lambda turn: self._leave_queue(origin, turn))
         waiting.append(turn)
         return turn
 
-    def give_back(self, origin: Origin) -> None:
-        """Give back a slot: it goes to who has waited for longest, in the next turn."""
+    def release(self, origin: Origin) -> None:
+        """Release a slot: in the next turn it goes to the request that has waited longest."""
         if self._waiting.get(origin) and not self._closed:
-            # Not at once: the connection that was given back is still inside its own callback.
-            self._clock.callLater(0, self._hand_on, origin)
+            # Not at once: the connection that released it is still inside its own callback.
+            self._clock.callLater(0, self._pass_on, origin)
         else:
             self._free(origin)
 
     def close(self) -> None:
-        """Fail all that wait."""
+        """Fail all requests that wait."""
         self._closed = True
         for waiting in list(self._waiting.values()):
             while waiting:
                 waiting.popleft().errback(ClientClosed())
         self._waiting.clear()
 
-    def _hand_on(self, origin: Origin) -> None:
+    def _pass_on(self, origin: Origin) -> None:
         waiting = self._waiting.get(origin)
         if not waiting:
             self._free(origin)
@@ -78,13 +78,13 @@ class ConcurrencyLimiter:
         turn.callback(None)
 
     def _free(self, origin: Origin) -> None:
-        left = self._taken[origin] - 1
-        if left:
-            self._taken[origin] = left
+        remaining = self._running[origin] - 1
+        if remaining:
+            self._running[origin] = remaining
         else:
-            del self._taken[origin]
+            del self._running[origin]
 
-    def _leave(self, origin: Origin, turn: Deferred[None]) -> None:
+    def _leave_queue(self, origin: Origin, turn: Deferred[None]) -> None:
         waiting = self._waiting[origin]
         waiting.remove(turn)
         if not waiting:

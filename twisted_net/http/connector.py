@@ -1,9 +1,9 @@
-"""Connections to HTTP servers: how they are made, checked, kept for reuse, and ended."""
+"""HTTP connections: name look-up, address checks, connecting, the pool of idle connections."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,8 +23,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.web._newclient import HTTP11ClientProtocol, Request, ResponseNeverReceived
-from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
+from twisted.web.client import (
+    BrowserLikePolicyForHTTPS,
+    HostnameCachingHTTPSPolicy,
+    ResponseNeverReceived,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
@@ -40,6 +43,7 @@ from twisted_net.http.errors import (
     NameNotFound,
     ProxyFailed,
 )
+from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
 from twisted_net.http.settings import HttpSettings
@@ -48,70 +52,75 @@ from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import HttpTarget
 from twisted_net.http.whole_response import read_whole
 from twisted_net.net.addresses import is_numeric
+from twisted_net.net.reactor import Reactor
+from twisted_net.twisted_internals import (
+    ClientRequest,
+    HTTP11ClientProtocol,
+    http_client_changes,
+)
 
-# As Twisted spells them in what Headers gives out.
+# As Headers.getAllRawHeaders() spells them.
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
 
-MAX_ADDRESSES = 8
-"""Most addresses of one host that are tried."""
+_PARSER_IS_KNOWN = not http_client_changes()
 
-STAGGER = 0.25
-"""Seconds after which the next address is tried beside the last one (RFC 8305 §5)."""
+MAX_ADDRESSES = 8
+"""Limit of the addresses of one host that are tried."""
 
 
 class HttpConnection(HTTP11ClientProtocol):
     """
-    One connection to a server, which tells its pool when it is idle and when it is lost.
+    One connection to a server. It reports to its pool when it is idle and when it is lost.
 
-    :ivar busy: whether it has the slot of a request, to give back when it is idle or gone.
-    :ivar reused: whether it has brought a response before.
-    :ivar refusal: why it was dropped, where it was dropped for what the server sent.
-    :ivar watch: holds the response that is now on its way to its limits.
-    :ivar proxy: to which requests are sent whole; None where they go to the server itself,
-        straight or in a tunnel.
+    :ivar holds_slot: whether it holds the slot of a request, which the pool releases when the
+        connection is idle or lost.
+    :ivar abort_reason: why it was dropped, if it was for what the server sent.
+    :ivar watchdog: enforces the limits of the response that is being received.
+    :ivar proxy: the proxy that gets whole requests; None where they are sent to the server itself,
+        directly or in a tunnel.
     """
 
     def __init__(
         self, pool: ConnectionPool, origin: Origin, max_head: int, proxy: Proxy | None = None
     ) -> None:
-        HTTP11ClientProtocol.__init__(self, self._rest)
+        HTTP11ClientProtocol.__init__(self, self._became_idle)
         self._pool = pool
         self._max_head = max_head
-        self._head: int | None = None
-        # The request whose answer has not begun, where Twisted's parser does not know of it yet.
+        self._head_size: int | None = None
+        # The request that waits for the first bytes of its response, which Twisted's parser does
+        # not know of yet; and what the parser does for it afterwards.
         self._waiting: Deferred[IResponse] | None = None
+        self._parsing: Deferred[IResponse] | None = None
         self._sent: tuple[bytes, bytes, Headers] | None = None
         self.origin = origin
         self.proxy = proxy
-        self.busy = False
-        self.reused = False
-        self.refusal: FetchError | None = None
-        self.watch: BodyWatchdog | None = None
+        self.holds_slot = False
+        self.abort_reason: FetchError | None = None
+        self.watchdog: BodyWatchdog | None = None
 
     @override
     def connectionMade(self) -> None:
         super().connectionMade()
         self._pool.add(self)
 
-    def fetch(
+    def send_request(
         self, method: bytes, target: HttpTarget, headers: Headers, producer: IBodyProducer | None
     ) -> Deferred[IResponse]:
         """
-        Send a request; give its response as :meth:`request` does.
+        Send a request; the result is that of :meth:`request`.
 
-        The header gets a ``Host`` where it has none, and no framing but what the body needs.
-        The answer to a plain GET that comes whole in one piece is a
-        :class:`~twisted_net.http.bodies.BufferedResponse`, and does not pass through Twisted's
-        parser.
+        A missing ``Host`` is added, and framing fields are replaced by those of the body.
+        The response to a GET that arrives complete in one read is a
+        :class:`~twisted_net.http.bodies.BufferedResponse`, without the work of Twisted's parser.
         """
         proxy = self.proxy
         path = (target.path if proxy is None else target.url).encode()
         if proxy is not None and proxy.authorization is not None:
             headers = headers.copy()
             headers.setRawHeaders(b"proxy-authorization", [proxy.authorization.encode()])
-        if producer is not None or method != b"GET":
+        if producer is not None or method != b"GET" or not _PARSER_IS_KNOWN:
             framed = _framed(headers, target)
-            return self.request(Request(method, path, framed, producer, persistent=True))
+            return self.request(ClientRequest(method, path, framed, producer, persistent=True))
         lines = [b"GET ", path, b" HTTP/1.1\r\n"]
         if not headers.hasHeader(b"host"):
             lines += (b"Host: ", target.authority.encode(), b"\r\n")
@@ -121,18 +130,21 @@ class HttpConnection(HTTP11ClientProtocol):
                     lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
         self._sent = (method, path, headers)
-        waiting: Deferred[IResponse] = Deferred(self._give_up)
+        self._parsing = None
+        waiting: Deferred[IResponse] = Deferred(self._cancel_request)
         self._waiting = waiting
         cast(ITransport, self.transport).write(b"".join(lines))
         return waiting
 
-    def _give_up(self, _: Deferred[IResponse]) -> None:
-        """End a request that was cancelled before any of its answer was there."""
-        self._waiting = None
-        self.abort_connection()
+    def _cancel_request(self, _: Deferred[IResponse]) -> None:
+        if self._parsing is not None:
+            self._parsing.cancel()
+        else:
+            self._waiting = None
+            self.abort_connection()
 
-    def _answer(self, data: bytes) -> None:
-        """Take the first bytes of an answer: all of it, or else they are for Twisted's parser."""
+    def _first_bytes(self, data: bytes) -> None:
+        """Take the first bytes of a response: all of it, or else pass them to Twisted's parser."""
         waiting, sent = self._waiting, self._sent
         assert waiting is not None
         assert sent is not None
@@ -140,42 +152,43 @@ class HttpConnection(HTTP11ClientProtocol):
         whole = read_whole(data, self._max_head)
         if whole is not None:
             response = BufferedResponse(whole)
-            self._rest(self)
+            self._became_idle(self)
             waiting.callback(response)
             return
         method, path, headers = sent
-        request: Request = cast(Any, _SentRequest)(method, path, headers, None, persistent=True)
-        parsed = self.request(request)  # Any, above: Twisted's Request has no types
-        # Who cancels now cancels what the parser does.
-        waiting._canceller = lambda _: parsed.cancel()
-        parsed.chainDeferred(waiting)
+        # Any: Twisted's Request has no types.
+        request: ClientRequest = cast(Any, _SentRequest)(
+            method, path, headers, None, persistent=True
+        )
+        self._parsing = self.request(request)
+        self._parsing.chainDeferred(waiting)
         self.dataReceived(data)
 
     @override
-    def request(self, request: Request) -> Deferred[IResponse]:
-        self._head = 0
+    def request(self, request: ClientRequest) -> Deferred[IResponse]:
+        self._head_size = 0
 
-        def answered(result: IResponse | Failure) -> IResponse | Failure:
-            self._head = None
+        def head_received(result: IResponse | Failure) -> IResponse | Failure:
+            self._head_size = None
             return result
 
-        return cast("Deferred[IResponse]", super().request(request).addBoth(answered))
+        return cast("Deferred[IResponse]", super().request(request).addBoth(head_received))
 
     @override
     def dataReceived(self, data: bytes) -> None:
         if self._waiting is not None:
-            self._answer(data)
+            self._first_bytes(data)
             return
         if self.state == "QUIESCENT":
-            # Nothing was asked: an error page before the server closes, or an attack.
+            # No request was sent: an error page before the server closes, or an attack.
             self._pool.drop(self)
             return
         HTTP11ClientProtocol.dataReceived(self, data)
-        # The parser bounds a line, but neither their number nor that of interim responses.
-        if self._head is not None:
-            self._head += len(data)
-            if self._head > self._max_head:
-                self.refusal = BadResponse(f"its header is larger than {self._max_head} bytes")
+        # The parser limits a line, but neither the lines of a header nor interim responses.
+        if self._head_size is not None:
+            self._head_size += len(data)
+            if self._head_size > self._max_head:
+                self.abort_reason = BadResponse(f"its header is larger than {self._max_head} bytes")
                 self.abort_connection()
 
     @override
@@ -184,37 +197,36 @@ class HttpConnection(HTTP11ClientProtocol):
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.errback(Failure(ResponseNeverReceived([reason])))
-        self._release()
+        self._stop_watchdog()
         self._pool.remove(self)
 
-    def begin(self, watch: BodyWatchdog) -> None:
-        """Let *watch* hold the body that is about to come to its limits."""
+    def start_watchdog(self, watchdog: BodyWatchdog) -> None:
+        """Start to enforce the limits of a body, unless it has been received already."""
         if self.state in ("WAITING", "TRANSMITTING"):
-            self.watch = watch
-            watch.start()
+            self.watchdog = watchdog
+            watchdog.start()
 
-    def end(self, watch: BodyWatchdog) -> None:
-        """Drop the connection, unless it has done with the response of *watch*."""
-        if self.watch is watch:
+    def abort_response(self, watchdog: BodyWatchdog) -> None:
+        """Drop the connection, unless the response of *watchdog* has been received."""
+        if self.watchdog is watchdog:
             self.abort_connection()
 
     def abort_connection(self) -> None:
-        """Drop the connection without a farewell, which a silent server might never answer."""
+        """Drop the connection at once: a silent server might never answer a TLS close."""
         cast(Any, self.transport).abortConnection()  # Any: of TCP and TLS, in no common interface
 
-    def _rest(self, _: HTTP11ClientProtocol) -> None:
-        self.reused = True
-        self._release()
-        self._pool.put(self)
+    def _became_idle(self, _: HTTP11ClientProtocol) -> None:
+        self._stop_watchdog()
+        self._pool.put_idle(self)
 
-    def _release(self) -> None:
-        if self.watch is not None:
-            self.watch.source_done()
-            self.watch = None
+    def _stop_watchdog(self) -> None:
+        if self.watchdog is not None:
+            self.watchdog.source_done()
+            self.watchdog = None
 
 
-class _SentRequest(Request):
-    """A request that is on its way already, for the parser to know what is answered."""
+class _SentRequest(ClientRequest):
+    """A request that has been sent, for the parser to know which response to expect."""
 
     @override
     def writeTo(self, transport: ITransport) -> Deferred[None]:
@@ -222,7 +234,7 @@ class _SentRequest(Request):
 
 
 def _framed(headers: Headers, target: HttpTarget) -> Headers:
-    """Give a header with a ``Host``, and without framing: the body brings its own."""
+    """Return a header with ``Host`` and without framing fields, which the body adds itself."""
     framed = headers.copy()
     for name in _FRAMING:
         framed.removeHeader(name)
@@ -233,9 +245,9 @@ def _framed(headers: Headers, target: HttpTarget) -> Headers:
 
 class ConnectionPool:
     """
-    Keeps connections that may serve another request, and knows all that are open.
+    Keeps idle connections for reuse, and knows all open ones.
 
-    It never sends a request twice: who wants that has a policy for it.
+    It never sends a request twice: that is decided by the retry policy.
 
     :param connector: makes the connections.
     """
@@ -250,28 +262,28 @@ class ConnectionPool:
         self._timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] = []
-        self._slots = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
+        self._limiter = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
 
-    def turn(self, origin: Origin) -> Deferred[None] | None:
+    def acquire_slot(self, origin: Origin) -> Deferred[None] | None:
         """
-        Take a slot for a request to *origin*, before anything else is done for it.
+        Acquire a slot for a request to *origin*, the first step of a request.
 
-        :attr:`HttpConnection.busy` says that a connection has it; whoever gets no connection gives
-        it back with :meth:`give_up`. See :meth:`ConcurrencyLimiter.take`.
+        A connection takes the slot over (:attr:`HttpConnection.holds_slot`). Without a connection
+        it is released by :meth:`release_slot`. See :meth:`ConcurrencyLimiter.acquire`.
         """
-        return self._slots.take(origin)
+        return self._limiter.acquire(origin)
 
-    def give_up(self, origin: Origin) -> None:
-        """Give back a slot that no connection has taken over."""
-        self._slots.give_back(origin)
+    def release_slot(self, origin: Origin) -> None:
+        """Release a slot that no connection has taken over."""
+        self._limiter.release(origin)
 
-    def take(self, origin: Origin) -> HttpConnection | None:
-        """Give an idle connection to *origin*, the one used last; None where there is none."""
+    def take_idle(self, origin: Origin) -> HttpConnection | None:
+        """Return the idle connection to *origin* that was used last; None if there is none."""
         of_origin = self._idle_by_origin.get(origin)
         if not of_origin:
             return None
         connection = of_origin[-1]
-        self._forget(connection)
+        self._remove_idle(connection)
         return connection
 
     def connect(self, target: HttpTarget) -> Deferred[HttpConnection]:
@@ -286,7 +298,7 @@ class ConnectionPool:
     async def _connect(self, target: HttpTarget) -> HttpConnection:
         if self._closed:
             raise ClientClosed
-        proxy = self._connector.forwarder(target)
+        proxy = self._connector.forward_proxy(target)
         factory = _ConnectionFactory(
             lambda: HttpConnection(self, target.origin, self._settings.max_head, proxy)
         )
@@ -299,18 +311,18 @@ class ConnectionPool:
             connection.abort_connection()
 
     def remove(self, connection: HttpConnection) -> None:
-        """Note that a connection is gone."""
+        """Note that a connection is lost."""
         self._open.discard(connection)
-        self._forget(connection)
-        self._rest(connection)
+        self._remove_idle(connection)
+        self._release_slot_of(connection)
         if not self._open:
             waiting, self._closing = self._closing, []
             for done in waiting:
                 done.callback(None)
 
-    def put(self, connection: HttpConnection) -> None:
-        """Keep a connection that has done its work, or close it where there are enough."""
-        self._rest(connection)
+    def put_idle(self, connection: HttpConnection) -> None:
+        """Keep an idle connection, or close one where the limits are reached."""
+        self._release_slot_of(connection)
         of_origin = self._idle_by_origin.setdefault(connection.origin, [])
         of_origin.append(connection)
         self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
@@ -322,14 +334,14 @@ class ConnectionPool:
             self._timer = self._clock.callLater(self._settings.idle_timeout, self._sweep)
 
     def drop(self, connection: HttpConnection) -> None:
-        """Close a connection, which is not given out any more."""
-        self._forget(connection)
+        """Close a connection, which is not reused."""
+        self._remove_idle(connection)
         connection.abort_connection()
 
     def close(self) -> Deferred[None]:
-        """Drop all connections, idle or not; fires when the last one is gone."""
+        """Drop all connections, idle or not; fires when the last one is lost."""
         self._closed = True
-        self._slots.close()
+        self._limiter.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -352,12 +364,12 @@ class ConnectionPool:
                 return
             self.drop(connection)
 
-    def _rest(self, connection: HttpConnection) -> None:
-        if connection.busy:
-            connection.busy = False
-            self._slots.give_back(connection.origin)
+    def _release_slot_of(self, connection: HttpConnection) -> None:
+        if connection.holds_slot:
+            connection.holds_slot = False
+            self._limiter.release(connection.origin)
 
-    def _forget(self, connection: HttpConnection) -> None:
+    def _remove_idle(self, connection: HttpConnection) -> None:
         if self._idle.pop(connection, None) is None:
             return
         of_origin = self._idle_by_origin[connection.origin]
@@ -368,22 +380,23 @@ class ConnectionPool:
 
 class Connector:
     """
-    Looks a host up, checks what was found, and connects to exactly that.
+    Looks up a host, checks its addresses, and connects to exactly those.
 
-    The way to an origin is always the same, so that a connection kept for it never stands for
-    another way. A proxy looks names up itself, where no guard could see the addresses. So with a
-    guard even a plain ``http`` request goes through a tunnel, and that to an address which was
-    looked up and checked here. The proxy's own address is the operator's, and is not checked.
+    The route to an origin never changes, so that a connection that is kept for it never stands for
+    another route. A proxy that looks up names itself could reach addresses that no guard has seen.
+    So with a guard even plain ``http`` requests use a tunnel, and the tunnel leads to an address
+    that was looked up and checked here. The proxy's own address belongs to the operator and is
+    not checked.
 
-    :param reactor: connects, and looks names up unless *resolver* does.
-    :param guard: refuses addresses; None lets all pass.
-    :param tls_policy: says which certificates are trusted; by default the system's.
-    :param routes: which requests go through a proxy; None for none.
+    :param reactor: connects, and looks up names unless *resolver* does.
+    :param guard: refuses addresses; None allows all.
+    :param tls_policy: says which certificates are trusted; by default those of the system.
+    :param routes: which requests use a proxy; None for none.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: IReactorTCP, IReactorTime, IReactorPluggableNameResolver in one
+        reactor: Reactor,
         *,
         timeout: float,
         guard: SsrfGuard | None = None,
@@ -398,14 +411,14 @@ class Connector:
         self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
         self._routes = routes
 
-    def forwarder(self, target: HttpTarget) -> Proxy | None:
-        """Give the proxy to which requests to *target* are sent whole; None for any other way."""
+    def forward_proxy(self, target: HttpTarget) -> Proxy | None:
+        """Return the proxy that gets whole requests to *target*; None for any other route."""
         if self._routes is None or self._guard is not None or target.scheme != "http":
             return None
         return self._routes.proxy_for(target)
 
     async def connect(self, target: HttpTarget, factory: Factory) -> HttpConnection:
-        """Give an open connection to *target*; see :meth:`ConnectionPool.connect`."""
+        """Return an open connection to *target*; see :meth:`ConnectionPool.connect`."""
         proxy = None if self._routes is None else self._routes.proxy_for(target)
         if proxy is not None:
             return await self._connect_through(proxy, target, factory)
@@ -414,47 +427,51 @@ class Connector:
         try:
             protocol = await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
-            raise CannotConnect(target.host, target.port, _short(error)) from error
+            raise CannotConnect(target.host, target.port, _reason(error)) from error
         return cast(HttpConnection, protocol)
 
     async def _connect_through(
         self, proxy: Proxy, target: HttpTarget, factory: Factory
     ) -> HttpConnection:
-        if self.forwarder(target) is not None:
-            return cast(HttpConnection, await self._reach(proxy, target.host, factory))
+        if self.forward_proxy(target) is not None:
+            connection = await self._connect_to_proxy(proxy, target.host, factory)
+            return cast(HttpConnection, connection)
         guarded = self._guard is not None
         hosts = await self._checked_addresses(target) if guarded else [target.host]
-        failed: ProxyFailed | None = None
+        first_error: ProxyFailed | None = None
         for host in hosts:
             tunnels = _ConnectionFactory(lambda: Tunnel(target.host))
-            tunnel = cast(Tunnel, await self._reach(proxy, target.host, tunnels))
+            tunnel = cast(Tunnel, await self._connect_to_proxy(proxy, target.host, tunnels))
             try:
                 await tunnel.open(connect_request(proxy, host, target.port))
             except ProxyFailed as error:
                 if not error.transient:
                     raise
-                failed = failed or error  # the proxy may reach another address of the host
+                # The proxy may reach another address of the host.
+                first_error = first_error or error
                 continue
-            return self._enter(tunnel, target, factory)
-        assert failed is not None
-        raise failed
+            return self._connect_in_tunnel(tunnel, target, factory)
+        assert first_error is not None
+        raise first_error
 
-    def _enter(self, tunnel: Tunnel, target: HttpTarget, factory: Factory) -> HttpConnection:
-        """Put a connection, in TLS where the URL says so, into a tunnel that is open."""
+    def _connect_in_tunnel(
+        self, tunnel: Tunnel, target: HttpTarget, factory: Factory
+    ) -> HttpConnection:
+        """Attach a connection, with TLS for ``https``, to a tunnel that is open."""
         if target.scheme == "http":
-            connection = factory.buildProtocol(cast(Any, None))  # Any: it has no use for it
+            connection = factory.buildProtocol(cast(Any, None))  # Any: the address is not used
             assert connection is not None
-            tunnel.carry(connection)
+            tunnel.attach(connection)
             return cast(HttpConnection, connection)
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
         secure = TLSMemoryBIOFactory(creator, True, factory, self._reactor)
         wrapper = secure.buildProtocol(cast(Any, None))  # Any: as above
         assert wrapper is not None
-        tunnel.carry(wrapper)
+        tunnel.attach(wrapper)
         return cast(HttpConnection, wrapper.wrappedProtocol)
 
-    async def _reach(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
-        """Connect to a proxy, on the way to *host*."""
+    async def _connect_to_proxy(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
+        """Connect to a proxy, on the route to *host*."""
         addresses = (await self._addresses(proxy.host, proxy.port))[:MAX_ADDRESSES]
         if not addresses:
             raise ProxyFailed(host, "its name has no address")
@@ -462,10 +479,10 @@ class Connector:
         try:
             return await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
-            raise ProxyFailed(host, _short(error)) from error
+            raise ProxyFailed(host, _reason(error)) from error
 
     async def _checked_addresses(self, target: HttpTarget) -> list[str]:
-        """Give the addresses of a host that are to be tried; the guard has seen all it has."""
+        """Return the addresses to try; the guard has checked all addresses of the host."""
         addresses = await self._addresses(target.host, target.port)
         if not addresses:
             raise NameNotFound(target.host)
@@ -478,7 +495,7 @@ class Connector:
             return [host]
         found: Deferred[list[str]] = Deferred()
         resolver = self._resolver or self._reactor.nameResolver
-        resolver.resolveHostName(_Receiver(found), host, port)
+        resolver.resolveHostName(_AddressCollector(found), host, port)
         return interleave(await found)
 
     def _plain_endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
@@ -490,94 +507,20 @@ class Connector:
         if target.scheme == "http":
             return endpoint
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
-        # The clock is given, or it would be the global reactor.
+        # Without a clock it would use the global reactor.
         return wrapClientTLS(creator, endpoint, clock=self._reactor)
 
 
-def connect_first(
-    clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
-) -> Deferred[IProtocol]:
-    """
-    Connect to the first of some endpoints that answers ("happy eyeballs", RFC 8305).
-
-    Each is tried when the one before has failed, or has not answered for :data:`STAGGER` seconds.
-    Fails as the first one did if all fail. Cancelling stops all.
-
-    :param endpoints: at least one, the best first.
-    """
-    race = _Race(clock, endpoints, factory)
-    race.start_next()
-    return race.winner
-
-
-class _Race:
-    def __init__(
-        self, clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
-    ) -> None:
-        self._clock = clock
-        self._left = list(endpoints)
-        self._factory = factory
-        self._pending: list[Deferred[IProtocol]] = []
-        self._first_failure: Failure | None = None
-        self._timer: IDelayedCall | None = None
-        self._over = False
-        self.winner: Deferred[IProtocol] = Deferred(lambda _: self._stop())
-
-    def start_next(self) -> None:
-        self._stop_timer()
-        if not self._left:
-            if not self._pending and self._first_failure is not None:
-                self._over = True
-                self.winner.errback(self._first_failure)
-            return
-        attempt = self._left.pop(0).connect(self._factory)
-        self._pending.append(attempt)
-        if self._left:
-            self._timer = self._clock.callLater(STAGGER, self._next_is_due)
-        attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
-
-    def _next_is_due(self) -> None:
-        self._timer = None
-        self.start_next()
-
-    def _won(self, protocol: IProtocol, attempt: Deferred[IProtocol]) -> None:
-        self._pending.remove(attempt)
-        if self._over:
-            # Two answered within one turn, and cancelling came too late for this one.
-            cast("HttpConnection | Tunnel", protocol).abort_connection()
-            return
-        self._stop()
-        self.winner.callback(protocol)
-
-    def _lost(self, failure: Failure, attempt: Deferred[IProtocol]) -> None:
-        self._pending.remove(attempt)
-        if self._over:
-            return
-        self._first_failure = self._first_failure or failure
-        self.start_next()
-
-    def _stop(self) -> None:
-        self._over = True
-        self._stop_timer()
-        for attempt in list(self._pending):
-            attempt.cancel()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
 @implementer(IResolutionReceiver)
-class _Receiver:
-    """Gathers the addresses of a name; what comes after it was given up is dropped."""
+class _AddressCollector:
+    """Collects the addresses of a name; drops those that come after the look-up was cancelled."""
 
     def __init__(self, found: Deferred[list[str]]) -> None:
         self._found = found
         self._addresses: list[str] = []
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
-        """Nothing to do: the system's resolver cannot be stopped."""
+        """Do nothing: the system's resolver cannot be stopped."""
 
     def addressResolved(self, address: IAddress) -> None:
         host = cast(Any, address).host  # Any: IPv4Address and IPv6Address share no interface
@@ -600,15 +543,5 @@ class _ConnectionFactory(Factory):
         return self._make()
 
 
-def interleave(addresses: Sequence[str]) -> list[str]:
-    """Put addresses of both families in turn, beginning with the family of the first one."""
-    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
-    second = [address for address in addresses if address not in first]
-    mixed: list[str] = []
-    for i in range(max(len(first), len(second))):
-        mixed += first[i : i + 1] + second[i : i + 1]
-    return mixed
-
-
-def _short(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).rstrip(".")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from twisted_net.http.client import Client, Response
+from twisted_net.http.client import Client
 from twisted_net.http.errors import BodyMismatch
+from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 _TEXTUAL = frozenset(

@@ -221,7 +221,7 @@ def tunnel_opened(answer: bytes, host: str) -> bool:
         status = int(found[1])
         rest = answer[end.end() :]
         if status >= 300:
-            raise refusal(host, status)
+            raise proxy_refusal(host, status)
         if status >= 200:
             break
         answer = rest  # an interim response: the answer comes after it
@@ -231,7 +231,7 @@ def tunnel_opened(answer: bytes, host: str) -> bool:
     return True
 
 
-def refusal(host: str, status: int, *, unsent: bool = True) -> ProxyFailed:
+def proxy_refusal(host: str, status: int, *, unsent: bool = True) -> ProxyFailed:
     """Give the error for what a proxy answered instead of leading to *host*."""
     reason = f"it answered with status {status}"
     if status == 407:

@@ -1,4 +1,4 @@
-"""A connection through a proxy: first the request for a tunnel, then whatever passes in it."""
+"""Tunnel through a proxy (CONNECT, RFC 9110 §9.3.6): opens it, then carries another protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted_net.http.proxies import tunnel_opened
 
 class Tunnel(Protocol):
     """
-    Asks a proxy for a tunnel, and then is one: what comes is for the protocol in it.
+    Asks a proxy for a tunnel, and then passes what it receives to the protocol inside.
 
     :param host: to which the tunnel leads, for errors.
     """
@@ -31,14 +31,15 @@ class Tunnel(Protocol):
         """
         Send *request*, once; fires when the tunnel is open. Cancelling drops the connection.
 
-        It fails with ``ProxyFailed`` of :mod:`twisted_net.http.errors`; then it is dropped too.
+        It fails with ``ProxyFailed`` of :mod:`twisted_net.http.errors`; the connection is dropped
+        then too.
         """
-        self._opening = Deferred(lambda _: self._give_up())
+        self._opening = Deferred(lambda _: self._cancel())
         cast(ITransport, self.transport).write(request)
         return self._opening
 
-    def carry(self, inner: IProtocol) -> None:
-        """Let *inner* have the tunnel, which is open; it is told of the end too."""
+    def attach(self, inner: IProtocol) -> None:
+        """Connect *inner* through the open tunnel; the loss of the connection is passed on too."""
         self._inner = inner
         inner.makeConnection(cast(ITransport, self.transport))
 
@@ -53,14 +54,14 @@ class Tunnel(Protocol):
             return
         opening = self._opening
         if opening is None:
-            self.abort_connection()  # it speaks before it is asked, or after it was given up
+            self.abort_connection()  # data before the request, or after it was cancelled
             return
         self._answer += data
         try:
             if not tunnel_opened(self._answer, self._host):
                 return
         except ProxyFailed as error:
-            self._give_up()
+            self._cancel()
             opening.errback(error)
             return
         self._opening = None
@@ -74,6 +75,6 @@ class Tunnel(Protocol):
             opening, self._opening = self._opening, None
             opening.errback(ProxyFailed(self._host, "it closed the connection"))
 
-    def _give_up(self) -> None:
+    def _cancel(self) -> None:
         self._opening = None
         self.abort_connection()

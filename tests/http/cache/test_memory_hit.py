@@ -135,7 +135,7 @@ class AgentHitTests(HttpTestCase):
         """All members are equal, those of the header as bytes."""
         self.fill(("X-A", "1"), ("x-a", "\xe9"), ("ETag", '"1"'))
         self.clock.advance(7)
-        layers = self.agent.bound_to(self.agent.new_call())
+        layers = self.agent.for_call(self.agent.new_call())
         self.assertEqual(self.get(), self.get(layers))
         self.assertIn((b"Age", [b"7"]), self.get()[4])
         self.assertEqual(self.fake.sent, [])

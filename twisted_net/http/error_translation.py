@@ -1,4 +1,4 @@
-"""What Twisted's HTTP client fails with, as errors of this package."""
+"""Error translation: errors of Twisted's HTTP client become errors of this package."""
 
 from __future__ import annotations
 
@@ -9,60 +9,65 @@ from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
-from twisted.web import _newclient
-from twisted.web.http import PotentialDataLoss, _DataLoss
+from twisted.web.client import (
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+from twisted.web.http import PotentialDataLoss
 
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, ConnectionBroken, TLSFailed
+from twisted_net.twisted_internals import ConnectionAborted, DataLoss, RequestNotSent
 
 TWISTED_ERRORS = (
-    _newclient.RequestGenerationFailed,
-    _newclient.RequestTransmissionFailed,
-    _newclient.ResponseFailed,
-    _newclient.RequestNotSent,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    RequestNotSent,
 )
-"""What a request through ``HTTP11ClientProtocol`` fails with."""
+"""The errors of a request through ``HTTP11ClientProtocol``."""
 
-_ENDED = (
+_CONNECTION_ENDED = (
     ConnectionClosed,
     OSError,
-    _newclient.ConnectionAborted,
-    _newclient.RequestNotSent,
+    ConnectionAborted,
+    RequestNotSent,
     PotentialDataLoss,
-    _DataLoss,
+    DataLoss,
 )
 
 
 def translate_error(error: BaseException, host: str, phase: str) -> BaseException:
     """
-    Give an error of Twisted's HTTP client as one of this package.
+    Translate an error of Twisted's HTTP client into one of this package.
 
-    Its own errors, and the cancelling of a call, are given as they are; so is whatever stopped a
-    request body, which is the caller's.
+    Errors of this package and the cancellation of a call are returned unchanged; so is the error
+    that stopped the production of a request body, which belongs to the caller.
     """
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, (FetchError, CancelledError)):
             return cause
-    if isinstance(error, _newclient.RequestGenerationFailed):
+    if isinstance(error, RequestGenerationFailed):
         return causes[0]
     for cause in causes:
         if isinstance(cause, (SSL.Error, VerificationError)):
             return TLSFailed(host, _tls_reason(cause))
     for cause in causes:
-        if not isinstance(cause, _ENDED):
+        if not isinstance(cause, _CONNECTION_ENDED):
             return BadResponse(f"{type(cause).__name__}: {cause}")
     reason = str(causes[0]) if causes else ""
     return ConnectionBroken(phase, reason.rstrip(".") or "it was closed")
 
 
 def translate_failure(failure: Failure, host: str) -> Failure:
-    """Give the failure of a body as one of this package."""
+    """Translate the failure of a body; see :func:`translate_error`."""
     return Failure(translate_error(cast(BaseException, failure.value), host, "body"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The errors at the bottom of one that wraps others."""
+    """Return the errors that *error* wraps, at any depth; the error itself if it wraps none."""
     reasons = getattr(error, "reasons", None)
     if reasons is None:
         return [error]

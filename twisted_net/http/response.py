@@ -1,0 +1,105 @@
+"""HTTP response: status, header fields and body in memory, decoded as text or JSON."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+import msgspec
+from attrs import field, frozen
+
+from twisted_net.http.errors import BadStatus, BodyMismatch
+from twisted_net.http.fields import HeaderFields
+from twisted_net.http.urls import redact
+
+_T = TypeVar("_T")
+
+EXCERPT = 200
+"""Characters of a body that :class:`~twisted_net.http.errors.BadStatus` carries."""
+
+
+@frozen(slots=True)
+class Response:
+    """
+    A response with its body.
+
+    :param method: of the last request, after redirects.
+    :param url: of the last request, without credentials in its authority.
+    :param body: decompressed.
+    :param age: seconds since the origin sent or validated it, if it came from the cache.
+    :param attempts: requests that this call made over the network; 0 for a fresh response from
+        the cache.
+    :param elapsed: seconds that the whole call took.
+    """
+
+    method: str
+    url: str
+    status: int
+    reason: str
+    headers: HeaderFields
+    body: bytes = field(repr=False)
+    attempts: int
+    elapsed: float
+    age: float | None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the body came from the cache, validated by its server or not."""
+        return self.age is not None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success, 200 to 299."""
+        return 200 <= self.status < 300
+
+    def text(self) -> str:
+        """
+        Decode the body by the charset that ``Content-Type`` names, or else as UTF-8.
+
+        Bytes that cannot be decoded become U+FFFD.
+        """
+        parameters = self.headers.get("content-type", "").split(";")[1:]
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip().lower() == "charset":
+                try:
+                    return self.body.decode(value.strip().strip("\"'"), "replace")
+                except (LookupError, ValueError):
+                    break
+        return self.body.decode("utf-8", "replace")
+
+    @overload
+    def json(self) -> Any: ...  # Any: JSON is of any form
+
+    @overload
+    def json(self, type: type[_T]) -> _T: ...
+
+    def json(self, type: Any = Any) -> Any:  # noqa: A002 - msgspec's word; typed by the overloads
+        """
+        Decode the body as JSON, into *type* if one is passed.
+
+        :param type: any type that msgspec decodes into.
+        :raises BodyMismatch: if the body is not JSON or does not fit *type*; its message says
+            where.
+        """
+        try:
+            return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
+        except msgspec.DecodeError as error:
+            raise BodyMismatch(f"the body from {redact(self.url)}: {error}") from None
+        except RecursionError:
+            raise BodyMismatch(f"the body from {redact(self.url)} is nested too deeply") from None
+
+    def raise_for_status(self) -> Response:
+        """
+        Return this response if its status is one of success.
+
+        :raises BadStatus: for any status but 200 to 299.
+        """
+        if self.ok:
+            return self
+        raise BadStatus(
+            self.status,
+            self.reason,
+            redact(self.url),
+            self.headers,
+            self.text()[:EXCERPT],
+        )
