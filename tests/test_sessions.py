@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.auth.users import Permissions, User
-from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event
+from twisted_net.ops.instruments import Instruments
+from twisted_net.reasons import Audited, End, Refusal
+from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event, unpaced
 
 
 class Client:
@@ -125,7 +126,10 @@ class CounterTests(SynchronousTestCase):
             self.assertGreater(size, 0)
             self.assertEqual(session.sent, 20 + size)
             sessions.close(session, End.CLIENT_CLOSED)
-            self.assertEqual((sessions.received, sessions.sent), (10 * port, (20 + size) * port))
+            self.assertEqual(
+                (sessions.counters.received, sessions.counters.sent),
+                (10 * port, (20 + size) * port),
+            )
 
     def test_open_and_ended(self) -> None:
         """Each end is counted under its reason; a refused connection was never opened."""
@@ -136,33 +140,39 @@ class CounterTests(SynchronousTestCase):
         sessions.refused(End.DRAINED)
         expected = dict.fromkeys(End, 1)
         expected[End.TOO_MANY_CONNECTIONS] = expected[End.DRAINED] = 2
-        self.assertEqual(sessions.ended, expected)
-        self.assertEqual((sessions.opened, len(sessions)), (len(End), 0))
+        self.assertEqual(sessions.counters.ended, expected)
+        self.assertEqual((sessions.counters.opened, len(sessions)), (len(End), 0))
 
     def test_turned_away(self) -> None:
         """Who may not come in is counted under the reason, and told to the auditor."""
-        sessions = Sessions(lambda: 0.0)
         told: list[tuple[str, str, str]] = []
-        sessions.audit = lambda event, client, what: told.append((event, client.name, what))
+
+        def audit(event: str, client: Audited, what: str) -> None:
+            told.append((event, client.name, what))
+
+        sessions = Sessions(lambda: 0.0, instruments=Instruments(audit))
         sessions.turned_away(End.PROTECTED, "::1", 5000)
-        self.assertEqual(sessions.ended[End.PROTECTED], 1)
+        self.assertEqual(sessions.counters.ended[End.PROTECTED], 1)
         self.assertEqual(told, [("refused", "[::1]:5000", "protected")])
-        self.assertEqual((sessions.opened, len(sessions)), (0, 0))
+        self.assertEqual((sessions.counters.opened, len(sessions)), (0, 0))
 
     def test_refused_lines(self) -> None:
         """Lines that are refused are counted by reason, and told to the auditor."""
-        sessions = Sessions(lambda: 0.0)
         told: list[str] = []
-        sessions.audit = lambda event, client, what: told.append(f"{event} {client.name} {what}")
+
+        def audit(event: str, client: Audited, what: str) -> None:
+            told.append(f"{event} {client.name} {what}")
+
+        sessions = Sessions(lambda: 0.0, instruments=Instruments(audit))
         session = sessions.open("h", 1, Client().deliver)
         sessions.refuse_line(session, Refusal.BUSY, "FETCH")
-        self.assertEqual(sessions.refusals[Refusal.BUSY], 1)
-        self.assertEqual(sum(sessions.refusals.values()), 1)
+        self.assertEqual(sessions.counters.refusals[Refusal.BUSY], 1)
+        self.assertEqual(sum(sessions.counters.refusals.values()), 1)
         self.assertEqual(told, ["refused h:1 busy: FETCH"])
 
     def test_all_reasons_from_the_start(self) -> None:
         """Every reason has its figure before anything ended."""
-        self.assertEqual(Sessions(lambda: 0.0).ended, dict.fromkeys(End, 0))
+        self.assertEqual(Sessions(lambda: 0.0).counters.ended, dict.fromkeys(End, 0))
 
     def test_reasons(self) -> None:
         """The names of the reasons, which STATS shows, do not change."""
@@ -263,9 +273,11 @@ class DeliveryTests(SynchronousTestCase):
                 given.append(delivered)
             return given
 
-        at_once = self.sessions.pace
-        for self.sessions.pace in (by_turns, at_once):
-            spread = Deferred.fromCoroutine(self.sessions.spread({"event": "x"}))
+        for pacing in (by_turns, unpaced):
+            sessions = Sessions(lambda: 0.0, pacing=pacing)
+            for session in self.sessions:
+                sessions.open(*session.client, session.deliver)
+            spread = Deferred.fromCoroutine(sessions.spread({"event": "x"}))
             delivery = self.successResultOf(spread)
             self.assertEqual(delivery.delivered, CLIENTS_AT_ONCE + 2)
             self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
@@ -282,7 +294,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(self.opened[1].deliver(b"\n"), "output_full")
         self.assertIsNone(self.opened[0].deliver(b"\n"))
         self.assertEqual([session.undelivered for session in self.opened], [0, 2, 0, 1])
-        self.assertEqual(self.sessions.undelivered, 3)
+        self.assertEqual(self.sessions.counters.undelivered, 3)
 
     def test_nobody(self) -> None:
         """A broadcast to nobody fares well."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from attrs import frozen
 
@@ -70,3 +71,7 @@ class RefusedClient:
 
     name: str
     user: None = None
+
+
+AuditLog: TypeAlias = Callable[[str, Audited, str], None]
+"""Takes a line of the audit: what happened, the client it is about, and more in words."""

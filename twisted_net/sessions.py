@@ -1,4 +1,4 @@
-"""Who is connected, and what became of those who were."""
+"""Session registry: the clients that are connected, and counters of all that ever were."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from attrs import frozen
 from twisted_net.auth.users import Permissions
 from twisted_net.errors import CommandError
 from twisted_net.net.addresses import format_address
-from twisted_net.ops.latency import Latency
-from twisted_net.ops.monitor import Monitors
-from twisted_net.ops.slowlog import SlowLog
+from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal, RefusedClient
 from twisted_net.topics import Mailbox, Recipient, Topics
 
 CLIENTS_AT_ONCE = 64
 """
-Clients that an event is sent to before others have their turn.
+Clients that an event is sent to in one turn of the reactor.
 
-These take 1 ms; 9,000 in one go kept everybody waiting for 0.1 s.
+These take 1 ms; 9,000 at once kept all others waiting for 0.1 s.
 """
 
 CLOSED_KEPT = 1000
@@ -30,14 +28,14 @@ CLOSED_KEPT = 1000
 
 
 class Connection(Recipient, Protocol):
-    """What carries a session: it brings messages of topics, and can be ended."""
+    """The connection that carries a session: it delivers messages of topics, and can be ended."""
 
     def kill(self) -> None:
-        """Tell the client that it is sent away, and end the connection."""
+        """Announce the end to the client, and end the connection."""
         ...
 
     def figures(self) -> Mapping[str, object]:
-        """Give what CLIENTS shows of the connection beside what its session knows."""
+        """Return what CLIENTS shows of the connection beside the session's own figures."""
         ...
 
 
@@ -48,15 +46,15 @@ class Session:
     :ivar name: ``host:port``, unique among the open sessions.
     :ivar client: the address as the transport tells it: host and port.
     :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
-    :ivar permissions: what it may do, and as which user; None where everybody may do everything.
-    :ivar administrative: whether it may use administrative commands, where permissions do not say.
+    :ivar permissions: of its user; None if no users are configured and everybody may do everything.
+    :ivar administrative: whether it may use administrative commands, if permissions is None.
     :ivar admit: called with the permissions of a user who logs in; raises to refuse.
-    :ivar connected: when it came, in seconds of the wall clock.
+    :ivar connected: when it connected, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
-    :ivar received: bytes that came, halves of lines included.
-    :ivar written: bytes of answers and events, but for messages of topics.
+    :ivar received: bytes received, unfinished lines included.
+    :ivar written: bytes of answers and events, without messages of topics.
     :ivar undelivered: events that were not sent, since the client did not read.
-    :ivar mailbox: the messages of topics that wait for it; None where it never subscribed.
+    :ivar mailbox: the messages of topics that wait for it; None until it subscribes.
     :ivar sessions: all the sessions of the same server.
     """
 
@@ -121,11 +119,11 @@ class Session:
 
     def log_in(self, permissions: Permissions) -> None:
         """
-        Let the client do what this user may, from its next line on.
+        Give the client the permissions of this user, from its next line on.
 
-        What it was subscribed to as another user it is no more.
+        Subscriptions that it made as another user end.
 
-        :raises CommandError: where the transport takes no more connections of this user; then
+        :raises CommandError: if the transport accepts no more connections of this user; then
             nothing has changed.
         """
         if self.admit is not None:
@@ -136,16 +134,16 @@ class Session:
 
     @property
     def data(self) -> dict[str, object]:
-        """What handlers keep between the lines of this client; gone with the connection."""
+        """State that handlers keep between the lines of this client, until the connection ends."""
         if self._data is None:
             self._data = {}
         return self._data
 
     def open_mailbox(self) -> Mailbox:
         """
-        Give the mailbox by which the client subscribes to topics; it is made at the first call.
+        Return the mailbox by which the client subscribes to topics; made at the first call.
 
-        :raises CommandError: where the transport cannot bring messages.
+        :raises CommandError: if the transport cannot deliver messages.
         """
         if self.mailbox is None:
             if self._connection is None:
@@ -154,43 +152,43 @@ class Session:
         return self.mailbox
 
     def close_mailbox(self) -> None:
-        """Subscribe to nothing any more; messages that still wait are dropped and counted."""
+        """End all subscriptions; messages that still wait are dropped and counted."""
         if self.mailbox is not None:
             self.mailbox.close()
 
     def end(self) -> None:
         """
-        Let go of the connection, which is lost.
+        Drop the reference to the connection, which is lost.
 
-        The two would otherwise keep each other until the garbage collector comes: what tens of
-        thousands leave behind, whom an attacker sends, makes it hold up everybody for 60 ms.
+        The two would otherwise live until the cyclic garbage collector runs: after tens of
+        thousands of connections of an attacker, one collection takes 60 ms.
         """
         self.close_mailbox()
         self._deliver = _gone
         self._connection = None
 
     def kill(self) -> bool:
-        """Send the client away; False where what carries it has no end of its own."""
+        """End the client's connection; return False if it has none that can be ended."""
         if self._connection is None:
             return False
         self._connection.kill()
         return True
 
     def figures(self) -> Mapping[str, object]:
-        """Give what the connection tells of itself, as CLIENTS shows it."""
+        """Return what CLIENTS shows of the connection."""
         return {} if self._connection is None else self._connection.figures()
 
     def deliver(self, line: bytes) -> str | None:
         """
-        Send a line that the client did not ask for.
+        Send a line that is no answer.
 
-        :param line: whole, with its LF.
+        :param line: complete, with its LF.
         :return: None, or in a word why the client does not get it; then it is counted.
         """
         failure = self._deliver(line)
         if failure is not None:
             self.undelivered += 1
-            self.sessions.undelivered += 1
+            self.sessions.counters.undelivered += 1
         return failure
 
 
@@ -208,61 +206,77 @@ class Closed:
 
 @frozen
 class Delivery:
-    """How an event fared: to how many it went, and why not to the others, by name."""
+    """The outcome of an event: how many clients got it, and why others did not, by name."""
 
     delivered: int
     failures: Mapping[str, str]
 
 
+class SessionCounters:
+    """
+    Counters of all sessions of one server; they only grow.
+
+    :ivar opened: sessions that were ever opened.
+    :ivar ended: connections that ended, by reason; those refused before they had a session are
+        counted here alone.
+    :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
+    :ivar refusals: commands that were refused, by reason.
+    :ivar undelivered: events that clients did not get.
+    :ivar messages: lines received by sessions that have ended.
+    :ivar received: bytes received by sessions that have ended.
+    :ivar sent: bytes sent to sessions that have ended.
+    """
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.ended = dict.fromkeys(End, 0)
+        self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
+        self.refusals = dict.fromkeys(Refusal, 0)
+        self.undelivered = 0
+        self.messages = 0
+        self.received = 0
+        self.sent = 0
+
+
+Pacing = Callable[[Iterable[int]], Awaitable[list[int]]]
+"""Goes through an iterable, one step in each turn of the reactor, and returns all values."""
+
+
+async def unpaced(steps: Iterable[int]) -> list[int]:
+    """Go through an iterable at once: the :data:`Pacing` of a server without a reactor."""
+    return list(steps)
+
+
 class Sessions:
     """
-    The open sessions of one server, by name, and the figures of all that ever were.
+    The open sessions of one server, by name.
 
-    :param wall: gives the seconds of the wall clock.
-    :param topics: who listens to what; of its own, with the default bounds, where None is given.
-    :param slow_log: which commands took long; of its own, with the defaults, where None is given.
-    :ivar monitors: the clients that watch what the others ask.
-    :ivar latency: how late the reactor is, where somebody times it.
+    :param wall: returns the seconds of the wall clock.
+    :param topics: the subscriptions; its own, with the default bounds, if None.
+    :param instruments: what observes the sessions; its own, with the defaults, if None.
+    :param pacing: spreads an event to many clients over turns of the reactor.
     :ivar started: when the server was made, in seconds of the wall clock.
-    :ivar opened: sessions that ever began.
-    :ivar ended: how many connections ended, by reason; those refused at once are here alone.
-    :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
-    :ivar refusals: how many lines were refused, by reason.
-    :ivar audit: called with what happened (``refused``, ``command``, …), the session and more
-        about it in words, for all that an auditor wants to know.
-    :ivar undelivered: events that clients did not get.
-    :ivar received: bytes that came from sessions that have ended.
-    :ivar sent: bytes that went to these.
-    :ivar pace: goes through an iterable, a step a turn, and gives all of it; a server sets it.
-    :ivar figures: what STATS shows beside these: by name, what gives the figure when asked.
-    :ivar info: what INFO shows beside these: by section, what gives its members when asked.
+    :ivar counters: of all sessions that ever were.
+    :ivar figures: what STATS shows beside these, by name; see :meth:`add_figure`.
+    :ivar sections: what INFO shows beside these, by section; see :meth:`add_section`.
     """
 
     def __init__(
         self,
         wall: Callable[[], float],
         topics: Topics | None = None,
-        slow_log: SlowLog | None = None,
+        instruments: Instruments | None = None,
+        pacing: Pacing = unpaced,
     ) -> None:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
-        self.slow_log = SlowLog() if slow_log is None else slow_log
-        self.monitors = Monitors()
-        self.latency = Latency()
+        self.instruments = Instruments() if instruments is None else instruments
         self.started = wall()
-        self.opened = 0
-        self.undelivered = 0
-        self.received = 0
-        self.sent = 0
-        self.ended = dict.fromkeys(End, 0)
-        self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
-        self.refusals = dict.fromkeys(Refusal, 0)
-        self.audit: Callable[[str, Audited, str], None] = _unheard
-        self.pace: Callable[[Iterable[int]], Awaitable[list[int]]] = _now
+        self.counters = SessionCounters()
         self.figures: dict[str, Callable[[], object]] = {}
-        self.info: dict[str, Callable[[], Mapping[str, object]]] = {}
+        self.sections: dict[str, Callable[[], Mapping[str, object]]] = {}
+        self._pacing = pacing
         self._open: dict[str, Session] = {}
-        self._messages = 0  # of those that have ended
 
     def __len__(self) -> int:
         return len(self._open)
@@ -271,14 +285,36 @@ class Sessions:
     def messages(self) -> int:
         """Lines received by all sessions, the ended ones included."""
         # Added up when asked, so that each line counts one integer and not two.
-        return self._messages + sum([session.messages for session in self._open.values()])
+        return self.counters.messages + sum([session.messages for session in self._open.values()])
+
+    def add_figure(self, name: str, figure: Callable[[], object]) -> None:
+        """
+        Show a figure in STATS.
+
+        :param figure: returns its value, any JSON, when STATS is asked.
+        :raises ValueError: if the name is taken.
+        """
+        if name in self.figures:
+            raise ValueError(f"STATS shows a figure {name} already")
+        self.figures[name] = figure
+
+    def add_section(self, name: str, section: Callable[[], Mapping[str, object]]) -> None:
+        """
+        Show a section in INFO.
+
+        :param section: returns its members when INFO is asked.
+        :raises ValueError: if the name is taken.
+        """
+        if name in self.sections:
+            raise ValueError(f"INFO has a section {name} already")
+        self.sections[name] = section
 
     def get(self, name: str) -> Session | None:
-        """Give the open session of this name."""
+        """Return the open session of this name, or None."""
         return self._open.get(name)
 
     def __iter__(self) -> Iterator[Session]:
-        """Go through the open sessions, oldest first; they may end meanwhile."""
+        """Iterate over the open sessions, oldest first; they may end meanwhile."""
         return iter(list(self._open.values()))
 
     def open(
@@ -291,30 +327,31 @@ class Sessions:
         """
         Register a client that has connected.
 
-        :param deliver: sends one line, or gives in a word why it cannot.
+        :param deliver: sends one line, or returns in a word why it cannot.
         :param connection: carries the session; without one the client can neither subscribe nor
-            be sent away.
+            be killed.
         """
         name = format_address(host, port)
-        # One client port may speak to two ports of ours.
+        # One client port may connect to two ports of ours.
         taken = 1
         while name in self._open:
             taken += 1
             name = f"{name.partition('#')[0]}#{taken}"
         session = self._open[name] = Session(self, name, (host, port), deliver, connection)
-        self.opened += 1
+        self.counters.opened += 1
         return session
 
     def close(self, session: Session, end: End) -> None:
-        """Take a session out; its name is free again."""
+        """Remove a session; its name is free again."""
         session.end()
-        self.monitors.remove(session)
-        self._messages += session.messages
-        self.received += session.received
-        self.sent += session.sent
+        self.instruments.monitors.remove(session)
+        counters = self.counters
+        counters.messages += session.messages
+        counters.received += session.received
+        counters.sent += session.sent
         del self._open[session.name]
-        self.ended[end] += 1
-        self.closed.append(
+        counters.ended[end] += 1
+        counters.closed.append(
             Closed(
                 session.name, session.user, session.connected, self.wall(), session.messages, end
             )
@@ -322,21 +359,25 @@ class Sessions:
 
     def refused(self, end: End) -> None:
         """Count a connection that never became a session."""
-        self.ended[end] += 1
+        self.counters.ended[end] += 1
 
     def turned_away(self, end: End, host: str, port: int) -> None:
-        """Count a client that may not come in, and tell the auditor."""
+        """Count and audit a client that was refused before it had a session."""
         self.refused(end)
         self.audit("refused", RefusedClient(format_address(host, port)), end.value)
 
     def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
-        """Count a line that was refused, and tell the auditor; *what* says which, in words."""
-        self.refusals[refusal] += 1
+        """Count and audit a command that was refused; *what* names it."""
+        self.counters.refusals[refusal] += 1
         self.audit("refused", session, f"{refusal.value}: {what}")
+
+    def audit(self, event: str, client: Audited, what: str) -> None:
+        """Write a line of the audit; see :data:`~twisted_net.reasons.AuditLog`."""
+        self.instruments.audit(event, client, what)
 
     def broadcast(self, event: Mapping[str, object]) -> Delivery:
         """
-        Send an event to every client now, encoded once; one failure does not touch the others.
+        Send an event to every client now, encoded once; one failure does not affect the others.
 
         :param event: its members; ``event`` names its kind.
         """
@@ -345,17 +386,17 @@ class Sessions:
 
     async def spread(self, event: Mapping[str, object]) -> Delivery:
         """
-        Do the same, to :data:`CLIENTS_AT_ONCE` in a turn: thousands do not keep the others waiting.
+        Send an event to every client, to :data:`CLIENTS_AT_ONCE` in each turn of the reactor.
 
-        One event goes after the other, each to those who are connected when its turn comes. Nobody
-        has to wait for it to be done: it goes on though the awaiting is cancelled.
+        Events are sent one after the other, each to those that are connected when its turn
+        comes. Cancelling the wait does not stop the event.
         """
         failures: dict[str, str] = {}
-        delivered = await self.pace(self._sending(encode_event(event), failures))
+        delivered = await self._pacing(self._sending(encode_event(event), failures))
         return Delivery(sum(delivered), failures)
 
     def _sending(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
-        """Send to some in each step, whose value is how many got it; note the others."""
+        """Send to some in each step, whose value is how many got it; note the failures."""
         everybody = list(self)
         for begin in range(0, len(everybody), CLIENTS_AT_ONCE):
             delivered = 0
@@ -368,18 +409,9 @@ class Sessions:
             yield delivered
 
 
-async def _now(steps: Iterable[int]) -> list[int]:
-    """Stand for the pace where there are no turns: all steps now."""
-    return list(steps)
-
-
 def _gone(line: bytes) -> str:
-    """Stand for a connection that is lost: say why nothing can be sent."""
+    """Deliver nothing: the connection is lost."""
     return "closing"
-
-
-def _unheard(event: str, client: Audited, what: str) -> None:
-    """Stand for the auditor where there is none."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -12,6 +12,7 @@ from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
+from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.sessions import CLOSED_KEPT, Sessions
 
@@ -25,8 +26,7 @@ class PermissionsTestCase(SynchronousTestCase):
         self.commands = commands = Commands()
         commands.command("GO")(lambda *words: self.ran.append("GO"))
         commands.command("KILL", admin=True)(lambda *words: self.ran.append("KILL"))
-        self.sessions = Sessions(lambda: 0.0)
-        self.sessions.audit = self.hear
+        self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
         self.session = self.sessions.open("192.0.2.1", 5000, lambda line: None)
 
     def hear(self, event: str, client: Audited, what: str) -> None:
@@ -54,7 +54,7 @@ class CommandsTests(PermissionsTestCase):
         self.assertEqual([self.code(b"go"), self.code(b"kill x y")], [None, "not_permitted"])
         self.assertEqual(self.ran, ["GO"])
         self.assertEqual(self.heard, [("refused", "ann", "not_permitted: KILL")])
-        self.assertEqual(self.sessions.refusals[Refusal.NOT_PERMITTED], 1)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.NOT_PERMITTED], 1)
 
     def test_administrator(self) -> None:
         """Whoever may use administrative commands is heard doing so."""
@@ -69,7 +69,7 @@ class CommandsTests(PermissionsTestCase):
             [self.code(b"NOPE"), self.code(b"go"), self.code(b"xyz")],
             ["auth_required", "auth_required", "unknown_command"],
         )
-        self.assertEqual(self.sessions.refusals[Refusal.AUTH_REQUIRED], 2)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_REQUIRED], 2)
 
     def test_fallback(self) -> None:
         """The fallback is asked only for words that the user may use as commands."""
@@ -141,7 +141,7 @@ class ClosedTests(PermissionsTestCase):
         self.session.log_in(Permissions("ann", User()))
         self.session.count()
         self.sessions.close(self.session, End.CLIENT_CLOSED)
-        [closed] = self.sessions.closed
+        [closed] = self.sessions.counters.closed
         self.assertEqual(
             (closed.name, closed.user, closed.messages, closed.end),
             ("192.0.2.1:5000", "ann", 1, End.CLIENT_CLOSED),
@@ -149,8 +149,8 @@ class ClosedTests(PermissionsTestCase):
         for port in range(CLOSED_KEPT):
             session = self.sessions.open("h", port, lambda line: None)
             self.sessions.close(session, End.DRAINED)
-        self.assertEqual(len(self.sessions.closed), CLOSED_KEPT)
-        self.assertEqual(self.sessions.closed[0].name, "h:0")
+        self.assertEqual(len(self.sessions.counters.closed), CLOSED_KEPT)
+        self.assertEqual(self.sessions.counters.closed[0].name, "h:0")
 
     def test_reasons(self) -> None:
         """The reasons for refusing a line, which STATS shows, do not change."""

@@ -24,7 +24,9 @@ from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits, limits_over_dtls
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.settings import DtlsSettings
-from twisted_net.reasons import End
+from twisted_net.ops.instruments import Instruments
+from twisted_net.reasons import Audited, End
+from twisted_net.sessions import Sessions
 
 THERE = ("198.51.100.2", 40_000)
 USERS = {
@@ -51,7 +53,12 @@ class CoapsTestCase(SynchronousTestCase):
         self._ids = 0
 
     def serve(
-        self, *, users: bool = False, mtu: int = 1232, limits: CoapLimits | None = None
+        self,
+        *,
+        users: bool = False,
+        mtu: int = 1232,
+        limits: CoapLimits | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
         """Start the server; where there are users, certificates are optional."""
         commands = standard_commands()
@@ -68,6 +75,7 @@ class CoapsTestCase(SynchronousTestCase):
             cast(IReactorTime, self.clock),
             commands,
             limits_over_dtls(limits or CoapLimits(), settings),
+            sessions=Sessions(lambda: 0.0, instruments=instruments),
             permissions_of=permissions_of if users else None,
             chance=lambda: 0.5,
         )
@@ -166,7 +174,7 @@ class CoapsTests(CoapsTestCase):
         client.dtls.close()
         self.wire.run()
         self.assertEqual((self.coap.observers, len(self.coap.sessions)), (0, 0))
-        self.assertEqual(self.coap.sessions.ended[End.CLIENT_CLOSED], 1)
+        self.assertEqual(self.coap.sessions.counters.ended[End.CLIENT_CLOSED], 1)
         self.assertTrue(self.waiting[0].called)
 
     def test_returning_client(self) -> None:
@@ -174,7 +182,7 @@ class CoapsTests(CoapsTestCase):
         self.serve()
         self.ask(self.client(), Code.GET, "ping")
         self.ask(self.client(), Code.GET, "ping")
-        self.assertEqual(self.coap.sessions.ended[End.CONNECTION_LOST], 1)
+        self.assertEqual(self.coap.sessions.counters.ended[End.CONNECTION_LOST], 1)
         self.assertEqual(len(self.coap.sessions), 1)
 
 
@@ -183,11 +191,12 @@ class UsersTests(CoapsTestCase):
 
     def test_user(self) -> None:
         """A user does what its permissions say, administrative commands among it."""
-        self.serve(users=True)
         audited: list[tuple[str, str | None, str]] = []
-        self.coap.sessions.audit = lambda event, session, what: audited.append(
-            (event, session.user, what)
-        )
+
+        def audit(event: str, client: Audited, what: str) -> None:
+            audited.append((event, client.user, what))
+
+        self.serve(users=True, instruments=Instruments(audit))
         ann = self.client("ann")
         self.assertEqual(self.ask(ann, Code.POST, "secret").payload, b"secret")
         self.assertEqual(

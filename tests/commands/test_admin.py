@@ -11,6 +11,7 @@ from tests.commands.lines import run_line
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
+from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -27,7 +28,9 @@ class AdministrationTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.now = WALL
-        self.sessions = Sessions(lambda: self.now, None, SlowLog(SlowLogSettings(kept=2)))
+        self.sessions = Sessions(
+            lambda: self.now, instruments=Instruments(slow_log=SlowLog(SlowLogSettings(kept=2)))
+        )
         self.events: list[bytes] = []
         self.session = self.sessions.open("127.0.0.1", 50000, self.events.append)
         self.commands = standard_commands()
@@ -156,7 +159,7 @@ class AdministrationTests(SynchronousTestCase):
 
     def test_info(self) -> None:
         """INFO gives all sections, those that others add beside its own."""
-        self.sessions.info["server"] = lambda: {"version": "7"}
+        self.sessions.add_section("server", lambda: {"version": "7"})
         self.wire("PING")
         self.wire("NOPE")
         answer = self.answer("INFO")
@@ -201,7 +204,9 @@ class AdministrationTests(SynchronousTestCase):
     def test_slowlog(self) -> None:
         """SLOWLOG shows the latest slow commands; reset forgets them, and their count stays."""
         for i in range(3):
-            self.sessions.slow_log.note(WALL, 0.0123456, "h:1", "ann", f"ECHO {i}", waited=False)
+            self.sessions.instruments.slow_log.note(
+                WALL, 0.0123456, "h:1", "ann", f"ECHO {i}", waited=False
+            )
         self.assertEqual(
             self.answer("SLOWLOG 1"),
             {
@@ -232,10 +237,10 @@ class AdministrationTests(SynchronousTestCase):
         self.assertEqual(
             self.answer("MONITOR"), {"command": "MONITOR", "watching": True, "per_second": 100}
         )
-        self.assertIn(self.session, self.sessions.monitors)
+        self.assertIn(self.session, self.sessions.instruments.monitors)
         self.assertEqual(self.answer("MONITOR 5")["per_second"], 5)
         self.assertEqual(self.answer("MONITOR off"), {"command": "MONITOR", "watching": False})
-        self.assertNotIn(self.session, self.sessions.monitors)
+        self.assertNotIn(self.session, self.sessions.instruments.monitors)
         self.assertFalse(self.answer("MONITOR off")["watching"])
         for line in ("MONITOR 0", "MONITOR 10001", "MONITOR all"):
             self.assertEqual(self.answer(line)["code"], "bad_arguments")
@@ -244,12 +249,12 @@ class AdministrationTests(SynchronousTestCase):
         """A client that has gone watches no more."""
         self.wire("MONITOR")
         self.sessions.close(self.session, End.CLIENT_CLOSED)
-        self.assertEqual(len(self.sessions.monitors), 0)
+        self.assertEqual(len(self.sessions.instruments.monitors), 0)
 
     def test_latency(self) -> None:
         """LATENCY tells how late the reactor was, and when most; reset begins anew."""
         for late in (0.0001, 0.0003, 0.0123456):
-            self.sessions.latency.note(late, WALL)
+            self.sessions.instruments.latency.note(late, WALL)
         self.assertEqual(
             self.answer("LATENCY"),
             {

@@ -34,7 +34,8 @@ from twisted_net.commands.registry import (
 )
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.errors import CommandError, NotPermitted
-from twisted_net.reasons import Refusal
+from twisted_net.ops.instruments import Instruments
+from twisted_net.reasons import Audited, Refusal
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.pipeline import encode_request
 
@@ -212,11 +213,14 @@ class RunnerTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = ThreadClock()
         self.commands = Commands()
-        self.sessions = Sessions(lambda: 100.0)
         self.audited: list[tuple[str, str]] = []
-        self.sessions.audit = lambda event, client, what: self.audited.append((event, what))
+        self.sessions = Sessions(lambda: 100.0, instruments=Instruments(self.audit))
         self.runner = CommandRunner(self.clock, self.commands, self.sessions, LIMITS)
         self.session = self.sessions.open("192.0.2.1", 5000, nobody)
+
+    def audit(self, event: str, client: Audited, what: str) -> None:
+        """Keep a line of the audit."""
+        self.audited.append((event, what))
 
     def start(self, line: bytes) -> Deferred[bytes]:
         """Start the command of a line, which must wait."""
@@ -387,7 +391,7 @@ class TimeLimitTests(RunnerTestCase):
         waiting = [self.start(b"BLOCK") for _ in range(LIMITS.max_blocking)]
         refused = self.successResultOf(self.start(b"BLOCK"))
         self.assertEqual(self.code(refused), "busy")
-        self.assertEqual(self.sessions.refusals[Refusal.BUSY], 1)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.BUSY], 1)
         self.assertEqual(self.audited, [("refused", "busy: BLOCK")])
         run_threads(self.clock)
         for started in waiting:
@@ -423,7 +427,7 @@ class StructuredTests(RunnerTestCase):
             except CommandError as error:
                 answer = encode_error(error, command.name)
             self.assertEqual(answer, expected)
-            self.assertEqual(by_words.refusals, by_line.refusals)
+            self.assertEqual(by_words.counters.refusals, by_line.counters.refusals)
             self.assertEqual(by_words.messages, by_line.messages)
 
     def test_permit(self) -> None:
@@ -439,7 +443,7 @@ class StructuredTests(RunnerTestCase):
         assert isinstance(answer, bytes)
         self.assertEqual(self.code(answer), "not_permitted")
         self.assertRaises(NotPermitted, runner.run, command, [], self.session)
-        self.assertEqual(self.sessions.refusals[Refusal.NOT_PERMITTED], 2)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.NOT_PERMITTED], 2)
         self.assertEqual(command.calls, 0)
 
     def test_slow(self) -> None:
@@ -454,7 +458,7 @@ class StructuredTests(RunnerTestCase):
         (command,) = self.commands
         self.runner.run(command, ["0"], self.session)
         self.assertRaises(CommandError, self.runner.run, command, ["1"], self.session)
-        shown = [(slow.line, slow.waited) for slow in self.sessions.slow_log.latest(9)]
+        shown = [(slow.line, slow.waited) for slow in self.sessions.instruments.slow_log.latest(9)]
         self.assertEqual(shown, [("SLOW …", False)] * 2)
 
 

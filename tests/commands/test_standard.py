@@ -126,7 +126,7 @@ class StandardTests(SynchronousTestCase):
             self.events,
             [b'{"event":"broadcast","from":"127.0.0.1:50000","message":"hi   all"}\n'],
         )
-        self.assertEqual((stuck.undelivered, self.sessions.undelivered), (1, 1))
+        self.assertEqual((stuck.undelivered, self.sessions.counters.undelivered), (1, 1))
 
     def test_broadcast_shows_some_failures(self) -> None:
         """Of many failures some are named, and all are counted."""

@@ -115,7 +115,7 @@ async def test_page(tmp_path: Path, reactor: Any) -> None:
         ]
         assert heard[2]["message"] == "héllo"
         assert report["end"] == 1000
-        assert service.sessions.ended[End.CLIENT_CLOSED] == 1
+        assert service.sessions.counters.ended[End.CLIENT_CLOSED] == 1
 
 
 async def test_page_of_another_site(tmp_path: Path, reactor: Any) -> None:
@@ -127,7 +127,7 @@ async def test_page_of_another_site(tmp_path: Path, reactor: Any) -> None:
     ):
         page.script = TALK % port_of(service)
         assert await visit(reactor, page, origin, tmp_path) == {"heard": [], "end": 1006}
-        assert service.sessions.opened == 0
+        assert service.sessions.counters.opened == 0
 
 
 async def test_page_that_posts(tmp_path: Path, reactor: Any) -> None:
@@ -136,5 +136,5 @@ async def test_page_that_posts(tmp_path: Path, reactor: Any) -> None:
         page.script = POST % port_of(service)
         assert await visit(reactor, page, origin, tmp_path) == {"end": "failed"}
         # Browsers may try again.
-        assert service.sessions.ended[End.CROSS_PROTOCOL] >= 1
+        assert service.sessions.counters.ended[End.CROSS_PROTOCOL] >= 1
         assert service.sessions.messages == 0

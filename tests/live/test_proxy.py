@@ -148,10 +148,10 @@ async def test_haproxy_checks(tmp_path: Path, reactor: Any) -> None:
     async with serving(reactor, Listener(port=0, proxy=LOOPBACK)) as service:
         backend = f"127.0.0.1:{port_of(service)} send-proxy-v2 check-send-proxy check inter 100ms"
         async with haproxy(reactor, tmp_path, backend) as port:
-            await until(reactor, lambda: service.sessions.opened >= 3)
+            await until(reactor, lambda: service.sessions.counters.opened >= 3)
             answers, _ = await talk(port, b"PING\n")
             assert answers[0]["result"] == "PONG"
-        assert service.sessions.ended[End.HANDSHAKE_FAILED] == 0
+        assert service.sessions.counters.ended[End.HANDSHAKE_FAILED] == 0
 
 
 async def test_nginx(tmp_path: Path, reactor: Any) -> None:
@@ -192,8 +192,8 @@ async def test_lies(reactor: Any) -> None:
                 return b""
 
         assert [await deferToThread(lie) for _ in range(20)] == [b""] * 20
-        assert service.sessions.ended[End.UNTRUSTED_PROXY] == 20
-        assert service.sessions.opened == 0
+        assert service.sessions.counters.ended[End.UNTRUSTED_PROXY] == 20
+        assert service.sessions.counters.opened == 0
         assert (await _ask_after_header(port_of(service)))[0]["result"] == "PONG"
 
 
@@ -224,10 +224,14 @@ async def test_slow_headers(reactor: Any) -> None:
 
         crowd = await deferToThread(attack)
         assert (await _ask_after_header(port))[0]["result"] == "PONG"
-        await until(reactor, lambda: service.sessions.ended[End.TOO_MANY_HANDSHAKES] >= 150)
+        await until(
+            reactor, lambda: service.sessions.counters.ended[End.TOO_MANY_HANDSHAKES] >= 150
+        )
         for one in crowd:
             one.close()
     limits["handshake_timeout"] = 0.2
     async with serving(reactor, Listener(port=0, proxy=LOOPBACK, limits=limits)) as service:
         with socket.create_connection(("127.0.0.1", port_of(service)), PATIENCE):
-            await until(reactor, lambda: service.sessions.ended[End.HANDSHAKE_TIMEOUT] == 1)
+            await until(
+                reactor, lambda: service.sessions.counters.ended[End.HANDSHAKE_TIMEOUT] == 1
+            )

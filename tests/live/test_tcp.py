@@ -165,7 +165,7 @@ async def test_any_cut(reactor: Any) -> None:
             *("line_too_long", "unknown_command", "unterminated_line"),
         )
         assert codes == {expected}
-        assert factory.sessions.ended[End.CLIENT_CLOSED] == len(stream) + 1
+        assert factory.sessions.counters.ended[End.CLIENT_CLOSED] == len(stream) + 1
 
 
 async def test_half_close(reactor: Any) -> None:
@@ -178,7 +178,7 @@ async def test_half_close(reactor: Any) -> None:
         assert [answer["result"] for answer in answers] == [str(i) for i in range(20_000)]
         assert client.reason is not None
         assert client.reason.check(ConnectionDone)
-        assert factory.sessions.ended[End.CLIENT_CLOSED] == 1
+        assert factory.sessions.counters.ended[End.CLIENT_CLOSED] == 1
 
 
 async def test_ten_megabytes(reactor: Any) -> None:
@@ -243,7 +243,7 @@ async def test_never_reads(reactor: Any) -> None:
         client.transport.pauseProducing()
         client.send((b"ECHO " + b"x" * 1000 + b"\n") * (BIG // 1006))
         most = 0
-        while not factory.sessions.ended[End.WRITE_TIMEOUT]:
+        while not factory.sessions.counters.ended[End.WRITE_TIMEOUT]:
             most = max(most, buffered(factory))
             await deferLater(reactor, 0.01)
         assert 65_536 < most < 65_536 + 64 * 1_100
@@ -261,14 +261,14 @@ async def test_broadcast_to_a_stuck_client(reactor: Any) -> None:
         stuck.transport.pauseProducing()
         failures: set[str] = set()
         # What the kernel takes for a client that does not read is megabytes, and grows.
-        while not factory.sessions.ended[End.WRITE_TIMEOUT]:
+        while not factory.sessions.counters.ended[End.WRITE_TIMEOUT]:
             delivery = factory.sessions.broadcast({"event": "x", "text": "x" * 50_000})
             failures |= set(delivery.failures.values())
             assert buffered(factory) < 600_000
             await other.lines(1)
             await deferLater(reactor, 0.002)
         assert "output_full" in failures
-        assert factory.sessions.undelivered > 0
+        assert factory.sessions.counters.undelivered > 0
         other.send(b"PING\n")
         assert (await other.lines(1))[0]["result"] == "PONG"
         await stuck.abort()
@@ -300,7 +300,7 @@ async def test_reset(reactor: Any) -> None:
         client.send(b"WAIT\n" * 10 + b"ECHO half")
         await until(reactor, lambda: factory.sessions.messages == 10)
         client.transport.abortConnection()
-        await until(reactor, lambda: factory.sessions.ended[End.CONNECTION_LOST])
+        await until(reactor, lambda: factory.sessions.counters.ended[End.CONNECTION_LOST])
         assert len(cancelled) == 10
         other.send(b"PING\n")
         await other.lines(1)
@@ -325,7 +325,7 @@ async def test_reset_while_not_read(reactor: Any) -> None:
         assert len(factory.sessions) == 1
         # What it sent before was read before it was paused: the reset is not noticed by reading.
         waiting[0].callback("done")
-        await until(reactor, lambda: factory.sessions.ended[End.CONNECTION_LOST])
+        await until(reactor, lambda: factory.sessions.counters.ended[End.CONNECTION_LOST])
         assert factory.sessions.messages <= 2
 
 
@@ -342,7 +342,7 @@ async def test_too_many(reactor: Any) -> None:
             [refusal] = await client.lines(1)
             assert refusal["code"] == "too_many_connections"
             assert await client.rest() == []
-        assert factory.sessions.ended[End.TOO_MANY_CONNECTIONS] == 20
+        assert factory.sessions.counters.ended[End.TOO_MANY_CONNECTIONS] == 20
         await first.close()
 
 
@@ -378,7 +378,7 @@ async def test_idle(reactor: Any) -> None:
         assert await client.rest() == [{"event": "closing", "reason": "idle_timeout"}]
         assert client.reason is not None
         assert client.reason.check(ConnectionDone)
-        await until(reactor, lambda: factory.sessions.ended[End.IDLE_TIMEOUT])
+        await until(reactor, lambda: factory.sessions.counters.ended[End.IDLE_TIMEOUT])
 
 
 async def test_drain_under_load(reactor: Any) -> None:
@@ -403,7 +403,7 @@ async def test_drain_under_load(reactor: Any) -> None:
         await many
         answers = await gatherResults([Deferred.fromCoroutine(c.rest()) for c in clients])
         await drains[0]
-        assert factory.sessions.ended[End.DRAINED] == 10
+        assert factory.sessions.counters.ended[End.DRAINED] == 10
         total = 0
         for client, lines in zip(clients, answers, strict=True):
             assert [line for line in lines if "event" in line] == [
@@ -426,7 +426,7 @@ async def test_drain_deadline(reactor: Any) -> None:
         client.send(b"WAIT\n")
         await until(reactor, lambda: factory.sessions.messages)
         await factory.drain(0.2)
-        assert factory.sessions.ended[End.ABORTED] == 1
+        assert factory.sessions.counters.ended[End.ABORTED] == 1
         await client.rest()
         late = await connect(reactor, port)
         assert await late.rest() == []
@@ -500,7 +500,7 @@ async def test_blocking_client_leaves(reactor: Any) -> None:
         go.set()
         await until(reactor, lambda: not factory.runner.blocking)
         assert await client.rest() == []
-        assert factory.sessions.ended[End.CONNECTION_LOST] == 1
+        assert factory.sessions.counters.ended[End.CONNECTION_LOST] == 1
 
 
 # --- TLS ---
@@ -538,7 +538,7 @@ async def test_tls(reactor: Any, certificate: PrivateCertificate) -> None:
         client.send(b"ECHO hi\n" * 1000)
         assert len(await client.lines(1000)) == 1000
         await client.close()
-        await until(reactor, lambda: factory.sessions.ended[End.CLIENT_CLOSED])
+        await until(reactor, lambda: factory.sessions.counters.ended[End.CLIENT_CLOSED])
 
 
 async def test_tls_end(reactor: Any, certificate: PrivateCertificate) -> None:
@@ -548,7 +548,7 @@ async def test_tls_end(reactor: Any, certificate: PrivateCertificate) -> None:
         client.send(b"ECHO hi\n" * 50)
         client.transport.loseConnection()
         await client.rest()
-        await until(reactor, lambda: factory.sessions.ended[End.CLIENT_CLOSED])
+        await until(reactor, lambda: factory.sessions.counters.ended[End.CLIENT_CLOSED])
         assert factory.sessions.messages == 50
 
 
@@ -576,10 +576,10 @@ async def test_tls_drain(reactor: Any, certificate: PrivateCertificate) -> None:
         drained = factory.drain(5)
         assert await client.rest() == [{"event": "shutdown", "timeout": 5}]
         await drained
-        assert factory.sessions.ended[End.DRAINED] == 1
+        assert factory.sessions.counters.ended[End.DRAINED] == 1
         late = await connect(reactor, port, tls=True)
         assert await late.rest() == []
-        assert factory.sessions.ended[End.DRAINED] == 2
+        assert factory.sessions.counters.ended[End.DRAINED] == 2
 
 
 async def test_tls_event_in_the_handshake(reactor: Any, certificate: PrivateCertificate) -> None:
@@ -602,8 +602,8 @@ async def test_tls_silent(reactor: Any, certificate: PrivateCertificate) -> None
     async with serving(reactor, tls=certificate, **limits) as (factory, port):
         client = await connect(reactor, port)
         await client.rest()
-        await until(reactor, lambda: sum(factory.sessions.ended.values()))
-        assert sum(factory.sessions.ended.values()) == 1
+        await until(reactor, lambda: sum(factory.sessions.counters.ended.values()))
+        assert sum(factory.sessions.counters.ended.values()) == 1
         assert len(factory.sessions) == 0
 
 
@@ -616,7 +616,7 @@ async def test_tls_never_reads(reactor: Any, certificate: PrivateCertificate) ->
         client.transport.pauseProducing()
         client.send((b"ECHO " + b"x" * 1000 + b"\n") * (BIG // 1006))
         most = 0
-        while not factory.sessions.ended[End.WRITE_TIMEOUT]:
+        while not factory.sessions.counters.ended[End.WRITE_TIMEOUT]:
             most = max(most, buffered(factory))
             await deferLater(reactor, 0.01)
         assert 65_536 < most < 400_000

@@ -108,7 +108,7 @@ async def test_openssl_of_old(folder: Path, reactor: Any) -> None:
         )
         assert b"protocol version" in said
         assert b"hello" not in said
-        assert service.sessions.ended[End.HANDSHAKE_FAILED] == 1
+        assert service.sessions.counters.ended[End.HANDSHAKE_FAILED] == 1
 
 
 async def test_openssl_client_certificate(folder: Path, reactor: Any) -> None:
@@ -149,7 +149,7 @@ async def test_drain(folder: Path, reactor: Any) -> None:
         lines = [json.loads(line) for line in text.splitlines()]
         assert [line.get("event") for line in lines if "event" in line] == ["shutdown"]
         assert len(lines) == 501
-    assert service.sessions.ended[End.ABORTED] == 0
+    assert service.sessions.counters.ended[End.ABORTED] == 0
 
 
 async def test_clients_end(folder: Path, reactor: Any) -> None:
@@ -164,9 +164,9 @@ async def test_clients_end(folder: Path, reactor: Any) -> None:
             client.close()
 
         await deferToThread(leave)
-        await until(reactor, lambda: sum(service.sessions.ended.values()) == 2)
+        await until(reactor, lambda: sum(service.sessions.counters.ended.values()) == 2)
         assert len(service.sessions) == 0
-        assert service.sessions.ended[End.CLIENT_CLOSED] >= 1
+        assert service.sessions.counters.ended[End.CLIENT_CLOSED] >= 1
 
 
 async def test_never_reading(folder: Path, reactor: Any) -> None:
@@ -189,7 +189,7 @@ async def test_never_reading(folder: Path, reactor: Any) -> None:
         sent = await deferToThread(flood)
         # What the buffers of two kernels take, and a little of our own.
         assert sent < 50_000_000
-        await until(reactor, lambda: service.sessions.ended[End.WRITE_TIMEOUT] == 1)
+        await until(reactor, lambda: service.sessions.counters.ended[End.WRITE_TIMEOUT] == 1)
         assert len(service.sessions) == 0
 
 
@@ -221,12 +221,14 @@ async def test_slowloris(folder: Path, reactor: Any) -> None:
     listener = over_tls(folder, {"handshake_timeout": 3600.0, "max_handshakes": 50})
     async with serving(reactor, listener) as service:
         crowd = await deferToThread(half_open, port_of(service), 200)
-        await until(reactor, lambda: service.sessions.ended[End.TOO_MANY_HANDSHAKES] == 150)
+        await until(
+            reactor, lambda: service.sessions.counters.ended[End.TOO_MANY_HANDSHAKES] == 150
+        )
         for _ in range(20):
             await deferToThread(converse, folder, port_of(service), b"PING\n")
-        await until(reactor, lambda: service.sessions.ended[End.CLIENT_CLOSED] == 20)
+        await until(reactor, lambda: service.sessions.counters.ended[End.CLIENT_CLOSED] == 20)
         # The first that came in afterwards took a place that was another's before; then it is free.
-        assert service.sessions.ended[End.TOO_MANY_HANDSHAKES] == 151
+        assert service.sessions.counters.ended[End.TOO_MANY_HANDSHAKES] == 151
         for one in crowd:
             one.close()
 
@@ -235,7 +237,7 @@ async def test_handshake_timeout(folder: Path, reactor: Any) -> None:
     """A handshake that does not go on is ended after its time."""
     async with serving(reactor, over_tls(folder, {"handshake_timeout": 0.2})) as service:
         crowd = await deferToThread(half_open, port_of(service), 10)
-        await until(reactor, lambda: service.sessions.ended[End.HANDSHAKE_TIMEOUT] == 10)
+        await until(reactor, lambda: service.sessions.counters.ended[End.HANDSHAKE_TIMEOUT] == 10)
         for one in crowd:
             one.close()
 
@@ -271,7 +273,7 @@ async def test_renewal_under_load(folder: Path, reactor: Any) -> None:
     async with serving(reactor, over_tls(folder)) as service:
         loads = [deferToThread(load, port_of(service)) for _ in range(loaders)]
         await gatherResults([*loads, deferToThread(renew)], consumeErrors=True)
-        ended = service.sessions.ended
+        ended = service.sessions.counters.ended
         assert ended[End.HANDSHAKE_FAILED] == ended[End.HANDSHAKE_TIMEOUT] == 0
 
 

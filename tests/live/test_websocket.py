@@ -55,7 +55,7 @@ async def test_lines(reactor: Any) -> None:
 
     async with serving(reactor, over_websocket()) as service:
         await deferToThread(talk, port_of(service))
-        assert service.sessions.ended[End.CLIENT_CLOSED] == 1
+        assert service.sessions.counters.ended[End.CLIENT_CLOSED] == 1
 
 
 async def test_over_tls_with_a_user(tmp_path: Path, reactor: Any) -> None:
@@ -125,8 +125,8 @@ async def test_drain(reactor: Any) -> None:
         await deferToThread(talk, port_of(service))
         # Not before the last connection is gone.
         await service.stopService()
-    assert service.sessions.ended[End.DRAINED] == 1
-    assert service.sessions.ended[End.ABORTED] == 0
+    assert service.sessions.counters.ended[End.DRAINED] == 1
+    assert service.sessions.counters.ended[End.ABORTED] == 0
 
 
 async def test_broadcast(reactor: Any) -> None:

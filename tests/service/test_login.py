@@ -28,7 +28,8 @@ from twisted_net.errors import (
     TooBusy,
     TooManyConnections,
 )
-from twisted_net.reasons import Refusal
+from twisted_net.ops.instruments import Instruments
+from twisted_net.reasons import Audited, Refusal
 from twisted_net.service import login as logins
 from twisted_net.service.login import (
     GIVES_WAY,
@@ -227,9 +228,12 @@ class LoginsTests(SynchronousTestCase):
         self.logins = Logins(
             self.reactor, AuthSettings(users="x"), [checker, others], lambda: self.users
         )
-        self.sessions = Sessions(lambda: 0.0)
         self.heard: list[str] = []
-        self.sessions.audit = lambda event, session, what: self.heard.append(f"{event} {what}")
+        self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
+
+    def hear(self, event: str, client: Audited, what: str) -> None:
+        """Keep a line of the audit."""
+        self.heard.append(f"{event} {what}")
 
     def verify(self, hashed: str, password: str) -> Deferred[bool]:
         """Check a password here and now."""
@@ -273,7 +277,7 @@ class LoginsTests(SynchronousTestCase):
             session = self.session(f"192.0.2.{i}")
             self.failureResultOf(self.log_in(session, who, password), AuthFailed)
             self.assertIsNone(session.permissions)
-        self.assertEqual(self.sessions.refusals[Refusal.AUTH_FAILED], 5)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_FAILED], 5)
         self.assertEqual(self.heard[0], "refused auth_failed: as ann")
         self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
 
@@ -297,7 +301,7 @@ class LoginsTests(SynchronousTestCase):
         failure = self.failureResultOf(self.log_in(session, "ann", "sesame"), AuthDelayed)
         self.assertEqual(failure.value.details(), {"retry_after": 1.0})
         self.assertEqual(len(self.verified), 3)
-        self.assertEqual(self.sessions.refusals[Refusal.AUTH_DELAYED], 1)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_DELAYED], 1)
         self.successResultOf(self.log_in(self.session("192.0.2.2"), "ann", "sesame"))
         self.reactor.advance(1.0)
         self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")

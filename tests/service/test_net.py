@@ -304,14 +304,14 @@ class NetServiceTests(NetServiceTestCase):
         service = self.service()
         service.startService()
         self.reactor.advance(0.5)
-        self.assertEqual(service.sessions.latency.lateness.count, 1)
+        self.assertEqual(service.sessions.instruments.latency.lateness.count, 1)
         self.successResultOf(service.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_slow_log(self) -> None:
         """What is slow, and how much is kept, is configured."""
         service = self.service(slowlog=SlowLogSettings(threshold=0.5, kept=3))
-        self.assertEqual(service.sessions.slow_log.settings.threshold, 0.5)
+        self.assertEqual(service.sessions.instruments.slow_log.settings.threshold, 0.5)
         assert service.tcp is not None
         self.assertEqual(service.tcp.factory.turn_time, 0.001)
 

@@ -9,6 +9,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from tests.tcp.memory import Connection
 from tests.tcp.test_server import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
+from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
@@ -32,8 +33,8 @@ class KillTests(ServerTestCase):
         self.assertEqual(victim.answers(), [{"event": "closing", "reason": "killed"}])
         self.assertTrue(victim.gone)
         self.assertEqual(operator.answers(), [{"command": "KILL", "killed": 1}])
-        self.assertEqual(self.factory.sessions.ended[End.KILLED], 1)
-        self.assertEqual(self.factory.sessions.closed[-1].end, End.KILLED)
+        self.assertEqual(self.factory.sessions.counters.ended[End.KILLED], 1)
+        self.assertEqual(self.factory.sessions.counters.closed[-1].end, End.KILLED)
 
     def test_lines_left_over(self) -> None:
         """Lines that were not run are not, and handlers that wait are cancelled."""
@@ -55,7 +56,7 @@ class KillTests(ServerTestCase):
         self.reactor.settle()
         self.kill(self.connect(), victim)
         self.assertTrue(victim.gone)
-        self.assertEqual(self.factory.sessions.ended[End.KILLED], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.KILLED], 1)
 
     def test_itself(self) -> None:
         """A client may send itself away: it gets the answers that are due, this one too."""
@@ -64,7 +65,7 @@ class KillTests(ServerTestCase):
             client.answers(), [{"command": "ECHO", "result": "a"}, {"command": "KILL", "killed": 1}]
         )
         self.assertTrue(client.gone)
-        self.assertEqual(self.factory.sessions.ended[End.KILLED], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.KILLED], 1)
 
     def test_twice(self) -> None:
         """One that is going already is not sent away again."""
@@ -75,7 +76,7 @@ class KillTests(ServerTestCase):
         self.kill(operator, victim)
         self.assertEqual(victim.answers(), [{"event": "closing", "reason": "killed"}])
         self.leave(victim)
-        self.assertEqual(self.factory.sessions.ended[End.KILLED], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.KILLED], 1)
 
 
 class SlowTests(ServerTestCase):
@@ -100,7 +101,7 @@ class SlowTests(ServerTestCase):
         """Give what the slow log has, oldest first."""
         found = [
             (slow.line, round(slow.seconds, 6), slow.waited)
-            for slow in self.factory.sessions.slow_log.latest(100)
+            for slow in self.factory.sessions.instruments.slow_log.latest(100)
         ]
         return found[::-1]
 
@@ -142,7 +143,10 @@ class SlowTests(ServerTestCase):
 
     def test_threshold_below_turn_time(self) -> None:
         """A threshold below ``turn_time`` finds every slow command all the same."""
-        sessions = Sessions(self.reactor.seconds, None, SlowLog(SlowLogSettings(threshold=0.0005)))
+        sessions = Sessions(
+            self.reactor.seconds,
+            instruments=Instruments(slow_log=SlowLog(SlowLogSettings(threshold=0.0005))),
+        )
         limits = Limits(turn_time=1.0)
         self.factory = CommandFactory(self.reactor, self.handlers.commands, limits, sessions)
         self.connect(b"SLEEP 0.0006\nSLEEP 0.0004\nSLEEP 0.0006\n")

@@ -67,7 +67,7 @@ class BroadcastTests(SynchronousTestCase):
             self.assertEqual(self.got(client), ["one", "two"])
         *_, answer = self.clients[1].answers()
         self.assertEqual((answer["delivered"], answer["failed"]), (self.CLIENTS - 2, 0))
-        self.assertEqual(self.factory.sessions.undelivered, 1)
+        self.assertEqual(self.factory.sessions.counters.undelivered, 1)
 
     def test_aborted(self) -> None:
         """A server that ends all connections meanwhile has nothing left to do soon."""

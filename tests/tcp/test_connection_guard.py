@@ -14,7 +14,9 @@ from twisted_net.auth.users import AuthSettings, User, Users
 from twisted_net.commands.registry import Commands, Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthFailed
+from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection_guard import keep_alive
 from twisted_net.tcp.limits import Limits
@@ -42,8 +44,10 @@ class GuardTestCase(SynchronousTestCase):
     def serve(self, settings: AuthSettings | None = None, **limits: Any) -> None:
         """Make the server anew."""
         access = Access(settings, self.users.permissions) if settings else None
-        self.factory = CommandFactory(self.reactor, self.commands, Limits(**limits), access=access)
-        self.factory.sessions.audit = self.hear
+        sessions = Sessions(self.reactor.seconds, instruments=Instruments(self.hear))
+        self.factory = CommandFactory(
+            self.reactor, self.commands, Limits(**limits), sessions, access
+        )
 
     def hear(self, event: str, client: Audited, what: str) -> None:
         """Keep what an auditor would write."""
@@ -84,7 +88,7 @@ class GuardTestCase(SynchronousTestCase):
 
     def ended(self) -> dict[str, int]:
         """Give the reasons for which connections ended, and how many."""
-        return {end.value: n for end, n in self.factory.sessions.ended.items() if n}
+        return {end.value: n for end, n in self.factory.sessions.counters.ended.items() if n}
 
     def tearDown(self) -> None:
         self.factory.abort()
@@ -110,7 +114,7 @@ class AnonymousTests(GuardTestCase):
             self.ask(client, b"PING\nECHO a\nAUTH ann\nECHO b\nCLIENTS\n"),
             ["PONG", "auth_required", "ann", "b", "not_permitted"],
         )
-        self.assertEqual(self.factory.sessions.refusals[Refusal.AUTH_REQUIRED], 1)
+        self.assertEqual(self.factory.sessions.counters.refusals[Refusal.AUTH_REQUIRED], 1)
 
     def test_lines_wait_for_the_login(self) -> None:
         """Lines after AUTH are run as the user that it makes, also where it takes its time."""
@@ -301,7 +305,7 @@ class RatesTests(GuardTestCase):
         self.assertEqual((answer["scope"], answer["command"]), ("address", "PING"))
         self.reactor.pass_time(answer["retry_after"])
         self.assertEqual(self.ask(client, b"PING\n"), ["PONG"])
-        self.assertEqual(self.factory.sessions.refusals[Refusal.RATE_LIMITED], 3)
+        self.assertEqual(self.factory.sessions.counters.refusals[Refusal.RATE_LIMITED], 3)
         self.assertEqual(self.heard[0], ("refused", "rate_limited: by address"))
 
     def test_each_scope(self) -> None:

@@ -57,7 +57,7 @@ class Proxied(SynchronousTestCase):
 
     def ended(self) -> dict[str, int]:
         """Give the reasons for which connections have ended."""
-        ended = self.commands.sessions.ended
+        ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
 
@@ -239,4 +239,4 @@ class InnerFactoryTests(Proxied):
         self.handshakes.close()
         self.reactor.settle()
         self.assertTrue(connection.gone)
-        self.assertEqual(self.commands.sessions.ended[End.DRAINED], 1)
+        self.assertEqual(self.commands.sessions.counters.ended[End.DRAINED], 1)

@@ -144,7 +144,9 @@ class ServerTestCase(SynchronousTestCase):
 
     def ended(self) -> dict[str, int]:
         """Give the counts of the reasons that occurred."""
-        return {end.value: count for end, count in self.factory.sessions.ended.items() if count}
+        return {
+            end.value: count for end, count in self.factory.sessions.counters.ended.items() if count
+        }
 
     def assert_over(self, **ended: int) -> None:
         """Nothing is left, and connections ended for these reasons."""
@@ -224,7 +226,7 @@ class ConnectionTests(ServerTestCase):
         """Connections that ever began are counted."""
         for _ in range(3):
             self.leave(self.connect())
-        self.assertEqual(self.factory.sessions.opened, 3)
+        self.assertEqual(self.factory.sessions.counters.opened, 3)
 
     def test_default_limits(self) -> None:
         """A factory has limits where none are given."""
@@ -347,7 +349,7 @@ class BugTests(ServerTestCase):
     def test_cancelled_from_within(self) -> None:
         """A handler that lets a CancelledError of its own out has a bug."""
         self.check(b"LATEBUG cancelled", CancelledError)
-        self.factory.sessions.ended[End.CLIENT_CLOSED] = 0
+        self.factory.sessions.counters.ended[End.CLIENT_CLOSED] = 0
         self.check(b"ODD", CancelledError)
 
     def test_timed_out_from_within(self) -> None:
@@ -647,7 +649,7 @@ class EventTests(ServerTestCase):
         delivery = self.factory.sessions.broadcast({"event": "x"})
         self.assertEqual(delivery.failures, {session.name: "output_full"})
         self.assertEqual(delivery.delivered, 1)
-        self.assertEqual((session.undelivered, self.factory.sessions.undelivered), (2, 2))
+        self.assertEqual((session.undelivered, self.factory.sessions.counters.undelivered), (2, 2))
         self.reactor.settle()
         self.assertEqual(other.answers(), [{"event": "x"}])
         client.reads = True
@@ -1033,7 +1035,7 @@ class FullTests(ServerTestCase):
         self.assertTrue(client.gone)
         self.assertEqual(self.first.answers(), [])
         self.assertEqual(len(self.factory.sessions), 1)
-        self.assertEqual(self.factory.sessions.opened, 1)
+        self.assertEqual(self.factory.sessions.counters.opened, 1)
         self.leave(self.first)
         self.assert_over(client_closed=1, too_many_connections=1)
 

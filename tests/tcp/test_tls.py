@@ -140,7 +140,7 @@ class TlsCase(SynchronousTestCase):
 
     def ended(self) -> dict[str, int]:
         """Give the reasons for which connections have ended."""
-        ended = self.commands.sessions.ended
+        ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
 

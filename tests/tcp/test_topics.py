@@ -242,7 +242,7 @@ class SlowTests(TopicCase):
         for i in range(3):
             self.ask(sender, f"PUBLISH a {str(i) * 3000}")
         self.assertTrue(client.gone)
-        self.assertEqual(self.factory.sessions.ended[End.SLOW_SUBSCRIBER], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.SLOW_SUBSCRIBER], 1)
         self.assertEqual((len(self.topics), self.topics.overflows), (0, 1))
 
     def test_memory(self) -> None:
@@ -265,7 +265,7 @@ class SlowTests(TopicCase):
         self.assertFalse(client.gone)
         self.reactor.pass_time(2)
         self.assertTrue(client.gone)
-        self.assertEqual(self.factory.sessions.ended[End.BUFFERS_FULL], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.BUFFERS_FULL], 1)
 
     def test_weight_forgotten(self) -> None:
         """What a client has read counts no more."""
@@ -285,7 +285,7 @@ class SlowTests(TopicCase):
         client, _ = self.stuck("drop_oldest")
         self.reactor.pass_time(Limits().write_timeout + 1)
         self.assertTrue(client.gone)
-        self.assertEqual(self.factory.sessions.ended[End.WRITE_TIMEOUT], 1)
+        self.assertEqual(self.factory.sessions.counters.ended[End.WRITE_TIMEOUT], 1)
         self.assertEqual(len(self.topics), 0)
 
 

@@ -103,7 +103,7 @@ class WebSocketCase(SynchronousTestCase):
 
     def ended(self) -> dict[str, int]:
         """Give the reasons for which connections have ended."""
-        ended = self.commands.sessions.ended
+        ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
 

@@ -40,7 +40,7 @@ def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100)
 
 
 def _closed(request: Request, limit: Annotated[int, Meta(ge=1, le=CLOSED_KEPT)] = 100) -> Fields:
-    closed = request.session.sessions.closed
+    closed = request.session.sessions.counters.closed
     shown = [
         {
             "client": ended.name,
@@ -71,7 +71,7 @@ def _kill(request: Request, what: Literal["client", "user", "address"], name: st
 
 def _info(request: Request, section: str | None = None) -> Fields:
     session = request.session
-    sections = session.sessions.info | {
+    sections = session.sessions.sections | {
         "clients": lambda: _client_figures(session),
         "commands": lambda: {
             command.name: command.calls for command in request.commands if command.calls
@@ -91,7 +91,7 @@ def _slowlog(
     request: Request,
     limit: Annotated[int, Meta(ge=1, le=10_000)] | Reset = 10,
 ) -> Fields:
-    slow_log = request.session.sessions.slow_log
+    slow_log = request.session.sessions.instruments.slow_log
     if limit == "reset":
         return Fields(forgotten=slow_log.reset())
     settings = slow_log.settings
@@ -120,7 +120,7 @@ def _monitor(
     per_second: Annotated[int, Meta(ge=1, le=MOST_PER_SECOND)] | Literal["off"] = LINES_PER_SECOND,
 ) -> Fields:
     session = request.session
-    monitors = session.sessions.monitors
+    monitors = session.sessions.instruments.monitors
     if per_second == "off":
         monitors.remove(session)
         return Fields(watching=False)
@@ -133,7 +133,7 @@ def _latency(
     limit: Annotated[int, Meta(ge=1, le=SPIKES_KEPT)] | Reset = 10,
 ) -> Fields:
     session = request.session
-    latency = session.sessions.latency
+    latency = session.sessions.instruments.latency
     if limit == "reset":
         latency.reset()
         return Fields(**_lateness(session))
@@ -162,18 +162,18 @@ def _client_figures(session: Session) -> Mapping[str, object]:
     sessions = session.sessions
     return {
         "connections": len(sessions),
-        "opened": sessions.opened,
+        "opened": sessions.counters.opened,
         "messages": sessions.messages,
-        "received": sessions.received + sum(client.received for client in sessions),
-        "sent": sessions.sent + sum(client.sent for client in sessions),
-        "undelivered": sessions.undelivered,
-        "slow": sessions.slow_log.count,
-        "monitors": len(sessions.monitors),
+        "received": sessions.counters.received + sum(client.received for client in sessions),
+        "sent": sessions.counters.sent + sum(client.sent for client in sessions),
+        "undelivered": sessions.counters.undelivered,
+        "slow": sessions.instruments.slow_log.count,
+        "monitors": len(sessions.instruments.monitors),
     }
 
 
 def _lateness(session: Session) -> dict[str, object]:
-    lateness = session.sessions.latency.lateness
+    lateness = session.sessions.instruments.latency.lateness
     return {
         "interval": PROBE_INTERVAL,
         "samples": lateness.count,

@@ -198,7 +198,7 @@ class CommandRunner:
         :raises CommandError: if the client may not.
         """
         session.messages += 1
-        if self.sessions.monitors.views:
+        if self.sessions.instruments.monitors.views:
             self._show(command.shown(words), session)
         with self.refusals_counted(command.name, session):
             if session.permissions is not None:
@@ -227,7 +227,7 @@ class CommandRunner:
             raise self._failed(Failure(), command.name, session) from None
         finally:
             took = self.seconds() - began
-            if took >= self.sessions.slow_log.settings.threshold:
+            if took >= self.sessions.instruments.slow_log.settings.threshold:
                 self._note(command.shown(words), session, took, waited=False)
 
     def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
@@ -263,7 +263,7 @@ class CommandRunner:
 
     def note_if_slow(self, line: bytes, session: Session, took: float) -> None:
         """Enter a line that took this many seconds into the slow log, if that is slow."""
-        if took >= self.sessions.slow_log.settings.threshold:
+        if took >= self.sessions.instruments.slow_log.settings.threshold:
             self._note(self.commands.shown(line), session, took, waited=False)
 
     def _fall_back(self, text: str, name: str, session: Session) -> bytes | Waiting:
@@ -277,16 +277,16 @@ class CommandRunner:
 
     def _show(self, shown: str, session: Session) -> None:
         sessions = self.sessions
-        sessions.monitors.show(session, shown, sessions.wall(), self.seconds())
+        sessions.instruments.monitors.show(session, shown, sessions.wall(), self.seconds())
 
     def _note(self, shown: str, session: Session, took: float, *, waited: bool) -> None:
         sessions = self.sessions
-        sessions.slow_log.note(
+        sessions.instruments.slow_log.note(
             sessions.wall(), took, session.name, session.user, shown, waited=waited
         )
 
     def _note_waited(self, show: Callable[[], str], session: Session, took: float) -> None:
-        if took >= self.sessions.slow_log.settings.waiting_threshold:
+        if took >= self.sessions.instruments.slow_log.settings.waiting_threshold:
             self._note(show(), session, took, waited=True)
 
     def _failed(self, failure: Failure, command: str | None, session: Session) -> Internal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from socket import gethostname
@@ -26,7 +25,6 @@ from twisted_net.service.config import (
 from twisted_net.service.listeners import ListenerService
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
-from twisted_net.topics import Topics
 from twisted_net.udp.groups import groups_on
 from twisted_net.udp.limits import GroupSettings
 from twisted_net.udp.responder import DatagramCounts
@@ -101,7 +99,7 @@ class CoapListener(_DrainsFirst):
     """
     The CoAP server.
 
-    :param topics: those of all listeners.
+    :param streams: the sessions of the stream listeners, whose topics and instruments it shares.
     :ivar server: has the sessions, the observers and the counts.
     """
 
@@ -112,14 +110,14 @@ class CoapListener(_DrainsFirst):
         reactor: Any,  # Any: as below
         config: Config,
         commands: Commands,
-        topics: Topics,
+        streams: Sessions,
     ) -> None:
         from twisted_net.coap.server import CoapServer
 
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
         self._drain_timeout = config.drain_timeout
-        sessions = Sessions(time.time, topics)
+        sessions = Sessions(streams.wall, streams.topics, streams.instruments)
         self.server = CoapServer(reactor, commands, config.coap, sessions=sessions)
 
     @override
@@ -342,7 +340,7 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
     The CoAP server over DTLS.
 
     :param access: who may do what, by the names in certificates.
-    :param streams: the sessions of the other listeners, of which it has the topics and the clock.
+    :param streams: the sessions of the stream listeners, whose topics and instruments it shares.
     :ivar server: has the sessions, the observers and the counts.
     """
 
@@ -371,7 +369,7 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
             reactor,
             commands,
             limits_over_dtls(config.coap, settings),
-            sessions=Sessions(streams.wall, streams.topics),
+            sessions=Sessions(streams.wall, streams.topics, streams.instruments),
             permissions_of=permissions_of if access.required else None,
         )
         self.dtls = DtlsServer(

@@ -20,7 +20,9 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.net.addresses import is_local
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.ops.audit import Audit
+from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.latency_probe import LatencyProbe
 from twisted_net.ops.process_info import usage, versions
 from twisted_net.ops.slowlog import SlowLog
@@ -110,15 +112,18 @@ class NetService(MultiService):
             registry.update(commands)
         self._new_fetcher = partial(_guarded_fetcher, reactor, config)
         self._fetcher: Fetcher | None = None
-        self.sessions = Sessions(time.time, Topics(config.topics), SlowLog(config.slowlog))
-        self.sessions.audit = Audit(reactor)
-        self.sessions.info |= {"server": self._server_figures, "process": usage}
+        instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
+        self.sessions = Sessions(
+            time.time, Topics(config.topics), instruments, StepScheduler(reactor)
+        )
+        self.sessions.add_section("server", self._server_figures)
+        self.sessions.add_section("process", usage)
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
         sockets = datagram_listeners(reactor, config.udp)
         self.udp, self.udp_sockets = (sockets[0] if sockets else None), sockets[1:]
         self.coap = None
         if config.coap.enabled:
-            self.coap = CoapListener(reactor, config, registry, self.sessions.topics)
+            self.coap = CoapListener(reactor, config, registry, self.sessions)
         wall = self.sessions.wall
         secure_udp, secure_coap = config.udp.dtls.enabled, config.coap.dtls.enabled
         self.secure_udp = SecureDatagramListener(reactor, config, wall) if secure_udp else None
@@ -134,7 +139,7 @@ class NetService(MultiService):
         )
         self._served: list[ListenerService] = [part for part in served if part is not None]
         self._served += self._group_listeners(config)
-        probe = LatencyProbe(reactor, self.sessions.latency, time.time)
+        probe = LatencyProbe(reactor, self.sessions.instruments.latency, time.time)
         parts: list[Service] = [probe, *self._served]
         for part in parts:
             part.setServiceParent(self)
@@ -155,7 +160,7 @@ class NetService(MultiService):
 
     async def _stop(self) -> None:
         was_running, began = self.running, self._reactor.seconds()
-        connected, aborted = len(self.sessions), self.sessions.ended[End.ABORTED]
+        connected, aborted = len(self.sessions), self.sessions.counters.ended[End.ABORTED]
         progress = LoopingCall(self._log_progress, connected)
         progress.clock = self._reactor
         if was_running and connected:
@@ -171,7 +176,7 @@ class NetService(MultiService):
                 "aborted",
                 seconds=self._reactor.seconds() - began,
                 connected=connected,
-                aborted=self.sessions.ended[End.ABORTED] - aborted,
+                aborted=self.sessions.counters.ended[End.ABORTED] - aborted,
             )
         # Last, as a FETCH that is being answered needs it.
         fetcher, self._fetcher = self._fetcher, None
@@ -261,15 +266,14 @@ class NetService(MultiService):
         secure = [part for part in (self.secure_udp, self.secure_coap) if part is not None]
         holders = [self.sessions]
         if self.secure_coap is not None:
-            self.secure_coap.server.sessions.audit = self.sessions.audit
             holders.append(self.secure_coap.server.sessions)
         for sessions in holders:
             if secure or any(listener.certificates for listener in self.listeners):
-                sessions.figures["certificates"] = self._seconds_left
+                sessions.add_figure("certificates", self._seconds_left)
             if secure:
-                sessions.figures["dtls"] = lambda: {
-                    part.transport: part.dtls.figures() for part in secure
-                }
+                sessions.add_figure(
+                    "dtls", lambda: {part.transport: part.dtls.figures() for part in secure}
+                )
 
     def _seconds_left(self) -> Mapping[str, float]:
         """Tell how long each certificate of all listeners is valid."""

@@ -135,7 +135,7 @@ class CommandProtocol(SubscribedProtocol):
             self.session = sessions.open(peer.host, peer.port, self.deliver, self)
         else:
             # The peer of a UNIX socket has no address: a running number tells them apart.
-            self.session = sessions.open(UNIX, sessions.opened + 1, self.deliver, self)
+            self.session = sessions.open(UNIX, sessions.counters.opened + 1, self.deliver, self)
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)
@@ -236,7 +236,7 @@ class CommandProtocol(SubscribedProtocol):
         sessions = self._factory.sessions
         if mailbox is not None and sessions.topics.count(mailbox):
             return False  # it listens
-        if self.session in sessions.monitors:
+        if self.session in sessions.instruments.monitors:
             return False  # it watches
         return self._lines is None and self._queue is None and self._writable and not self._end
 

@@ -64,7 +64,9 @@ class CommandFactory(Factory):
         self.reactor = reactor
         self.commands = commands
         self.limits = limits = limits or Limits()
-        self.sessions = Sessions(time.time) if sessions is None else sessions
+        self.sessions = (
+            Sessions(time.time, pacing=StepScheduler(reactor)) if sessions is None else sessions
+        )
         self.runner = CommandRunner(
             reactor,
             commands,
@@ -74,7 +76,6 @@ class CommandFactory(Factory):
         self.guard = Guard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
         self.turns = TurnScheduler(reactor)
-        self.sessions.pace = StepScheduler(reactor)
         self._protocols: set[CommandProtocol] = set()
         self._refusing: set[RefusingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}
@@ -85,8 +86,10 @@ class CommandFactory(Factory):
         # Looked up once for each turn, so kept at hand.
         self.answer: AnswerTo = self.runner.answer
         self.seconds = reactor.seconds
-        self.turn_time = min(limits.turn_time, self.sessions.slow_log.settings.threshold)
-        self.watched = self.sessions.monitors.views
+        self.turn_time = min(
+            limits.turn_time, self.sessions.instruments.slow_log.settings.threshold
+        )
+        self.watched = self.sessions.instruments.monitors.views
         self._drain: Drain | None = None
 
     @override
