@@ -99,7 +99,7 @@ class ImportTests(SynchronousTestCase):
             "twisted_net.service.config, twisted_net.service.commands, twisted_net.tcp.line_framer"
         )
         names = imported(core)
-        self.assertIn("twisted_net.udp.responder", names)
+        self.assertIn("twisted_net.udp.limits", names)
         self.assertEqual(names & {"twisted", "treq", "zope.interface", "asyncio"}, set())
 
     def test_wings(self) -> None:
