@@ -37,6 +37,8 @@ NOT_PUBLIC = (
     "192.0.0.1",
     "192.0.0.192",
     "192.0.2.1",
+    "192.31.196.1",
+    "192.52.193.1",
     "192.88.99.1",
     "192.168.1.1",
     "198.18.0.1",
@@ -58,6 +60,11 @@ NOT_PUBLIC = (
     "ff02::1",
     "100::1",
     "2001::1",
+    "2001:1::1",
+    "2001:3::1",
+    "2001:4:112::1",
+    "2001:1ff::1",
+    "2620:4f:8000::1",
     "2001:db8::1",
     "3fff::1",
     "5f00::1",
@@ -127,6 +134,7 @@ class UnwrapTests(SynchronousTestCase):
             ("::ffff:1.2.3.4", ["1.2.3.4"]),
             ("64:ff9b::1.2.3.4", ["64:ff9b::102:304", "1.2.3.4"]),
             ("::1.2.3.4", ["::102:304", "1.2.3.4"]),
+            ("::192.168.0.1", ["::c0a8:1", "192.168.0.1"]),
             ("::ffff:0:1.2.3.4", ["::ffff:0:102:304", "1.2.3.4"]),
             ("2002:102:304::9", ["2002:102:304::9", "1.2.3.4"]),
             ("2001:0:102:304::fefe:fdfd", ["2001:0:102:304::fefe:fdfd", "1.2.3.4", "1.1.2.2"]),
@@ -151,6 +159,7 @@ class ReachTests(SynchronousTestCase):
             with self.subTest(entry=entry):
                 error = self.assertRaises(ValueError, EgressPolicy, deny=(entry,))
                 self.assertIn("EgressPolicy.deny", str(error))
+                self.assertEqual("host bits" in str(error), entry == "10.0.0.1/8")
 
     def test_bad_port(self) -> None:
         """Bounds hold for ports too."""
@@ -185,6 +194,15 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(
                 message, "a.example may not be reached: its address 10.0.0.1 is not a public one"
             )
+
+    def test_dot_at_the_end(self) -> None:
+        """A dot at the end of a name or an entry changes nothing."""
+        for entry in ("a.example", "a.example.", "*.example."):
+            for host in ("a.example", "a.example."):
+                denied = self.refused(EgressPolicy(deny=(entry,)), host, 80, "8.8.8.8")
+                self.assertIn("the name is denied", denied or "", (entry, host))
+                allowed = EgressPolicy(allow=(entry,))
+                self.assertIsNone(self.refused(allowed, host, 8080, "10.0.0.1"), (entry, host))
 
     def test_loopback_and_metadata(self) -> None:
         """The addresses that attackers ask for first are refused."""

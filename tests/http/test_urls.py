@@ -70,6 +70,8 @@ class ParseTargetTests(SynchronousTestCase):
             "http://::1/",
             "http://a:0/",
             "http://a:65536/",
+            "http://a:655350/",
+            "http://a:808080/",
             "http://a:99999999999999999999/",
             "http://a:-1/",
             "http://a:8o/",
@@ -152,3 +154,14 @@ class RedactTests(SynchronousTestCase):
     def test_length(self) -> None:
         """A long URL is cut."""
         self.assertEqual(redact("http://h/" + "x" * 300), "http://h/" + "x" * 191 + "…")
+        self.assertEqual(redact("http://h/" + "x" * 191), "http://h/" + "x" * 191)
+
+    def test_every_secret_parameter(self) -> None:
+        """Each name that stands for a secret is known, in any case."""
+        for name in (
+            *("access_token", "api_key", "api-key", "apikey", "auth", "code", "key", "password"),
+            *("passwd", "pwd", "secret", "sig", "signature", "token", "x-amz-signature"),
+            *("x-amz-credential", "x-amz-security-token"),
+        ):
+            for spelt in (name, name.upper()):
+                self.assertEqual(redact(f"http://h/?{spelt}=s#f"), f"http://h/?{spelt}=***#f")

@@ -86,6 +86,7 @@ class SecondsTests(SynchronousTestCase):
     def test_numbers(self) -> None:
         """Digits alone count; a number too large is a very long time, however it is written."""
         cases = {"5": 5, "003600": 3600, "0": 0, "9" * 4000: NEVER, "0" * 40 + "7": 7}
+        cases |= {"1234567890": 1_234_567_890, "2147483649": 2**31, "9" * 10: NEVER}
         for text, value in cases.items():
             self.assertEqual(seconds(text), value)
         for text in ("", "-1", "1.5", "'5'", "x", "५"):

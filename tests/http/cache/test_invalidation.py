@@ -18,7 +18,7 @@ class InvalidatedTests(SynchronousTestCase):
         for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
             for status in (200, 204, 303):
                 self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [KEY])
-            for status in (100, 400, 500):
+            for status in (100, 199, 400, 500):
                 self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [])
 
     def test_safe(self) -> None:
@@ -33,6 +33,10 @@ class InvalidatedTests(SynchronousTestCase):
         )
         expected = [KEY, "http://a.example/new", "http://a.example/x?y"]
         self.assertEqual(invalidated("POST", KEY, 201, fields), expected)
+        twice = HeaderFields([("Location", "/x"), ("Content-Location", "/x")])
+        self.assertEqual(invalidated("PUT", KEY, 200, twice), [KEY, "http://a.example/x"])
+        itself = HeaderFields([("Location", KEY)])
+        self.assertEqual(invalidated("PUT", KEY, 200, itself), [KEY])
         for other in ("http://b.example/", "https://a.example/", "http://[", "ftp://a.example/"):
             fields = HeaderFields([("Location", other)])
             self.assertEqual(invalidated("POST", KEY, 201, fields), [KEY])

@@ -51,10 +51,13 @@ class CombineTests(SynchronousTestCase):
         weak = part(4, b"45", 'W/"x"')
         self.assertEqual(combine([part(2, b"23", 'W/"x"')], weak), weak)
         self.assertEqual(combine([evolve(part(2, b"23"), variant=b"other")], new), new)
+        self.assertEqual(combine([evolve(part(2, b"23"), status=404)], new), new)
 
     def test_all_at_once(self) -> None:
         """A part that is everything is a whole answer."""
         self.assertEqual(combine([], part(0, b"0123456789")).status, 200)
+        misplaced = evolve(part(0, b"0123456789"), start=1)
+        self.assertEqual(combine([], misplaced), misplaced)
 
 
 class BrokenOffTests(SynchronousTestCase):

@@ -26,6 +26,7 @@ class ParseRangeTests(SynchronousTestCase):
     def test_forms(self) -> None:
         """From a byte to a byte, to the end, and the last ones."""
         self.assertEqual(parse_range("bytes=0-4"), Asked(0, 4))
+        self.assertEqual(parse_range("bytes=4-4"), Asked(4, 4))
         self.assertEqual(parse_range(" Bytes=5- "), Asked(5, None))
         self.assertEqual(parse_range("bytes=-3"), Asked(None, 3))
 

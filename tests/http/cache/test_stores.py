@@ -68,6 +68,22 @@ class MemoryStoreTests(SynchronousTestCase):
             store.put("k", entry(variant=variant))
         self.assertEqual([each.variant for each in store.get("k")], [b"b", b"c"])
 
+    def test_variants_of_one_url_pass_the_entries(self) -> None:
+        """One URL has no more variants than there may be entries at all, and loses none else."""
+        store = MemoryStore(max_entries=2, max_variants=10)
+        store.put("other", entry())
+        for variant in (b"a", b"b", b"c"):
+            store.put("k", entry(variant=variant))
+        self.assertEqual([each.variant for each in store.get("k")], [b"b", b"c"])
+        self.assertEqual(store.entries, 2)
+
+    def test_just_not_too_large(self) -> None:
+        """An entry of just all the bytes is kept, alone."""
+        store = MemoryStore(max_bytes=3000)
+        store.put("a", entry())
+        store.put("b", entry(3000))
+        self.assertEqual([key for key in "ab" if store.get(key)], ["b"])
+
     def test_most_entries(self) -> None:
         """Of too many entries the URL goes that was unused for longest."""
         store = MemoryStore(max_entries=2)

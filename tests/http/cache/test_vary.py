@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.http.cache import vary
 from twisted_net.http.cache.vary import variant, vary_names
 from twisted_net.http.fields import HeaderFields
 
@@ -34,6 +35,8 @@ class VariantTests(SynchronousTestCase):
         self.assertTrue(self.same("Accept-Language", "en, de ;q=0.5", "DE;q=0.5,EN"))
         self.assertFalse(self.same("Accept-Language", "en, de;q=0.5", "en, de;q=0.6"))
         self.assertTrue(self.same("Accept-Encoding", "gzip, br", "br,gzip"))
+        self.assertTrue(self.same("Accept-Encoding", "gzip,, br,", "br,gzip"))
+        self.assertTrue(self.same("Accept-Charset", "UTF-8, latin1", "latin1,utf-8"))
         self.assertFalse(self.same("X", "a, b", "b, a"))
         self.assertFalse(self.same("X", "a", "A"))
 
@@ -49,6 +52,19 @@ class VariantTests(SynchronousTestCase):
     def test_users(self) -> None:
         """Who asks is digested as well."""
         self.assertFalse(self.same("Authorization", "a", "b"))
+
+    def test_credentials_are_not_remembered(self) -> None:
+        """Digests of what names no user are remembered, those of credentials are not."""
+        names = ("accept", "authorization", "cookie")
+        for pair, remembered in (
+            (("Authorization", "Bearer hunter2"), 0),
+            (("Cookie", "session=hunter2"), 0),
+            (("Accept", "text/hunter2"), 1),
+        ):
+            before = vary._remembered_digest.cache_info()
+            variant(HeaderFields([pair]), names)
+            after = vary._remembered_digest.cache_info()
+            self.assertEqual(after.hits + after.misses - before.hits - before.misses, remembered)
 
     def test_names(self) -> None:
         """``Vary`` is a list of names, in several lines, in any case."""

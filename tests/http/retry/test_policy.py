@@ -123,6 +123,8 @@ class AttemptTests(SynchronousTestCase):
         """The status, or the error."""
         attempt = Attempt("GET", "http://a/", 1, 0.1, 503, None, None)
         self.assertEqual(attempt.outcome, "503")
+        attempt = Attempt("GET", "http://a/", 1, 0.1, 200, "the body broke off", None)
+        self.assertEqual(attempt.outcome, "the body broke off")
         attempt = Attempt("GET", "http://a/", 1, 0.1, None, "no luck", None)
         self.assertEqual(attempt.outcome, "no luck")
 
@@ -134,6 +136,9 @@ class ParseRetryAfterTests(SynchronousTestCase):
         """Digits are seconds."""
         self.assertEqual(parse_retry_after("120", NOW), 120.0)
         self.assertEqual(parse_retry_after(" 0\t", NOW), 0.0)
+        for digits in (5, 6, 15):
+            self.assertEqual(parse_retry_after("9" * digits, NOW), 10.0**digits - 1)
+        self.assertIsNone(parse_retry_after("\x0b5", NOW))
 
     def test_huge(self) -> None:
         """So many digits that nobody waits for it are a time without end."""

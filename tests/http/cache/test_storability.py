@@ -1,0 +1,55 @@
+"""Tests of :mod:`twisted_net.http.cache.storability`; with other rules: ``test_rules``."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.http.cache.storability import forbids_storing, sharable, stale_seconds
+from twisted_net.http.fields import HeaderFields
+
+
+class ForbidsStoringTests(SynchronousTestCase):
+    """RFC 9111 §5.2.2.3 and §5.2.2.5."""
+
+    def test_must_understand(self) -> None:
+        """With it ``no-store`` counts for none of the statuses that are known, and all others."""
+        known = [200, 203, 204, 206, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406]
+        known += [409, 410, 414, 500, 501, 502, 503, 504]
+        said = {"must-understand": None, "no-store": None}
+        self.assertEqual(
+            [status for status in range(200, 600) if not forbids_storing(said, status)], known
+        )
+
+    def test_no_store(self) -> None:
+        """Alone it counts for all."""
+        self.assertTrue(forbids_storing({"no-store": None}, 200))
+        self.assertFalse(forbids_storing({}, 200))
+
+
+class SharableTests(SynchronousTestCase):
+    """RFC 9111 §3.5 and §5.2.2.7."""
+
+    def test_authorization(self) -> None:
+        """What came for one user is for others where one of three directives says so."""
+        request = HeaderFields([("Authorization", "x")])
+        for name in ("public", "must-revalidate", "s-maxage"):
+            self.assertTrue(sharable(request, {name: "1"}), name)
+        self.assertFalse(sharable(request, {"max-age": "1"}))
+        self.assertTrue(sharable(HeaderFields(), {"max-age": "1"}))
+
+    def test_private(self) -> None:
+        """``private`` for all of it forbids to share, for some fields it does not."""
+        self.assertFalse(sharable(HeaderFields(), {"private": None}))
+        self.assertTrue(sharable(HeaderFields(), {"private": "x-user"}))
+
+
+class StaleSecondsTests(SynchronousTestCase):
+    """RFC 5861."""
+
+    def test_longest(self) -> None:
+        """The longer of both times."""
+        for refresh, error in (("5", "9"), ("9", "5")):
+            said = {"stale-while-revalidate": refresh, "stale-if-error": error}
+            self.assertEqual(stale_seconds(said), 9)
+        self.assertEqual(stale_seconds({"stale-if-error": "3"}), 3)
+        self.assertEqual(stale_seconds({}), 0)
