@@ -92,7 +92,7 @@ class Client:
         self.socket.connect(("127.0.0.1", port))
         self.socket.settimeout(0.5)
         self.session = DtlsSession(SSL.Connection(context, None), 1232)
-        self.session.greet("localhost", 0.0)
+        self.session.connect("localhost", 0.0)
         self.hello = self.session.datagrams()[0]
 
     def shake_hands(self) -> None:

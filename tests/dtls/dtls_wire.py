@@ -17,11 +17,11 @@ from twisted.internet.task import Clock
 
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.dtls.client import DtlsClient
+from twisted_net.dtls.errors import DtlsError
 from twisted_net.dtls.peer import SecurePeer
 from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.session import client_context
 from twisted_net.dtls.settings import DtlsClientSettings, DtlsSettings
-from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
 from twisted_net.reasons import End
 
@@ -98,7 +98,7 @@ class Client:
     ) -> None:
         self.source = source
         self.inner = Inner(echo=False)
-        self.lost: list[CoapError] = []
+        self.lost: list[DtlsError] = []
         self.dtls = DtlsClient(
             cast(IReactorTime, wire.clock),
             self.inner,
@@ -109,7 +109,7 @@ class Client:
             numeric,
             self.lost.append,
         )
-        self.failures: list[CoapError] = []
+        self.failures: list[DtlsError] = []
         self.connected = False
         self.dtls.connected().addCallbacks(self._connected, self._failed)
 
@@ -141,7 +141,7 @@ class Wire:
         self,
         files: Files,
         settings: DtlsSettings | None = None,
-        most_of_user: Callable[[str], int | None] | None = None,
+        session_limit: Callable[[str], int | None] | None = None,
         inner: DatagramProtocol | None = None,
     ) -> None:
         self.files = files
@@ -159,7 +159,7 @@ class Wire:
             DtlsServer.make_certificates(settings),
             settings,
             ended=lambda peer, end: self.ended.append((peer, end)),
-            most_of_user=most_of_user,
+            session_limit=session_limit,
         )
         self.server.makeConnection(_Port(self, SERVER))  # type: ignore[arg-type]  # a fake
 

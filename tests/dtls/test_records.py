@@ -12,9 +12,9 @@ from twisted_net.dtls.records import (
     COOKIE,
     COOKIE_LIFETIME,
     ClientHello,
-    Cookies,
+    CookieSecret,
     hello_verify_request,
-    pack,
+    pack_records,
     protected_records,
 )
 
@@ -115,10 +115,10 @@ class HelloVerifyRequestTests(SynchronousTestCase):
 
 
 class CookiesTests(SynchronousTestCase):
-    """:class:`Cookies`."""
+    """:class:`CookieSecret`."""
 
     def setUp(self) -> None:
-        self.cookies = Cookies(b"1" * 32, 0.0)
+        self.cookies = CookieSecret(b"1" * 32, 0.0)
         self.cookie = self.cookies.make(HERE, parsed(hello()))
 
     def accepts(self, cookie: bytes, host: str = "192.0.2.1", port: int = 5000) -> bool:
@@ -167,13 +167,13 @@ class CookiesTests(SynchronousTestCase):
 
 
 class PackTests(SynchronousTestCase):
-    """:func:`pack`."""
+    """:func:`pack_records`."""
 
     @given(st.lists(st.integers(0, 300), max_size=20), st.integers(256, 600))
     def test_all_within_mtu(self, sizes: list[int], mtu: int) -> None:
         """Datagrams hold whole records, in order, up to the MTU, and no two would fit in one."""
         records = [record(22, 0, bytes(size)) for size in sizes]
-        datagrams = pack(b"".join(records), mtu)
+        datagrams = pack_records(b"".join(records), mtu)
         self.assertEqual(b"".join(datagrams), b"".join(records))
         ends = {sum(map(len, records[:i])) for i in range(len(records) + 1)}
         at = 0

@@ -478,7 +478,7 @@ class BoundTests(DtlsTestCase):
     def test_sessions_of_a_user(self) -> None:
         """A user with one session too many loses the one that was silent for longest."""
         settings = DtlsSettings(certificate=self.files.server, client_ca=self.files.ca)
-        wire = Wire(self.files, settings, most_of_user=lambda user: 2 if user == "ann" else None)
+        wire = Wire(self.files, settings, session_limit=lambda user: 2 if user == "ann" else None)
         self.addCleanup(self.check_end, wire)
         ann = self.files.write("ann", user="ann")
         bob = self.files.write("bob", user="bob")
@@ -491,11 +491,11 @@ class BoundTests(DtlsTestCase):
     def test_user_that_cannot_be_looked_up(self) -> None:
         """Where nobody can say what a user may have, the handshake is given up in its time."""
 
-        def most_of_user(user: str) -> int | None:
+        def session_limit(user: str) -> int | None:
             raise LookupError(user)
 
         settings = DtlsSettings(certificate=self.files.server, client_ca=self.files.ca)
-        wire = Wire(self.files, settings, most_of_user=most_of_user)
+        wire = Wire(self.files, settings, session_limit=session_limit)
         self.addCleanup(self.check_end, wire)
         wire.client(certificate=self.files.write("ann", user="ann"))
         self.assertRaises(LookupError, wire.run)

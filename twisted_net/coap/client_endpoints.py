@@ -15,9 +15,11 @@ from typing_extensions import override
 
 from twisted_net.coap.codec import CoapMessage
 from twisted_net.coap.endpoint import CoapEndpoint
+from twisted_net.coap.errors import SecureSessionFailed
 from twisted_net.coap.exchange import Event, MessageFailed, OutgoingMessage, ResponseReceived
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.coap.uris import CoapURI
+from twisted_net.dtls.errors import DtlsError
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
@@ -146,7 +148,7 @@ class EndpointPool:
         Return the endpoint for a URI; with DTLS, once its handshake is complete.
 
         :param address: IP address of the URI's host.
-        :raises DtlsFailed: if no session can be established.
+        :raises SecureSessionFailed: if no DTLS session can be established.
         """
         if not uri.secure:
             return self._plain_endpoint(isIPv6Address(address))
@@ -157,9 +159,9 @@ class EndpointPool:
         self._secure.move_to_end(key)
         try:
             await endpoint.dtls.connected()
-        except CoapError:
+        except DtlsError as error:
             self._close(endpoint)
-            raise
+            raise SecureSessionFailed(error) from error
         return endpoint
 
     def retire(self, endpoint: ClientEndpoint) -> None:
@@ -204,9 +206,9 @@ class EndpointPool:
         name, address, port = key
         endpoint = DtlsEndpoint(self._reactor, self._parameters)
 
-        def lost(error: CoapError) -> None:
+        def lost(error: DtlsError) -> None:
             self._close(endpoint)
-            endpoint.fail(error)
+            endpoint.fail(SecureSessionFailed(error))
 
         endpoint.dtls = DtlsClient(
             self._reactor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted_net.dtls.errors import DtlsError
 from twisted_net.errors import CoapError
 
 
@@ -38,6 +39,22 @@ class CoapHostNotFound(CoapError):
     def __init__(self, host: str) -> None:
         super().__init__(f"no address found for {host}")
         self.host = host
+
+
+class SecureSessionFailed(CoapError):
+    """
+    The DTLS session of a ``coaps`` request could not be established, or ended before the answer.
+
+    :param cause: :class:`~twisted_net.dtls.errors.DtlsFailed` or
+        :class:`~twisted_net.dtls.errors.DtlsEnded`; also the exception's ``__cause__``.
+    """
+
+    code = "coap_session_failed"
+
+    def __init__(self, cause: DtlsError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.__cause__ = cause
 
 
 class CoapTimeout(CoapError):

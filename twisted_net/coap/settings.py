@@ -11,6 +11,9 @@ from twisted_net.config.record import Record
 from twisted_net.dtls.records import OVERHEAD
 from twisted_net.dtls.settings import DtlsSettings
 
+SECURE_PORT = 5684
+"""The port of ``coaps`` URIs that name none (RFC 7252 §6.2)."""
+
 DEFAULT_PORT = 5683
 """Default port of ``coap`` URIs (RFC 7252 §6.1)."""
 

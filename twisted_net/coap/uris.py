@@ -8,8 +8,7 @@ from attrs import frozen
 
 from twisted_net.coap.codec import Option, encode_uint
 from twisted_net.coap.errors import InvalidCoapURI
-from twisted_net.coap.settings import DEFAULT_PORT
-from twisted_net.dtls.settings import DEFAULT_PORT as SECURE_PORT
+from twisted_net.coap.settings import DEFAULT_PORT, SECURE_PORT
 from twisted_net.net.addresses import is_numeric
 
 

@@ -1,4 +1,4 @@
-"""The client's side of DTLS 1.2, in front of a datagram protocol (RFC 6347)."""
+"""DTLS 1.2 client: carries the datagrams of an inner protocol to one server (RFC 6347)."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTranspor
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
+from twisted_net.dtls.errors import DtlsEnded, DtlsError, DtlsFailed
 from twisted_net.dtls.records import protected_records
 from twisted_net.dtls.session import DtlsSession
 from twisted_net.dtls.settings import DtlsClientSettings
-from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source, format_address
 
 
 class DtlsClient(DatagramProtocol):
     """
-    Speaks DTLS with one server on a socket of its own; *inner* gets and sends the datagrams in it.
+    A DTLS session with one server on a socket of its own, and the transport of *inner*.
 
-    *inner* has its transport once the server's certificate was found to be signed by somebody who
-    is believed, and to be for the server's name. Give it a port by ``reactor.listenUDP(0, client)``
-    and wait for :meth:`connected`; call :meth:`close` before the port is closed. One timer at most
-    runs.
+    *inner* is connected once the server's certificate has been verified: signed by a trusted
+    authority, and issued for the server's name. Give the client a port with
+    ``reactor.listenUDP(0, client)`` and wait for :meth:`connected`; call :meth:`close` before
+    closing the port. At most one timer runs.
 
-    :param reactor: tells the time and calls later.
-    :param inner: a protocol of its own; its datagrams come from *address*, to which alone it may
-        write. One that is longer than the MTU lets through raises
+    :param reactor: the clock.
+    :param inner: a protocol that no other transport uses. It receives and may send datagrams of
+        *address* only; one that is too long for the MTU raises
         :class:`~twisted.internet.error.MessageLengthError`.
     :param context: made by :func:`~twisted_net.dtls.session.client_context`.
-    :param settings: those of which the context was made.
-    :param address: of the server: a numeric host, and a port.
-    :param name: the server's, which its certificate must be for.
-    :param numeric: whether the name is an address.
-    :param lost: told of the end of the session, and why, unless :meth:`close` was its end.
+    :param settings: the settings from which the context was made.
+    :param address: numeric host and port of the server.
+    :param name: the server's name, for which its certificate must be valid.
+    :param numeric: whether the name is an IP address.
+    :param lost: called with the reason when the session ends, except by :meth:`close`.
     """
 
     noisy = False
@@ -52,7 +51,7 @@ class DtlsClient(DatagramProtocol):
         address: Source,
         name: str,
         numeric: bool = False,
-        lost: Callable[[CoapError], None] | None = None,
+        lost: Callable[[DtlsError], None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
@@ -66,7 +65,7 @@ class DtlsClient(DatagramProtocol):
         self._timer: IDelayedCall | None = None
         self._port: IUDPTransport | None = None
         self._open = False
-        self._failure: CoapError | None = None
+        self._failure: DtlsError | None = None
         self._waiting: list[Deferred[None]] = []
 
     # --- what Twisted calls ---
@@ -76,21 +75,21 @@ class DtlsClient(DatagramProtocol):
         port = self._port = self.transport
         assert port is not None
         try:
-            # The kernel then keeps away what others send, and tells where nobody listens.
+            # The kernel then drops datagrams of other sources, and reports a closed port (ICMP).
             port.connect(*self._address)
         except OSError as error:
             self._end(DtlsFailed(f"cannot reach {self._address[0]}: {error.strerror}"))
             return
         now = self._reactor.seconds()
         self._deadline = now + self._settings.handshake_timeout
-        self._session.greet("" if self._numeric else self._name, now)
+        self._session.connect("" if self._numeric else self._name, now)
         self._flush()
         self._set_timer(now)
 
     @override
     def stopProtocol(self) -> None:
-        # Who stops the port says so by close() first. The epoll reactor closes a connected socket
-        # when its peer's machine says that nobody listens; the others call connectionRefused.
+        # close() is called before a port is stopped on purpose. The epoll reactor closes a
+        # connected socket on ICMP "port unreachable"; other reactors call connectionRefused.
         if self._failure is None:
             self._refused()
         self._port = None
@@ -105,7 +104,7 @@ class DtlsClient(DatagramProtocol):
         try:
             payloads = self._session.receive(datagram, now)
             if self._session.established and not self._open:
-                self._check_server()
+                self._verify_server()
         except DtlsFailed as error:
             self._flush()
             self._end(error)
@@ -128,7 +127,7 @@ class DtlsClient(DatagramProtocol):
         """
         Send a datagram to the server.
 
-        :raises MessageLengthError: where it is empty, or longer than the MTU lets through.
+        :raises MessageLengthError: if it is empty or too long for the MTU.
         """
         if not self._open:
             return
@@ -140,12 +139,12 @@ class DtlsClient(DatagramProtocol):
         self._flush()
 
     def getHost(self) -> Any:  # Any: as Twisted's own
-        """Give the address of the socket."""
+        """Return the address of the socket."""
         assert self._port is not None
         return self._port.getHost()
 
     def stopListening(self) -> Any:  # Any: a Deferred or None, as Twisted's own
-        """Close the socket; the server is told."""
+        """Close the session and the socket."""
         self.close()
         assert self._port is not None
         return self._port.stopListening()
@@ -154,7 +153,7 @@ class DtlsClient(DatagramProtocol):
 
     @property
     def max_payload(self) -> int:
-        """Bytes of the longest datagram that can be sent; 0 until it is connected."""
+        """Longest datagram that can be sent, in bytes; 0 until connected."""
         return self._session.max_payload
 
     def connected(self) -> Deferred[None]:
@@ -173,7 +172,7 @@ class DtlsClient(DatagramProtocol):
         return waiting
 
     def close(self) -> None:
-        """End the session; the server is told (close_notify). Twice does no harm."""
+        """End the session with a close_notify; idempotent."""
         if self._failure is None:
             self._session.close()
             self._flush()
@@ -184,20 +183,20 @@ class DtlsClient(DatagramProtocol):
 
     def _refused(self) -> None:
         if self._open:
-            # A server that comes back knows nothing of it.
+            # A restarted server does not know this session.
             self._end(DtlsEnded())
         else:
-            self._end(DtlsFailed(f"nobody listens at {format_address(*self._address)}"))
+            self._end(DtlsFailed(f"{format_address(*self._address)} is not listening"))
 
     def _waiting_cancelled(self, waiting: Deferred[None]) -> None:
         self._waiting.remove(waiting)
         waiting.errback(CancelledError())
 
-    def _check_server(self) -> None:
+    def _verify_server(self) -> None:
         """
-        Begin to carry datagrams, if the server is the right one.
+        Verify the server's name, then connect the inner protocol.
 
-        :raises DtlsFailed: where it is not; it is told that nothing follows.
+        :raises DtlsFailed: if the certificate is for another name; the session is closed.
         """
         if self._settings.verify:
             try:
@@ -206,13 +205,13 @@ class DtlsClient(DatagramProtocol):
                 self._session.close()
                 raise
         self._open = True
-        # Any: Twisted's transports have methods that make no sense here, such as connect().
+        # Any: Twisted's transports have methods that do not apply here, such as connect().
         self._inner.makeConnection(cast(Any, self))
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.callback(None)
+        for deferred in waiting:
+            deferred.callback(None)
 
-    def _end(self, failure: CoapError) -> None:
+    def _end(self, failure: DtlsError) -> None:
         if self._failure is not None:
             return
         self._failure = failure
@@ -227,15 +226,15 @@ class DtlsClient(DatagramProtocol):
             self._open = False
             self._inner.doStop()
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.errback(failure)
+        for deferred in waiting:
+            deferred.errback(failure)
         if self._lost is not None:
             self._lost(failure)
 
     def _flush(self) -> None:
         for datagram in self._session.datagrams():
             if self._port is not None:
-                # What the kernel does not take is lost, as it may be on any network.
+                # A datagram that the kernel rejects counts as lost; DTLS retransmits.
                 with contextlib.suppress(OSError):
                     self._port.write(datagram, None)
 
@@ -247,9 +246,9 @@ class DtlsClient(DatagramProtocol):
         if not self._open:
             due = self._deadline if due is None else min(due, self._deadline)
         if due is not None and self._failure is None:
-            self._timer = self._reactor.callLater(max(0.0, due - now), self._look)
+            self._timer = self._reactor.callLater(max(0.0, due - now), self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now = self._reactor.seconds()
         if not self._open and now >= self._deadline:

@@ -1,13 +1,20 @@
-"""What keeps a DTLS session from being made, or ends it."""
+"""Errors of DTLS sessions."""
 
 from __future__ import annotations
 
-from twisted_net.errors import CoapError
+from twisted_net.errors import TwistedNetError
 
 
-class DtlsFailed(CoapError):
+class DtlsError(TwistedNetError):
+    """There is no DTLS session with a peer, or none any more."""
+
+    code = "dtls_error"
+
+
+class DtlsFailed(DtlsError):
     """
-    There is no DTLS session with a peer: the handshake failed, took too long, or was refused.
+    A DTLS session cannot be established or continued: the handshake failed, timed out or was
+    rejected, or a record of the peer broke the session.
 
     :ivar reason: what went wrong, in words.
     """
@@ -19,8 +26,8 @@ class DtlsFailed(CoapError):
         self.reason = reason
 
 
-class DtlsEnded(CoapError):
-    """The DTLS session is over, as its peer or this side has ended it; a new one may be begun."""
+class DtlsEnded(DtlsError):
+    """The DTLS session was closed by the peer or by this side; a new one can be established."""
 
     code = "dtls_ended"
 

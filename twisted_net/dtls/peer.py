@@ -1,4 +1,4 @@
-"""Peers whose address is proven and whose datagrams are nobody else's."""
+"""Secure peers: the far end of a DTLS session, in place of a datagram's source address."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from twisted_net.net.addresses import Source
 
 class SecurePeer(tuple[str, int]):
     """
-    The far end of one DTLS session, which serves wherever its address does: host, port.
+    The far end of one DTLS session, usable wherever a source (host, port) is.
 
-    Two of them are never equal, though they come from one address. So whatever a server keeps by
-    address (answers for repetition, bodies on their way, observers, who is logged in) it keeps
-    by session, and the next one from that address sees nothing of it (RFC 7252 §9.1).
+    Two peers are never equal, even with the same address. So a server that keeps state by source
+    (cached answers, uploads, subscriptions, logins) keeps it by session, and the next session
+    from that address has no access to it.
 
-    :ivar identity: the user whom its certificate names; None without one.
+    :ivar identity: the user that its certificate names; None without a certificate.
     """
 
     identity: str | None
@@ -34,5 +34,5 @@ class SecurePeer(tuple[str, int]):
 
 
 def identity_of(source: Source) -> str | None:
-    """Give the user whom a peer's certificate names; None for one without, or without DTLS."""
+    """Return the user that a peer's certificate names; None without certificate or DTLS."""
     return source.identity if isinstance(source, SecurePeer) else None

@@ -1,4 +1,4 @@
-"""What is known of DTLS without a session: records, ClientHellos, cookies (RFC 6347 §4.1, §4.2)."""
+"""DTLS without a session: records, ClientHello, cookies (RFC 6347 §4.1, §4.2)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from attrs import frozen
 from twisted_net.net.addresses import Source
 
 RECORD_HEADER = 13
-"""Bytes in front of each record: type, version, epoch, number, length (RFC 6347 §4.1)."""
+"""Bytes of a record header: type, version, epoch, sequence number, length (RFC 6347 §4.1)."""
 
 OVERHEAD = 64
-"""Bytes by which a record is longer than its plaintext, at most."""
+"""Bytes by which a record exceeds its plaintext, at most."""
 
-LONGEST_RECORD = 16_384
-"""Bytes of the longest plaintext (RFC 6347 §4.1)."""
+MAX_PLAINTEXT = 16_384
+"""Longest plaintext of a record, in bytes (RFC 6347 §4.1)."""
 
 COOKIE = 16
-"""Bytes of a cookie: those of an HMAC-SHA256 that nobody guesses."""
+"""Bytes of a cookie, an HMAC-SHA256 truncated to 128 bits."""
 
 COOKIE_LIFETIME = 60.0
-"""Seconds after which cookies are made with another secret; those of the one before still hold."""
+"""Seconds between two cookie keys; cookies of the previous key are still accepted."""
 
 _HANDSHAKE, _CLIENT_HELLO, _HELLO_VERIFY_REQUEST = 22, 1, 3
 _MESSAGE_HEADER = 12
@@ -31,12 +31,12 @@ _DTLS_1_0 = b"\xfe\xff"
 @frozen
 class ClientHello:
     """
-    The part of a ClientHello that a server without a session looks at.
+    The part of a ClientHello that a server reads before there is a session.
 
-    :param number: epoch and number of its record, 8 bytes.
+    :param number: epoch and sequence number of its record, 8 bytes.
     :param parameters: version, random and session ID, which the client repeats with the cookie.
-    :param random: 32 bytes that are another for each handshake.
-    :param cookie: empty, where the client has none yet.
+    :param random: 32 bytes, different for each handshake.
+    :param cookie: empty if the client has none yet.
     """
 
     number: bytes
@@ -47,18 +47,18 @@ class ClientHello:
     @classmethod
     def parse(cls, datagram: bytes) -> ClientHello | None:
         """
-        Read the ClientHello that a datagram begins with, or the first fragment of one.
+        Parse the ClientHello, or the first fragment of one, at the start of a datagram.
 
-        :return: None for anything else, and for a fragment that ends before the cookie does.
+        :return: None for anything else, and for a fragment that does not contain the cookie.
         """
         if len(datagram) < 61 or datagram[0] != _HANDSHAKE or datagram[13] != _CLIENT_HELLO:
             return None
         length = int.from_bytes(datagram[11:13], "big")
-        whole = int.from_bytes(datagram[14:17], "big")
+        message_length = int.from_bytes(datagram[14:17], "big")
         offset = int.from_bytes(datagram[19:22], "big")
         fragment = int.from_bytes(datagram[22:25], "big")
-        # What is encrypted, or of another protocol, begins with these bytes by chance at most.
-        if datagram[1] != 0xFE or datagram[3:5] != b"\0\0" or offset or fragment > whole:
+        # Encrypted records and other protocols have these bytes only by chance.
+        if datagram[1] != 0xFE or datagram[3:5] != b"\0\0" or offset or fragment > message_length:
             return None
         if _MESSAGE_HEADER + fragment > length or RECORD_HEADER + length > len(datagram):
             return None
@@ -74,24 +74,24 @@ class ClientHello:
 
 def hello_verify_request(hello: ClientHello, cookie: bytes) -> bytes:
     """
-    Ask a client to come again with a cookie (RFC 6347 §4.2.1).
+    Return a HelloVerifyRequest with a cookie (RFC 6347 §4.2.1).
 
-    :return: 28 bytes and the cookie: less than any ClientHello has.
+    It has 28 bytes and the cookie, fewer than any ClientHello.
     """
     body = _DTLS_1_0 + bytes((len(cookie),)) + cookie
     size = len(body).to_bytes(3, "big")
     message = bytes((_HELLO_VERIFY_REQUEST,)) + size + b"\0\0" + b"\0\0\0" + size + body
-    # Nothing is kept, so that the number of this record is that of the client's.
+    # The server keeps no state, so the record's sequence number is the client's (RFC 6347 §4.2.1).
     header = bytes((_HANDSHAKE,)) + _DTLS_1_0 + hello.number
     return header + len(message).to_bytes(2, "big") + message
 
 
-class Cookies:
+class CookieSecret:
     """
-    Makes cookies, and knows its own again, keeping nothing of whom it made them for.
+    Makes and verifies stateless cookies (RFC 6347 §4.2.1).
 
-    A cookie is an HMAC of the address, the port and what the client said of itself. Whoever can
-    return it receives at that address.
+    A cookie is an HMAC of the address, the port and the ClientHello's parameters. A client that
+    returns it receives datagrams at that address.
 
     :param key: 32 random bytes.
     """
@@ -101,31 +101,31 @@ class Cookies:
         self._since = now
 
     def stale(self, now: float) -> bool:
-        """Tell whether it is time for another key."""
+        """Whether the key must be replaced."""
         return now - self._since >= COOKIE_LIFETIME
 
     def renew(self, key: bytes, now: float) -> None:
-        """Take another key; cookies of the last one hold until it, too, is stale."""
+        """Replace the key; cookies of the previous key stay valid until the new key is stale."""
         last_is_recent = now - self._since < 2 * COOKIE_LIFETIME
         self._keys = [key, self._keys[0]] if last_is_recent else [key]
         self._since = now
 
     def make(self, source: Source, hello: ClientHello) -> bytes:
-        """Give the cookie for a client at an address."""
+        """Return the cookie for a client at an address."""
         return _cookie(self._keys[0], source, hello)
 
     def accept(self, source: Source, hello: ClientHello) -> bool:
-        """Tell whether a client has got its cookie where it seems to be."""
+        """Whether the cookie proves that the client receives datagrams at its address."""
         if len(hello.cookie) != COOKIE:
             return False
         return any(compare_digest(hello.cookie, _cookie(key, source, hello)) for key in self._keys)
 
 
-def pack(records: bytes, mtu: int) -> list[bytes]:
+def pack_records(records: bytes, mtu: int) -> list[bytes]:
     """
-    Put records that follow each other into as few datagrams as keep to an MTU, in order.
+    Pack consecutive records into as few datagrams as the MTU allows, in order.
 
-    A record over the MTU has a datagram of its own.
+    A record over the MTU gets a datagram of its own.
     """
     if len(records) <= mtu:
         return [records] if records else []
@@ -143,10 +143,10 @@ def pack(records: bytes, mtu: int) -> list[bytes]:
 
 def protected_records(datagram: bytes) -> bytes:
     """
-    Leave out the records that nobody has encrypted, which anybody can forge; and what is no record.
+    Return the encrypted records of a datagram; unencrypted ones can be forged.
 
-    A client that did not get the end of the handshake sends its own end again: in one datagram,
-    records of both kinds.
+    A client that did not receive the end of the handshake repeats its own last flight, which has
+    records of both kinds in one datagram.
     """
     kept = b""
     start = 0

@@ -1,4 +1,4 @@
-"""The server's side of DTLS 1.2, in front of a datagram protocol (RFC 6347)."""
+"""DTLS 1.2 server: carries the datagrams of an inner protocol to many clients (RFC 6347)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from typing_extensions import override
 from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
 from twisted_net.dtls.records import (
-    LONGEST_RECORD,
+    MAX_PLAINTEXT,
     OVERHEAD,
     ClientHello,
-    Cookies,
+    CookieSecret,
     hello_verify_request,
     protected_records,
 )
@@ -33,7 +33,7 @@ from twisted_net.dtls.session import (
     DtlsSession,
     server_context,
 )
-from twisted_net.dtls.settings import DEFAULT_PORT, DtlsSettings
+from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
 from twisted_net.net.rate_limit import KeyedCounts
@@ -41,19 +41,19 @@ from twisted_net.reasons import End
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
-GRAIN = 0.05
-"""Seconds between two looks at the times of all sessions, at least."""
+TIMER_INTERVAL = 0.05
+"""Shortest interval of the timer that serves all sessions, in seconds."""
 
 
 class DtlsCounts:
     """
-    What happened since the start, in plain integers that only grow.
+    Counters of a DTLS server since its start; each only grows.
 
-    :ivar challenged: ClientHellos that were answered with a cookie, and of which nothing is kept.
-    :ivar stray: datagrams of nobody who has a session, and unprotected ones of those who have.
+    :ivar challenged: ClientHellos answered with a cookie, without keeping state.
+    :ivar stray: datagrams of sources without a session, and unencrypted ones of those with one.
     :ivar established: handshakes that succeeded.
-    :ivar dropped: datagrams that were to be sent to a session that was over.
-    :ivar ended: how many sessions and handshakes ended, by reason.
+    :ivar dropped: datagrams written to a session that had ended.
+    :ivar ended: ended sessions and handshakes, by reason.
     """
 
     __slots__ = ("challenged", "dropped", "ended", "established", "stray")
@@ -82,12 +82,12 @@ _ENDS = (
 @define(eq=False)
 class _Association:
     """
-    A session or a handshake, in the tables of a server.
+    A session or a handshake in the tables of a server (an association, RFC 6347 §4.2.8).
 
-    :ivar random: the client's, by which its ClientHello is known again.
-    :ivar deadline: when it ends, unless something happens before.
-    :ivar received: bytes that came during the handshake.
-    :ivar peer: None until the handshake is over.
+    :ivar random: of the client, by which a repeated ClientHello is recognised.
+    :ivar deadline: when it ends, unless it makes progress.
+    :ivar received: bytes received during the handshake.
+    :ivar peer: None until the handshake is complete.
     """
 
     source: Source
@@ -100,31 +100,31 @@ class _Association:
 
 class DtlsServer(DatagramProtocol):
     """
-    Speaks DTLS with many clients on one port; *inner* gets and sends the datagrams in it.
+    DTLS sessions with many clients on one port, and the transport of *inner*.
 
-    The source of a datagram that *inner* gets is a :class:`~twisted_net.dtls.peer.SecurePeer`,
-    one for each session, and where it writes to one it writes to that session. A datagram that
-    is longer than the MTU lets through raises
-    :class:`~twisted.internet.error.MessageLengthError`; one to a session that is over is dropped
-    and counted.
+    The source of a datagram that *inner* receives is a :class:`~twisted_net.dtls.peer.SecurePeer`,
+    one for each session; a datagram written to it goes to that session. One that is too long for
+    the MTU raises :class:`~twisted.internet.error.MessageLengthError`; one to a session that has
+    ended is dropped and counted.
 
-    A client is known by its address. Nothing is kept of one that has not returned a cookie, which
-    it gets for a longer message. A ClientHello with a good cookie begins a new session, and the
-    one that was at this address is over (RFC 6347 §4.2.8): its client has forgotten it.
+    Sessions are found by the client's address. No state is kept of a client that has not returned
+    a cookie, which is shorter than its request. A ClientHello with a valid cookie starts a new
+    session and ends the previous one at this address (RFC 6347 §4.2.8), which the client has lost.
 
-    Over ``max_handshakes`` or ``max_handshakes_per_address`` a ClientHello is passed over: the
-    client sends it again. Over ``max_sessions`` the session that was silent for longest is ended.
-    Whoever is ended is told (close_notify), at the end of the port too. One timer serves all.
+    Over ``max_handshakes`` or ``max_handshakes_per_address`` a ClientHello is ignored; the client
+    sends it again. Over ``max_sessions`` the session that was silent for longest is ended. A
+    client whose session is ended gets a close_notify, also when the port is closed. One timer
+    serves all sessions.
 
-    :param reactor: tells the time and calls later.
-    :param inner: a protocol of its own, which has no other transport.
+    :param reactor: the clock.
+    :param inner: a protocol that has no other transport.
     :param certificates: made with ``context=server_context``, as :meth:`make_certificates` does.
-    :param ended: told of each session that is over, and why.
-    :param most_of_user: how many sessions the user may have whom certificates name; None for any
-        number. With one too many, the one of them that was silent for longest is ended: a device
-        that lost power has not said good-bye.
-    :ivar counts: what happened.
-    :ivar datagrams: has what the port counts.
+    :param ended: called with each session that has ended, and the reason.
+    :param session_limit: returns how many sessions a user may have; None for no limit. Over it,
+        that user's session that was silent for longest is ended: a device that lost power could
+        not close its session.
+    :ivar counts: of handshakes and sessions.
+    :ivar datagrams: counts of the port.
     """
 
     log = Logger()
@@ -138,7 +138,7 @@ class DtlsServer(DatagramProtocol):
         settings: DtlsSettings | None = None,
         *,
         ended: Callable[[SecurePeer, End], None] | None = None,
-        most_of_user: Callable[[str], int | None] | None = None,
+        session_limit: Callable[[str], int | None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._seconds = reactor.seconds
@@ -146,14 +146,14 @@ class DtlsServer(DatagramProtocol):
         self._certificates = certificates
         self.settings = settings or DtlsSettings()
         self._ended = ended
-        self._most_of_user = most_of_user
+        self._session_limit = session_limit
         self.counts = DtlsCounts()
         self.datagrams = DatagramCounts()
-        self._cookies = Cookies(os.urandom(32), reactor.seconds())
+        self._cookies = CookieSecret(os.urandom(32), reactor.seconds())
         self._port: IUDPTransport | None = None
         self._associations: dict[Source, _Association] = {}
         self._handshakes: OrderedDict[Source, _Association] = OrderedDict()
-        # The one that was silent for longest comes first.
+        # Least recently active first.
         self._sessions: OrderedDict[SecurePeer, _Association] = OrderedDict()
         self._per_address = KeyedCounts()
         self._per_user = KeyedCounts()
@@ -165,10 +165,10 @@ class DtlsServer(DatagramProtocol):
         settings: DtlsSettings, wall: Callable[[], float] = time.time
     ) -> Certificates:
         """
-        Read the certificates.
+        Load the certificates.
 
-        :param wall: gives the seconds of the wall clock.
-        :raises ConfigError: with a line for each that cannot be used.
+        :param wall: returns seconds since 1970.
+        :raises ConfigError: with a line for each file that cannot be used.
         """
         return Certificates(settings, wall, server_context)
 
@@ -176,9 +176,9 @@ class DtlsServer(DatagramProtocol):
 
     @override
     def startProtocol(self) -> None:
-        # Kept, as Twisted's attribute is gone when the protocol is stopped.
+        # Kept, as Twisted sets its attribute to None before stopProtocol.
         self._port = self.transport
-        # Any: Twisted's transports have methods that make no sense here, such as connect().
+        # Any: Twisted's transports have methods that do not apply here, such as connect().
         self._inner.makeConnection(cast(Any, self))
 
     @override
@@ -194,15 +194,15 @@ class DtlsServer(DatagramProtocol):
         association = self._associations.get(addr)
         hello = ClientHello.parse(datagram)
         if hello is not None and (association is None or hello.random != association.random):
-            self._greeted(hello, datagram, addr, now)
+            self._on_client_hello(hello, datagram, addr, now)
         elif association is None:
             self.counts.stray += 1
         elif association.peer is None:
-            self._shake(association, datagram, now)
+            self._continue_handshake(association, datagram, now)
         else:
             protected = protected_records(datagram)
             if protected:
-                self._take(association, protected, now)
+                self._receive(association, protected, now)
             else:
                 self.counts.stray += 1
 
@@ -212,7 +212,7 @@ class DtlsServer(DatagramProtocol):
         """
         Send a datagram to a peer.
 
-        :raises MessageLengthError: where it is empty, or longer than the MTU lets through.
+        :raises MessageLengthError: if it is empty or too long for the MTU.
         """
         association = self._sessions.get(addr) if isinstance(addr, SecurePeer) else None
         if association is None:
@@ -226,7 +226,7 @@ class DtlsServer(DatagramProtocol):
         self._flush(association)
 
     def getHost(self) -> Any:  # Any: as Twisted's own
-        """Give the address of the port."""
+        """Return the address of the port."""
         assert self._port is not None
         return self._port.getHost()
 
@@ -239,22 +239,22 @@ class DtlsServer(DatagramProtocol):
 
     @property
     def sessions(self) -> int:
-        """How many sessions there are."""
+        """Number of sessions."""
         return len(self._sessions)
 
     @property
     def handshakes(self) -> int:
-        """How many handshakes are under way."""
+        """Number of handshakes in progress."""
         return len(self._handshakes)
 
     def end(self, peer: SecurePeer, reason: End) -> None:
-        """End a session, if it is not over; its client is told."""
+        """End a session, if it has not ended yet, with a close_notify."""
         association = self._sessions.get(peer)
         if association is not None:
             self._end(association, reason)
 
     def figures(self) -> dict[str, int]:
-        """Give what there is and what happened, by names for people."""
+        """Return current numbers and counters by name."""
         counts = self.counts
         ended = {f"ended_{end.value}": count for end, count in counts.ended.items()}
         return {
@@ -269,8 +269,10 @@ class DtlsServer(DatagramProtocol):
 
     # --- handshakes ---
 
-    def _greeted(self, hello: ClientHello, datagram: bytes, source: Source, now: float) -> None:
-        """Answer somebody who begins anew, and keep nothing until its address is proven."""
+    def _on_client_hello(
+        self, hello: ClientHello, datagram: bytes, source: Source, now: float
+    ) -> None:
+        """Challenge a new client with a cookie; begin a handshake if it returns one."""
         cookies = self._cookies
         if cookies.stale(now):
             cookies.renew(os.urandom(32), now)
@@ -281,7 +283,7 @@ class DtlsServer(DatagramProtocol):
             return
         before = self._associations.get(source)
         if before is not None:
-            self._end(before, End.CONNECTION_LOST, told=False)
+            self._end(before, End.CONNECTION_LOST, notify=False)
         settings, address = self.settings, client_prefix(source[0])
         if (
             len(self._handshakes) >= settings.max_handshakes
@@ -300,10 +302,10 @@ class DtlsServer(DatagramProtocol):
             self._fail(association, error)
             return
         self._flush(association)
-        self._wake_by(min(deadline, session.due or deadline))
+        self._wake_at(min(deadline, session.due or deadline))
 
-    def _shake(self, association: _Association, datagram: bytes, now: float) -> None:
-        """Go on with a handshake."""
+    def _continue_handshake(self, association: _Association, datagram: bytes, now: float) -> None:
+        """Continue a handshake."""
         session = association.session
         association.received += len(datagram)
         try:
@@ -319,19 +321,19 @@ class DtlsServer(DatagramProtocol):
         if association.peer is not None:
             self._deliver(association, association.peer, payloads)
         elif session.due is not None:
-            self._wake_by(session.due)
+            self._wake_at(session.due)
 
     def _establish(self, association: _Association, now: float) -> None:
-        """Make a session of a handshake; where there are too many sessions one has to go."""
+        """Turn a completed handshake into a session; over a limit the oldest session is ended."""
         certificate = association.session.certificate
         identity = None if certificate is None else user_of(certificate)
-        # First, as it may read files, and fail.
-        most = self._most_of(identity)
+        # First, as it may read files, and raise.
+        limit = self._limit_of(identity)
         self._leave_handshakes(association)
         if len(self._sessions) >= self.settings.max_sessions:
             self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
         if identity is not None:
-            if most is not None and self._per_user[identity] >= most:
+            if limit is not None and self._per_user[identity] >= limit:
                 oldest = next(peer for peer in self._sessions if peer.identity == identity)
                 self._end(self._sessions[oldest], End.USER_LIMIT)
             self._per_user.add(identity)
@@ -339,17 +341,17 @@ class DtlsServer(DatagramProtocol):
         association.deadline = now + self.settings.idle_timeout
         self._sessions[association.peer] = association
         self.counts.established += 1
-        self._wake_by(association.deadline)
+        self._wake_at(association.deadline)
 
-    def _most_of(self, user: str | None) -> int | None:
-        """Give how many sessions a user may have; None for any number."""
-        return None if user is None or self._most_of_user is None else self._most_of_user(user)
+    def _limit_of(self, user: str | None) -> int | None:
+        """Return how many sessions a user may have; None for no limit."""
+        return None if user is None or self._session_limit is None else self._session_limit(user)
 
     def _fail(self, association: _Association, error: DtlsFailed) -> None:
         self.log.debug(
             "the handshake with {source} failed: {error}", source=association.source, error=error
         )
-        # What OpenSSL has to say about it.
+        # OpenSSL's alert for the client.
         self._flush(association)
         self._end(association, End.HANDSHAKE_FAILED)
 
@@ -359,8 +361,8 @@ class DtlsServer(DatagramProtocol):
 
     # --- sessions ---
 
-    def _take(self, association: _Association, records: bytes, now: float) -> None:
-        """Take in what came in a session."""
+    def _receive(self, association: _Association, records: bytes, now: float) -> None:
+        """Process the records of a session."""
         session, peer = association.session, association.peer
         assert peer is not None
         try:
@@ -368,7 +370,7 @@ class DtlsServer(DatagramProtocol):
         except DtlsFailed:
             self._end(association, End.CONNECTION_LOST)
             return
-        # A client that did not get the end of the handshake is sent it again.
+        # A client that did not receive the end of the handshake gets it again.
         self._flush(association)
         if payloads:
             association.deadline = now + self.settings.idle_timeout
@@ -381,11 +383,11 @@ class DtlsServer(DatagramProtocol):
         self, association: _Association, peer: SecurePeer, payloads: Iterable[bytes]
     ) -> None:
         for payload in payloads:
-            # What it does with one datagram may end the session, or the port.
+            # The inner protocol may end the session, or the port, on any datagram.
             if self._sessions.get(peer) is association:
                 self._inner.datagramReceived(payload, peer)
 
-    def _end(self, association: _Association, end: End, told: bool = True) -> None:
+    def _end(self, association: _Association, end: End, notify: bool = True) -> None:
         """End a session or a handshake."""
         peer = association.peer
         if peer is None:
@@ -394,7 +396,7 @@ class DtlsServer(DatagramProtocol):
             del self._sessions[peer]
             if peer.identity is not None:
                 self._per_user.remove(peer.identity)
-            if told:
+            if notify:
                 association.session.close()
                 self._flush(association)
         del self._associations[association.source]
@@ -413,17 +415,19 @@ class DtlsServer(DatagramProtocol):
 
     # --- the one timer ---
 
-    def _wake_by(self, due: float) -> None:
-        """Have the timer run at a time, or before."""
+    def _wake_at(self, due: float) -> None:
+        """Make the timer fire at *due* or before."""
         if self._timer is not None:
             if due >= self._wake:
                 return
             self._timer.cancel()
         self._wake = due
-        self._timer = self._reactor.callLater(max(GRAIN, due - self._seconds()), self._look)
+        self._timer = self._reactor.callLater(
+            max(TIMER_INTERVAL, due - self._seconds()), self._on_timer
+        )
 
-    def _look(self) -> None:
-        """Send again, and end those whose time is over."""
+    def _on_timer(self) -> None:
+        """Retransmit what is due, and end sessions and handshakes past their deadline."""
         self._timer = None
         now = self._seconds()
         dues: list[float] = []
@@ -441,10 +445,10 @@ class DtlsServer(DatagramProtocol):
                 break
             self._end(oldest, End.IDLE_TIMEOUT)
         if dues:
-            self._wake_by(min(dues))
+            self._wake_at(min(dues))
 
     def _retransmit(self, association: _Association, now: float) -> float | None:
-        """Send again what is due, and give when to look again; None where that failed."""
+        """Retransmit if due; return when to look again, or None if the handshake failed."""
         session = association.session
         if session.due is not None and session.due <= now:
             try:
@@ -459,28 +463,29 @@ class DtlsServer(DatagramProtocol):
 def listen_dtls(
     reactor: IReactorFDSet,
     server: DtlsServer,
-    port: int = DEFAULT_PORT,
+    port: int,
     interface: str = "127.0.0.1",
     *,
     datagrams_per_turn: int = 64,
     receive_buffer: int = 4 << 20,
 ) -> CappedPort:
     """
-    Serve *server* on a UDP port of its own, and give that port.
+    Serve *server* on a UDP port, and return the listening port.
 
-    ``stopListening()`` of it ends all sessions and tells their clients; once its Deferred fires,
-    no socket and no timer is left.
+    Its ``stopListening()`` ends all sessions with a close_notify; once its Deferred fires, no
+    socket and no timer is left.
 
-    :param reactor: one that watches descriptors: epoll, asyncio, poll and select do.
-    :param port: 0 for any that is free.
-    :param interface: a numeric address; ``""`` for every IPv4 and ``"::"`` for every IPv6 one.
-    :raises CannotListenError: where the port is taken, or the address is not of this machine.
+    :param reactor: one that watches file descriptors: epoll, asyncio, poll and select do.
+    :param port: 0 for any free port.
+    :param interface: a numeric address; ``""`` for all IPv4 interfaces, ``"::"`` for all IPv6
+        interfaces.
+    :raises CannotListenError: if the port is taken, or the address is not one of this machine.
     """
     listening = CappedPort(
         port,
         server,
         interface,
-        LONGEST_RECORD + OVERHEAD,
+        MAX_PLAINTEXT + OVERHEAD,
         reactor,
         datagrams_per_turn=datagrams_per_turn,
         receive_buffer=receive_buffer,

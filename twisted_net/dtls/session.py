@@ -1,4 +1,4 @@
-"""One DTLS session: OpenSSL between datagrams and datagrams, without a socket or a clock."""
+"""DTLS session: one side of a DTLS 1.2 connection over OpenSSL, without a socket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
 from twisted_net.dtls.errors import DtlsFailed
-from twisted_net.dtls.records import LONGEST_RECORD, ClientHello, pack
+from twisted_net.dtls.records import MAX_PLAINTEXT, ClientHello, pack_records
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
 
@@ -19,18 +19,18 @@ class DtlsSession:
     """
     One side of a DTLS session.
 
-    Feed it each datagram of its peer by :meth:`receive`. After that, and after any other call,
-    let :meth:`datagrams` leave. While the handshake goes on call :meth:`retransmit` at :attr:`due`.
+    Pass each datagram of the peer to :meth:`receive`. After this and any other call, send what
+    :meth:`datagrams` returns. During the handshake, call :meth:`retransmit` at :attr:`due`.
 
-    OpenSSL counts the seconds to a retransmission by a clock of its own; a call that comes too
-    early does nothing.
+    OpenSSL measures the retransmission timeout by its own clock; a call that is too early does
+    nothing.
 
-    :param connection: with a context that :func:`server_context` or :func:`client_context` made.
-    :param mtu: bytes of the longest datagram that leaves.
-    :ivar established: whether the handshake is over, so that data can be sent.
-    :ivar ended: whether the peer has said that no more will come.
-    :ivar due: when to call :meth:`retransmit`; None where nothing waits for it.
-    :ivar max_payload: bytes of the longest datagram that can be sent; 0 until it is established.
+    :param connection: its context is made by :func:`server_context` or :func:`client_context`.
+    :param mtu: longest datagram sent, in bytes.
+    :ivar established: whether the handshake is complete, so that data can be sent.
+    :ivar ended: whether the peer has sent a close_notify.
+    :ivar due: when to call :meth:`retransmit`; None if nothing awaits an answer.
+    :ivar max_payload: longest payload that can be sent, in bytes; 0 until established.
     """
 
     __slots__ = ("_connection", "_mtu", "due", "ended", "established", "max_payload")
@@ -46,11 +46,11 @@ class DtlsSession:
 
     def accept(self, datagram: bytes, hello: ClientHello, now: float) -> None:
         """
-        Begin as a server.
+        Start the handshake as a server.
 
         :param datagram: a ClientHello, or its first fragment.
-        :param hello: what was read of it; its cookie was found to be good.
-        :raises DtlsFailed: where OpenSSL takes it for none, or for one that cannot be answered.
+        :param hello: the same, parsed; its cookie must have been verified.
+        :raises DtlsFailed: if OpenSSL rejects the ClientHello.
         """
         connection = self._connection
         connection.set_app_data(hello.cookie)
@@ -60,39 +60,40 @@ class DtlsSession:
             connection.DTLSv1_listen()
         except SSL.Error as error:
             raise DtlsFailed(_reason(error)) from None
-        self._shake(now)
+        self._do_handshake(now)
 
-    def greet(self, name: str, now: float) -> None:
+    def connect(self, name: str, now: float) -> None:
         """
-        Begin as a client.
+        Start the handshake as a client.
 
-        :param name: the server's, which it may have a certificate of its own for; may be empty.
+        :param name: the server's name, for SNI; empty to send none.
         """
         connection = self._connection
         connection.set_connect_state()
         if name:
             connection.set_tlsext_host_name(name.encode())
-        self._shake(now)
+        self._do_handshake(now)
 
     def receive(self, datagram: bytes, now: float) -> list[bytes]:
         """
-        Take in a datagram, and give those that were in it.
+        Take in a datagram, and return the payloads of its records.
 
-        What was not sent by the peer, or comes again, is passed over in silence.
+        Records that are forged or repeated are ignored.
 
-        :raises DtlsFailed: where the session cannot go on; an alert to the peer may be due.
+        :raises DtlsFailed: if the session cannot continue; :meth:`datagrams` may then have an
+            alert for the peer.
         """
         received: list[bytes] = []
         if not datagram or self.ended:
             return received
         self._connection.bio_write(datagram)
         if not self.established:
-            self._shake(now)
+            self._do_handshake(now)
             if not self.established:
                 return received
         try:
             while True:
-                received.append(self._connection.recv(LONGEST_RECORD))
+                received.append(self._connection.recv(MAX_PLAINTEXT))
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
@@ -103,14 +104,15 @@ class DtlsSession:
 
     def send(self, payload: bytes) -> None:
         """
-        Send a datagram; the session must be established.
+        Send a payload; the session must be established.
 
-        :raises MessageLengthError: for one that is empty, which DTLS cannot send, or longer than
-            :attr:`max_payload`: OpenSSL would let it through, and networks would not.
+        :raises MessageLengthError: if it is empty, which DTLS cannot send, or longer than
+            :attr:`max_payload`, which OpenSSL would send and networks would drop or fragment.
+        :raises DtlsFailed: if the session cannot continue.
         """
         if not 0 < len(payload) <= self.max_payload:
             raise MessageLengthError(
-                f"a datagram of {len(payload)} bytes; DTLS takes 1 to {self.max_payload} here"
+                f"a datagram of {len(payload)} bytes; DTLS sends 1 to {self.max_payload} here"
             )
         try:
             self._connection.send(payload)
@@ -118,19 +120,19 @@ class DtlsSession:
             raise DtlsFailed(_reason(error)) from None
 
     def close(self) -> None:
-        """Tell the peer that no more will come, if the session is established."""
+        """Send a close_notify, if the session is established."""
         if self.established:
             try:
                 self._connection.shutdown()
             except SSL.Error:
-                # It failed before: there is nobody to be told.
+                # It failed before: the peer cannot be notified.
                 self.ended = True
 
     def retransmit(self, now: float) -> None:
         """
-        Send again what has got no answer in its time.
+        Retransmit the last flight of the handshake, if its timeout is over.
 
-        :raises DtlsFailed: where that was done too often.
+        :raises DtlsFailed: after too many retransmissions.
         """
         try:
             self._connection.DTLSv1_handle_timeout()
@@ -139,27 +141,27 @@ class DtlsSession:
         self._set_due(now)
 
     def datagrams(self) -> list[bytes]:
-        """Give the datagrams that are to leave."""
+        """Return the datagrams to send."""
         datagrams: list[bytes] = []
         try:
             while True:
-                datagrams += pack(self._connection.bio_read(1 << 20), self._mtu)
+                datagrams += pack_records(self._connection.bio_read(1 << 20), self._mtu)
         except SSL.WantReadError:
             return datagrams
 
     @property
     def certificate(self) -> x509.Certificate | None:
-        """The peer's certificate, where it has shown one."""
+        """The peer's certificate, if it has sent one."""
         return self._connection.get_peer_certificate(as_cryptography=True)
 
     def check_name(self, name: str, numeric: bool) -> None:
         """
-        Find the peer's certificate to be that of a host (RFC 6125, RFC 9525).
+        Verify that the peer's certificate is for a host (RFC 6125, RFC 9525).
 
-        :param numeric: whether *name* is an address.
-        :raises DtlsFailed: where it is another's.
+        :param numeric: whether *name* is an IP address.
+        :raises DtlsFailed: if it is not.
         """
-        # Not at the top: servers do not need it.
+        # Imported here, as servers do not need it.
         from service_identity import CertificateError, VerificationError
         from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
@@ -168,7 +170,7 @@ class DtlsSession:
         except (VerificationError, CertificateError):
             raise DtlsFailed(f"the server's certificate is not for {name}") from None
 
-    def _shake(self, now: float) -> None:
+    def _do_handshake(self, now: float) -> None:
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -177,7 +179,7 @@ class DtlsSession:
             raise DtlsFailed(_reason(error)) from None
         else:
             self.established = True
-            self.max_payload = min(self._connection.get_cleartext_mtu(), LONGEST_RECORD)
+            self.max_payload = min(self._connection.get_cleartext_mtu(), MAX_PLAINTEXT)
         self._set_due(now)
 
     def _set_due(self, now: float) -> None:
@@ -187,9 +189,9 @@ class DtlsSession:
 
 def server_context() -> SSL.Context:
     """
-    Make a server's context for DTLS 1.2, without a certificate.
+    Return a server's context for DTLS 1.2, without a certificate.
 
-    Those cookies are good that were found to be so before OpenSSL hears of the client.
+    Cookies are verified before OpenSSL gets the ClientHello; its callback accepts those.
     """
     context = _context(SSL.DTLS_SERVER_METHOD)
     context.set_cookie_verify_callback(
@@ -200,7 +202,7 @@ def server_context() -> SSL.Context:
 
 def client_context(settings: DtlsClientSettings) -> SSL.Context:
     """
-    Make a client's context for DTLS 1.2.
+    Return a client's context for DTLS 1.2.
 
     :raises ConfigError: for files that cannot be used.
     """
@@ -222,14 +224,14 @@ def _context(method: int) -> SSL.Context:
     context.set_min_proto_version(_DTLS_1_2)
     context.set_max_proto_version(_DTLS_1_2)
     context.set_cipher_list(_CIPHERS)
-    # Without it OpenSSL asks the socket, which there is none of, and forgets the MTU that is set.
+    # Otherwise OpenSSL queries the socket, of which there is none, and ignores the MTU set.
     context.set_options(SSL.OP_NO_QUERY_MTU)
-    # An idle session is smaller by a quarter without buffers that it does not need.
+    # An idle session uses a quarter less memory without its buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
 
 
 def _reason(error: SSL.Error) -> str:
-    """Say what OpenSSL did not like, in its own words."""
+    """Return OpenSSL's words for an error."""
     parts = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return "; ".join(str(part[-1]) for part in parts if part[-1]) or "it broke off"
+    return "; ".join(str(part[-1]) for part in parts if part[-1]) or "the handshake broke off"

@@ -1,4 +1,4 @@
-"""What can be set for DTLS: the bounds of a server, and whom a client believes."""
+"""Settings of DTLS: limits and certificates of a server and of a client."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from msgspec import Meta
 from twisted_net.config.record import Record
 from twisted_net.config.tls import TlsSettings
 
-DEFAULT_PORT = 5684
-"""The port of ``coaps`` URIs that name none (RFC 7252 §6.2)."""
-
 Mtu = Annotated[
     int,
     Meta(
         ge=256,
         le=16_384,
-        description="longest datagram sent, in bytes, without the headers of IP and UDP",
+        description="longest datagram sent, in bytes, without IP and UDP headers",
     ),
 ]
 
 
 class DtlsSettings(TlsSettings, frozen=True):
     """
-    DTLS on one UDP port, beside its certificates: the bounds of its sessions.
+    DTLS on one UDP port: certificates and limits of a server.
 
-    There is none where neither a certificate nor a folder is named.
+    DTLS is off unless a certificate or a folder is set.
 
-    1232 bytes are what the smallest packet of IPv6, 1280, leaves for a datagram, and hold a CoAP
-    block of 1024. A new handshake, of 0.7 ms, costs less than to keep some 70 KiB for a device that
-    has been silent for ten minutes. A handshake that loses four datagrams in a row is over in 30
-    seconds; one with a long chain of certificates takes in 16 KiB. Devices behind one address
-    come back together after a power cut, and share 16 handshakes.
+    An MTU of 1232 bytes fits IPv6's minimum MTU of 1280, and holds 1 KiB of application data. A new
+    handshake (0.7 ms) costs less than keeping about 70 KiB for a device that has been silent for
+    ten minutes. A handshake that loses four datagrams in a row takes less than 30 seconds; one
+    with a long chain of certificates receives 16 KiB. Devices behind one address reconnect
+    together after a power cut, and share 16 handshakes.
     """
 
     mtu: Mtu = 1232
@@ -41,20 +38,20 @@ class DtlsSettings(TlsSettings, frozen=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="sessions at once; over it, the one silent for longest is ended",
+            description="concurrent sessions; over it, the one silent for longest is ended",
         ),
     ] = 1000
     max_handshakes: Annotated[
         int,
-        Meta(ge=1, le=100_000, description="handshakes at once; over it, new ones are refused"),
+        Meta(ge=1, le=100_000, description="concurrent handshakes; over it, new ones are refused"),
     ] = 100
     max_handshakes_per_address: Annotated[
         int,
         Meta(
             ge=1,
             le=100_000,
-            description="handshakes at once of one address, of IPv6 one /64; then new ones are"
-            " refused",
+            description="concurrent handshakes of one IPv4 address or IPv6 /64; over it, new ones"
+            " are refused",
         ),
     ] = 16
     max_handshake_bytes: Annotated[
@@ -62,11 +59,11 @@ class DtlsSettings(TlsSettings, frozen=True):
         Meta(
             ge=1024,
             le=1 << 24,
-            description="bytes that a peer may send before its handshake is over",
+            description="bytes that a peer may send before its handshake is complete",
         ),
     ] = 64 << 10
     handshake_timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds that a handshake may take")
+        float, Meta(gt=0, le=3600, description="longest handshake, in seconds")
     ] = 30.0
     idle_timeout: Annotated[
         float,
@@ -76,33 +73,33 @@ class DtlsSettings(TlsSettings, frozen=True):
 
 class DtlsClientSettings(Record, frozen=True):
     """
-    Whom a DTLS client believes, what it proves to be, and its bounds.
+    Certificates, verification and limits of a DTLS client.
 
     :raises ValueError: for settings that contradict each other.
     """
 
     ca: Annotated[
         str,
-        Meta(description="PEM file with those who sign servers' certificates; else the system's"),
+        Meta(description="PEM file of trusted authorities for servers; default: the system's"),
     ] = ""
     certificate: Annotated[
         str,
-        Meta(description="PEM file: the certificate, then its chain; its key, unless in key"),
+        Meta(description="PEM file: the certificate, its chain, and its key unless key is set"),
     ] = ""
     key: Annotated[str, Meta(description="PEM file with the key of the certificate")] = ""
     verify: Annotated[
-        bool, Meta(description="whether a server is refused whose certificate is not for its name")
+        bool, Meta(description="whether to verify the server's certificate and name")
     ] = True
     mtu: Mtu = 1232
     handshake_timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds that a handshake may take")
+        float, Meta(gt=0, le=3600, description="longest handshake, in seconds")
     ] = 30.0
     max_sessions: Annotated[
         int,
         Meta(
             ge=1,
             le=100_000,
-            description="sessions at once; over it, the one not used for longest is ended",
+            description="concurrent sessions; over it, the least recently used one is ended",
         ),
     ] = 100
 

@@ -10,11 +10,10 @@ from msgspec import Meta
 from msgspec import field as default
 
 from twisted_net.auth.users import AuthSettings
-from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
+from twisted_net.coap.settings import DEFAULT_PORT, SECURE_PORT, CoapLimits
 from twisted_net.config.loader import Layers, Loaded
 from twisted_net.config.record import Record
 from twisted_net.discovery.settings import DiscoverySettings
-from twisted_net.dtls.settings import DEFAULT_PORT as COAPS_PORT
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.addresses import is_local
@@ -83,7 +82,7 @@ class CoapDtlsSettings(DtlsSettings, frozen=True):
     """The CoAP server over DTLS, ``[coap.dtls]``: where it listens, beside its certificates."""
 
     interface: Interface = "127.0.0.1"
-    port: Port = COAPS_PORT
+    port: Port = SECURE_PORT
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -378,5 +378,5 @@ class SecureCoapListener(_DtlsListener, _DrainsFirst):
             self.certificates,
             settings,
             ended=self.server.peer_lost,
-            most_of_user=lambda user: permissions_of(user).max_connections,
+            session_limit=lambda user: permissions_of(user).max_connections,
         )
