@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import BUFFER, Connection, Reactor
-from twisted_net.auth.users import AuthSettings, User, Users
+from twisted_net.auth.users import AuthSettings, Permissions, User, Users
 from twisted_net.commands.registry import Commands, Request
+from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.commands.standard import standard_commands
-from twisted_net.errors import AuthFailed
+from twisted_net.errors import AuthFailed, TooManyConnections
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
-from twisted_net.tcp.connection_guard import keep_alive
+from twisted_net.tcp.connection_guard import ConnectionGuard, keep_alive
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 
@@ -101,6 +105,208 @@ class GuardTestCase(SynchronousTestCase):
 
 
 REQUIRED = AuthSettings(users="users.toml", timeout=10.0)
+
+
+class FakeConnection:
+    """A connection without lines and answers, which records what the guard does to it."""
+
+    def __init__(self, server: GuardTests, host: str, identity: str | None = None) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.waits_for_login = False
+        self.output = StringTransport()
+        self.transport: Any = self.output  # Any: the guard writes to it, no more
+        self.session = server.sessions.open(host, 50_000, self.deliver)
+        self.session.identity = identity
+        self._guard = server.guard
+
+    def abort(self, end: End) -> None:
+        """Record the end."""
+        self.events.append(("abort", end.value))
+
+    def hang_up(self, end: End) -> None:
+        """Record the end."""
+        self.events.append(("hang_up", end.value))
+
+    def deliver(self, line: bytes) -> str | None:
+        """Record a line, unless the connection has ended."""
+        if self.events:
+            return "closing"
+        self.events.append(("deliver", line.decode()))
+        return None
+
+    def logging_in(self) -> bool:
+        """Return what the test says."""
+        return self.waits_for_login
+
+    def admit(self, permissions: Permissions) -> None:
+        """Log in, as a connection does."""
+        self._guard.log_in(self, permissions)
+
+
+class GuardTests(SynchronousTestCase):
+    """:class:`ConnectionGuard` counts, logs in and closes connections, whatever they are."""
+
+    def setUp(self) -> None:
+        self.users = Users({"ann": User(), "bob": User(max_connections=1)})
+        self.serve()
+
+    def serve(self, settings: AuthSettings | None = None, **limits: Any) -> None:
+        """Make the guard anew."""
+        self.clock = Clock()
+        self.heard: list[tuple[str, str]] = []
+        instruments = Instruments(lambda event, client, what: self.heard.append((event, what)))
+        self.sessions = Sessions(self.clock.seconds, instruments=instruments)
+        access = Access(settings, self.users.permissions) if settings else None
+        bounds = Limits(**limits)
+        runner = CommandRunner(
+            self.clock, standard_commands(), self.sessions, RunnerLimits(60.0, 10)
+        )
+        self.guard = ConnectionGuard(self.clock, runner, bounds, self.sessions, access)
+
+    def enter(self, host: str = "192.0.2.1", identity: str | None = None) -> FakeConnection:
+        """Let a connection come in."""
+        connection = FakeConnection(self, host, identity)
+        self.guard.enter(connection, connection.admit)
+        return connection
+
+    def test_limits_before_the_login(self) -> None:
+        """Lines are shorter and one at a time before the login, where one is required."""
+        self.serve(REQUIRED, max_line=2000, max_pending=8)
+        guard = self.guard
+        self.assertEqual((guard.line_limit(False), guard.line_limit(True)), (1024, 2000))
+        self.assertEqual((guard.pending_limit(False), guard.pending_limit(True)), (1, 8))
+        self.serve(REQUIRED, max_line=100)
+        self.assertEqual(self.guard.line_limit(False), 100)
+
+    def test_limits_without_users(self) -> None:
+        """Where no login is required the limits are the usual ones from the start."""
+        self.serve(AuthSettings(), max_line=2000, max_pending=8)
+        self.assertEqual((self.guard.line_limit(False), self.guard.pending_limit(False)), (2000, 8))
+
+    def test_lines_at_once(self) -> None:
+        """Lines are cut off in whole turns, one turn at least."""
+        for budget, lines in ((64, 256), (100, 200), (256, 256), (1000, 1000)):
+            self.serve(turn_budget=budget)
+            self.assertEqual(self.guard.lines_at_once, lines)
+
+    def test_enter_and_leave(self) -> None:
+        """A connection counts until it leaves, and may administer if its host may."""
+        self.serve(AuthSettings(open=True), connections_per_address=1)
+        remote, local = self.enter("192.0.2.1"), self.enter("127.0.0.1")
+        self.assertEqual(
+            (remote.session.administrative, local.session.administrative), (False, True)
+        )
+        self.assertIsNotNone(self.guard.admission.refusal("192.0.2.1"))
+        self.guard.leave(remote)
+        self.assertIsNone(self.guard.admission.refusal("192.0.2.1"))
+
+    def test_login(self) -> None:
+        """A login counts for its user until the connection leaves."""
+        self.serve(REQUIRED)
+        one, two = self.enter(), self.enter()
+        one.session.log_in(self.users.permissions("bob"))
+        bob = self.users.permissions("bob")
+        self.assertRaises(TooManyConnections, two.session.log_in, bob)
+        self.guard.leave(one)
+        two.session.log_in(bob)
+        self.assertEqual(two.session.user, "bob")
+
+    def test_login_after_it_left(self) -> None:
+        """A login that is done after the connection has left counts nothing."""
+        self.serve(REQUIRED)
+        gone = self.enter()
+        self.guard.leave(gone)
+        gone.session.log_in(self.users.permissions("bob"))
+        self.enter().session.log_in(self.users.permissions("bob"))
+
+    def test_certificate(self) -> None:
+        """A certificate logs in at once; over the limit of its user the client is refused."""
+        self.serve(REQUIRED)
+        one, two = self.enter(identity="bob"), self.enter(identity="bob")
+        self.assertEqual((one.session.user, one.events), ("bob", []))
+        self.assertEqual(two.events, [("hang_up", "user_limit")])
+        self.assertIn(b"too_many_connections", two.output.value())
+        self.assertEqual(self.heard, [("login", "by certificate")])
+
+    def test_oldest_makes_room(self) -> None:
+        """One too many without a login aborts the oldest of them that does not wait for one."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=2))
+        waits, oldest, newer = self.enter(), self.enter(), FakeConnection(self, "192.0.2.3")
+        waits.waits_for_login = True
+        self.guard.enter(newer, newer.admit)
+        self.assertEqual((waits.events, newer.events), ([], []))
+        self.assertEqual(oldest.events, [("abort", "anonymous_limit")])
+        self.assertEqual(self.heard, [("closed", "anonymous_limit")])
+
+    def test_login_in_time(self) -> None:
+        """Those without a login are told when their time is over, and hung up on once."""
+        self.serve(AuthSettings(users="users.toml", timeout=10.0))
+        late, logged_in, closing = self.enter(), self.enter(), self.enter()
+        logged_in.session.log_in(self.users.permissions("ann"))
+        closing.hang_up(End.IDLE_TIMEOUT)
+        self.clock.advance(9.9)
+        self.guard.sweep()
+        self.assertEqual(late.events, [])
+        self.clock.advance(0.1)
+        self.guard.sweep()
+        self.guard.sweep()
+        [(told, line), end] = late.events
+        self.assertEqual((told, json.loads(line)["reason"]), ("deliver", "auth_timeout"))
+        self.assertEqual(end, ("hang_up", "auth_timeout"))
+        self.assertEqual((logged_in.events, closing.events), ([], [("hang_up", "idle_timeout")]))
+        self.assertEqual(self.heard, [("closed", "auth_timeout")])
+
+    def test_memory(self) -> None:
+        """Where all hold too much the one that holds most is aborted, whichever grew last."""
+        self.serve(max_buffered=1_048_576)
+        fat, slim = self.enter(), self.enter()
+        self.guard.hold(fat, 1_000_000)
+        self.guard.hold(slim, 48_576)
+        self.assertEqual(fat.events, [])
+        self.guard.hold(slim, 48_577)
+        self.assertEqual((fat.events, slim.events), ([("abort", "buffers_full")], []))
+        self.assertEqual(self.guard.buffers.total, 48_577)
+        self.guard.leave(slim)
+        self.assertEqual(self.guard.buffers.total, 0)
+        self.assertEqual(self.heard, [("closed", "buffers_full")])
+
+    def test_foreign(self) -> None:
+        """A line of HTTP's aborts the connection; a command and a line too long do not."""
+        client = self.enter()
+        for line in (b"PING", b"ECHO POST / HTTP/1.1", None):
+            self.assertFalse(self.guard.rejects_foreign(client, line))
+        self.assertEqual(client.events, [])
+        self.assertTrue(self.guard.rejects_foreign(client, b"GET /\xff HTTP/1.1"))
+        self.assertEqual(client.events, [("abort", "cross_protocol")])
+        self.assertEqual(self.heard, [("closed", "cross_protocol: GET /\\xff HTTP/1.1")])
+
+    def test_rate(self) -> None:
+        """A command over its rate is counted, audited and answered; within it nothing is done."""
+        self.serve(commands_per_address=1.0, command_burst=1)
+        session = self.enter().session
+        meter = self.guard.meter(session, None)
+        assert meter is not None
+        self.assertIsNone(self.guard.refuse_command(meter, b"PING", session))
+        refusal = json.loads(self.guard.refuse_command(meter, b"ping x", session) or b"")
+        self.assertEqual((refusal["code"], refusal["command"]), ("rate_limited", "PING"))
+        self.assertEqual(
+            (session.messages, self.heard), (1, [("refused", "rate_limited: by address")])
+        )
+
+    def test_no_rate(self) -> None:
+        """Where no rate is limited there is no meter; one of users applies after a login alone."""
+        self.assertIsNone(self.guard.meter(self.enter().session, "ann"))
+        self.serve(commands_per_user=1.0)
+        self.assertIsNone(self.guard.meter(self.enter().session, None))
+        self.assertIsNotNone(self.guard.meter(self.enter().session, "ann"))
+
+    def test_long_line(self) -> None:
+        """A line too long is counted as a message, and answered with the limit."""
+        session = self.enter().session
+        answer = json.loads(self.guard.refuse_long_line(session, 64))
+        self.assertEqual((answer["code"], answer["limit"]), ("line_too_long", 64))
+        self.assertEqual(session.messages, 1)
+        self.assertEqual(self.sessions.counters.refusals[Refusal.LINE_TOO_LONG], 1)
 
 
 class AnonymousTests(GuardTestCase):

@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
+    IReactorTime,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Waiting, encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import UnterminatedLine
@@ -26,12 +28,16 @@ from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import FREE_LINES, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.connection_guard import UNCOUNTED, Guard
+from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.fanout import Fanout
-from twisted_net.tcp.flow_control import FlowControl
+from twisted_net.tcp.flow_control import FlowControl, Throttle
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.line_framer import LineFramer
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
 from twisted_net.tcp.subscribing import SubscribedProtocol
+
+UNCOUNTED = 4096
+"""Bytes after the last line of a piece that need not be counted, as they are few."""
 
 AnswerTo = Callable[[bytes, Session], bytes | Waiting]
 """Answers a line of a client, as :meth:`~twisted_net.commands.runner.CommandRunner.answer` does."""
@@ -47,8 +53,9 @@ class Server(Protocol):
     log: Logger
     answer: AnswerTo
     fanout: Fanout
-    guard: Guard
+    guard: ConnectionGuard
     limits: Limits
+    reactor: IReactorTime
     runner: CommandRunner
     seconds: Callable[[], float]
     sessions: Sessions
@@ -99,20 +106,30 @@ class CommandProtocol(SubscribedProtocol):
     __slots__ = (
         "_end",
         "_factory",
+        "_flow",
+        "_framer",
         "_input_ended",
         "_last_wish",
         "_lines",
         "_next",
+        "_pending_limit",
         "_queue",
         "_running",
         "_slow",
         "_turn_due",
         "quiet",
+        "session",
     )
 
+    session: Session  # from connectionMade on, as is what follows
+    _flow: FlowControl
+
     def __init__(self, factory: Server) -> None:
-        super().__init__(factory.guard)
+        super().__init__()
         self._factory = factory
+        guard = factory.guard
+        self._framer = LineFramer(guard.line_limit(logged_in=False), guard.lines_at_once)
+        self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
         self._queue: deque[_Place] | None = None  # from the first answer that is waited for
         self._turn_due = False
         self._slow = False  # its last turn took all the time that it may
@@ -139,7 +156,8 @@ class CommandProtocol(SubscribedProtocol):
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
         self._factory.opened(self)
-        self._enter()
+        self._limit_rates(None)
+        self._factory.guard.enter(self, self._admit)
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -160,7 +178,7 @@ class CommandProtocol(SubscribedProtocol):
             return
         if self._flow.input_size or len(data) > UNCOUNTED:
             self._hold_input(len(framer))
-        if self.session.messages == 0 and self._refuses_foreign(lines[0]):
+        if self.session.messages == 0 and self._factory.guard.rejects_foreign(self, lines[0]):
             return
         self._lines = lines
         factory = self._factory
@@ -196,7 +214,9 @@ class CommandProtocol(SubscribedProtocol):
             clean = reason.check(ConnectionDone) is not None
             self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
         self._cancel_turn()
-        self._leave()
+        if self._throttle is not None:
+            self._throttle.stop()
+        self._factory.guard.leave(self)
         self._lines = None
         queue, self._queue = self._queue, None
         for place in queue or ():
@@ -218,7 +238,9 @@ class CommandProtocol(SubscribedProtocol):
     def resumeProducing(self) -> None:
         """The peer has read everything."""
         self._writable = True
-        self._release_output()
+        if self._flow.output_size or self.session.mailbox is not None:
+            self._flow.output_read()
+            self._hold()
         self._factory.unwatch(self)
         if self.session.mailbox is not None:
             self._factory.fanout.add(self)
@@ -251,6 +273,16 @@ class CommandProtocol(SubscribedProtocol):
         self.transport.write(line)
         self.session.written += len(line)
         return None
+
+    def weigh_messages(self) -> None:
+        """Count the bytes of messages that wait; called from time to time, not for each of them."""
+        mailbox = self.session.mailbox
+        if mailbox is not None and mailbox.waiting:
+            self._hold()
+
+    def logging_in(self) -> bool:
+        """Whether a command runs that must run alone, as AUTH does."""
+        return self._pending_limit == 0
 
     def finish(self, end: End) -> None:
         """Take no more lines, answer those that were taken, then hang up."""
@@ -318,6 +350,48 @@ class CommandProtocol(SubscribedProtocol):
         """Too many messages would wait, and the client chose to be disconnected then."""
         self.abort(End.SLOW_SUBSCRIBER)
 
+    # --- its limits ---
+
+    def _admit(self, permissions: Permissions) -> None:
+        """
+        Take the client for a user, under the limits of users that have logged in.
+
+        :raises TooManyConnections: where this user has as many connections as it may.
+        """
+        guard = self._factory.guard
+        guard.log_in(self, permissions)
+        self._framer.max_length = guard.line_limit(logged_in=True)
+        if self._pending_limit:
+            self._pending_limit = guard.pending_limit(logged_in=True)
+        self._limit_rates(permissions.name)
+
+    def _limit_rates(self, user: str | None) -> None:
+        """Apply the rates that hold for this client, where there are some."""
+        factory = self._factory
+        meter = factory.guard.meter(self.session, user)
+        if meter is None:
+            return
+        if self._throttle is None:
+            self._throttle = Throttle(factory.reactor, meter, self._go_on)
+        else:
+            self._throttle.meter = meter
+
+    def _hold_input(self, size: int) -> None:
+        """Note how many bytes have come that are not run yet."""
+        self._flow.input_size = size
+        self._hold()
+
+    def _hold_output(self, size: int) -> None:
+        """Note that so many more bytes wait for a peer that does not read."""
+        self._flow.output_size += size
+        self._hold()
+
+    def _hold(self) -> None:
+        """Let the guard know how many bytes this connection holds."""
+        mailbox = self.session.mailbox
+        waiting = 0 if mailbox is None else mailbox.waiting
+        self._factory.guard.hold(self, self._flow.kept + waiting)
+
     # --- lines and answers ---
 
     def _run(self) -> None:
@@ -336,21 +410,21 @@ class CommandProtocol(SubscribedProtocol):
         seconds = factory.seconds
         now = seconds()
         until = now + factory.turn_time
-        queue, most = self._queue, self._most
+        queue, limit = self._queue, self._pending_limit
         budget, batch = factory.limits.turn_budget, lines
         if following or len(lines) > budget:
             batch = lines[following : following + budget]
         for line in batch:
-            if queue is not None and len(queue) >= most:
+            if queue is not None and len(queue) >= limit:
                 break
             following += 1
-            answer = answer_to(line, session) if line is not None else self._too_long()
+            answer = answer_to(line, session) if line is not None else self._refuse_long()
             if queue is None and type(answer) is bytes:
                 answers.append(answer)
             else:
                 # No place leaves the queue while lines run.
                 queue = self._enqueue(answer, line)
-                most = self._most
+                limit = self._pending_limit
             began, now = now, seconds()
             if now >= until:
                 self._took_long(line, now - began)
@@ -376,7 +450,7 @@ class CommandProtocol(SubscribedProtocol):
         seconds = factory.seconds
         began = seconds()
         self._running = True
-        answer = factory.answer(line, self.session) if line is not None else self._too_long()
+        answer = factory.answer(line, self.session) if line is not None else self._refuse_long()
         self._running = False
         took = seconds() - began
         if took >= factory.turn_time:
@@ -392,6 +466,21 @@ class CommandProtocol(SubscribedProtocol):
         settled = self._lines is None and self._queue is None and self._last_wish is None
         if not (settled and self._writable and self._flow.reading):
             self._go_on()
+
+    def _cut_rest(self) -> list[bytes | None] | None:
+        """Cut more lines off what the client has sent; None where there is no whole one."""
+        lines = self._framer.feed(b"") or None
+        self._hold_input(len(self._framer))
+        return lines
+
+    def _refuse_long(self) -> bytes:
+        return self._factory.guard.refuse_long_line(self.session, self._framer.max_length)
+
+    def _answer_metered(self, line: bytes, session: Session) -> bytes | Waiting:
+        """Answer a line, or refuse it where its rate is used up."""
+        assert self._throttle is not None
+        refusal = self._factory.guard.refuse_command(self._throttle.meter, line, session)
+        return self._factory.answer(line, session) if refusal is None else refusal
 
     def _took_long(self, line: bytes | None, took: float) -> None:
         """End a turn whose time is over with this line; the others come first in the next."""
@@ -422,7 +511,7 @@ class CommandProtocol(SubscribedProtocol):
                 not self._turn_due
                 and self._writable
                 and not throttled
-                and (queue is None or len(queue) < self._most)
+                and (queue is None or len(queue) < self._pending_limit)
             ):
                 self._turn_due = True
                 self._factory.turns.add(self)
@@ -481,7 +570,7 @@ class CommandProtocol(SubscribedProtocol):
         place = _Place()
         if isinstance(answer, Waiting):
             if answer.alone:
-                self._most = 0
+                self._pending_limit = 0
             waited = self._factory.runner.start_line(answer, line or b"", self.session)
             place.waited = waited.addCallbacks(self._settle, _drop, callbackArgs=(place, answer))
         else:
@@ -496,7 +585,8 @@ class CommandProtocol(SubscribedProtocol):
         """Put the answer of a handler into the place that was kept for it."""
         place.answer = answer
         if waiting.alone:
-            self._let_others_run()
+            logged_in = self.session.user is not None
+            self._pending_limit = self._factory.guard.pending_limit(logged_in)
         if self._queue is not None:
             self._go_on()
 

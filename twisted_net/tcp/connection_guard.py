@@ -1,28 +1,22 @@
-"""Keeps each connection of a server within its limits: who it is, how fast, how much memory."""
+"""Connection guard: keeps a server's connections within limits of number, rate, memory and time."""
 
 from __future__ import annotations
 
 import socket
-from abc import abstractmethod
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
-from twisted.internet.interfaces import (
-    IConsumer,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands.registry import Waiting, encode_error
+from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers
-from twisted_net.tcp.flow_control import FlowControl, Throttle
+from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.line_framer import LineFramer
+from twisted_net.tcp.transport import StreamTransport
 
 LINES_AT_ONCE = 256
 """
@@ -30,22 +24,40 @@ Lines that are cut off what a client has sent at one time, or as many as fill wh
 stays as it came, and is counted. 64 KiB of the shortest lines, all cut, would take 1.2 MB.
 """
 
-UNCOUNTED = 4096
-"""Bytes after the last line of a piece that need not be counted, as they are few."""
-
 _TCP = (socket.AF_INET, socket.AF_INET6)
 
 
-class Transport(ITCPTransport, IConsumer, IPushProducer):
-    """What a TCP connection of Twisted's offers."""
+class GuardedConnection(Hashable, Protocol):
+    """A connection as its guard sees it; equal to itself alone."""
+
+    session: Session
+    transport: StreamTransport
+
+    def abort(self, end: End) -> None:
+        """End the connection now."""
+
+    def deliver(self, line: bytes) -> str | None:
+        """Send a line that is no answer, or return in one word why it cannot be sent."""
+
+    def hang_up(self, end: End) -> None:
+        """End the connection once the peer has read what was written."""
+
+    def logging_in(self) -> bool:
+        """Whether a login is running, so that the client may stay until its outcome."""
 
 
-class Guard:
+class ConnectionGuard:
     """
-    What the connections of one server share, to be kept within their limits.
+    Keeps the connections of one server within their limits. All of them share it.
 
-    :ivar admission: counts them by where they come from.
-    :ivar buffers: what they hold in memory.
+    It counts them by address, network and user, limits those that have not logged in, and closes
+    those that hold most memory where all together hold too much. Where nothing of this is
+    configured it costs a connection nothing but two counts.
+
+    :param access: who may log in, and what clients may do before; None where no login is required.
+    :ivar admission: counts connections by where they come from, and who has not logged in.
+    :ivar buffers: how many bytes each holds in memory.
+    :ivar lines_at_once: lines that a connection cuts off its input at one time.
     """
 
     def __init__(
@@ -56,229 +68,159 @@ class Guard:
         sessions: Sessions,
         access: Access | None,
     ) -> None:
-        self.reactor = reactor
-        self.runner = runner
-        self.limits = limits
-        self.sessions = sessions
-        self.access = access if access is not None and access.required else None
-        self.admission: Admission[GuardedProtocol] = Admission(limits, access)
-        self.buffers: Buffers[GuardedProtocol] = Buffers(limits.max_buffered)
+        self._reactor = reactor
+        self._runner = runner
+        self._limits = limits
+        self._sessions = sessions
+        self._access = access if access is not None and access.required else None
+        self.admission: Admission[GuardedConnection] = Admission(limits, access)
+        self.buffers: Buffers[GuardedConnection] = Buffers(limits.max_buffered)
         budget = limits.turn_budget
-        self.most_lines = budget * max(1, LINES_AT_ONCE // budget)
+        self.lines_at_once = budget * max(1, LINES_AT_ONCE // budget)
 
-    def longest_line(self, known: bool) -> int:
-        """Give the longest line of a client, which may have logged in or not."""
-        if known or self.access is None:
-            return self.limits.max_line
-        return min(self.limits.max_line, self.access.settings.max_line)
+    # --- limits of one connection ---
 
-    def most_pending(self, known: bool) -> int:
-        """Give how many unanswered lines a client may have, which may have logged in or not."""
-        return self.limits.max_pending if known or self.access is None else 1
+    def line_limit(self, logged_in: bool) -> int:
+        """Return how many bytes a line of a client may have, before and after its login."""
+        if logged_in or self._access is None:
+            return self._limits.max_line
+        return min(self._limits.max_line, self._access.settings.max_line)
 
-    def relieve(self) -> None:
-        """Cut off the connections that hold most, until there is room again."""
-        for connection in self.buffers.fattest():
-            self.sessions.audit("closed", connection.session, End.BUFFERS_FULL.value)
-            connection.abort(End.BUFFERS_FULL)
+    def pending_limit(self, logged_in: bool) -> int:
+        """Return how many unanswered lines a client may have, before and after its login."""
+        return self._limits.max_pending if logged_in or self._access is None else 1
 
-    def make_room(self) -> None:
-        """Cut off who came first of those who have not logged in, where they are too many."""
-        crowded_out = self.admission.crowded_out(GuardedProtocol.logging_in)
-        if crowded_out is not None:
-            self.sessions.audit("closed", crowded_out.session, End.ANONYMOUS_LIMIT.value)
-            crowded_out.abort(End.ANONYMOUS_LIMIT)
+    def meter(self, session: Session, user: str | None) -> Meter | None:
+        """Return what counts the commands and bytes of a client; None where no rate is limited."""
+        return self.admission.meter(session.client[0], user)
 
-    def sweep(self) -> None:
-        """Hang up on the clients that should have logged in by now."""
-        for connection in self.admission.late(self.reactor.seconds()):
-            if connection.deliver(_TOO_LATE) != "closing":
-                self.sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
-                connection.hang_up(End.AUTH_TIMEOUT)
+    # --- what happens to one connection ---
 
-
-class GuardedProtocol(Protocol):
-    """
-    The part of a client's connection that keeps it within its limits.
-
-    A feature that is off costs a look at one attribute for each chunk or turn, none for a line.
-    """
-
-    transport: Transport
-    session: Session
-    _flow: FlowControl  # from connectionMade on
-
-    # In slots, which are looked up faster than defaults on a class, and lie side by side: a message
-    # to thousands of connections waits for memory at each more than for anything else.
-    __slots__ = (
-        "_flow",
-        "_framer",
-        "_guard",
-        "_most",
-        "_throttle",
-        "session",
-        "transport",
-    )
-
-    def __init__(self, guard: Guard) -> None:
-        self._throttle: Throttle | None = None  # only under a rate limit
-        self._guard = guard
-        self._framer = LineFramer(guard.longest_line(known=False), guard.most_lines)
-        self._most = guard.most_pending(known=False)  # unanswered lines
-
-    @abstractmethod
-    def abort(self, end: End) -> None:
-        """End the connection now."""
-
-    @abstractmethod
-    def deliver(self, line: bytes) -> str | None:
-        """Send a line that is no answer, or say in a word why it cannot be sent."""
-
-    @abstractmethod
-    def hang_up(self, end: End) -> None:
-        """End the connection once the peer has read what was written."""
-
-    @abstractmethod
-    def _go_on(self) -> None:
-        """Do what is next."""
-
-    def logging_in(self) -> bool:
-        """Whether a command runs that must be alone, as AUTH does."""
-        return self._most == 0
-
-    def _enter(self) -> None:
-        """Begin to guard: the session is there, and the transport ready to be written to."""
-        guard = self._guard
-        host = self.session.client[0]
-        guard.admission.enter(self, host, guard.reactor.seconds())
-        self.session.administrative = guard.admission.administers(host)
-        self._set_meter(None)
-        if guard.limits.keepalive:
-            keep_alive(self.transport, guard.limits.keepalive)
-        if guard.access is None:
-            return
-        self.session.permissions = guard.access.anonymous
-        self.session.admit = self._admit
-        identity = self.session.identity
-        if identity is None:
-            guard.make_room()
-        else:
-            try:
-                self.session.log_in(guard.access.permissions_of(identity))
-            except CommandError as error:
-                self.transport.write(encode_error(error))
-                self.hang_up(End.USER_LIMIT)
-            else:
-                guard.sessions.audit("login", self.session, "by certificate")
-
-    def _leave(self) -> None:
-        """End to guard: the connection is lost."""
-        if self._throttle is not None:
-            self._throttle.stop()
-        # A handler that outlives the connection counts for nobody.
-        self.session.admit = None
-        self._guard.buffers.set(self, 0)
-        self._guard.admission.leave(self, self.session.client[0], self.session.user)
-
-    def _admit(self, permissions: Permissions) -> None:
+    def enter(self, connection: GuardedConnection, admit: Callable[[Permissions], None]) -> None:
         """
-        Take the client for a user, who has the usual limits.
+        Count a connection in, and log it in where its certificate names a user.
+
+        The connection is closed here where that user has too many already, and the oldest one
+        that has not logged in where there are too many of these.
+
+        :param connection: its session is open, and its transport takes writes.
+        :param admit: called when the client logs in, see :attr:`Session.admit`; it calls
+            :meth:`log_in`.
+        """
+        session = connection.session
+        host = session.client[0]
+        self.admission.enter(connection, host, self._reactor.seconds())
+        session.administrative = self.admission.administers(host)
+        if self._limits.keepalive:
+            keep_alive(connection.transport, self._limits.keepalive)
+        if self._access is None:
+            return
+        session.permissions = self._access.anonymous
+        session.admit = admit
+        if session.identity is None:
+            self._make_room()
+            return
+        try:
+            session.log_in(self._access.permissions_of(session.identity))
+        except CommandError as error:
+            connection.transport.write(encode_error(error))
+            connection.hang_up(End.USER_LIMIT)
+        else:
+            self._sessions.audit("login", session, "by certificate")
+
+    def log_in(self, connection: GuardedConnection, permissions: Permissions) -> None:
+        """
+        Count a connection for the user that its client logs in as.
 
         :raises TooManyConnections: where this user has as many connections as it may.
         """
-        guard = self._guard
-        guard.admission.log_in(self, self.session.user, permissions)
-        self._framer.max_length = guard.longest_line(known=True)
-        if self._most:
-            self._most = guard.most_pending(known=True)
-        self._set_meter(permissions.name)
+        self.admission.log_in(connection, connection.session.user, permissions)
 
-    def _set_meter(self, user: str | None) -> None:
-        meter = self._guard.admission.meter(self.session.client[0], user)
-        if meter is None:
-            return
-        if self._throttle is None:
-            self._throttle = Throttle(self._guard.reactor, meter, self._go_on)
-        else:
-            self._throttle.meter = meter
+    def leave(self, connection: GuardedConnection) -> None:
+        """Count a connection out that is lost, with what it held in memory."""
+        session = connection.session
+        # The login of a handler that still runs must not be counted any more.
+        session.admit = None
+        self.buffers.set(connection, 0)
+        self.admission.leave(connection, session.client[0], session.user)
 
-    def _let_others_run(self) -> None:
-        """Let the lines go on that waited for one which had to be alone."""
-        self._most = self._guard.most_pending(self.session.user is not None)
+    def hold(self, connection: GuardedConnection, size: int) -> None:
+        """
+        Note how many bytes a connection holds in memory now.
 
-    def _refuses_foreign(self, line: bytes | None) -> bool:
-        """Cut off a client whose first line is another protocol's; say whether it was."""
+        Where all together hold too much, those that hold most are aborted: maybe this one too.
+        """
+        if self.buffers.set(connection, size):
+            for fattest in self.buffers.fattest():
+                self._sessions.audit("closed", fattest.session, End.BUFFERS_FULL.value)
+                fattest.abort(End.BUFFERS_FULL)
+
+    def rejects_foreign(self, connection: GuardedConnection, line: bytes | None) -> bool:
+        """
+        Abort a client whose first line is HTTP's, which a web page may make a browser send.
+
+        :param line: None for one that was too long, which is never taken for HTTP.
+        :return: whether it was aborted.
+        """
         if line is None or not FOREIGN.match(line):
             return False
-        what = line[:64].decode(errors="backslashreplace")
-        self._guard.sessions.audit("closed", self.session, f"{End.CROSS_PROTOCOL.value}: {what}")
-        self.abort(End.CROSS_PROTOCOL)
+        shown = line[:64].decode(errors="backslashreplace")
+        what = f"{End.CROSS_PROTOCOL.value}: {shown}"
+        self._sessions.audit("closed", connection.session, what)
+        connection.abort(End.CROSS_PROTOCOL)
         return True
 
-    def _answer_metered(self, line: bytes, session: Session) -> bytes | Waiting:
-        """Answer a line, or refuse it where too many came."""
-        guard = self._guard
-        assert self._throttle is not None
-        limited = self._throttle.meter.take_command(guard.reactor.seconds())
+    def refuse_command(self, meter: Meter, line: bytes, session: Session) -> bytes | None:
+        """
+        Count a command against the rates of its client.
+
+        :return: the answer that refuses it, or None where it may run.
+        """
+        limited = meter.take_command(self._reactor.seconds())
         if limited is None:
-            return guard.runner.answer(line, session)
+            return None
         session.count()
-        name = guard.runner.commands.name_of(line)
-        guard.sessions.refuse_line(session, Refusal.RATE_LIMITED, f"by {limited.scope}")
-        return encode_error(limited, name)
+        self._sessions.refuse_line(session, Refusal.RATE_LIMITED, f"by {limited.scope}")
+        return encode_error(limited, self._runner.commands.name_of(line))
 
-    def _cut_rest(self) -> list[bytes | None] | None:
-        """Cut more lines off what the client has sent; None where there is no whole one."""
-        lines = self._framer.feed(b"") or None
-        self._hold_input(len(self._framer))
-        return lines
+    def refuse_long_line(self, session: Session, limit: int) -> bytes:
+        """
+        Count a line that was too long, and was skipped.
 
-    def _hold_input(self, size: int) -> None:
-        """Note how many bytes have come that are not run yet."""
-        self._flow.input_size = size
-        self._hold()
+        :return: the answer that refuses it.
+        """
+        session.count()
+        self._sessions.refuse_line(session, Refusal.LINE_TOO_LONG, f"over {limit} bytes")
+        return encode_error(LineTooLong(limit))
 
-    def _hold_output(self, size: int) -> None:
-        """Note that so many more bytes wait for a peer that does not read."""
-        self._flow.output_size += size
-        self._hold()
+    # --- what is due from time to time ---
 
-    def _release_output(self) -> None:
-        """Note that the peer has read everything."""
-        if self._flow.output_size or self.session.mailbox is not None:
-            self._flow.output_read()
-            self._hold()
+    def sweep(self) -> None:
+        """Hang up on the clients whose time to log in is over."""
+        for connection in self.admission.late(self._reactor.seconds()):
+            if connection.deliver(_AUTH_TIMEOUT) != "closing":
+                self._sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
+                connection.hang_up(End.AUTH_TIMEOUT)
 
-    def weigh_messages(self) -> None:
-        """Note how many bytes of messages wait; from time to time, as it changes with each."""
-        mailbox = self.session.mailbox
-        if mailbox is not None and mailbox.waiting:
-            self._hold()
-
-    def _hold(self) -> None:
-        mailbox = self.session.mailbox
-        waiting = 0 if mailbox is None else mailbox.waiting
-        if self._guard.buffers.set(self, self._flow.kept + waiting):
-            self._guard.relieve()
-
-    def _too_long(self) -> bytes:
-        self.session.count()
-        what = f"over {self._framer.max_length} bytes"
-        self._guard.sessions.refuse_line(self.session, Refusal.LINE_TOO_LONG, what)
-        return encode_error(LineTooLong(self._framer.max_length))
+    def _make_room(self) -> None:
+        """Abort the oldest connection that has not logged in, where there are too many of them."""
+        oldest = self.admission.crowded_out(lambda connection: connection.logging_in())
+        if oldest is not None:
+            self._sessions.audit("closed", oldest.session, End.ANONYMOUS_LIMIT.value)
+            oldest.abort(End.ANONYMOUS_LIMIT)
 
 
-_TOO_LATE = encode_event({"event": "closing", "reason": End.AUTH_TIMEOUT.value})
+_AUTH_TIMEOUT = encode_event({"event": "closing", "reason": End.AUTH_TIMEOUT.value})
 
 
-def keep_alive(transport: Transport, seconds: int) -> None:
+def keep_alive(transport: StreamTransport, seconds: int) -> None:
     """
-    Let TCP ask a peer that is silent whether it is still there.
+    Let TCP probe a peer that is silent (RFC 1122 §4.2.3.6).
 
-    It is asked after so many seconds, then three times within as many more, and is then lost.
-    Nothing is done where there is no TCP, or a transport of another make that shows no socket.
+    The first probe is sent after so many seconds of silence, three more within as many again; a
+    peer that answers none is lost. Nothing is done where there is no TCP socket to be found.
     """
-    # What wraps a connection, as TLS does, gives the attributes of what it wraps.
+    # What wraps a connection, as TLS does, has the attributes of what it wraps.
     connection = getattr(transport, "socket", None)
     if isinstance(connection, socket.socket) and connection.family in _TCP:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

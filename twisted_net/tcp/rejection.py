@@ -11,7 +11,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.reasons import End
-from twisted_net.tcp.connection_guard import Transport
+from twisted_net.tcp.transport import StreamTransport
 
 LINGER_TIMEOUT = 2.0
 """
@@ -49,7 +49,7 @@ class RefusingProtocol(Protocol):
     :param answer: the line that says why.
     """
 
-    transport: Transport
+    transport: StreamTransport
 
     def __init__(self, owner: _Owner, answer: bytes) -> None:
         self._owner = owner
@@ -91,7 +91,7 @@ class ClosingProtocol(Protocol):
         self.transport.loseConnection()
 
 
-def end_output(transport: Transport) -> None:
+def end_output(transport: StreamTransport) -> None:
     """End our half of a connection once what was written has left."""
     # TLS has no half of a connection to end.
     if ISSLTransport.providedBy(transport):

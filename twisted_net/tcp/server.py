@@ -20,7 +20,7 @@ from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
 from twisted_net.tcp.connection import AnswerTo, CommandProtocol
-from twisted_net.tcp.connection_guard import Guard
+from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.drain import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits
@@ -73,7 +73,7 @@ class CommandFactory(Factory):
             self.sessions,
             RunnerLimits(limits.command_timeout, limits.max_blocking),
         )
-        self.guard = Guard(reactor, self.runner, limits, self.sessions, access)
+        self.guard = ConnectionGuard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
         self.turns = TurnScheduler(reactor)
         self._protocols: set[CommandProtocol] = set()

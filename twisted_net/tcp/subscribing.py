@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from twisted_net.tcp.connection_guard import Guard, GuardedProtocol
-from twisted_net.tcp.transport import Batch
+from abc import abstractmethod
+
+from twisted.internet.protocol import Protocol
+
+from twisted_net.tcp.flow_control import Throttle
+from twisted_net.tcp.transport import Batch, StreamTransport
 from twisted_net.topics import CHUNK, Mailbox
 
 
-class SubscribedProtocol(GuardedProtocol):
+class SubscribedProtocol(Protocol):
     """The part of a client's connection that brings it the messages of its topics."""
 
-    __slots__ = ("_held_by", "_mailbox", "_writable")
+    transport: StreamTransport
 
-    def __init__(self, guard: Guard) -> None:
-        super().__init__(guard)
+    __slots__ = ("_held_by", "_mailbox", "_throttle", "_writable", "transport")
+
+    def __init__(self) -> None:
+        self._throttle: Throttle | None = None  # only under a rate limit
         self._mailbox: Mailbox | None = None  # the session's, from the first subscription on
         self._held_by: object | None = None  # the answer that comes before messages of a topic
         self._writable = True
+
+    @abstractmethod
+    def _hold_output(self, size: int) -> None: ...
 
     def join(self, batch: Batch) -> bool:
         """

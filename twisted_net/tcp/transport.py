@@ -27,10 +27,13 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     Binding,
+    IConsumer,
     IListeningPort,
     IProtocol,
     IProtocolFactory,
+    IPushProducer,
     IReactorFDSet,
+    ITCPTransport,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import PosixReactorBase
@@ -134,6 +137,10 @@ LEANED_ON = (
 """The code of Twisted that :class:`FastTransport` replaces or shares its state with."""
 
 _log = Logger()
+
+
+class StreamTransport(ITCPTransport, IConsumer, IPushProducer):
+    """The interfaces that all stream transports of Twisted have: TCP, Unix and TLS."""
 
 
 class FastTransport(tcp.Server):
