@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.errors import CannotConnect, CircuitOpen, ConnectionBroken, FetchTimeout
-from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
+from twisted_net.http.retry.settings import CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.testing import START_TIME, MemoryWeb, RecordedRequest, StubResponse
 
@@ -61,7 +61,7 @@ class MemoryWebTests(SynchronousTestCase):
     def test_breaker(self) -> None:
         """A breaker opens, and lets a probe through after its rest."""
         settings = HttpSettings(
-            retry=RetryPolicy(retries=0), breaker=BreakerSettings(failures=2, rest=60.0)
+            retry=RetryPolicy(retries=0), breaker=CircuitBreakerSettings(failures=2, rest=60.0)
         )
         web = serving(StubResponse(500), StubResponse(500), StubResponse(200), settings=settings)
         for _ in range(2):

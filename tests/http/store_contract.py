@@ -36,12 +36,12 @@ def make_entry(size: int = 1000, variant: bytes = b"", **changes: Any) -> Entry:
         body=bytes(size - 500),
         request_time=0.0,
         response_time=0.0,
-        lifetime=60.0,
-        age_then=0.0,
+        explicit_lifetime=60.0,
+        initial_age=0.0,
         vary=("accept",),
         variant=variant,
-        checked_always=False,
-        checked_when_stale=False,
+        no_cache=False,
+        must_revalidate=False,
     )
     return evolve(plain, **changes)
 
@@ -101,7 +101,7 @@ class StoreContract:
             ("X", every_byte[128:]),
         ]
         entries = {
-            "none": make_entry(lifetime=None, vary=(), reason=""),
+            "none": make_entry(explicit_lifetime=None, vary=(), reason=""),
             "all": make_entry(
                 status=599,
                 reason="\xe9\xff",
@@ -109,11 +109,11 @@ class StoreContract:
                 body=every_byte,
                 request_time=1.5e9 + 0.123456,
                 response_time=1.5e9 + 1 / 3,
-                age_then=2.0**31,
+                initial_age=2.0**31,
                 vary=("a", "b"),
                 variant=every_byte,
-                checked_always=True,
-                checked_when_stale=True,
+                no_cache=True,
+                must_revalidate=True,
             ),
             "empty": make_entry(body=b""),
             "large": make_entry(body=every_byte * 2**14),

@@ -21,7 +21,7 @@ from twisted_net.http.errors import (
     TooManyRedirects,
 )
 from twisted_net.http.response import Response
-from twisted_net.http.retry.settings import BreakerSettings, RetryPolicy
+from twisted_net.http.retry.settings import CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 TIMEOUT = 30.0
@@ -31,7 +31,7 @@ SETTINGS = HttpSettings(
     max_head=2000,
     max_redirects=2,
     retry=RetryPolicy(retries=2),
-    breaker=BreakerSettings(failures=None),
+    breaker=CircuitBreakerSettings(failures=None),
 )
 EXPECTED = (BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout, InvalidURL, TooManyRedirects)
 

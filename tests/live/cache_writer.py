@@ -38,7 +38,7 @@ async def main(reactor: Any, path: str, name: str) -> None:  # Any: a reactor ha
             await store.flush()
         else:
             await store.get(f"{name} 1")
-        sys.stdout.write(f"{number} {store.dropped} {store.late}\n")
+        sys.stdout.write(f"{number} {store.dropped} {store.read_timeouts}\n")
         sys.stdout.flush()
 
 

@@ -123,7 +123,7 @@ async def test_several_processes(reactor: Any, tmp_path: Path) -> None:
             assert ended.stdout.splitlines()[-1].endswith(" 0 0"), ended
     await store.flush()
     assert len(await store.get("reader")) == 1
-    assert (store.dropped, store.late) == (0, 0)
+    assert (store.dropped, store.read_timeouts) == (0, 0)
     await store.close()
     connection = sqlite3.connect(path)
     count, total = connection.execute("SELECT count(*), sum(size) FROM entries").fetchone()

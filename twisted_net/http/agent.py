@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.cache.agent import CachingAgent
-from twisted_net.http.cache.collapse import Flights
-from twisted_net.http.cache.entry import TELLING
+from twisted_net.http.cache.collapse import RequestCollapser
+from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
 from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
@@ -42,7 +42,7 @@ from twisted_net.http.error_translation import (
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.proxies import find_proxy_routes, proxy_refusal
-from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
+from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
@@ -105,8 +105,8 @@ class HTTPAgent:
         cache = settings.cache
         self._rules = Rules(cache) if cache.enabled else None
         self._store = store or open_store(reactor, cache)
-        self._flights = Flights(reactor)
-        self._recovery = Recovery(settings.budget, settings.breaker, settings.max_origins)
+        self._collapser = RequestCollapser(reactor)
+        self._recovery = OriginRecovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
         self._wall = wall
         self._report = report
@@ -123,7 +123,7 @@ class HTTPAgent:
         """
         if self._rules is None:
             return None
-        rules = self._rules if default_ttl is None else self._rules.with_default(default_ttl)
+        rules = self._rules if default_ttl is None else self._rules.with_default_ttl(default_ttl)
         return fresh_hit(rules, self._store, key, fields, self._wall())
 
     def new_call(self) -> Call:
@@ -156,7 +156,7 @@ class HTTPAgent:
         except InvalidURL:
             return None
         fields = fields_with_accept_encoding(headers)
-        hit = self.fresh(key, fields, None) if fields.has_none(TELLING) else None
+        hit = self.fresh(key, fields, None) if fields.has_none(CACHE_RELEVANT_FIELDS) else None
         return None if hit is None else hit.response()
 
     def for_call(self, call: Call) -> IAgent:
@@ -169,12 +169,12 @@ class HTTPAgent:
                 call.rules,
                 call=call,
                 wall=self._wall,
-                flights=self._flights,
-                afresh=self._afresh,
+                collapser=self._collapser,
+                background_agent=self._background_agent,
             )
         return DecodingAgent(agent, call.max_body, call=call)
 
-    def _afresh(self) -> tuple[IAgent, Call]:
+    def _background_agent(self) -> tuple[IAgent, Call]:
         call = self.new_call()
         return self._below_cache(call), call
 
@@ -195,7 +195,7 @@ class HTTPAgent:
 
     async def close(self) -> None:
         """Drop all connections and close the store; pending requests fail."""
-        self._flights.close()
+        self._collapser.close()
         await self._pool.close()
         closing = self._store.close()
         if closing is not None:

@@ -329,7 +329,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         if not options.get("cache", True):
             call.rules = None
         elif "default_ttl" in options and call.rules is not None:
-            call.rules = call.rules.with_default(options["default_ttl"])
+            call.rules = call.rules.with_default_ttl(options["default_ttl"])
         return call
 
     def _hit(self, url: str, options: RequestOptions) -> Response | None:

@@ -10,7 +10,7 @@ from twisted_net import __version__
 from twisted_net.config.record import Record
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.proxies import find_proxy_routes
-from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
+from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.ssrf_guard import EgressPolicy
 
 
@@ -118,7 +118,7 @@ class HttpSettings(Record, frozen=True):
     ] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
-    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    breaker: CircuitBreakerSettings = field(default_factory=CircuitBreakerSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:

@@ -322,7 +322,7 @@ class CachingTests(HttpTestCase):
         """A URL that is none fails the request, and raises nothing."""
         self.failureResultOf(self.agent.request(b"GET", b"nonsense"), InvalidURL)
 
-    def test_afresh(self) -> None:
+    def test_background_agent(self) -> None:
         """What is asked by the side has an agent of its own."""
         other = FakeAgent([canned(304, b"", [FRESH])])
         self.agent = CachingAgent(
@@ -330,7 +330,7 @@ class CachingTests(HttpTestCase):
             self.store,
             Rules(CacheSettings()),
             wall=lambda: self.wall,
-            afresh=lambda: (other, self.call),
+            background_agent=lambda: (other, self.call),
         )
         text = "max-age=60, stale-while-revalidate=60"
         self.get(canned(200, b"abc", [("Cache-Control", text), ("ETag", '"x"')]))

@@ -14,7 +14,13 @@ from twisted.web.iweb import IResponse
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
-from twisted_net.http.cache.collapse import MAX_KEYS, SECONDS, Flights, Unstorable, is_own
+from twisted_net.http.cache.collapse import (
+    MAX_UNSTORABLE_KEYS,
+    UNSTORABLE_SECONDS,
+    RequestCollapser,
+    UnstorableKeys,
+    is_caller_specific,
+)
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
@@ -26,7 +32,7 @@ URL = b"http://1.2.3.4/p?q"
 FRESH = ("Cache-Control", "max-age=60")
 
 
-class FlightTestCase(HttpTestCase):
+class CollapseTestCase(HttpTestCase):
     """Callers of one cache, whose server answers when the test says so."""
 
     def setUp(self) -> None:
@@ -34,7 +40,7 @@ class FlightTestCase(HttpTestCase):
         self.wall = 1_795_305_600.0
         self.store = MemoryStore()
         self.rules = Rules(CacheSettings(max_object=100))
-        self.flights = Flights(self.clock)
+        self.collapser = RequestCollapser(self.clock)
         self.fake = FakeAgent([])
         self.cancelled = 0
 
@@ -59,7 +65,7 @@ class FlightTestCase(HttpTestCase):
             self.rules,
             call=call,
             wall=lambda: self.wall,
-            flights=self.flights,
+            collapser=self.collapser,
         )
         headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
         return agent.request(method, URL, headers)
@@ -73,7 +79,7 @@ class FlightTestCase(HttpTestCase):
         return response_fields(self.successResultOf(asking))["cache-status"]
 
 
-class CollapseTests(FlightTestCase):
+class CollapseTests(CollapseTestCase):
     """However many ask for the same at once, one request goes out."""
 
     def test_hundred(self) -> None:
@@ -136,7 +142,7 @@ class CollapseTests(FlightTestCase):
         self.assertEqual(len(self.fake.sent), 2)
 
 
-class InVainTests(FlightTestCase):
+class InVainTests(CollapseTestCase):
     """Nobody waits for what is not stored, once that is known."""
 
     def learn(self, *fields: tuple[str, str], code: int = 200, body: bytes = b"x") -> None:
@@ -170,7 +176,7 @@ class InVainTests(FlightTestCase):
     def test_time(self) -> None:
         """It is not remembered for ever."""
         self.learn(("Cache-Control", "no-store"))
-        self.clock.advance(SECONDS)
+        self.clock.advance(UNSTORABLE_SECONDS)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
@@ -192,7 +198,7 @@ class InVainTests(FlightTestCase):
     def test_other_rules(self) -> None:
         """What cannot be stored by the rules of one call may be by those of another."""
         self.learn()
-        self.rules = self.rules.with_default(60.0)
+        self.rules = self.rules.with_default_ttl(60.0)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
@@ -213,20 +219,20 @@ class InVainTests(FlightTestCase):
         first.cancel()
         self.assertEqual(self.cancelled, 1)
         self.assertNoResult(second)
-        self.flights.close()
+        self.collapser.close()
         for caller in (first, second):
             self.failureResultOf(caller, CancelledError)
         self.assertEqual(self.cancelled, 2)
 
     def test_without_a_clock(self) -> None:
         """Nothing is remembered where there is no clock to forget it by."""
-        self.flights = Flights()
+        self.collapser = RequestCollapser()
         self.learn(("Cache-Control", "no-store"))
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
 
-class FailureTests(FlightTestCase):
+class FailureTests(CollapseTestCase):
     """A request that fails, and callers who leave."""
 
     def test_error_of_the_server(self) -> None:
@@ -251,9 +257,9 @@ class FailureTests(FlightTestCase):
 
     def test_whose_error(self) -> None:
         """Limits that a call brings are its own."""
-        self.assertTrue(is_own(BodyTooLarge(1)))
-        self.assertTrue(is_own(FetchTimeout("body", 1.0, total=True)))
-        self.assertFalse(is_own(FetchTimeout("headers", 1.0)))
+        self.assertTrue(is_caller_specific(BodyTooLarge(1)))
+        self.assertTrue(is_caller_specific(FetchTimeout("body", 1.0, total=True)))
+        self.assertFalse(is_caller_specific(FetchTimeout("headers", 1.0)))
 
     def test_first_caller_leaves(self) -> None:
         """The request goes on for those who wait, and its body is read for them."""
@@ -328,7 +334,7 @@ class FailureTests(FlightTestCase):
         """What is under way ends."""
         self.held()
         first = self.ask()
-        self.flights.close()
+        self.collapser.close()
         self.failureResultOf(first, CancelledError)
         self.assertEqual(self.cancelled, 1)
 
@@ -343,7 +349,7 @@ class FailureTests(FlightTestCase):
         self.assertEqual(self.store.entries, 0)
 
 
-class BodyOfManyTests(FlightTestCase):
+class BodyOfManyTests(CollapseTestCase):
     """A body that some wait for while another reads it."""
 
     def setUp(self) -> None:
@@ -451,7 +457,7 @@ class BodyOfManyTests(FlightTestCase):
         self.assertEqual(self.fake.sent[1].header("if-range"), ['"x"'])
 
 
-class AsideTests(FlightTestCase):
+class AsideTests(CollapseTestCase):
     """RFC 5861 §3: a stale answer is served while the server is asked by the side."""
 
     def setUp(self) -> None:
@@ -515,50 +521,50 @@ class AsideTests(FlightTestCase):
         """The cache owns it, and ends it."""
         self.held()
         self.body(self.ask())
-        self.flights.close()
+        self.collapser.close()
         self.assertEqual(self.cancelled, 1)
 
 
-class UnstorableTests(SynchronousTestCase):
-    """:class:`Unstorable` remembers so many keys for so long."""
+class UnstorableKeysTests(SynchronousTestCase):
+    """:class:`UnstorableKeys` remembers so many keys for so long."""
 
     def test_time(self) -> None:
         """A key is remembered from its note on until its time is over, and then not kept."""
-        found = Unstorable()
+        found = UnstorableKeys()
         self.assertFalse(found.includes("a", 5.0))
-        found.note("a", 5.0)
+        found.add("a", 5.0)
         self.assertTrue(found.includes("a", 5.0))
-        self.assertTrue(found.includes("a", 4.9 + SECONDS))
+        self.assertTrue(found.includes("a", 4.9 + UNSTORABLE_SECONDS))
         self.assertFalse(found.includes("b", 5.0))
-        self.assertFalse(found.includes("a", 5.0 + SECONDS))
+        self.assertFalse(found.includes("a", 5.0 + UNSTORABLE_SECONDS))
         self.assertEqual(len(found), 0)
 
     def test_noted_again(self) -> None:
         """Its time runs from the last note."""
-        found = Unstorable(seconds=10.0)
-        found.note("a", 0.0)
-        found.note("a", 9.0)
+        found = UnstorableKeys(seconds=10.0)
+        found.add("a", 0.0)
+        found.add("a", 9.0)
         self.assertTrue(found.includes("a", 18.0))
         self.assertEqual(len(found), 1)
 
-    def test_forget(self) -> None:
+    def test_discard(self) -> None:
         """What could be stored is forgotten at once, and what is not there costs nothing."""
-        found = Unstorable()
-        found.note("a", 0.0)
-        found.forget("a")
-        found.forget("b")
+        found = UnstorableKeys()
+        found.add("a", 0.0)
+        found.discard("a")
+        found.discard("b")
         self.assertFalse(found.includes("a", 0.0))
 
     def test_limit(self) -> None:
         """At the limit the key that was noted longest ago is forgotten."""
-        found = Unstorable(max_keys=2)
+        found = UnstorableKeys(max_keys=2)
         for key in ("a", "b", "a", "c"):
-            found.note(key, 0.0)
+            found.add(key, 0.0)
         self.assertEqual([found.includes(key, 0.0) for key in "abc"], [True, False, True])
 
     def test_default_limit(self) -> None:
         """However many keys strangers make up, so many are kept."""
-        found = Unstorable()
-        for key in range(MAX_KEYS + 5):
-            found.note(key, 0.0)
-        self.assertEqual(len(found), MAX_KEYS)
+        found = UnstorableKeys()
+        for key in range(MAX_UNSTORABLE_KEYS + 5):
+            found.add(key, 0.0)
+        self.assertEqual(len(found), MAX_UNSTORABLE_KEYS)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.directives import (
-    NEVER,
+    MAX_DELTA_SECONDS,
     directives,
-    is_targeted,
-    named_fields,
+    has_targeted_field,
+    listed_fields,
     parse_dictionary,
-    response_directives,
+    parse_response_directives,
     seconds,
 )
 from twisted_net.http.fields import HeaderFields
@@ -85,8 +85,8 @@ class SecondsTests(SynchronousTestCase):
 
     def test_numbers(self) -> None:
         """Digits alone count; a number too large is a very long time, however it is written."""
-        cases = {"5": 5, "003600": 3600, "0": 0, "9" * 4000: NEVER, "0" * 40 + "7": 7}
-        cases |= {"1234567890": 1_234_567_890, "2147483649": 2**31, "9" * 10: NEVER}
+        cases = {"5": 5, "003600": 3600, "0": 0, "9" * 4000: MAX_DELTA_SECONDS, "0" * 40 + "7": 7}
+        cases |= {"1234567890": 1_234_567_890, "2147483649": 2**31, "9" * 10: MAX_DELTA_SECONDS}
         for text, value in cases.items():
             self.assertEqual(seconds(text), value)
         for text in ("", "-1", "1.5", "'5'", "x", "५"):
@@ -95,9 +95,9 @@ class SecondsTests(SynchronousTestCase):
 
     def test_named_fields(self) -> None:
         """Names are read in lower case; none stand for all."""
-        self.assertEqual(named_fields(" A , b,"), {"a", "b"})
-        self.assertEqual(named_fields(None), set())
-        self.assertEqual(named_fields(" "), set())
+        self.assertEqual(listed_fields(" A , b,"), {"a", "b"})
+        self.assertEqual(listed_fields(None), set())
+        self.assertEqual(listed_fields(" "), set())
 
 
 class TargetedTests(SynchronousTestCase):
@@ -109,10 +109,10 @@ class TargetedTests(SynchronousTestCase):
         """Read a targeted field beside a Cache-Control."""
         fields = HeaderFields([("Cache-Control", "no-store"), ("cdn-cache-control", text)])
         self.assertEqual(
-            is_targeted(fields, self.TARGETS),
-            "no-store" not in response_directives(fields, self.TARGETS),
+            has_targeted_field(fields, self.TARGETS),
+            "no-store" not in parse_response_directives(fields, self.TARGETS),
         )
-        return dict(response_directives(fields, self.TARGETS))
+        return dict(parse_response_directives(fields, self.TARGETS))
 
     def test_in_place(self) -> None:
         """It counts alone, its directives of the types that RFC 9213 §2.1 gives them."""
@@ -142,9 +142,9 @@ class TargetedTests(SynchronousTestCase):
     def test_not_asked(self) -> None:
         """A cache that names no targets goes by ``Cache-Control``."""
         fields = HeaderFields([("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=1")])
-        self.assertEqual(response_directives(fields), {"public": None})
-        self.assertFalse(is_targeted(fields, ()))
-        self.assertEqual(response_directives(HeaderFields([("Pragma", "no-cache")])), {})
+        self.assertEqual(parse_response_directives(fields), {"public": None})
+        self.assertFalse(has_targeted_field(fields, ()))
+        self.assertEqual(parse_response_directives(HeaderFields([("Pragma", "no-cache")])), {})
 
     def test_dictionary(self) -> None:
         """RFC 8941 §4.2.2: members of every type, the last of each key."""

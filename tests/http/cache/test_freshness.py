@@ -6,9 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.freshness import (
     HEURISTICALLY_CACHEABLE,
-    guessed_lifetime,
+    explicit_lifetime,
+    heuristic_lifetime,
     initial_age,
-    stated_lifetime,
 )
 from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
@@ -32,7 +32,7 @@ class InitialAgeTests(SynchronousTestCase):
             self.assertEqual(initial_age(fields, NOW - took, NOW), expected)
 
 
-class StatedLifetimeTests(SynchronousTestCase):
+class ExplicitLifetimeTests(SynchronousTestCase):
     """RFC 9111 §4.2.1."""
 
     def test_expires_without_date(self) -> None:
@@ -40,11 +40,11 @@ class StatedLifetimeTests(SynchronousTestCase):
         expires = ("Expires", format_date(NOW + 60))
         date = ("Date", format_date(NOW - 30))
         for pairs, lifetime in (([expires], 60), ([expires, date], 90)):
-            found = stated_lifetime({}, HeaderFields(pairs), NOW, shared=False)
+            found = explicit_lifetime({}, HeaderFields(pairs), NOW, shared=False)
             self.assertEqual(found, lifetime)
 
 
-class GuessedLifetimeTests(SynchronousTestCase):
+class HeuristicLifetimeTests(SynchronousTestCase):
     """RFC 9111 §4.2.2."""
 
     def guess(self, modified: float, date: float | None, fraction: float = 0.1) -> float | None:
@@ -52,7 +52,7 @@ class GuessedLifetimeTests(SynchronousTestCase):
         pairs = [("Last-Modified", format_date(NOW - modified))]
         if date is not None:
             pairs.append(("Date", format_date(NOW - date)))
-        return guessed_lifetime(HeaderFields(pairs), NOW, fraction=fraction, most=1000.0)
+        return heuristic_lifetime(HeaderFields(pairs), NOW, fraction=fraction, limit=1000.0)
 
     def test_fraction(self) -> None:
         """A fraction of the time since the last change, at most so much, at least 0."""
@@ -72,7 +72,7 @@ class GuessedLifetimeTests(SynchronousTestCase):
     def test_none(self) -> None:
         """Without ``Last-Modified``, or with a fraction of 0, nothing is guessed."""
         self.assertIsNone(self.guess(100, 0, fraction=0))
-        self.assertIsNone(guessed_lifetime(HeaderFields(), NOW, fraction=0.1, most=1000.0))
+        self.assertIsNone(heuristic_lifetime(HeaderFields(), NOW, fraction=0.1, limit=1000.0))
 
 
 class StatusTests(SynchronousTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.invalidation import invalidated
+from twisted_net.http.cache.invalidation import invalidated_keys
 from twisted_net.http.fields import HeaderFields
 
 KEY = "http://a.example/p"
@@ -17,14 +17,14 @@ class InvalidatedTests(SynchronousTestCase):
         """Its target, if it did not fail."""
         for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
             for status in (200, 204, 303):
-                self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [KEY])
+                self.assertEqual(invalidated_keys(method, KEY, status, HeaderFields()), [KEY])
             for status in (100, 199, 400, 500):
-                self.assertEqual(invalidated(method, KEY, status, HeaderFields()), [])
+                self.assertEqual(invalidated_keys(method, KEY, status, HeaderFields()), [])
 
     def test_safe(self) -> None:
         """Nothing."""
         for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
-            self.assertEqual(invalidated(method, KEY, 200, HeaderFields()), [])
+            self.assertEqual(invalidated_keys(method, KEY, 200, HeaderFields()), [])
 
     def test_locations(self) -> None:
         """Also what it names, if that is of the same origin."""
@@ -32,11 +32,11 @@ class InvalidatedTests(SynchronousTestCase):
             [("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")]
         )
         expected = [KEY, "http://a.example/new", "http://a.example/x?y"]
-        self.assertEqual(invalidated("POST", KEY, 201, fields), expected)
+        self.assertEqual(invalidated_keys("POST", KEY, 201, fields), expected)
         twice = HeaderFields([("Location", "/x"), ("Content-Location", "/x")])
-        self.assertEqual(invalidated("PUT", KEY, 200, twice), [KEY, "http://a.example/x"])
+        self.assertEqual(invalidated_keys("PUT", KEY, 200, twice), [KEY, "http://a.example/x"])
         itself = HeaderFields([("Location", KEY)])
-        self.assertEqual(invalidated("PUT", KEY, 200, itself), [KEY])
+        self.assertEqual(invalidated_keys("PUT", KEY, 200, itself), [KEY])
         for other in ("http://b.example/", "https://a.example/", "http://[", "ftp://a.example/"):
             fields = HeaderFields([("Location", other)])
-            self.assertEqual(invalidated("POST", KEY, 201, fields), [KEY])
+            self.assertEqual(invalidated_keys("POST", KEY, 201, fields), [KEY])

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.entry import CacheRequest, Entry
-from twisted_net.http.cache.partial import broken_off, combine
+from twisted_net.http.cache.partial import combine, incomplete_response
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import HeaderFields
@@ -29,7 +29,9 @@ class CombineTests(SynchronousTestCase):
     def test_whole(self) -> None:
         """When the last byte has come, it is a whole answer, with the newer fields."""
         whole = combine([part(0, b"0123", A="1", B="1")], part(4, b"456789", A="2"))
-        self.assertEqual((whole.status, whole.total, whole.body), (200, None, b"0123456789"))
+        self.assertEqual(
+            (whole.status, whole.complete_length, whole.body), (200, None, b"0123456789")
+        )
         self.assertEqual((whole.fields["a"], whole.fields["b"]), ("2", "1"))
         self.assertEqual(whole.fields["content-length"], "10")
 
@@ -46,7 +48,11 @@ class CombineTests(SynchronousTestCase):
     def test_another_body(self) -> None:
         """A weak tag, none, another one, or another length: not of one body for certain."""
         new = part(4, b"45")
-        for old in (part(2, b"23", '"y"'), part(2, b"23", ""), evolve(part(2, b"23"), total=11)):
+        for old in (
+            part(2, b"23", '"y"'),
+            part(2, b"23", ""),
+            evolve(part(2, b"23"), complete_length=11),
+        ):
             self.assertEqual(combine([old], new), new)
         weak = part(4, b"45", 'W/"x"')
         self.assertEqual(combine([part(2, b"23", 'W/"x"')], weak), weak)
@@ -65,14 +71,14 @@ class BrokenOffTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """As a part, with the length that the server gave."""
-        found = broken_off(evolve(part(0, b"012"), status=200, total=None), 10)
+        found = incomplete_response(evolve(part(0, b"012"), status=200, complete_length=None), 10)
         assert found is not None
-        self.assertEqual((found.status, found.start, found.total), (206, 0, 10))
+        self.assertEqual((found.status, found.start, found.complete_length), (206, 0, 10))
 
     def test_of_no_use(self) -> None:
         """Without a length, a byte, a strong tag, or of an error: not."""
-        whole = evolve(part(0, b"012"), status=200, total=None)
-        weak = evolve(part(0, b"012", 'W/"x"'), status=200, total=None)
+        whole = evolve(part(0, b"012"), status=200, complete_length=None)
+        weak = evolve(part(0, b"012", 'W/"x"'), status=200, complete_length=None)
         for entry, length in (
             (whole, None),
             (whole, 3),
@@ -80,4 +86,4 @@ class BrokenOffTests(SynchronousTestCase):
             (weak, 10),
             (evolve(whole, status=404), 10),
         ):
-            self.assertIsNone(broken_off(entry, length))
+            self.assertIsNone(incomplete_response(entry, length))

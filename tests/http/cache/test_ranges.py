@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.ranges import (
-    Asked,
-    combined,
+    ByteRange,
+    combine_bytes,
     covers,
     parse_content_range,
     parse_range,
-    wants_part,
+    range_applies,
 )
 from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
@@ -25,10 +25,10 @@ class ParseRangeTests(SynchronousTestCase):
 
     def test_forms(self) -> None:
         """From a byte to a byte, to the end, and the last ones."""
-        self.assertEqual(parse_range("bytes=0-4"), Asked(0, 4))
-        self.assertEqual(parse_range("bytes=4-4"), Asked(4, 4))
-        self.assertEqual(parse_range(" Bytes=5- "), Asked(5, None))
-        self.assertEqual(parse_range("bytes=-3"), Asked(None, 3))
+        self.assertEqual(parse_range("bytes=0-4"), ByteRange(0, 4))
+        self.assertEqual(parse_range("bytes=4-4"), ByteRange(4, 4))
+        self.assertEqual(parse_range(" Bytes=5- "), ByteRange(5, None))
+        self.assertEqual(parse_range("bytes=-3"), ByteRange(None, 3))
 
     def test_others(self) -> None:
         """Several parts, other units and nonsense are left to the server."""
@@ -45,13 +45,13 @@ class ParseRangeTests(SynchronousTestCase):
 
     def test_within(self) -> None:
         """What lies beyond the end is cut off, or is nothing."""
-        self.assertEqual(Asked(2, 99).within(10), (2, 10))
-        self.assertEqual(Asked(2, None).within(10), (2, 10))
-        self.assertEqual(Asked(None, 99).within(10), (0, 10))
-        self.assertEqual(Asked(None, 3).within(10), (7, 10))
-        for asked in (Asked(10, None), Asked(None, 0)):
+        self.assertEqual(ByteRange(2, 99).within(10), (2, 10))
+        self.assertEqual(ByteRange(2, None).within(10), (2, 10))
+        self.assertEqual(ByteRange(None, 99).within(10), (0, 10))
+        self.assertEqual(ByteRange(None, 3).within(10), (7, 10))
+        for asked in (ByteRange(10, None), ByteRange(None, 0)):
             self.assertIsNone(asked.within(10))
-        self.assertIsNone(Asked(None, 5).within(0))
+        self.assertIsNone(ByteRange(None, 5).within(0))
 
 
 class ContentRangeTests(SynchronousTestCase):
@@ -87,12 +87,12 @@ class WantsPartTests(SynchronousTestCase):
         fields = [("Range", "bytes=0-1")]
         if condition is not None:
             fields.append(("If-Range", condition))
-        return wants_part(HeaderFields(fields), HeaderFields(stored), NOW)
+        return range_applies(HeaderFields(fields), HeaderFields(stored), NOW)
 
     def test_none(self) -> None:
         """Without the field, a range counts."""
         self.assertTrue(self.wants(None))
-        self.assertFalse(wants_part(HeaderFields(), HeaderFields(), NOW))
+        self.assertFalse(range_applies(HeaderFields(), HeaderFields(), NOW))
 
     def test_tag(self) -> None:
         """The entity tag must be the same, and strong."""
@@ -112,7 +112,7 @@ class WantsPartTests(SynchronousTestCase):
 
 
 class CombinedTests(SynchronousTestCase):
-    """:func:`combined` puts two parts of one body together."""
+    """:func:`combine_bytes` puts two parts of one body together."""
 
     @given(st.binary(min_size=1, max_size=20), st.data())
     def test_model(self, body: bytes, data: st.DataObject) -> None:
@@ -120,7 +120,7 @@ class CombinedTests(SynchronousTestCase):
         places = st.integers(0, len(body))
         a, b = sorted((data.draw(places), data.draw(places)))
         c, d = sorted((data.draw(places), data.draw(places)))
-        found = combined((a, body[a:b]), (c, body[c:d]))
+        found = combine_bytes((a, body[a:b]), (c, body[c:d]))
         if c > b or a > d:
             self.assertIsNone(found)
         else:

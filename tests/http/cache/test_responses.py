@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.entry import CacheRequest, Entry
-from twisted_net.http.cache.responses import Answer, answer
+from twisted_net.http.cache.responses import ServedResponse, construct_response
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import HeaderFields
@@ -30,10 +30,10 @@ class AnswerTests(SynchronousTestCase):
 
     def ask(
         self, *pairs: tuple[str, str], method: str = "GET", entry: Entry | None = None
-    ) -> Answer:
+    ) -> ServedResponse:
         """Ask for the stored answer, 7.9 s old."""
         request = CacheRequest(method, KEY, HeaderFields(pairs))
-        return answer(request, stored() if entry is None else entry, 7.9)
+        return construct_response(request, stored() if entry is None else entry, 7.9)
 
     def test_all(self) -> None:
         """RFC 9111 §5.1: with its age in whole seconds, once."""
@@ -71,7 +71,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_part_of_a_part(self) -> None:
         """Bytes are counted from the start of the whole."""
-        entry = stored(status=206, body=b"cdef", start=2, total=10)
+        entry = stored(status=206, body=b"cdef", start=2, complete_length=10)
         found = self.ask(("Range", "bytes=3-4"), entry=entry)
         self.assertEqual((found.body, found.fields["content-range"]), (b"de", "bytes 3-4/10"))
 

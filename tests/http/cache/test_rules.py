@@ -10,14 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.entry import CacheRequest, Entry, replace_variant
 from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
-from twisted_net.http.cache.invalidation import invalidated
+from twisted_net.http.cache.invalidation import invalidated_keys
 from twisted_net.http.cache.rules import (
-    Complete,
     Decision,
+    FetchRemainder,
     Forward,
-    Fresh,
     Revalidate,
     Rules,
+    Serve,
     Unsatisfiable,
 )
 from twisted_net.http.cache.settings import CacheSettings
@@ -67,7 +67,7 @@ class RulesTestCase(SynchronousTestCase):
         fresh = [
             second
             for second in (*range(130), 299, 300, 3599, 3600)
-            if isinstance(self.decide(stored, second), Fresh)
+            if isinstance(self.decide(stored, second), Serve)
         ]
         return fresh[-1] if fresh else None
 
@@ -79,7 +79,7 @@ class FreshnessTests(RulesTestCase):
         """It is served until its lifetime is over, with its age."""
         stored = self.stored(("Cache-Control", "max-age=60"))
         decision = self.decide(stored, 59.5)
-        self.assertEqual(decision, Fresh(stored[0], 59.5, 0.5))
+        self.assertEqual(decision, Serve(stored[0], 59.5, 0.5))
         self.assertEqual(self.decide(stored, 60), Forward("stale", stored[0]))
 
     def test_expires(self) -> None:
@@ -136,7 +136,7 @@ class FreshnessTests(RulesTestCase):
         """§1.2.2: a number too large is a very long time."""
         for digits in ("9999999999", "9" * 5000):
             stored = self.stored(("Cache-Control", "max-age=" + digits))
-            self.assertIsInstance(self.decide(stored, 2**31 - 1), Fresh)
+            self.assertIsInstance(self.decide(stored, 2**31 - 1), Serve)
             self.assertEqual(self.decide(stored, 2**31), Forward("stale", stored[0]))
 
     def test_quoted_max_age(self) -> None:
@@ -280,9 +280,9 @@ class DefaultLifetimeTests(RulesTestCase):
     def test_for_one_call(self) -> None:
         """A call may bring its own, or none; it judges what other calls have stored."""
         stored = self.stored()
-        self.rules = self.rules.with_default(10.0)
+        self.rules = self.rules.with_default_ttl(10.0)
         self.assertEqual(self.lifetime(stored), 9)
-        self.rules = self.rules.with_default(None)
+        self.rules = self.rules.with_default_ttl(None)
         self.assertEqual(self.decide(stored, 1), Forward("stale", stored[0]))
         self.assertEqual(self.stored(), [])
 
@@ -300,7 +300,7 @@ class LookupTests(RulesTestCase):
 
     def test_other_methods(self) -> None:
         """HEAD is answered by what GET has brought; nothing else is."""
-        self.assertIsInstance(self.decide(self.kept, 0, method="HEAD"), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 0, method="HEAD"), Serve)
         stale = Forward("stale", self.kept[0])
         self.assertEqual(self.decide(self.kept, 60, method="HEAD"), stale)
         for method in ("POST", "PUT", "DELETE", "OPTIONS"):
@@ -311,7 +311,7 @@ class LookupTests(RulesTestCase):
         for name in ("If-Match", "If-Unmodified-Since"):
             self.assertEqual(self.decide(self.kept, 0, (name, "x")), Forward("request"))
         for name in ("If-None-Match", "If-Modified-Since"):
-            self.assertIsInstance(self.decide(self.kept, 0, (name, "x")), Fresh)
+            self.assertIsInstance(self.decide(self.kept, 0, (name, "x")), Serve)
 
     def test_tags_of_the_caller(self) -> None:
         """§4.3.1: asked about a stale answer, the server sees the caller's tags too."""
@@ -330,19 +330,19 @@ class LookupTests(RulesTestCase):
         self.assertEqual(self.decide(self.kept, 0, ("Cache-Control", "no-cache")), revalidate)
         self.assertEqual(self.decide(self.kept, 0, ("Pragma", "No-Cache")), revalidate)
         ignored = (("Pragma", "no-cache"), ("Cache-Control", "max-age=60"))
-        self.assertIsInstance(self.decide(self.kept, 0, *ignored), Fresh)
-        self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 0, *ignored), Serve)
+        self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Serve)
 
     def test_request_max_age(self) -> None:
         """§5.2.1.1: an answer of this age at most."""
-        self.assertIsInstance(self.decide(self.kept, 9, ("Cache-Control", "max-age=9")), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 9, ("Cache-Control", "max-age=9")), Serve)
         self.assertIsInstance(
             self.decide(self.kept, 10, ("Cache-Control", "max-age=9")), Revalidate
         )
 
     def test_request_min_fresh(self) -> None:
         """§5.2.1.3: an answer that stays fresh for so long."""
-        self.assertIsInstance(self.decide(self.kept, 50, ("Cache-Control", "min-fresh=10")), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 50, ("Cache-Control", "min-fresh=10")), Serve)
         self.assertIsInstance(
             self.decide(self.kept, 51, ("Cache-Control", "min-fresh=10")), Revalidate
         )
@@ -350,10 +350,10 @@ class LookupTests(RulesTestCase):
     def test_request_max_stale(self) -> None:
         """§5.2.1.2: a stale answer is taken, if it is stale for no longer than that."""
         stale = ("Cache-Control", "max-stale=10")
-        self.assertIsInstance(self.decide(self.kept, 59, stale), Fresh)
-        self.assertIsInstance(self.decide(self.kept, 70, stale), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 59, stale), Serve)
+        self.assertIsInstance(self.decide(self.kept, 70, stale), Serve)
         self.assertIsInstance(self.decide(self.kept, 71, stale), Revalidate)
-        self.assertIsInstance(self.decide(self.kept, 9999, ("Cache-Control", "max-stale")), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 9999, ("Cache-Control", "max-stale")), Serve)
 
     def test_must_revalidate(self) -> None:
         """§5.2.2.2: then never."""
@@ -370,7 +370,7 @@ class LookupTests(RulesTestCase):
         """§5.2.2.4: where it names fields, only these are not reused."""
         named = ("Cache-Control", 'max-age=60, no-cache="set-cookie, X"')
         kept = self.stored(named, ("Set-Cookie", "a=b"), ("x", "1"), ("y", "1"))
-        self.assertIsInstance(self.decide(kept, 0), Fresh)
+        self.assertIsInstance(self.decide(kept, 0), Serve)
         self.assertEqual(
             [name for name in ("set-cookie", "x", "y") if name in kept[0].fields], ["y"]
         )
@@ -378,7 +378,7 @@ class LookupTests(RulesTestCase):
     def test_only_if_cached(self) -> None:
         """§5.2.1.7: a stored answer or 504, and nothing goes out."""
         only = ("Cache-Control", "only-if-cached")
-        self.assertIsInstance(self.decide(self.kept, 0, only), Fresh)
+        self.assertIsInstance(self.decide(self.kept, 0, only), Serve)
         self.assertEqual(self.decide(self.kept, 60, only), Unsatisfiable())
         self.assertEqual(self.decide([], 0, only), Unsatisfiable())
         self.assertEqual(self.decide([], 0, ("Cache-Control", "max-age=1")), Forward("uri-miss"))
@@ -409,7 +409,7 @@ class VaryTests(RulesTestCase):
         """The variant of the request is served."""
         for i, language in enumerate(("en", "de,fr")):
             decision = self.decide(self.kept, 0, ("Accept-Language", language))
-            self.assertEqual(decision, Fresh(self.kept[i], 0.0, 60.0))
+            self.assertEqual(decision, Serve(self.kept[i], 0.0, 60.0))
 
     def test_none_fits(self) -> None:
         """Another value, or none, goes out; an empty one is not none."""
@@ -417,13 +417,13 @@ class VaryTests(RulesTestCase):
         self.assertEqual(self.decide(self.kept, 0), Forward("vary-miss"))
         absent = self.stored(("Cache-Control", "max-age=60"), ("Vary", "X"))
         self.assertEqual(self.decide(absent, 0, ("X", "")), Forward("vary-miss"))
-        self.assertIsInstance(self.decide(absent, 0), Fresh)
+        self.assertIsInstance(self.decide(absent, 0), Serve)
 
     def test_newest_of_two(self) -> None:
         """Of two that fit, the one that came last is served."""
         newer = self.stored(("Cache-Control", "max-age=99"))
         decision = self.decide([*self.kept, *newer], 0, ("Accept-Language", "en"))
-        self.assertEqual(decision, Fresh(newer[0], 0.0, 99.0))
+        self.assertEqual(decision, Serve(newer[0], 0.0, 99.0))
 
     def test_replace(self) -> None:
         """A new answer takes the place of the one for the same requests; the oldest goes."""
@@ -440,7 +440,7 @@ class UsersTests(RulesTestCase):
         for name in ("Authorization", "Cookie"):
             request = asked("GET", (name, "secret-1"))
             kept = self.stored(("Cache-Control", "max-age=60"), request=request)
-            self.assertIsInstance(self.decide(kept, 0, (name, "secret-1")), Fresh)
+            self.assertIsInstance(self.decide(kept, 0, (name, "secret-1")), Serve)
             self.assertEqual(self.decide(kept, 0, (name, "secret-2")), Forward("vary-miss"))
             self.assertEqual(self.decide(kept, 0), Forward("vary-miss"))
 
@@ -479,7 +479,7 @@ class SharedTests(RulesTestCase):
         self.assertEqual(self.stored(request=request), [])
         for permit in ("public", "must-revalidate", "s-maxage=60"):
             kept = self.stored(("Cache-Control", f"max-age=60, {permit}"), request=request)
-            self.assertIsInstance(self.decide(kept, 0), Fresh)
+            self.assertIsInstance(self.decide(kept, 0), Serve)
 
 
 class SharedFieldsTests(RulesTestCase):
@@ -497,8 +497,8 @@ class SharedFieldsTests(RulesTestCase):
     def test_users_are_not_kept_apart(self) -> None:
         """By ``Vary`` alone answers differ."""
         kept = self.stored(("Cache-Control", "max-age=60"), request=asked("GET", ("Cookie", "a")))
-        self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Fresh)
-        self.assertEqual(self.rules.user_names(), ())
+        self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Serve)
+        self.assertEqual(self.rules.user_field_names(), ())
 
     def test_targeted(self) -> None:
         """RFC 9213 §2.2: its own field counts, and ``Expires`` does not."""
@@ -523,7 +523,7 @@ class FreshenTests(RulesTestCase):
     """§4.3.4: a 304 makes a stored answer fresh."""
 
     def test_fields(self) -> None:
-        """Its fields replace those of the same name; what describes the bytes stays."""
+        """Its fields replace those of the same name; what head_confirms the bytes stays."""
         request = asked("GET", ("Accept", "a"))
         (old,) = self.stored(
             ("Cache-Control", "max-age=60"),
@@ -547,7 +547,7 @@ class FreshenTests(RulesTestCase):
         )
         new = self.rules.freshen(asked(), old, fields, NOW + 60, NOW + 61)
         self.assertEqual(new.age(NOW + 61), 1.0)
-        self.assertEqual(new.lifetime, 90.0)
+        self.assertEqual(new.explicit_lifetime, 90.0)
         self.assertEqual((new.body, new.status), (b"body", 200))
         self.assertEqual(new.fields["x-a"], "2")
         self.assertEqual(new.fields["x-b"], "1")
@@ -569,7 +569,7 @@ class HeuristicTests(RulesTestCase):
         """A tenth of the time since the last change, a day at most."""
         self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 59)
         [entry] = self.stored(*self.modified(10**9))
-        self.assertEqual(entry.guess, 86_400.0)
+        self.assertEqual(entry.heuristic_lifetime, 86_400.0)
 
     def test_statuses(self) -> None:
         """For the statuses that allow it, and for all that are marked public."""
@@ -602,26 +602,28 @@ class TtlByUrlTests(RulesTestCase):
     def test_patterns(self) -> None:
         """The first pattern that fits counts, then the default; a call's own counts before."""
         for key, ttl in ((KEY, 60.0), ("http://b.example/", 20.0), ("http://c/", 5.0)):
-            self.assertEqual(self.rules.default_for(key), ttl)
+            self.assertEqual(self.rules.default_ttl_for(key), ttl)
         self.assertEqual(self.lifetime(self.stored()), 59)
-        self.assertEqual(self.rules.with_default(1.0).default_for(KEY), 1.0)
+        self.assertEqual(self.rules.with_default_ttl(1.0).default_ttl_for(KEY), 1.0)
 
 
 class StaleTests(RulesTestCase):
     """RFC 5861: answers that may be served stale."""
 
-    def fresh(self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str]) -> Fresh:
+    def fresh(self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str]) -> Serve:
         """Give the decision, which is to serve."""
         decision = self.decide(stored, later, *pairs)
-        assert isinstance(decision, Fresh), decision
+        assert isinstance(decision, Serve), decision
         return decision
 
     def test_stale_while_revalidate(self) -> None:
         """§3: served stale in its window, and asked about by the side; not after it."""
         kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
-        self.assertFalse(self.fresh(kept, 59).refresh)
+        self.assertFalse(self.fresh(kept, 59).background_revalidation)
         decision = self.fresh(kept, 65)
-        self.assertEqual((decision.refresh, decision.left), (True, -5.0))
+        self.assertEqual(
+            (decision.background_revalidation, decision.freshness_remaining), (True, -5.0)
+        )
         self.assertEqual(self.decide(kept, 70), Forward("stale", kept[0]))
 
     def test_wishes_end_it(self) -> None:
@@ -681,7 +683,7 @@ class ImmutableTests(RulesTestCase):
     def test_reload(self) -> None:
         """``max-age=0`` is served while it is fresh; ``no-cache`` is a word that counts."""
         kept = self.stored(("Cache-Control", "max-age=60, immutable"), ("ETag", '"x"'))
-        self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Fresh)
+        self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Serve)
         for wish, later in (("no-cache", 5), ("max-age=4", 5), ("max-age=0", 60)):
             self.assertIsInstance(self.decide(kept, later, ("Cache-Control", wish)), Revalidate)
         plain = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
@@ -717,7 +719,7 @@ class PartTests(RulesTestCase):
     def test_stored(self) -> None:
         """With its place; a part of unknown place, or several in one, are not."""
         [entry] = self.part("bytes 2-5/10", b"cdef")
-        self.assertEqual((entry.start, entry.total, entry.body), (2, 10, b"cdef"))
+        self.assertEqual((entry.start, entry.complete_length, entry.body), (2, 10, b"cdef"))
         self.assertNotIn("content-range", entry.fields)
         self.assertEqual(self.part("bytes 2-5/*", b"cdef"), [])
         self.assertEqual(self.part("", b"cdef"), [])
@@ -725,7 +727,7 @@ class PartTests(RulesTestCase):
     def test_served(self) -> None:
         """A request for bytes that are there is served."""
         kept = self.part("bytes 2-5/10", b"cdef")
-        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=3-4")), Fresh)
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=3-4")), Serve)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=3-6")), Forward("partial"))
         self.assertEqual(self.decide(kept, 0), Forward("partial"))
         self.assertEqual(self.decide(kept, 0, method="HEAD"), Forward("partial"))
@@ -734,14 +736,14 @@ class PartTests(RulesTestCase):
         """With a strong tag, the end of a body whose start is there is asked for."""
         [entry] = self.part("bytes 0-3/10", b"abcd", ("ETag", '"x"'))
         conditions = [("Range", "bytes=4-"), ("If-Range", '"x"')]
-        self.assertEqual(self.decide([entry], 0), Complete(entry, conditions))
+        self.assertEqual(self.decide([entry], 0), FetchRemainder(entry, conditions))
         weak = self.part("bytes 0-3/10", b"abcd", ("ETag", 'W/"x"'))
         self.assertEqual(self.decide(weak, 0), Forward("partial"))
 
     def test_whole(self) -> None:
         """Any one part of a whole answer is served; several, or of an error, are not."""
         kept = self.stored(("Cache-Control", "max-age=60"))
-        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Fresh)
+        self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Serve)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=0-0,2-2")), Forward("request"))
         kept = self.stored(("Cache-Control", "max-age=60"), status=404)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=-1")), Forward("request"))
@@ -782,7 +784,9 @@ class HeadTests(RulesTestCase):
         kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
         entry, outdated = self.hear(kept, 200, ("ETag", '"x"'), ("Cache-Control", "max-age=90"))
         assert entry is not None
-        self.assertEqual((entry.lifetime, entry.age(NOW + 70), outdated), (90.0, 0.0, False))
+        self.assertEqual(
+            (entry.explicit_lifetime, entry.age(NOW + 70), outdated), (90.0, 0.0, False)
+        )
         self.assertEqual(entry.body, b"body")
 
     def test_other(self) -> None:
@@ -811,16 +815,16 @@ class WithdrawsTests(RulesTestCase):
             ("GET", 503, False),
             ("HEAD", 200, False),
         ):
-            self.assertEqual(self.rules.withdraws(asked(method), status, fields), holds)
-        self.assertFalse(self.rules.withdraws(asked(), 200, HeaderFields()))
+            self.assertEqual(self.rules.supersedes_stored(asked(method), status, fields), holds)
+        self.assertFalse(self.rules.supersedes_stored(asked(), 200, HeaderFields()))
 
     def test_unusable(self) -> None:
         """What a 304 forbids to keep is not kept."""
         [entry] = self.stored(("Cache-Control", "max-age=60"))
-        self.assertFalse(self.rules.unusable(entry))
+        self.assertFalse(self.rules.forbids_keeping(entry))
         for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
             new = self.rules.freshen(asked(), entry, HeaderFields([pair]), NOW, NOW)
-            self.assertTrue(self.rules.unusable(new))
+            self.assertTrue(self.rules.forbids_keeping(new))
 
 
 class FaultsOfOthersTests(RulesTestCase):
@@ -850,9 +854,9 @@ class FaultsOfOthersTests(RulesTestCase):
         later = NOW + 100
         fields = HeaderFields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
         new = self.rules.freshen(asked(), entry, fields, later, later)
-        self.assertEqual((new.age(later), new.lifetime), (0.0, 60.0))
+        self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 60.0))
         new = self.rules.freshen(asked(), entry, HeaderFields(), later, later)
-        self.assertEqual((new.age(later), new.lifetime), (0.0, 0.0))
+        self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 0.0))
 
 
 class HostileFieldsTests(RulesTestCase):
@@ -876,12 +880,12 @@ class HostileFieldsTests(RulesTestCase):
         """Whatever the fields are: an answer served is one that was stored, and in its time."""
         rules = Rules(CacheSettings(shared=shared, default_ttl=60.0))
         fields = HeaderFields(pairs)
-        invalidated("POST", KEY, status, fields)
+        invalidated_keys("POST", KEY, status, fields)
         if not rules.storable(asked(), status, fields, NOW):
             return
         entry = rules.make_entry(asked(), status, "", fields, b"", NOW, NOW)
         decision = rules.lookup(asked(), [entry], NOW + 61)
-        if isinstance(decision, Fresh):
-            self.assertGreater(entry.lifetime or 0.0, 61)
+        if isinstance(decision, Serve):
+            self.assertGreater(entry.explicit_lifetime or 0.0, 61)
         again = rules.freshen(asked(), entry, fields, NOW, NOW)
         self.assertEqual(again.body, entry.body)

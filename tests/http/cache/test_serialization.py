@@ -22,8 +22,8 @@ ENTRIES = st.builds(
     fields=st.lists(st.tuples(TEXT, TEXT), max_size=4).map(HeaderFields),
     request_time=SECONDS,
     response_time=SECONDS,
-    lifetime=st.none() | SECONDS,
-    age_then=SECONDS,
+    explicit_lifetime=st.none() | SECONDS,
+    initial_age=SECONDS,
 )
 
 
@@ -57,7 +57,7 @@ class HeadTests(SynchronousTestCase):
 
     def test_unknown_type(self) -> None:
         """A value for which there is no form is no entry's."""
-        odd = make_entry(lifetime=object())
+        odd = make_entry(explicit_lifetime=object())
         self.assertRaises(TypeError, encode_head, odd)
 
 

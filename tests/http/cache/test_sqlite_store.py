@@ -22,9 +22,9 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from tests.http.store_contract import StoreContract, make_entry
-from twisted_net.http.cache import sqlite_file as cachefile
-from twisted_net.http.cache import sqlite_store as sqlite
-from twisted_net.http.cache.sqlite_file import APPLICATION_ID, MAX_ASIDE, VERSION
+from twisted_net.http.cache import sqlite_file as sqlite_file
+from twisted_net.http.cache import sqlite_store as sqlite_store
+from twisted_net.http.cache.sqlite_file import APPLICATION_ID, MAX_CORRUPT_FILES, VERSION
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import Store
 
@@ -188,14 +188,14 @@ class PersistenceTests(SQLiteCase):
         store = self.store()
         store.put("k", make_entry())
         self.flush(store)
-        for number in range(sqlite.MAX_USED + 10):
+        for number in range(sqlite_store.MAX_USED + 10):
             self.found(store, f"unknown {number}")
-        self.assertLessEqual(len(store._used), sqlite.MAX_USED)
+        self.assertLessEqual(len(store._used), sqlite_store.MAX_USED)
 
     def test_lower_bounds(self) -> None:
         """A file that is far too large is brought down, some entries a transaction."""
         store = SQLiteStore(self.clock, self.path)
-        for number in range(3 * cachefile.BATCH_URLS):
+        for number in range(3 * sqlite_file.BATCH_URLS):
             store.put(f"{number}", make_entry(500))
         self.clock.wait_for(store.close())
         store = self.store(max_entries=10)
@@ -248,7 +248,7 @@ class OtherFileTests(SQLiteCase):
             self.names(), ["cache.sqlite", *(f"cache.sqlite.corrupt-{n + 1}" for n in range(count))]
         )
         self.assertEqual(len(self.logged), 1, self.logged)
-        self.assertIn(f"moved to {self.path}.corrupt-{count}, and begun anew", self.logged[0])
+        self.assertIn(f"renamed to {self.path}.corrupt-{count}, and replaced", self.logged[0])
 
     def test_no_database(self) -> None:
         """A file of another kind is kept as it is."""
@@ -289,7 +289,7 @@ class OtherFileTests(SQLiteCase):
 
     def test_several(self) -> None:
         """Each has its own name; when all are taken, there is no cache, and nothing is lost."""
-        for number in range(1, MAX_ASIDE + 1):
+        for number in range(1, MAX_CORRUPT_FILES + 1):
             Path(f"{self.path}.corrupt-{number}").touch()
         self.path.write_bytes(b"notes" * 1000)
         store = self.store()
@@ -297,7 +297,7 @@ class OtherFileTests(SQLiteCase):
         self.flush(store)
         self.assertEqual(self.found(store, "k"), [])
         self.assertEqual(self.path.read_bytes(), b"notes" * 1000)
-        self.assertIn(f"there are {MAX_ASIDE} .corrupt files already", self.logged[0])
+        self.assertIn(f"there are {MAX_CORRUPT_FILES} .corrupt files already", self.logged[0])
         self.assertEqual(store.dropped, 1)
 
     def test_in_use(self) -> None:
@@ -357,7 +357,7 @@ class OtherFileTests(SQLiteCase):
             connection.execute("PRAGMA user_version = 7")
         connection.close()
         self.assertEqual(self.found(store, "k"), [])
-        self.assertIn("another version of twisted_net has taken it over", self.logged[0])
+        self.assertIn("another version of twisted_net has replaced its tables", self.logged[0])
         store._file._reopen_at = 0.0
         store.put("k", make_entry())
         self.flush(store)
@@ -431,7 +431,7 @@ class FailingFileTests(SQLiteCase):
         """A directory in its place is left alone."""
         self.path.mkdir()
         self.check_no_cache(self.store())
-        self.assertIn("no regular file", self.logged[0])
+        self.assertIn("not a regular file", self.logged[0])
         self.assertEqual(self.names(), ["cache.sqlite"])
 
     def test_opened_later(self) -> None:
@@ -502,7 +502,7 @@ class FailingFileTests(SQLiteCase):
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
         other.execute("BEGIN EXCLUSIVE")
-        with mock.patch.object(cachefile, "OPEN_PATIENCE", 0.05):
+        with mock.patch.object(sqlite_file, "OPEN_TIMEOUT", 0.05):
             store = self.store()
             self.assertEqual(self.found(store, "k"), [])
         self.assertIn("locked", self.logged[0])
@@ -514,7 +514,7 @@ class FailingFileTests(SQLiteCase):
         store = self.store()
         for _ in range(4):
             self.found(store, "k")
-        self.clock.advance(sqlite.WARNING_INTERVAL)
+        self.clock.advance(sqlite_store.WARNING_INTERVAL)
         self.found(store, "k")
         self.assertEqual(len(self.logged), 2)
         self.assertIn("(3 more of its failures were not logged)", self.logged[1])
@@ -558,13 +558,13 @@ class WaitingTests(SQLiteCase):
     def test_patience(self) -> None:
         """A read that takes too long finds nothing, which is counted; the next ones work."""
         self.fill()
-        store = self.store(connect=self.disk.connect, patience=0.5)
+        store = self.store(connect=self.disk.connect, read_timeout=0.5)
         waiting = store.get("k")
         self.clock.advance(0.4)
         self.assertNoResult(waiting)
         self.clock.advance(0.2)
         self.assertEqual(self.successResultOf(waiting), ())
-        self.assertEqual(store.late, 1)
+        self.assertEqual(store.read_timeouts, 1)
         self.assertIn("did not answer within 0.5 s", self.logged[0])
         self.disk.go.set()
         self.assertEqual(self.found(store, "k"), [b"filled"])
@@ -610,7 +610,7 @@ class WaitingTests(SQLiteCase):
         for key in ("k1", "k2", "other"):
             store.put(key, make_entry())
         self.clock.wait_for(store.close())
-        with mock.patch.object(sqlite, "MAX_CHANGED", 3):
+        with mock.patch.object(sqlite_store, "MAX_CHANGED", 3):
             store = self.store(connect=self.disk.connect)
             store.put("new", make_entry())
             store.remove("k1")
@@ -629,7 +629,7 @@ class WaitingTests(SQLiteCase):
     def test_most_reads(self) -> None:
         """One read too many finds nothing."""
         store = self.store(connect=self.disk.connect)
-        with mock.patch.object(sqlite, "MAX_READS", 2):
+        with mock.patch.object(sqlite_store, "MAX_READS", 2):
             # The thread has taken the first by the time it asks for the file.
             waiting = [store.get("k") for _ in range(20)]
         self.assertEqual(self.successResultOf(waiting[-1]), ())
@@ -639,14 +639,14 @@ class WaitingTests(SQLiteCase):
 
     def test_close_in_vain(self) -> None:
         """Closing waits so long and no longer; the thread ends when the disk answers."""
-        store = SQLiteStore(self.clock, self.path, connect=self.disk.connect, close_patience=2.0)
+        store = SQLiteStore(self.clock, self.path, connect=self.disk.connect, close_timeout=2.0)
         store.put("k", make_entry())
         closed = store.close()
         self.clock.advance(1.9)
         self.assertNoResult(closed)
         self.clock.advance(0.2)
         self.successResultOf(closed)
-        self.assertIn("was not written within 2 s", self.logged[0])
+        self.assertIn("were not written within 2 s", self.logged[0])
         self.disk.go.set()
         self.assertTrue(store._ended.wait(PATIENCE))
 

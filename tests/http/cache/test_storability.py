@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.storability import forbids_storing, sharable, stale_seconds
+from twisted_net.http.cache.storability import (
+    forbids_storing,
+    longest_stale_window,
+    storable_if_shared,
+)
 from twisted_net.http.fields import HeaderFields
 
 
@@ -26,30 +30,30 @@ class ForbidsStoringTests(SynchronousTestCase):
         self.assertFalse(forbids_storing({}, 200))
 
 
-class SharableTests(SynchronousTestCase):
+class StorableIfSharedTests(SynchronousTestCase):
     """RFC 9111 §3.5 and §5.2.2.7."""
 
     def test_authorization(self) -> None:
         """What came for one user is for others where one of three directives says so."""
         request = HeaderFields([("Authorization", "x")])
         for name in ("public", "must-revalidate", "s-maxage"):
-            self.assertTrue(sharable(request, {name: "1"}), name)
-        self.assertFalse(sharable(request, {"max-age": "1"}))
-        self.assertTrue(sharable(HeaderFields(), {"max-age": "1"}))
+            self.assertTrue(storable_if_shared(request, {name: "1"}), name)
+        self.assertFalse(storable_if_shared(request, {"max-age": "1"}))
+        self.assertTrue(storable_if_shared(HeaderFields(), {"max-age": "1"}))
 
     def test_private(self) -> None:
         """``private`` for all of it forbids to share, for some fields it does not."""
-        self.assertFalse(sharable(HeaderFields(), {"private": None}))
-        self.assertTrue(sharable(HeaderFields(), {"private": "x-user"}))
+        self.assertFalse(storable_if_shared(HeaderFields(), {"private": None}))
+        self.assertTrue(storable_if_shared(HeaderFields(), {"private": "x-user"}))
 
 
-class StaleSecondsTests(SynchronousTestCase):
+class LongestStaleWindowTests(SynchronousTestCase):
     """RFC 5861."""
 
     def test_longest(self) -> None:
         """The longer of both times."""
         for refresh, error in (("5", "9"), ("9", "5")):
             said = {"stale-while-revalidate": refresh, "stale-if-error": error}
-            self.assertEqual(stale_seconds(said), 9)
-        self.assertEqual(stale_seconds({"stale-if-error": "3"}), 3)
-        self.assertEqual(stale_seconds({}), 0)
+            self.assertEqual(longest_stale_window(said), 9)
+        self.assertEqual(longest_stale_window({"stale-if-error": "3"}), 3)
+        self.assertEqual(longest_stale_window({}), 0)

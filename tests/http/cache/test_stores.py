@@ -31,12 +31,12 @@ def entry(size: int = 1000, variant: bytes = b"", body: bytes = b"") -> Entry:
         body=body.ljust(size - 500, b"."),
         request_time=0.0,
         response_time=0.0,
-        lifetime=60.0,
-        age_then=0.0,
+        explicit_lifetime=60.0,
+        initial_age=0.0,
         vary=("accept",),
         variant=variant,
-        checked_always=False,
-        checked_when_stale=False,
+        no_cache=False,
+        must_revalidate=False,
     )
 
 

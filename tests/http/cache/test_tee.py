@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.tee`; more are in ``test_flights``."""
+"""Tests of :mod:`twisted_net.http.cache.tee`; more are in ``test_collapse``."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from tests.http.fakes import Gatherer, HttpTestCase, Source
-from twisted_net.http.cache.tee import Recording
+from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.errors import ConnectionBroken
 
 
-class RecordingTests(HttpTestCase):
-    """:class:`Recording` keeps a body and hands it on."""
+class BodyTeeTests(HttpTestCase):
+    """:class:`BodyTee` keeps a body and hands it on."""
 
     def setUp(self) -> None:
         self.source = Source()
         self.kept: list[tuple[bytes, bool]] = []
-        self.wanted = False
-        self.over = 0
-        self.recording = Recording(
+        self.has_waiters = False
+        self.ended = 0
+        self.tee = BodyTee(
             self.source.response,
-            keep=lambda body, whole: self.kept.append((body, whole)),
+            store=lambda body, whole: self.kept.append((body, whole)),
             fits=lambda length: length <= 10,
-            wanted=lambda: self.wanted,
-            over=self._count,
+            has_waiters=lambda: self.has_waiters,
+            on_end=self._count,
         )
         self.reader = Gatherer()
 
     def _count(self) -> None:
-        self.over += 1
+        self.ended += 1
 
     def test_whole(self) -> None:
         """It is handed on piece by piece, and kept once."""
-        self.recording.deliver(self.reader)
+        self.tee.deliver(self.reader)
         self.source.send(b"ab")
         self.assertEqual(self.reader.body, b"ab")
         self.source.send(b"c")
         self.source.end(ResponseDone())
-        self.assertEqual((self.reader.body, self.kept, self.over), (b"abc", [(b"abc", True)], 1))
+        self.assertEqual((self.reader.body, self.kept, self.ended), (b"abc", [(b"abc", True)], 1))
 
     def test_held_once(self) -> None:
         """A body that comes in one piece is kept as that piece, not as a copy."""
         piece = b"0123456789"
-        self.recording.deliver(self.reader)
+        self.tee.deliver(self.reader)
         self.source.send(piece)
         self.source.end(ResponseDone())
         self.assertIs(self.kept[0][0], piece)
@@ -53,7 +53,7 @@ class RecordingTests(HttpTestCase):
         """Of one that breaks off, or that ends with its connection, this is said."""
         for reason in (ConnectionBroken("body", "x"), PotentialDataLoss()):
             self.setUp()
-            self.recording.deliver(self.reader)
+            self.tee.deliver(self.reader)
             self.source.send(b"ab")
             self.source.end(reason)
             self.assertEqual(self.kept, [(b"ab", False)])
@@ -62,7 +62,7 @@ class RecordingTests(HttpTestCase):
 
     def test_too_large(self) -> None:
         """Over the limit nothing is kept, and a reader who pauses holds the source up."""
-        self.recording.deliver(self.reader)
+        self.tee.deliver(self.reader)
         self.source.send(b"x" * 11)
         transport: Any = self.reader.transport
         transport.pauseProducing()
@@ -75,12 +75,12 @@ class RecordingTests(HttpTestCase):
 
     def test_abort_unread(self) -> None:
         """Ended before it was read, it ends its source."""
-        self.recording.abort()
+        self.tee.abort()
         self.assertEqual(self.source.aborted, 1)
 
-    def test_leave(self) -> None:
+    def test_detach(self) -> None:
         """A reader that leaves alone ends it; leaving after the end does nothing."""
-        self.recording.deliver(self.reader)
+        self.tee.deliver(self.reader)
         transport: Any = self.reader.transport
         transport.loseConnection()
         self.assertEqual(self.source.aborted, 1)
@@ -90,8 +90,8 @@ class RecordingTests(HttpTestCase):
 
     def test_leave_what_others_want(self) -> None:
         """It goes on, and the reader is told of its own end."""
-        self.recording.deliver(self.reader)
-        self.wanted = True
+        self.tee.deliver(self.reader)
+        self.has_waiters = True
         transport: Any = self.reader.transport
         transport.stopProducing()
         transport.stopProducing()

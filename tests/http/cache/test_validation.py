@@ -7,12 +7,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.http.cache.validation import (
     conditions,
     confirms,
-    describes,
     entity_tags,
+    head_confirms,
     hop_by_hop,
-    merged,
     strong_etag,
     unmodified,
+    updated_fields,
 )
 from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
@@ -117,7 +117,7 @@ class MergedTests(SynchronousTestCase):
         update = HeaderFields(
             [("x", "3"), ("Content-Length", "0"), ("Connection", "Y"), ("Y", "1")]
         )
-        new = merged(self.STORED, update)
+        new = updated_fields(self.STORED, update)
         self.assertEqual(new.pairs, (("ETag", '"a"'), ("Content-Length", "4"), ("x", "3")))
 
     def test_what_describes_the_bytes(self) -> None:
@@ -126,14 +126,14 @@ class MergedTests(SynchronousTestCase):
         names += ["Content-Digest", "ETag"]
         stored = HeaderFields([(name, '"old"') for name in names])
         update = HeaderFields([(name, '"old"' if name == "ETag" else "new") for name in names])
-        self.assertEqual(merged(stored, update).pairs, stored.pairs)
+        self.assertEqual(updated_fields(stored, update).pairs, stored.pairs)
 
     def test_freshness_of_another_tag(self) -> None:
         """§4.3.4: the freshness is age, date, expiry and directives."""
         update = HeaderFields(
             [("ETag", '"b"'), ("Age", "1"), ("Date", "2"), ("Expires", "3"), ("X", "4")]
         )
-        new = merged(HeaderFields([("ETag", '"a"'), ("Age", "9")]), update)
+        new = updated_fields(HeaderFields([("ETag", '"a"'), ("Age", "9")]), update)
         self.assertEqual(
             new.pairs, (("ETag", '"a"'), ("Age", "1"), ("Date", "2"), ("Expires", "3"))
         )
@@ -142,7 +142,7 @@ class MergedTests(SynchronousTestCase):
         """§4.3.4: of a 304 with another strong tag only the freshness is taken."""
         update = HeaderFields([("ETag", '"b"'), ("X", "3"), ("Cache-Control", "max-age=1")])
         self.assertFalse(confirms(update, self.STORED))
-        new = merged(self.STORED, update)
+        new = updated_fields(self.STORED, update)
         self.assertEqual(
             (new["etag"], new["x"], new["cache-control"]), ('"a"', "1, 2", "max-age=1")
         )
@@ -168,4 +168,4 @@ class DescribesTests(SynchronousTestCase):
             ([("Last-Modified", "y")], False),
             ([("Content-Length", "5")], False),
         ):
-            self.assertEqual(describes(HeaderFields(pairs), stored, 4), holds)
+            self.assertEqual(head_confirms(HeaderFields(pairs), stored, 4), holds)

@@ -61,9 +61,9 @@ class VariantTests(SynchronousTestCase):
             (("Cookie", "session=hunter2"), 0),
             (("Accept", "text/hunter2"), 1),
         ):
-            before = vary._remembered_digest.cache_info()
+            before = vary._cached_digest.cache_info()
             variant(HeaderFields([pair]), names)
-            after = vary._remembered_digest.cache_info()
+            after = vary._cached_digest.cache_info()
             self.assertEqual(after.hits + after.misses - before.hits - before.misses, remembered)
 
     def test_names(self) -> None:

@@ -29,10 +29,10 @@ from twisted_net.http.errors import (
     OriginBusy,
     TLSFailed,
 )
-from twisted_net.http.retry.agent import Recovery, RetryAgent, log_attempt
-from twisted_net.http.retry.circuit_breaker import State
+from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
+from twisted_net.http.retry.circuit_breaker import CircuitState
 from twisted_net.http.retry.policy import Attempt
-from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
+from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 
 ORIGIN = ("http", "h", 80)
 
@@ -43,7 +43,7 @@ class RetryTestCase(HttpTestCase):
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
         self.reports: list[Attempt] = []
-        self.recovery = Recovery()
+        self.recovery = OriginRecovery()
 
     def make(
         self,
@@ -255,39 +255,39 @@ class RetryTests(RetryTestCase):
 class BudgetTests(RetryTestCase):
     """Retries are paid for, per origin."""
 
-    def left(self) -> int:
+    def tokens(self) -> int:
         """Give the tokens that are left."""
-        return self.recovery.budgets.of(ORIGIN).left
+        return self.recovery.budgets.of(ORIGIN).tokens
 
     def budget(self, capacity: int) -> None:
         """Begin with so many tokens."""
-        self.recovery = Recovery(BudgetSettings(capacity=capacity))
+        self.recovery = OriginRecovery(BudgetSettings(capacity=capacity))
 
     def test_reserved_when_the_wait_begins(self) -> None:
         """A retry is paid before its wait; when it succeeds it costs nothing."""
         asking = self.ask([canned(503), canned(200)])
-        self.assertEqual(self.left(), 486)
+        self.assertEqual(self.tokens(), 486)
         self.clock.advance(0.5)
         self.successResultOf(asking)
-        self.assertEqual(self.left(), 500)
+        self.assertEqual(self.tokens(), 500)
 
     def test_failures_are_not_refunded(self) -> None:
-        """Retries that all failed are spent; an answer that asks for patience costs less."""
+        """Retries that all failed are spent; an answer that asks to slow down costs less."""
         self.ask([canned(503)] * 4)
         self.clock.pump([0.5, 1.0, 2.0])
-        self.assertEqual(self.left(), 500 - 3 * 14)
+        self.assertEqual(self.tokens(), 500 - 3 * 14)
         self.ask([canned(429), canned(503, headers=[("Retry-After", "1")]), canned(404)])
         self.clock.pump([0.5, 2.0])
-        self.assertEqual(self.left(), 500 - 3 * 14 - 5)
+        self.assertEqual(self.tokens(), 500 - 3 * 14 - 5)
 
     def test_success_refills(self) -> None:
         """A call that succeeds at once gives one token back."""
         self.budget(20)
-        self.recovery.budgets.of(ORIGIN).left = 3
+        self.recovery.budgets.of(ORIGIN).tokens = 3
         self.successResultOf(self.ask([canned(404)]))
-        self.assertEqual(self.left(), 4)
+        self.assertEqual(self.tokens(), 4)
         self.failureResultOf(self.ask([TLSFailed("h", "x")]))
-        self.assertEqual(self.left(), 4)
+        self.assertEqual(self.tokens(), 4)
 
     def test_empty(self) -> None:
         """Without tokens the failure is given at once."""
@@ -295,18 +295,20 @@ class BudgetTests(RetryTestCase):
         asking = self.ask([canned(503)] * 4)
         self.clock.advance(0.5)
         self.assertEqual(self.successResultOf(asking).code, 503)
-        self.assertEqual((len(self.fake.sent), self.left()), (2, 6))
+        self.assertEqual((len(self.fake.sent), self.tokens()), (2, 6))
 
     def test_cancelled_wait(self) -> None:
         """A retry that was never made is refunded."""
         asking = self.ask([canned(503), canned(200)])
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
-        self.assertEqual(self.left(), 500)
+        self.assertEqual(self.tokens(), 500)
 
     def test_many_waiting(self) -> None:
         """However many fail at a time, they share one budget."""
-        self.recovery = Recovery(BudgetSettings(capacity=100), BreakerSettings(failures=None))
+        self.recovery = OriginRecovery(
+            BudgetSettings(capacity=100), CircuitBreakerSettings(failures=None)
+        )
         asking = [self.ask([canned(503), canned(200)]) for _ in range(20)]
         self.assertEqual(len(self.clock.getDelayedCalls()), 7)
         self.clock.advance(0.5)
@@ -319,7 +321,9 @@ class BreakerTests(RetryTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.recovery = Recovery(breaker=BreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
+        self.recovery = OriginRecovery(
+            breaker=CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0)
+        )
         self.breaker = self.recovery.breakers.of(ORIGIN)
 
     def test_resilience4j_retries_through_an_open_breaker(self) -> None:
@@ -327,7 +331,7 @@ class BreakerTests(RetryTestCase):
         asking = self.ask([canned(503)] * 4)
         self.clock.advance(0.5)
         self.assertEqual(self.successResultOf(asking).code, 503)
-        self.assertEqual((len(self.fake.sent), self.breaker.state), (2, State.OPEN))
+        self.assertEqual((len(self.fake.sent), self.breaker.state), (2, CircuitState.OPEN))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         error = self.failureResultOf(self.ask([]), CircuitOpen).value
         self.assertEqual(error.details(), {"host": "h", "retry_in": 10.0})
@@ -351,16 +355,16 @@ class BreakerTests(RetryTestCase):
         hanging = self.ask([Deferred()])
         self.clock.advance(4.0)
         self.successResultOf(self.ask([canned(404)]))
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
         hanging.cancel()
         self.failureResultOf(hanging, CancelledError)
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
     def test_a_wait_that_is_long_enough(self) -> None:
         """A retry that comes after the rest is the probe."""
         asking = self.ask([canned(503, headers=[("Retry-After", "11")])] * 2 + [canned(200)])
         self.clock.advance(11.5)
-        self.assertEqual(self.breaker.state, State.OPEN)
+        self.assertEqual(self.breaker.state, CircuitState.OPEN)
         self.clock.advance(12.0)
         self.assertEqual(self.successResultOf(asking).code, 200)
 
@@ -378,7 +382,7 @@ class BreakerTests(RetryTestCase):
         ):
             for _ in range(3):
                 self.ask([answer], policy=RetryPolicy(retries=0)).addErrback(lambda failure: None)
-            self.assertEqual(self.breaker.state, State.CLOSED, answer)
+            self.assertEqual(self.breaker.state, CircuitState.CLOSED, answer)
         bad: Any  # Any: as FakeAgent takes it
         for bad in (
             canned(502),
@@ -389,7 +393,7 @@ class BreakerTests(RetryTestCase):
             self.setUp()
             for _ in range(2):
                 self.ask([bad], policy=RetryPolicy(retries=0)).addErrback(lambda failure: None)
-            self.assertEqual(self.breaker.state, State.OPEN, bad)
+            self.assertEqual(self.breaker.state, CircuitState.OPEN, bad)
 
     def test_other_origins(self) -> None:
         """Each origin has its own."""
@@ -467,10 +471,10 @@ class HedgeTests(RetryTestCase):
 
     def test_charged_to_the_budget(self) -> None:
         """A hedge costs what a retry does and is not refunded; without tokens there is none."""
-        self.recovery = Recovery(BudgetSettings(capacity=15))
+        self.recovery = OriginRecovery(BudgetSettings(capacity=15))
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
-        self.assertEqual(self.recovery.budgets.of(ORIGIN).left, 2)
+        self.assertEqual(self.recovery.budgets.of(ORIGIN).tokens, 2)
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
         self.assertEqual(len(self.fake.sent), 1)
@@ -487,7 +491,7 @@ class HedgeTests(RetryTestCase):
 
     def test_not_beside_a_probe(self) -> None:
         """An origin that is being tried gets one request at a time."""
-        self.recovery = Recovery(breaker=BreakerSettings(failures=1, rest=10.0))
+        self.recovery = OriginRecovery(breaker=CircuitBreakerSettings(failures=1, rest=10.0))
         self.ask([canned(503)], policy=self.policy)
         self.clock.advance(10.0)
         self.ask([self.waiting(), canned(200)], policy=self.policy)

@@ -24,32 +24,32 @@ class RetryBudgetTests(SynchronousTestCase):
     def test_empty(self) -> None:
         """When too few are left, there is no retry; a cheaper one may still be made."""
         budget = RetryBudget(BudgetSettings(capacity=20))
-        self.assertEqual(budget.reserve(), 14)
-        self.assertIsNone(budget.reserve())
-        self.assertEqual(budget.reserve(throttled=True), 5)
-        self.assertEqual(budget.left, 1)
-        self.assertIsNone(budget.reserve(throttled=True))
+        self.assertEqual(budget.acquire(), 14)
+        self.assertIsNone(budget.acquire())
+        self.assertEqual(budget.acquire(throttled=True), 5)
+        self.assertEqual(budget.tokens, 1)
+        self.assertIsNone(budget.acquire(throttled=True))
 
     def test_refund(self) -> None:
         """What is given back may be taken again, up to the capacity."""
         budget = RetryBudget(BudgetSettings(capacity=14))
-        self.assertEqual(budget.reserve(), 14)
+        self.assertEqual(budget.acquire(), 14)
         for _ in range(13):
             budget.refund(REWARD)
-        self.assertIsNone(budget.reserve())
+        self.assertIsNone(budget.acquire())
         budget.refund(REWARD)
-        self.assertEqual(budget.reserve(), 14)
+        self.assertEqual(budget.acquire(), 14)
         budget.refund(14)
         budget.refund(14)
-        self.assertEqual(budget.left, 14)
+        self.assertEqual(budget.tokens, 14)
 
     def test_no_budget(self) -> None:
         """Without a capacity every retry is free; with one of 0 there is none."""
         free = RetryBudget(BudgetSettings(capacity=None))
-        self.assertEqual([free.reserve() for _ in range(3)], [0, 0, 0])
+        self.assertEqual([free.acquire() for _ in range(3)], [0, 0, 0])
         free.refund(REWARD)
-        self.assertEqual(free.left, 0)
-        self.assertIsNone(RetryBudget(BudgetSettings(capacity=0)).reserve())
+        self.assertEqual(free.tokens, 0)
+        self.assertIsNone(RetryBudget(BudgetSettings(capacity=0)).acquire())
 
     @given(st.lists(st.sampled_from(["retry", "throttled", "success", "reward"])))
     def test_bounds(self, steps: list[str]) -> None:
@@ -63,5 +63,5 @@ class RetryBudgetTests(SynchronousTestCase):
             elif step == "reward":
                 budget.refund(REWARD)
             else:
-                held = budget.reserve(throttled=step == "throttled") or 0
-            self.assertTrue(0 <= budget.left <= 50)
+                held = budget.acquire(throttled=step == "throttled") or 0
+            self.assertTrue(0 <= budget.tokens <= 50)

@@ -6,23 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.retry.circuit_breaker import Breaker, State
-from twisted_net.http.retry.settings import BreakerSettings
+from twisted_net.http.retry.circuit_breaker import CircuitBreaker, CircuitState
+from twisted_net.http.retry.settings import CircuitBreakerSettings
 
 
 class BreakerTestCase(SynchronousTestCase):
     """A breaker that opens after three failures and rests for 10 s; a probe has 4 s."""
 
     def setUp(self) -> None:
-        self.breaker = Breaker(BreakerSettings(failures=3, rest=10.0, probe_timeout=4.0))
+        self.breaker = CircuitBreaker(
+            CircuitBreakerSettings(failures=3, rest=10.0, probe_timeout=4.0)
+        )
 
     def call(self, ok: bool | None, now: float = 0.0) -> None:
         """Make a call that ends at once."""
-        self.breaker.end(self.begin(now), ok, now)
+        self.breaker.release(self.begin(now), ok, now)
 
     def begin(self, now: float = 0.0) -> int:
         """Begin a call that may."""
-        ticket = self.breaker.begin(now)
+        ticket = self.breaker.acquire(now)
         assert ticket is not None
         return ticket
 
@@ -39,17 +41,17 @@ class ClosedTests(BreakerTestCase):
         """It opens after so many; a success between begins the count anew."""
         for ok in (False, False, True, False, False, None):
             self.call(ok)
-            self.assertEqual(self.breaker.state, State.CLOSED)
-        self.assertEqual(self.breaker.wait(0.0), 0.0)
+            self.assertEqual(self.breaker.state, CircuitState.CLOSED)
+        self.assertEqual(self.breaker.retry_after(0.0), 0.0)
         self.call(False)
-        self.assertEqual(self.breaker.state, State.OPEN)
+        self.assertEqual(self.breaker.state, CircuitState.OPEN)
 
     def test_never(self) -> None:
         """Without a number of failures it never opens."""
-        self.breaker = Breaker(BreakerSettings(failures=None))
+        self.breaker = CircuitBreaker(CircuitBreakerSettings(failures=None))
         for _ in range(100):
             self.call(False)
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
 
 class OpenTests(BreakerTestCase):
@@ -59,17 +61,19 @@ class OpenTests(BreakerTestCase):
         """For its time no call begins; it says how long that still is."""
         self.trip()
         for now in (0.0, 9.9):
-            self.assertIsNone(self.breaker.begin(now))
-        self.assertEqual(self.breaker.wait(4.0), 6.0)
-        self.assertEqual(self.breaker.wait(11.0), 0.0)
+            self.assertIsNone(self.breaker.acquire(now))
+        self.assertEqual(self.breaker.retry_after(4.0), 6.0)
+        self.assertEqual(self.breaker.retry_after(11.0), 0.0)
 
     def test_late_results(self) -> None:
         """A call from before it opened changes nothing, whatever it comes to."""
         late = [self.begin() for _ in range(2)]
         self.trip()
         for ticket, ok in zip(late, (True, False), strict=True):
-            self.breaker.end(ticket, ok, 5.0)
-        self.assertEqual((self.breaker.state, self.breaker.wait(5.0)), (State.OPEN, 5.0))
+            self.breaker.release(ticket, ok, 5.0)
+        self.assertEqual(
+            (self.breaker.state, self.breaker.retry_after(5.0)), (CircuitState.OPEN, 5.0)
+        )
 
 
 class HalfOpenTests(BreakerTestCase):
@@ -82,35 +86,37 @@ class HalfOpenTests(BreakerTestCase):
 
     def test_one_at_a_time(self) -> None:
         """A second call must not begin beside the probe."""
-        self.assertEqual(self.breaker.state, State.HALF_OPEN)
-        self.assertIsNone(self.breaker.begin(13.9))
-        self.assertEqual(self.breaker.wait(13.0), 1.0)
+        self.assertEqual(self.breaker.state, CircuitState.HALF_OPEN)
+        self.assertIsNone(self.breaker.acquire(13.9))
+        self.assertEqual(self.breaker.retry_after(13.0), 1.0)
 
     def test_success(self) -> None:
         """A probe that succeeds closes it, with a new count."""
-        self.breaker.end(self.probe, True, 11.0)
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.breaker.release(self.probe, True, 11.0)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
         for _ in range(2):
             self.call(False, 11.0)
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
     def test_failure(self) -> None:
         """A probe that fails begins another rest."""
-        self.breaker.end(self.probe, False, 11.0)
-        self.assertEqual((self.breaker.state, self.breaker.wait(11.0)), (State.OPEN, 10.0))
+        self.breaker.release(self.probe, False, 11.0)
+        self.assertEqual(
+            (self.breaker.state, self.breaker.retry_after(11.0)), (CircuitState.OPEN, 10.0)
+        )
 
     def test_given_up(self) -> None:
         """A probe that was cancelled leaves its place to the next."""
-        self.breaker.end(self.probe, None, 11.0)
-        self.assertIsNotNone(self.breaker.begin(11.0))
+        self.breaker.release(self.probe, None, 11.0)
+        self.assertIsNotNone(self.breaker.acquire(11.0))
 
     def test_probes_time_out(self) -> None:
         """A probe that never ends makes way after its time, and its end comes too late."""
         second = self.begin(14.0)
-        self.breaker.end(self.probe, True, 14.5)
-        self.assertEqual(self.breaker.state, State.HALF_OPEN)
-        self.breaker.end(second, True, 15.0)
-        self.assertEqual(self.breaker.state, State.CLOSED)
+        self.breaker.release(self.probe, True, 14.5)
+        self.assertEqual(self.breaker.state, CircuitState.HALF_OPEN)
+        self.breaker.release(second, True, 15.0)
+        self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
 
 class ModelTests(SynchronousTestCase):
@@ -124,21 +130,21 @@ class ModelTests(SynchronousTestCase):
     )
     def test_always_recovers(self, steps: list[tuple[float, bool | None]]) -> None:
         """After the longer of both times a call may begin, and its success closes the breaker."""
-        breaker = Breaker(BreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
+        breaker = CircuitBreaker(CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
         now = 0.0
         under_way: list[int] = []
         for passed, ok in steps:
             now += passed
-            ticket = breaker.begin(now)
+            ticket = breaker.acquire(now)
             if ticket is None:
-                self.assertIsNot(breaker.state, State.CLOSED)
+                self.assertIsNot(breaker.state, CircuitState.CLOSED)
             else:
                 under_way.append(ticket)
             if ok is not None and under_way:
-                breaker.end(under_way.pop(0), ok, now)
-            self.assertTrue(breaker.wait(now) <= 10.0)
+                breaker.release(under_way.pop(0), ok, now)
+            self.assertTrue(breaker.retry_after(now) <= 10.0)
         now += 10.0
-        ticket = breaker.begin(now)
+        ticket = breaker.acquire(now)
         assert ticket is not None
-        breaker.end(ticket, True, now)
-        self.assertEqual(breaker.state, State.CLOSED)
+        breaker.release(ticket, True, now)
+        self.assertEqual(breaker.state, CircuitState.CLOSED)

@@ -6,17 +6,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.retry.hedging import first_good
+from twisted_net.http.retry.hedging import hedge
 
 
-class FirstGoodTests(SynchronousTestCase):
-    """:func:`first_good` gives the first good result of two."""
+class HedgeTests(SynchronousTestCase):
+    """:func:`hedge` gives the first good result of two."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.started: list[Deferred[int]] = []
         self.cancelled: list[Deferred[int]] = []
-        self.racing = first_good(
+        self.racing = hedge(
             self.clock, self.start, 1.0, lambda: True, lambda result, last: result > 0
         )
 

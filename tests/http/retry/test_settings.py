@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
+from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 
 
 class RetryPolicyTests(SynchronousTestCase):
@@ -43,10 +43,10 @@ class BudgetSettingsTests(SynchronousTestCase):
 
 
 class BreakerSettingsTests(SynchronousTestCase):
-    """:class:`BreakerSettings` opens after ten failures in a row, for 10 s."""
+    """:class:`CircuitBreakerSettings` opens after ten failures in a row, for 10 s."""
 
     def test_defaults(self) -> None:
         """Ten failures, 10 s open, 10 s for a probe."""
-        settings = BreakerSettings()
+        settings = CircuitBreakerSettings()
         self.assertEqual((settings.failures, settings.rest), (10, 10.0))
         self.assertEqual(settings.probe_timeout, 10.0)

@@ -1,9 +1,9 @@
 """
-The layer that answers requests from a store, as the rules of a cache allow.
+The caching layer: an ``IAgent`` that answers requests from a store, as the rules of a cache allow.
 
-It decides nothing: :mod:`twisted_net.http.cache.rules` does. It carries requests to the agent
-below, bodies into the store, and times from the clock to the rules; callers who ask for the same
-at the same time share one request (:mod:`twisted_net.http.cache.collapse`).
+It decides nothing: :mod:`twisted_net.http.cache.rules` does. It forwards requests to the agent
+below, stores bodies, and passes the time to the rules; callers with the same request at the same
+time share one forwarded request (:mod:`twisted_net.http.cache.collapse`).
 """
 
 from __future__ import annotations
@@ -27,29 +27,33 @@ from twisted_net.http.bodies import (
     discard,
     response_fields,
 )
-from twisted_net.http.cache.collapse import Flight, Flights, is_own
+from twisted_net.http.cache.collapse import (
+    CollapsedRequest,
+    RequestCollapser,
+    is_caller_specific,
+)
 from twisted_net.http.cache.entry import (
-    OWN_CONDITIONS,
-    TELLING,
+    CACHE_CONDITIONS,
+    CACHE_RELEVANT_FIELDS,
     CacheRequest,
     Entry,
 )
-from twisted_net.http.cache.invalidation import invalidated
-from twisted_net.http.cache.partial import broken_off, combine
+from twisted_net.http.cache.invalidation import invalidated_keys
+from twisted_net.http.cache.partial import combine, incomplete_response
 from twisted_net.http.cache.ranges import parse_content_range
-from twisted_net.http.cache.responses import answer
+from twisted_net.http.cache.responses import construct_response
 from twisted_net.http.cache.rules import (
-    ERRORS,
-    Complete,
+    STALE_IF_ERROR_STATUSES,
     Decision,
+    FetchRemainder,
     Forward,
-    Fresh,
     Revalidate,
     Rules,
+    Serve,
     Unsatisfiable,
 )
 from twisted_net.http.cache.stores import Store
-from twisted_net.http.cache.tee import Recording
+from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.cache.validation import entity_tags, same_tag
 from twisted_net.http.cache.vary import variant
 from twisted_net.http.errors import InvalidURL
@@ -59,24 +63,25 @@ from twisted_net.http.urls import parse_target
 if TYPE_CHECKING:
     from twisted_net.http.call import Call
 
-NAME = "twisted_net"
-"""How this cache calls itself in ``Cache-Status`` (RFC 9211 §2)."""
+CACHE_NAME = "twisted_net"
+"""The name of this cache in ``Cache-Status`` (RFC 9211 §2)."""
 
-_ROUNDS = 2
-"""How often a caller waits for the request of another: once more where ``Vary`` parts them."""
+_MAX_WAITS = 2
+"""How often a caller waits for another's request: a second time where ``Vary`` shows that the
+first was for another variant."""
 
 
 @frozen(slots=True)
-class _Sending:
-    """A request as the agent below takes it."""
+class _ForwardedRequest:
+    """A request to the agent below."""
 
     method: bytes
     uri: bytes
     headers: Headers
     producer: IBodyProducer | None
 
-    def with_fields(self, fields: Sequence[tuple[str, str]]) -> _Sending:
-        """Give it with these fields in place of its own of their names."""
+    def with_fields(self, fields: Sequence[tuple[str, str]]) -> _ForwardedRequest:
+        """Return it with these fields in place of its own of the same name."""
         if not fields:
             return self
         headers = self.headers.copy()
@@ -86,28 +91,29 @@ class _Sending:
 
 
 @frozen(slots=True)
-class _Came:
-    """A response with its fields, and the times between which it was made."""
+class _ReceivedResponse:
+    """A response from the agent below, and when it was requested and received."""
 
     response: IResponse
     fields: HeaderFields
-    sent: float
-    received: float
+    request_time: float
+    response_time: float
 
 
 @implementer(IAgent)
 class CachingAgent:
     """
-    Answers from a store what :class:`~twisted_net.http.cache.rules.Rules` allow.
+    Answers requests from a store where :class:`~twisted_net.http.cache.rules.Rules` allow it.
 
-    Every response says in ``Cache-Status`` where it came from (RFC 9211).
+    Each response says in ``Cache-Status`` how the cache handled it (RFC 9211).
 
-    :param call: gets the age of an answer that came from the store; its deadline ends the wait
-        for the request of another caller; it says when an attempt below began (RFC 9111 §4.2.3),
-        which otherwise is taken to be when *agent* was asked.
-    :param flights: what is under way, for all agents over one store; by default for this alone.
-    :param afresh: gives an agent, and the call that it is bound to, for a request that no caller
-        waits for (``stale-while-revalidate``); by default *agent*.
+    :param call: its ``age`` is set for a response out of the store; its deadline ends the wait
+        for another caller's request; its ``sent`` is when the attempt below began (RFC 9111
+        §4.2.3), which otherwise is taken to be when *agent* was called.
+    :param collapser: the requests in progress of all agents over one store; by default of this
+        agent alone.
+    :param background_agent: returns an agent, and the call that it is bound to, for a background
+        revalidation (``stale-while-revalidate``); by default *agent* is used.
     """
 
     def __init__(
@@ -118,16 +124,16 @@ class CachingAgent:
         *,
         call: Call | None = None,
         wall: Callable[[], float] = time.time,
-        flights: Flights | None = None,
-        afresh: Callable[[], tuple[IAgent, Call]] | None = None,
+        collapser: RequestCollapser | None = None,
+        background_agent: Callable[[], tuple[IAgent, Call]] | None = None,
     ) -> None:
         self._agent = agent
         self._store = store
         self._rules = rules
         self._call = call
         self._wall = wall
-        self._flights = flights or Flights()
-        self._afresh = afresh
+        self._collapser = collapser or RequestCollapser()
+        self._background_agent = background_agent
 
     def request(
         self,
@@ -149,293 +155,342 @@ class CachingAgent:
             return fail(error)
         if self._call is not None:
             self._call.age = None
-        sending = _Sending(method, uri, headers, bodyProducer)
+        outgoing = _ForwardedRequest(method, uri, headers, bodyProducer)
         stored = self._store.get(request.key)
         if not inspect.isawaitable(stored):
             decision = self._rules.lookup(request, stored, self._wall())
             # A hit needs no coroutine.
-            if isinstance(decision, Fresh):
-                return succeed(self._hit(request, sending, decision))
-        return Deferred.fromCoroutine(self._answer(request, sending, stored))
+            if isinstance(decision, Serve):
+                return succeed(self._serve_hit(request, outgoing, decision))
+        return Deferred.fromCoroutine(self._answer(request, outgoing, stored))
 
     async def _answer(
         self,
         request: CacheRequest,
-        sending: _Sending,
+        outgoing: _ForwardedRequest,
         stored: Sequence[Entry] | Awaitable[Sequence[Entry]],
     ) -> IResponse:
-        """Give what is stored, or ask for it, or wait for another who has asked."""
+        """Serve a stored response, forward the request, or wait for another caller's request."""
         found = await stored if inspect.isawaitable(stored) else stored
         decision = self._rules.lookup(request, found, self._wall())
-        names = self._rules.user_names()
-        collapsed = False
-        for _ in range(_ROUNDS):
-            # Only a request that takes whatever is fresh can be answered by that of another.
+        names = self._rules.user_field_names()
+        waited = False
+        for _ in range(_MAX_WAITS):
+            # Only a request that accepts any fresh response can be collapsed with another.
             if (
-                isinstance(decision, (Fresh, Unsatisfiable))
+                isinstance(decision, (Serve, Unsatisfiable))
                 or request.method != "GET"
-                or not request.fields.has_none(TELLING)
+                or not request.fields.has_none(CACHE_RELEVANT_FIELDS)
             ):
                 break
             key = (request.key, names, variant(request.fields, names))
-            if self._flights.in_vain(key, self._rules.default_for(request.key)):
-                alone = self._flights.begin_alone(key)
-                return await alone.lead(self._fetch(request, sending, decision, alone))
-            flight = self._flights.find(key)
-            if flight is None:
-                flight = self._flights.begin(key)
-                return await flight.lead(self._fetch(request, sending, decision, flight))
+            if self._collapser.is_unstorable(key, self._rules.default_ttl_for(request.key)):
+                unshared = self._collapser.begin_unshared(key)
+                return await unshared.start(self._forward(request, outgoing, decision, unshared))
+            collapsed = self._collapser.find(key)
+            if collapsed is None:
+                collapsed = self._collapser.begin(key)
+                return await collapsed.start(self._forward(request, outgoing, decision, collapsed))
             deadline = None if self._call is None else self._call.deadline
-            error = await self._flights.landing(flight, deadline)
-            if error is not None and not is_own(error):
+            error = await self._collapser.wait(collapsed, deadline)
+            if error is not None and not is_caller_specific(error):
                 raise error.with_traceback(None)
-            collapsed = True
+            waited = True
             stored_now = await self._stored(request.key)
             decision = self._rules.lookup(request, stored_now, self._wall())
-            if error is None and flight.vary in (None, names):
+            if error is None and collapsed.vary in (None, names):
                 break
-            names = flight.vary or names
-        if isinstance(decision, Fresh):
-            return self._hit(request, sending, decision, collapsed=collapsed)
+            names = collapsed.vary or names
+        if isinstance(decision, Serve):
+            return self._serve_hit(request, outgoing, decision, collapsed=waited)
         if isinstance(decision, Unsatisfiable):
             return buffered_response(504, b"Gateway Timeout", Headers(), b"")
-        return await self._fetch(request, sending, decision, None)
+        return await self._forward(request, outgoing, decision, None)
 
     async def _stored(self, key: str) -> Sequence[Entry]:
         stored = self._store.get(key)
         return await stored if inspect.isawaitable(stored) else stored
 
-    def _hit(
+    def _serve_hit(
         self,
         request: CacheRequest,
-        sending: _Sending,
-        decision: Fresh,
+        outgoing: _ForwardedRequest,
+        decision: Serve,
         *,
         collapsed: bool = False,
     ) -> IResponse:
-        if decision.refresh:
-            self._refresh(request, sending, decision.entry)
+        if decision.background_revalidation:
+            self._revalidate_in_background(request, outgoing, decision.entry)
         status = "fwd=uri-miss; collapsed" if collapsed else "hit"
-        return self._serve(
-            request, decision.entry, decision.age, f"{status}; ttl={int(decision.left)}"
-        )
+        ttl = int(decision.freshness_remaining)
+        return self._serve(request, decision.entry, decision.age, f"{status}; ttl={ttl}")
 
-    def _refresh(self, request: CacheRequest, sending: _Sending, entry: Entry) -> None:
-        """Ask by the side for what was served stale."""
-        names = self._rules.user_names()
+    def _revalidate_in_background(
+        self, request: CacheRequest, outgoing: _ForwardedRequest, entry: Entry
+    ) -> None:
+        """Validate a response that is served stale, without delaying its caller."""
+        names = self._rules.user_field_names()
         key = (request.key, names, variant(request.fields, names))
-        if request.method != "GET" or self._flights.find(key) is not None:
+        if request.method != "GET" or self._collapser.find(key) is not None:
             return
-        left_out = ("range", "if-range", *OWN_CONDITIONS)
-        plain = CacheRequest("GET", request.key, request.fields.without(left_out))
-        headers = sending.headers.copy()
-        for name in left_out:
+        omitted = ("range", "if-range", *CACHE_CONDITIONS)
+        plain = CacheRequest("GET", request.key, request.fields.without(omitted))
+        headers = outgoing.headers.copy()
+        for name in omitted:
             headers.removeHeader(name)
-        agent, call = (self._agent, None) if self._afresh is None else self._afresh()
-        other = CachingAgent(
-            agent, self._store, self._rules, call=call, wall=self._wall, flights=self._flights
+        agent, call = (
+            (self._agent, None) if self._background_agent is None else self._background_agent()
         )
-        conditions = entry.validators if entry.total is None else []
+        other = CachingAgent(
+            agent, self._store, self._rules, call=call, wall=self._wall, collapser=self._collapser
+        )
+        conditions = entry.validators if entry.complete_length is None else []
         decision = Revalidate(entry, conditions) if conditions else Forward("stale", entry)
-        flight = self._flights.begin(key)
-        self._flights.aside(
-            flight, other._fetch(plain, evolve(sending, headers=headers), decision, flight)
+        collapsed = self._collapser.begin(key)
+        self._collapser.run_in_background(
+            collapsed,
+            other._forward(plain, evolve(outgoing, headers=headers), decision, collapsed),
         )
 
-    async def _fetch(
-        self, request: CacheRequest, sending: _Sending, decision: Decision, flight: Flight | None
+    async def _forward(
+        self,
+        request: CacheRequest,
+        outgoing: _ForwardedRequest,
+        decision: Decision,
+        collapsed: CollapsedRequest | None,
     ) -> IResponse:
-        """Ask the agent below, and store what comes as far as it may be stored."""
-        assert isinstance(decision, (Revalidate, Complete, Forward))
+        """Send the request to the agent below, and store the response if it is storable."""
+        assert isinstance(decision, (Revalidate, FetchRemainder, Forward))
         entry = decision.entry
         conditions = () if isinstance(decision, Forward) else decision.conditions
-        out = sending.with_fields(conditions)
-        sent = self._wall()
+        sent = outgoing.with_fields(conditions)
+        request_time = self._wall()
         try:
-            response = await self._agent.request(out.method, out.uri, out.headers, out.producer)
+            response = await self._agent.request(sent.method, sent.uri, sent.headers, sent.producer)
         except FetchError:
-            received = self._wall()
-            if entry is not None and self._rules.stale_on_error(request, entry, received):
-                return self._stale(request, entry, received, "fwd=stale; detail=unreachable")
+            now = self._wall()
+            if entry is not None and self._rules.stale_on_error(request, entry, now):
+                return self._serve_stale(request, entry, now, "fwd=stale; detail=unreachable")
             raise
         _restore_length(request, response)
         if self._call is not None and self._call.sent is not None:
-            # Waits before this attempt, and attempts that failed, do not age what it brought.
-            sent = self._call.sent
-        came = _Came(response, response_fields(response), sent, self._wall())
+            # Earlier attempts, and the waits between them, do not add to the response's age.
+            request_time = self._call.sent
+        received = _ReceivedResponse(
+            response, response_fields(response), request_time, self._wall()
+        )
         code = response.code
+        now = received.response_time
         if (
             entry is not None
-            and code in ERRORS
-            and self._rules.stale_on_error(request, entry, came.received)
+            and code in STALE_IF_ERROR_STATUSES
+            and self._rules.stale_on_error(request, entry, now)
         ):
             discard(response)
-            return self._stale(request, entry, came.received, f"fwd=stale; fwd-status={code}")
+            return self._serve_stale(request, entry, now, f"fwd=stale; fwd-status={code}")
         if isinstance(decision, Revalidate) and code == 304:
-            return self._confirmed(request, decision, came, flight)
-        if isinstance(decision, Complete) and code in (206, 416):
-            return await self._completed(request, sending, decision, came)
-        return await self._new(request, came, decision.reason, flight)
+            return self._serve_validated(request, decision, received, collapsed)
+        if isinstance(decision, FetchRemainder) and code in (206, 416):
+            return await self._serve_completed(request, outgoing, decision, received)
+        return await self._serve_new(request, received, decision.reason, collapsed)
 
-    def _stale(self, request: CacheRequest, entry: Entry, wall: float, status: str) -> IResponse:
+    def _serve_stale(
+        self, request: CacheRequest, entry: Entry, wall: float, status: str
+    ) -> IResponse:
         return self._serve(request, entry, entry.age(wall), status)
 
-    def _confirmed(
-        self, request: CacheRequest, decision: Revalidate, came: _Came, flight: Flight | None
+    def _serve_validated(
+        self,
+        request: CacheRequest,
+        decision: Revalidate,
+        received: _ReceivedResponse,
+        collapsed: CollapsedRequest | None,
     ) -> IResponse:
-        """Serve what a 304 has confirmed."""
+        """Serve the stored response that a 304 has validated."""
         entry = decision.entry
-        if not _speaks_of(entry, request.fields, came.fields):
-            # It speaks of another body, which the caller has.
-            return _with_status(came.response, f"fwd={decision.reason}; fwd-status=304")
-        discard(came.response)
-        new = self._rules.freshen(request, entry, came.fields, came.sent, came.received)
-        if flight is not None:
-            flight.vary = new.vary
-        self._keep(request.key, new, flight)
+        if not _validates(entry, request.fields, received.fields):
+            # The 304 is about the caller's copy.
+            return _with_cache_status(received.response, f"fwd={decision.reason}; fwd-status=304")
+        discard(received.response)
+        new = self._rules.freshen(
+            request, entry, received.fields, received.request_time, received.response_time
+        )
+        if collapsed is not None:
+            collapsed.vary = new.vary
+        self._put(request.key, new, collapsed)
         status = f"fwd={decision.reason}; fwd-status=304"
-        return self._serve(request, new, new.age(came.received), status)
+        return self._serve(request, new, new.age(received.response_time), status)
 
-    async def _completed(
-        self, request: CacheRequest, sending: _Sending, decision: Complete, came: _Came
+    async def _serve_completed(
+        self,
+        request: CacheRequest,
+        outgoing: _ForwardedRequest,
+        decision: FetchRemainder,
+        received: _ReceivedResponse,
     ) -> IResponse:
-        """Serve the whole of which the end has come."""
-        body, _ = await collect(came.response)
-        new = self._rules.make_entry(request, 206, "", came.fields, body, came.sent, came.received)
-        whole = combine([decision.entry], new)
-        if came.response.code != 206 or new.total is None or whole.total is not None:
-            # Not the end that was asked for: what is stored is of no use here.
+        """Serve the complete response, after its remainder has been received."""
+        body, _ = await collect(received.response)
+        new = self._rules.make_entry(
+            request,
+            206,
+            "",
+            received.fields,
+            body,
+            received.request_time,
+            received.response_time,
+        )
+        complete = combine([decision.entry], new)
+        is_remainder = received.response.code == 206 and new.complete_length is not None
+        if not is_remainder or complete.complete_length is not None:
+            # Not the remainder that was requested: the stored part is of no use.
             self._store.remove(request.key)
-            return await self._fetch(request, sending, Forward("partial"), None)
-        if self._rules.storable(request, 200, whole.fields, came.received):
-            self._keep(request.key, whole, None)
+            return await self._forward(request, outgoing, Forward("partial"), None)
+        if self._rules.storable(request, 200, complete.fields, received.response_time):
+            self._put(request.key, complete, None)
         status = "fwd=partial; fwd-status=206"
-        return self._serve(request, whole, whole.age(came.received), status)
+        return self._serve(request, complete, complete.age(received.response_time), status)
 
-    async def _new(
-        self, request: CacheRequest, came: _Came, reason: str, flight: Flight | None
+    async def _serve_new(
+        self,
+        request: CacheRequest,
+        received: _ReceivedResponse,
+        reason: str,
+        collapsed: CollapsedRequest | None,
     ) -> IResponse:
-        """Give a response that is not stored yet; store it, and forget what it makes invalid."""
-        response, fields = came.response, came.fields
-        for key in invalidated(request.method, request.key, response.code, fields):
+        """Return a response from the server; store it, and remove those that it invalidates."""
+        response, fields = received.response, received.fields
+        for key in invalidated_keys(request.method, request.key, response.code, fields):
             self._store.remove(key)
-            self._flights.spoil(key)
+            self._collapser.invalidate(key)
         status = f"fwd={reason}; fwd-status={response.code}"
         if request.method == "HEAD":
-            await self._heard_of(request, came)
-            return _with_status(response, status)
-        storable = self._rules.storable(request, response.code, fields, came.received)
+            await self._update_by_head(request, received)
+            return _with_cache_status(response, status)
+        storable = self._rules.storable(request, response.code, fields, received.response_time)
         fits = not isinstance(response.length, int) or self._rules.fits(response.length)
-        if flight is not None and (storable or response.code < 400):
-            # What is said of an error is not said of the answer that comes after it.
-            ttl = self._rules.default_for(request.key)
-            self._flights.note(flight, ttl, storable=storable and fits)
+        if collapsed is not None and (storable or response.code < 400):
+            # An error says nothing about whether the response after it can be stored.
+            ttl = self._rules.default_ttl_for(request.key)
+            self._collapser.note_storable(collapsed, ttl, storable=storable and fits)
         if not storable:
-            if self._rules.withdraws(request, response.code, fields):
+            if self._rules.supersedes_stored(request, response.code, fields):
                 self._store.remove(request.key)
         elif response.length == 0:
-            self._keep(request.key, self._entry(request, came, b""), flight)
+            self._put(request.key, self._make_entry(request, received, b""), collapsed)
             status += "; stored"
         elif fits:
             parts = await self._stored(request.key) if response.code == 206 else ()
-            return self._recorded(request, came, f"{status}; stored", flight, parts)
-        return _with_status(response, status)
+            return self._store_body(request, received, f"{status}; stored", collapsed, parts)
+        return _with_cache_status(response, status)
 
-    async def _heard_of(self, request: CacheRequest, came: _Came) -> None:
-        """Use an answer to HEAD for what is stored of GET."""
+    async def _update_by_head(self, request: CacheRequest, received: _ReceivedResponse) -> None:
+        """Freshen or remove what is stored for GET, by a response to HEAD."""
         stored = await self._stored(request.key)
         entry, outdated = self._rules.freshen_by_head(
-            request, stored, came.response.code, came.fields, came.sent, came.received
+            request,
+            stored,
+            received.response.code,
+            received.fields,
+            received.request_time,
+            received.response_time,
         )
         if outdated:
             self._store.remove(request.key)
         elif entry is not None:
             self._store.put(request.key, entry)
 
-    def _entry(self, request: CacheRequest, came: _Came, body: bytes) -> Entry:
+    def _make_entry(self, request: CacheRequest, received: _ReceivedResponse, body: bytes) -> Entry:
         return self._rules.make_entry(
             request,
-            came.response.code,
-            came.response.phrase.decode("latin-1"),
-            came.fields,
+            received.response.code,
+            received.response.phrase.decode("latin-1"),
+            received.fields,
             body,
-            came.sent,
-            came.received,
+            received.request_time,
+            received.response_time,
         )
 
-    def _keep(self, key: str, entry: Entry, flight: Flight | None) -> None:
-        if (flight is not None and flight.spoilt) or self._rules.unusable(entry):
+    def _put(self, key: str, entry: Entry, collapsed: CollapsedRequest | None) -> None:
+        invalidated = collapsed is not None and collapsed.invalidated
+        if invalidated or self._rules.forbids_keeping(entry):
             self._store.remove(key)
         else:
             self._store.put(key, entry)
 
-    def _recorded(
+    def _store_body(
         self,
         request: CacheRequest,
-        came: _Came,
+        received: _ReceivedResponse,
         status: str,
-        flight: Flight | None,
+        collapsed: CollapsedRequest | None,
         parts: Sequence[Entry],
     ) -> IResponse:
         """
-        Give a response whose body goes into the store as it is read.
+        Return a response whose body is stored while it is read.
 
-        :param parts: what is stored that a part may be put together with.
+        :param parts: the stored entries that a partial response may be combined with.
         """
-        response = came.response
+        response = received.response
 
-        def keep(body: bytes, whole: bool) -> None:
-            entry: Entry | None = self._entry(request, came, body)
+        def store(body: bytes, complete: bool) -> None:
+            entry: Entry | None = self._make_entry(request, received, body)
             assert entry is not None
             if response.code == 206:
-                right = whole and len(body) == _said_length(came.fields)
-                entry = combine(parts, entry) if right else None
-            elif not whole:
-                entry = broken_off(entry, _length(response))
+                as_stated = complete and len(body) == _content_range_length(received.fields)
+                entry = combine(parts, entry) if as_stated else None
+            elif not complete:
+                entry = incomplete_response(entry, _content_length(response))
             if entry is not None:
-                self._keep(request.key, entry, flight)
+                self._put(request.key, entry, collapsed)
 
-        recording = Recording(
+        tee = BodyTee(
             response,
-            keep=keep,
+            store=store,
             fits=self._rules.fits,
-            wanted=lambda: flight is not None and flight.wanted,
-            over=lambda: None if flight is None else flight.land(),
+            has_waiters=lambda: collapsed is not None and collapsed.has_waiters,
+            on_end=lambda: None if collapsed is None else collapsed.finish(),
         )
-        if flight is not None:
-            flight.vary = self._entry(request, came, b"").vary
-            flight.record(recording)
+        if collapsed is not None:
+            collapsed.vary = self._make_entry(request, received, b"").vary
+            collapsed.store_body(tee)
         headers = response.headers.copy()
-        return _with_status(BodyResponse.like(response, recording.deliver, headers=headers), status)
+        return _with_cache_status(BodyResponse.like(response, tee.deliver, headers=headers), status)
 
     def _serve(self, request: CacheRequest, entry: Entry, age: float, status: str) -> IResponse:
         if self._call is not None:
             self._call.age = age
-        served = answer(request, entry, age)
+        served = construct_response(request, entry, age)
         headers = Headers()
         for name, value in served.fields.pairs:
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
         reason = served.reason.encode("latin-1")
-        return _with_status(buffered_response(served.status, reason, headers, served.body), status)
+        return _with_cache_status(
+            buffered_response(served.status, reason, headers, served.body), status
+        )
 
 
-def _length(response: IResponse) -> int | None:
+def _content_length(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
 
 
-def _speaks_of(entry: Entry, request: HeaderFields, fields: HeaderFields) -> bool:
-    """Say whether a 304 speaks of the stored answer, and not of what the caller alone has."""
-    own, mine = request.get("if-none-match"), entry.fields.first("etag")
-    if own is None or mine is None:
+def _content_range_length(fields: HeaderFields) -> int | None:
+    found = parse_content_range(fields.get("content-range", ""))
+    return None if found is None else found[1] - found[0]
+
+
+def _validates(entry: Entry, request: HeaderFields, fields: HeaderFields) -> bool:
+    """Return whether a 304 is about the stored response, and not only about the caller's copy."""
+    requested_tags, own_tag = request.get("if-none-match"), entry.fields.first("etag")
+    if requested_tags is None or own_tag is None:
         return True
-    if all(tag == "*" or same_tag(tag, mine) for tag in entity_tags(own)):
+    if all(tag == "*" or same_tag(tag, own_tag) for tag in entity_tags(requested_tags)):
         return True
-    said = fields.first("etag")
-    return said is not None and same_tag(said, mine)
+    validated = fields.first("etag")
+    return validated is not None and same_tag(validated, own_tag)
 
 
 def _restore_length(request: CacheRequest, response: IResponse) -> None:
-    """Give back the ``Content-Length`` that Twisted's parser takes for itself."""
+    """Restore the ``Content-Length`` that Twisted's parser removes from the header."""
     if (
         response.length
         and isinstance(response.length, int)
@@ -445,12 +500,7 @@ def _restore_length(request: CacheRequest, response: IResponse) -> None:
         response.headers.setRawHeaders(b"content-length", [str(response.length).encode()])
 
 
-def _said_length(fields: HeaderFields) -> int | None:
-    found = parse_content_range(fields.get("content-range", ""))
-    return None if found is None else found[1] - found[0]
-
-
-def _with_status(response: IResponse, status: str) -> IResponse:
-    """Add where the response came from; what caches before this one said stays before it."""
-    response.headers.addRawHeader(b"Cache-Status", f"{NAME}; {status}".encode())
+def _with_cache_status(response: IResponse, status: str) -> IResponse:
+    """Append to ``Cache-Status``, after the members of caches closer to the server."""
+    response.headers.addRawHeader(b"Cache-Status", f"{CACHE_NAME}; {status}".encode())
     return response

@@ -1,4 +1,8 @@
-"""Requests of a cache that are under way, so that many callers share one."""
+"""
+Request collapsing: concurrent requests for the same response share one forwarded request.
+
+RFC 9111 §4 allows it; RFC 9211 §2.7 calls such requests *collapsed*.
+"""
 
 from __future__ import annotations
 
@@ -13,153 +17,156 @@ from twisted.web.iweb import IResponse
 
 from twisted_net.errors import FetchError
 from twisted_net.http.bodies import discard
-from twisted_net.http.cache.tee import Recording
+from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.call import Deadline
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 
 log = Logger()
 
-MAX_KEYS = 1000
-"""Most keys remembered; beyond it, the one noted longest ago is forgotten."""
+MAX_UNSTORABLE_KEYS = 1000
+"""Limit of keys remembered as unstorable; beyond it the one added longest ago is dropped."""
 
-SECONDS = 120.0
-"""How long a key is remembered after it was last noted: as long as Varnish's "hit-for-miss"."""
+UNSTORABLE_SECONDS = 120.0
+"""How long a key is remembered as unstorable: as long as Varnish's "hit-for-miss"."""
 
-FlightKey = tuple[str, tuple[str, ...], bytes]
-"""URL, names of request fields, and a digest of what these are in the request."""
+CollapseKey = tuple[str, tuple[str, ...], bytes]
+"""The URL, names of request fields, and a digest of the values of these fields."""
 
 
-class Flight:
+class CollapsedRequest:
     """
-    One request, whose answer others wait for.
+    A forwarded request whose response several callers may wait for.
 
-    It ends with :meth:`land`, once what came is stored or known not to be. The caller who began
-    it may leave; it goes on while anybody waits, and is cancelled when nobody does.
+    It ends with :meth:`finish`, once the response is stored or known not to be. The caller that
+    started it may leave: it goes on while any caller waits, and is cancelled when none does.
 
-    :param key: for which requests it is.
-    :param over: is called when it ends.
-    :ivar vary: the request fields that the answer depends on, once they are known.
-    :ivar spoilt: what comes is outdated already, since another request has changed it.
+    :param key: selects the requests that may wait for it.
+    :param on_finish: called when it ends.
+    :ivar vary: the request fields that selected the response, once they are known.
+    :ivar invalidated: whether another request has invalidated its response already.
+    :ivar tee: receives and stores the body of its response, once there is one.
     """
 
-    def __init__(self, key: FlightKey, over: Callable[[Flight], None]) -> None:
+    def __init__(self, key: CollapseKey, on_finish: Callable[[CollapsedRequest], None]) -> None:
         self.key = key
-        self._over = over
-        self._landed = False
-        self._led = True
+        self._on_finish = on_finish
+        self._finished = False
+        self._initiator_waits = True
         self._running: Deferred[IResponse] | None = None
-        self._first: Deferred[IResponse] | None = None
-        self._recording: Recording | None = None
-        self._waiting: list[Deferred[FetchError | None]] = []
+        self._initiator: Deferred[IResponse] | None = None
+        self._waiters: list[Deferred[FetchError | None]] = []
+        self.tee: BodyTee | None = None
         self.vary: tuple[str, ...] | None = None
-        self.spoilt = False
+        self.invalidated = False
 
     @property
-    def wanted(self) -> bool:
-        """Whether others wait for it."""
-        return bool(self._waiting)
+    def has_waiters(self) -> bool:
+        """Whether callers other than its initiator wait for it."""
+        return bool(self._waiters)
 
-    def lead(self, work: Coroutine[Any, Any, IResponse]) -> Deferred[IResponse]:
-        """Run it; give the response for the one who began it."""
-        first: Deferred[IResponse] = Deferred(lambda _: self._leave())
-        self._first = first
+    def start(self, work: Coroutine[Any, Any, IResponse]) -> Deferred[IResponse]:
+        """Run *work*; return the response for the caller that started it."""
+        initiator: Deferred[IResponse] = Deferred(lambda _: self._initiator_left())
+        self._initiator = initiator
         running = Deferred.fromCoroutine(work)
         self._running = running
-        running.addCallbacks(self._answered, self._failed)
-        return first
+        running.addCallbacks(self._received, self._failed)
+        return initiator
 
     def wait(self) -> Deferred[FetchError | None]:
-        """Wait for its end; give the error that it ended with, if any."""
-        waiter: Deferred[FetchError | None] = Deferred(self._forget)
-        self._waiting.append(waiter)
-        if self._recording is not None:
-            self._recording.pull()
+        """Wait for its end; return the error that it ended with, or None."""
+        waiter: Deferred[FetchError | None] = Deferred(self._waiter_left)
+        self._waiters.append(waiter)
+        if self.tee is not None:
+            self.tee.start()
         return waiter
 
-    def record(self, recording: Recording) -> None:
-        """Leave the end to the body, which is stored as it comes."""
-        self._recording = recording
-        if self._waiting:
-            recording.pull()
+    def store_body(self, tee: BodyTee) -> None:
+        """Let *tee* end it, once the body is stored."""
+        self.tee = tee
+        if self._waiters:
+            tee.start()
 
-    def land(self, error: FetchError | None = None) -> None:
-        """Let those who wait look what has come of it; the second time, nothing."""
-        if self._landed:
+    def finish(self, error: FetchError | None = None) -> None:
+        """Wake all waiters with its outcome; once finished, do nothing."""
+        if self._finished:
             return
-        self._landed = True
-        self._over(self)
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
+        self._finished = True
+        self._on_finish(self)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             waiter.callback(error)
 
     def cancel(self) -> None:
-        """End it at once."""
-        if self._recording is not None:
-            self._recording.abort()
+        """Cancel it now."""
+        if self.tee is not None:
+            self.tee.abort()
         elif self._running is not None:
             self._running.cancel()
 
-    def _forget(self, waiter: Deferred[FetchError | None]) -> None:
-        self._waiting.remove(waiter)
-        left = self._recording is not None and self._recording.left
-        if not self._waiting and (left or not self._led):
+    def _waiter_left(self, waiter: Deferred[FetchError | None]) -> None:
+        self._waiters.remove(waiter)
+        reader_left = self.tee is not None and self.tee.reader_left
+        if not self._waiters and (reader_left or not self._initiator_waits):
             self.cancel()
 
-    def _leave(self) -> None:
-        self._led = False
-        if not self._waiting:
+    def _initiator_left(self) -> None:
+        self._initiator_waits = False
+        if not self._waiters:
             self.cancel()
 
-    def _answered(self, response: IResponse) -> None:
-        if self._recording is None:
-            self.land()
-        if self._led and self._first is not None:
-            self._first.callback(response)
-        elif self._recording is None:
+    def _received(self, response: IResponse) -> None:
+        if self.tee is None:
+            self.finish()
+        if self._initiator_waits and self._initiator is not None:
+            self._initiator.callback(response)
+        elif self.tee is None:
             discard(response)
         else:
-            self._recording.pull()
+            self.tee.start()
 
     def _failed(self, failure: Failure) -> None:
-        self.land(failure.value if isinstance(failure.value, FetchError) else None)
-        if self._led and self._first is not None:
-            self._first.errback(failure)
+        self.finish(failure.value if isinstance(failure.value, FetchError) else None)
+        if self._initiator_waits and self._initiator is not None:
+            self._initiator.errback(failure)
         elif failure.check(FetchError, CancelledError) is None:
-            log.failure("a request that the cache went on with failed", failure)
+            log.failure("a collapsed request failed after its caller had left", failure)
 
 
-class Unstorable:
+class UnstorableKeys:
     """
-    Remembers for a while which keys' last answers could not be stored.
+    Remembers for a while for which keys the last response could not be stored.
 
-    It is a hint and no more: to forget one too early costs a wait, too late a second request.
+    It is only a hint: dropping a key too early costs a caller's wait, too late a second request.
 
-    :param max_keys: at least 1.
+    :param max_keys: limit of keys; at least 1.
     :param seconds: how long a key is remembered.
     """
 
-    def __init__(self, max_keys: int = MAX_KEYS, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, max_keys: int = MAX_UNSTORABLE_KEYS, seconds: float = UNSTORABLE_SECONDS
+    ) -> None:
         self._max_keys = max_keys
         self._seconds = seconds
-        # By the time of the last note, the oldest first.
+        # In the order of the last add, the oldest first.
         self._until: dict[Hashable, float] = {}
 
     def __len__(self) -> int:
         return len(self._until)
 
-    def note(self, key: Hashable, now: float) -> None:
-        """Remember that the answer for *key* could not be stored."""
+    def add(self, key: Hashable, now: float) -> None:
+        """Remember that the response for *key* could not be stored."""
         self._until.pop(key, None)
         self._until[key] = now + self._seconds
         if len(self._until) > self._max_keys:
             del self._until[next(iter(self._until))]
 
-    def forget(self, key: Hashable) -> None:
-        """Note that the answer for *key* could be stored; nothing where it is not remembered."""
+    def discard(self, key: Hashable) -> None:
+        """Forget *key*, as its response could be stored; unknown keys are ignored."""
         self._until.pop(key, None)
 
     def includes(self, key: Hashable, now: float) -> bool:
-        """Say whether *key* is remembered."""
+        """Return whether *key* is remembered."""
         until = self._until.get(key)
         if until is None:
             return False
@@ -169,90 +176,95 @@ class Unstorable:
         return True
 
 
-class Flights:
+class RequestCollapser:
     """
-    All requests under way for one store.
+    All collapsed requests in progress for one store.
 
-    It remembers, within the limits of :class:`Unstorable`, for which keys
-    the last answer could not be stored: who asks for such a one need not wait for another's.
+    It remembers, by :class:`UnstorableKeys`, for which keys the last response could not be stored:
+    requests with such a key are not collapsed.
 
-    :param clock: for those who wait with an end to their time, and for how long that is
-        remembered; without, they wait, and it is not.
+    :param clock: for waits with a deadline, and for the time that keys are remembered; without
+        it, waits have no deadline and no key is remembered.
     """
 
     def __init__(self, clock: IReactorTime | None = None) -> None:
         self._clock = clock
-        self._flights: dict[FlightKey, Flight] = {}
-        self._alone: set[Flight] = set()
-        self._unstorable = Unstorable()
-        self._background: set[Flight] = set()
+        self._requests: dict[CollapseKey, CollapsedRequest] = {}
+        self._unshared: set[CollapsedRequest] = set()
+        self._unstorable = UnstorableKeys()
+        self._background: set[CollapsedRequest] = set()
 
-    def find(self, key: FlightKey) -> Flight | None:
-        """Give the flight for requests of this key."""
-        return self._flights.get(key)
+    def find(self, key: CollapseKey) -> CollapsedRequest | None:
+        """Return the request in progress with this key, or None."""
+        return self._requests.get(key)
 
-    def begin(self, key: FlightKey) -> Flight:
-        """Open a flight; there is none of this key."""
+    def begin(self, key: CollapseKey) -> CollapsedRequest:
+        """Register a new request; there must be none in progress with this key."""
 
-        def over(flight: Flight) -> None:
-            del self._flights[flight.key]
+        def on_finish(request: CollapsedRequest) -> None:
+            del self._requests[request.key]
 
-        flight = self._flights[key] = Flight(key, over)
-        return flight
+        request = self._requests[key] = CollapsedRequest(key, on_finish)
+        return request
 
-    def begin_alone(self, key: FlightKey) -> Flight:
-        """Open a flight that nobody else finds."""
-        flight = Flight(key, self._alone.remove)
-        self._alone.add(flight)
-        return flight
+    def begin_unshared(self, key: CollapseKey) -> CollapsedRequest:
+        """Register a new request that :meth:`find` does not return."""
+        request = CollapsedRequest(key, self._unshared.remove)
+        self._unshared.add(request)
+        return request
 
-    def in_vain(self, key: FlightKey, default_ttl: float | None) -> bool:
+    def is_unstorable(self, key: CollapseKey, default_ttl: float | None) -> bool:
         """
-        Say whether the last answer for this key could not be stored.
+        Return whether the last response for this key could not be stored.
 
-        :param default_ttl: what the rules of the caller have for this URL: by others, it might be.
+        :param default_ttl: that of the caller's rules for this URL: with another one, the
+            response might be storable.
         """
         if self._clock is None:
             return False
         return self._unstorable.includes((key, default_ttl), self._clock.seconds())
 
-    def note(self, flight: Flight, default_ttl: float | None, *, storable: bool) -> None:
-        """Remember whether what came can be stored, by rules with this default."""
+    def note_storable(
+        self, request: CollapsedRequest, default_ttl: float | None, *, storable: bool
+    ) -> None:
+        """Remember whether the response can be stored, by rules with this default."""
         if storable:
-            self._unstorable.forget((flight.key, default_ttl))
+            self._unstorable.discard((request.key, default_ttl))
         elif self._clock is not None:
-            self._unstorable.note((flight.key, default_ttl), self._clock.seconds())
+            self._unstorable.add((request.key, default_ttl), self._clock.seconds())
 
-    def aside(self, flight: Flight, work: Coroutine[Any, Any, IResponse]) -> None:
-        """Run a flight that nobody waits for; failures of the server are its own affair."""
-        self._background.add(flight)
+    def run_in_background(
+        self, request: CollapsedRequest, work: Coroutine[Any, Any, IResponse]
+    ) -> None:
+        """Run a request that no caller waits for; errors of the server are ignored."""
+        self._background.add(request)
 
         def done(result: object) -> None:
             if isinstance(result, Failure) and result.check(FetchError, CancelledError) is None:
-                log.failure("asking anew for what is stored failed", result)
+                log.failure("background revalidation failed", result)
 
-        def answered(response: IResponse) -> None:
-            if flight._recording is not None:
-                flight._recording.pull()
+        def received(response: IResponse) -> None:
+            if request.tee is not None:
+                request.tee.start()
             else:
                 discard(response)
 
-        flight.wait().addBoth(lambda _: self._background.discard(flight))
-        flight.lead(work).addCallback(answered).addBoth(done)
+        request.wait().addBoth(lambda _: self._background.discard(request))
+        request.start(work).addCallback(received).addBoth(done)
 
-    def spoil(self, key: str) -> None:
-        """Note that what is under way for a URL must not be stored any more."""
-        for flight in (*self._flights.values(), *self._alone):
-            if flight.key[0] == key:
-                flight.spoilt = True
+    def invalidate(self, key: str) -> None:
+        """Mark the requests in progress for a URL, so that their responses are not stored."""
+        for request in (*self._requests.values(), *self._unshared):
+            if request.key[0] == key:
+                request.invalidated = True
 
-    async def landing(self, flight: Flight, deadline: Deadline | None) -> FetchError | None:
+    async def wait(self, request: CollapsedRequest, deadline: Deadline | None) -> FetchError | None:
         """
-        Wait for the end of a flight, at most until *deadline*.
+        Wait for the end of a request, at most until *deadline*; return its error, or None.
 
-        :raises FetchTimeout: when that has passed.
+        :raises FetchTimeout: when the deadline has passed.
         """
-        waiting = flight.wait()
+        waiting = request.wait()
         if deadline is None or self._clock is None:
             return await waiting
         expired = False
@@ -262,8 +274,8 @@ class Flights:
             expired = True
             waiting.cancel()
 
-        left = max(0.0, deadline.at - self._clock.seconds())
-        timer = self._clock.callLater(left, expire)
+        remaining = max(0.0, deadline.at - self._clock.seconds())
+        timer = self._clock.callLater(remaining, expire)
         try:
             return await waiting
         except CancelledError:
@@ -275,14 +287,14 @@ class Flights:
                 timer.cancel()
 
     def close(self) -> None:
-        """End what runs by the side, and all the rest."""
-        for flight in [*self._background, *self._flights.values(), *self._alone]:
-            flight.cancel()
+        """Cancel all requests in progress, those in the background first."""
+        for request in [*self._background, *self._requests.values(), *self._unshared]:
+            request.cancel()
         self._background.clear()
 
 
-def is_own(error: FetchError) -> bool:
-    """Say whether an error comes from the terms of one call, and so is not that of others."""
+def is_caller_specific(error: FetchError) -> bool:
+    """Return whether an error is due to the limits of one caller, and so is not that of others."""
     if isinstance(error, FetchTimeout):
         return error.total
     return isinstance(error, (BodyTooLarge, ClientClosed))

@@ -1,5 +1,5 @@
 """
-What a message says about caching: ``Cache-Control``, ``Pragma``, and fields for one kind of cache.
+Cache directives: parses ``Cache-Control``, ``Pragma`` and targeted cache-control fields.
 
 RFC 9111 §5.2 and §5.4, RFC 9213, and as much of RFC 8941 as the latter needs.
 """
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from twisted_net.http.fields import HeaderFields
 
-NEVER = 2**31
-"""What a number of seconds too large to be held counts as (RFC 9111 §1.2.2)."""
+MAX_DELTA_SECONDS = 2**31
+"""Stands for every larger number of seconds (RFC 9111 §1.2.2)."""
 
 Directives = Mapping[str, str | None]
-"""Each directive, in lower case, with its argument or None."""
+"""The argument of each directive, by its name in lower case; None for no argument."""
 
 _DIRECTIVE = re.compile(
     r'[ \t,]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?'
@@ -31,10 +31,10 @@ _DELTAS = frozenset(
 
 def directives(fields: HeaderFields) -> dict[str, str | None]:
     """
-    Read ``Cache-Control``: each directive, in lower case, with its argument or None.
+    Parse ``Cache-Control``: return the argument, or None, of each directive in lower case.
 
-    Of a directive that comes twice the first counts (RFC 9111 §4.2.1). What cannot be read is
-    passed over. ``Pragma: no-cache`` counts where there is no ``Cache-Control`` (§5.4).
+    Of a directive that occurs twice the first counts (RFC 9111 §4.2.1). Malformed text is
+    skipped. Without ``Cache-Control``, ``Pragma: no-cache`` counts as ``no-cache`` (§5.4).
     """
     text = fields.get("cache-control")
     if text is None:
@@ -47,59 +47,69 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     return found
 
 
-def response_directives(fields: HeaderFields, targets: tuple[str, ...] = ()) -> Directives:
+def parse_response_directives(fields: HeaderFields, targets: tuple[str, ...] = ()) -> Directives:
     """
-    Read what a response says to a cache that *targets* names, best name first.
+    Parse the directives of a response for a cache with this target list (RFC 9213 §2.2).
 
-    ``Pragma`` has no meaning in a response (RFC 9111 §5.4). A valid, non-empty field of
-    *targets* takes the place of ``Cache-Control`` (RFC 9213 §2.2), whatever that says;
-    :func:`is_targeted` says whether there is one, since ``Expires`` then does not count either.
+    A valid, non-empty field of *targets* replaces ``Cache-Control``, whatever that holds.
+    ``Expires`` is ignored then too: :func:`has_targeted_field` returns whether this is the case.
+    ``Pragma`` has no meaning in a response (RFC 9111 §5.4).
+
+    :param targets: field names, the most specific first; empty for none.
     """
     for name in targets:
-        said = _targeted(fields, name)
-        if said is not None:
-            return said
+        targeted = _parse_targeted(fields, name)
+        if targeted is not None:
+            return targeted
     return directives(fields) if "cache-control" in fields else {}
 
 
-def is_targeted(fields: HeaderFields, targets: tuple[str, ...]) -> bool:
-    """Say whether a field for one kind of cache decides (RFC 9213 §2.2)."""
-    return any(_targeted(fields, name) is not None for name in targets)
+def has_targeted_field(fields: HeaderFields, targets: tuple[str, ...]) -> bool:
+    """Return whether a targeted field replaces ``Cache-Control`` (RFC 9213 §2.2)."""
+    return any(_parse_targeted(fields, name) is not None for name in targets)
 
 
 def seconds(text: str | None) -> float:
-    """Read a delta in seconds; 0 for what is none: invalid freshness means stale (§4.2.1)."""
+    """
+    Parse a number of seconds (RFC 9111 §1.2.2).
+
+    A malformed or missing one is 0, since invalid freshness information means stale (§4.2.1).
+    """
     if text is None or not (text.isascii() and text.isdigit()):
         return 0.0
     text = text.lstrip("0") or "0"
-    return float(min(int(text), NEVER)) if len(text) <= 10 else float(NEVER)
+    return float(min(int(text), MAX_DELTA_SECONDS)) if len(text) <= 10 else float(MAX_DELTA_SECONDS)
 
 
-def named_fields(argument: str | None) -> frozenset[str]:
-    """Give the field names that ``no-cache`` or ``private`` is limited to; none for all."""
+def listed_fields(argument: str | None) -> frozenset[str]:
+    """
+    Return the field names, in lower case, that ``no-cache`` or ``private`` is limited to.
+
+    An empty set means that the directive is for the whole response.
+    """
     if argument is None:
         return frozenset()
     return frozenset(name.strip().lower() for name in argument.split(",") if name.strip())
 
 
-def _targeted(fields: HeaderFields, name: str) -> dict[str, str | None] | None:
+def _parse_targeted(fields: HeaderFields, name: str) -> dict[str, str | None] | None:
     text = fields.get(name)
     if text is None:
         return None
     members = parse_dictionary(text)
     if not members:
         return None
-    said: dict[str, str | None] = {}
+    found: dict[str, str | None] = {}
     for key, value in members.items():
-        # RFC 9213 §2.1: what has another type than the directive wants is ignored.
+        # RFC 9213 §2.1: a value of another type than the directive's is ignored.
         if key in _DELTAS:
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-                said[key] = str(value)
+                found[key] = str(value)
         elif value is True:
-            said[key] = None
+            found[key] = None
         elif isinstance(value, str) and key in ("no-cache", "private"):
-            said[key] = value
-    return said
+            found[key] = value
+    return found
 
 
 _KEY = re.compile(r"[a-z*][a-z0-9_.*-]*")
@@ -115,11 +125,11 @@ _Item = bool | int | float | str | None
 
 def parse_dictionary(text: str) -> dict[str, _Item] | None:
     """
-    Read a dictionary of structured fields (RFC 8941 §4.2.2), or give None where it is none.
+    Parse a structured-field dictionary (RFC 8941 §4.2.2).
 
-    :returns: booleans, integers, decimals and strings as such; None for a member of another type
-        (a token, bytes, a list). Parameters are read over. Of a key that comes twice the last
-        counts.
+    :return: its members: booleans, integers, decimals and strings as such; None for a member of
+        another type (a token, bytes, a list). Parameters are skipped. Of a key that occurs twice
+        the last counts. None where *text* is not a dictionary.
     """
     text = text.strip(" ")
     found: dict[str, _Item] = {}
@@ -152,7 +162,7 @@ def parse_dictionary(text: str) -> dict[str, _Item] | None:
 
 
 def _item(text: str, at: int) -> tuple[_Item, int] | None:
-    """A bare item and where it ends (RFC 8941 §4.2.3.1)."""
+    """Parse a bare item (RFC 8941 §4.2.3.1); return it and the index of its end."""
     if match := _NUMBER.match(text, at):
         number = match[0]
         return (float(number) if "." in number else int(number)), match.end()
@@ -166,7 +176,7 @@ def _item(text: str, at: int) -> tuple[_Item, int] | None:
 
 
 def _inner_list(text: str, at: int) -> tuple[_Item, int] | None:
-    """The end of a list in parentheses (RFC 8941 §4.2.1.2); its members do not matter here."""
+    """Skip an inner list (RFC 8941 §4.2.1.2); return None for it and the index of its end."""
     at += 1
     while True:
         while text.startswith(" ", at):
@@ -183,7 +193,7 @@ def _inner_list(text: str, at: int) -> tuple[_Item, int] | None:
 
 
 def _parameters(text: str, at: int) -> int | None:
-    """Where the parameters of an item end (RFC 8941 §4.2.3.2), or None where they are none."""
+    """Skip parameters (RFC 8941 §4.2.3.2); return the index of their end, None if malformed."""
     while text.startswith(";", at):
         at += 1
         while text.startswith(" ", at):

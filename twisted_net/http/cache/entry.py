@@ -1,4 +1,4 @@
-"""Cache entries: stored responses, and the requests that they are selected for."""
+"""Cache entries: stored responses and the requests that they are selected for."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from attrs import field, frozen
 from twisted_net.http.cache import validation
 from twisted_net.http.fields import HeaderFields
 
-NOT_FOR_CACHES = ("if-match", "if-unmodified-since")
-OWN_CONDITIONS = ("if-none-match", "if-modified-since")
-TELLING = ("cache-control", "pragma", "range", *OWN_CONDITIONS, *NOT_FOR_CACHES)
+CACHE_CONDITIONS = ("if-none-match", "if-modified-since")
+"""Conditions that a cache evaluates itself (RFC 9111 §4.3.2)."""
+
+ORIGIN_CONDITIONS = ("if-match", "if-unmodified-since")
+"""Conditions that only the origin server evaluates."""
+
+CACHE_RELEVANT_FIELDS = (
+    "cache-control",
+    "pragma",
+    "range",
+    *CACHE_CONDITIONS,
+    *ORIGIN_CONDITIONS,
+)
+"""A request with none of these fields gets any fresh stored response, unchanged."""
 
 
 @frozen(slots=True)
 class CacheRequest:
     """
-    What the cache must know of a request.
+    The parts of a request that a cache decides by.
 
     :param method: in capitals.
-    :param key: the URL in canonical form: :attr:`twisted_net.http.urls.HttpTarget.url`.
+    :param key: the cache key: the URL in canonical form, as in
+        :attr:`twisted_net.http.urls.HttpTarget.url`.
     """
 
     method: str
@@ -31,23 +43,29 @@ class CacheRequest:
 @frozen(slots=True)
 class Entry:
     """
-    A stored answer with what was worked out about it when it came.
+    A stored response, with what the cache worked out when it was received.
 
-    :param fields: without those of one connection only.
-    :param request_time: when its request was sent; :param response_time: when it came.
-    :param lifetime: seconds that its server gave it; None where it said nothing.
-    :param age_then: its age when it came (RFC 9111 §4.2.3, *corrected_initial_age*).
-    :param vary: the request fields that chose this answer, in lower case, sorted.
-    :param variant: a digest of these fields in the request that brought it.
-    :param checked_always: it must be validated each time (``no-cache``).
-    :param checked_when_stale: it must never be served stale (``must-revalidate``).
-    :param guess: the lifetime guessed where the server gave none; None where none may be made
-        up, by ``default_ttl`` neither.
+    :param fields: without those of a single connection.
+    :param body: the bytes as received, not decompressed.
+    :param request_time: when its request was sent, in seconds since 1970.
+    :param response_time: when it was received, likewise.
+    :param explicit_lifetime: freshness lifetime in seconds as the server stated it; None where it
+        stated none (RFC 9111 §4.2.1).
+    :param initial_age: its age in seconds when it was received (§4.2.3,
+        *corrected_initial_age*).
+    :param vary: the request fields that it was selected by, in lower case, sorted.
+    :param variant: digest of these fields in its request.
+    :param no_cache: it must be validated before each use.
+    :param must_revalidate: it must not be served stale.
+    :param heuristic_lifetime: freshness lifetime in seconds for want of an explicit one (§4.2.2);
+        None where neither a heuristic one nor ``default_ttl`` is allowed.
     :param immutable: it does not change while it is fresh (RFC 8246).
-    :param stale_while_revalidate: seconds, and
-    :param stale_if_error: seconds that it may be served after its lifetime (RFC 5861).
-    :param start: where in the whole body :attr:`body` starts.
-    :param total: length of the whole body where :attr:`body` is only a part; else None.
+    :param stale_while_revalidate: for how many seconds past its lifetime it may be served while it
+        is validated in the background (RFC 5861 §3).
+    :param stale_if_error: the same, where the server fails (RFC 5861 §4).
+    :param start: offset of :attr:`body` in the complete body.
+    :param complete_length: length of the complete body where :attr:`body` is only a part of it;
+        else None.
     """
 
     status: int
@@ -56,41 +74,41 @@ class Entry:
     body: bytes = field(repr=False)
     request_time: float
     response_time: float
-    lifetime: float | None
-    age_then: float
+    explicit_lifetime: float | None
+    initial_age: float
     vary: tuple[str, ...]
     variant: bytes
-    checked_always: bool
-    checked_when_stale: bool
-    guess: float | None = 0.0
+    no_cache: bool
+    must_revalidate: bool
+    heuristic_lifetime: float | None = 0.0
     immutable: bool = False
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     start: int = 0
-    total: int | None = None
+    complete_length: int | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that it counts for: its body, its fields, and what Python adds, roughly."""
+        """Bytes that it counts for in a store: body, fields, and a rough overhead of Python's."""
         return len(self.body) + sum(len(n) + len(v) + 150 for n, v in self.fields.pairs) + 500
 
     def age(self, wall: float) -> float:
-        """Seconds since its server made it or last confirmed it (RFC 9111 §4.2.3)."""
-        # A clock that goes back makes nothing younger than it came.
-        passed = wall - self.response_time
-        return self.age_then + passed if passed > 0 else self.age_then
+        """Return its *current_age* in seconds (RFC 9111 §4.2.3)."""
+        # A clock that is set back does not make it younger than it was when received.
+        resident = wall - self.response_time
+        return self.initial_age + resident if resident > 0 else self.initial_age
 
     @property
     def validators(self) -> list[tuple[str, str]]:
-        """The condition fields that ask its server whether it is still right; maybe none."""
+        """The condition fields that validate it at its server; none without a validator."""
         return validation.conditions(self.fields)
 
 
 def replace_variant(stored: Iterable[Entry], entry: Entry, limit: int) -> tuple[Entry, ...]:
     """
-    Give *stored* with *entry* as its newest, in place of the one that answers the same requests.
+    Return *stored* with *entry* as its newest, in place of the one for the same requests.
 
-    :param limit: most entries; the oldest beyond it are dropped.
+    :param limit: largest number of entries; the oldest beyond it are dropped.
     """
     others = [
         other for other in stored if (other.vary, other.variant) != (entry.vary, entry.variant)

@@ -1,4 +1,4 @@
-"""How old a response is, and for how long it is fresh: RFC 9111 §4.2."""
+"""Freshness: the age and the freshness lifetime of a response (RFC 9111 §4.2)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from twisted_net.http.dates import parse_date
 from twisted_net.http.fields import HeaderFields
 
 HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
-"""Statuses whose freshness may be guessed (RFC 9110 §15.1)."""
+"""Statuses for which a heuristic freshness lifetime is allowed (RFC 9110 §15.1)."""
 
 
 def initial_age(fields: HeaderFields, request_time: float, response_time: float) -> float:
     """
-    Give the age of a response at the time when it came: *corrected_initial_age* of §4.2.3.
+    Return the age of a response when it was received: *corrected_initial_age* of §4.2.3.
 
-    Of several ages the first counts, and one that is none is ignored (§5.1); parameters after it
-    are read over, as in any item. The whole time that the answer took is added, since nobody
-    knows at which end of it the age was written.
+    Of several ``Age`` values the first counts; a malformed one is ignored (§5.1), and so are
+    parameters after it. The whole response delay is added, since ``Age`` may have been written at
+    any moment of it.
     """
     text = fields.first("age")
     stated = 0.0 if text is None else seconds(re.split("[,;]", text, maxsplit=1)[0].strip())
@@ -27,8 +27,8 @@ def initial_age(fields: HeaderFields, request_time: float, response_time: float)
     return corrected if date is None else max(corrected, response_time - date)
 
 
-def stated_lifetime(
-    said: Directives,
+def explicit_lifetime(
+    response_directives: Directives,
     fields: HeaderFields,
     response_time: float,
     *,
@@ -36,41 +36,42 @@ def stated_lifetime(
     expires: bool = True,
 ) -> float | None:
     """
-    Give the lifetime that the server states, in seconds (§4.2.1); None where it states none.
+    Return the explicit freshness lifetime in seconds (§4.2.1), or None where there is none.
 
-    :param expires: False where ``Expires`` does not count (RFC 9213 §2.2).
+    :param shared: whether the cache is shared, so that ``s-maxage`` counts.
+    :param expires: False to ignore ``Expires`` (RFC 9213 §2.2).
     """
-    if shared and "s-maxage" in said:
-        return seconds(said["s-maxage"])
-    if "max-age" in said:
-        return seconds(said["max-age"])
+    if shared and "s-maxage" in response_directives:
+        return seconds(response_directives["s-maxage"])
+    if "max-age" in response_directives:
+        return seconds(response_directives["max-age"])
     text = fields.first("expires") if expires else None
     if text is None:
         return None
     moment = parse_date(text.strip(), response_time)
     if moment is None:
-        return 0.0  # §5.3: invalid, "0" above all, means already expired
+        return 0.0  # §5.3: an invalid date, "0" above all, means already expired
     date = date_of(fields, response_time)
     return max(0.0, moment - (response_time if date is None else date))
 
 
-def guessed_lifetime(
-    fields: HeaderFields, response_time: float, *, fraction: float, most: float
+def heuristic_lifetime(
+    fields: HeaderFields, response_time: float, *, fraction: float, limit: float
 ) -> float | None:
     """
-    Guess a lifetime for a response that states none (§4.2.2); None without ``Last-Modified``.
+    Return the heuristic freshness lifetime in seconds (§4.2.2), or None without ``Last-Modified``.
 
-    What has not changed for long is not likely to change soon: a *fraction* of the time between
-    ``Last-Modified`` and ``Date``, at *most* so many seconds.
+    A resource that has not changed for long is not likely to change soon: the lifetime is a
+    *fraction* of the time between ``Last-Modified`` and ``Date``, at most *limit*.
     """
     modified = parse_date((fields.first("last-modified") or "").strip(), response_time)
     if modified is None or fraction == 0:
         return None
     date = date_of(fields, response_time)
     made = response_time if date is None else min(date, response_time)
-    return min(most, max(0.0, (made - modified) * fraction))
+    return min(limit, max(0.0, (made - modified) * fraction))
 
 
 def date_of(fields: HeaderFields, wall: float) -> float | None:
-    """Give the moment that ``Date`` names, or None where it names none."""
+    """Return the time of ``Date`` in seconds since 1970, or None where it is absent or invalid."""
     return parse_date((fields.first("date") or "").strip(), wall)

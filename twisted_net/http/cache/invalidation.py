@@ -1,4 +1,4 @@
-"""What a request by an unsafe method makes invalid: RFC 9111 §4.4."""
+"""Invalidation: which stored responses an unsafe request makes invalid (RFC 9111 §4.4)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import join, parse_target
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods that change nothing (RFC 9110 §9.2.1)."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Safe methods (RFC 9110 §9.2.1): they invalidate nothing."""
 
 
-def invalidated(method: str, key: str, status: int, fields: HeaderFields) -> list[str]:
+def invalidated_keys(method: str, key: str, status: int, fields: HeaderFields) -> list[str]:
     """
-    Give the keys whose entries a response makes invalid.
+    Return the cache keys whose stored responses a response invalidates.
 
-    A request by an unsafe method that did not fail changes its target, and what ``Location`` and
-    ``Content-Location`` name if they are of the same origin.
+    A request with an unsafe method that succeeds invalidates its target URL, and those of
+    ``Location`` and ``Content-Location`` if they are of the same origin.
 
     :param key: the URL of the request, in canonical form.
     """
-    if method in SAFE or not 200 <= status < 400:
+    if method in SAFE_METHODS or not 200 <= status < 400:
         return []
     keys = [key]
     origin = parse_target(key).origin

@@ -1,4 +1,4 @@
-"""The short way to a fresh answer in memory, on which nothing waits and no layer is built."""
+"""Hits in memory: the fast path to a fresh response, without a Deferred and without layers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from twisted.web.http_headers import Headers
 
 from twisted_net.http.bodies import BodyResponse, buffered_response
-from twisted_net.http.cache.agent import NAME
+from twisted_net.http.cache.agent import CACHE_NAME
 from twisted_net.http.cache.entry import CacheRequest
-from twisted_net.http.cache.rules import Fresh, Rules
+from twisted_net.http.cache.rules import Rules, Serve
 from twisted_net.http.cache.stores import MemoryStore, Store
 from twisted_net.http.fields import HeaderFields
 
 
 class Hit(NamedTuple):
-    """An answer out of the store; :attr:`age` is in seconds."""
+    """A fresh response out of the store; :attr:`age` is in seconds."""
 
     status: int
     reason: str
@@ -24,10 +24,10 @@ class Hit(NamedTuple):
     age: float
 
     def response(self) -> BodyResponse:
-        """Give it as Twisted has responses."""
+        """Return it as an ``IResponse``."""
         headers = Headers()
         for name, value in self.fields.pairs:
-            # Names are looked up as the text that they are; a value would be made UTF-8.
+            # addRawHeader encodes a str value as UTF-8; names are ASCII, and looked up as text.
             headers.addRawHeader(name, value.encode("latin-1"))
         return buffered_response(self.status, self.reason.encode("latin-1"), headers, self.body)
 
@@ -36,14 +36,15 @@ def fresh_hit(
     rules: Rules, store: Store, key: str, fields: HeaderFields, wall: float
 ) -> Hit | None:
     """
-    Give the fresh answer to a GET, if one lies at hand.
+    Return the fresh stored response to a GET, or None.
 
-    It passes over what :class:`~twisted_net.http.cache.agent.CachingAgent` has more to do for: an
-    answer that is compressed or has passed other caches, one to be asked about by the side, and
-    any store but one in memory.
+    It returns None too where :class:`~twisted_net.http.cache.agent.CachingAgent` has more to do:
+    for a response that is compressed or came through other caches, for background revalidation,
+    and for any store other than :class:`MemoryStore`.
 
     :param key: the URL in canonical form.
-    :param fields: those of the request, none of which says anything to caches.
+    :param fields: those of the request, with none of
+        :data:`~twisted_net.http.cache.entry.CACHE_RELEVANT_FIELDS`.
     """
     if type(store) is not MemoryStore:
         return None
@@ -51,7 +52,7 @@ def fresh_hit(
     if not stored:
         return None
     decision = rules.lookup(CacheRequest("GET", key, fields), stored, wall)
-    if type(decision) is not Fresh or decision.refresh:
+    if type(decision) is not Serve or decision.background_revalidation:
         return None
     entry, age = decision.entry, decision.age
     if "content-encoding" in entry.fields or "cache-status" in entry.fields:
@@ -59,7 +60,7 @@ def fresh_hit(
     served = entry.fields.replaced(
         (
             ("Age", str(int(age))),
-            ("Cache-Status", f"{NAME}; hit; ttl={int(decision.left)}"),
+            ("Cache-Status", f"{CACHE_NAME}; hit; ttl={int(decision.freshness_remaining)}"),
         )
     )
     return Hit(entry.status, entry.reason, served, entry.body, age)

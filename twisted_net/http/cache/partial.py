@@ -1,4 +1,4 @@
-"""Stored parts of a body: put together, and kept of a body that broke off (RFC 9111 §3.3, §3.4)."""
+"""Partial responses: stores incomplete ones and combines parts (RFC 9111 §3.3, §3.4)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from twisted_net.http.cache.entry import Entry
 
 def combine(stored: Sequence[Entry], new: Entry) -> Entry:
     """
-    Give a part together with what is stored of the same body (RFC 9111 §3.4).
+    Return a partial response, combined with a stored part of the same body (RFC 9111 §3.4).
 
-    Only parts that bear the same strong entity tag are of one body for certain. Where nothing
-    stored goes with it, it is given as it is.
+    Only parts with the same strong entity tag are certain to be of the same body. Where no stored
+    part can be combined with *new*, that is returned as it is.
     """
     old = next((e for e in stored if (e.vary, e.variant) == (new.vary, new.variant)), None)
     etag = validation.strong_etag(new.fields)
@@ -24,22 +24,25 @@ def combine(stored: Sequence[Entry], new: Entry) -> Entry:
         or etag is None
         or old.status not in (200, 206)
         or validation.strong_etag(old.fields) != etag
-        or new.total != (len(old.body) if old.total is None else old.total)
+        or new.complete_length
+        != (len(old.body) if old.complete_length is None else old.complete_length)
     ):
-        return _if_whole(new)
-    both = ranges.combined((old.start, old.body), (new.start, new.body))
+        return _as_complete(new)
+    both = ranges.combine_bytes((old.start, old.body), (new.start, new.body))
     if both is None:
         return new
-    fields = validation.merged(old.fields, new.fields).without(("content-length",))
-    return _if_whole(evolve(new, fields=fields, start=both[0], body=both[1]))
+    fields = validation.updated_fields(old.fields, new.fields).without(("content-length",))
+    return _as_complete(evolve(new, fields=fields, start=both[0], body=both[1]))
 
 
-def broken_off(entry: Entry, length: int | None) -> Entry | None:
+def incomplete_response(entry: Entry, length: int | None) -> Entry | None:
     """
-    Give what came of a body that broke off as a part, if it is of use as one.
+    Return the partial response to store for a body that broke off (RFC 9111 §3.3).
 
-    :param entry: made of what came.
-    :param length: of the whole, as its server gave it.
+    None where the rest could not be requested later: without a strong entity tag, for instance.
+
+    :param entry: made of the bytes that were received.
+    :param length: complete length by the server's ``Content-Length``; None where unknown.
     """
     usable = (
         entry.status == 200
@@ -50,12 +53,15 @@ def broken_off(entry: Entry, length: int | None) -> Entry | None:
     if not usable:
         return None
     fields = entry.fields.without(("content-length", "content-range"))
-    return evolve(entry, status=206, reason="Partial Content", fields=fields, total=length)
+    return evolve(
+        entry, status=206, reason="Partial Content", fields=fields, complete_length=length
+    )
 
 
-def _if_whole(entry: Entry) -> Entry:
-    """The same as a whole answer, if nothing is missing."""
-    if entry.total is None or entry.start != 0 or len(entry.body) != entry.total:
+def _as_complete(entry: Entry) -> Entry:
+    """Return a partial response as a complete one (200) if no byte is missing."""
+    length = entry.complete_length
+    if length is None or entry.start != 0 or len(entry.body) != length:
         return entry
-    fields = entry.fields.replaced([("Content-Length", str(entry.total))])
-    return evolve(entry, status=200, reason="OK", fields=fields, total=None)
+    fields = entry.fields.replaced([("Content-Length", str(length))])
+    return evolve(entry, status=200, reason="OK", fields=fields, complete_length=None)

@@ -1,4 +1,4 @@
-"""Parts of a body: what ``Range`` asks for and ``Content-Range`` says (RFC 9110 §14)."""
+"""Byte ranges: ``Range``, ``Content-Range`` and ``If-Range`` (RFC 9110 §14, §13.1.5)."""
 
 from __future__ import annotations
 
@@ -15,74 +15,76 @@ _CONTENT_RANGE = re.compile(r"bytes[ \t]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18
 
 
 @frozen(slots=True)
-class Asked:
+class ByteRange:
     """
-    The one range that a request asks for.
+    The single range of a ``Range`` field.
 
-    :param first: the first byte, or None for the last :attr:`last` bytes of all.
-    :param last: the last byte, or None for all up to the end.
+    :param first: index of the first byte; None for a suffix range, of the last :attr:`last` bytes.
+    :param last: index of the last byte; None for all up to the end.
     """
 
     first: int | None
     last: int | None
 
-    def within(self, total: int) -> tuple[int, int] | None:
-        """Give start and end (exclusive) in a body of *total* bytes; None where none is there."""
+    def within(self, length: int) -> tuple[int, int] | None:
+        """Return start and end (exclusive) in a body of *length* bytes; None if it has no such."""
         if self.first is None:
-            count = min(self.last or 0, total)
-            return (total - count, total) if count else None
-        if self.first >= total:
+            count = min(self.last or 0, length)
+            return (length - count, length) if count else None
+        if self.first >= length:
             return None
-        return self.first, total if self.last is None else min(self.last + 1, total)
+        return self.first, length if self.last is None else min(self.last + 1, length)
 
 
-def parse_range(text: str) -> Asked | None:
-    """Read ``Range``; None where it is malformed, in another unit, or asks for several parts."""
+def parse_range(text: str) -> ByteRange | None:
+    """Parse ``Range``; None where it is malformed, in another unit, or has several ranges."""
     match = _RANGE.fullmatch(text.strip())
     if match is None:
         return None
     first, last = match.groups()
     if not first:
-        return Asked(None, int(last)) if last else None
+        return ByteRange(None, int(last)) if last else None
     if last and int(last) < int(first):
         return None
-    return Asked(int(first), int(last) if last else None)
+    return ByteRange(int(first), int(last) if last else None)
 
 
 def parse_content_range(text: str) -> tuple[int, int, int] | None:
     """
-    Read ``Content-Range``: start, end (exclusive) and the length of the whole.
+    Parse ``Content-Range``: return start, end (exclusive) and complete length.
 
-    None where it is invalid (RFC 9110 §14.4), in another unit, or where the length is unknown.
+    None where it is invalid (RFC 9110 §14.4), in another unit, or the complete length is unknown.
     """
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
         return None
-    first, last, total = (int(group) for group in match.groups())
-    return (first, last + 1, total) if first <= last < total else None
+    first, last, length = (int(group) for group in match.groups())
+    return (first, last + 1, length) if first <= last < length else None
 
 
-def covers(text: str, start: int, length: int, total: int | None) -> bool:
+def covers(text: str, start: int, length: int, complete_length: int | None) -> bool:
     """
-    Say whether what a ``Range`` asks for lies in a stored part, so that it can be answered.
+    Return whether a stored body covers what ``Range`` asks for.
 
-    :param start: where in the whole the part starts, :param length: of the part.
-    :param total: length of the whole; None where the part is the whole, which answers all.
+    :param start: offset of the stored bytes in the complete body.
+    :param length: number of the stored bytes.
+    :param complete_length: of the complete body; None where the stored body is complete: it
+        covers every range, if only with a 416.
     """
-    asked = parse_range(text)
-    if asked is None or total is None:
-        return asked is not None
-    found = asked.within(total)
+    requested = parse_range(text)
+    if requested is None or complete_length is None:
+        return requested is not None
+    found = requested.within(complete_length)
     return found is not None and start <= found[0] and found[1] <= start + length
 
 
-def wants_part(request: HeaderFields, stored: HeaderFields, wall: float) -> bool:
+def range_applies(request: HeaderFields, stored: HeaderFields, wall: float) -> bool:
     """
-    Say whether the ``Range`` of a request counts: not if its ``If-Range`` speaks of another body.
+    Return whether a request has a ``Range`` that applies to the stored response.
 
-    RFC 9110 §13.1.5: an entity tag must match strongly; a date must be that of
-    ``Last-Modified``, and by a second older than ``Date``, since it is no strong validator
-    otherwise (§8.8.2.2).
+    It does not where ``If-Range`` fails (RFC 9110 §13.1.5): an entity tag must match by strong
+    comparison; a date must be that of ``Last-Modified``, and a second older than ``Date``, since
+    it is no strong validator otherwise (§8.8.2.2).
     """
     if "range" not in request:
         return False
@@ -98,11 +100,12 @@ def wants_part(request: HeaderFields, stored: HeaderFields, wall: float) -> bool
     return moment is not None and date is not None and moment == modified and modified <= date - 1
 
 
-def combined(old: tuple[int, bytes], new: tuple[int, bytes]) -> tuple[int, bytes] | None:
+def combine_bytes(old: tuple[int, bytes], new: tuple[int, bytes]) -> tuple[int, bytes] | None:
     """
-    Give two parts of one body as one part, or None where there is a gap between them.
+    Combine two parts of one body; return offset and bytes, or None if there is a gap between.
 
-    :param old: where it starts, and its bytes. Where both overlap, *new* is taken.
+    :param old: offset and bytes of one part.
+    :param new: offset and bytes of the other, which wins where they overlap.
     """
     (old_start, old_body), (new_start, new_body) = old, new
     old_end, new_end = old_start + len(old_body), new_start + len(new_body)

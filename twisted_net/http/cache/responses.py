@@ -1,4 +1,4 @@
-"""What is served from a stored answer: all of it, a part, or word that nothing has changed."""
+"""Responses constructed from stored ones: all of it, a range, or 304 (RFC 9111 §4, §4.3.2)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from attrs import field, frozen
 
 from twisted_net.http.cache import ranges, validation
 from twisted_net.http.cache.entry import (
-    OWN_CONDITIONS,
-    TELLING,
+    CACHE_CONDITIONS,
+    CACHE_RELEVANT_FIELDS,
     CacheRequest,
     Entry,
 )
@@ -15,8 +15,8 @@ from twisted_net.http.fields import HeaderFields
 
 
 @frozen(slots=True)
-class Answer:
-    """What is served: :attr:`fields` have the age of the answer."""
+class ServedResponse:
+    """A response out of the cache; :attr:`fields` include ``Age``."""
 
     status: int
     reason: str
@@ -24,41 +24,43 @@ class Answer:
     body: bytes = field(repr=False)
 
 
-def answer(request: CacheRequest, entry: Entry, age: float) -> Answer:
+def construct_response(request: CacheRequest, entry: Entry, age: float) -> ServedResponse:
     """
-    Give what is served from an entry: all of it, a part, or word that nothing has changed.
+    Return the response to *request* from a stored one: all of it, a range, or 304.
 
-    :param age: in seconds, as :class:`Fresh` has it.
+    :param age: in seconds, as in :class:`~twisted_net.http.cache.rules.Serve`.
     """
     fields = request.fields
     served = entry.fields.replaced([("Age", str(int(age)))])
     body = entry.body if request.method == "GET" else b""
-    if fields.has_none(TELLING) or entry.status not in (200, 206):
-        return Answer(entry.status, entry.reason, served, body)
-    if not fields.has_none(OWN_CONDITIONS) and validation.unmodified(
+    if fields.has_none(CACHE_RELEVANT_FIELDS) or entry.status not in (200, 206):
+        return ServedResponse(entry.status, entry.reason, served, body)
+    if not fields.has_none(CACHE_CONDITIONS) and validation.unmodified(
         fields, entry.fields, entry.response_time
     ):
-        return Answer(304, "Not Modified", served.without(("content-length",)), b"")
+        return ServedResponse(304, "Not Modified", served.without(("content-length",)), b"")
     # A range is for GET alone (RFC 9110 §14.2).
-    if request.method == "GET" and ranges.wants_part(fields, entry.fields, entry.response_time):
-        asked = ranges.parse_range(fields["range"])
-        total = len(entry.body) if entry.total is None else entry.total
-        if asked is not None:
-            return _part(asked.within(total), entry, total, served)
-    return Answer(entry.status, entry.reason, served, body)
+    if request.method == "GET" and ranges.range_applies(fields, entry.fields, entry.response_time):
+        requested = ranges.parse_range(fields["range"])
+        length = len(entry.body) if entry.complete_length is None else entry.complete_length
+        if requested is not None:
+            return _range_response(requested.within(length), entry, length, served)
+    return ServedResponse(entry.status, entry.reason, served, body)
 
 
-def _part(found: tuple[int, int] | None, entry: Entry, total: int, served: HeaderFields) -> Answer:
-    """A 206 with these bytes, or the 416 that says that there are none."""
+def _range_response(
+    found: tuple[int, int] | None, entry: Entry, length: int, served: HeaderFields
+) -> ServedResponse:
+    """Return a 206 with the bytes *found*, or 416 for None."""
     if found is None:
-        fields = HeaderFields([("Content-Range", f"bytes */{total}"), ("Content-Length", "0")])
-        return Answer(416, "Range Not Satisfiable", fields, b"")
+        fields = HeaderFields([("Content-Range", f"bytes */{length}"), ("Content-Length", "0")])
+        return ServedResponse(416, "Range Not Satisfiable", fields, b"")
     first, end = found
     served = served.replaced(
         [
-            ("Content-Range", f"bytes {first}-{end - 1}/{total}"),
+            ("Content-Range", f"bytes {first}-{end - 1}/{length}"),
             ("Content-Length", str(end - first)),
         ]
     )
     body = entry.body[first - entry.start : end - entry.start]
-    return Answer(206, "Partial Content", served, body)
+    return ServedResponse(206, "Partial Content", served, body)

@@ -1,11 +1,11 @@
 """
-The decisions of an HTTP cache: what is stored, what is served, and what is asked of the server.
+The decisions of an HTTP cache (RFC 9111): what is stored, served, validated or forwarded.
 
-RFC 9111, with RFC 5861 (stale answers), RFC 8246 (immutable) and RFC 9213 (targeted fields). What
-single fields mean is in :mod:`~twisted_net.http.cache.directives`, ``freshness``, ``validation``,
-``variants``, ``ranges`` and ``invalidation``. Nothing here waits or looks at a clock: times come
-in as ``wall``, in seconds since 1970, because a store may outlive the process, and because
-``Date`` and ``Expires`` are times of the wall.
+With RFC 5861 (stale responses), RFC 8246 (immutable) and RFC 9213 (targeted fields). The meaning
+of single fields is in the modules beside this one: ``directives``, ``freshness``, ``validation``,
+``vary``, ``ranges``, ``storability``. Nothing here waits or reads a clock: times are arguments
+named ``wall``, in seconds since 1970, because a store may outlive the process, and because
+``Date`` and ``Expires`` are wall-clock times.
 """
 
 from __future__ import annotations
@@ -18,58 +18,64 @@ from twisted_net.http.cache import ranges, validation
 from twisted_net.http.cache.directives import (
     Directives,
     directives,
-    is_targeted,
-    named_fields,
-    response_directives,
+    has_targeted_field,
+    listed_fields,
+    parse_response_directives,
     seconds,
 )
-from twisted_net.http.cache.entry import NOT_FOR_CACHES, TELLING, CacheRequest, Entry
+from twisted_net.http.cache.entry import (
+    CACHE_RELEVANT_FIELDS,
+    ORIGIN_CONDITIONS,
+    CacheRequest,
+    Entry,
+)
 from twisted_net.http.cache.freshness import (
     HEURISTICALLY_CACHEABLE,
-    guessed_lifetime,
+    explicit_lifetime,
+    heuristic_lifetime,
     initial_age,
-    stated_lifetime,
 )
 from twisted_net.http.cache.settings import CacheSettings, url_pattern
 from twisted_net.http.cache.storability import (
-    always_checked,
-    answers_get,
     forbids_storing,
-    sharable,
-    stale_seconds,
+    is_response_to_get,
+    longest_stale_window,
+    requires_validation,
+    storable_if_shared,
 )
 from twisted_net.http.cache.vary import USER_FIELDS, variant, vary_names
 from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
 
-# RFC 5861 §4: the answers that count as an error.
-ERRORS = frozenset({500, 502, 503, 504})
+STALE_IF_ERROR_STATUSES = frozenset({500, 502, 503, 504})
+"""Responses that count as an error of the server (RFC 5861 §4)."""
 
 
 @frozen(slots=True)
-class Fresh:
+class Serve:
     """
-    The stored answer may be served.
+    Serve the stored response, without asking the server.
 
     :param age: in seconds.
-    :param left: seconds for which it is still fresh, by its own lifetime; less than zero where it
-        is stale and may be served so.
-    :param refresh: it is to be asked about now, by the side (``stale-while-revalidate``).
+    :param freshness_remaining: seconds for which it stays fresh; below zero where it is stale and
+        may be served so.
+    :param background_revalidation: whether to validate it now, without delaying the response
+        (``stale-while-revalidate``).
     """
 
     entry: Entry
     age: float
-    left: float
-    refresh: bool = False
+    freshness_remaining: float
+    background_revalidation: bool = False
 
 
 @frozen(slots=True)
 class Revalidate:
     """
-    The request goes out with :attr:`conditions`; a 304 then makes :attr:`entry` fresh.
+    Forward the request with :attr:`conditions`; a 304 then makes :attr:`entry` fresh.
 
-    :param conditions: fields that replace the request's own of their names.
-    :param reason: as RFC 9211 §2.2 spells it.
+    :param conditions: fields that replace those of the same name in the request.
+    :param reason: why the request is forwarded, as RFC 9211 §2.2 spells it.
     """
 
     entry: Entry
@@ -78,11 +84,11 @@ class Revalidate:
 
 
 @frozen(slots=True)
-class Complete:
+class FetchRemainder:
     """
-    The missing end of a part is asked for, with :attr:`conditions`.
+    Request the missing end of a partial response, with :attr:`conditions`.
 
-    A 206 completes :attr:`entry`; a 200 is the whole body anew.
+    A 206 completes :attr:`entry`; a 200 is a new complete body.
     """
 
     entry: Entry
@@ -93,10 +99,10 @@ class Complete:
 @frozen(slots=True)
 class Forward:
     """
-    The request goes out as it is.
+    Forward the request as it is.
 
     :param reason: as RFC 9211 §2.2 spells it, for ``Cache-Status``.
-    :param entry: what is stored for it all the same: of use if the server fails.
+    :param entry: a stored response to serve if the server fails; None without one.
     """
 
     reason: str
@@ -105,17 +111,18 @@ class Forward:
 
 @frozen(slots=True)
 class Unsatisfiable:
-    """The request wants a stored answer or none (``only-if-cached``): 504 is the answer."""
+    """Answer 504: the request allows only a stored response (``only-if-cached``)."""
 
 
-Decision = Fresh | Revalidate | Complete | Forward | Unsatisfiable
+Decision = Serve | Revalidate | FetchRemainder | Forward | Unsatisfiable
 
 
 class Rules:
     """
     The decisions of one cache.
 
-    :param settings: its ``default_ttl`` can be replaced for one call with :meth:`with_default`.
+    :param settings: its ``default_ttl`` can be replaced for one call, by
+        :meth:`with_default_ttl`.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
@@ -125,8 +132,8 @@ class Rules:
         self._default_ttl = settings.default_ttl
         self._patterns = tuple(url_pattern(text) for text in settings.ttl_by_url)
 
-    def with_default(self, default_ttl: float | None) -> Rules:
-        """Give the same rules with another lifetime for answers that state none."""
+    def with_default_ttl(self, default_ttl: float | None) -> Rules:
+        """Return the same rules with this lifetime for all responses that state none."""
         other = object.__new__(Rules)
         other._settings = self._settings
         other._shared = self._shared
@@ -135,176 +142,180 @@ class Rules:
         other._patterns = ()
         return other
 
-    def default_for(self, key: str) -> float | None:
-        """Give the lifetime of answers from this URL that state none, if one is set."""
+    def default_ttl_for(self, key: str) -> float | None:
+        """Return the lifetime set for responses from this URL that state none, or None."""
         for pattern, ttl in self._patterns:
             if pattern.match(key):
                 return ttl
         return self._default_ttl
 
-    def user_names(self) -> tuple[str, ...]:
-        """Give the request fields that keep users apart, sorted: none in a shared cache."""
+    def user_field_names(self) -> tuple[str, ...]:
+        """Return the request fields that separate users, sorted; none in a shared cache."""
         return () if self._shared else tuple(sorted(USER_FIELDS))
 
-    # What is served.
+    # Lookup.
 
     def lookup(self, request: CacheRequest, stored: Sequence[Entry], wall: float) -> Decision:
         """
-        Say how a request is answered (RFC 9111 §4).
+        Decide how a request is answered (RFC 9111 §4).
 
-        :param stored: what the store holds under :attr:`CacheRequest.key`, newest last.
+        :param stored: the entries that the store has for :attr:`CacheRequest.key`, newest last.
         """
         if request.method != "GET" and request.method != "HEAD":
             return Forward("method")
         fields = request.fields
-        entry = self._matching(fields, stored)
-        if fields.has_none(TELLING):
-            if entry is not None and entry.total is None and not entry.checked_always:
+        entry = self._select(fields, stored)
+        if fields.has_none(CACHE_RELEVANT_FIELDS):
+            if entry is not None and entry.complete_length is None and not entry.no_cache:
                 age = entry.age(wall)
-                left = self._lifetime(request.key, entry) - age
-                if left > 0:
-                    return Fresh(entry, age, left)
-            wishes: Directives = {}
+                remaining = self._lifetime(request.key, entry) - age
+                if remaining > 0:
+                    return Serve(entry, age, remaining)
+            request_directives: Directives = {}
         else:
-            wishes = directives(fields)
-        decision = self._decide(request, wishes, entry, stored, wall)
-        if "only-if-cached" in wishes and not isinstance(decision, Fresh):
+            request_directives = directives(fields)
+        decision = self._decide(request, request_directives, entry, stored, wall)
+        if "only-if-cached" in request_directives and not isinstance(decision, Serve):
             return Unsatisfiable()
         return decision
 
     def _decide(
         self,
         request: CacheRequest,
-        wishes: Directives,
+        request_directives: Directives,
         entry: Entry | None,
         stored: Sequence[Entry],
         wall: float,
     ) -> Decision:
         fields = request.fields
-        if "no-store" in wishes or not fields.has_none(NOT_FOR_CACHES):
+        if "no-store" in request_directives or not fields.has_none(ORIGIN_CONDITIONS):
             return Forward("request")
         if entry is None:
             return Forward("vary-miss" if stored else "uri-miss")
-        part = ranges.wants_part(fields, entry.fields, wall)
-        if part and not _has_part(fields, entry):
-            return Forward("partial" if entry.total is not None else "request")
-        if entry.total is not None and not part:
-            return self._whole_of(request, wishes, entry, wall)
+        for_range = ranges.range_applies(fields, entry.fields, wall)
+        if for_range and not _covers_range(fields, entry):
+            return Forward("partial" if entry.complete_length is not None else "request")
+        if entry.complete_length is not None and not for_range:
+            return self._complete(request, request_directives, entry)
         age = entry.age(wall)
-        left = self._lifetime(request.key, entry) - age
-        if not entry.checked_always:
-            if _accepts(wishes, entry, age, left):
-                return Fresh(entry, age, left)
-            if not wishes and _in_window(entry, left, entry.stale_while_revalidate):
-                return Fresh(entry, age, left, refresh=True)
-        reason = "request" if left > 0 and not entry.checked_always else "stale"
-        # A 304 to HEAD would be fine, but a 200 to it could not replace the stored answer.
+        remaining = self._lifetime(request.key, entry) - age
+        if not entry.no_cache:
+            if _satisfies(request_directives, entry, age, remaining):
+                return Serve(entry, age, remaining)
+            if not request_directives and _may_serve_stale(
+                entry, remaining, entry.stale_while_revalidate
+            ):
+                return Serve(entry, age, remaining, background_revalidation=True)
+        reason = "request" if remaining > 0 and not entry.no_cache else "stale"
+        # A 304 to HEAD would be fine, but a 200 to it could not replace the stored response.
         conditions = entry.validators if request.method == "GET" else []
         if not conditions:
             return Forward(reason, entry)
-        own = fields.get("if-none-match")
-        if own is not None:
+        requested_tags = fields.get("if-none-match")
+        if requested_tags is not None:
             if conditions[0][0] != "If-None-Match":
-                # The caller's tags count before any date: a 304 would speak of what it has.
+                # The caller's entity tags take precedence over any date (RFC 9110 §13.2.2): a 304
+                # would be about the caller's copy, not about the stored one.
                 return Forward(reason, entry)
-            # The caller's own tags go along: what it has may be newer than what is stored.
-            tags = [conditions[0][1]]
-            tags += [tag for tag in validation.entity_tags(own) if tag not in ("*", tags[0])]
+            # The caller's tags are sent too: its copy may be newer than the stored one.
+            own_tag = conditions[0][1]
+            others = validation.entity_tags(requested_tags)
+            tags = [own_tag, *(tag for tag in others if tag not in ("*", own_tag))]
             conditions[0] = ("If-None-Match", ", ".join(tags))
         return Revalidate(entry, conditions, reason)
 
-    def _whole_of(
-        self, request: CacheRequest, wishes: Directives, entry: Entry, wall: float
+    def _complete(
+        self, request: CacheRequest, request_directives: Directives, entry: Entry
     ) -> Decision:
-        """How a request for a whole body is answered of which a part is stored."""
+        """Decide how a request for the complete body is answered if a part of it is stored."""
         etag = validation.strong_etag(entry.fields)
         if (
             etag is None
-            or wishes
+            or request_directives
             or entry.start != 0
             or request.method != "GET"
-            or not request.fields.has_none(TELLING)
-            or not self.fits(entry.total or 0)
+            or not request.fields.has_none(CACHE_RELEVANT_FIELDS)
+            or not self.fits(entry.complete_length or 0)
         ):
             return Forward("partial")
-        return Complete(entry, [("Range", f"bytes={len(entry.body)}-"), ("If-Range", etag)])
+        return FetchRemainder(entry, [("Range", f"bytes={len(entry.body)}-"), ("If-Range", etag)])
 
     def stale_on_error(self, request: CacheRequest, entry: Entry | None, wall: float) -> bool:
-        """Say whether a stale answer may be served because the server fails (RFC 5861 §4)."""
-        if entry is None or entry.checked_always:
+        """Return whether a stale response may be served as the server failed (RFC 5861 §4)."""
+        if entry is None or entry.no_cache:
             return False
-        if "range" in request.fields and not _has_part(request.fields, entry):
+        if "range" in request.fields and not _covers_range(request.fields, entry):
             return False
-        if "range" not in request.fields and entry.total is not None:
+        if "range" not in request.fields and entry.complete_length is not None:
             return False
-        wishes = directives(request.fields)
-        if "no-cache" in wishes:
+        request_directives = directives(request.fields)
+        if "no-cache" in request_directives:
             return False
-        window = max(entry.stale_if_error, seconds(wishes.get("stale-if-error")))
-        left = self._lifetime(request.key, entry) - entry.age(wall)
-        return _in_window(entry, left, window)
+        window = max(entry.stale_if_error, seconds(request_directives.get("stale-if-error")))
+        remaining = self._lifetime(request.key, entry) - entry.age(wall)
+        return _may_serve_stale(entry, remaining, window)
 
-    # What is stored.
+    # Storing.
 
     def storable(
         self, request: CacheRequest, status: int, fields: HeaderFields, wall: float
     ) -> bool:
-        """Say whether a response may be stored (RFC 9111 §3), and would be of use."""
+        """Return whether a response may be stored (RFC 9111 §3) and could be of use later."""
         if status < 200 or status == 304 or "no-store" in directives(request.fields):
             return False
-        said = response_directives(fields, self._targets)
-        if forbids_storing(said, status) or "*" in vary_names(fields):
+        response_directives = parse_response_directives(fields, self._targets)
+        if forbids_storing(response_directives, status) or "*" in vary_names(fields):
             return False
-        if self._shared and not sharable(request.fields, said):
+        if self._shared and not storable_if_shared(request.fields, response_directives):
             return False
-        stated = self._stated(said, fields, wall)
+        explicit = self._explicit_lifetime(response_directives, fields, wall)
         if request.method == "POST":
-            if not answers_get(request.key, status, fields) or stated is None:
+            if explicit is None or not is_response_to_get(request.key, status, fields):
                 return False
         elif request.method != "GET":
             return False
         if status == 206:
-            if not _one_part(fields):
+            if not _has_single_range(fields):
                 return False
         elif "range" in request.fields and status == 416:
             return False
-        lifetime = stated
-        if stated is None:
-            private = not self._shared and "private" in said
-            guess = self._guess(status, said, fields, wall)
-            if guess is None and not private:
+        lifetime = explicit
+        if explicit is None:
+            private = not self._shared and "private" in response_directives
+            heuristic = self._heuristic_lifetime(status, response_directives, fields, wall)
+            if heuristic is None and not private:
                 return False
-            default = None if guess is None else self.default_for(request.key)
-            lifetime = (guess or 0.0) if default is None else default
-        # Neither ever fresh nor possible to validate: it could only take up room.
+            default = None if heuristic is None else self.default_ttl_for(request.key)
+            lifetime = (heuristic or 0.0) if default is None else default
+        # A response that is never fresh and cannot be validated would only take up space.
         return (
-            ((lifetime or 0.0) > 0 and not always_checked(said))
+            ((lifetime or 0.0) > 0 and not requires_validation(response_directives))
             or "etag" in fields
             or "last-modified" in fields
-            or bool(lifetime == 0 and stale_seconds(said))
+            or bool(lifetime == 0 and longest_stale_window(response_directives))
         )
 
-    def withdraws(self, request: CacheRequest, status: int, fields: HeaderFields) -> bool:
+    def supersedes_stored(self, request: CacheRequest, status: int, fields: HeaderFields) -> bool:
         """
-        Say whether a response that is not stored tells that what is stored is outdated.
+        Return whether a response that is not stored shows that the stored one is outdated.
 
-        A full answer that must not be stored came in place of the stored one (RFC 9111 §4.3.3);
-        to serve the older one after it would be to go back in time.
+        It does where it is a full response in place of the stored one (RFC 9111 §4.3.3) and must
+        not be stored: serving the older one after it would go back in time.
         """
         return (
             request.method == "GET"
             and status < 500
             and status not in (206, 304, 416)
-            and forbids_storing(response_directives(fields, self._targets), status)
+            and forbids_storing(parse_response_directives(fields, self._targets), status)
         )
 
-    def unusable(self, entry: Entry) -> bool:
-        """Say whether the fields of an entry, as a 304 has left them, forbid to keep it."""
-        said = response_directives(entry.fields, self._targets)
-        return forbids_storing(said, entry.status) or "*" in vary_names(entry.fields)
+    def forbids_keeping(self, entry: Entry) -> bool:
+        """Return whether the fields of an entry, as updated from a 304, forbid to keep it."""
+        response_directives = parse_response_directives(entry.fields, self._targets)
+        return forbids_storing(response_directives, entry.status) or "*" in vary_names(entry.fields)
 
     def fits(self, length: int) -> bool:
-        """Say whether a body of this many bytes may be stored."""
+        """Return whether a body of *length* bytes may be stored."""
         return length <= self._settings.max_object
 
     def make_entry(
@@ -317,46 +328,74 @@ class Rules:
         request_time: float,
         response_time: float,
     ) -> Entry:
-        """Give a whole response as the entry to store; :meth:`storable` has been asked before."""
-        said = response_directives(fields, self._targets)
+        """Return a complete response as an entry; call :meth:`storable` before."""
+        response_directives = parse_response_directives(fields, self._targets)
         vary = vary_names(fields)
         names = tuple(sorted(vary if self._shared else vary | USER_FIELDS))
-        omitted = set(validation.hop_by_hop(fields))
-        omitted |= named_fields(said.get("no-cache"))
-        if self._shared:
-            omitted |= named_fields(said.get("private"))
-        start, total = 0, None
-        if status == 206 and (found := ranges.parse_content_range(fields.get("content-range", ""))):
-            start, _, total = found
-            omitted |= {"content-range", "content-length"}
-        kept = fields.without(omitted)
-        if "date" not in kept:
-            # RFC 9110 §6.6.1: what is stored has a date.
-            kept = kept.replaced([("Date", format_date(response_time))])
-        if total is None and status != 204 and "content-length" not in kept:
-            # Twisted's agents take it away (RFC 9110 §8.6: it may be given where it is known).
-            kept = kept.replaced([("Content-Length", str(len(body)))])
+        start, complete_length = 0, None
+        content_range = ranges.parse_content_range(fields.get("content-range", ""))
+        if status == 206 and content_range is not None:
+            start, _, complete_length = content_range
         return Entry(
             status=status,
             reason=reason,
-            fields=kept,
+            fields=self._stored_fields(
+                status,
+                fields,
+                response_directives,
+                response_time,
+                None if complete_length is not None else len(body),
+            ),
             body=body,
             request_time=request_time,
             response_time=response_time,
-            lifetime=self._stated(said, fields, response_time),
-            age_then=initial_age(fields, request_time, response_time),
+            explicit_lifetime=self._explicit_lifetime(response_directives, fields, response_time),
+            initial_age=initial_age(fields, request_time, response_time),
             vary=names,
             variant=variant(request.fields, names),
-            checked_always=always_checked(said),
-            checked_when_stale="must-revalidate" in said
-            or (self._shared and bool(said.keys() & {"proxy-revalidate", "s-maxage"})),
-            guess=self._guess(status, said, fields, response_time),
-            immutable="immutable" in said,
-            stale_while_revalidate=seconds(said.get("stale-while-revalidate")),
-            stale_if_error=seconds(said.get("stale-if-error")),
+            no_cache=requires_validation(response_directives),
+            must_revalidate=self._must_revalidate(response_directives),
+            heuristic_lifetime=self._heuristic_lifetime(
+                status, response_directives, fields, response_time
+            ),
+            immutable="immutable" in response_directives,
+            stale_while_revalidate=seconds(response_directives.get("stale-while-revalidate")),
+            stale_if_error=seconds(response_directives.get("stale-if-error")),
             start=start,
-            total=total,
+            complete_length=complete_length,
         )
+
+    def _must_revalidate(self, response_directives: Directives) -> bool:
+        if "must-revalidate" in response_directives:
+            return True
+        return self._shared and bool(response_directives.keys() & {"proxy-revalidate", "s-maxage"})
+
+    def _stored_fields(
+        self,
+        status: int,
+        fields: HeaderFields,
+        response_directives: Directives,
+        response_time: float,
+        length: int | None,
+    ) -> HeaderFields:
+        """
+        Return the fields to store of a response (RFC 9111 §3.1).
+
+        :param length: of the body where it is complete; None for a partial response.
+        """
+        omitted = validation.hop_by_hop(fields) | listed_fields(response_directives.get("no-cache"))
+        if self._shared:
+            omitted |= listed_fields(response_directives.get("private"))
+        if length is None:
+            omitted |= {"content-range", "content-length"}
+        kept = fields.without(omitted)
+        if "date" not in kept:
+            # RFC 9110 §6.6.1: a stored response has a date.
+            kept = kept.replaced([("Date", format_date(response_time))])
+        if length is not None and status != 204 and "content-length" not in kept:
+            # Twisted's agents remove it (RFC 9110 §8.6: it may be sent where it is known).
+            kept = kept.replaced([("Content-Length", str(length))])
+        return kept
 
     def freshen(
         self,
@@ -369,30 +408,30 @@ class Rules:
         body: bytes | None = None,
     ) -> Entry:
         """
-        Give *entry* as another answer has confirmed it (RFC 9111 §4.3.4, §4.3.5, §3.4).
+        Return *entry* as another response freshens it (RFC 9111 §4.3.4, §4.3.5, §3.4).
 
-        :param fields: those of the 304, 206 or answer to HEAD; they replace stored ones.
-        :param body: the new body, where there is more of it now.
+        :param fields: those of the 304, 206 or response to HEAD; they replace the stored ones.
+        :param body: the new body, where more of it has been received.
         """
         if "date" not in fields:
             fields = fields.replaced([("Date", format_date(response_time))])
-        made = self.make_entry(
+        freshened = self.make_entry(
             request,
-            200 if entry.total is not None else entry.status,
+            200 if entry.complete_length is not None else entry.status,
             entry.reason,
-            validation.merged(entry.fields, fields),
+            validation.updated_fields(entry.fields, fields),
             entry.body if body is None else body,
             request_time,
             response_time,
         )
-        # Which requests it answers was settled by the one that brought the body.
+        # The request that brought the body decides which requests it may be selected for.
         return evolve(
-            made,
+            freshened,
             status=entry.status,
             vary=entry.vary,
             variant=entry.variant,
             start=entry.start,
-            total=entry.total,
+            complete_length=entry.complete_length,
         )
 
     def freshen_by_head(
@@ -405,23 +444,26 @@ class Rules:
         response_time: float,
     ) -> tuple[Entry | None, bool]:
         """
-        Judge what is stored by an answer to HEAD (RFC 9111 §4.3.5).
+        Freshen or invalidate a stored response by a response to HEAD (RFC 9111 §4.3.5).
 
-        :returns: the entry that it confirms, as it now is; and whether what is stored is outdated.
+        :return: the entry that it freshens, updated, or None; and whether the stored responses
+            are outdated.
         """
-        entry = self._matching(request.fields, stored)
+        entry = self._select(request.fields, stored)
         if entry is None or status != 200 or entry.status not in (200, 206):
             return None, False
-        length = len(entry.body) if entry.total is None else entry.total
-        if not validation.describes(fields, entry.fields, length):
+        length = len(entry.body) if entry.complete_length is None else entry.complete_length
+        if not validation.head_confirms(fields, entry.fields, length):
             return None, True
-        said = response_directives(fields, self._targets)
-        if forbids_storing(said, status) or (self._shared and not sharable(request.fields, said)):
+        response_directives = parse_response_directives(fields, self._targets)
+        if forbids_storing(response_directives, status) or (
+            self._shared and not storable_if_shared(request.fields, response_directives)
+        ):
             return None, True
         return self.freshen(request, entry, fields, request_time, response_time), False
 
-    def _matching(self, fields: HeaderFields, stored: Sequence[Entry]) -> Entry | None:
-        """The newest entry whose ``Vary`` the request fits (RFC 9111 §4.1)."""
+    def _select(self, fields: HeaderFields, stored: Sequence[Entry]) -> Entry | None:
+        """Return the newest entry whose ``Vary`` matches the request (RFC 9111 §4.1), or None."""
         digests: dict[tuple[str, ...], bytes] = {}
         for entry in reversed(stored):
             digest = digests.get(entry.vary)
@@ -432,67 +474,77 @@ class Rules:
         return None
 
     def _lifetime(self, key: str, entry: Entry) -> float:
-        if entry.lifetime is not None:
-            return entry.lifetime
-        if entry.guess is None:
+        if entry.explicit_lifetime is not None:
+            return entry.explicit_lifetime
+        if entry.heuristic_lifetime is None:
             return 0.0
-        default = self.default_for(key)
-        return entry.guess if default is None else default
+        default = self.default_ttl_for(key)
+        return entry.heuristic_lifetime if default is None else default
 
-    def _stated(self, said: Directives, fields: HeaderFields, response_time: float) -> float | None:
-        expires = not self._targets or not is_targeted(fields, self._targets)
-        return stated_lifetime(said, fields, response_time, shared=self._shared, expires=expires)
-
-    def _guess(
-        self, status: int, said: Directives, fields: HeaderFields, response_time: float
+    def _explicit_lifetime(
+        self, response_directives: Directives, fields: HeaderFields, response_time: float
     ) -> float | None:
-        """A lifetime by §4.2.2: 0 without ``Last-Modified``, None where none may be made up."""
-        if status not in HEURISTICALLY_CACHEABLE and "public" not in said:
+        expires = not self._targets or not has_targeted_field(fields, self._targets)
+        return explicit_lifetime(
+            response_directives, fields, response_time, shared=self._shared, expires=expires
+        )
+
+    def _heuristic_lifetime(
+        self,
+        status: int,
+        response_directives: Directives,
+        fields: HeaderFields,
+        response_time: float,
+    ) -> float | None:
+        """Return the lifetime by §4.2.2: 0 without ``Last-Modified``, None where not allowed."""
+        if status not in HEURISTICALLY_CACHEABLE and "public" not in response_directives:
             return None
         settings = self._settings
-        guess = guessed_lifetime(
+        lifetime = heuristic_lifetime(
             fields,
             response_time,
             fraction=settings.heuristic_fraction,
-            most=settings.heuristic_max,
+            limit=settings.heuristic_max,
         )
-        return guess or 0.0
+        return lifetime or 0.0
 
 
-def _accepts(wishes: Directives, entry: Entry, age: float, left: float) -> bool:
-    """Whether an answer of this age is fresh enough for the request (RFC 9111 §5.2.1)."""
-    if not wishes:
-        return left > 0
-    if "no-cache" in wishes:
+def _satisfies(request_directives: Directives, entry: Entry, age: float, remaining: float) -> bool:
+    """Return whether a stored response is fresh enough for the request (RFC 9111 §5.2.1)."""
+    if not request_directives:
+        return remaining > 0
+    if "no-cache" in request_directives:
         return False
-    if "max-age" in wishes:
-        limit = seconds(wishes["max-age"])
-        # RFC 8246 §2: who reloads (max-age=0) is spared the question.
-        reload = limit == 0 and entry.immutable and left > 0
+    if "max-age" in request_directives:
+        limit = seconds(request_directives["max-age"])
+        # RFC 8246 §2: a reload (max-age=0) does not validate a fresh immutable response.
+        reload = limit == 0 and entry.immutable and remaining > 0
         if (age > limit or limit == 0) and not reload:
             return False
-    if "min-fresh" in wishes and left < seconds(wishes["min-fresh"]):
+    if "min-fresh" in request_directives and remaining < seconds(request_directives["min-fresh"]):
         return False
-    if left > 0:
+    if remaining > 0:
         return True
-    if "max-stale" in wishes and "min-fresh" not in wishes and not entry.checked_when_stale:
-        most = wishes["max-stale"]
-        return most is None or -left <= seconds(most)
+    if "min-fresh" in request_directives or entry.must_revalidate:
+        return False
+    if "max-stale" in request_directives:
+        max_stale = request_directives["max-stale"]
+        return max_stale is None or -remaining <= seconds(max_stale)
     return False
 
 
-def _in_window(entry: Entry, left: float, window: float) -> bool:
-    """Whether a stale answer may be served, so many seconds after its lifetime."""
-    return window > 0 and -left < window and not entry.checked_when_stale
+def _may_serve_stale(entry: Entry, remaining: float, window: float) -> bool:
+    """Return whether a stale response is no longer than *window* seconds past its lifetime."""
+    return window > 0 and -remaining < window and not entry.must_revalidate
 
 
-def _has_part(request: HeaderFields, entry: Entry) -> bool:
-    """Whether what a ``Range`` asks for can be answered from an entry."""
+def _covers_range(request: HeaderFields, entry: Entry) -> bool:
+    """Return whether the ``Range`` of a request can be answered from an entry."""
     return entry.status in (200, 206) and ranges.covers(
-        request["range"], entry.start, len(entry.body), entry.total
+        request["range"], entry.start, len(entry.body), entry.complete_length
     )
 
 
-def _one_part(fields: HeaderFields) -> bool:
-    """Whether a 206 has one part whose place is known."""
+def _has_single_range(fields: HeaderFields) -> bool:
+    """Return whether a 206 has a single part with a valid ``Content-Range``."""
     return ranges.parse_content_range(fields.get("content-range", "")) is not None

@@ -1,8 +1,8 @@
 """
-Entries of the cache as bytes, for stores that outlive the process.
+Serialization of cache entries, for stores that outlive the process.
 
-The form follows the declaration of :class:`~twisted_net.http.cache.entry.Entry` by itself: a field
-that is added, removed or retyped there is so here, and changes :data:`FORMAT`.
+The format is derived from the declaration of :class:`~twisted_net.http.cache.entry.Entry`: adding,
+removing or retyping a field there changes the format here, and :data:`FORMAT` with it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from twisted_net.http.fields import HeaderFields
 
 
 def encode_head(entry: Entry) -> bytes:
-    """Give all of *entry* but its body, which is bytes already and may be large."""
+    """Return all of *entry* but its body as bytes; the body is bytes already, and may be large."""
     return _encoder.encode(_Head(*[getattr(entry, name) for name in _NAMES]))
 
 
 def decode_head(head: bytes, body: bytes) -> Entry:
     """
-    Give the entry that :func:`encode_head` has encoded, with *body*.
+    Return the entry that :func:`encode_head` encoded, with *body*.
 
-    :raises ValueError: for bytes that are no such head.
+    :raises ValueError: if *head* is malformed.
     """
     values = msgspec.structs.astuple(_decoder.decode(head))
     return Entry(**dict(zip(_ARGUMENTS, values, strict=True)), body=body)
 
 
 def format_of(record: type) -> int:
-    """Give a number of 31 bits for the fields of an attrs class, their order and their types."""
+    """Return a hash, of 31 bits, of the fields of an attrs class, their order and their types."""
     hints = get_type_hints(record)
     fields = [
         (each.name, msgspec.inspect.type_info(hints[each.name]))
@@ -44,16 +44,16 @@ def format_of(record: type) -> int:
 
 
 FORMAT: Final = format_of(Entry)
-"""Names the form: bytes of another form are not to be decoded."""
+"""Identifies the format: bytes with another number must not be decoded."""
 
 
-def _plain(value: object) -> object:
+def _encode_hook(value: object) -> object:
     if isinstance(value, HeaderFields):
         return value.pairs
-    raise TypeError(f"an entry holds a {type(value).__name__}, for which no form is known")
+    raise TypeError(f"an entry holds a {type(value).__name__}, which has no serialized form")
 
 
-def _rich(kind: type, value: object) -> object:
+def _decode_hook(kind: type, value: object) -> object:
     assert kind is HeaderFields, kind
     return HeaderFields(msgspec.convert(value, tuple[tuple[str, str], ...]))
 
@@ -63,6 +63,6 @@ _NAMES = [each.name for each in _STORED]
 _ARGUMENTS = [each.name.lstrip("_") for each in _STORED]
 _HINTS = get_type_hints(Entry)
 _Head = msgspec.defstruct("_Head", [(name, _HINTS[name]) for name in _NAMES], array_like=True)
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 # Any: the struct is made from the declaration of Entry, which mypy cannot follow.
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Head, dec_hook=_rich)
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Head, dec_hook=_decode_hook)

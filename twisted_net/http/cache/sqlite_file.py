@@ -1,7 +1,7 @@
 """
-The entries of a cache in an SQLite file, which several processes may share.
+The SQLite file of a cache, which several processes may share: schema, transactions, recovery.
 
-Every call waits for the disk: this is for a thread, such as that of
+Every call waits for the disk, and so belongs in a thread, such as that of
 :mod:`twisted_net.http.cache.sqlite_store`.
 """
 
@@ -24,25 +24,25 @@ from twisted_net.http.cache.entry import Entry, replace_variant
 from twisted_net.http.cache.serialization import FORMAT, decode_head, encode_head
 
 APPLICATION_ID: Final = 0x74774361
-"""What SQLite's header says the file is for: "twCa"."""
+"""The application ID in SQLite's header: "twCa"."""
 
-MAX_ASIDE = 3
-"""Most files that are kept as ``.corrupt-N``; beyond it there is no cache until one is removed."""
+MAX_CORRUPT_FILES = 3
+"""Limit of ``.corrupt-N`` files; at it, there is no cache until one is removed."""
 
 BATCH_URLS = 64
-"""Most URLs that are written in one transaction, and most entries that one evicts."""
+"""Limit of URLs written, and of entries evicted, in one transaction."""
 
 BATCH_BYTES = 4 * 2**20
-"""Bytes after which a transaction takes no further URL."""
+"""Bytes after which no further URL is added to a transaction."""
 
 BUSY_TIMEOUT = 0.1
-"""Seconds that a transaction waits for one of another process, before reads have their turn."""
+"""Seconds that a transaction waits for another process's, before reads are tried again."""
 
 REOPEN_AFTER = 10.0
-"""Seconds after which a file that could not be opened is tried again."""
+"""Seconds until a file that could not be opened is tried again."""
 
-OPEN_PATIENCE = 2.0
-"""Seconds in which a file can be opened that another process is preparing."""
+OPEN_TIMEOUT = 2.0
+"""Seconds that opening waits for another process that is preparing the file."""
 
 _SCHEMA = """
 CREATE TABLE urls (id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, used INTEGER NOT NULL);
@@ -63,10 +63,10 @@ END;
 """
 
 VERSION: Final = zlib.crc32(f"{_SCHEMA}{FORMAT}".encode()) & 0x7FFF_FFFF
-"""The file's ``user_version``: made from the tables and from what an entry consists of."""
+"""The file's ``user_version``: a hash of the tables and of the entries' format."""
 
-# No error of the disk: the file is not what it should be. SQLITE_ERROR is an SQL statement that
-# does not fit the tables, and ours are constant.
+# These are errors of the file's contents, not of the disk. SQLITE_ERROR means an SQL statement
+# that does not fit the tables: our statements are constant, so the tables are wrong.
 _CORRUPT_CODES = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -76,24 +76,25 @@ _CORRUPT_CODES = {
 
 
 class CorruptFile(Exception):
-    """The file is no cache of ours, or a broken one."""
+    """The file is not a cache of this package, or it is damaged."""
 
 
 class OtherVersion(Exception):
-    """Another version of this package has taken the file over since it was opened."""
+    """Another version of this package has replaced the tables since the file was opened."""
 
 
 class FileUnavailable(Exception):
-    """The file could not be opened a moment ago, or never can be."""
+    """The file could not be opened, now or within :data:`REOPEN_AFTER`."""
 
 
 @frozen
-class Change:
+class PendingChange:
     """
-    What waits to be done to the entries of one URL.
+    A change to the entries of one URL that waits to be written.
 
-    :param removed: those in the file go first.
-    :param entries: are added then, in this order.
+    :param removed: whether to delete first those in the file.
+    :param entries: to add then, in this order.
+    :param size: of these entries, in bytes.
     """
 
     removed: bool
@@ -101,30 +102,31 @@ class Change:
     size: int = Factory(lambda self: sum(each.size for each in self.entries), takes_self=True)
 
     def over(self, stored: Sequence[Entry], max_variants: int) -> tuple[Entry, ...]:
-        """Give *stored* as it is after this change."""
+        """Return the entries *stored* after this change."""
         kept = () if self.removed else tuple(stored)
         for entry in self.entries:
             kept = replace_variant(kept, entry, max_variants)
         return kept
 
-    def after(self, older: Change | None, max_variants: int) -> Change:
-        """Give both changes as one, *older* done first."""
+    def after(self, older: PendingChange | None, max_variants: int) -> PendingChange:
+        """Return both changes as one, with *older* applied first."""
         if older is None or self.removed:
             return self
-        return Change(older.removed, self.over(older.entries, max_variants))
+        return PendingChange(older.removed, self.over(older.entries, max_variants))
 
 
 @define
-class Batch:
+class WriteBatch:
     """
-    What one transaction does, in the order of the fields.
+    The changes of one transaction, applied in the order of the fields.
 
-    :param everything_removed: all URLs go first.
-    :param used: URLs that were asked for or changed, the latest last.
+    :param everything_removed: whether to delete all URLs first.
+    :param changes: by URL.
+    :param used: URLs that were read or changed, the latest last.
     """
 
     everything_removed: bool = False
-    changes: dict[str, Change] = Factory(dict)
+    changes: dict[str, PendingChange] = Factory(dict)
     used: Sequence[str] = ()
 
 
@@ -132,12 +134,12 @@ class CacheFile:
     """
     The file and its one connection. Every call waits for the disk: none is for the reactor.
 
-    It is opened when first used, and again later if that failed. A file that is corrupt, or that
-    belongs to another program, is moved aside and replaced by an empty one, once no other process
-    has it open. A cache of another version is emptied.
+    It is opened at its first use, and again later if that failed. A file that is corrupt, or that
+    belongs to another program, is renamed and replaced by an empty one, once no other process has
+    it open. A cache of another version is emptied.
 
-    :param warn: is told in a sentence of each file that was moved aside.
-    :param connect: ``sqlite3.connect``, or in tests what stands in for it.
+    :param warn: called with a sentence for each file that was renamed.
+    :param connect: ``sqlite3.connect``, or a fake of it in tests.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class CacheFile:
 
     def read(self, url: str) -> tuple[Entry, ...]:
         """
-        Give the entries of a URL, newest last.
+        Return the entries of a URL, newest last.
 
         :raises Exception: one of :data:`FAILURES`.
         """
@@ -177,11 +179,11 @@ class CacheFile:
             found = _typed(rows, int, int, bytes)
             return tuple(self._entry(database, url, *row) for row in found)
 
-    def write(self, batch: Batch) -> bool:
+    def write(self, batch: WriteBatch) -> bool:
         """
-        Do what *batch* holds, all of it or nothing, and evict what is too much.
+        Apply *batch*, all of it or nothing, and evict entries beyond the limits.
 
-        :return: whether there is more to evict, for the next transaction.
+        :return: whether the next transaction must evict more.
         :raises Exception: one of :data:`FAILURES`.
         """
         with self._transaction("BEGIN IMMEDIATE") as database:
@@ -199,7 +201,7 @@ class CacheFile:
             return self._evict(database)
 
     def close(self) -> None:
-        """Close the connection, if there is one; what is used afterwards is opened again."""
+        """Close the connection, if there is one; a later call opens it again."""
         database, self._database = self._database, None
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -217,7 +219,7 @@ class CacheFile:
             try:
                 if _pragma(database, "user_version") != VERSION:
                     self._lost = True
-                    raise OtherVersion("another version of twisted_net has taken it over")
+                    raise OtherVersion("another version of twisted_net has replaced its tables")
                 yield database
                 database.execute("COMMIT")
             finally:
@@ -225,14 +227,14 @@ class CacheFile:
                     database.execute("ROLLBACK")
         except (CorruptFile, OtherVersion, sqlite3.Error) as error:
             if not is_busy(error):
-                self._give_up(error)
+                self._disconnect_after(error)
             raise
 
-    def _give_up(self, error: Exception) -> None:
-        """Close the connection on which *error* came; the next use opens another."""
+    def _disconnect_after(self, error: Exception) -> None:
+        """Close the connection after *error*; a later use opens another."""
         if _is_corrupt(error):
             try:
-                self._set_aside(error)
+                self._quarantine(error)
             finally:
                 self.close()
         elif not _is_full(error):
@@ -250,7 +252,7 @@ class CacheFile:
             except (CorruptFile, sqlite3.Error) as error:
                 if not _is_corrupt(error):
                     raise
-                self._set_aside(error)
+                self._quarantine(error)
                 self._database = self._open()
         except BaseException:
             self.close()
@@ -259,21 +261,21 @@ class CacheFile:
         return self._database
 
     def _open(self) -> sqlite3.Connection:
-        """Connect to the file, made if it is not there, and see that the tables are right."""
+        """Connect to the file, created if it does not exist, and check its tables."""
         if self._lock is None:
-            # Held for as long as the file is open: who holds it alone may move the file away.
+            # Held while the file is open: only the single process that holds it may rename it.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._lock = os.open(f"{self._path}-lock", flags, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with contextlib.suppress(FileExistsError):
-            # Answers may be private. One that exists is not opened: closing it here would drop
-            # the locks of other connections in this process (POSIX locks).
+            # Responses may be private. An existing file is not opened: closing it here would drop
+            # the POSIX locks of other connections in this process.
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         found = os.stat(self._path)
         if not stat.S_ISREG(found.st_mode):
-            raise FileUnavailable("it is no regular file")
+            raise FileUnavailable("it is not a regular file")
         self._inode = found.st_ino
-        # isolation_level=None: transactions begin where we say so.
+        # isolation_level=None: sqlite3 begins no transactions of its own.
         database = self._connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
             self._prepare(database)
@@ -283,11 +285,11 @@ class CacheFile:
         return database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        end = time.monotonic() + OPEN_PATIENCE
+        end = time.monotonic() + OPEN_TIMEOUT
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
-                # In WAL mode no transaction is fsynced, and yet the file is never corrupted.
+                # In WAL mode this does without an fsync per transaction, and cannot corrupt it.
                 database.execute("PRAGMA synchronous = NORMAL")
                 database.execute(f"PRAGMA journal_size_limit = {2 * BATCH_BYTES}")
                 if (_pragma(database, "application_id"), _pragma(database, "user_version")) != (
@@ -297,13 +299,13 @@ class CacheFile:
                     self._create(database)
                 return
             except sqlite3.OperationalError as error:
-                # Changing the journal's mode does not wait for other processes by itself.
+                # Changing the journal mode does not wait for other processes, despite timeout=.
                 if not is_busy(error) or time.monotonic() > end:
                     raise
                 time.sleep(0.01)
 
     def _create(self, database: sqlite3.Connection) -> None:
-        """Make the tables, in place of those of another version."""
+        """Create the tables, in place of those of another version."""
         database.execute("BEGIN IMMEDIATE")
         try:
             application = _pragma(database, "application_id")
@@ -325,11 +327,11 @@ class CacheFile:
             if database.in_transaction:
                 database.execute("ROLLBACK")
 
-    def _set_aside(self, error: Exception) -> None:
+    def _quarantine(self, error: Exception) -> None:
         """
-        Move the file to a free name, with what SQLite keeps beside it.
+        Rename the file to a free ``.corrupt-N``, with SQLite's files beside it.
 
-        :raises FileUnavailable: where another process has it open, or no name is free.
+        :raises FileUnavailable: if another process has it open, or no name is free.
         """
         assert self._lock is not None
         database, self._database = self._database, None
@@ -342,32 +344,35 @@ class CacheFile:
         try:
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(self._path).st_ino == self._inode:
-                    self._move(error)
+                    self._rename(error)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
-    def _move(self, error: Exception) -> None:
-        names = [f"{self._path}.corrupt-{number}" for number in range(1, MAX_ASIDE + 1)]
+    def _rename(self, error: Exception) -> None:
+        names = [f"{self._path}.corrupt-{number}" for number in range(1, MAX_CORRUPT_FILES + 1)]
         free = [name for name in names if not os.path.lexists(name)]
         if not free:
-            raise FileUnavailable(f"{error}, and there are {MAX_ASIDE} .corrupt files already")
+            count = MAX_CORRUPT_FILES
+            raise FileUnavailable(f"{error}, and there are {count} .corrupt files already")
         os.rename(self._path, free[0])
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self._path + suffix, free[0] + suffix)
-        self._warn(f"{error}: moved to {free[0]}, and begun anew")
+        self._warn(f"{error}: renamed to {free[0]}, and replaced by an empty file")
 
     def _entry(
         self, database: sqlite3.Connection, url: str, number: int, checksum: int, head: bytes
     ) -> Entry:
-        # By a Blob, because it lets other threads run while it copies.
+        # By a Blob, because it releases the GIL while it copies.
         with database.blobopen("entries", "body", number, readonly=True) as blob:
             body = blob.read()
         if _checksum(url, head, body) != checksum:
-            raise CorruptFile("an entry has changed by itself")
+            raise CorruptFile("the checksum of an entry is wrong")
         return _decoded(head, body)
 
-    def _apply(self, database: sqlite3.Connection, url: str, change: Change, used: int) -> None:
+    def _apply(
+        self, database: sqlite3.Connection, url: str, change: PendingChange, used: int
+    ) -> None:
         row = database.execute("SELECT id FROM urls WHERE url = ?", (url,)).fetchone()
         if row is None:
             if not change.entries:
@@ -401,7 +406,7 @@ class CacheFile:
             blob.write(entry.body)
 
     def _evict(self, database: sqlite3.Connection) -> bool:
-        """Delete what was unused for longest, and say whether there is more to delete."""
+        """Evict the least recently used entries; return whether there are more to evict."""
         totals = database.execute("SELECT entries, bytes FROM totals").fetchall()
         [(entries, size)] = _typed(totals, int, int)
         if not self._overfull(entries, size):
@@ -428,11 +433,11 @@ class CacheFile:
 
 
 FAILURES = (sqlite3.Error, OSError, CorruptFile, OtherVersion, FileUnavailable)
-"""What :class:`CacheFile` fails with."""
+"""The errors that :class:`CacheFile` raises."""
 
 
 def is_busy(error: BaseException) -> bool:
-    """Say whether another process was writing, so that it may work a moment later."""
+    """Return whether another process was writing, so that a retry may succeed."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -445,7 +450,7 @@ def _is_corrupt(error: BaseException) -> bool:
 
 
 def _code(error: BaseException) -> int | None:
-    """SQLite's primary code of an error, without what it says in detail."""
+    """Return SQLite's primary code of an error, without the extended bits."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
@@ -456,7 +461,7 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Cut a script into statements; ``executescript`` would commit before the first."""
+    """Split a script into statements; ``executescript`` would commit before the first."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -467,13 +472,13 @@ def _statements(script: str) -> Iterator[str]:
 
 def _typed(rows: Any, *kinds: type) -> Any:  # Any: tuples of these types
     """
-    Give *rows* if their values are of these types: a broken file may hold anything anywhere.
+    Return *rows* if all values have these types: a damaged file may hold any value anywhere.
 
-    :raises CorruptFile: if one is not.
+    :raises CorruptFile: if one has not.
     """
     for row in rows:
         if tuple(map(type, row)) != kinds:
-            raise CorruptFile("a row has the wrong form")
+            raise CorruptFile("a row has values of the wrong types")
     return rows
 
 
@@ -481,7 +486,7 @@ def _decoded(head: bytes, body: bytes) -> Entry:
     try:
         return decode_head(head, body)
     except ValueError as error:
-        raise CorruptFile(f"an entry cannot be read ({error})") from error
+        raise CorruptFile(f"an entry cannot be decoded ({error})") from error
 
 
 def _checksum(url: str, head: bytes, body: bytes) -> int:

@@ -1,8 +1,8 @@
 """
-A store of the cache in an SQLite file, which outlives the process and may be shared by several.
+The store of cache entries in an SQLite file, which outlives the process and may be shared.
 
-Nothing here calls sqlite3: all of that is in :mod:`twisted_net.http.cache.sqlite_file`, and runs
-in one thread, which the store starts when it is first used and ends when it is closed.
+All calls of sqlite3 are in :mod:`twisted_net.http.cache.sqlite_file`. They run in one thread,
+which the store starts at its first use and ends when it is closed.
 """
 
 from __future__ import annotations
@@ -16,80 +16,106 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_file import (
     BATCH_BYTES,
     BATCH_URLS,
     FAILURES,
-    Batch,
     CacheFile,
-    Change,
+    PendingChange,
+    WriteBatch,
     is_busy,
 )
 
 log = Logger()
 
 MAX_CHANGED = 10_000
-"""Most URLs with changes that wait for the file; beyond it, everything in it is forgotten."""
+"""Limit of URLs with pending changes; beyond it the whole file is emptied."""
 
 MAX_READS = 10_000
-"""Most reads that wait for the file; one above it finds nothing."""
+"""Limit of pending reads; a read beyond it finds nothing."""
 
 MAX_USED = 256
-"""URLs whose use is remembered until the file is written, and after which it is written."""
+"""Limit of URLs whose use is not yet in the file; at it, the file is written."""
 
-READS_PER_ROUND = 16
-"""Most reads between two transactions, while both wait."""
+MAX_READS_PER_ROUND = 16
+"""Limit of reads between two write transactions, while both are pending."""
 
-GATHER = 0.05
-"""Seconds that a write waits for others; a killed process loses what came in them."""
+WRITE_DELAY = 0.05
+"""Seconds in which changes are gathered for one write; a killed process loses those changes."""
 
 RETRY_AFTER = 10.0
-"""Seconds until a write that failed is tried again; if the file was only busy, at once."""
+"""Seconds until a failed write is retried; if the file was only busy, it is retried at once."""
 
 WARNING_INTERVAL = 60.0
-"""Seconds in which one failure is logged; the others are counted."""
+"""Seconds in which at most one failure is logged; the others are counted."""
+
+
+@implementer(IReactorTime)
+class ThreadedClock(Protocol):
+    """What the store needs of a reactor: time, and calls from other threads."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., Any],  # noqa: A002 - Twisted's name
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall: ...
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]: ...
+
+    def callFromThread(
+        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> None: ...
 
 
 class SQLiteStore:
     """
-    A :class:`~twisted_net.http.cache.stores.Store` in a file; what was unused for
-    longest is evicted first.
+    A :class:`~twisted_net.http.cache.stores.Store` in a file; it evicts the least recently used
+    URL first.
 
-    It never fails: where the file cannot be read or written, there is no cache for a while,
-    which is counted and, once a minute, logged. Its bounds hold for the file, and a moment after
-    an entry was put. They are those of :class:`~twisted_net.http.cache.stores.MemoryStore`; the
-    file is somewhat larger, and does not shrink when they are lowered.
+    It never raises an error: while the file cannot be read or written, requests find nothing in
+    the cache; this is counted and, once a minute, logged. Its limits are those of
+    :class:`~twisted_net.http.cache.stores.MemoryStore`, and hold for the entries in the file, a
+    moment after each write. The file itself is somewhat larger, and does not shrink when they are
+    lowered.
 
-    The file is made with mode 0600, since answers may be private, and beside it SQLite's own
-    (``-wal``, ``-shm``) and ``-lock``, which tells the processes that have it open of each other.
-    All must be on a local disk. Processes with other bounds each apply their own.
+    The file is created with mode 0600, since responses may be private. Beside it are SQLite's
+    files (``-wal``, ``-shm``) and ``-lock``, which is locked by each process that has it open. All
+    must be on a local disk. Processes with different limits each apply their own.
 
-    :param reactor: any; its thread pool is left alone.
+    :param reactor: its thread pool is not used.
     :param path: its directory must exist.
-    :param max_entries: most entries; :param max_bytes: most bytes; :param max_variants: most
-        entries under one key.
-    :param max_waiting: most entries that wait to be written; :param max_waiting_bytes: likewise.
-        What is put beyond is dropped, and what was stored in its place removed.
-    :param patience: seconds after which a read that waits for the disk finds nothing.
-    :param close_patience: seconds in which :meth:`close` has written what waits; what is left
-        then is lost.
-    :ivar dropped: entries that were not kept, for too many waited or the file failed.
+    :param max_entries: limit of entries.
+    :param max_bytes: limit of bytes in all, by :attr:`~twisted_net.http.cache.entry.Entry.size`.
+    :param max_variants: limit of entries under one key.
+    :param max_waiting: limit of entries that wait to be written. An entry beyond it is dropped,
+        and the stored one that it would have replaced is removed.
+    :param max_waiting_bytes: limit of bytes of the entries that wait to be written; likewise.
+    :param read_timeout: seconds after which a read that waits for the disk finds nothing.
+    :param close_timeout: seconds in which :meth:`close` writes the pending changes; those not
+        written by then are lost.
+    :ivar dropped: entries that were not stored, as too many waited or the file failed.
     :ivar failures: reads and writes of the file that failed.
-    :ivar late: reads that found nothing because the disk took too long.
+    :ivar read_timeouts: reads that found nothing because the disk took too long.
     """
 
     MAX_WAITING_BYTES = 16 * 2**20
 
     def __init__(
         self,
-        reactor: Any,  # Any: IReactorTime and IReactorFromThreads in one
+        reactor: ThreadedClock,
         path: str | Path,
         max_entries: int = 1000,
         max_bytes: int = 64 * 2**20,
@@ -97,8 +123,8 @@ class SQLiteStore:
         *,
         max_waiting: int = 1000,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
-        patience: float = 1.0,
-        close_patience: float = 5.0,
+        read_timeout: float = 1.0,
+        close_timeout: float = 5.0,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
     ) -> None:
         self._reactor = reactor
@@ -108,17 +134,17 @@ class SQLiteStore:
         self._max_variants = min(max_variants, max_entries)
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
-        self._patience = patience
-        self._close_patience = close_patience
+        self._read_timeout = read_timeout
+        self._close_timeout = close_timeout
         self._file = CacheFile(
             self._path, max_entries, max_bytes, self._max_variants, warn=self._warn, connect=connect
         )
         self._ended = threading.Event()
-        # The condition guards all below it but what says so.
+        # The condition guards all attributes below it, except those marked otherwise.
         self._condition = threading.Condition()
         self._reads: deque[tuple[str, Deferred[Sequence[Entry]]]] = deque()
-        self._in_hand: list[tuple[str, Deferred[Sequence[Entry]]]] = []
-        self._changes: dict[str, Change] = {}
+        self._current_reads: list[tuple[str, Deferred[Sequence[Entry]]]] = []
+        self._changes: dict[str, PendingChange] = {}
         self._entries_waiting = 0
         self._bytes_waiting = 0
         self._everything_removed = False
@@ -131,12 +157,13 @@ class SQLiteStore:
         self._closing = False
         self.dropped = 0
         self.failures = 0
-        self.late = 0  # of the reactor's thread alone, as are the next two
+        # Used in the reactor's thread alone, as are the next two.
+        self.read_timeouts = 0
         self._warned_at: float | None = None
         self._unlogged = 0
 
     def get(self, key: str) -> Deferred[Sequence[Entry]]:
-        """Give the entries under *key*, newest last. It never fails, and may be cancelled."""
+        """Return the entries under *key*, newest last. It never fails, and may be cancelled."""
         found: Deferred[Sequence[Entry]] = Deferred()
         with self._condition:
             if self._closing or len(self._reads) >= MAX_READS:
@@ -144,7 +171,7 @@ class SQLiteStore:
             self._reads.append((key, found))
             self._note_use(key)
             self._wake()
-        return found.addTimeout(self._patience, self._reactor, self._too_late)
+        return found.addTimeout(self._read_timeout, self._reactor, self._read_timed_out)
 
     def put(self, key: str, entry: Entry) -> None:
         if entry.size > self._max_bytes:
@@ -156,20 +183,20 @@ class SQLiteStore:
                 or self._bytes_waiting + entry.size > self._max_waiting_bytes
             ):
                 self.dropped += 1
-                # It would have replaced something, which is not to be served instead.
-                self._add(key, Change(removed=True))
+                # The entry that it would have replaced must not be served in its place.
+                self._add(key, PendingChange(removed=True))
             else:
-                self._add(key, Change(removed=False, entries=(entry,)))
+                self._add(key, PendingChange(removed=False, entries=(entry,)))
                 self._note_use(key)
             self._wake()
 
     def remove(self, key: str) -> None:
         with self._condition:
-            self._add(key, Change(removed=True))
+            self._add(key, PendingChange(removed=True))
             self._wake()
 
     def flush(self) -> Deferred[None]:
-        """Wait until all that was put or removed before is in the file, or could not be."""
+        """Wait until all earlier changes are in the file, or could not be written."""
         flushed: Deferred[None] = Deferred()
         with self._condition:
             if not self._started or self._closing:
@@ -181,41 +208,41 @@ class SQLiteStore:
 
     def close(self) -> Deferred[None]:
         """
-        Write what waits, and end the thread.
+        Write the pending changes, and end the thread.
 
-        What takes longer than the patience for it, because the disk hangs, is given up; the
-        thread then ends with the disk's answer, or with the process.
+        If that takes longer than the timeout, because the disk hangs, the changes are lost; the
+        thread then ends when the disk responds, or with the process.
         """
         flushed = self.flush()
         with self._condition:
             self._closing = True
             self._condition.notify()
-        return flushed.addTimeout(self._close_patience, self._reactor, self._not_flushed)
+        return flushed.addTimeout(self._close_timeout, self._reactor, self._not_flushed)
 
     # In the reactor's thread, with the condition held.
 
-    def _add(self, key: str, change: Change) -> None:
+    def _add(self, key: str, change: PendingChange) -> None:
         if self._closing:
             return
         older = self._changes.get(key)
         if older is None and len(self._changes) >= MAX_CHANGED:
-            # What was removed must not come back. When even that is too much to remember,
-            # nothing that is in the file may.
+            # A removed entry must not be served later. With too many removals to remember them,
+            # no entry in the file may be.
             self.dropped += self._entries_waiting
             self._changes.clear()
             self._entries_waiting = self._bytes_waiting = 0
             self._everything_removed = True
         self._set(key, change.after(older, self._max_variants))
         if self._write_at is None:
-            self._write_at = time.monotonic() + GATHER
+            self._write_at = time.monotonic() + WRITE_DELAY
 
-    def _set(self, key: str, change: Change) -> None:
+    def _set(self, key: str, change: PendingChange) -> None:
         self._take(key)
         self._changes[key] = change
         self._entries_waiting += len(change.entries)
         self._bytes_waiting += change.size
 
-    def _take(self, key: str) -> Change | None:
+    def _take(self, key: str) -> PendingChange | None:
         change = self._changes.pop(key, None)
         if change is not None:
             self._entries_waiting -= len(change.entries)
@@ -228,24 +255,24 @@ class SQLiteStore:
         if len(self._used) > MAX_USED:
             del self._used[next(iter(self._used))]
         if len(self._used) == MAX_USED and self._write_at is None:
-            self._write_at = time.monotonic() + GATHER
+            self._write_at = time.monotonic() + WRITE_DELAY
 
     def _wake(self) -> None:
-        """Start the thread, or tell it that there is something to do."""
+        """Start the thread, or wake it up."""
         if self._closing:
             return
         if not self._started:
             self._started = True
             # Not threading.Thread, whose start() waits until the thread runs: 14 ms and more on
-            # a busy machine. Neither keeps a process that forgets to close the store.
+            # a busy machine. Like a daemon thread, it does not keep the process alive.
             _thread.start_new_thread(self._run, ())
         else:
             self._condition.notify()
 
     # In the reactor's thread.
 
-    def _too_late(self, value: object, seconds: float) -> Sequence[Entry]:
-        self.late += 1
+    def _read_timed_out(self, value: object, seconds: float) -> Sequence[Entry]:
+        self.read_timeouts += 1
         self._failed(f"it did not answer within {seconds:g} s")
         return ()
 
@@ -253,13 +280,13 @@ class SQLiteStore:
         with self._condition:
             self._failing = True  # so that the thread ends
         log.warn(
-            "cache file {path}: what waited was not written within {seconds:g} s",
+            "cache file {path}: the pending changes were not written within {seconds:g} s",
             path=self._path,
             seconds=seconds,
         )
 
     def _failed(self, reason: str) -> None:
-        """Log a failure, unless one was logged a moment ago."""
+        """Log a failure, unless one was logged within :data:`WARNING_INTERVAL`."""
         now = self._reactor.seconds()
         if self._warned_at is not None and now - self._warned_at < WARNING_INTERVAL:
             self._unlogged += 1
@@ -287,30 +314,30 @@ class SQLiteStore:
             while self._round():
                 pass
         except Exception:
-            # A bug of ours: there is no cache from here on, and whoever waits is told.
+            # A bug of ours: the store finds nothing from here on, and all waiters are fired.
             self._reactor.callFromThread(log.failure, "the cache file's thread", Failure())
         finally:
             self._file.close()
             with self._condition:
                 self._closing = True
-                # Those in hand that are answered already are passed over.
-                reads = [*self._in_hand, *self._reads]
-                left: list[tuple[Deferred[Any], Any]] = [(each, ()) for _, each in reads]
-                left += [(each, None) for each in self._flushes]
+                # _fire skips those among the current reads that have fired already.
+                reads = [*self._current_reads, *self._reads]
+                results: list[tuple[Deferred[Any], Any]] = [(each, ()) for _, each in reads]
+                results += [(each, None) for each in self._flushes]
                 self._reads.clear()
-            self._reactor.callFromThread(self._fire, left)
+            self._reactor.callFromThread(self._fire, results)
             self._ended.set()
 
     def _round(self) -> bool:
-        """Wait for something to do, do some of it, and say whether there will be more."""
+        """Wait for reads and writes, do some of them; return whether to go on."""
         with self._condition:
             while not (self._reads or self._write_due() or self._flushes or self._closing):
                 self._condition.wait(self._until_write())
-            count = min(len(self._reads), READS_PER_ROUND)
-            reads = self._in_hand = [self._reads.popleft() for _ in range(count)]
+            count = min(len(self._reads), MAX_READS_PER_ROUND)
+            reads = self._current_reads = [self._reads.popleft() for _ in range(count)]
         if reads:
             self._answer(reads)
-        # Only now: a read must see what waits to be written.
+        # Only now: a read must see the changes that wait to be written.
         with self._condition:
             batch = self._next_batch() if self._write_due() else None
         if batch is not None:
@@ -333,8 +360,8 @@ class SQLiteStore:
     def _until_write(self) -> float | None:
         return None if self._write_at is None else max(0.0, self._write_at - time.monotonic())
 
-    def _next_batch(self) -> Batch:
-        batch = Batch(everything_removed=self._everything_removed, used=list(self._used))
+    def _next_batch(self) -> WriteBatch:
+        batch = WriteBatch(everything_removed=self._everything_removed, used=list(self._used))
         self._everything_removed = False
         self._used = {}
         size = 0
@@ -351,14 +378,14 @@ class SQLiteStore:
         results = []
         for key, waiting in reads:
             if waiting.called:
-                continue  # cancelled, or too late
+                continue  # cancelled, or timed out
             entries: Sequence[Entry] = ()
             try:
                 entries = self._file.read(key)
             except FAILURES as error:
                 self._count(error)
             with self._condition:
-                # Nothing was written since, as that is done in this thread.
+                # Nothing was written since: only this thread writes.
                 if self._everything_removed:
                     entries = ()
                 change = self._changes.get(key)
@@ -367,7 +394,7 @@ class SQLiteStore:
             results.append((waiting, entries))
         self._reactor.callFromThread(self._fire, results)
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, batch: WriteBatch) -> None:
         try:
             overfull = self._file.write(batch)
         except FAILURES as error:
@@ -384,12 +411,12 @@ class SQLiteStore:
             more = self._changes or self._everything_removed or overfull
             self._write_at = time.monotonic() if more else None
 
-    def _put_back(self, batch: Batch, *, with_entries: bool) -> None:
+    def _put_back(self, batch: WriteBatch, *, with_entries: bool) -> None:
         """
-        Let a batch that was not written wait again.
+        Make the changes of a batch that was not written pending again.
 
-        :param with_entries: False where they are dropped, so that they do not fill the memory
-            while the file fails; what they replace must still be removed.
+        :param with_entries: False to drop the entries, so that they do not fill the memory while
+            the file fails; those that they replace must still be removed.
         """
         with self._condition:
             waiting = [] if self._everything_removed else list(batch.changes.items())
@@ -398,7 +425,7 @@ class SQLiteStore:
                 kept = change
                 if not with_entries:
                     self.dropped += len(change.entries)
-                    kept = Change(removed=True)
+                    kept = PendingChange(removed=True)
                 newer = self._changes.get(key)
                 self._set(key, kept if newer is None else newer.after(kept, self._max_variants))
 

@@ -1,54 +1,62 @@
-"""What the words of a response allow to store: RFC 9111 §3."""
+"""Storability: which responses a cache may store, by their directives (RFC 9111 §3)."""
 
 from __future__ import annotations
 
-from twisted_net.http.cache.directives import Directives, named_fields, seconds
+from twisted_net.http.cache.directives import Directives, listed_fields, seconds
 from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import join, parse_target
 
-# For ``must-understand`` (RFC 9111 §5.2.2.3): final statuses of RFC 9110 whose caching is done here
-# as their sections want it.
+# For ``must-understand`` (RFC 9111 §5.2.2.3): the final statuses of RFC 9110 whose caching
+# requirements this cache implements.
 UNDERSTOOD = HEURISTICALLY_CACHEABLE | {302, 303, 307, 400, 401, 403, 406, 409, 500, 502, 503, 504}
 
 
-def forbids_storing(said: Directives, status: int) -> bool:
+def forbids_storing(response_directives: Directives, status: int) -> bool:
     """
-    Say whether a response's own words forbid to store it (RFC 9111 §5.2.2.3, §5.2.2.5).
+    Return whether a response's directives forbid to store it (RFC 9111 §5.2.2.3, §5.2.2.5).
 
-    With ``must-understand``, ``no-store`` is for caches that do not know the status.
+    With ``must-understand``, ``no-store`` is for caches that do not know the status code.
     """
-    if "must-understand" in said:
+    if "must-understand" in response_directives:
         return status not in UNDERSTOOD
-    return "no-store" in said
+    return "no-store" in response_directives
 
 
-def sharable(request_fields: HeaderFields, said: Directives) -> bool:
-    """Say whether a response for one user may be stored for others."""
-    if "private" in said and not named_fields(said["private"]):
+def storable_if_shared(request_fields: HeaderFields, response_directives: Directives) -> bool:
+    """Return whether a shared cache may store a response (RFC 9111 §5.2.2.7, §3.5)."""
+    private = "private" in response_directives
+    if private and not listed_fields(response_directives["private"]):
         return False
-    # RFC 9111 §3.5
     permits = {"public", "must-revalidate", "s-maxage"}
-    return "authorization" not in request_fields or bool(said.keys() & permits)
+    return "authorization" not in request_fields or bool(response_directives.keys() & permits)
 
 
-def always_checked(said: Directives) -> bool:
+def requires_validation(response_directives: Directives) -> bool:
     """
-    Say whether there is a ``no-cache`` for all of the response.
+    Return whether ``no-cache`` is for the whole response.
 
-    One for some fields only (§5.2.2.4) is met in that these are not stored.
+    One that is limited to some fields (§5.2.2.4) is obeyed by not storing these fields.
     """
-    return "no-cache" in said and not named_fields(said["no-cache"])
+    no_cache = "no-cache" in response_directives
+    return no_cache and not listed_fields(response_directives["no-cache"])
 
 
-def stale_seconds(said: Directives) -> float:
-    """Give the longest time for which it may be served stale (RFC 5861)."""
-    return max(seconds(said.get("stale-while-revalidate")), seconds(said.get("stale-if-error")))
+def longest_stale_window(response_directives: Directives) -> float:
+    """Return for how many seconds at most a response may be served stale (RFC 5861)."""
+    return max(
+        seconds(response_directives.get("stale-while-revalidate")),
+        seconds(response_directives.get("stale-if-error")),
+    )
 
 
-def answers_get(key: str, status: int, fields: HeaderFields) -> bool:
-    """Say whether the response to a POST is one to GET as well (RFC 9110 §9.3.3)."""
+def is_response_to_get(key: str, status: int, fields: HeaderFields) -> bool:
+    """
+    Return whether the response to a POST is one to a GET as well (RFC 9110 §9.3.3).
+
+    It is if its ``Content-Location`` is the URL of the request.
+    """
     location = fields.first("content-location")
     if status != 200 or location is None:
         return False

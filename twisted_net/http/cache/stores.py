@@ -1,66 +1,78 @@
-"""Where a cache keeps its entries."""
+"""Stores of cache entries: the interface, the one in memory, and the choice by settings."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
+
+from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.http.cache.entry import Entry, replace_variant
 from twisted_net.http.cache.settings import CacheSettings
 
+if TYPE_CHECKING:
+    from twisted_net.http.cache.sqlite_store import ThreadedClock
+
 
 class Store(Protocol):
     """
-    Keeps entries by key: the canonical URL.
+    Stores entries under a key: the canonical URL.
 
-    It may forget anything at any time, and never mixes keys. What it is given and gives out is
-    immutable.
+    It may evict any entry at any time, and never confuses keys. All values that it takes and
+    returns are immutable.
     """
 
     def get(self, key: str) -> Sequence[Entry] | Awaitable[Sequence[Entry]]:
         """
-        Give the entries under *key*, newest last; none where nothing is kept.
+        Return the entries under *key*, newest last; an empty sequence where there are none.
 
-        A store in memory answers at once; another may answer with an awaitable.
+        A store in memory returns them at once; another may return an awaitable.
         """
 
     def put(self, key: str, entry: Entry) -> None:
         """
-        Keep *entry* under *key*, in place of the one that answers the same requests.
+        Store *entry* under *key*, in place of the one for the same requests.
 
-        Returns at once; a later :meth:`get` sees it.
+        It returns at once; a later :meth:`get` sees the entry.
         """
 
     def remove(self, key: str) -> None:
-        """Forget all entries under *key*, if there are any."""
+        """Remove all entries under *key*; without any, do nothing."""
 
     def close(self) -> Awaitable[None] | None:
-        """Let go of what it holds; called once, after which nothing else is."""
+        """Release its resources; called once, and no other method after it."""
 
 
-def open_store(reactor: Any, settings: CacheSettings) -> Store:  # Any: many interfaces in one
-    """Give the store that *settings* ask for, in memory or in a file, with their bounds."""
-    bounds = (settings.max_entries, settings.max_bytes, settings.max_variants)
+def open_store(reactor: IReactorTime, settings: CacheSettings) -> Store:
+    """
+    Return the store that *settings* ask for, in memory or in a file, with their limits.
+
+    :param reactor: for a store in a file it must be a
+        :class:`~twisted_net.http.cache.sqlite_store.ThreadedClock` too, as every real reactor is.
+    """
+    limits = (settings.max_entries, settings.max_bytes, settings.max_variants)
     if settings.file is None:
-        return MemoryStore(*bounds)
-    # Only here: there are Pythons without sqlite3.
+        return MemoryStore(*limits)
+    # Imported only here: some builds of Python have no sqlite3.
     from twisted_net.http.cache.sqlite_store import SQLiteStore
 
-    # The largest answer must be able to wait for the disk.
+    # The largest response must be able to wait for the disk.
     waiting = max(SQLiteStore.MAX_WAITING_BYTES, 2 * settings.max_object)
-    return SQLiteStore(reactor, settings.file, *bounds, max_waiting_bytes=waiting)
+    # cast: Twisted has no interface for both, and the reactors for tests have no threads.
+    clock = cast("ThreadedClock", reactor)
+    return SQLiteStore(clock, settings.file, *limits, max_waiting_bytes=waiting)
 
 
 class MemoryStore:
     """
-    A :class:`Store` in memory, which forgets the URLs first that were unused for longest.
+    A :class:`Store` in memory, which evicts the least recently used URL first.
 
-    An entry that alone passes *max_bytes* is not kept.
+    A single entry larger than *max_bytes* is not stored.
 
-    :param max_entries: most entries, the variants of one URL counted one by one.
-    :param max_bytes: most bytes, by :attr:`~twisted_net.http.cache.rules.Entry.size`.
-    :param max_variants: most entries under one key; the oldest go first.
+    :param max_entries: limit of entries; each variant of a URL counts.
+    :param max_bytes: limit of bytes in all, by :attr:`~twisted_net.http.cache.entry.Entry.size`.
+    :param max_variants: limit of entries under one key; the oldest are evicted first.
     """
 
     def __init__(
@@ -91,7 +103,7 @@ class MemoryStore:
         self._add(key, replace_variant(old, entry, min(self._max_variants, self._max_entries)))
         while len(self._kept) > 1 and self._overfull():
             self.remove(next(iter(self._kept)))
-        # One URL is left, and its variants alone may be too many bytes.
+        # One URL is left, and its variants alone may exceed max_bytes.
         while self._overfull():
             kept = self._kept[key][1:]
             self.remove(key)

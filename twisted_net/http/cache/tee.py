@@ -1,4 +1,4 @@
-"""A body that is stored while it is read."""
+"""Tee of a response body: stores it while its reader receives it."""
 
 from __future__ import annotations
 
@@ -16,59 +16,60 @@ from twisted_net.http.bodies import BodyTransport
 from twisted_net.http.errors import ConnectionBroken
 
 
-class Recording(Protocol):
+class BodyTee(Protocol):
     """
-    Takes a body from its source, keeps it, and hands it to a reader at the reader's own pace.
+    Receives a body, collects it for the store, and delivers it to a reader at the reader's pace.
 
-    A reader who pauses does not hold up the body while it is kept, since its bytes have a place
-    anyway; once it is too large for the store, they have none, and a reader who pauses holds it
-    up as ever. The bytes are in memory once: the reader is given the very chunks that are kept.
+    While the body is collected, a reader that pauses does not pause the source, since the bytes
+    are kept anyway. Once the body is too large for the store, they are not, and a reader that
+    pauses pauses the source as usual. The bytes are in memory once: the reader gets the same
+    chunks that are collected.
 
-    :param keep: is given the whole body, or what came of it and False, once it has ended.
-    :param fits: says whether a body of so many bytes may be kept.
-    :param wanted: says whether it is to be read to its end although its reader has left.
-    :param over: is called once it is stored, or known not to be.
-    :ivar left: its reader has left.
+    :param store: called at the end of a collected body with its bytes and whether it is complete.
+    :param fits: returns whether a body of so many bytes may be stored.
+    :param has_waiters: returns whether to read the body to its end after its reader has left.
+    :param on_end: called once the body is stored, or known not to be.
+    :ivar reader_left: whether its reader has left.
     """
 
     def __init__(
         self,
         response: IResponse,
         *,
-        keep: Callable[[bytes, bool], None],
+        store: Callable[[bytes, bool], None],
         fits: Callable[[int], bool],
-        wanted: Callable[[], bool],
-        over: Callable[[], None],
+        has_waiters: Callable[[], bool],
+        on_end: Callable[[], None],
     ) -> None:
         self._response = response
-        self._keep = keep
+        self._store = store
         self._fits = fits
-        self._wanted = wanted
-        self._over = over
-        self._receiver: IProtocol | None = None
-        self._started = self._keeping = False
-        self._held_up = self._paused = self.left = False
+        self._has_waiters = has_waiters
+        self._on_end = on_end
+        self._reader: IProtocol | None = None
+        self._started = self._collecting = False
+        self._source_paused = self._reader_paused = self.reader_left = False
         self._chunks: list[bytes] = []
-        self._given = 0
-        self._total = 0
+        self._delivered = 0
+        self._length = 0
         self._end: Failure | None = None
 
-    def pull(self) -> None:
-        """Read on, whether there is a reader or not; the second time, nothing."""
+    def start(self) -> None:
+        """Receive the body, whether there is a reader or not; once started, do nothing."""
         if not self._started:
-            self._started = self._keeping = True
+            self._started = self._collecting = True
             self._response.deliverBody(self)
 
-    def deliver(self, receiver: IProtocol) -> None:
-        """Hand the body to *receiver*, as ``IResponse.deliverBody`` does."""
-        self._receiver = receiver
-        receiver.makeConnection(cast(ITransport, _Reading(self)))
-        self.pull()
-        self._give()
+    def deliver(self, reader: IProtocol) -> None:
+        """Deliver the body to *reader*, as ``IResponse.deliverBody`` does."""
+        self._reader = reader
+        reader.makeConnection(cast(ITransport, _TeeTransport(self)))
+        self.start()
+        self._flush()
 
     def abort(self) -> None:
-        """End it here; what came is kept if it is of use."""
-        self.left = True
+        """End the body here; the bytes received so far are stored if they are of use."""
+        self.reader_left = True
         if not self._started:
             self._started = True
             self._response.deliverBody(self)
@@ -76,73 +77,77 @@ class Recording(Protocol):
         if self._end is None and transport is not None:
             cast(BodyTransport, transport).abortConnection()
 
-    def leave(self) -> None:
-        """Let the reader go; the body goes on only if others wait for it."""
-        self.left = True
-        if self._keeping and self._wanted() and self._end is None:
-            receiver, self._receiver = self._receiver, None
-            if receiver is not None:
-                receiver.connectionLost(Failure(ConnectionBroken("body", "its reader has left")))
+    def detach_reader(self) -> None:
+        """Disconnect the reader; the body goes on only if others wait for it."""
+        self.reader_left = True
+        if self._collecting and self._has_waiters() and self._end is None:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.connectionLost(Failure(ConnectionBroken("body", "its reader has left")))
             return
         self.abort()
 
     def pause(self, paused: bool) -> None:
-        """Note that the reader wants no bytes, or wants them again."""
-        self._paused = paused
+        """Pause or resume the delivery to the reader."""
+        self._reader_paused = paused
         if not paused:
-            self._give()
+            self._flush()
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        self._total += len(data)
+        self._length += len(data)
         self._chunks.append(data)
-        if self._keeping and not self._fits(self._total):
-            self._keeping = False
-            self._over()
-            if self.left:
+        if self._collecting and not self._fits(self._length):
+            self._collecting = False
+            self._on_end()
+            if self.reader_left:
                 self.abort()
-        self._give()
+        self._flush()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end = reason
-        if self._keeping:
-            self._keeping = False
-            # Of a body that ends with its connection nobody knows whether it is whole.
-            self._keep(b"".join(self._chunks), reason.check(ResponseDone) is not None)
-        self._over()
-        self._give()
+        if self._collecting:
+            self._collecting = False
+            # PotentialDataLoss: a body that ends with its connection may be incomplete.
+            self._store(b"".join(self._chunks), reason.check(ResponseDone) is not None)
+        self._on_end()
+        self._flush()
 
-    def _give(self) -> None:
-        """Hand on what the reader has not had, as far as it wants it."""
-        while self._receiver is not None and not self._paused and self._given < len(self._chunks):
-            self._given += 1
-            self._receiver.dataReceived(self._chunks[self._given - 1])
-        if not self._keeping and self._given:
-            del self._chunks[: self._given]
-            self._given = 0
-        behind = self._given < len(self._chunks)
+    def _flush(self) -> None:
+        """Deliver the chunks that the reader has not received, until it pauses."""
+        while (
+            self._reader is not None
+            and not self._reader_paused
+            and self._delivered < len(self._chunks)
+        ):
+            self._delivered += 1
+            self._reader.dataReceived(self._chunks[self._delivered - 1])
+        if not self._collecting and self._delivered:
+            del self._chunks[: self._delivered]
+            self._delivered = 0
+        behind = self._delivered < len(self._chunks)
         if self._end is not None:
-            if not behind and self._receiver is not None:
-                receiver, self._receiver = self._receiver, None
-                receiver.connectionLost(self._end)
-        elif (behind and not self._keeping) != self._held_up:
-            self._held_up = not self._held_up
+            if not behind and self._reader is not None:
+                reader, self._reader = self._reader, None
+                reader.connectionLost(self._end)
+        elif (behind and not self._collecting) != self._source_paused:
+            self._source_paused = not self._source_paused
             transport = cast(BodyTransport, self.transport)
-            (transport.pauseProducing if self._held_up else transport.resumeProducing)()
+            (transport.pauseProducing if self._source_paused else transport.resumeProducing)()
 
 
-class _Reading(BodyTransport):
-    """What the reader of a recorded body may do to it."""
+class _TeeTransport(BodyTransport):
+    """The transport of the reader of a :class:`BodyTee`."""
 
-    def __init__(self, recording: Recording) -> None:
-        super().__init__(None, recording.leave)
-        self._recording = recording
+    def __init__(self, tee: BodyTee) -> None:
+        super().__init__(None, tee.detach_reader)
+        self._tee = tee
 
     @override
     def pauseProducing(self) -> None:
-        self._recording.pause(True)
+        self._tee.pause(True)
 
     @override
     def resumeProducing(self) -> None:
-        self._recording.pause(False)
+        self._tee.pause(False)

@@ -1,5 +1,5 @@
 """
-Validators and conditions: whether what is stored is still what the server has.
+Validation: entity tags, conditional requests, and updates of stored responses.
 
 RFC 9110 §8.8 and §13, RFC 9111 §4.3.
 """
@@ -15,22 +15,22 @@ HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
     | {"upgrade", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization"}
 )
-"""Fields of one connection, which are not stored (RFC 9111 §3.1)."""
+"""HeaderFields of a single connection, which are not stored (RFC 9111 §3.1)."""
 
-# RFC 9111 §3.2: what the stored bytes depend on is not changed without them.
-_KEPT = frozenset(
+# RFC 9111 §3.2: fields that describe the stored bytes change only together with them.
+_CONTENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "content-range", "content-md5", "content-digest"}
     | {"etag"}
 )
 
 _FRESHNESS = frozenset({"age", "cache-control", "date", "expires"})
 
-# The second form is none by the grammar, and is what some servers send and mean.
+# The unquoted form is invalid by the grammar, but some servers send it.
 _TAG = re.compile(r'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[^\s,"]+)[ \t]*(?=,|$)')
 
 
 def hop_by_hop(fields: HeaderFields) -> frozenset[str]:
-    """Give the names that concern one connection only (RFC 9110 §7.6.1)."""
+    """Return the names, in lower case, of the fields of a single connection (RFC 9110 §7.6.1)."""
     listed = fields.get("connection")
     if listed is None:
         return HOP_BY_HOP
@@ -38,13 +38,17 @@ def hop_by_hop(fields: HeaderFields) -> frozenset[str]:
 
 
 def strong_etag(fields: HeaderFields) -> str | None:
-    """Give the entity tag, if there is a strong one: equal tags then mean equal bytes."""
+    """
+    Return the entity tag if it is a strong one, else None.
+
+    Responses with the same strong tag have the same bytes.
+    """
     tag = fields.first("etag")
     return tag if tag is not None and len(tag) > 1 and tag[0] == tag[-1] == '"' else None
 
 
 def conditions(fields: HeaderFields) -> list[tuple[str, str]]:
-    """Give the condition fields that ask whether a stored answer is still right; maybe none."""
+    """Return the condition fields that validate a stored response; none without a validator."""
     found = []
     if (etag := fields.first("etag")) is not None:
         found.append(("If-None-Match", etag))
@@ -54,7 +58,7 @@ def conditions(fields: HeaderFields) -> list[tuple[str, str]]:
 
 
 def entity_tags(text: str) -> list[str]:
-    """Give the entity tags of a list, ``*`` among them, as far as it can be read."""
+    """Parse a list of entity tags, or ``*``, up to the first error."""
     tags: list[str] = []
     at = 0
     while match := _TAG.match(text, at):
@@ -64,16 +68,16 @@ def entity_tags(text: str) -> list[str]:
 
 
 def same_tag(one: str, other: str) -> bool:
-    """Say whether two entity tags match weakly (RFC 9110 §8.8.3.2)."""
+    """Return whether two entity tags match by weak comparison (RFC 9110 §8.8.3.2)."""
     return one.removeprefix("W/") == other.removeprefix("W/")
 
 
 def unmodified(request: HeaderFields, stored: HeaderFields, response_time: float) -> bool:
     """
-    Say whether the caller's own condition finds nothing new in a stored 200 (RFC 9111 §4.3.2).
+    Return whether a conditional request gets 304 from a stored response (RFC 9111 §4.3.2).
 
-    ``If-None-Match`` counts before ``If-Modified-Since`` (RFC 9110 §13.2.2). Without a
-    ``Last-Modified``, ``Date`` or else the time of receipt is what the latter is compared with.
+    ``If-None-Match`` takes precedence over ``If-Modified-Since`` (RFC 9110 §13.2.2). The latter
+    is compared with ``Last-Modified``, or else ``Date``, or else the time of receipt.
     """
     wanted = request.get("if-none-match")
     if wanted is not None:
@@ -92,39 +96,39 @@ def unmodified(request: HeaderFields, stored: HeaderFields, response_time: float
 
 def confirms(fields: HeaderFields, stored: HeaderFields) -> bool:
     """
-    Say whether a 304 speaks of the stored answer (RFC 9111 §4.3.4).
+    Return whether a 304 validates the stored response (RFC 9111 §4.3.4).
 
-    One that names another strong validator does not.
+    One with another strong validator does not.
     """
     etag = strong_etag(fields)
-    mine = stored.first("etag")
-    return etag is None or mine is None or same_tag(etag, mine)
+    stored_etag = stored.first("etag")
+    return etag is None or stored_etag is None or same_tag(etag, stored_etag)
 
 
-def merged(stored: HeaderFields, update: HeaderFields) -> HeaderFields:
+def updated_fields(stored: HeaderFields, update: HeaderFields) -> HeaderFields:
     """
-    Give the stored fields as those of a 304, a 206 or an answer to HEAD update them (§3.2).
+    Return the stored fields, updated from a 304, a 206 or a response to HEAD (§3.2).
 
-    They replace all stored ones of their names, but for those that describe the stored bytes. Of
-    a 304 that bears another strong entity tag than the one that it was asked about, no more is
-    believed than that it is one (§4.3.4 forbids to update by its fields; what was asked about is
-    right all the same, and servers that compress send such answers): the freshness is renewed.
+    New fields replace all stored ones of the same name, except those that describe the stored
+    bytes. From a 304 with another strong entity tag than the stored one, only the freshness is
+    taken: §4.3.4 forbids to update the other fields, but the 304 still answers our condition, and
+    servers that compress send such responses.
     """
-    new = update.without(hop_by_hop(update) | _KEPT)
+    new = update.without(hop_by_hop(update) | _CONTENT_FIELDS)
     if not confirms(update, stored):
         new = HeaderFields((name, value) for name, value in new.pairs if name.lower() in _FRESHNESS)
     return stored.without(("age",)).replaced(new.pairs)
 
 
-def describes(head: HeaderFields, stored: HeaderFields, length: int) -> bool:
+def head_confirms(head: HeaderFields, stored: HeaderFields, length: int) -> bool:
     """
-    Say whether an answer to HEAD speaks of the stored answer (RFC 9111 §4.3.5).
+    Return whether a response to HEAD validates the stored response (RFC 9111 §4.3.5).
 
-    :param length: of the stored body.
+    :param length: complete length of the stored body, in bytes.
     """
     for name in ("etag", "last-modified"):
-        said = head.first(name)
-        if said is not None and said != stored.first(name):
+        value = head.first(name)
+        if value is not None and value != stored.first(name):
             return False
-    said = head.first("content-length")
-    return said is None or said == str(length)
+    value = head.first("content-length")
+    return value is None or value == str(length)

@@ -1,8 +1,8 @@
 """
-The layer that makes failed requests again, within a budget and behind a circuit breaker.
+The retry layer: an ``IAgent`` that retries failed requests, within a budget and a breaker.
 
 It decides nothing: :mod:`twisted_net.http.retry.policy`, :mod:`twisted_net.http.retry.budget` and
-:mod:`twisted_net.http.retry.circuit_breaker` do. It carries time, chance and outcomes to them.
+:mod:`twisted_net.http.retry.circuit_breaker` do. It passes time, chance and outcomes to them.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from twisted_net.http.call import Call
 from twisted_net.http.errors import CircuitOpen, FetchTimeout
 from twisted_net.http.per_origin import PerOrigin
 from twisted_net.http.retry.budget import REWARD, RetryBudget
-from twisted_net.http.retry.circuit_breaker import Breaker, State
-from twisted_net.http.retry.hedging import first_good
+from twisted_net.http.retry.circuit_breaker import CircuitBreaker, CircuitState
+from twisted_net.http.retry.hedging import hedge
 from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after, retry_delay
-from twisted_net.http.retry.settings import BreakerSettings, BudgetSettings, RetryPolicy
+from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.urls import parse_target, redact
 
 log = Logger()
 
 HEDGED = frozenset({b"GET", b"HEAD"})
-"""Methods of which two requests at a time do no harm, if the policy wants that."""
+"""Methods that may be hedged: two requests at a time are harmless."""
 
 
 def log_attempt(attempt: Attempt) -> None:
     """
-    Log one attempt: a failed one that is repeated as news, any other for debugging.
+    Log one attempt: at info level one that is retried, at debug level any other.
 
-    An agent that reports to this function leaves out the attempts whose response is the answer.
+    A :class:`RetryAgent` does not report to this function an attempt whose response it returns.
     """
     emit = log.debug if attempt.wait is None else log.info
     emit(
@@ -64,28 +64,28 @@ def log_attempt(attempt: Attempt) -> None:
     )
 
 
-class Recovery:
+class OriginRecovery:
     """
-    What an agent remembers of origins that fail: their budgets and breakers.
+    The retry budgets and circuit breakers of all origins.
 
-    :param max_origins: most origins of which it is remembered.
+    :param max_origins: limit of origins that have one of each.
     """
 
     def __init__(
         self,
         budget: BudgetSettings | None = None,
-        breaker: BreakerSettings | None = None,
+        breaker: CircuitBreakerSettings | None = None,
         max_origins: int = 1000,
     ) -> None:
         budget_settings = budget or BudgetSettings()
-        breaker_settings = breaker or BreakerSettings()
+        breaker_settings = breaker or CircuitBreakerSettings()
         self.budgets = PerOrigin(lambda: RetryBudget(budget_settings), max_origins)
-        self.breakers = PerOrigin(lambda: Breaker(breaker_settings), max_origins)
+        self.breakers = PerOrigin(lambda: CircuitBreaker(breaker_settings), max_origins)
 
 
 @define(eq=False)
-class _Outcome:
-    """What one attempt came to: a response, or an error."""
+class _AttemptOutcome:
+    """The outcome of one attempt: a response or an error."""
 
     number: int
     sent: float
@@ -94,7 +94,7 @@ class _Outcome:
     error: FetchError | None = None
 
     def failed(self, policy: RetryPolicy) -> bool:
-        """Whether the policy would have it made again."""
+        """Return whether it counts as failed by the policy."""
         if self.response is not None:
             return self.response.code in policy.statuses
         return self.error is not None and self.error.transient
@@ -103,19 +103,20 @@ class _Outcome:
 @implementer(IAgent)
 class RetryAgent:
     """
-    Makes a failed request again, as a policy has it.
+    Retries failed requests, by a policy.
 
-    Failed are: an error that says of itself that it is transient, and a status that the policy
-    lists. The last response is given as it is, whatever its status; the last error is raised. A
-    request whose body cannot be sent twice is made once.
+    An attempt has failed with an error that is transient, or a status that the policy lists. The
+    last response is returned as it is, whatever its status; the last error is raised. A request
+    whose body cannot be sent twice is not retried.
 
-    No retry is made for which the budget of the origin has no tokens, or which would meet an open
-    breaker: what there is then is given at once, not after a wait for nothing. A request that
-    meets an open breaker first fails with :class:`~twisted_net.http.errors.CircuitOpen`.
+    There is no retry where the budget of the origin has too few tokens, or the circuit breaker
+    would reject it: the last response or error is returned at once, without a useless delay. If
+    the breaker rejects the first attempt, the request fails with
+    :class:`~twisted_net.http.errors.CircuitOpen`.
 
-    :param call: the terms of the call; without, the policy and no deadline.
+    :param call: the terms of the call; by default the policy and no deadline.
     :param recovery: the budgets and breakers; by default new ones.
-    :param report: is told of each attempt, when it is over.
+    :param report: called with each attempt, when it is over.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class RetryAgent:
         policy: RetryPolicy,
         *,
         call: Call | None = None,
-        recovery: Recovery | None = None,
+        recovery: OriginRecovery | None = None,
         chance: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         report: Callable[[Attempt], None] = log_attempt,
@@ -134,7 +135,7 @@ class RetryAgent:
         self._clock = clock
         self._policy = policy
         self._call = call or Call(None, policy, None, 0)
-        self._recovery = recovery or Recovery()
+        self._recovery = recovery or OriginRecovery()
         self._chance = chance
         self._wall = wall
         self._report = report
@@ -146,11 +147,11 @@ class RetryAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        run = _Run(self, method, uri, headers, bodyProducer)
+        run = _RetryLoop(self, method, uri, headers, bodyProducer)
         return Deferred.fromCoroutine(run.response())
 
 
-class _Run:
+class _RetryLoop:
     """One request with its retries."""
 
     def __init__(
@@ -172,7 +173,7 @@ class _Run:
         self._number = 0
 
     async def response(self) -> IResponse:
-        """Give the response in the end."""
+        """Make attempts until one is final; return its response."""
         target = parse_target(self._uri.decode("latin-1"))
         self._host = target.host
         self._breaker = self._layer._recovery.breakers.of(target.origin)
@@ -186,12 +187,12 @@ class _Run:
         while True:
             outcome = await (self._hedged() if hedged else self._attempt())
             wait, cost = self._next(outcome)
-            self._tell(outcome, wait)
+            self._report_attempt(outcome, wait)
             if wait is None:
                 if not outcome.failed(self._policy) and outcome.response is not None:
                     self._budget.refund(paid)
                 self._call.sent = outcome.sent
-                return _given(outcome)
+                return _result(outcome)
             if outcome.response is not None:
                 discard(outcome.response)
             try:
@@ -201,15 +202,19 @@ class _Run:
                 raise
             paid = cost
 
-    async def _attempt(self) -> _Outcome:
-        """Make one attempt; only bugs, and an open breaker, are raised."""
+    async def _attempt(self) -> _AttemptOutcome:
+        """
+        Make one attempt; errors of the server and the network are in the outcome.
+
+        :raises CircuitOpen: if the circuit breaker rejects it.
+        """
         now = self._clock.seconds()
-        ticket = self._breaker.begin(now)
+        ticket = self._breaker.acquire(now)
         if ticket is None:
-            raise CircuitOpen(self._host, self._breaker.wait(now))
+            raise CircuitOpen(self._host, self._breaker.retry_after(now))
         self._number += 1
         self._call.attempts += 1
-        outcome = _Outcome(self._number, self._layer._wall())
+        outcome = _AttemptOutcome(self._number, self._layer._wall())
         healthy: bool | None = None
         try:
             response = await self._layer._agent.request(
@@ -226,42 +231,44 @@ class _Run:
             healthy = response.code < 500 or response.code not in self._policy.statuses
         except FetchError as error:
             outcome.error = error
-            healthy = _verdict(error)
+            healthy = _origin_health(error)
         except CancelledError:
             outcome.seconds = self._clock.seconds() - now
-            self._tell(outcome, None)
+            self._report_attempt(outcome, None)
             raise
         finally:
             end = self._clock.seconds()
             outcome.seconds = end - now
-            self._breaker.end(ticket, healthy, end)
+            self._breaker.release(ticket, healthy, end)
         return outcome
 
-    async def _hedged(self) -> _Outcome:
-        """Make one attempt, and a second one beside it when the first takes too long."""
+    async def _hedged(self) -> _AttemptOutcome:
+        """Make an attempt, and a second one beside it if the first takes too long."""
         delay = self._policy.hedge_after
         assert delay is not None
 
-        def good(outcome: _Outcome, last: bool) -> bool:
+        def good(outcome: _AttemptOutcome, last: bool) -> bool:
             if not outcome.failed(self._policy):
                 return True
             if not last:
-                # The other one may still succeed; of this one nothing is used any more.
-                self._tell(outcome, None)
+                # The other one may still succeed; the response of this one is not used.
+                self._report_attempt(outcome, None)
                 if outcome.response is not None:
                     discard(outcome.response)
             return False
 
-        return await first_good(
+        return await hedge(
             self._clock,
             lambda: Deferred.fromCoroutine(self._attempt()),
             delay,
-            lambda: self._breaker.state is State.CLOSED and self._budget.reserve() is not None,
+            lambda: (
+                self._breaker.state is CircuitState.CLOSED and self._budget.acquire() is not None
+            ),
             good,
         )
 
-    def _next(self, outcome: _Outcome) -> tuple[float | None, int]:
-        """Give the wait for the next attempt and what it costs; None where there is none."""
+    def _next(self, outcome: _AttemptOutcome) -> tuple[float | None, int]:
+        """Return the delay before the next attempt, None for none, and its cost in tokens."""
         response, error = outcome.response, outcome.error
         if not outcome.failed(self._policy) or not self._may_repeat(error):
             return None, 0
@@ -276,14 +283,14 @@ class _Run:
         wait = retry_delay(
             self._policy, self._number, self._layer._chance(), floor=floor, remaining=remaining
         )
-        if wait is None or self._breaker.wait(now) > wait:
+        if wait is None or self._breaker.retry_after(now) > wait:
             return None, 0
         throttled = floor is not None or (response is not None and response.code == 429)
-        cost = self._budget.reserve(throttled=throttled)
+        cost = self._budget.acquire(throttled=throttled)
         return (None, 0) if cost is None else (wait, cost)
 
     def _may_repeat(self, error: FetchError | None) -> bool:
-        """Whether the request can be made twice, and may."""
+        """Return whether the request can be sent twice, and may be."""
         if not (self._producer is None or isinstance(self._producer, BytesProducer)):
             return False
         if error is not None and error.unsent:
@@ -293,10 +300,10 @@ class _Run:
         key = self._headers is not None and self._headers.hasHeader(b"idempotency-key")
         return may_repeat(self._policy, self._method.decode("ascii"), idempotency_key=key)
 
-    def _tell(self, outcome: _Outcome, wait: float | None) -> None:
+    def _report_attempt(self, outcome: _AttemptOutcome, wait: float | None) -> None:
         report = self._layer._report
         if report is log_attempt and wait is None and outcome.response is not None:
-            # An event that is filtered out costs as much as a tenth of the request.
+            # A filtered event costs as much as a tenth of the request.
             return
         error: object = outcome.error
         if outcome.response is None and error is None:
@@ -314,15 +321,15 @@ class _Run:
         )
 
 
-def _given(outcome: _Outcome) -> IResponse:
+def _result(outcome: _AttemptOutcome) -> IResponse:
     if outcome.response is not None:
         return outcome.response
     assert outcome.error is not None
     raise outcome.error
 
 
-def _verdict(error: FetchError) -> bool | None:
-    """Whether an error speaks against its origin; None where it says nothing of it."""
+def _origin_health(error: FetchError) -> bool | None:
+    """Return False for an error that shows a failing origin, None for one that shows nothing."""
     if isinstance(error, FetchTimeout):
         return None if error.phase == "queue" else False
     return False if error.transient else None

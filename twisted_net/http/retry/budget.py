@@ -1,45 +1,45 @@
-"""How many retries an origin is worth while it fails: a budget that successes fill again."""
+"""The retry budget: limits the retries to a failing origin; successes refill it."""
 
 from __future__ import annotations
 
 from twisted_net.http.retry.settings import BudgetSettings
 
 REWARD = 1
-"""Tokens that a call gives back which succeeded at once."""
+"""Tokens refunded for a call that succeeds at its first attempt."""
 
 
 class RetryBudget:
     """
-    The tokens of one origin.
+    A token bucket for the retries to one origin.
 
-    They are taken when the wait for a retry begins, not when it ends: however many calls wait at a
-    time, they have paid for their retries.
+    Tokens are acquired when the delay before a retry begins, not when it ends, so that calls
+    which wait at the same time cannot all use the same tokens.
 
-    :ivar left: tokens that may be taken.
+    :ivar tokens: available now.
     """
 
-    __slots__ = ("_settings", "left")
+    __slots__ = ("_settings", "tokens")
 
     def __init__(self, settings: BudgetSettings) -> None:
         self._settings = settings
-        self.left = settings.capacity or 0
+        self.tokens = settings.capacity or 0
 
-    def reserve(self, *, throttled: bool = False) -> int | None:
+    def acquire(self, *, throttled: bool = False) -> int | None:
         """
-        Take the tokens for one retry; give their number, or None where too few are left.
+        Acquire the tokens for one retry; return their number, or None if there are too few.
 
-        :param throttled: whether the server asked for patience, and so is alive.
+        :param throttled: whether the server asked to slow down, and so is alive.
         """
         if self._settings.capacity is None:
             return 0
         cost = self._settings.throttled_cost if throttled else self._settings.retry_cost
-        if cost > self.left:
+        if cost > self.tokens:
             return None
-        self.left -= cost
+        self.tokens -= cost
         return cost
 
     def refund(self, tokens: int) -> None:
-        """Give back tokens: of a retry that succeeded or was never made, or :data:`REWARD`."""
+        """Return tokens to the budget: of a retry that succeeded or was never made, or a reward."""
         capacity = self._settings.capacity
         if capacity is not None:
-            self.left = min(capacity, self.left + tokens)
+            self.tokens = min(capacity, self.tokens + tokens)

@@ -1,83 +1,83 @@
-"""The circuit breaker: an origin that fails and fails is left alone for a while."""
+"""The circuit breaker: rejects requests to an origin for a while after repeated failures."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-from twisted_net.http.retry.settings import BreakerSettings
+from twisted_net.http.retry.settings import CircuitBreakerSettings
 
 
-class State(Enum):
-    """What a breaker does with calls."""
+class CircuitState(Enum):
+    """The states of a circuit breaker."""
 
     CLOSED = "closed"
-    """All pass."""
+    """All calls are allowed."""
 
     OPEN = "open"
-    """None passes."""
+    """All calls are rejected."""
 
     HALF_OPEN = "half_open"
-    """One at a time passes, to try."""
+    """One call at a time is allowed, as a probe."""
 
 
-class Breaker:
+class CircuitBreaker:
     """
-    The breaker of one origin.
+    The circuit breaker of one origin.
 
-    Every call asks :meth:`begin` and, where it may begin, tells its end with :meth:`end`. What a
-    call from before the last change of state comes to changes nothing any more.
+    Each call begins with :meth:`acquire` and, if it is allowed, ends with :meth:`release`. The
+    outcome of a call that began before the last change of state is ignored.
 
-    :ivar state: what is done with calls.
+    :ivar state: the current state.
     """
 
-    __slots__ = ("_failures", "_settings", "_term", "_until", "state")
+    __slots__ = ("_failures", "_generation", "_settings", "_until", "state")
 
-    def __init__(self, settings: BreakerSettings) -> None:
+    def __init__(self, settings: CircuitBreakerSettings) -> None:
         self._settings = settings
-        self.state = State.CLOSED
+        self.state = CircuitState.CLOSED
         self._failures = 0
         self._until = 0.0
-        # Counts the changes of state, so that each call belongs to one term.
-        self._term = 0
+        # Counts the changes of state; a call belongs to the generation that it began in.
+        self._generation = 0
 
-    def wait(self, now: float) -> float:
-        """Seconds until a call may begin, as far as is known now; 0 where it may at once."""
-        return 0.0 if self.state is State.CLOSED else max(0.0, self._until - now)
+    def retry_after(self, now: float) -> float:
+        """Return the seconds until a call may be allowed, as far as is known; 0 for at once."""
+        return 0.0 if self.state is CircuitState.CLOSED else max(0.0, self._until - now)
 
-    def begin(self, now: float) -> int | None:
-        """Give the ticket of a call that begins, for :meth:`end`; None where it must not."""
-        if self.state is State.CLOSED:
-            return self._term
+    def acquire(self, now: float) -> int | None:
+        """Return a ticket for :meth:`release` if a call may begin, or None if it is rejected."""
+        if self.state is CircuitState.CLOSED:
+            return self._generation
         if now < self._until:
             return None
-        # The rest is over, or the probe before has taken too long: this call is the next probe.
-        self._become(State.HALF_OPEN, now + self._settings.probe_timeout)
-        return self._term
+        # The open time is over, or the last probe has timed out: this call is the next probe.
+        self._change_to(CircuitState.HALF_OPEN, now + self._settings.probe_timeout)
+        return self._generation
 
-    def end(self, ticket: int, ok: bool | None, now: float) -> None:
+    def release(self, ticket: int, ok: bool | None, now: float) -> None:
         """
-        Note how a call ended.
+        Record the outcome of a call.
 
-        :param ok: whether the origin did its work; None where that did not come out.
+        :param ok: whether the origin is healthy by it; None where it does not show that.
         """
-        if ticket != self._term:
+        if ticket != self._generation:
             return
-        if self.state is State.HALF_OPEN:
+        if self.state is CircuitState.HALF_OPEN:
             if ok:
-                self._become(State.CLOSED, 0.0)
+                self._change_to(CircuitState.CLOSED, 0.0)
             elif ok is None:
-                self._become(State.OPEN, now)
+                self._change_to(CircuitState.OPEN, now)
             else:
-                self._become(State.OPEN, now + self._settings.rest)
+                self._change_to(CircuitState.OPEN, now + self._settings.rest)
         elif ok:
             self._failures = 0
         elif ok is False and self._settings.failures is not None:
             self._failures += 1
             if self._failures >= self._settings.failures:
-                self._become(State.OPEN, now + self._settings.rest)
+                self._change_to(CircuitState.OPEN, now + self._settings.rest)
 
-    def _become(self, state: State, until: float) -> None:
+    def _change_to(self, state: CircuitState, until: float) -> None:
         self.state = state
         self._until = until
-        self._term += 1
+        self._generation += 1
         self._failures = 0

@@ -1,4 +1,4 @@
-"""Hedging: a second attempt beside one that takes too long, and the first good answer of both."""
+"""Hedging: a second attempt beside a slow one; the first good result of both is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
-def first_good(
+def hedge(
     clock: IReactorTime,
     start: Callable[[], Deferred[T]],
     delay: float,
@@ -20,20 +20,20 @@ def first_good(
     good: Callable[[T, bool], bool],
 ) -> Deferred[T]:
     """
-    Start something, and once more if it is not over in time; give the first good result.
+    Start an attempt, and a second one if it takes too long; return the first good result.
 
-    The other one is cancelled then. Where none is good, the last result is given. A failure ends
-    both. Cancelling what this returns cancels both.
+    The other attempt is cancelled then. If no result is good, the last one is returned. A failure
+    ends both. Cancelling the returned Deferred cancels both.
 
-    :param start: begins one.
-    :param delay: seconds after which the second begins.
-    :param may_start: says, when that time has come, whether it may.
-    :param good: judges a result; its second argument is whether no other can follow.
+    :param start: starts an attempt.
+    :param delay: seconds after which the second one is started.
+    :param may_start: returns, at that time, whether it may be started.
+    :param good: returns whether a result is good; its second argument is whether it is the last.
     """
-    return _Race(clock, start, may_start, good).begin(delay)
+    return _HedgedAttempts(clock, start, may_start, good).begin(delay)
 
 
-class _Race(Generic[T]):
+class _HedgedAttempts(Generic[T]):
     def __init__(
         self,
         clock: IReactorTime,

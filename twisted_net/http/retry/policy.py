@@ -1,4 +1,4 @@
-"""When a failed HTTP request is made again, and after how long a wait."""
+"""The retry policy: which failed requests are retried, and after which delay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SECONDS = re.compile(r"[0-9]+")
 @frozen(slots=True)
 class Attempt:
     """
-    One call to a server, as it is reported for logs and metrics: no credential is in it.
+    One attempt of a call, as reported for logs and metrics; it has no credentials.
 
     :param url: without user name, password or secret parameters.
     :param number: 1 for the first.
     :param seconds: from its start to its end.
-    :param status: of the response; None where there was none.
-    :param error: what went wrong; None where a response came.
-    :param wait: seconds until the next attempt; None where this was the last.
+    :param status: of the response; None without one.
+    :param error: what went wrong; None with a response.
+    :param wait: seconds until the next attempt; None if this was the last.
     """
 
     method: str
@@ -35,17 +35,17 @@ class Attempt:
 
     @property
     def outcome(self) -> str:
-        """The status, or what went wrong."""
+        """The status, or the error."""
         return self.error if self.error is not None else str(self.status)
 
 
 def may_repeat(policy: RetryPolicy, method: str, *, idempotency_key: bool) -> bool:
     """
-    Say whether a request may be made again after the server may have acted on it.
+    Return whether a request may be retried although the server may have acted on it.
 
     :param method: in capitals.
-    :param idempotency_key: whether the request carries the field of that name, by which the
-        server can tell a repetition from a second request.
+    :param idempotency_key: whether the request has an ``Idempotency-Key``, by which the server
+        can distinguish a retry from a second request.
     """
     return idempotency_key or method in policy.methods
 
@@ -59,15 +59,15 @@ def retry_delay(
     remaining: float | None = None,
 ) -> float | None:
     """
-    Give the seconds to wait before the next call, or None where it is time to give up.
+    Return the seconds to wait before the next attempt, or None to give up.
 
-    It is time when all retries are used, or when the wait would not end before the total
-    time does: sleeping through the rest of it helps nobody.
+    It gives up after all retries, and where the delay would not end before the deadline: waiting
+    until then would be useless.
 
-    :param made: calls made so far, all of them failed; at least 1.
+    :param made: attempts so far, all of them failed; at least 1.
     :param chance: a number drawn evenly from 0 to 1.
-    :param floor: what ``Retry-After`` asks for, in seconds.
-    :param remaining: seconds left of the total time; None where there is no such limit.
+    :param floor: seconds that ``Retry-After`` asks for; None without it.
+    :param remaining: seconds until the deadline; None without one.
     """
     if made > policy.retries:
         return None
@@ -76,21 +76,23 @@ def retry_delay(
     wait = drawn + (floor or 0.0)
     if remaining is None or wait < remaining:
         return wait
-    # The server's own wish fits, only the jitter on top of it does not.
+    # Retry-After alone fits, only with the jitter on top of it the delay would be too long.
     return floor if floor is not None and floor < remaining else None
 
 
 def parse_retry_after(value: str | None, wall: float) -> float | None:
     """
-    Give the seconds that a ``Retry-After`` field asks for (RFC 9110 §10.2.3).
+    Parse ``Retry-After`` (RFC 9110 §10.2.3); return seconds.
 
-    A date in the past asks for 0. A malformed field asks for nothing: None, as without it.
+    A date in the past is 0. A malformed field is None, as if it were absent.
+
+    :param wall: the time of day, in seconds since 1970.
     """
     if value is None:
         return None
     value = value.strip(" \t")
     if _SECONDS.fullmatch(value):
-        # So many digits mean "never"; Python refuses to convert some thousands of them.
+        # More digits mean "never".
         return float(value) if len(value) <= 15 else float("inf")
     moment = parse_date(value, wall)
     return None if moment is None else max(0.0, moment - wall)
