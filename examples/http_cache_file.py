@@ -8,13 +8,13 @@ from typing import Any
 from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
-from twisted_net.http.cache.settings import CacheSettings
+from twisted_net.http.cache import CacheSettings
 from twisted_net.http.client import Client
 from twisted_net.http.settings import HttpSettings
 
 
 async def main(reactor: Any, file: str, url: str) -> None:  # Any: a reactor has many interfaces
-    """Get the page, out of the file if it is there and fresh; closing writes what waits."""
+    """Get the page, from the file if it is there and fresh; closing writes pending changes."""
     cache = CacheSettings(file=file, default_ttl=300.0, max_entries=10_000, max_bytes=256 * 2**20)
     try:
         async with Client(reactor, HttpSettings(cache=cache)) as client:
