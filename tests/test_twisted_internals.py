@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from unittest.mock import patch
+
+from twisted.internet import endpoints
+from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import twisted_internals
-from twisted_net.twisted_internals import Absent, changed, http_client_changes
+from twisted_net.twisted_internals import Absent, changed, http_client_changes, systemd_sockets
 
 
 class Ours:
@@ -60,3 +65,23 @@ class HttpClientTests(SynchronousTestCase):
         self.assertIs(twisted_internals.DataLoss, Absent)
         with self.assertRaisesRegex(AttributeError, "has no attribute 'NoSuchName'"):
             _ = twisted_internals.NoSuchName  # type: ignore[attr-defined]  # it is not there
+
+
+class SystemdSocketsTests(SynchronousTestCase):
+    """:func:`systemd_sockets` finds what systemd has passed, with and without Twisted's help."""
+
+    def test_twisteds(self) -> None:
+        """The attribute in which Twisted keeps them is still there, and is used."""
+        passed = ListenFDs([3, 4], ["tcp", "udp"])
+        self.patch(endpoints._SystemdParser, "_sddaemon", passed)
+        self.assertIs(systemd_sockets(), passed)
+
+    def test_environment(self) -> None:
+        """Without that attribute they are read from the environment."""
+        self.patch(endpoints, "_SystemdParser", None)
+        pid = str(os.getpid())
+        environment = {"LISTEN_PID": pid, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+        with patch.dict(os.environ, environment):
+            self.addCleanup(twisted_internals._from_environment.cache_clear)
+            self.assertEqual(systemd_sockets().inheritedDescriptors(), [3, 4])
+            self.assertEqual(systemd_sockets().inheritedDescriptors(), [3, 4])

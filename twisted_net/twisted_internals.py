@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from twisted.python.systemd import ListenFDs
 
 
 def changed(known: Iterable[tuple[type, str, str]]) -> list[str]:
@@ -92,3 +95,24 @@ def _http_class(name: str, *modules: str) -> type:
         if isinstance(found, type):
             return found
     return Absent
+
+
+def systemd_sockets() -> ListenFDs:
+    """
+    Return the sockets that systemd has passed to this process (sd_listen_fds(3)).
+
+    Importing Twisted's endpoints removes them from the environment; Twisted then keeps them in
+    a private attribute for its own ``systemd:`` endpoints. If a future Twisted has no such
+    attribute, they are read from the environment. TCP and UDP sockets are counted together.
+    """
+    from twisted.internet import endpoints
+
+    parser = getattr(endpoints, "_SystemdParser", None)
+    passed = getattr(parser, "_sddaemon", None)
+    return passed if isinstance(passed, ListenFDs) else _from_environment()
+
+
+@cache
+def _from_environment() -> ListenFDs:
+    # Once: reading them removes them from the environment.
+    return ListenFDs.fromEnvironment()

@@ -117,7 +117,7 @@ def test_not_activated(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (ListenFDs([3], ["other"]), "systemd:1", "passed 1 sockets, counted from 0"),
         (ListenFDs([3], ["other"]), "systemd:net", "passed other, not net"),
     ):
-        monkeypatch.setattr(sockets, "passed_by_systemd", lambda passed=passed: passed)
+        monkeypatch.setattr(sockets, "systemd_sockets", lambda passed=passed: passed)
         with pytest.raises(CannotListenError) as caught:
             listen_at(reactor, DatagramServer(reactor), place)
         assert reason in str(caught.value)
@@ -280,7 +280,7 @@ async def test_full_socket(reactor: Any) -> None:
         theirs.settimeout(5)
         port = CappedPort(0, DatagramProtocol(), reactor=reactor, opened=paired)
         port.startListening()
-        port._connectedAddr = ("127.0.0.1", 1)  # it is connected, to the other end
+        port._server = ("127.0.0.1", 1)  # it is connected, to the other end
         try:
             sent = [b"%d" % number for number in range(500)]
             for data in sent:

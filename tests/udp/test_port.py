@@ -9,7 +9,6 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet import udp
 from twisted.internet.error import ConnectionLost, InvalidAddressError, MessageLengthError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import LogLevel, capturedLogs
@@ -80,16 +79,25 @@ class ReadTests(PortTestCase):
         """A port with one peer tells its protocol that the peer refused."""
         recorder = Recorder()
         port, fake = self.open_port(recorder)
-        udp.Port.connect(port, *HERE)
+        port.connect(*HERE)
         fake.incoming.append(OSError(errno.ECONNREFUSED, "refused"))
         port.doRead()
         self.assertEqual(recorder.refusals, 1)
+
+    def test_connect_once(self) -> None:
+        """A port is connected once, to an address, and then sends to no other."""
+        port, _ = self.open_port(Recorder())
+        self.assertRaises(InvalidAddressError, port.connect, "example.org", 1)
+        port.connect(*HERE)
+        self.assertRaises(RuntimeError, port.connect, *HERE)
+        port.write(b"x", HERE)
+        self.assertRaises(InvalidAddressError, port.write, b"x", ("192.0.2.1", 1))
 
     def test_error_taken_for_the_end(self) -> None:
         """An error that passes does not end a connected port, though epoll says so."""
         recorder = Recorder()
         port, fake = self.open_port(recorder)
-        udp.Port.connect(port, *HERE)
+        port.connect(*HERE)
         for number, ends in ((errno.ECONNREFUSED, False), (errno.EHOSTUNREACH, False), (0, True)):
             fake.error = number
             self.reactor.removeReader(port)
@@ -149,7 +157,7 @@ class WriteTests(PortTestCase):
         """A port with one peer sends there without an address, and to its source."""
         recorder = Recorder()
         port, fake = self.open_port(recorder)
-        udp.Port.connect(port, *HERE)
+        port.connect(*HERE)
         fake.incoming.append((b"a", HERE))
         port.doRead()
         port.write(b"1")

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet import udp
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
@@ -21,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.net.addresses import Source
+from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.udp.gso import KernelAddress, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec
@@ -108,7 +109,6 @@ class CappedPort(udp.Port):
     """
 
     _log = Logger()
-    _preexistingSocket: Any  # a socket; Twisted's annotations have None alone
 
     def __init__(
         self,
@@ -132,6 +132,7 @@ class CappedPort(udp.Port):
         self.receive_buffer = 0
         self.counts = DatagramCounts() if counts is None else counts
         self._opened = opened
+        self._server: Source | None = None
         self._datagrams_per_turn = datagrams_per_turn
         self._requested_buffers = (receive_buffer, send_buffer)
         self._reuse_port = reuse_port
@@ -157,8 +158,13 @@ class CappedPort(udp.Port):
             self._set_buffers(opened)
         self._drops_before = kernel_drops(opened)
         self._gso = supports_gso(opened)
-        self._preexistingSocket = opened
-        udp.Port.startListening(self)
+        # What the stock port does besides is kept in private attributes, which are not used here.
+        self.socket = opened
+        # An attribute, as the reactor asks for it at each event.
+        self.fileno = opened.fileno  # type: ignore[method-assign]  # as the stock port does
+        self.connected = True
+        self.protocol.makeConnection(self)
+        self.startReading()
         self.counts.add_meter(self._kernel_drops)
 
     def _bound_socket(self) -> socket.socket:
@@ -209,13 +215,12 @@ class CappedPort(udp.Port):
 
     @override
     def connect(self, host: str, port: int) -> None:
-        if "%" not in host:
-            udp.Port.connect(self, host, port)
-            return
-        if self._connectedAddr:
+        if self._server is not None:
             raise RuntimeError("already connected")
+        if not is_numeric(host):
+            raise InvalidAddressError(host, "not an IP address")
         self.socket.connect(socket_address((host, port)))
-        self._connectedAddr = (host, port)
+        self._server = (host, port)
 
     @override
     def stopListening(self) -> Deferred[None] | None:
@@ -233,7 +238,20 @@ class CappedPort(udp.Port):
         self._answers.clear()
         self._queued = 0
         self.counts.end_meter(self._kernel_drops)
-        udp.Port.connectionLost(self, reason)
+        self._server = None
+        FileDescriptor.connectionLost(self, reason)
+        self.protocol.doStop()
+        self.socket.close()
+        del self.socket, self.fileno
+        # Made by the stock port's stopListening().
+        stopped: Deferred[None] | None = self.__dict__.pop("d", None)
+        if stopped is not None:
+            stopped.callback(None)
+
+    @override
+    def __repr__(self) -> str:
+        state = f"on {self.getHost()}" if self.connected else "not listening"
+        return f"<{type(self).__name__} of {self.protocol!r}, {state}>"
 
     def _survives_error(self) -> bool:
         """
@@ -242,7 +260,7 @@ class CappedPort(udp.Port):
         The epoll reactor does so after an ICMP "port unreachable" for a connected socket without
         datagrams to read.
         """
-        if self._connectedAddr is None:
+        if self._server is None:
             return False
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number not in _TRANSIENT_READ_ERRORS:
@@ -295,7 +313,7 @@ class CappedPort(udp.Port):
             source is not None
             # Nearly always the same object, and identity is the cheaper test.
             and (addr is source or addr == source)
-            and self._connectedAddr is None
+            and self._server is None
         ):
             peer = self._peer
             if (
@@ -381,16 +399,26 @@ class CappedPort(udp.Port):
         self._queued += cost
 
     def _send(self, datagram: bytes, addr: Source | None) -> None:
-        if addr is not None and "%" in addr[0] and self._connectedAddr is None:
+        if self._server is not None:
+            self._send_connected(datagram, addr)
+        elif addr is not None and "%" in addr[0]:
             self.socket.sendto(datagram, socket_address(addr))
         else:
             udp.Port.write(self, datagram, addr)
+
+    def _send_connected(self, datagram: bytes, addr: Source | None) -> None:
+        if addr is not None and addr != self._server:
+            raise InvalidAddressError(addr[0], "not the address to which this port is connected")
+        try:
+            self.socket.send(datagram)
+        except ConnectionRefusedError:
+            self.protocol.connectionRefused()
 
     def _read_failed(self, failure: OSError) -> None:
         if failure.errno not in _TRANSIENT_READ_ERRORS:
             raise failure
         self.counts.read_errors += 1
-        if failure.errno == errno.ECONNREFUSED and self._connectedAddr is not None:
+        if failure.errno == errno.ECONNREFUSED and self._server is not None:
             self.protocol.connectionRefused()
 
 

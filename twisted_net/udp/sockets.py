@@ -10,9 +10,9 @@ import struct
 import sys
 
 from twisted.internet.error import CannotListenError
-from twisted.python.systemd import ListenFDs
 
 from twisted_net.net.addresses import Source
+from twisted_net.twisted_internals import systemd_sockets
 from twisted_net.udp.socket_spec import InheritedSocket, SystemdSocket
 
 # Linux's names; Python lacks the first. The option is an array of unsigned integers, the ninth of
@@ -21,18 +21,6 @@ from twisted_net.udp.socket_spec import InheritedSocket, SystemdSocket
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
 _DROPS = 8
-
-
-def passed_by_systemd() -> ListenFDs:
-    """
-    Give the sockets that systemd has passed to this process (sd_listen_fds(3)).
-
-    Twisted takes them out of the environment as soon as anything imports its endpoints, and keeps
-    them for its own ``systemd:`` endpoints alone; TCP and UDP are counted together.
-    """
-    from twisted.internet.endpoints import _SystemdParser
-
-    return _SystemdParser._sddaemon
 
 
 def adopt_socket(origin: InheritedSocket | SystemdSocket) -> socket.socket:
@@ -68,7 +56,7 @@ def adopt_socket(origin: InheritedSocket | SystemdSocket) -> socket.socket:
 def _descriptor(origin: InheritedSocket | SystemdSocket) -> int:
     if isinstance(origin, InheritedSocket):
         return origin.descriptor
-    passed = passed_by_systemd()
+    passed = systemd_sockets()
     descriptors, names = passed.inheritedDescriptors(), passed.inheritedNamedDescriptors()
     if not descriptors:
         raise OSError(errno.ENOENT, "systemd has passed no sockets to this process")
