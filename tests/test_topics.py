@@ -11,17 +11,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import BadTopic, TooManySubscriptions
-from twisted_net.topics import CHUNK, Mailbox, Message, Topics, TopicSettings, WhenSlow
+from twisted_net.topics import CHUNK, Mailbox, TopicMessage, Topics, TopicSettings, WhenSlow
 
 
 class Listener:
     """A subscriber that keeps what it gets, or takes nothing."""
 
     def __init__(self, taking: bool = True) -> None:
-        self.got: list[Message] = []
+        self.got: list[TopicMessage] = []
         self.taking = taking
 
-    def take(self, message: Message) -> bool:
+    def take(self, message: TopicMessage) -> bool:
         """Take a message."""
         if self.taking:
             self.got.append(message)
@@ -97,9 +97,9 @@ class MatchingTests(SynchronousTestCase):
         topics, second = Topics(), Listener()
 
         class Leaver(Listener):
-            def take(self, message: Message) -> bool:
-                topics.forget(self)
-                topics.forget(second)
+            def take(self, message: TopicMessage) -> bool:
+                topics.unsubscribe_all(self)
+                topics.unsubscribe_all(second)
                 return super().take(message)
 
         topics.subscribe(Leaver(), "a")
@@ -132,9 +132,9 @@ class SubscribingTests(SynchronousTestCase):
         self.assertEqual(topics.patterns(listeners[0]), patterns)
         for pattern in ("a.b", "a", "*.b.>"):
             topics.unsubscribe(listeners[0], pattern)
-        self.assertEqual(topics.forget(listeners[0]), 3)
-        self.assertEqual(topics.forget(listeners[0]), 0)
-        self.assertEqual(topics.forget(listeners[1]), 6)
+        self.assertEqual(topics.unsubscribe_all(listeners[0]), 3)
+        self.assertEqual(topics.unsubscribe_all(listeners[0]), 0)
+        self.assertEqual(topics.unsubscribe_all(listeners[1]), 6)
         self.assertEqual((len(topics), topics._root.children, topics._patterns), (0, {}, {}))
 
     def test_limit_per_client(self) -> None:
@@ -291,7 +291,7 @@ class MailboxTests(SynchronousTestCase):
         """What waits comes out in chunks; a longer message comes alone, as the bytes it is."""
         topics, peer = Topics(), Peer()
         mailbox = Mailbox(topics, peer)
-        lines = [Message("a", size * "x") for size in (8000, 8000, 8000, CHUNK, 10)]
+        lines = [TopicMessage("a", size * "x") for size in (8000, 8000, 8000, CHUNK, 10)]
         for message in lines:
             self.assertTrue(mailbox.take(message))
         chunks = [mailbox.next_chunk() for _ in range(4)]
@@ -363,7 +363,7 @@ class TopicMachine(RuleBasedStateMachine):
     def forget(self, who: int) -> None:
         """Go away."""
         own = sum(w == who for w, _ in self.model)
-        assert self.topics.forget(self.listeners[who]) == own
+        assert self.topics.unsubscribe_all(self.listeners[who]) == own
         self.model = [(w, pattern) for w, pattern in self.model if w != who]
 
     @rule(topic=st.lists(LEVEL, min_size=1, max_size=4).map(".".join))

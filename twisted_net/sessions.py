@@ -129,7 +129,7 @@ class Session:
         if self.admit is not None:
             self.admit(permissions)
         if self.mailbox is not None and self.user != permissions.name:
-            self.sessions.topics.forget(self.mailbox)
+            self.sessions.topics.unsubscribe_all(self.mailbox)
         self.permissions = permissions
 
     @property

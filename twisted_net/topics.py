@@ -1,4 +1,4 @@
-"""Topics: who listens to what, and what becomes of messages for those who read too slowly."""
+"""Topics: subscriptions by pattern, delivery of messages, and bounded mailboxes of clients."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from twisted_net.errors import BadTopic, TooManySubscriptions
 WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
 
 ONE_LEVEL = "*"
-"""In a pattern: any one level."""
+"""Wildcard in a pattern: any one level."""
 
 ALL_LEVELS = ">"
-"""At the end of a pattern: one level or more, whatever they are."""
+"""Wildcard at the end of a pattern: one or more levels."""
 
 CHUNK = 16_384
-"""Bytes of messages that are handed to a transport at one time, unless a single one is longer."""
+"""Bytes of messages that are written to a transport at once, unless a single one is longer."""
 
 
 class TopicSettings(Record, frozen=True):
     """
     The bounds of topics, ``[topics]``.
 
-    - ``max_subscriptions``: one more of a client is refused with ``subscription_limit``. With
+    - ``max_subscriptions``: above it SUBSCRIBE is refused with ``subscription_limit``. With
       wildcards few clients need as many; a flood of SUBSCRIBE ends here.
     - ``max_subscriptions_in_all``: the same for all clients together. A subscription costs up to
       0.4 KiB for each level of its pattern, so that these are some 100 MB where all are of the
       usual three levels and no two alike.
     - ``max_topic``, ``max_levels``: a longer topic or pattern is refused with ``bad_topic``. MQTT
       brokers and NATS are used with a good deal less.
-    - ``when_slow``: what happens to a subscriber for whom ``max_queue`` bytes wait already, unless
-      it chose otherwise: its oldest messages are dropped, as the newest tell most about the state
-      of the world; or the newest, so that it gets an unbroken beginning; or it is disconnected, so
-      that it knows that it has missed something.
+    - ``when_slow``: what happens when ``max_queue`` bytes wait for a subscriber, unless it chose
+      otherwise: its oldest messages are dropped, as the newest describe the present state best;
+      or the newest are dropped, so that it gets an unbroken beginning; or it is disconnected, so
+      that it knows that it has missed messages.
     - ``max_queue``: beside these, the transport holds up to 80 KiB for each.
     """
 
@@ -60,9 +60,9 @@ class TopicSettings(Record, frozen=True):
     ] = 1_048_576
 
 
-class Message:
+class TopicMessage:
     """
-    A message, encoded once for all who get it.
+    A message, encoded once for all its receivers.
 
     :ivar line: the event as it goes over the wire, with its LF; all receivers share these bytes.
     """
@@ -79,27 +79,27 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Subscriber(Protocol):
-    """Whoever gets messages. It is hashable, and equal to itself alone."""
+    """A receiver of messages; hashable by identity."""
 
-    def take(self, message: Message) -> bool:
-        """Take a message, without waiting for anything; False where it is dropped."""
+    def take(self, message: TopicMessage) -> bool:
+        """Accept a message without waiting; return False if it is dropped."""
         ...
 
 
 class Topics:
     """
-    Who listens to what.
+    The subscriptions of all clients.
 
     A topic is one or more levels, separated by dots: ``shop.orders.42``. In a pattern ``*`` stands
-    for any one level, and ``>`` at the end for one level or more. A subscriber of several patterns
-    that fit gets a message once.
+    for any one level, and ``>`` at the end for one level or more. A subscriber of several
+    matching patterns gets a message once.
 
-    :ivar published: messages that were published, also those that nobody got.
-    :ivar delivered: messages that subscribers took, each counted as often as it was taken.
-    :ivar dropped_oldest: messages that subscribers had taken, and that made room for newer ones.
-    :ivar dropped_newest: messages that subscribers had no room for.
-    :ivar lost: messages that waited for clients when these went.
-    :ivar overflows: subscribers that were disconnected since they read too slowly.
+    :ivar published: messages that were published, with or without subscribers.
+    :ivar delivered: messages that subscribers accepted, counted once for each subscriber.
+    :ivar dropped_oldest: accepted messages that were dropped to make room for newer ones.
+    :ivar dropped_newest: messages that found no room.
+    :ivar lost: messages that waited for clients when these disconnected.
+    :ivar overflows: subscribers that were disconnected because they read too slowly.
     """
 
     def __init__(self, settings: TopicSettings | None = None) -> None:
@@ -119,7 +119,7 @@ class Topics:
         return self._count
 
     def figures(self) -> dict[str, int]:
-        """Give the figures that STATS shows."""
+        """Return the figures that STATS shows."""
         return {
             "subscriptions": self._count,
             "subscribers": len(self._patterns),
@@ -132,20 +132,20 @@ class Topics:
         }
 
     def patterns(self, subscriber: Subscriber) -> list[str]:
-        """Give the patterns that a subscriber has, oldest first."""
+        """Return the patterns of a subscriber, oldest first."""
         return list(self._patterns.get(subscriber, ()))
 
     def count(self, subscriber: Subscriber) -> int:
-        """Give how many patterns a subscriber has."""
+        """Return the number of patterns of a subscriber."""
         return len(self._patterns.get(subscriber, ()))
 
     def subscribe(self, subscriber: Subscriber, pattern: str) -> int:
         """
-        Let a subscriber have the messages that fit a pattern, from now on; twice is as once.
+        Subscribe to a pattern. Idempotent.
 
-        :return: how many patterns it then has.
-        :raises BadTopic: for what is no pattern.
-        :raises TooManySubscriptions: where there are as many as may be.
+        :return: the number of patterns that the subscriber then has.
+        :raises BadTopic: if the pattern is not valid.
+        :raises TooManySubscriptions: at the bound of this client or of all.
         """
         levels = self._levels(pattern)
         _check_pattern(levels)
@@ -163,7 +163,7 @@ class Topics:
         return len(own)
 
     def unsubscribe(self, subscriber: Subscriber, pattern: str) -> bool:
-        """Take one pattern from a subscriber; False where it has no such one."""
+        """End one subscription; return False if there is no such one."""
         own = self._patterns.get(subscriber, {})
         levels = own.pop(pattern, None)
         if levels is None:
@@ -174,8 +174,8 @@ class Topics:
             del self._patterns[subscriber]
         return True
 
-    def forget(self, subscriber: Subscriber) -> int:
-        """Take all its patterns from a subscriber, and give how many these were."""
+    def unsubscribe_all(self, subscriber: Subscriber) -> int:
+        """End all subscriptions of a subscriber; return how many there were."""
         own = self._patterns.pop(subscriber, {})
         for levels in own.values():
             self._root.remove(levels, subscriber)
@@ -184,19 +184,19 @@ class Topics:
 
     def publish(self, topic: str, text: str) -> int:
         """
-        Send a message to all who listen to its topic.
+        Send a message to all subscribers of its topic.
 
-        :return: how many took it.
-        :raises BadTopic: for what is no topic, or has a wildcard.
+        :return: how many accepted it.
+        :raises BadTopic: if the topic is not valid or has a wildcard.
         """
         levels = self.check(topic)
         self.published += 1
         found = list(self._root.matching(levels))
         if not found:
             return 0
-        # A copy: whoever takes the message may subscribe, unsubscribe or go.
+        # A copy: a subscriber that accepts the message may subscribe, unsubscribe or disconnect.
         receivers = list(found[0] if len(found) == 1 else {s: None for some in found for s in some})
-        message = Message(topic, text)
+        message = TopicMessage(topic, text)
         taken = 0
         for subscriber in receivers:
             if subscriber.take(message):
@@ -206,9 +206,9 @@ class Topics:
 
     def check(self, topic: str) -> list[str]:
         """
-        Take the topic of a message apart.
+        Split the topic of a message into levels.
 
-        :raises BadTopic: for what is no topic, or has a wildcard.
+        :raises BadTopic: if the topic is not valid or has a wildcard.
         """
         levels = self._levels(topic)
         if ONE_LEVEL in topic or ALL_LEVELS in topic:
@@ -217,9 +217,9 @@ class Topics:
 
     def _levels(self, topic: str) -> list[str]:
         """
-        Take a topic apart.
+        Split a topic or pattern into levels.
 
-        :raises BadTopic: where it is too long or deep, has an empty level or white space.
+        :raises BadTopic: if it is too long or deep, has an empty level or white space.
         """
         settings = self.settings
         if len(topic) > settings.max_topic or len(topic.encode()) > settings.max_topic:
@@ -230,26 +230,26 @@ class Topics:
         if "" in levels:
             raise BadTopic("a topic has no empty level: neither at an end nor between two dots")
         if topic.split() != [topic] or not topic.isprintable():
-            raise BadTopic("a topic has no white space and only characters that can be shown")
+            raise BadTopic("a topic has no white space and only printable characters")
         return levels
 
 
 def _check_pattern(levels: list[str]) -> None:
     for i, level in enumerate(levels):
         if level == ALL_LEVELS and i + 1 < len(levels):
-            raise BadTopic(f"{ALL_LEVELS} stands at the end of a pattern alone")
+            raise BadTopic(f"{ALL_LEVELS} may stand only at the end of a pattern")
         if len(level) > 1 and (ONE_LEVEL in level or ALL_LEVELS in level):
             raise BadTopic(f"{ONE_LEVEL} and {ALL_LEVELS} stand for whole levels, unlike {level!r}")
 
 
 class _Node:
-    """One level in the tree of patterns, and who listens to the pattern that ends here."""
+    """One level in the tree of patterns, and the subscribers of the pattern that ends here."""
 
     __slots__ = ("children", "subscribers")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
-        # A dict for its order: whoever came first gets a message first.
+        # A dict for its order: the oldest subscriber gets a message first.
         self.subscribers: dict[Subscriber, None] = {}
 
     def add(self, levels: list[str], subscriber: Subscriber) -> None:
@@ -262,7 +262,7 @@ class _Node:
         node.subscribers[subscriber] = None
 
     def remove(self, levels: list[str], subscriber: Subscriber) -> None:
-        """Take out a subscriber who is there, and the levels that lead to nobody then."""
+        """Remove a subscriber that is there, and the levels that are then unused."""
         path = [self]
         for level in levels:
             path.append(path[-1].children[level])
@@ -272,7 +272,7 @@ class _Node:
             del path[-1].children[levels[len(path) - 1]]
 
     def matching(self, levels: list[str]) -> Iterator[dict[Subscriber, None]]:
-        """Go through those who listen to a topic: a dict for each pattern that fits it."""
+        """Iterate over the subscribers of a topic: a dict for each pattern that matches it."""
         nodes = [self]
         for level in levels:
             following = []
@@ -294,35 +294,35 @@ class Recipient(Protocol):
     """The connection that a mailbox belongs to."""
 
     def subscribed(self) -> None:
-        """A pattern was added: its answer comes before the messages that fit it."""
+        """A pattern was added: its answer must precede the messages that match it."""
         ...
 
     def wake(self) -> None:
-        """Messages wait where there were none."""
+        """The mailbox was empty and holds messages now."""
         ...
 
     def overflow(self) -> None:
-        """Too many messages would wait: the client is to be disconnected."""
+        """Too many messages would wait: disconnect the client."""
         ...
 
 
 class Mailbox:
     """
-    The messages that wait for one client, in bounds.
+    The bounded queue of messages for one client.
 
-    Its recipient is woken by the first message, takes until nothing is left, and is then woken
-    again by the next.
+    The first message wakes its recipient, which takes chunks until the queue is empty; the next
+    message wakes it again.
 
-    :ivar when_slow: what happens to a message that would pass ``max_queue``.
+    :ivar when_slow: what happens to a message that would exceed ``max_queue``.
     :ivar waiting: bytes that wait.
     :ivar sent: bytes that were taken out, to be sent.
-    :ivar dropped: messages that this client did not get, as it read too slowly or has gone.
-    :ivar overflowed: whether it is to be disconnected; it takes nothing more then.
+    :ivar dropped: messages that this client did not get because it read too slowly or left.
+    :ivar overflowed: whether it is being disconnected; it accepts no more messages then.
     """
 
     __slots__ = (
+        "_limit",
         "_lines",
-        "_most",
         "_recipient",
         "_topics",
         "dropped",
@@ -339,17 +339,17 @@ class Mailbox:
         self.dropped = 0
         self.overflowed = False
         self._topics = topics
-        self._most = topics.settings.max_queue
+        self._limit = topics.settings.max_queue
         self._recipient = recipient
         # One message waits as it is, several in a queue, whose memory most subscribers never need.
         self._lines: bytes | deque[bytes] | None = None
 
-    def take(self, message: Message) -> bool:
-        """Keep a message for the client, as far as there is room."""
+    def take(self, message: TopicMessage) -> bool:
+        """Queue a message for the client, if there is room."""
         # What follows runs for each subscriber of each message.
         line = message.line
         waiting = self.waiting + len(line)
-        if waiting > self._most:
+        if waiting > self._limit:
             if not self._make_room(len(line)):
                 return False
             waiting = self.waiting + len(line)
@@ -371,7 +371,7 @@ class Mailbox:
         return count
 
     def next_chunk(self) -> bytes:
-        """Take out the oldest messages, up to :data:`CHUNK` bytes of them; empty if none wait."""
+        """Remove and return the oldest messages, up to :data:`CHUNK` bytes; empty if none wait."""
         lines = self._lines
         if lines is None:
             return b""
@@ -396,11 +396,11 @@ class Mailbox:
 
     def close(self) -> int:
         """
-        Subscribe to nothing any more, and drop what waits.
+        End all subscriptions, and drop the messages that wait.
 
         :return: how many messages were dropped.
         """
-        self._topics.forget(self)
+        self._topics.unsubscribe_all(self)
         lines, self._lines = self._lines, None
         left = 0 if lines is None else 1 if isinstance(lines, bytes) else len(lines)
         self.waiting = 0
@@ -409,9 +409,9 @@ class Mailbox:
         return left
 
     def _make_room(self, size: int) -> bool:
-        """Do what is to be done where a message of this size does not fit; True if it then does."""
+        """Apply :attr:`when_slow` to a message of this size; return whether it now fits."""
         topics = self._topics
-        limit = self._most
+        limit = self._limit
         if self.when_slow == "drop_oldest" and size <= limit:
             while self.waiting + size > limit:
                 self._drop_oldest()

@@ -263,7 +263,7 @@ class AdministrationTests(SynchronousTestCase):
                 "samples": 3,
                 "p50": 0.0005,
                 "p99": 0.012346,
-                "most": 0.012346,
+                "max": 0.012346,
                 "spikes": [{"at": "2026-11-22T09:30:00.123456+00:00", "seconds": 0.012346}],
             },
         )

@@ -185,7 +185,7 @@ class StandardTests(SynchronousTestCase):
                     {
                         "name": "PING",
                         "usage": "PING",
-                        "help": "Give PONG: the server is there.",
+                        "help": "Answer PONG: the server is alive.",
                         "kind": "plain",
                     }
                 ],

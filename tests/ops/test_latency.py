@@ -27,7 +27,7 @@ class LatencyTests(SynchronousTestCase):
     def test_clock_set_back(self) -> None:
         """A call that comes too early, as the clock was set back, is not late."""
         self.latency.note(-3600.0, 0.0)
-        self.assertEqual((self.latency.lateness.count, self.latency.lateness.most), (1, 0.0))
+        self.assertEqual((self.latency.lateness.count, self.latency.lateness.maximum), (1, 0.0))
 
     def test_reset(self) -> None:
         """A reset forgets all."""

@@ -22,7 +22,7 @@ class LatencyProbeTests(SynchronousTestCase):
         self.probe.startService()
         self.clock.pump([PROBE_INTERVAL] * 10)
         self.assertEqual(self.latency.lateness.count, 10)
-        self.assertAlmostEqual(self.latency.lateness.most, 0.0)
+        self.assertAlmostEqual(self.latency.lateness.maximum, 0.0)
 
     def test_late(self) -> None:
         """A reactor that was held is seen, with the time at which it was free again."""

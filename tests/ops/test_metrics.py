@@ -20,7 +20,7 @@ class HistogramTests(SynchronousTestCase):
         """Without values all figures are 0."""
         histogram = Histogram(BOUNDS)
         self.assertEqual(histogram.counts, [0, 0, 0, 0])
-        self.assertEqual((histogram.count, histogram.total, histogram.most), (0, 0.0, 0.0))
+        self.assertEqual((histogram.count, histogram.total, histogram.maximum), (0, 0.0, 0.0))
         self.assertEqual((histogram.quantile(0.5), histogram.quantile(1.0)), (0.0, 0.0))
 
     def test_bounds(self) -> None:
@@ -35,7 +35,7 @@ class HistogramTests(SynchronousTestCase):
         histogram = Histogram(BOUNDS)
         histogram.note(7.0)
         histogram.reset()
-        self.assertEqual((histogram.counts, histogram.most), ([0, 0, 0, 0], 0.0))
+        self.assertEqual((histogram.counts, histogram.maximum), ([0, 0, 0, 0], 0.0))
 
     def test_seconds(self) -> None:
         """The bounds for times ascend from 0.1 ms to 10 s."""

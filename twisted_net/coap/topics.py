@@ -9,7 +9,7 @@ from itertools import islice
 from twisted_net.coap.codec import JSON, TEXT, Code
 from twisted_net.coap.resources import Reply
 from twisted_net.errors import NotUTF8, TooBusy
-from twisted_net.topics import Message, Topics
+from twisted_net.topics import TopicMessage, Topics
 
 TOPICS = "topics"
 """The first segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
@@ -68,7 +68,7 @@ class TopicStates:
         self._observed = observed
         self._changed = changed
         self._followed: OrderedDict[str, _Follower] = OrderedDict()
-        self._kept: OrderedDict[str, Message] = OrderedDict()
+        self._kept: OrderedDict[str, TopicMessage] = OrderedDict()
         self.size = 0
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class TopicStates:
     def close(self) -> None:
         """Follow nothing any more, and forget everything."""
         for follower in self._followed.values():
-            self._topics.forget(follower)
+            self._topics.unsubscribe_all(follower)
         self._followed.clear()
         self._kept.clear()
         self.size = 0
@@ -117,13 +117,13 @@ class TopicStates:
     def _leave_one(self) -> None:
         for topic in list(islice(self._followed, _IDLE_TRIED)):
             if not self._observed(resource_of(topic)):
-                self._topics.forget(self._followed.pop(topic))
+                self._topics.unsubscribe_all(self._followed.pop(topic))
                 self._forget(topic)
                 return
             self._followed.move_to_end(topic)
         raise TooBusy(self._most)
 
-    def _take(self, message: Message) -> bool:
+    def _take(self, message: TopicMessage) -> bool:
         """Keep a message; tell whether somebody who observes is told of it."""
         topic = message.topic
         self._forget(topic)
@@ -146,9 +146,9 @@ class _Follower:
 
     __slots__ = ("_take", "topic")
 
-    def __init__(self, topic: str, take: Callable[[Message], bool]) -> None:
+    def __init__(self, topic: str, take: Callable[[TopicMessage], bool]) -> None:
         self.topic = topic
         self._take = take
 
-    def take(self, message: Message) -> bool:
+    def take(self, message: TopicMessage) -> bool:
         return self._take(message)

@@ -1,4 +1,4 @@
-"""The commands of an operator: who is here, what goes on, what was slow, who must go."""
+"""Administrative commands: CLIENTS, CLOSED, KILL, INFO, SLOWLOG, MONITOR, LATENCY."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted_net.commands.registry import Commands, Fields, Request
 from twisted_net.commands.topics import mailbox_figures
 from twisted_net.errors import CommandError
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
-from twisted_net.ops.monitor import LINES_PER_SECOND, MOST_PER_SECOND
+from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLOSED_KEPT, Session
 
@@ -22,13 +22,23 @@ Reset = Literal["reset"]
 def declare_administration(commands: Commands) -> None:
     """Add CLIENTS, CLOSED, KILL, INFO, SLOWLOG, MONITOR and LATENCY to a registry."""
     for name, handler, safe, words in (
-        ("CLIENTS", _clients, True, "Who is connected, oldest first, each with its figures."),
-        ("CLOSED", _closed, True, "Which connections ended, latest first, each with the reason."),
+        ("CLIENTS", _clients, True, "Connected clients, oldest first, each with its figures."),
+        ("CLOSED", _closed, True, "Connections that ended, latest first, each with the reason."),
         ("KILL", _kill, False, "End the connections of a client, a user or an address."),
-        ("INFO", _info, True, "What the server tells of itself, or one section of it."),
-        ("SLOWLOG", _slowlog, False, "Which commands took long, latest first; reset forgets them."),
-        ("MONITOR", _monitor, False, "See what the others ask, so many a second; off ends it."),
-        ("LATENCY", _latency, False, "How late the reactor is; reset begins anew."),
+        ("INFO", _info, True, "Information about the server, or one section of it."),
+        (
+            "SLOWLOG",
+            _slowlog,
+            False,
+            "Commands that took long, latest first; reset drops them.",
+        ),
+        (
+            "MONITOR",
+            _monitor,
+            False,
+            "Watch other clients' commands, so many a second; off ends it.",
+        ),
+        ("LATENCY", _latency, False, "How late the reactor runs its timers; reset starts again."),
     ):
         commands.command(name, help=words, admin=True, safe=safe)(handler)
 
@@ -60,13 +70,13 @@ def _kill(request: Request, what: Literal["client", "user", "address"], name: st
     if what == "client":
         found = sessions.get(name)
         if found is None:
-            raise CommandError(f"there is no client {name}; CLIENTS names them")
-        doomed = [found]
+            raise CommandError(f"there is no client {name}; CLIENTS lists them")
+        targets = [found]
     elif what == "user":
-        doomed = [session for session in sessions if session.user == name]
+        targets = [session for session in sessions if session.user == name]
     else:
-        doomed = [session for session in sessions if session.client[0] == name]
-    return Fields(killed=sum(session.kill() for session in doomed))
+        targets = [session for session in sessions if session.client[0] == name]
+    return Fields(killed=sum(session.kill() for session in targets))
 
 
 def _info(request: Request, section: str | None = None) -> Fields:
@@ -117,7 +127,7 @@ def _slowlog(
 
 def _monitor(
     request: Request,
-    per_second: Annotated[int, Meta(ge=1, le=MOST_PER_SECOND)] | Literal["off"] = LINES_PER_SECOND,
+    per_second: Annotated[int, Meta(ge=1, le=MAX_PER_SECOND)] | Literal["off"] = LINES_PER_SECOND,
 ) -> Fields:
     session = request.session
     monitors = session.sessions.instruments.monitors
@@ -179,5 +189,5 @@ def _lateness(session: Session) -> dict[str, object]:
         "samples": lateness.count,
         "p50": round(lateness.quantile(0.5), 6),
         "p99": round(lateness.quantile(0.99), 6),
-        "most": round(lateness.most, 6),
+        "max": round(lateness.maximum, 6),
     }

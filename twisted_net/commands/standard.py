@@ -1,4 +1,4 @@
-"""The commands that come with it."""
+"""Standard commands: ECHO, TIME, PING, STATS, BROADCAST, HELP, FETCH and AUTH."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, Session, Sessions
 
 FAILURES_SHOWN = 20
-"""How many clients BROADCAST names of those that it did not reach; all of them are counted."""
+"""Clients that BROADCAST names of those that it did not reach; all of them are counted."""
 
 Fetch = Callable[[str], Awaitable[Mapping[str, object]]]
+"""Gets a URL; returns the members of FETCH's answer."""
 
 LogIn = Callable[[Session, str, str], Awaitable[str]]
-"""Logs a client in, by a user and a password, or by a token and no password; gives the user."""
+"""Logs a client in, by user and password, or by a token and no password; returns the user."""
 
 
 def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -> Commands:
     """
-    Make a registry of ECHO, TIME, PING, STATS, BROADCAST, HELP, those of topics, those of an
-    operator, FETCH, and AUTH.
+    Return a registry of the standard commands, those of topics, and those of an operator.
 
-    :param fetch: gets a URL for FETCH, which is left out where there is none.
-    :param log_in: logs a client in for AUTH, which is left out where there is none.
+    :param fetch: gets a URL for FETCH, which is left out if None.
+    :param log_in: logs a client in for AUTH, which is left out if None.
     """
     commands = Commands()
     declare = commands.command
-    declare("ECHO", help="Give the arguments back, joined by one space.", safe=True)(_echo)
-    declare("TIME", help="The time of the server, ISO 8601 with offset.", safe=True)(_time)
-    declare("PING", help="Give PONG: the server is there.", safe=True)(_ping)
+    declare("ECHO", help="Return the arguments, joined by one space.", safe=True)(_echo)
+    declare("TIME", help="Time of the server, ISO 8601 with offset.", safe=True)(_time)
+    declare("PING", help="Answer PONG: the server is alive.", safe=True)(_ping)
     declare("STATS", help="Figures of this server.", safe=True)(_stats)
-    declare("BROADCAST", help="Send a message to every client, this one included.")(_broadcast)
+    declare("BROADCAST", help="Send a message to every client, the sender included.")(_broadcast)
     declare("HELP", help="The commands, or one command, with their arguments.", safe=True)(_help)
     declare_topics(commands)
     declare_administration(commands)
@@ -50,7 +50,7 @@ def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -
 
 
 def acknowledge(request: Request, text: str) -> dict[str, object]:
-    """Answer any line as the first version of this server did: a fallback for :class:`Commands`."""
+    """Fallback for :class:`Commands`: acknowledge any line, as the original server did."""
     return {
         "status": "success",
         "message": f"received: {text}",
@@ -92,14 +92,14 @@ def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
     if len(session.sessions) > CLIENTS_AT_ONCE:
         return _spread(session.sessions, event)
-    return _fared(session.sessions.broadcast(event))
+    return _outcome(session.sessions.broadcast(event))
 
 
 async def _spread(sessions: Sessions, event: Mapping[str, object]) -> Fields:
-    return _fared(await sessions.spread(event))
+    return _outcome(await sessions.spread(event))
 
 
-def _fared(delivery: Delivery) -> Fields:
+def _outcome(delivery: Delivery) -> Fields:
     return Fields(
         delivered=delivery.delivered,
         failed=len(delivery.failures),

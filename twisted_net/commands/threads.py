@@ -1,4 +1,4 @@
-"""Blocking functions in the reactor's threads, in a bounded number."""
+"""Bounded calls of blocking functions in the reactor's thread pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 
 from twisted_net.errors import TooBusy
 
@@ -17,11 +16,11 @@ class BlockingCalls:
     """
     Runs blocking functions in the reactor's thread pool.
 
-    A pool's own queue has no bound, and its calls cannot be cancelled: a client that asks,
-    leaves and comes again would fill it. Here the calls that wait or run are counted until
-    their thread is free again, and one that nobody waits for any more is not begun.
+    A pool's own queue has no bound, and its calls cannot be cancelled: a client that calls,
+    disconnects and reconnects would fill it. Here the calls that wait or run are counted until
+    their thread is free again, and a cancelled one that waits is not begun.
 
-    :param reactor: provides ``IReactorThreads`` too, once a call is made.
+    :param reactor: must provide ``IReactorThreads`` once a call is made.
     :param limit: calls that wait for a thread or run in one.
     """
 
@@ -37,9 +36,9 @@ class BlockingCalls:
         """
         Call *function* in a thread.
 
-        :return: fires with its value or its exception; when cancelled, fires at once, while
-            a function that runs already goes on unheard.
-        :raises TooBusy: for one call above the limit.
+        :return: fires with its value or its exception. When cancelled it fires at once, while
+            a function that already runs goes on, its outcome ignored.
+        :raises TooBusy: if as many calls as the limit wait or run.
         """
         if self._count >= self._limit:
             raise TooBusy(self._limit)
@@ -53,8 +52,6 @@ class BlockingCalls:
             self._count -= 1
             if not result.called:
                 result.callback(value)
-            elif isinstance(value, Failure):
-                value.trap(Exception)
 
         pool = cast(IReactorThreads, self._reactor).getThreadPool()
         reactor = cast(IReactorFromThreads, self._reactor)

@@ -1,4 +1,4 @@
-"""The commands for topics: SUBSCRIBE, UNSUBSCRIBE, PUBLISH."""
+"""Topic commands: SUBSCRIBE, UNSUBSCRIBE, PUBLISH."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from twisted_net.topics import WhenSlow
 def declare_topics(commands: Commands) -> None:
     """Add SUBSCRIBE, UNSUBSCRIBE and PUBLISH to a registry."""
     declare = commands.command
-    declare("SUBSCRIBE", help="Get the messages of a topic, or of all that fit a pattern.")(
+    declare("SUBSCRIBE", help="Receive the messages of a topic, or of those matching a pattern.")(
         _subscribe
     )
-    declare("UNSUBSCRIBE", help="Get them no more; without a pattern: none at all.")(_unsubscribe)
-    declare("PUBLISH", help="Send a message to all who listen to a topic.")(_publish)
+    declare("UNSUBSCRIBE", help="End a subscription; without a pattern, all of them.")(_unsubscribe)
+    declare("PUBLISH", help="Send a message to all subscribers of a topic.")(_publish)
 
 
 def mailbox_figures(session: Session) -> dict[str, object]:
-    """Give what CLIENTS shows of a client's subscriptions."""
+    """Return what CLIENTS shows of a client's subscriptions."""
     mailbox = session.mailbox
     if mailbox is None:
         return {"subscriptions": 0, "waiting": 0, "dropped": 0}
@@ -44,8 +44,10 @@ def _unsubscribe(request: Request, pattern: str | None = None) -> Fields:
     mailbox, topics = request.session.mailbox, request.session.sessions.topics
     if mailbox is None:
         return Fields(removed=0, subscriptions=0)
-    removed = topics.forget(mailbox) if pattern is None else topics.unsubscribe(mailbox, pattern)
-    return Fields(removed=int(removed), subscriptions=topics.count(mailbox))
+    removed = (
+        topics.unsubscribe_all(mailbox) if pattern is None else topics.unsubscribe(mailbox, pattern)
+    )
+    return Fields(removed=removed, subscriptions=topics.count(mailbox))
 
 
 def _publish(request: Request, topic: str, *words: str) -> Fields:

@@ -1,4 +1,4 @@
-"""Writes who logged in, who was refused and what administrators did to a log of its own."""
+"""Audit log: logins, refusals and administrative commands, in a log namespace of their own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted_net.reasons import MAX_SHOWN, Audited
 
 LINES_PER_SECOND, BURST = 50, 500
 """
-Lines of the audit: whoever is refused a thousand times a second is not to fill a disk. Those left
-out are counted, and the next line says how many they were.
+Lines of the audit: a client that is refused a thousand times a second must not fill the disk.
+Those left out are counted, and the next line says how many they were.
 """
 
 log = Logger(namespace="twisted_net.audit")
@@ -21,10 +21,10 @@ class Audit:
     """
     Writes the audit, in the namespace ``twisted_net.audit``.
 
-    What happened is quoted, so that no client can write a line of its own. Secrets do not come
-    here: the arguments of AUTH are nobody's business.
+    What clients sent is quoted, so that none can forge a line. Arguments of secret commands, such
+    as AUTH, never appear.
 
-    :ivar left_out: lines that were not written, as too many came at a time.
+    :ivar left_out: lines that were not written because too many came at once.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -38,7 +38,8 @@ class Audit:
         Write a line.
 
         :param event: ``login``, ``refused``, ``command`` or ``closed``.
-        :param what: more about it, in words; 200 characters are shown.
+        :param what: more about it, in words; :data:`~twisted_net.reasons.MAX_SHOWN` characters
+            are shown.
         """
         now = self._reactor.seconds()
         if self._rate.wait("", now) > 0:

@@ -1,4 +1,4 @@
-"""How late the reactor is: what clients wait for beside their own command."""
+"""Reactor latency: how late timers run, as a histogram and the latest spikes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from twisted_net.ops.metrics import Histogram
 
 PROBE_INTERVAL = 0.1
 """
-Seconds between two calls that are timed. Whatever holds the reactor for longer than this is seen
-for certain; ten calls a second cost some 0.1 ms of processor time.
+Seconds between two timed calls. A pause of the reactor that is longer than this is always seen;
+ten calls a second cost some 0.1 ms of processor time.
 """
 
 SPIKE = 0.01
-"""Seconds from which on a lateness is remembered with its time, as SLOWLOG remembers commands."""
+"""Seconds from which on a delay is kept with its time, as SLOWLOG keeps commands."""
 
 SPIKES_KEPT = 160
-"""Spikes that are remembered, the latest ones; as many as Redis keeps of an event."""
+"""Spikes that are kept, the latest ones; as many as Redis keeps of an event."""
 
 
 @frozen
 class Spike:
-    """A moment in which the reactor was late; *at* in seconds of the wall clock."""
+    """One delay of at least :data:`SPIKE`; *at* in seconds of the wall clock."""
 
     at: float
     seconds: float
@@ -33,9 +33,9 @@ class Spike:
 
 class Latency:
     """
-    How much later than due the calls of a reactor came.
+    How late the timers of a reactor run.
 
-    :ivar lateness: all that were timed since the start or a reset, in seconds.
+    :ivar lateness: all delays since the start or a reset, in seconds.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Latency:
 
     def note(self, late: float, wall: float) -> None:
         """
-        Count a call that came.
+        Count a timer that ran.
 
-        :param late: by how many seconds; a clock that was set back makes it less than 0.
-        :param wall: when, in seconds of the wall clock.
+        :param late: its delay in seconds; a clock that was set back makes it less than 0.
+        :param wall: when it ran, in seconds of the wall clock.
         """
         late = max(late, 0.0)
         self.lateness.note(late)
@@ -55,10 +55,10 @@ class Latency:
             self._spikes.append(Spike(wall, late))
 
     def spikes(self, limit: int) -> Iterator[Spike]:
-        """Go through the spikes, latest first, at most so many of them."""
+        """Iterate over the spikes, latest first, at most *limit* of them."""
         return islice(reversed(self._spikes), limit)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Start again from zero."""
         self.lateness.reset()
         self._spikes.clear()

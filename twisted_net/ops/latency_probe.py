@@ -1,4 +1,4 @@
-"""Times the reactor: how much later than due its calls come."""
+"""Latency probe: a service that measures how late the reactor runs its timers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from twisted_net.ops.latency import PROBE_INTERVAL, Latency
 
 class LatencyProbe(Service):
     """
-    Has the reactor called every :data:`~twisted_net.ops.latency.PROBE_INTERVAL` while it runs, and
-    notes how late that was.
+    Sets a timer every :data:`~twisted_net.ops.latency.PROBE_INTERVAL` while it runs, and records
+    how late each runs.
 
-    :param latency: where it is noted.
-    :param wall: gives the seconds of the wall clock.
+    :param latency: where they are recorded.
+    :param wall: returns the seconds of the wall clock.
     """
 
     def __init__(self, reactor: IReactorTime, latency: Latency, wall: Callable[[], float]) -> None:

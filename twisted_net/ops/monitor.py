@@ -1,4 +1,4 @@
-"""Shows the commands of all clients to those who watch, within bounds."""
+"""MONITOR: shows the commands of all clients to those that watch, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.ops.timestamps import iso_time
 
 MAX_MONITORS = 16
-"""Clients that may watch at one time: each costs an event for each command that it is shown."""
+"""Clients that may watch at one time: each command that one is shown costs an event."""
 
 LINES_PER_SECOND = 100
-"""Commands that a client is shown a second, unless it says how many; a person reads fewer."""
+"""Commands that a client is shown a second by default; a person reads fewer."""
 
-MOST_PER_SECOND = 10_000
-"""The most that it may ask for."""
+MAX_PER_SECOND = 10_000
+"""Upper bound of the rate that a client may ask for."""
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Client(Protocol):
-    """One who asks, or who watches: a client. It is hashable, and equal to itself alone."""
+class MonitoredClient(Protocol):
+    """A client that sends commands or watches those of others; hashable by identity."""
 
     name: str
 
     @property
     def user(self) -> str | None:
-        """The name of the user who has logged in, if one has."""
+        """The name of the user, if the client has logged in."""
         ...
 
     def deliver(self, line: bytes) -> str | None:
-        """Send a line that the client did not ask for, or say in a word why it cannot be."""
+        """Send a line that is no answer; return in a word why it cannot be sent, else None."""
         ...
 
 
 class _View:
-    """What one client sees: at which rate, and how many commands it was not shown since."""
+    """The view of one client: its rate, and how many commands were skipped since the last event."""
 
     __slots__ = ("rate", "skipped")
 
@@ -51,48 +51,48 @@ class _View:
 
 class Monitors:
     """
-    The clients that watch what the others ask.
+    The clients that watch the commands of others.
 
-    Each sees a sample: what comes faster than it wished, or while it does not read, is skipped
-    and counted, and the next event says how many those were. Nobody sees its own commands.
+    Each sees a sample: commands above its rate, or while it does not read, are skipped and
+    counted, and the next event says how many. A client does not see its own commands.
 
-    :ivar views: what each of them sees.
+    :ivar views: the state of each watching client.
     :ivar shown: events that were sent.
-    :ivar skipped: commands that a monitor was not shown.
+    :ivar skipped: commands that were not shown, summed over watching clients.
     """
 
     def __init__(self) -> None:
         self.shown = 0
         self.skipped = 0
-        self.views: dict[Client, _View] = {}
+        self.views: dict[MonitoredClient, _View] = {}
 
     def __len__(self) -> int:
         return len(self.views)
 
-    def __contains__(self, client: Client) -> bool:
+    def __contains__(self, client: MonitoredClient) -> bool:
         return client in self.views
 
-    def add(self, client: Client, per_second: float) -> None:
+    def add(self, client: MonitoredClient, per_second: float) -> None:
         """
-        Let a client watch; at another rate where it does so already.
+        Let a client watch, or change its rate if it watches already.
 
-        :raises CommandError: where :data:`MAX_MONITORS` others do.
+        :raises CommandError: if :data:`MAX_MONITORS` others watch.
         """
         if client not in self.views and len(self.views) >= MAX_MONITORS:
             raise CommandError(f"{MAX_MONITORS} clients are watching already")
         self.views[client] = _View(per_second)
 
-    def remove(self, client: Client) -> bool:
-        """Let a client watch no more; say whether it did."""
+    def remove(self, client: MonitoredClient) -> bool:
+        """Stop showing commands to a client; return whether it watched."""
         return self.views.pop(client, None) is not None
 
-    def show(self, client: Client, line: str, wall: float, now: float) -> None:
+    def show(self, client: MonitoredClient, line: str, wall: float, now: float) -> None:
         """
-        Show a command to all who watch.
+        Show a command to all clients that watch.
 
-        :param client: who asked.
-        :param line: what, as far as it may be shown.
-        :param wall: when, in seconds of the wall clock.
+        :param client: the sender.
+        :param line: the command, as far as it may be shown.
+        :param wall: its time, in seconds of the wall clock.
         :param now: seconds of a steady clock.
         """
         event = {

@@ -1,4 +1,4 @@
-"""What a process can tell of itself: its parts, its age, its memory, its processor time."""
+"""Process information: versions, memory, processor time, descriptors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RESIDENT = Path("/proc/self/statm")
 
 
 def package_version() -> str:
-    """Give the version of this package, or ``unknown`` where it runs without being installed."""
+    """Return the version of this package, or ``unknown`` if it is not installed."""
     try:
         return version("twisted_net")
     except PackageNotFoundError:
@@ -24,7 +24,7 @@ def package_version() -> str:
 
 
 def versions(reactor: object) -> dict[str, object]:
-    """Give the versions of the parts, the kind of reactor, and the number of the process."""
+    """Return the versions of the parts, the kind of reactor, and the process ID."""
     return {
         "version": package_version(),
         "twisted": twisted_version,
@@ -36,17 +36,17 @@ def versions(reactor: object) -> dict[str, object]:
 
 def usage() -> Mapping[str, object]:
     """
-    Give what the process uses of the machine.
+    Return the resources that the process uses.
 
-    ``resident`` and ``resident_most`` are bytes, ``user`` and ``system`` seconds of processor
-    time, ``descriptors`` those that may be open. Where there is no ``/proc``, ``resident`` is None.
+    ``resident`` and ``resident_peak`` are bytes, ``user`` and ``system`` seconds of processor
+    time, ``descriptors`` the limit of open ones. Without ``/proc``, ``resident`` is None.
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     # Linux counts KiB here, macOS bytes (getrusage(2) of each).
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "resident": _resident(),
-        "resident_most": used.ru_maxrss * unit,
+        "resident_peak": used.ru_maxrss * unit,
         "user": round(used.ru_utime, 3),
         "system": round(used.ru_stime, 3),
         "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],

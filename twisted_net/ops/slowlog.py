@@ -1,4 +1,4 @@
-"""Which commands took long, the latest ones."""
+"""SLOWLOG: the latest commands that took long."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from twisted_net.config.record import Record
 
 class SlowLogSettings(Record, frozen=True):
     """
-    What SLOWLOG remembers, ``[slowlog]``.
+    What SLOWLOG keeps, ``[slowlog]``.
 
-    Ten milliseconds and 128 entries are Redis's defaults: while a command holds the reactor
-    nobody else is answered. One that waits, for another server or in a thread, delays its own
-    client alone, and has a threshold of its own.
+    Ten milliseconds and 128 entries are Redis's defaults: while a command holds the reactor, no
+    other client is answered. One that waits, for another server or in a thread, delays only its
+    own client, and has a threshold of its own.
     """
 
     threshold: Annotated[
@@ -30,7 +30,7 @@ class SlowLogSettings(Record, frozen=True):
         float, Meta(gt=0, le=86_400, description="seconds for which a command may wait")
     ] = 1.0
     kept: Annotated[
-        int, Meta(ge=1, le=10_000, description="slow commands remembered, the latest ones")
+        int, Meta(ge=1, le=10_000, description="slow commands kept, the latest ones")
     ] = 128
 
 
@@ -40,9 +40,9 @@ class SlowCommand:
     A command that took long.
 
     :ivar number: counts up from 1, over all that were slow since the start.
-    :ivar at: when it was over, in seconds of the wall clock.
+    :ivar at: when it ended, in seconds of the wall clock.
     :ivar seconds: how long it took.
-    :ivar waited: whether it waited, and others were served meanwhile.
+    :ivar waited: whether it waited while others were served, rather than held the reactor.
     :ivar line: the command as it was sent, as far as it may be shown.
     """
 
@@ -60,7 +60,7 @@ class SlowLog:
     The slow commands of a server, the latest ones.
 
     :param settings: what is slow, and how many are kept.
-    :ivar count: slow commands since the start, the forgotten ones included.
+    :ivar count: slow commands since the start, those no longer kept included.
     """
 
     def __init__(self, settings: SlowLogSettings | None = None) -> None:
@@ -74,16 +74,16 @@ class SlowLog:
     def note(
         self, at: float, seconds: float, client: str, user: str | None, line: str, *, waited: bool
     ) -> None:
-        """Keep a slow command; the oldest makes room for it where :attr:`settings` say so."""
+        """Add a slow command; at the bound the oldest is dropped."""
         self.count += 1
         self._latest.append(SlowCommand(self.count, at, seconds, waited, client, user, line))
 
     def latest(self, limit: int) -> Iterator[SlowCommand]:
-        """Go through the slow commands, latest first, at most so many of them."""
+        """Iterate over the slow commands, latest first, at most *limit* of them."""
         return islice(reversed(self._latest), limit)
 
     def reset(self) -> int:
-        """Forget them, but not how many they were; give how many were kept."""
+        """Drop all entries, but not :attr:`count`; return how many there were."""
         forgotten = len(self._latest)
         self._latest.clear()
         return forgotten

@@ -1,4 +1,4 @@
-"""How a time of the wall clock is written."""
+"""Timestamps of the wall clock, as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 def iso_time(wall: float) -> str:
     """
-    Write a time as ISO 8601 in UTC, with offset and all six digits of its microseconds.
+    Format a time as ISO 8601 in UTC, with offset and six digits of microseconds.
 
     :param wall: seconds since 1970.
     """
