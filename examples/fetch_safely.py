@@ -9,8 +9,7 @@ from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
 from twisted_net.http.client import Client
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy
+from twisted_net.http.settings import EgressPolicy, HttpSettings
 
 SETTINGS = HttpSettings(timeout=10.0, max_body=256 * 1024, max_redirects=3)
 

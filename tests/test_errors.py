@@ -206,7 +206,7 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
     ),
     (
         CircuitOpen("h", 2.25),
-        "h has failed too often and is left alone for 2.25 more seconds",
+        "h has failed too often; no request is sent to it for 2.25 more seconds",
         {"host": "h", "retry_in": 2.25},
     ),
     (ClientClosed(), "the HTTP client is closed", {}),

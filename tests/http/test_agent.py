@@ -37,8 +37,8 @@ from twisted_net.http.errors import (
     InvalidURL,
     OriginBusy,
 )
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
+from twisted_net.http.settings import EgressPolicy, HttpSettings
+from twisted_net.http.ssrf_guard import SsrfGuard
 
 URL = b"http://1.2.3.4/p?q"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"

@@ -31,8 +31,7 @@ from twisted_net.http.errors import (
 )
 from twisted_net.http.response import EXCERPT, Response
 from twisted_net.http.retry.settings import RetryPolicy
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy
+from twisted_net.http.settings import EgressPolicy, HttpSettings
 
 URL = "http://h.example/p"
 FRESH = ("Cache-Control", "max-age=60")

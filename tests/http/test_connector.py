@@ -19,8 +19,8 @@ from twisted_net.http.connector import (
     HttpConnection,
 )
 from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
+from twisted_net.http.settings import EgressPolicy, HttpSettings
+from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import parse_target
 from twisted_net.twisted_internals import ClientRequest
 

@@ -18,16 +18,16 @@ class PerOriginTests(SynchronousTestCase):
     def test_same(self) -> None:
         """The same origin has the same thing, another one another."""
         table: PerOrigin[list[int]] = PerOrigin(list, 10)
-        table.of(origin("a")).append(1)
-        self.assertEqual(table.of(origin("a")), [1])
-        self.assertEqual(table.of(("https", "a", 443)), [])
+        table.get(origin("a")).append(1)
+        self.assertEqual(table.get(origin("a")), [1])
+        self.assertEqual(table.get(("https", "a", 443)), [])
 
     def test_limit(self) -> None:
         """Beyond the limit the one that was unused for longest begins anew."""
         table: PerOrigin[list[int]] = PerOrigin(list, 2)
         for name in ("a", "b"):
-            table.of(origin(name)).append(1)
-        table.of(origin("a"))
-        table.of(origin("c"))
+            table.get(origin(name)).append(1)
+        table.get(origin("a"))
+        table.get(origin("c"))
         self.assertEqual(len(table), 2)
-        self.assertEqual((table.of(origin("a")), table.of(origin("b"))), ([1], []))
+        self.assertEqual((table.get(origin("a")), table.get(origin("b"))), ([1], []))

@@ -23,7 +23,7 @@ from twisted_net.http.errors import (
     ProxyFailed,
 )
 from twisted_net.http.proxies import (
-    MAX_ANSWER,
+    MAX_CONNECT_HEAD,
     Proxy,
     ProxyBypass,
     connect_request,
@@ -32,8 +32,7 @@ from twisted_net.http.proxies import (
     tunnel_opened,
 )
 from twisted_net.http.retry.settings import RetryPolicy
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy
+from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import parse_target
 
@@ -204,7 +203,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(error.details(), {"host": "a.example", "status": status})
             self.assertEqual((error.transient, error.unsent), (transient, True))
             self.assertIn(
-                f"no way to a.example through the proxy: it answered with status {status}",
+                f"cannot reach a.example through the proxy: it answered with status {status}",
                 str(error),
             )
             self.assertEqual("credentials" in str(error), status == 407)
@@ -214,9 +213,9 @@ class AnswerTests(SynchronousTestCase):
         interim = b"HTTP/1.1 100 Continue\r\n\r\n"
         for answer, words in (
             (b"SSH-2.0\r\n\r\n", "not HTTP"),
-            (b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_ANSWER, "larger"),
-            (interim * (MAX_ANSWER // len(interim) + 1), "larger"),
-            (OPEN + b"injected", "before it was asked"),
+            (b"HTTP/1.1 200 OK\r\nX: " + b"x" * MAX_CONNECT_HEAD, "larger"),
+            (interim * (MAX_CONNECT_HEAD // len(interim) + 1), "larger"),
+            (OPEN + b"injected", "before any request"),
         ):
             error = self.assertRaises(ProxyFailed, tunnel_opened, answer, "a")
             self.assertIn(words, str(error))

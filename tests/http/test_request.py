@@ -31,12 +31,12 @@ class BodyTests(HttpTestCase):
     """:class:`RequestBody` knows what treq is needed for."""
 
     def test_ready(self) -> None:
-        """Bytes and nothing are ready; forms, files and queries are not."""
+        """Bytes and nothing are is_plain; forms, files and queries are not."""
         for body in (RequestBody(), RequestBody(data=b"x"), RequestBody(data=b"")):
-            self.assertTrue(body.ready)
+            self.assertTrue(body.is_plain)
         for body in (
             RequestBody({"a": 1}),
             RequestBody(data={"a": 1}),
             RequestBody(files={"f": object()}),
         ):
-            self.assertFalse(body.ready)
+            self.assertFalse(body.is_plain)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.errors import AddressRefused
-from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard, is_public, unwrap
+from twisted_net.http.settings import EgressPolicy
+from twisted_net.http.ssrf_guard import SsrfGuard, is_public, unwrap
 
 PUBLIC = (
     "8.8.8.8",
@@ -277,5 +278,5 @@ class GuardTests(SynchronousTestCase):
     def test_no_address(self) -> None:
         """What a resolver gives that is no address is refused."""
         self.assertIn(
-            "that can be judged", self.refused(EgressPolicy(), "a", 80, "somewhere") or ""
+            "that can be checked", self.refused(EgressPolicy(), "a", 80, "somewhere") or ""
         )

@@ -14,7 +14,7 @@ from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
 from twisted_net.http.client import Client
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.streaming import AHEAD, StreamedResponse
+from twisted_net.http.streaming import READ_AHEAD, StreamedResponse
 
 URL = "http://1.2.3.4/"
 
@@ -67,7 +67,7 @@ class StreamedResponseTests(HttpTestCase):
 
     def test_back_pressure(self) -> None:
         """With enough waiting the server is paused, until all of it has been taken."""
-        half = b"x" * (AHEAD // 2)
+        half = b"x" * (READ_AHEAD // 2)
         self.source.send(half)
         self.assertEqual(self.source.calls, [])
         self.source.send(half)
@@ -82,9 +82,9 @@ class StreamedResponseTests(HttpTestCase):
 
     def test_paused_at_the_end(self) -> None:
         """A body that ends while it is paused is given whole; nothing is resumed."""
-        self.source.send(b"x" * AHEAD)
+        self.source.send(b"x" * READ_AHEAD)
         self.source.end(ResponseDone())
-        self.assertEqual(len(self.run_now(self.response.read())), AHEAD)
+        self.assertEqual(len(self.run_now(self.response.read())), READ_AHEAD)
         self.assertEqual(self.source.calls, ["pause"])
 
     def test_one_reader(self) -> None:

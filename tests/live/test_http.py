@@ -44,8 +44,7 @@ from twisted_net.http.errors import (
 from twisted_net.http.fetch import Fetcher
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
-from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy
+from twisted_net.http.settings import EgressPolicy, FetchSettings, HttpSettings
 
 QUICK = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(base=0.01))
 ONCE = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0))

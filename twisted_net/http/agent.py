@@ -44,8 +44,8 @@ from twisted_net.http.fields import HeaderFields
 from twisted_net.http.proxies import find_proxy_routes, proxy_refusal
 from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
-from twisted_net.http.settings import HttpSettings
-from twisted_net.http.ssrf_guard import EgressPolicy, SsrfGuard
+from twisted_net.http.settings import EgressPolicy, HttpSettings
+from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
 from twisted_net.net.reactor import Reactor
 

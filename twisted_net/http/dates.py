@@ -1,4 +1,4 @@
-"""HTTP dates: the three forms of RFC 9110 §5.6.7, read strictly, and the one that is written."""
+"""HTTP dates: a strict parser of the three forms of RFC 9110 §5.6.7, and the formatter."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _FORMS = (
 
 def parse_date(text: str, wall: float) -> float | None:
     """
-    Give the moment that an HTTP date names, in seconds since 1970, or None where it is none.
+    Return the time of an HTTP date, in seconds since 1970, or None if it is not valid.
 
-    All three forms are read, as RFC 9110 §5.6.7 demands of a recipient. The name of the day is
-    not compared with the date. A second of 60 counts as the one after it.
+    All three forms are accepted, as RFC 9110 §5.6.7 requires of a recipient. The name of the day
+    is not compared with the date. Second 60 is the first second of the next minute.
 
-    :param wall: the time now: a year of two digits that seems to lie more than 50 years ahead is
-        one of the past.
+    :param wall: the time of day: a year of two digits that would be more than 50 years ahead is in
+        the past.
     """
     for form in _FORMS:
         match = form.fullmatch(text)
         if match is not None:
-            return _moment(match, wall)
+            return _timestamp(match, wall)
     return None
 
 
 def format_date(wall: float) -> str:
-    """Give a moment in the preferred form, IMF-fixdate: ``Sun, 06 Nov 1994 08:49:37 GMT``."""
+    """Return a time in the preferred form, IMF-fixdate: ``Sun, 06 Nov 1994 08:49:37 GMT``."""
     at = _EPOCH + timedelta(seconds=int(wall))
     return (
         f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} "
@@ -49,7 +49,7 @@ def format_date(wall: float) -> str:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _moment(match: re.Match[str], wall: float) -> float | None:
+def _timestamp(match: re.Match[str], wall: float) -> float | None:
     year = int(match["year"])
     if len(match["year"]) == 2:
         this_year = (_EPOCH + timedelta(seconds=wall)).year

@@ -1,4 +1,4 @@
-"""What keeps an HTTP request from an answer that its caller can use."""
+"""HTTP errors: the ways in which a call of the client fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted_net.errors import FetchError
 
 
 class InvalidURL(FetchError):
-    """The URL cannot be requested: it is malformed, or of a form that is refused."""
+    """The URL cannot be requested: it is malformed, or in a form that is refused."""
 
     code = "invalid_url"
     unsent = True
@@ -40,7 +40,7 @@ class AddressRefused(FetchError):
 
 
 class NameNotFound(FetchError):
-    """The host name has no address, or none that could be found out now."""
+    """The look-up of the host name found no address, or failed."""
 
     code = "name_not_found"
     transient = True
@@ -72,13 +72,13 @@ class CannotConnect(FetchError):
 
 class ProxyFailed(FetchError):
     """
-    The proxy cannot be reached, or does not lead to the host.
+    The proxy cannot be reached, or refuses the request.
 
-    Neither the message nor the details name the proxy: those who see them need not know it.
+    Neither the message nor the details name the proxy: clients who see them need not know it.
 
     :param host: of the URL.
-    :param status: what the proxy answered; None where no answer came that can be used.
-    :param unsent: whether the request itself was never sent, but at most one for a tunnel.
+    :param status: of the proxy's response; None if there was no valid response.
+    :param unsent: whether the request itself was not sent, but at most one for a tunnel.
     """
 
     code = "proxy_failed"
@@ -86,7 +86,7 @@ class ProxyFailed(FetchError):
     def __init__(
         self, host: str, reason: str, *, status: int | None = None, unsent: bool = True
     ) -> None:
-        super().__init__(f"no way to {host} through the proxy: {reason}")
+        super().__init__(f"cannot reach {host} through the proxy: {reason}")
         self.host = host
         self.status = status
         self.transient = status in (None, 502, 503, 504)
@@ -97,7 +97,7 @@ class ProxyFailed(FetchError):
 
 
 class TLSFailed(FetchError):
-    """The TLS handshake failed: most often the certificate is not trusted or not this host's."""
+    """The TLS handshake failed: usually the certificate is not trusted or is for another host."""
 
     code = "tls_failed"
 
@@ -111,12 +111,12 @@ class TLSFailed(FetchError):
 
 class FetchTimeout(FetchError):
     """
-    The time allowed ran out.
+    A time limit was exceeded.
 
-    :param phase: what was waited for: ``queue`` (the turn of a request to a busy origin),
+    :param phase: what the call waited for: ``queue`` (a slot for a request to a busy origin),
         ``connect``, ``headers``, ``body``, or ``retry`` (the wait between two attempts).
     :param limit: seconds.
-    :param total: True where the limit covers the whole call, and not this phase alone.
+    :param total: whether the limit is that of the whole call, and not of this phase alone.
     """
 
     code = "fetch_timeout"
@@ -129,7 +129,7 @@ class FetchTimeout(FetchError):
         self.phase = phase
         self.limit = limit
         self.total = total
-        # Another place at the end of a queue that was too slow would make it longer.
+        # A retry would join the end of a queue that is too slow already, and make it longer.
         self.transient = not total and phase != "queue"
         self.unsent = phase in ("queue", "connect")
 
@@ -139,9 +139,9 @@ class FetchTimeout(FetchError):
 
 class ConnectionBroken(FetchError):
     """
-    The connection ended before the response was whole.
+    The connection ended before the response was complete.
 
-    :param phase: ``headers`` or ``body``: what was being waited for.
+    :param phase: what the call waited for: ``headers`` or ``body``.
     """
 
     code = "connection_broken"
@@ -156,7 +156,7 @@ class ConnectionBroken(FetchError):
 
 
 class BadResponse(FetchError):
-    """What the server sent is not a response that HTTP allows."""
+    """The server's response violates HTTP."""
 
     code = "bad_response"
 
@@ -166,10 +166,10 @@ class BadResponse(FetchError):
 
 class BodyTooLarge(FetchError):
     """
-    The response body passes the limit.
+    The response body exceeds the limit.
 
     :param limit: bytes.
-    :param decoded: True where it is the decompressed body that passes it.
+    :param decoded: whether it is the decompressed body that exceeds it.
     """
 
     code = "body_too_large"
@@ -184,20 +184,20 @@ class BodyTooLarge(FetchError):
 
 
 class BodyMismatch(FetchError):
-    """The response body is not JSON, or does not fit the type that was asked for."""
+    """The response body is not JSON, or does not fit the requested type."""
 
     code = "body_mismatch"
 
 
 class BadStatus(FetchError):
     """
-    The status of the response is not the success that its caller asked for.
+    The status of the response is not one of success, which its caller requires.
 
     :param status: such as 404.
     :param reason: the reason phrase, which may be empty.
     :param url: without credentials.
     :param headers: the response's header fields.
-    :param excerpt: the start of the response body, as text.
+    :param excerpt: the beginning of the response body, as text.
     """
 
     code = "bad_status"
@@ -217,7 +217,7 @@ class BadStatus(FetchError):
 
 
 class TooManyRedirects(FetchError):
-    """One redirect led to the next, more often than is allowed."""
+    """A chain of redirects exceeds the limit."""
 
     code = "too_many_redirects"
 
@@ -231,10 +231,11 @@ class TooManyRedirects(FetchError):
 
 class OriginBusy(FetchError):
     """
-    As many requests to this origin run and wait as may; this one was not begun.
+    The limits of running and waiting requests to this origin are reached; this one was not sent.
 
     :param host: of the origin.
-    :param running: requests that run; :param waiting: that wait.
+    :param running: requests that run.
+    :param waiting: requests that wait.
     """
 
     code = "origin_busy"
@@ -252,12 +253,12 @@ class OriginBusy(FetchError):
 
 class CircuitOpen(FetchError):
     """
-    So many requests to this origin failed that it is left alone for a while.
+    The circuit breaker of this origin is open: too many requests to it have failed.
 
-    It is not retried: that is what it is for.
+    It is not retried, which is the purpose of the breaker.
 
     :param host: of the origin.
-    :param seconds: until a request may be tried again.
+    :param seconds: until the next request is allowed.
     """
 
     code = "circuit_open"
@@ -265,7 +266,7 @@ class CircuitOpen(FetchError):
 
     def __init__(self, host: str, seconds: float) -> None:
         super().__init__(
-            f"{host} has failed too often and is left alone for {seconds:.3g} more seconds"
+            f"{host} has failed too often; no request is sent to it for {seconds:.3g} more seconds"
         )
         self.host = host
         self.seconds = seconds
@@ -275,7 +276,7 @@ class CircuitOpen(FetchError):
 
 
 class ClientClosed(FetchError):
-    """The HTTP client was closed before, or while, this request was made."""
+    """The HTTP client was closed before or during this request."""
 
     code = "client_closed"
 

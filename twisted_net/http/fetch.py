@@ -1,4 +1,4 @@
-"""The FETCH command's part of HTTP: a URL from a stranger in, something for a line of JSON out."""
+"""FETCH: requests a URL from an untrusted client, and describes the response for JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from twisted_net.http.client import Client
 from twisted_net.http.errors import BodyMismatch
 from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
+from twisted_net.net.reactor import Reactor
 
 _TEXTUAL = frozenset(
     {"application/xml", "application/xhtml+xml", "application/atom+xml", "application/rss+xml"}
@@ -18,10 +19,10 @@ _TEXTUAL = frozenset(
 
 class Fetcher:
     """
-    Fetches URLs for others.
+    Fetches URLs for untrusted clients.
 
-    :param client: makes the requests; give it *settings* as its ``egress``, as :meth:`guarded`
-        does, or strangers reach whatever this machine can.
+    :param client: makes the requests. Its ``egress`` is to be *settings*, as in :meth:`guarded`:
+        without it clients reach every destination that this machine reaches.
     """
 
     def __init__(self, client: Client, settings: FetchSettings) -> None:
@@ -31,22 +32,22 @@ class Fetcher:
     @classmethod
     def guarded(
         cls,
-        reactor: Any,  # Any: as Client takes it
+        reactor: Reactor,
         http: HttpSettings | None = None,
         fetch: FetchSettings | None = None,
     ) -> Fetcher:
-        """Give a fetcher with a client of its own that reaches only what *fetch* allows."""
+        """Return a fetcher with its own client, which reaches only what *fetch* allows."""
         fetch = fetch or FetchSettings()
         return cls(Client(reactor, http, egress=fetch), fetch)
 
     async def fetch(self, url: str) -> dict[str, object]:
         """
-        GET *url* and describe what came, as members for JSON:
+        GET *url* and return a description of the response, as members for JSON:
 
         ``status``
-            the number, whatever it is;
+            the status code, of success or not;
         ``headers``
-            those of the settings that the response has, names in lower case;
+            the fields of the settings that the response has, names in lower case;
         ``kind``
             ``json``, ``text`` or ``base64``;
         ``body``
@@ -57,10 +58,10 @@ class Fetcher:
         ``elapsed``
             seconds.
 
-        A body is ``json`` if the response says so and it is; ``text`` if the response says so
-        or says nothing, and it is text.
+        The kind is ``json`` for a JSON content type with valid JSON; ``text`` for a textual content
+        type, or none, with valid text.
 
-        :raises FetchError: where there is no response.
+        :raises FetchError: if there is no response.
         """
         response = await self._client.get(
             url, headers={"Accept": "*/*"}, max_body=self._settings.max_body
@@ -82,13 +83,13 @@ class Fetcher:
 
 
 def _content(response: Response) -> tuple[str, Any]:  # Any: a JSON value
-    """Give the kind of a body and its form for JSON."""
+    """Return the kind of a body, and the body in its form for JSON."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:
             return "json", response.json()
         except BodyMismatch:
-            pass  # said to be JSON and is not: shown as text, if it is that
+            pass  # not JSON in spite of its content type: shown as text, if it is text
     elif kind and not kind.startswith("text/") and kind not in _TEXTUAL:
         return "base64", base64.b64encode(response.body).decode()
     text = response.text()

@@ -1,4 +1,4 @@
-"""Header fields: ordered pairs, looked up by a name in any case."""
+"""Header fields: ordered name and value pairs, with look-up by name in any case."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 class HeaderFields(Mapping[str, str]):
     """
-    The header fields of a message; it never changes.
+    The header fields of a message, immutable.
 
-    As a mapping, names are in lower case and a field that came in several lines has its
-    values joined by ``", "`` (RFC 9110 §5.2). :attr:`pairs` keeps the lines as they came.
+    As a mapping, names are in lower case, and the values of a field with several lines are joined
+    by ``", "`` (RFC 9110 §5.2). :attr:`pairs` has the lines unchanged.
 
-    :param pairs: name and value of each line, in order. Bytes are read as Latin-1, which loses
+    :param pairs: name and value of each line, in order. Bytes are decoded as Latin-1, which loses
         none (RFC 9110 §5.5).
     """
 
@@ -43,42 +43,42 @@ class HeaderFields(Mapping[str, str]):
         return f"HeaderFields({list(self.pairs)!r})"
 
     def has_none(self, names: Collection[str]) -> bool:
-        """Say whether none of *names*, in lower case, is there."""
+        """Return whether none of *names*, in lower case, is present."""
         index = self._index
-        # A loop, as all of C's ways to ask this build a set first.
-        for name in names:  # noqa: SIM110 - any() costs a generator, on the path of every hit
+        # A loop, since the set methods in C all build a set first.
+        for name in names:  # noqa: SIM110 - any() costs a generator on the path of every cache hit
             if name in index:
                 return False
         return True
 
     def joined(self, name: str) -> str | None:
-        """Give the value of a field, its lines joined; *name* in lower case: for hot paths."""
+        """Return a field's value, its lines joined, or None; *name* is in lower case."""
         values = self._index.get(name)
         return None if values is None else values[0] if len(values) == 1 else ", ".join(values)
 
     def get_all(self, name: str) -> list[str]:
-        """Give the value of each line of this name, in order: what ``Set-Cookie`` needs."""
+        """Return the value of each line of this name, in order, as ``Set-Cookie`` needs it."""
         return list(self._index.get(name.lower(), ()))
 
     def first(self, name: str) -> str | None:
-        """Give the value of the first line of this name."""
+        """Return the value of the first line of this name, or None."""
         values = self._index.get(name.lower())
         return values[0] if values else None
 
     def replaced(self, changes: Iterable[tuple[str, str]]) -> HeaderFields:
-        """Give these fields with every name in *changes* replaced by the lines there."""
+        """Return these fields, with the lines of every name in *changes* replaced by those."""
         new = tuple(changes)
         names = {name.lower() for name, _ in new}
         made = object.__new__(HeaderFields)
         made.pairs = (*(pair for pair in self.pairs if pair[0].lower() not in names), *new)
-        # The lists of the lines that stay are shared: nobody changes them.
+        # The lists of the remaining lines are shared: they are never changed.
         made._index = {name: self._index[name] for name in self._index if name not in names}
         for name, value in new:
             made._index.setdefault(name.lower(), []).append(value)
         return made
 
     def without(self, names: Iterable[str]) -> HeaderFields:
-        """Give these fields without those of *names*."""
+        """Return these fields without those of *names*."""
         dropped = {name.lower() for name in names}
         return HeaderFields(
             (name, value) for name, value in self.pairs if name.lower() not in dropped

@@ -1,4 +1,4 @@
-"""What is remembered of each origin: one thing apiece, and of so many origins at most."""
+"""State per origin: a table with one value for each origin, limited by evicting the oldest."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ T = TypeVar("T")
 
 class PerOrigin(Generic[T]):
     """
-    Gives the one thing that belongs to an origin.
+    Table of one value per origin, made at its first use.
 
-    Beyond the limit the origin that was asked for longest ago is forgotten, and begins anew when
-    it is asked for again: so a stranger who makes up host names cannot fill the memory.
+    Beyond the limit the least recently used origin is evicted, and gets a new value at its next
+    use: made-up host names cannot fill the memory.
 
-    :param make: makes the thing of an origin that is new.
-    :param limit: most origins; at least 1.
+    :param make: makes the value of a new origin.
+    :param limit: origins in the table; at least 1.
     """
 
     def __init__(self, make: Callable[[], T], limit: int) -> None:
         self._make = make
         self._limit = limit
-        self._things: OrderedDict[Origin, T] = OrderedDict()
+        self._values: OrderedDict[Origin, T] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(self._values)
 
-    def of(self, origin: Origin) -> T:
-        """Give the thing of *origin*."""
-        thing = self._things.get(origin)
-        if thing is not None:
-            self._things.move_to_end(origin)
-            return thing
-        thing = self._things[origin] = self._make()
-        if len(self._things) > self._limit:
-            self._things.popitem(last=False)
-        return thing
+    def get(self, origin: Origin) -> T:
+        """Return the value of *origin*."""
+        value = self._values.get(origin)
+        if value is not None:
+            self._values.move_to_end(origin)
+            return value
+        value = self._values[origin] = self._make()
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+        return value

@@ -1,4 +1,4 @@
-"""Which requests go through which proxy, and what is said to a proxy (RFC 9110 §9.3.6)."""
+"""Proxies: which requests use one, ``NO_PROXY`` rules, and CONNECT messages (RFC 9110 §9.3.6)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ipaddress import ip_address, ip_network
 from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
+from twisted_net.http.host_patterns import NAME
 from twisted_net.http.urls import HttpTarget, parse_target, split_credentials
 from twisted_net.net.addresses import format_address
 
 ENVIRONMENT = "environment"
-"""What stands for a proxy's URL where ``HTTP_PROXY`` and its like are to be read."""
+"""The value of a proxy setting that means ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``."""
 
-MAX_ANSWER = 16 * 2**10
-"""Bytes after which the header of a proxy's answer to CONNECT must be over."""
+MAX_CONNECT_HEAD = 16 * 2**10
+"""Limit of the header of a proxy's response to CONNECT, in bytes."""
 
 _ENTRY = re.compile(r"(?P<host>\[[^\]]+\]|[^:]+)(?::(?P<port>[0-9]{1,5}))?")
-_NAME = re.compile(r"(?:\*\.|\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
 _END = re.compile(rb"\r?\n\r?\n")
 
@@ -28,7 +28,7 @@ _END = re.compile(rb"\r?\n\r?\n")
 @frozen(slots=True)
 class Proxy:
     """
-    A proxy that is spoken to in plain HTTP.
+    A proxy that is connected to without TLS.
 
     :param authorization: the value of ``Proxy-Authorization``: a secret.
     """
@@ -40,9 +40,9 @@ class Proxy:
 
 def parse_proxy(url: str) -> Proxy:
     """
-    Read a proxy's URL, ``http://[user:password@]host[:port]``; the scheme may be left out.
+    Parse a proxy's URL, ``http://[user:password@]host[:port]``; the scheme is optional.
 
-    :raises ValueError: for any other text, which the message does not repeat: it may hold a
+    :raises ValueError: for any other text. Its message does not contain the text, which may have a
         password.
     """
     plain, credentials = split_credentials(url if "://" in url else f"http://{url}")
@@ -51,13 +51,13 @@ def parse_proxy(url: str) -> Proxy:
     except InvalidURL:
         raise ValueError("a proxy's URL must be like http://user:password@host:port") from None
     if target.scheme != "http":
-        raise ValueError("a proxy's URL must begin with http://: it is spoken to without TLS")
+        raise ValueError("a proxy's URL must begin with http://: it is connected to without TLS")
     if target.path != "/":
         raise ValueError("a proxy's URL must end after its host and port")
     if credentials is None:
         return Proxy(target.host, target.port)
     if ":" in credentials[0]:
-        raise ValueError("the user name in a proxy's URL must not hold a colon (RFC 7617)")
+        raise ValueError("the user name in a proxy's URL must not contain a colon (RFC 7617)")
     token = base64.b64encode(":".join(credentials).encode()).decode()
     return Proxy(target.host, target.port, f"Basic {token}")
 
@@ -66,29 +66,28 @@ class ProxyBypass:
     """
     The hosts that are reached without a proxy.
 
-    An entry is a host name, which stands for all names below it too; ``.example.org`` or
-    ``*.example.org`` for the names below alone; an address; a network (``10.0.0.0/8``); or ``*``
-    for everything. A port may follow all but a network (``example.org:8080``, ``[::1]:80``): then
-    only that port is meant. Names are not looked up: networks match hosts that the URL gives as
-    addresses.
+    An entry is a host name, which matches all names below it too; ``.example.org`` or
+    ``*.example.org``, which match only the names below; an address; a network (``10.0.0.0/8``); or
+    ``*`` for every host. All but a network may have a port (``example.org:8080``, ``[::1]:80``) and
+    then match that port only. Names are not looked up: networks match URLs with an address.
 
     :raises ValueError: for an entry that is none of these.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
-        self._rules = [_Rule.of(entry) for entry in entries if entry.strip()]
+        self._rules = [_BypassRule.parse(entry) for entry in entries if entry.strip()]
 
     def covers(self, host: str, port: int) -> bool:
         """
-        Say whether *host* is among them.
+        Return whether *host* is reached without a proxy.
 
         :param host: in lower case; an IPv6 address without brackets.
         """
         return any(rule.covers(host.rstrip("."), port) for rule in self._rules)
 
 
-class _Rule:
-    """One entry; *network*, *name* and *below* are what it may match."""
+class _BypassRule:
+    """One entry: a network, a name, or everything."""
 
     def __init__(self, text: str, port: int | None) -> None:
         self.port = port
@@ -99,11 +98,11 @@ class _Rule:
         try:
             self.network = ip_network(text)
         except ValueError:
-            if "/" in text or (not self.everything and _NAME.fullmatch(text) is None):
+            if "/" in text or (not self.everything and NAME.fullmatch(text) is None):
                 raise ValueError(f"{text!r} is not a host, an address or a network") from None
 
     @classmethod
-    def of(cls, entry: str) -> _Rule:
+    def parse(cls, entry: str) -> _BypassRule:
         text = entry.strip().lower().rstrip(".")
         if "/" in text or (text.count(":") > 1 and not text.startswith("[")):
             return cls(text, None)
@@ -128,9 +127,10 @@ class _Rule:
 @frozen
 class ProxyRoutes:
     """
-    The way that requests go: one for each origin, which does not change.
+    The routes of requests: for each origin one, which never changes.
 
-    :param http: the proxy for ``http`` URLs, if any; :param https: for ``https`` ones.
+    :param http: the proxy for ``http`` URLs, if any.
+    :param https: the proxy for ``https`` URLs, if any.
     """
 
     http: Proxy | None
@@ -138,7 +138,7 @@ class ProxyRoutes:
     bypass: ProxyBypass
 
     def proxy_for(self, target: HttpTarget) -> Proxy | None:
-        """Give the proxy on the way to *target*; None where there is none."""
+        """Return the proxy on the route to *target*, or None for a direct connection."""
         proxy = self.https if target.scheme == "https" else self.http
         if proxy is None or self.bypass.covers(target.host, target.port):
             return None
@@ -149,14 +149,14 @@ def find_proxy_routes(
     proxy: str | None, no_proxy: Iterable[str], environ: Mapping[str, str]
 ) -> ProxyRoutes | None:
     """
-    Give the routes that settings name; None where all requests go straight to their servers.
+    Return the routes according to settings; None if all connections are direct.
 
     :param proxy: a URL for all requests, or :data:`ENVIRONMENT`.
-    :param environ: looked at in the latter case only. ``http_proxy``, ``https_proxy`` and
-        ``no_proxy`` win over the names in capitals, and ``HTTP_PROXY`` is not read in a CGI
-        script, where any client could set it (CVE-2016-5385). What is no rule in ``NO_PROXY`` is
-        passed over, since other programs know other rules.
-    :raises ValueError: for a URL that is no proxy's, and a rule in *no_proxy* that is none.
+    :param environ: read in the latter case only. ``http_proxy``, ``https_proxy`` and ``no_proxy``
+        have precedence over the names in capitals, and ``HTTP_PROXY`` is not read in a CGI script,
+        where any client could set it (CVE-2016-5385). Entries of ``NO_PROXY`` that are not valid
+        here are ignored, since other programs have other rules.
+    :raises ValueError: for an invalid proxy URL or an invalid entry of *no_proxy*.
     """
     if proxy is None:
         return None
@@ -173,7 +173,7 @@ def find_proxy_routes(
 
 
 def _variable(environ: Mapping[str, str], names: Iterable[str]) -> Proxy | None:
-    """Give the proxy of the first variable that is set; none if it is empty."""
+    """Return the proxy of the first variable that is set; None if it is empty."""
     for name in names:
         if name in environ:
             try:
@@ -192,7 +192,7 @@ def _is_rule(entry: str) -> bool:
 
 
 def connect_request(proxy: Proxy, host: str, port: int) -> bytes:
-    """Give the request for a tunnel to *host*, which holds the proxy's credentials."""
+    """Return the request for a tunnel to *host*, which contains the proxy's credentials."""
     authority = format_address(host, port)
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     if proxy.authorization is not None:
@@ -200,39 +200,39 @@ def connect_request(proxy: Proxy, host: str, port: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def tunnel_opened(answer: bytes, host: str) -> bool:
+def tunnel_opened(response: bytes, host: str) -> bool:
     """
-    Say whether a proxy has opened the tunnel that it was asked for; False: not yet.
+    Return whether a proxy has opened a tunnel, or False if its response is not complete.
 
-    :param answer: all that it has sent so far.
+    :param response: all that it has sent so far.
     :param host: to which the tunnel leads.
-    :raises ProxyFailed: where it refuses, or sends what is no answer, or more than one.
+    :raises ProxyFailed: if it refuses, or sends anything that is not exactly one response.
     """
-    total = len(answer)
+    total = len(response)
     while True:
-        end = _END.search(answer)
+        end = _END.search(response)
         if end is None:
-            if total > MAX_ANSWER:
-                raise ProxyFailed(host, f"its answer is larger than {MAX_ANSWER} bytes")
+            if total > MAX_CONNECT_HEAD:
+                raise ProxyFailed(host, f"its response is larger than {MAX_CONNECT_HEAD} bytes")
             return False
-        found = _STATUS.match(answer)
+        found = _STATUS.match(response)
         if found is None:
-            raise ProxyFailed(host, "its answer is not HTTP")
+            raise ProxyFailed(host, "its response is not HTTP")
         status = int(found[1])
-        rest = answer[end.end() :]
+        rest = response[end.end() :]
         if status >= 300:
             raise proxy_refusal(host, status)
         if status >= 200:
             break
-        answer = rest  # an interim response: the answer comes after it
+        response = rest  # an interim response: the final one follows it
     if rest:
-        # The server behind speaks only when spoken to: this came from somebody else.
-        raise ProxyFailed(host, "it sent data before it was asked for any")
+        # The server sends nothing before a request, so these bytes are not the server's.
+        raise ProxyFailed(host, "it sent data before any request")
     return True
 
 
 def proxy_refusal(host: str, status: int, *, unsent: bool = True) -> ProxyFailed:
-    """Give the error for what a proxy answered instead of leading to *host*."""
+    """Return the error for the status of a proxy that refuses a request to *host*."""
     reason = f"it answered with status {status}"
     if status == 407:
         reason += "; its credentials are missing or wrong"

@@ -1,4 +1,4 @@
-"""Where a redirect leads, and what of the request may go along."""
+"""Redirects (RFC 9110 §15.4): the next request, and what of the first one is repeated in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from attrs import frozen
 from twisted_net.http.urls import join, parse_target
 
 CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
-"""Request fields that stay behind when a redirect leads to another origin."""
+"""Request fields that are removed when a redirect leads to another origin."""
 
 _KEEPS_METHOD = frozenset({307, 308})
 _BECOMES_GET = frozenset({301, 302, 303})
@@ -18,8 +18,9 @@ class Redirect:
     """
     The request that follows a redirect.
 
-    :param with_body: whether the body goes along; if not, its describing fields do not either.
-    :param with_credentials: whether fields of :data:`CREDENTIALS` go along.
+    :param with_body: whether it has the same body; if not, the fields that describe the body are
+        removed too.
+    :param with_credentials: whether fields of :data:`CREDENTIALS` are kept.
     """
 
     method: str
@@ -30,14 +31,14 @@ class Redirect:
 
 def parse_redirect(method: str, url: str, status: int, location: str | None) -> Redirect | None:
     """
-    Give the request that a response asks for, or None where it is no redirect.
+    Return the request that a response redirects to, or None if it is not a redirect.
 
-    301 and 302 turn POST into GET as every browser does, 303 all but HEAD, 307 and 308 nothing
-    (RFC 9110 §15.4).
+    301 and 302 change POST into GET, as every browser does, 303 every method but HEAD, 307 and 308
+    none (RFC 9110 §15.4).
 
-    :param url: of the request that was answered, absolute.
-    :raises InvalidURL: where ``Location`` is none that may be requested; one with a user name or
-        password is not (RFC 9110 §4.2.4).
+    :param url: absolute URL of the request that was answered.
+    :raises InvalidURL: if ``Location`` cannot be requested. A user name or password in it is
+        refused (RFC 9110 §4.2.4).
     """
     if location is None or status not in _KEEPS_METHOD | _BECOMES_GET:
         return None

@@ -1,4 +1,4 @@
-"""How a request of the client goes out: its URL, its header, its body and its cookies."""
+"""Requests of the client: URL encoding, body, cookies, and sending with or without treq."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ from twisted_net.http.bodies import BytesProducer, body_producer
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import CREDENTIALS, Redirect
 from twisted_net.http.urls import redact
+from twisted_net.net.reactor import Reactor
 
-# What percent-encoding leaves as it is, so that such a URL needs no work at all.
-_READY = re.compile(
+# URLs that percent-encoding does not change.
+_ENCODED = re.compile(
     r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[A-Za-z0-9._~/=&-]*(?:\?[A-Za-z0-9._~/=&-]+)?"
 )
 
 
 @frozen(slots=True)
 class RequestBody:
-    """What a request carries: arguments for treq."""
+    """The content of a request, as arguments of treq."""
 
     params: Any = None  # Any: as in RequestOptions
     data: Any = None
     files: Any = None
 
     @property
-    def ready(self) -> bool:
-        """Whether it needs nothing of treq: no query to add, no form, no file."""
+    def is_plain(self) -> bool:
+        """Whether it can be sent without treq: there is no query to add, no form and no file."""
         return (
             not self.params and not self.files and (self.data is None or type(self.data) is bytes)
         )
 
     @property
     def replayable(self) -> bool:
-        """Whether it can be sent again: what is read from a file cannot."""
+        """Whether it can be sent again, unlike a body that is read from a file."""
         return not self.files and (
             self.data is None or isinstance(self.data, (bytes, dict, list, tuple))
         )
 
 
 def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:
-    """The body that the options ask for; *headers* get its type if it is JSON."""
+    """Return the body for the options; for JSON its type is added to *headers*."""
     data = options.get("data")
     if "json" in options:
         if data is not None or options.get("files"):
@@ -69,18 +70,18 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:
 
 class _EncodedUrl(EncodedURL):
     """
-    A URL whose text is ready for the wire.
+    A URL that is already encoded.
 
-    treq has hyperlink encode the host of every URL as a name, which costs more than all the rest
-    and fails for IPv6 addresses and names with an underscore.
+    treq encodes the host of every URL as a name, which takes more time than all other work and
+    fails for IPv6 addresses and names with an underscore.
     """
 
     @classmethod
     def encode(cls, url: str) -> _EncodedUrl:
         """
-        Percent-encode what is not ASCII in *url*, and its host as RFC 5891 has it.
+        Percent-encode *url* where it is not ASCII, and its host by IDNA (RFC 5891).
 
-        :raises InvalidURL: where it is no URL.
+        :raises InvalidURL: if it is not a URL.
         """
         try:
             parsed = cls.from_text(url)
@@ -98,14 +99,14 @@ class _EncodedUrl(EncodedURL):
 
 
 def apply_redirect(
-    hop: Redirect, headers: Headers, body: RequestBody
+    redirect: Redirect, headers: Headers, body: RequestBody
 ) -> tuple[Headers, RequestBody]:
-    """What of a request goes along on a redirect."""
+    """Return the header and body of the request that follows a redirect."""
     headers = headers.copy()
-    if not hop.with_credentials:
+    if not redirect.with_credentials:
         for name in CREDENTIALS:
             headers.removeHeader(name)
-    if hop.with_body:
+    if redirect.with_body:
         # The new URL has its own query.
         return headers, RequestBody(None, body.data, body.files)
     for name in ("content-type", "content-language", "content-location", "content-encoding"):
@@ -115,9 +116,9 @@ def apply_redirect(
 
 class _CallCookies:
     """
-    The cookies of one call: those kept by the client, and those for this call only.
+    The cookies of one call: those of the client's jar, and those for this call only.
 
-    treq would leave the latter in the client's jar.
+    treq would keep the latter in the client's jar.
     """
 
     def __init__(self, kept: IndexableCookieJar | None) -> None:
@@ -135,7 +136,7 @@ class _CallCookies:
             self._own.add(id(cookie))
 
     def save(self) -> None:
-        """Keep what the servers have set, and forget what they have deleted."""
+        """Save the cookies that servers have set in the client's jar, and delete those deleted."""
         if self._kept is None:
             return
         now = list(self.jar)
@@ -151,30 +152,30 @@ class _CallCookies:
 @lru_cache(maxsize=1024)
 def encode_url(url: str) -> str:
     """
-    Percent-encode what is not ASCII in *url*, and its host as RFC 5891 has it.
+    Percent-encode *url* where it is not ASCII, and its host by IDNA (RFC 5891).
 
-    :raises InvalidURL: where it is no URL.
+    :raises InvalidURL: if it is not a URL.
     """
-    if _READY.fullmatch(url) is not None:
+    if _ENCODED.fullmatch(url) is not None:
         return url
     return _EncodedUrl.encode(url).to_text()
 
 
 class RequestSender:
     """
-    Sends the requests of one call, redirects aside.
+    Sends the requests of one call.
 
-    treq builds a request where it must: a query to add, a form, a file, cookies. That costs more
-    than the rest of the way to the server, so all other requests go without it.
+    treq builds a request that needs it: for a query to add, a form, a file or cookies. That takes
+    more time than the rest of sending, so all other requests are sent without it.
 
-    :param agent: the layers, bound to the call.
-    :param kept: the cookies of the client, if it keeps any.
+    :param agent: sends the requests of this call.
+    :param kept: the client's cookie jar, if it has one.
     """
 
     def __init__(
         self,
         agent: IAgent,
-        reactor: Any,  # Any: treq's reactor, of several interfaces
+        reactor: Reactor,
         kept: IndexableCookieJar | None,
         url: str,
         cookies: Mapping[str, str] | None,
@@ -187,9 +188,9 @@ class RequestSender:
             self._jar.add(url, cookies or {})
 
     async def send(self, method: str, url: str, headers: Headers, body: RequestBody) -> IResponse:
-        """Make one request and give its response; cookies that it sets are sent from now on."""
+        """Make one request and return its response; its cookies are sent with the next request."""
         if self._jar is None:
-            if body.ready:
+            if body.is_plain:
                 return await self._send_plainly(method, url, headers, body)
             self._jar = _CallCookies(None)
         http = HTTPClient(self._agent, self._jar.jar, body_producer)
@@ -202,7 +203,8 @@ class RequestSender:
             files=body.files,
             allow_redirects=False,
             unbuffered=True,
-            reactor=self._reactor,  # or treq would import the global one
+            # Without it treq would import the global reactor. Any: treq has a type of its own.
+            reactor=cast(Any, self._reactor),
         )
         self._jar.save()
         return response
@@ -211,19 +213,19 @@ class RequestSender:
         self, method: str, url: str, headers: Headers, body: RequestBody
     ) -> IResponse:
         verb, uri = method.encode("ascii"), encode_url(url).encode("ascii")
-        # treq sends no body where there is nothing to say.
+        # As treq does, an empty body is sent as none.
         producer = BytesProducer(body.data) if body.data else None
         response = await self._agent.request(verb, uri, headers, producer)
         if response.headers.hasHeader(b"set-cookie"):
             self._jar = _CallCookies(None)
-            # It reads the cookies of any response that passes through it.
+            # CookieAgent stores the cookies of the response.
             await CookieAgent(_CannedAgent(response), self._jar.jar).request(verb, uri, headers)
         return response
 
 
 @implementer(IAgent)
 class _CannedAgent:
-    """Answers every request with a response that is there."""
+    """Answers every request with one response."""
 
     def __init__(self, response: IResponse) -> None:
         self._response = response

@@ -1,30 +1,30 @@
-"""What an operator or embedder can set about HTTP: the sections ``[http]`` and ``[fetch]``."""
+"""HTTP settings: the sections ``[http]`` and ``[fetch]`` of the configuration."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from twisted_net import __version__
 from twisted_net.config.record import Record
 from twisted_net.http.cache.settings import CacheSettings
+from twisted_net.http.host_patterns import HostPatterns
 from twisted_net.http.proxies import find_proxy_routes
 from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
-from twisted_net.http.ssrf_guard import EgressPolicy
 
 
 class HttpSettings(Record, frozen=True):
     """
-    How the HTTP client behaves.
+    Limits, timeouts, proxy, retries and cache of the HTTP client.
 
-    30 s in all is what the original client allowed. Within it a connection has 10 s, since a
-    host that is there answers in a fraction of one, and a retry elsewhere may still succeed.
-    A body of 16 MiB holds any answer of an API; whoever downloads more says so. As many idle
-    connections as a busy service uses to one origin are kept, for a minute: servers close theirs
-    after 5 to 75 s. A hundred requests at a time to one origin are what other clients open in
-    all; a thousand more may wait for their turn, but none of them longer than for a connection.
-    Proxies are used only when told so: the environment alone changes nothing.
+    A total of 30 s is what the original client allowed. Connecting may take 10 s of it, since a
+    reachable host answers in a fraction of a second, and a retry of another address may still
+    succeed. 16 MiB hold any response of an API; a download sets a larger limit. Idle connections
+    to one origin are kept for a minute, as many as a busy service uses: servers close theirs after
+    5 to 75 s. A hundred requests at a time to one origin are what other clients open in all; a
+    thousand more may wait for a slot, no longer than for a connection. A proxy is used only if it
+    is set here: environment variables alone change nothing.
     """
 
     timeout: Annotated[
@@ -32,12 +32,16 @@ class HttpSettings(Record, frozen=True):
         Meta(
             gt=0,
             le=86_400,
-            description="longest time for a call with all retries, waits and the body, in seconds",
+            description="timeout of a call with all retries, waits and the body, in seconds",
         ),
     ] = 30.0
     connect_timeout: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="longest time to find and connect to a host, in seconds"),
+        Meta(
+            gt=0,
+            le=86_400,
+            description="timeout of the look-up and connection of a host, in seconds",
+        ),
     ] = 10.0
     headers_timeout: (
         Annotated[
@@ -45,8 +49,8 @@ class HttpSettings(Record, frozen=True):
             Meta(
                 gt=0,
                 le=86_400,
-                description="longest wait for a response's header, in seconds; absent: no limit"
-                " but the total one",
+                description="timeout of a response's header, in seconds; absent: only the total"
+                " timeout",
             ),
         ]
         | None
@@ -57,45 +61,45 @@ class HttpSettings(Record, frozen=True):
             Meta(
                 gt=0,
                 le=86_400,
-                description="longest silence within a body, in seconds; absent: no limit but the"
-                " total one",
+                description="timeout of a silence within a body, in seconds; absent: only the"
+                " total timeout",
             ),
         ]
         | None
     ) = None
     max_body: Annotated[
         int,
-        Meta(ge=0, description="largest response body, as sent and as decompressed, in bytes"),
+        Meta(ge=0, description="limit of a response body, as sent and as decompressed, in bytes"),
     ] = 16 * 2**20
     max_head: Annotated[
-        int, Meta(ge=1024, description="bytes after which a response's header must be over")
+        int, Meta(ge=1024, description="limit of a response's header, in bytes")
     ] = 64 * 2**10
     max_redirects: Annotated[
-        int, Meta(ge=0, le=100, description="most redirects followed in one call")
+        int, Meta(ge=0, le=100, description="limit of redirects followed in one call")
     ] = 10
     idle_per_origin: Annotated[
-        int, Meta(ge=0, description="most idle connections kept open to one origin")
+        int, Meta(ge=0, description="limit of idle connections to one origin")
     ] = 10
-    max_idle: Annotated[int, Meta(ge=0, description="most idle connections kept open")] = 100
+    max_idle: Annotated[int, Meta(ge=0, description="limit of idle connections in all")] = 100
     idle_timeout: Annotated[
         float, Meta(gt=0, le=86_400, description="how long an idle connection is kept, in seconds")
     ] = 60.0
     max_per_origin: Annotated[
         int,
-        Meta(ge=1, le=65_535, description="most requests that run at a time, to one origin"),
+        Meta(ge=1, le=65_535, description="limit of requests that run at a time, to one origin"),
     ] = 100
     max_queued: Annotated[
-        int, Meta(ge=0, description="most requests that wait for their turn, to one origin")
+        int, Meta(ge=0, description="limit of requests that wait for a slot, to one origin")
     ] = 1000
     queue_timeout: Annotated[
-        float, Meta(gt=0, le=86_400, description="longest wait for a turn, in seconds")
+        float, Meta(gt=0, le=86_400, description="timeout of the wait for a slot, in seconds")
     ] = 10.0
     max_origins: Annotated[
         int,
-        Meta(ge=1, description="most origins whose failures are remembered"),
+        Meta(ge=1, description="limit of origins whose failures are recorded"),
     ] = 1000
     user_agent: Annotated[
-        str, Meta(pattern=r"^[\x20-\x7e]+$", description="what requests name as their User-Agent")
+        str, Meta(pattern=r"^[\x20-\x7e]+$", description="User-Agent of requests")
     ] = f"twisted_net/{__version__}"
     proxy: (
         Annotated[
@@ -103,7 +107,7 @@ class HttpSettings(Record, frozen=True):
             Meta(
                 min_length=1,
                 description="URL of the proxy for all requests, http://user:password@host:port, or"
-                " environment to take HTTP_PROXY, HTTPS_PROXY and NO_PROXY; absent: no proxy",
+                " environment to use HTTP_PROXY, HTTPS_PROXY and NO_PROXY; absent: no proxy",
                 extra={"secret": True},
             ),
         ]
@@ -112,8 +116,8 @@ class HttpSettings(Record, frozen=True):
     no_proxy: Annotated[
         tuple[str, ...],
         Meta(
-            description="hosts reached without the proxy: names (with all below them),"
-            " .domains, addresses, each with a port if need be; networks; or * for all"
+            description="hosts reached without the proxy: names (with all names below them),"
+            " .domains, addresses, each with an optional port; networks; or * for all"
         ),
     ] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -130,19 +134,56 @@ class HttpSettings(Record, frozen=True):
                 raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
 
 
+class EgressPolicy(Record, frozen=True):
+    """
+    Where requests may go.
+
+    The defaults suit URLs from untrusted sources: public addresses at the ports of the web, and
+    nothing else. The destinations in ``allow`` are trusted by the operator and are reached too, at
+    any port. ``deny`` has precedence over ``allow``. An entry of either is a host name
+    (``localhost``), a domain with all names below it (``*.example.org``), an address
+    (``127.0.0.1``, ``::1``) or a network (``10.0.0.0/8``).
+
+    A name that is allowed may have any address that is not denied. Of any other name **every**
+    address must be allowed: a single one that is not refuses it.
+    """
+
+    schemes: Annotated[
+        tuple[Literal["http", "https"], ...], Meta(description="URL schemes that may be requested")
+    ] = ("http", "https")
+    ports: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=65_535)], ...],
+        Meta(description="ports that may be reached; empty for all"),
+    ] = (80, 443)
+    public: Annotated[bool, Meta(description="whether public addresses may be reached")] = True
+    allow: Annotated[
+        tuple[str, ...],
+        Meta(description="names, addresses and networks reached besides, at any port"),
+    ] = ()
+    deny: Annotated[
+        tuple[str, ...], Meta(description="names, addresses and networks never reached")
+    ] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("allow", "deny"):
+            for entry in getattr(self, name):
+                try:
+                    HostPatterns((entry,))
+                except ValueError as error:
+                    raise ValueError(f"{type(self).__name__}.{name}: {error}") from None
+
+
 class FetchSettings(EgressPolicy, frozen=True):
     """
-    What the FETCH command reaches and shows.
+    Where the FETCH command may go, and what it shows.
 
-    Its URLs come from strangers, so it reaches what
-    :class:`~twisted_net.http.ssrf_guard.EgressPolicy` does by default. A body of 256 KiB is much
-    for one line of an answer. The fields shown are those that say what the body is and how long it
-    keeps.
+    Its URLs come from untrusted clients, so the defaults are those of :class:`EgressPolicy`. A body
+    of 256 KiB is large for one line of an answer. The fields shown are those that describe the body
+    and its lifetime.
     """
 
-    max_body: Annotated[int, Meta(ge=0, description="largest body that is fetched, in bytes")] = (
-        256 * 2**10
-    )
+    max_body: Annotated[int, Meta(ge=0, description="limit of the body, in bytes")] = 256 * 2**10
     headers: Annotated[
         tuple[str, ...], Meta(description="response header fields that are shown")
     ] = (

@@ -1,4 +1,4 @@
-"""A response whose body is read piece by piece, no faster than its reader takes it."""
+"""Streamed response: its body is an asynchronous iterator, with backpressure to the server."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from typing_extensions import override
 from twisted_net.http.bodies import BodyTransport, is_complete
 from twisted_net.http.fields import HeaderFields
 
-AHEAD = 64 * 2**10
-"""Bytes that are read ahead of the reader; with as many waiting, the server is not read."""
+READ_AHEAD = 64 * 2**10
+"""Bytes buffered for the reader. While the buffer is full, the server is not read."""
 
 
 class StreamedResponse:
     """
-    A response with its header, whose body comes as it is iterated over.
+    A response with its header, whose body is read by iteration.
 
-    ``async for piece in response`` gives the body, decompressed, in pieces of any size but 0. While
-    nobody asks for the next piece, no more than :data:`AHEAD` bytes and what one read from the
-    network holds are kept. Iterating raises a :class:`~twisted_net.errors.FetchError` where the
-    body breaks off; what came before it has been given.
+    ``async for piece in response`` yields the body, decompressed, in pieces of at least one byte.
+    While the reader does not ask for the next piece, at most :data:`READ_AHEAD` bytes and those of
+    one read from the network are buffered. A body that breaks off raises a
+    :class:`~twisted_net.errors.FetchError`, after the bytes that came before.
 
-    :param method: of the last request, after redirects; :param url: likewise.
-    :param age: seconds since the origin made or confirmed it, where it came from the cache.
-    :param attempts: requests that went over the network.
+    :param method: of the last request, after redirects.
+    :param url: of the last request.
+    :param age: seconds since the origin sent or validated it, if it comes from the cache.
+    :param attempts: requests that this call made over the network.
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class StreamedResponse:
         self.headers = headers
         self.attempts = attempts
         self.age = age
-        self._reader = _Reader()
-        response.deliverBody(self._reader)
+        self._buffer = _BodyBuffer()
+        response.deliverBody(self._buffer)
 
     @property
     def from_cache(self) -> bool:
@@ -65,67 +66,67 @@ class StreamedResponse:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            piece = await self._reader.next()
+            piece = await self._buffer.next()
             if not piece:
                 return
             yield piece
 
     async def read(self) -> bytes:
-        """Give the rest of the body."""
+        """Read the rest of the body."""
         return b"".join([piece async for piece in self])
 
     def close(self) -> None:
-        """Let go of the rest of the body, and of the connection if there is any."""
-        self._reader.close()
+        """Drop the rest of the body, and its connection if there is one."""
+        self._buffer.close()
 
 
-class _Reader(Protocol):
-    """Keeps what has come until it is asked for."""
+class _BodyBuffer(Protocol):
+    """Buffers the body until it is read."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
-        self._held = 0
+        self._buffered = 0
         self._paused = False
         self._end: Failure | None = None
-        self._asked: Deferred[bytes] | None = None
+        self._reading: Deferred[bytes] | None = None
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            asked.callback(data)
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
+            reading.callback(data)
             return
         self._pieces.append(data)
-        self._held += len(data)
-        if self._held >= AHEAD and not self._paused:
+        self._buffered += len(data)
+        if self._buffered >= READ_AHEAD and not self._paused:
             self._paused = True
             self._source().pauseProducing()
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end = reason
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            self._finish(asked)
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
+            self._finish(reading)
 
     def next(self) -> Deferred[bytes]:
-        """Give the next piece; b"" at the end. One reader at a time."""
-        if self._asked is not None:
+        """Return the next piece; b"" at the end. One reader at a time."""
+        if self._reading is not None:
             raise RuntimeError("a body has one reader at a time")
-        asked: Deferred[bytes] = Deferred(lambda _: self._forget())
+        reading: Deferred[bytes] = Deferred(lambda _: self._cancel())
         if self._pieces:
             piece = self._pieces.popleft()
-            self._held -= len(piece)
+            self._buffered -= len(piece)
             if self._paused and not self._pieces:
                 self._paused = False
                 if self._end is None:
                     self._source().resumeProducing()
-            asked.callback(piece)
+            reading.callback(piece)
         elif self._end is not None:
-            self._finish(asked)
+            self._finish(reading)
         else:
-            self._asked = asked
-        return asked
+            self._reading = reading
+        return reading
 
     def close(self) -> None:
         """Drop the rest."""
@@ -133,16 +134,16 @@ class _Reader(Protocol):
         if self._end is None:
             self._source().abortConnection()
 
-    def _finish(self, asked: Deferred[bytes]) -> None:
+    def _finish(self, reading: Deferred[bytes]) -> None:
         assert self._end is not None
         if is_complete(self._end):
-            asked.callback(b"")
+            reading.callback(b"")
         else:
-            asked.errback(Failure(self._end.value))
+            reading.errback(Failure(self._end.value))
 
-    def _forget(self) -> None:
-        self._asked = None
+    def _cancel(self) -> None:
+        self._reading = None
 
     def _source(self) -> BodyTransport:
-        # What delivers a body has given makeConnection one of these.
+        # Every delivery of a body calls makeConnection with one of these.
         return cast(BodyTransport, self.transport)

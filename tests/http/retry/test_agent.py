@@ -257,7 +257,7 @@ class BudgetTests(RetryTestCase):
 
     def tokens(self) -> int:
         """Give the tokens that are left."""
-        return self.recovery.budgets.of(ORIGIN).tokens
+        return self.recovery.budgets.get(ORIGIN).tokens
 
     def budget(self, capacity: int) -> None:
         """Begin with so many tokens."""
@@ -283,7 +283,7 @@ class BudgetTests(RetryTestCase):
     def test_success_refills(self) -> None:
         """A call that succeeds at once gives one token back."""
         self.budget(20)
-        self.recovery.budgets.of(ORIGIN).tokens = 3
+        self.recovery.budgets.get(ORIGIN).tokens = 3
         self.successResultOf(self.ask([canned(404)]))
         self.assertEqual(self.tokens(), 4)
         self.failureResultOf(self.ask([TLSFailed("h", "x")]))
@@ -324,7 +324,7 @@ class BreakerTests(RetryTestCase):
         self.recovery = OriginRecovery(
             breaker=CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0)
         )
-        self.breaker = self.recovery.breakers.of(ORIGIN)
+        self.breaker = self.recovery.breakers.get(ORIGIN)
 
     def test_resilience4j_retries_through_an_open_breaker(self) -> None:
         """Ours does not: the failure that opened it is the answer, without another wait."""
@@ -474,7 +474,7 @@ class HedgeTests(RetryTestCase):
         self.recovery = OriginRecovery(BudgetSettings(capacity=15))
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
-        self.assertEqual(self.recovery.budgets.of(ORIGIN).tokens, 2)
+        self.assertEqual(self.recovery.budgets.get(ORIGIN).tokens, 2)
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
         self.assertEqual(len(self.fake.sent), 1)

@@ -176,8 +176,8 @@ class _RetryLoop:
         """Make attempts until one is final; return its response."""
         target = parse_target(self._uri.decode("latin-1"))
         self._host = target.host
-        self._breaker = self._layer._recovery.breakers.of(target.origin)
-        self._budget = self._layer._recovery.budgets.of(target.origin)
+        self._breaker = self._layer._recovery.breakers.get(target.origin)
+        self._budget = self._layer._recovery.budgets.get(target.origin)
         paid = REWARD
         hedged = (
             self._policy.hedge_after is not None
