@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.urls import (
     MAX_URL,
@@ -150,6 +151,22 @@ class RedactTests(SynchronousTestCase):
             shown,
             "http://h/?a=1&api_key=***&Token=***&monkey=m&X-Amz-Signature=***&access_token=",
         )
+
+    def test_whatever_the_scheme(self) -> None:
+        """They are hidden after anything that may be a scheme, and as often as they stand there."""
+        for scheme in ("http", "A1+.-", "7", "not a scheme", ""):
+            with self.subTest(scheme=scheme):
+                self.assertEqual(redact(f"{scheme}://u:p@h"), f"{scheme}://***@h")
+        self.assertEqual(redact("a://u@h/b://v@i?c://w@j"), "a://***@h/b://***@i?c://***@j")
+        self.assertEqual(redact("http://h/@p?@q#@r"), "http://h/@p?@q#@r")
+
+    def test_linear(self) -> None:
+        """A megabyte takes no longer than a megabyte must, whatever it is made of."""
+        for part in ("a", "a.", ":", "://", "a://", "://@", "?", "&key", "&key=", "?token=@"):
+            for start in ("", "http://", "http://a/?"):
+                with self.subTest(start=start, part=part), ended_if_runaway():
+                    shown = redact(start + part * (MEGABYTE // len(part)))
+                    self.assertLessEqual(len(shown), 201)
 
     def test_length(self) -> None:
         """A long URL is cut."""

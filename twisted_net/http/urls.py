@@ -28,6 +28,8 @@ _HOST = re.compile(
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
+# Without the scheme: a search for one would begin anew at each letter of a long word.
+_ANY_USERINFO = re.compile(r"://[^/?#]*@")
 _SECRET_PARAMETER = re.compile(
     r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
     r"|signature|token|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^&#]+"
@@ -75,23 +77,22 @@ def parse_target(url: str) -> HttpTarget:
     :raises InvalidURL: for any other text. A user name or password in it is refused too (RFC 9110
         §4.2.4): :func:`split_credentials` takes them out first.
     """
-    shown = redact(url)
     if len(url) > MAX_URL:
-        raise InvalidURL(shown, f"it is longer than {MAX_URL} characters")
+        raise _refusal(url, f"it is longer than {MAX_URL} characters")
     match = _URL.fullmatch(url)
     if match is None or _VISIBLE.fullmatch(url) is None:
-        raise InvalidURL(shown, "it is not an absolute URL in plain ASCII")
+        raise _refusal(url, "it is not an absolute URL in plain ASCII")
     scheme = match["scheme"].lower()
     if scheme not in _DEFAULT_PORTS:
-        raise InvalidURL(shown, "its scheme is neither http nor https")
+        raise _refusal(url, "its scheme is neither http nor https")
     if "@" in match["authority"]:
-        raise InvalidURL(shown, "a user name or password does not belong here")
+        raise _refusal(url, "a user name or password does not belong here")
     found = _HOST.fullmatch(match["authority"])
     if found is None:
-        raise InvalidURL(shown, "its host or port is malformed")
+        raise _refusal(url, "its host or port is malformed")
     port = int(found["port"][:6]) if found["port"] else _DEFAULT_PORTS[scheme]
     if not 1 <= port <= 65_535:
-        raise InvalidURL(shown, "its port is not one from 1 to 65535")
+        raise _refusal(url, "its port is not one from 1 to 65535")
     return HttpTarget(
         scheme=scheme,
         host=found["host"].strip("[]").lower(),
@@ -118,7 +119,7 @@ def join(base: str, reference: str) -> str:
     try:
         return urljoin(base, reference)
     except ValueError as error:
-        raise InvalidURL(redact(reference), str(error)) from None
+        raise _refusal(reference, str(error)) from None
 
 
 def redact(url: str) -> str:
@@ -128,6 +129,10 @@ def redact(url: str) -> str:
     User name and password, and the values of parameters that by their names are secrets
     (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
     """
-    shown = _USERINFO.sub(r"\g<start>***@", url)
+    shown = _ANY_USERINFO.sub("://***@", url)
     shown = _SECRET_PARAMETER.sub(r"\g<name>***", shown)
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+
+
+def _refusal(url: str, reason: str) -> InvalidURL:
+    return InvalidURL(redact(url), reason)
