@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.web.iweb import IAgent
 
 from tests.http.fakes import HttpTestCase, Wire
+from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.errors import FetchError
 from twisted_net.http import connector as connections
 from twisted_net.http.agent import AttemptAgent
@@ -47,6 +48,20 @@ class ReadWholeTests(HttpTestCase):
         head = len(OK) - 2
         self.assertIsNotNone(read_whole(OK, head))
         self.assertIsNone(read_whole(OK, head - 1))
+
+    def test_linear(self) -> None:
+        """A header line of a megabyte takes no longer than a megabyte must."""
+        for start, part, end in (
+            (b"X:", b" ", b"a\tb"),
+            (b"X:", b"\t", b"\x00"),
+            (b"X: a", b" ", b"\t"),
+            (b"X", b"x", b" "),
+            (b"X", b" ", b":"),
+        ):
+            line = start + part * MEGABYTE + end
+            data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + line + b"\r\n\r\nok"
+            with self.subTest(start=start, part=part, end=end), ended_if_runaway():
+                self.assertIsNone(read_whole(data, len(data)))
 
     def test_left_to_the_parser(self) -> None:
         """Whatever could be read in more than one way."""

@@ -13,7 +13,8 @@ import re
 from attrs import frozen
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff]*)")
+# Possessive: a value may begin with spaces too, and to share them out anew is quadratic work.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([\x20-\x7e\x80-\xff]*)")
 _LEFT_TO_THE_PARSER = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
 _WITHOUT_BODY = frozenset({204, 304})
 
