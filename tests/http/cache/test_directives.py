@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.http.cache.directives import (
     MAX_DELTA_SECONDS,
     directives,
@@ -16,6 +19,12 @@ from twisted_net.http.cache.directives import (
     seconds,
 )
 from twisted_net.http.fields import HeaderFields
+
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+ANEW = re.compile(
+    rf"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(?:{QUOTED}|([^\s,\"]*)))?(?:{QUOTED}|[^,])*", re.DOTALL
+)
+"""Directives as :func:`directives` reads them, by looking for the end of each quote anew."""
 
 
 class DirectivesTests(SynchronousTestCase):
@@ -44,6 +53,29 @@ class DirectivesTests(SynchronousTestCase):
         self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
         self.assertEqual(self.read("max-age =5"), {"max-age": None})
         self.assertEqual(directives(HeaderFields()), {})
+
+    def test_unclosed_quotes(self) -> None:
+        """A quote without an end hides no comma, and neither does one behind it."""
+        self.assertEqual(
+            self.read(r'a="b, c", d="\"e, f=\"g, h=\"i\", max-age=5, j'),
+            {"a": "b, c", "d": "", "f": "\\", "h": "\\", "max-age": "5", "j": None},
+        )
+
+    @given(st.text('abA,"\\= ', max_size=30))
+    def test_any_quotes(self, text: str) -> None:
+        """Quotes, escapes and commas in any order are read as by looking for each end anew."""
+        expected: dict[str, str | None] = {}
+        for match in ANEW.finditer(text):
+            quoted = None if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+            expected.setdefault(match[1].lower(), quoted if match[2] is not None else match[3])
+        self.assertEqual(self.read(text), expected)
+
+    def test_linear(self) -> None:
+        """A field of a megabyte takes no longer than a megabyte must, whatever it is made of."""
+        for start in ("", "x=", 'x="', "x", 'x="a", "'):
+            for part in (" ", ",", '"', r"\"", "\\", '",', ' "', "a", "=", 'a="', "a ,"):
+                with self.subTest(start=start, part=part), ended_if_runaway():
+                    self.read(start + part * (MEGABYTE // len(part)) + "\x00")
 
     @given(st.text(max_size=60))
     def test_never_raises(self, text: str) -> None:

@@ -18,9 +18,10 @@ Directives = Mapping[str, str | None]
 """The argument of each directive, by its name in lower case; None for no argument."""
 
 _DIRECTIVE = re.compile(
-    r'[ \t,]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?'
+    r'([!#$%&\'*+.^_`|~0-9A-Za-z-]++)(?:=(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]*+)))?+'
     # What follows up to the next comma says nothing; a comma in quotes is none (RFC 9110 §5.6.1).
-    r'(?:"(?:[^"\\]|\\.)*"|[^,])*'
+    r'(?:"(?:[^"\\]|\\.)*+"|[^,"])*+("?)',
+    re.DOTALL,
 )
 
 # Directives of RFC 9111 and RFC 5861 whose argument is a number of seconds.
@@ -39,11 +40,20 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     text = fields.get("cache-control")
     if text is None:
         return {"no-cache": None} if fields.get("pragma", "").lower() == "no-cache" else {}
+    return _read(text)
+
+
+def _read(text: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for match in _DIRECTIVE.finditer(text):
-        name, quoted, token = match.groups()
+        name, quoted, token, unclosed = match.groups()
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token
         found.setdefault(name.lower(), value)
+        if unclosed:
+            # No quote behind it is closed either, so that to look for the end of each would be
+            # quadratic work. Spaces say as little as they do, and end a word as they do.
+            _, _, rest = text[match.end() :].replace('"', " ").partition(",")
+            return _read(rest) | found
     return found
 
 
