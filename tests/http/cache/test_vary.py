@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.http.cache import vary
 from twisted_net.http.cache.vary import variant, vary_names
 from twisted_net.http.fields import HeaderFields
@@ -24,6 +25,31 @@ class VariantTests(SynchronousTestCase):
         self.assertTrue(self.same("X", "a , b", "a,b"))
         self.assertFalse(self.same("X", '"a , b"', '"a,b"'))
         self.assertFalse(self.same("X", "a b", "ab"))
+
+    def test_white_space_around_separators(self) -> None:
+        """It does not matter how much there is, nor whether a separator comes before."""
+        self.assertTrue(self.same("X", " \t, a b \t,,\t c\t", ",a b,,c"))
+        self.assertFalse(self.same("X", "a  b", "a b"))
+        self.assertTrue(self.same("Accept-Language", "a ; ;\tq=1 ", "a;;q=1"))
+        self.assertFalse(self.same("Accept-Language", "a b;q=1", "ab;q=1"))
+
+    def test_quotes(self) -> None:
+        """A quoted string ends at the quote that no backslash escapes; one without end is kept."""
+        self.assertTrue(self.same("X", r'"a\\" , b', r'"a\\",b'))
+        self.assertFalse(self.same("X", r'"a\" , b"', r'"a\",b"'))
+        self.assertFalse(self.same("X", '"a , b', '"a,b'))
+
+    def test_linear(self) -> None:
+        """A field of a megabyte takes no longer than a megabyte must, whatever it is made of."""
+        made_of = {
+            "x": (" ", " ,", '"', '" ', '"a', r'"\"', "\\"),
+            "accept-language": (" ", " ;", '"a ;'),
+        }
+        for name, parts in made_of.items():
+            for part in parts:
+                value = "a" + part * (MEGABYTE // len(part)) + "x"
+                with self.subTest(name=name, part=part), ended_if_runaway():
+                    self.assertTrue(variant(HeaderFields([(name, value)]), (name,)))
 
     def test_lines(self) -> None:
         """Several lines are one list."""

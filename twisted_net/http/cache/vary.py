@@ -16,8 +16,11 @@ A private cache may serve a program that acts for many users: a response to one 
 user alone.
 """
 
-_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t]*,[ \t]*')
-_SEMICOLON = re.compile(r"[ \t]*;[ \t]*")
+# A separator with the white space around it, or in the group what is none: a quoted string, also
+# one without an end, and white space alone. These are passed over in one go: a search that began
+# anew at each quote or space in them would be quadratic work.
+_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+"?|[ \t]++(?!,))|[ \t]*+,[ \t]*+', re.DOTALL)
+_SEMICOLON = re.compile(r"([ \t]++(?!;))|[ \t]*+;[ \t]*+")
 # Lists in any order, with case-insensitive members (RFC 9110 §12.5.3, §12.5.4).
 _PREFERENCES = frozenset({"accept-encoding", "accept-language", "accept-charset"})
 
@@ -61,5 +64,7 @@ def _normalized(name: str, value: str) -> str:
     text = _COMMA.sub(lambda match: match[1] or ",", value.strip(" \t"))
     if name not in _PREFERENCES:
         return text
-    members = (_SEMICOLON.sub(";", member) for member in text.lower().split(","))
+    members = (
+        _SEMICOLON.sub(lambda match: match[1] or ";", member) for member in text.lower().split(",")
+    )
     return ",".join(sorted(member for member in members if member))
