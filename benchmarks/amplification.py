@@ -147,7 +147,7 @@ def measure(kind: Kind) -> tuple[int, list[int]]:
     counting = Counting()
     server.transport = counting  # type: ignore[assignment]  # a fake
     for datagram in kind.datagrams:
-        server.take(datagram, VICTIM, kind.group)
+        server.receive(datagram, VICTIM, kind.group)
         clock.advance(0.01)
         server.sessions.topics.publish("a", "news")
         server.sessions.broadcast({"event": "news"})

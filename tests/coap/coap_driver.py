@@ -74,7 +74,7 @@ class Driver:
             kind, code, self._ids, token, sorted([*segments, *options], key=by_number), payload
         )
         datagram = encode_message(message)
-        self.server.take(datagram, source, group)
+        self.server.receive(datagram, source, group)
         return datagram
 
     def ask(
@@ -100,7 +100,7 @@ class Driver:
         self, message: CoapMessage, kind: int = Type.ACK, source: Source = LOCAL
     ) -> None:
         """Acknowledge or reset a message of the server's."""
-        self.server.take(encode_message(CoapMessage(kind, 0, message.message_id)), source)
+        self.server.receive(encode_message(CoapMessage(kind, 0, message.message_id)), source)
 
     def leftovers(self) -> object:
         """Stop the server, and give the timers that are left."""

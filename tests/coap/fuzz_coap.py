@@ -54,7 +54,7 @@ from twisted_net.coap.codec import (
     parse_message,
 )
 from twisted_net.coap.errors import MalformedMessage
-from twisted_net.coap.resources import Refused, arguments, links
+from twisted_net.coap.resources import RequestRefused, command_arguments, link_format
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.uris import parse_uri
 from twisted_net.commands.standard import standard_commands
@@ -150,16 +150,16 @@ def feed_uri(data: bytes) -> None:
 
 def feed_links(data: bytes) -> None:
     """Filter the list of resources: each line is a filter."""
-    with contextlib.suppress(Refused):
-        links(COMMANDS, ["stats"], data.decode(errors="replace").split("\n"))
+    with contextlib.suppress(RequestRefused):
+        link_format(COMMANDS, ["stats"], data.decode(errors="replace").split("\n"))
 
 
 def feed_arguments(data: bytes) -> None:
     """Read a payload as the arguments of a command, as text and as JSON."""
     for form in (b"", b"\x32"):
         options = RequestOptions([(Option.URI_PATH, b"echo"), (Option.CONTENT_FORMAT, form)])
-        with contextlib.suppress(CommandError, Refused):
-            arguments(options, data)
+        with contextlib.suppress(CommandError, RequestRefused):
+            command_arguments(options, data)
 
 
 def feed_responder(data: bytes) -> None:
@@ -177,7 +177,7 @@ def feed_server(data: bytes) -> int:
     """
     for source in SOURCES:
         server, clock, nowhere = _server()
-        server.take(data, source)
+        server.receive(data, source)
         clock.pump([100] * 3)
         server.stopProtocol()
     if nowhere.sent > MOST_FOR_STRANGERS * len(data):
@@ -194,7 +194,7 @@ def feed_conversation(data: bytes) -> None:
         group = data[position] >= 0xC0
         source = SOURCES[data[position] >> 7]
         position += 1
-        server.take(data[position : position + length], source, group)
+        server.receive(data[position : position + length], source, group)
         position += length
         clock.advance(1)
     clock.pump([100] * 5)
@@ -243,7 +243,7 @@ def slowest(inputs: list[bytes]) -> dict[str, tuple[float, bytes]]:
             for _ in range(7):
                 server, _, _ = _server()
                 began = time.thread_time()
-                server.take(data, source)
+                server.receive(data, source)
                 best = min(best, time.thread_time() - began)
                 server.stopProtocol()
             worst["CoAP server"] = max(worst.get("CoAP server", (0.0, b"")), (best, data))

@@ -4,47 +4,49 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.coap.observe import Observers
+from twisted_net.coap.observe import ObserverList
 
 PEER = ("192.0.2.1", 5683)
 OTHER = ("192.0.2.2", 5683)
 
 
-class ObserversTests(SynchronousTestCase):
-    """:class:`Observers` knows whom to tell, and when (RFC 7641)."""
+class ObserverListTests(SynchronousTestCase):
+    """:class:`ObserverList` knows whom to tell, and when (RFC 7641)."""
 
     def test_register(self) -> None:
         """An observation is found by its resource and by its peer."""
-        observers = Observers(10, 10)
+        observers = ObserverList(10, 10)
         first = observers.register("a", PEER, b"1", [])
         second = observers.register("a", OTHER, b"1", [])
         observers.register("b", OTHER, b"2", [])
-        self.assertEqual(observers.of("a"), [first, second])
+        self.assertEqual(observers.of_resource("a"), [first, second])
         self.assertEqual(len(observers.of_peer(OTHER)), 2)
         self.assertEqual((len(observers), len(observers.all())), (3, 3))
 
     def test_again(self) -> None:
         """The same token of the same peer takes the place of the observation there was (§4.1)."""
-        observers = Observers(1, 1)
+        observers = ObserverList(1, 1)
         first = observers.register("a", PEER, b"1", [])
         second = observers.register("b", PEER, b"1", [])
         assert first is not None
         self.assertNotIn(first, observers)
-        self.assertEqual((observers.of("a"), observers.of("b")), ([], [second]))
-        observers.drop(first)
+        self.assertEqual((observers.of_resource("a"), observers.of_resource("b")), ([], [second]))
+        observers.remove(first)
         self.assertEqual(len(observers), 1)
 
     def test_cancel(self) -> None:
         """What is cancelled is there no more, anywhere."""
-        observers = Observers(10, 10)
+        observers = ObserverList(10, 10)
         observers.register("a", PEER, b"1", [])
-        observers.cancel(PEER, b"2")
-        observers.cancel(PEER, b"1")
-        self.assertEqual((observers.of("a"), observers.of_peer(PEER), len(observers)), ([], [], 0))
+        observers.deregister(PEER, b"2")
+        observers.deregister(PEER, b"1")
+        self.assertEqual(
+            (observers.of_resource("a"), observers.of_peer(PEER), len(observers)), ([], [], 0)
+        )
 
     def test_limits(self) -> None:
         """Over a limit there is no observation."""
-        observers = Observers(2, 1)
+        observers = ObserverList(2, 1)
         self.assertIsNotNone(observers.register("a", PEER, b"1", []))
         self.assertIsNone(observers.register("a", PEER, b"2", []))
         self.assertIsNotNone(observers.register("a", OTHER, b"1", []))
@@ -52,20 +54,20 @@ class ObserversTests(SynchronousTestCase):
 
     def test_pace(self) -> None:
         """One notification is under way; what changes meanwhile is told once, after it."""
-        observers = Observers(2, 1)
+        observers = ObserverList(2, 1)
         observation = observers.register("a", PEER, b"1", [])
         assert observation is not None
-        told = [observers.changed(observation) for _ in range(3)]
+        told = [observers.begin_notification(observation) for _ in range(3)]
         self.assertEqual(told, [True, False, False])
-        self.assertTrue(observers.delivered(observation))
-        self.assertFalse(observers.delivered(observation))
-        self.assertTrue(observers.changed(observation))
-        observers.drop(observation)
-        self.assertFalse(observers.delivered(observation))
+        self.assertTrue(observers.end_notification(observation))
+        self.assertFalse(observers.end_notification(observation))
+        self.assertTrue(observers.begin_notification(observation))
+        observers.remove(observation)
+        self.assertFalse(observers.end_notification(observation))
 
     def test_sequence(self) -> None:
         """Numbers go on from 2**24 - 1 to 0 (§3.4)."""
-        observation = Observers(1, 1).register("a", PEER, b"1", [])
+        observation = ObserverList(1, 1).register("a", PEER, b"1", [])
         assert observation is not None
         observation.sequence = 0xFFFFFE
         numbers = [observation.next_sequence() for _ in range(2)]

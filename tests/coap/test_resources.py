@@ -8,15 +8,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.codec import Code, Option, RequestOptions
 from twisted_net.coap.resources import (
-    MOST_FILTERS,
-    Refused,
-    arguments,
+    MAX_FILTERS,
+    RequestRefused,
+    command_arguments,
+    command_response,
     diagnostic,
+    error_response,
     find_command,
-    links,
+    link_format,
     observable_commands,
-    refusal,
-    reply_with,
 )
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import (
@@ -37,14 +37,14 @@ OTHER = ("192.0.2.2", 5683)
 
 
 class ArgumentsTests(SynchronousTestCase):
-    """:func:`arguments` reads a command's arguments out of a request."""
+    """:func:`command_arguments` reads a command's arguments out of a request."""
 
     def arguments(
         self, payload: bytes, content_format: bytes | None = None, *queries: bytes
     ) -> list[str]:
         """Give the arguments."""
         options = [] if content_format is None else [(Option.CONTENT_FORMAT, content_format)]
-        return arguments(
+        return command_arguments(
             RequestOptions([*options, *((Option.URI_QUERY, query) for query in queries)]), payload
         )
 
@@ -75,7 +75,7 @@ class ArgumentsTests(SynchronousTestCase):
             (BadArguments, b"[", b"\x32"),
             (BadArguments, b'["\xff"]', b"\x32"),
             (BadArguments, b"[" * 5000, b"\x32"),
-            (Refused, b"a", b"\x2a"),
+            (RequestRefused, b"a", b"\x2a"),
         ]
         for error, payload, content_format in refused:
             with self.assertRaises(error):
@@ -101,10 +101,10 @@ class ReplyTests(SynchronousTestCase):
             (b'{"command":"A","n":1}\n', 0, b'{"command":"A","n":1}', 0),
         ]
         for line, accept, payload, content_format in cases:
-            reply = reply_with(Code.POST, line, accept)
+            reply = command_response(Code.POST, line, accept)
             self.assertEqual((reply.payload, reply.content_format), (payload, content_format))
             self.assertEqual(reply.code, Code.CHANGED)
-        self.assertEqual(reply_with(Code.GET, cases[0][0], None).code, Code.CONTENT)
+        self.assertEqual(command_response(Code.GET, cases[0][0], None).code, Code.CONTENT)
 
     def test_codes(self) -> None:
         """Each kind of error has its code."""
@@ -117,13 +117,13 @@ class ReplyTests(SynchronousTestCase):
             (FetchTimeout("body", 3), 164),
             (FetchError("no"), 162),
         ):
-            reply = refusal(error, "A", None)
+            reply = error_response(error, "A", None)
             self.assertEqual((reply.code, reply.payload), (code, str(error).encode()))
             self.assertEqual(reply.max_age, 5 if code == 163 else None)
 
     def test_json_error(self) -> None:
         """A client that accepts JSON gets the code that never changes."""
-        reply = refusal(BadArguments("no"), "A", 50)
+        reply = error_response(BadArguments("no"), "A", 50)
         self.assertEqual(reply.payload, b'{"error":"no","code":"bad_arguments","command":"A"}')
 
     def test_long_diagnostic(self) -> None:
@@ -134,7 +134,7 @@ class ReplyTests(SynchronousTestCase):
 
 
 class LinksTests(SynchronousTestCase):
-    """:func:`links` lists what there is (RFC 6690)."""
+    """:func:`link_format` lists what there is (RFC 6690)."""
 
     def setUp(self) -> None:
         self.commands = Commands()
@@ -143,7 +143,7 @@ class LinksTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """Each resource has a link; quotes are escaped."""
-        shown = links(self.commands, ["time"], []).decode()
+        shown = link_format(self.commands, ["time"], []).decode()
         self.assertIn('</time>;title="The \\"time\\".";if="get post";ct="0 50";obs', shown)
         self.assertIn('</set>;title="Set it.";if="post";ct="0 50",', shown)
         self.assertIn("</.well-known/core>", shown)
@@ -151,9 +151,9 @@ class LinksTests(SynchronousTestCase):
 
     def test_too_many_filters(self) -> None:
         """A request that would have every link compared a hundred times is refused."""
-        self.assertTrue(links(self.commands, [], ["href=/*"] * MOST_FILTERS))
-        with self.assertRaises(Refused) as caught:
-            links(self.commands, [], ["href=/*"] * (MOST_FILTERS + 1))
+        self.assertTrue(link_format(self.commands, [], ["href=/*"] * MAX_FILTERS))
+        with self.assertRaises(RequestRefused) as caught:
+            link_format(self.commands, [], ["href=/*"] * (MAX_FILTERS + 1))
         self.assertEqual(caught.exception.code, Code.BAD_REQUEST)
 
     def test_filters(self) -> None:
@@ -167,21 +167,21 @@ class LinksTests(SynchronousTestCase):
             ("obs=*", ["/time"]),
             ("rt=x", []),
         ):
-            shown = links(self.commands, ["time"], [query]).decode()
+            shown = link_format(self.commands, ["time"], [query]).decode()
             found = sorted(re.findall("<([^>]*)>", shown))
             self.assertEqual(found, names, query)
-        with self.assertRaises(Refused):
-            links(self.commands, [], ["nonsense"])
+        with self.assertRaises(RequestRefused):
+            link_format(self.commands, [], ["nonsense"])
 
     def test_not_served(self) -> None:
         """Administrative commands, and those that change what a client may do, are not there."""
         self.commands.command("KILL", admin=True, safe=True)(lambda: "")
         self.commands.command("AUTH", alone=True)(lambda: "")
         self.assertEqual(observable_commands(self.commands, ["KILL"]), {})
-        shown = links(self.commands, [], []).decode()
+        shown = link_format(self.commands, [], []).decode()
         for name in ("kill", "auth"):
             self.assertNotIn(name, shown)
-            with self.assertRaises(Refused) as caught:
+            with self.assertRaises(RequestRefused) as caught:
                 find_command(self.commands, [name])
             self.assertEqual(caught.exception.code, Code.NOT_FOUND)
 

@@ -31,7 +31,8 @@ from twisted_net.coap.codec import (
     encode_message,
     encode_uint,
 )
-from twisted_net.coap.server import SESSION_LIFETIME, CoapServer
+from twisted_net.coap.peer_sessions import SESSION_LIFETIME
+from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.runner import TRACEBACK_BURST
@@ -96,9 +97,9 @@ class RequestTests(ServerTests):
             (2, "refuse", b"", (), 131, b"not today"),
             (2, "help", b"x", (), 132, b"unknown command: x"),
             (1, "ping", b"", [(9, b"")], 130, b"option 9 is unknown, or wrong here"),
-            (1, "ping", b"", [(35, b"x")], 165, b"this server is no proxy"),
-            (1, "ping", b"", [(5, b"")], 140, b"the resource is there, without an ETag to match"),
-            (1, "ping", b"", [(1, b"e")], 140, b"the resource is there, without an ETag to match"),
+            (1, "ping", b"", [(35, b"x")], 165, b"this server is not a proxy"),
+            (1, "ping", b"", [(5, b"")], 140, b"the resource exists, and has no ETag to match"),
+            (1, "ping", b"", [(1, b"e")], 140, b"the resource exists, and has no ETag to match"),
             (1, "ping", b"", [(23, b"\x07")], 128, b"the block size 7 is reserved"),
         ]
         for code, path, payload, options, expected, sentence in cases:
@@ -125,7 +126,7 @@ class RequestTests(ServerTests):
         """A command runs once, however often its request comes."""
         datagram = self.driver.send(Code.POST, "note", b"x")
         (first,) = self.driver.answers()
-        self.driver.server.take(datagram, LOCAL)
+        self.driver.server.receive(datagram, LOCAL)
         self.assertEqual(self.driver.answers(), [first])
         self.assertEqual(self.runs, ["x"])
 
@@ -381,7 +382,7 @@ class BlockTests(ServerTests):
 
 
 class ObserveTests(ServerTests):
-    """Observers: RFC 7641."""
+    """ObserverList: RFC 7641."""
 
     limits = CoapLimits(max_observers_per_peer=2)
 
@@ -668,7 +669,7 @@ class FuzzTests(SynchronousTestCase):
         """Any messages leave a server that answers, and has logged nothing."""
         driver = Driver(standard_commands())
         for message in messages:
-            driver.server.take(encode_message(message), source, group)
+            driver.server.receive(encode_message(message), source, group)
             driver.clock.advance(1)
         driver.answers()
         driver.clock.advance(300)

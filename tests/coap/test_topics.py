@@ -13,7 +13,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.coap.codec import CoapMessage, Code, Option
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
-from twisted_net.coap.topics import TopicStates, text_of, topic_of
+from twisted_net.coap.topics import TopicResources, text_of, topic_of
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
@@ -43,27 +43,27 @@ class PathTests(SynchronousTestCase):
         self.assertRaises(NotUTF8, text_of, b"\xff")
 
 
-class StatesTests(SynchronousTestCase):
-    """:class:`TopicStates`."""
+class TopicResourcesTests(SynchronousTestCase):
+    """:class:`TopicResources`."""
 
     def setUp(self) -> None:
         self.topics = Topics(TopicSettings())
         self.observed: set[str] = set()
         self.changes: list[str] = []
-        self.states = TopicStates(
+        self.resources = TopicResources(
             self.topics, 3, 400, self.observed.__contains__, self.changes.append
         )
 
     def state(self, topic: str) -> bytes:
         """Give the text that is known of a topic."""
-        return self.states.reply(topic, None).payload
+        return self.resources.response(topic, None).payload
 
     def test_followed(self) -> None:
         """What is published to a followed topic is kept, and told; before, it is not."""
         self.topics.publish("a", "early")
-        self.states.follow("a")
-        self.states.follow("a")
-        self.assertEqual((self.state("a"), len(self.states)), (b"", 1))
+        self.resources.subscribe("a")
+        self.resources.subscribe("a")
+        self.assertEqual((self.state("a"), len(self.resources)), (b"", 1))
         self.assertEqual(self.topics.publish("a", "one"), 0)
         self.observed.add("topics/a")
         self.assertEqual(self.topics.publish("a", "two"), 1)
@@ -72,47 +72,47 @@ class StatesTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """As JSON the state is the event that other subscribers get."""
-        self.states.follow("a")
-        self.assertEqual(self.states.reply("a", 50).payload, b"{}")
+        self.resources.subscribe("a")
+        self.assertEqual(self.resources.response("a", 50).payload, b"{}")
         self.topics.publish("a", "x")
-        event = json.loads(self.states.reply("a", 50).payload)
+        event = json.loads(self.resources.response("a", 50).payload)
         self.assertEqual(event, {"event": "message", "topic": "a", "message": "x"})
 
     def test_most_topics(self) -> None:
         """Over the limit, the topic asked for longest ago that nobody observes is left."""
         for topic in "abc":
-            self.states.follow(topic)
+            self.resources.subscribe(topic)
             self.topics.publish(topic, topic)
         self.observed.add("topics/a")
-        self.states.follow("d")
+        self.resources.subscribe("d")
         self.assertEqual((self.state("a"), self.state("b"), self.state("c")), (b"a", b"", b"c"))
-        self.assertEqual((len(self.states), len(self.topics)), (3, 3))
+        self.assertEqual((len(self.resources), len(self.topics)), (3, 3))
         self.observed.update({"topics/c", "topics/d"})
-        self.assertRaises(TooBusy, self.states.follow, "e")
+        self.assertRaises(TooBusy, self.resources.subscribe, "e")
 
     def test_most_bytes(self) -> None:
         """Over the limit, the oldest messages are forgotten; one alone may be over it."""
         for topic in "abc":
-            self.states.follow(topic)
+            self.resources.subscribe(topic)
             self.topics.publish(topic, "x" * 100)
         self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 100, 100])
-        self.assertTrue(250 < self.states.size <= 400)
+        self.assertTrue(250 < self.resources.size <= 400)
         self.topics.publish("b", "y" * 1000)
         self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 0, 0])
-        self.assertEqual(self.states.size, 0)
+        self.assertEqual(self.resources.size, 0)
 
     def test_no_topics(self) -> None:
         """Patterns, and what is no topic, are refused."""
         for topic in ("", "a.*", ">", "a b", "a..b", "x" * 300):
-            self.assertRaises(BadTopic, self.states.follow, topic)
-            self.assertRaises(BadTopic, self.states.reply, topic, None)
+            self.assertRaises(BadTopic, self.resources.subscribe, topic)
+            self.assertRaises(BadTopic, self.resources.response, topic, None)
 
     def test_close(self) -> None:
         """At the end nothing is subscribed to."""
-        self.states.follow("a")
+        self.resources.subscribe("a")
         self.topics.publish("a", "x")
-        self.states.close()
-        self.assertEqual((len(self.topics), len(self.states), self.states.size), (0, 0, 0))
+        self.resources.close()
+        self.assertEqual((len(self.topics), len(self.resources), self.resources.size), (0, 0, 0))
 
 
 class ServerTopicTests(SynchronousTestCase):

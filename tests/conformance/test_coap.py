@@ -33,7 +33,7 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted_net.commands.standard import standard_commands
-from twisted_net.coap import server as coap
+from twisted_net.coap import echo
 from twisted_net.coap.server import CoapServer, listen_coap
 from twisted_net.coap.settings import CoapLimits
 
@@ -57,7 +57,7 @@ async def slow(text: str) -> str:
 
 if sys.argv[2:] == ["far"]:
     # As if nobody were on this machine.
-    coap.is_loopback = lambda host: False
+    echo.is_loopback = lambda host: False
 
 limits = CoapLimits(refresh_interval=0.3)
 listen_coap(reactor, CoapServer(reactor, commands, limits), int(sys.argv[1]))

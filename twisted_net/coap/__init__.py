@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from twisted_net.coap.errors import InvalidCoapURI as InvalidCoapURI
     from twisted_net.coap.errors import QueueFull as QueueFull
     from twisted_net.coap.errors import ResetByPeer as ResetByPeer
+    from twisted_net.coap.errors import SecureSessionFailed as SecureSessionFailed
     from twisted_net.coap.errors import TransferFailed as TransferFailed
     from twisted_net.coap.errors import UnexpectedCode as UnexpectedCode
     from twisted_net.coap.group_client import GroupResponse as GroupResponse
@@ -45,6 +46,7 @@ else:
                 "InvalidCoapURI",
                 "QueueFull",
                 "ResetByPeer",
+                "SecureSessionFailed",
                 "TransferFailed",
                 "UnexpectedCode",
             ],

@@ -1,4 +1,4 @@
-"""Addresses that proved themselves by an Echo option (RFC 9175), and answers to the others."""
+"""Echo option (RFC 9175): verifies that a client receives at its source address."""
 
 from __future__ import annotations
 
@@ -6,60 +6,68 @@ from collections import OrderedDict
 from hashlib import blake2s
 from hmac import compare_digest
 
-from twisted_net.net.addresses import Source
+from twisted_net.dtls.peer import SecurePeer
+from twisted_net.net.addresses import Source, is_loopback
 
 CHALLENGE_LIFETIME = 60
-"""Seconds for which an Echo value may be returned."""
+"""Seconds for which an Echo value is accepted."""
 
 
-class AddressProofs:
+class AddressVerifier:
     """
-    Knows which addresses are really those of who sends from them.
+    Table of verified source addresses, against forged ones.
 
-    A challenge costs no memory: it is the time and a MAC of the time and the address. Only who
-    receives at the address can return it. What is remembered are addresses that did.
+    A challenge takes no memory: it consists of the time, and a MAC of the time and the address.
+    Only a client that receives at the address can return it. Addresses from which one was
+    returned are kept.
 
     :param key: secret, 16 to 32 random bytes, new at each start.
-    :param most: addresses remembered; over it, the one silent for longest proves itself anew.
-    :param lifetime: seconds after its last request that an address is remembered.
+    :param limit: addresses kept; over it, the least recently active one must be verified again.
+    :param lifetime: seconds after its last request that an address is kept.
     """
 
-    def __init__(self, key: bytes, most: int, lifetime: float) -> None:
+    def __init__(self, key: bytes, limit: int, lifetime: float) -> None:
         self._key = key
-        self._most = most
+        self._limit = limit
         self._lifetime = lifetime
-        self._proven: OrderedDict[Source, float] = OrderedDict()
+        self._verified: OrderedDict[Source, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._proven)
+        return len(self._verified)
 
     def challenge(self, source: Source, now: float) -> bytes:
-        """Give the value of an Echo option for this address: 12 bytes."""
+        """Return the value of an Echo option for this address: 12 bytes."""
         stamp = (int(now) & 0xFFFFFFFF).to_bytes(4, "big")
-        return stamp + self._tag(source, stamp)
+        return stamp + self._mac(source, stamp)
 
-    def proven(self, source: Source, echo: bytes | None, now: float) -> bool:
+    def verify(self, source: Source, echo: bytes | None, now: float) -> bool:
         """
-        Tell whether an address has proven itself, by this request or an earlier one.
+        Return whether an address is verified, by this request or an earlier one.
 
-        :param echo: the value of the request's Echo option.
+        :param echo: value of the request's Echo option.
         """
-        seen = self._proven.get(source)
+        seen = self._verified.get(source)
         if seen is not None and now - seen < self._lifetime:
-            self._proven[source] = now
-            self._proven.move_to_end(source)
+            self._verified[source] = now
+            self._verified.move_to_end(source)
             return True
         if echo is None or len(echo) != 12:
             return False
         age = (int(now) - int.from_bytes(echo[:4], "big")) & 0xFFFFFFFF
-        if age > CHALLENGE_LIFETIME or not compare_digest(echo[4:], self._tag(source, echo[:4])):
+        if age > CHALLENGE_LIFETIME or not compare_digest(echo[4:], self._mac(source, echo[:4])):
             return False
-        self._proven[source] = now
-        self._proven.move_to_end(source)
-        if len(self._proven) > self._most:
-            self._proven.popitem(last=False)
+        self._verified[source] = now
+        self._verified.move_to_end(source)
+        if len(self._verified) > self._limit:
+            self._verified.popitem(last=False)
         return True
 
-    def _tag(self, source: Source, stamp: bytes) -> bytes:
+    def _mac(self, source: Source, stamp: bytes) -> bytes:
         address = f"{source[0]} {source[1]}".encode()
         return blake2s(stamp + address, key=self._key, digest_size=8).digest()
+
+
+def cannot_be_forged(source: Source) -> bool:
+    """Whether a source address needs no challenge: it is loopback, or of a DTLS session."""
+    # A DTLS client has returned a cookie, and completed a handshake.
+    return isinstance(source, SecurePeer) or is_loopback(source[0])

@@ -1,4 +1,4 @@
-"""Who observes which resource (RFC 7641), and who is due to be told of a change."""
+"""List of observers (RFC 7641): who observes which resource, and who is to be notified now."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from twisted_net.coap.codec import Options
 from twisted_net.net.addresses import Source
 
 
-class Observation:
+class Observer:
     """
-    One observer of one resource.
+    A client's entry for one resource, identified by its address and token.
 
-    :ivar options: those of the request, by which each notification is made.
-    :ivar sequence: of the last notification, for its Observe option (24 bits).
-    :ivar busy: whether a notification is under way.
-    :ivar stale: whether the resource has changed since the one that is under way.
+    :ivar options: those of its request, for which each notification is made.
+    :ivar sequence: number of the last notification, for its Observe option (24 bits).
+    :ivar notifying: whether a notification is outstanding.
+    :ivar changed: whether the resource has changed since that notification.
     """
 
-    __slots__ = ("busy", "options", "resource", "sequence", "source", "stale", "token")
+    __slots__ = ("changed", "notifying", "options", "resource", "sequence", "source", "token")
 
     def __init__(self, resource: str, source: Source, token: bytes, options: Options) -> None:
         self.resource = resource
@@ -26,105 +26,105 @@ class Observation:
         self.token = token
         self.options = options
         self.sequence = 0
-        self.busy = False
-        self.stale = False
+        self.notifying = False
+        self.changed = False
 
     def next_sequence(self) -> int:
-        """Count a notification, and give its number."""
+        """Count a notification, and return its number."""
         self.sequence = (self.sequence + 1) & 0xFFFFFF
         return self.sequence
 
 
-class Observers:
+class ObserverList:
     """
-    The observations of all resources.
+    Observers of all resources.
 
-    Of one observer at most one notification is under way; when the resource changes meanwhile,
-    it is told once more after that, with what is true then (RFC 7641 §4.5.2). An observer thus
-    sets its own pace, and nothing waits in a queue.
+    At most one notification to each observer is outstanding; if the resource changes meanwhile,
+    one more follows, with the state at that time (RFC 7641 §4.5.2). So each observer sets its own
+    pace, and no notifications are queued.
 
-    :param most: observations in all; a further one is refused.
-    :param most_per_peer: observations of one peer.
+    :param max_observers: entries in all; a further one is not added.
+    :param max_per_peer: entries of one peer.
     """
 
-    def __init__(self, most: int, most_per_peer: int) -> None:
-        self._most = most
-        self._most_per_peer = most_per_peer
-        self._all: dict[tuple[Source, bytes], Observation] = {}
-        self._resources: dict[str, OrderedDict[tuple[Source, bytes], Observation]] = {}
-        self._per_peer: dict[Source, list[Observation]] = {}
+    def __init__(self, max_observers: int, max_per_peer: int) -> None:
+        self._max_observers = max_observers
+        self._max_per_peer = max_per_peer
+        self._all: dict[tuple[Source, bytes], Observer] = {}
+        self._resources: dict[str, OrderedDict[tuple[Source, bytes], Observer]] = {}
+        self._per_peer: dict[Source, list[Observer]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __contains__(self, observation: Observation) -> bool:
-        return self._all.get((observation.source, observation.token)) is observation
+    def __contains__(self, observer: Observer) -> bool:
+        return self._all.get((observer.source, observer.token)) is observer
 
     def register(
         self, resource: str, source: Source, token: bytes, options: Options
-    ) -> Observation | None:
+    ) -> Observer | None:
         """
-        Add an observation, in place of the peer's own with the same token.
+        Add an observer, in place of the peer's own with the same token.
 
-        :return: None where a limit is reached: the request is then answered once (§4.1).
+        :return: None if a limit is reached: the request is then answered once (RFC 7641 §4.1).
         """
-        self.cancel(source, token)
-        held = self._per_peer.get(source, [])
-        if len(self._all) >= self._most or len(held) >= self._most_per_peer:
+        self.deregister(source, token)
+        of_peer = self._per_peer.get(source, [])
+        if len(self._all) >= self._max_observers or len(of_peer) >= self._max_per_peer:
             return None
-        observation = Observation(resource, source, token, options)
-        self._all[source, token] = observation
-        self._resources.setdefault(resource, OrderedDict())[source, token] = observation
-        self._per_peer.setdefault(source, held).append(observation)
-        return observation
+        observer = Observer(resource, source, token, options)
+        self._all[source, token] = observer
+        self._resources.setdefault(resource, OrderedDict())[source, token] = observer
+        self._per_peer.setdefault(source, of_peer).append(observer)
+        return observer
 
-    def cancel(self, source: Source, token: bytes) -> None:
-        """Remove the observation with this token, where there is one."""
-        observation = self._all.get((source, token))
-        if observation is not None:
-            self.drop(observation)
+    def deregister(self, source: Source, token: bytes) -> None:
+        """Remove the observer with this token, if there is one."""
+        observer = self._all.get((source, token))
+        if observer is not None:
+            self.remove(observer)
 
-    def drop(self, observation: Observation) -> None:
-        """Remove an observation, where it is still there."""
-        if observation not in self:
+    def remove(self, observer: Observer) -> None:
+        """Remove an observer. Idempotent."""
+        if observer not in self:
             return
-        key = observation.source, observation.token
+        key = observer.source, observer.token
         del self._all[key]
-        of_resource = self._resources[observation.resource]
+        of_resource = self._resources[observer.resource]
         del of_resource[key]
         if not of_resource:
-            del self._resources[observation.resource]
-        held = self._per_peer[observation.source]
-        held.remove(observation)
-        if not held:
-            del self._per_peer[observation.source]
+            del self._resources[observer.resource]
+        of_peer = self._per_peer[observer.source]
+        of_peer.remove(observer)
+        if not of_peer:
+            del self._per_peer[observer.source]
 
-    def of(self, resource: str) -> list[Observation]:
-        """Give the observations of one resource, oldest first."""
+    def of_resource(self, resource: str) -> list[Observer]:
+        """Return the observers of a resource, oldest first."""
         return list(self._resources.get(resource, {}).values())
 
-    def observed(self, resource: str) -> bool:
-        """Tell whether a resource has observers."""
+    def is_observed(self, resource: str) -> bool:
+        """Return whether a resource has observers."""
         return resource in self._resources
 
-    def of_peer(self, source: Source) -> list[Observation]:
-        """Give the observations of one peer, oldest first."""
+    def of_peer(self, source: Source) -> list[Observer]:
+        """Return the observers of a peer, oldest first."""
         return list(self._per_peer.get(source, ()))
 
-    def all(self) -> list[Observation]:
-        """Give all observations."""
+    def all(self) -> list[Observer]:
+        """Return all observers."""
         return list(self._all.values())
 
-    def changed(self, observation: Observation) -> bool:
-        """Note that the resource has changed; tell whether its observer is to be told now."""
-        if observation.busy:
-            observation.stale = True
+    def begin_notification(self, observer: Observer) -> bool:
+        """Record that the resource has changed; return whether a notification is to be sent now."""
+        if observer.notifying:
+            observer.changed = True
             return False
-        observation.busy = True
+        observer.notifying = True
         return True
 
-    def delivered(self, observation: Observation) -> bool:
-        """Note that a notification has arrived; tell whether another one is due at once."""
-        observation.busy = observation.stale and observation in self
-        observation.stale = False
-        return observation.busy
+    def end_notification(self, observer: Observer) -> bool:
+        """Record an acknowledged notification; return whether another one is to be sent now."""
+        observer.notifying = observer.changed and observer in self
+        observer.changed = False
+        return observer.notifying

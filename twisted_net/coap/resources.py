@@ -1,4 +1,4 @@
-"""Commands as CoAP resources: arguments out of a request, payloads and codes out of answers."""
+"""Commands as CoAP resources: arguments from a request, response codes and payloads."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from twisted_net.errors import (
 )
 
 EVENTS = "events"
-"""The path of the resource that is the last event broadcast to clients."""
+"""Path of the resource that is the last event broadcast to clients."""
 
 CORE = ".well-known/core"
-"""The path of the list of resources (RFC 6690)."""
+"""Path of the list of resources (RFC 6690)."""
 
-LONGEST_DIAGNOSTIC = 256
-"""Bytes of a diagnostic payload, so that an error fits one datagram with all its options."""
+MAX_DIAGNOSTIC = 256
+"""Bytes of the longest diagnostic payload: an error fits one datagram with all its options."""
 
-MOST_FILTERS = 8
-"""Filters in one request for the list of resources, each of which is held against every link."""
+MAX_FILTERS = 8
+"""Filters in one request for the list of resources; each is compared with every link."""
 
 RETRY_AFTER = 5
-"""Seconds in which a client that found the server busy may come again (Max-Age of 4.29, 5.03)."""
+"""Seconds after which a client may retry: Max-Age of 4.29 and 5.03 (RFC 7252 §5.9.3.4)."""
 
 
-class Refused(Exception):
-    """A request is refused for what it is, with this code, before anything was run."""
+class RequestRefused(Exception):
+    """A request is answered with this error code, before a command runs."""
 
-    def __init__(self, code: Code, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, code: Code, diagnostic: str) -> None:
+        super().__init__(diagnostic)
         self.code = code
 
 
-class Reply:
+class ResourceResponse:
     """
-    A response, before it is known how it travels.
+    Response of a resource, before its blocks, its message type and its token are chosen.
 
     :ivar content_format: None for the diagnostic payload of an error, or for no payload.
-    :ivar max_age: seconds, or None for the 60 of RFC 7252 §5.10.5.
+    :ivar max_age: seconds, or None for the default of 60 (RFC 7252 §5.10.5).
     """
 
     __slots__ = ("code", "content_format", "max_age", "payload")
@@ -74,30 +74,30 @@ class Reply:
         self.max_age = max_age
 
     def __len__(self) -> int:
-        """The bytes that it is worth in a store of bodies."""
+        """Bytes of the payload, for the limit of bodies in transfer."""
         return len(self.payload)
 
 
 def find_command(commands: Commands, path: Sequence[str], admin: bool = False) -> Command:
     """
-    Give the command whose name is this path, in any case.
+    Return the command whose name is this path, in any case.
 
     :param admin: whether it may be an administrative one.
-    :raises Refused: where there is none.
+    :raises RequestRefused: if there is none.
     """
     command = commands.get(path[0]) if len(path) == 1 else None
     if command is None or not (is_served(command) or (admin and not command.alone)):
-        raise Refused(Code.NOT_FOUND, f"no resource /{'/'.join(path)}; see /{CORE}")
+        raise RequestRefused(Code.NOT_FOUND, f"no resource /{'/'.join(path)}; see /{CORE}")
     return command
 
 
 def is_served(command: Command) -> bool:
     """
-    Tell whether a command is a resource.
+    Return whether a command is a resource for all peers.
 
-    Administrative ones are not, nor are those that change what a client may do: a peer is known
-    by an address that others can forge, so that nobody can log in. Over DTLS a certificate may
-    name a user, who then has the administrative ones, unlisted.
+    Administrative commands are not, nor are those that change what a client may do: a peer is
+    identified by an address that can be forged, so that it cannot log in. Over DTLS a certificate
+    may name a user, to whom administrative commands are served too, unlisted.
     """
     return not command.admin and not command.alone
 
@@ -106,34 +106,36 @@ def check_request(
     method: int, options: RequestOptions, formats: tuple[int, ...], *, safe: bool, post: bool
 ) -> None:
     """
-    Check what can be checked of a request before it is run.
+    Check the method, Accept and the preconditions of a request.
 
-    :param formats: in which an answer can be given.
+    :param formats: content formats of the resource.
     :param safe: whether GET is allowed.
-    :param post: whether POST is.
-    :raises Refused: with the code of RFC 7252 §5.8, §5.9 or §5.10.
+    :param post: whether POST is allowed.
+    :raises RequestRefused: with the code of RFC 7252 §5.8, §5.9 or §5.10.
     """
     if not (method == _GET and safe) and not (method == _POST and post):
         allowed = " or ".join(name for name, is_ in (("GET", safe), ("POST", post)) if is_)
-        raise Refused(Code.METHOD_NOT_ALLOWED, f"this resource takes {allowed}")
+        raise RequestRefused(Code.METHOD_NOT_ALLOWED, f"this resource takes {allowed}")
     if options.accept is not None and options.accept not in formats:
         offered = ", ".join(map(str, formats))
-        raise Refused(Code.NOT_ACCEPTABLE, f"content formats here: {offered}")
-    # Resources exist, and have no ETag that lasts (RFC 7252 §5.10.8).
+        raise RequestRefused(Code.NOT_ACCEPTABLE, f"content formats here: {offered}")
+    # All resources exist, and their ETags do not last (RFC 7252 §5.10.8).
     if options.if_none_match or (options.if_match and b"" not in options.if_match):
-        raise Refused(Code.PRECONDITION_FAILED, "the resource is there, without an ETag to match")
+        raise RequestRefused(
+            Code.PRECONDITION_FAILED, "the resource exists, and has no ETag to match"
+        )
 
 
-def arguments(options: RequestOptions, payload: bytes) -> list[str]:
+def command_arguments(options: RequestOptions, payload: bytes) -> list[str]:
     """
-    Give a command's arguments: each query of the URI is one, and those of the payload follow.
+    Return the arguments of a command: each Uri-Query is one, and those of the payload follow.
 
-    A payload of text is split as a line is, its end dropped; one of JSON is an array of
-    texts, numbers and booleans, each one argument.
+    A text payload is split as a line is, without its line end; a JSON payload is an array of
+    strings, numbers and booleans, each one argument.
 
-    :raises Refused: for a content format other than these.
-    :raises NotUTF8, ControlCharacter, BadQuotes: for text that no line could hold.
-    :raises BadArguments: for JSON that is no such array.
+    :raises RequestRefused: for another content format.
+    :raises NotUTF8, ControlCharacter, BadQuotes: for text that is not valid as a line.
+    :raises BadArguments: for JSON that is not such an array.
     """
     queries = list(options.queries)
     if not payload:
@@ -141,7 +143,7 @@ def arguments(options: RequestOptions, payload: bytes) -> list[str]:
     if options.content_format == JSON:
         return queries + _json_arguments(payload)
     if options.content_format not in (None, TEXT):
-        raise Refused(
+        raise RequestRefused(
             Code.UNSUPPORTED_CONTENT_FORMAT, f"content formats taken here: {TEXT}, {JSON}"
         )
     try:
@@ -151,74 +153,76 @@ def arguments(options: RequestOptions, payload: bytes) -> list[str]:
     return queries + split_arguments(text.removesuffix("\n").removesuffix("\r"))
 
 
-def reply_with(method: int, line: bytes, accept: int | None) -> Reply:
+def command_response(method: int, line: bytes, accept: int | None) -> ResourceResponse:
     """
-    Make a reply of a command's answer.
+    Return the response that carries the answer of a command.
 
-    :param line: as TCP sends it. As JSON it is the payload, without its end. As text the payload
-        is the result; the JSON of it where that is no text.
-    :param accept: None for text where the result is text, else JSON.
+    :param line: the answer as it is sent over TCP. As JSON it is the payload, without its line
+        end. As text the payload is its result; the result's JSON if that is not a string.
+    :param accept: the requested format; None for text if the result is a string, else JSON.
     """
     code = _CONTENT if method == _GET else _CHANGED
     if accept == JSON:
-        return Reply(code, line[:-1], JSON)
-    # Most answers are a text without quotes: that is found sooner than it is decoded.
+        return ResourceResponse(code, line[:-1], JSON)
+    # Most results are strings without quotes: finding this out is faster than decoding.
     before, result_follows, rest = line.partition(b'","result":"')
     plain = rest.endswith(b'"}\n') and rest.find(b'"') == len(rest) - 3 and _BACKSLASH not in rest
     if result_follows and plain and before.count(b'"') == 3:
-        return Reply(code, rest[:-3], TEXT)
+        return ResourceResponse(code, rest[:-3], TEXT)
     result = _decode_line(line).result
     if type(result) is str:
-        return Reply(code, result.encode(), TEXT)
+        return ResourceResponse(code, result.encode(), TEXT)
     if accept is None:
-        return Reply(code, line[:-1], JSON)
-    return Reply(code, line[:-1] if result is msgspec.UNSET else _encode(result), TEXT)
+        return ResourceResponse(code, line[:-1], JSON)
+    return ResourceResponse(code, line[:-1] if result is msgspec.UNSET else _encode(result), TEXT)
 
 
-def refusal(error: TwistedNetError, command: str | None, accept: int | None) -> Reply:
+def error_response(
+    error: TwistedNetError, command: str | None, accept: int | None
+) -> ResourceResponse:
     """
-    Make a reply of the error with which a command ended: the sentence, as a diagnostic payload.
+    Return the response for an error of a command: its message as a diagnostic payload.
 
-    A client that accepts JSON gets what TCP clients get, with the error's stable code.
+    With JSON the payload is what TCP clients receive, with the error's stable code.
     """
     code = _code_of(error)
     later = code in (Code.SERVICE_UNAVAILABLE, Code.TOO_MANY_REQUESTS)
     max_age = RETRY_AFTER if later else None
     if accept == JSON:
-        return Reply(code, encode_error(error, command)[:-1], JSON, max_age)
-    return Reply(code, diagnostic(str(error)), None, max_age)
+        return ResourceResponse(code, encode_error(error, command)[:-1], JSON, max_age)
+    return ResourceResponse(code, diagnostic(str(error)), None, max_age)
 
 
 def diagnostic(sentence: str) -> bytes:
-    """Give a sentence as a diagnostic payload, cut between characters where it is too long."""
+    """Return a message as a diagnostic payload; a long one is cut between characters."""
     payload = sentence.encode()
-    if len(payload) <= LONGEST_DIAGNOSTIC:
+    if len(payload) <= MAX_DIAGNOSTIC:
         return payload
-    return payload[: LONGEST_DIAGNOSTIC - 3].decode(errors="ignore").encode() + "…".encode()
+    return payload[: MAX_DIAGNOSTIC - 3].decode(errors="ignore").encode() + "…".encode()
 
 
-def links(commands: Commands, observable: Iterable[str], queries: Sequence[str]) -> bytes:
+def link_format(commands: Commands, observable: Iterable[str], queries: Sequence[str]) -> bytes:
     """
-    List the resources in link format (RFC 6690).
+    Return the list of resources in link format (RFC 6690).
 
-    :param observable: paths of those that can be observed.
-    :param queries: filters (§4.1): ``href=/time`` or ``title=The*``; a link must pass each one.
-    :raises Refused: for a query that is no filter, and for more than :data:`MOST_FILTERS`.
+    :param observable: paths of the resources that can be observed.
+    :param queries: filters (§4.1): ``href=/time`` or ``title=The*``; a link must match all.
+    :raises RequestRefused: for a query that is not a filter, and for over :data:`MAX_FILTERS`.
     """
-    if len(queries) > MOST_FILTERS:
-        raise Refused(Code.BAD_REQUEST, f"at most {MOST_FILTERS} filters, not {len(queries)}")
+    if len(queries) > MAX_FILTERS:
+        raise RequestRefused(Code.BAD_REQUEST, f"at most {MAX_FILTERS} filters, not {len(queries)}")
     filters = []
     for query in queries:
         name, equals, value = query.partition("=")
         if not equals:
-            raise Refused(Code.BAD_REQUEST, f"a filter is name=value, not {query[:64]}")
+            raise RequestRefused(Code.BAD_REQUEST, f"a filter is name=value, not {query[:64]}")
         filters.append((name, value))
-    watched = set(observable)
+    observed = set(observable)
     shown = []
     for target, attributes in _links(commands):
-        if target[1:] in watched:
+        if target[1:] in observed:
             attributes["obs"] = ""
-        if all(_passes(target, attributes, *filter_) for filter_ in filters):
+        if all(_matches(target, attributes, *filter_) for filter_ in filters):
             parts = [f"<{target}>"]
             for name, value in attributes.items():
                 parts.append(f'{name}="{value}"' if value else name)
@@ -235,15 +239,15 @@ def _links(commands: Commands) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"/{command.name.lower()}", {"title": title, "if": methods, "ct": formats}
     yield (
         f"/{EVENTS}",
-        {"title": "The last event, as clients get it.", "if": "get", "ct": str(JSON)},
+        {"title": "The last event broadcast to clients.", "if": "get", "ct": str(JSON)},
     )
 
 
-def _passes(target: str, attributes: dict[str, str], name: str, wanted: str) -> bool:
+def _matches(target: str, attributes: dict[str, str], name: str, wanted: str) -> bool:
     value = target if name == "href" else attributes.get(name)
     if value is None:
         return False
-    # Attributes such as "if" and "ct" are lists of words, of which one has to match.
+    # Attributes such as "if" and "ct" are lists of words, one of which must match.
     candidates = [value] if name in ("href", "title") else value.split() or [""]
     if wanted.endswith("*"):
         return any(candidate.startswith(wanted[:-1]) for candidate in candidates)
@@ -251,7 +255,7 @@ def _passes(target: str, attributes: dict[str, str], name: str, wanted: str) -> 
 
 
 def observable_commands(commands: Commands, names: Iterable[str]) -> dict[str, Command]:
-    """Give those of the named commands that can be observed, by path: safe and never waiting."""
+    """Return the named commands that can be observed, by path: safe ones that never wait."""
     found = {}
     for name in names:
         command = commands.get(name)
@@ -265,11 +269,11 @@ def observable_commands(commands: Commands, names: Iterable[str]) -> dict[str, C
     return found
 
 
-class _Line(msgspec.Struct):
-    result: Any = msgspec.UNSET  # Any: whatever a command gave
+class _CommandAnswer(msgspec.Struct):
+    result: Any = msgspec.UNSET  # Any: any JSON
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_CommandAnswer).decode
 _decode_array = msgspec.json.Decoder(list[str | bool | int | float]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -279,15 +283,15 @@ def _json_arguments(payload: bytes) -> list[str]:
         values = _decode_array(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadArguments(
-            f"a JSON payload is an array of texts, numbers and booleans: {error}"
+            f"a JSON payload is an array of strings, numbers and booleans: {error}"
         ) from None
     return [value if isinstance(value, str) else _encode(value).decode() for value in values]
 
 
 _GET, _POST, _CONTENT, _CHANGED = Code.GET, Code.POST, Code.CONTENT, Code.CHANGED
-_BACKSLASH = ord("\\")  # a number, as bytes in bytes take ten times as long to find
+_BACKSLASH = ord("\\")  # an int: looking for bytes in bytes takes ten times as long
 
-# The most special first: the first that fits is taken.
+# Subclasses before their bases: the first match is used.
 _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
     (BadArguments, Code.BAD_REQUEST),
     (BadQuotes, Code.BAD_REQUEST),
@@ -304,7 +308,7 @@ _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
 )
 
 
-# By their names on the wire: the wing of HTTP, where they are raised, is not known here.
+# By their codes on the wire: this package does not import twisted_net.http, which raises them.
 _FETCH_CODES = {
     "invalid_url": Code.BAD_REQUEST,
     "address_refused": Code.FORBIDDEN,
@@ -318,5 +322,5 @@ def _code_of(error: TwistedNetError) -> Code:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code
-    # A refusal of the command's own, for a reason that is not the form of the request.
+    # An error of the command's own, for a reason other than the form of the request.
     return Code.FORBIDDEN

@@ -12,7 +12,7 @@ from twisted_net.dtls.records import OVERHEAD
 from twisted_net.dtls.settings import DtlsSettings
 
 SECURE_PORT = 5684
-"""The port of ``coaps`` URIs that name none (RFC 7252 §6.2)."""
+"""Default port of ``coaps`` URIs (RFC 7252 §6.2)."""
 
 DEFAULT_PORT = 5683
 """Default port of ``coap`` URIs (RFC 7252 §6.1)."""

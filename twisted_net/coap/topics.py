@@ -1,4 +1,4 @@
-"""Topics as CoAP resources: what was published last, for those that ask or observe (RFC 7641)."""
+"""Topics as CoAP resources: the last message published to each, for GET and observers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from twisted_net.coap.codec import JSON, TEXT, Code
-from twisted_net.coap.resources import Reply
+from twisted_net.coap.resources import ResourceResponse
 from twisted_net.errors import NotUTF8, TooBusy
 from twisted_net.topics import TopicMessage, Topics
 
 TOPICS = "topics"
-"""The first segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
+"""First segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
 
-_IDLE_TRIED = 8
-"""Topics looked at, from the one asked for longest ago, to find one that nobody observes."""
+_IDLE_TOPICS_TRIED = 8
+"""Topics examined, least recently used first, to find one that is not observed."""
 
 
 def topic_of(path: Sequence[str]) -> str | None:
-    """Give the topic whose resource a path is, or None where it is none's."""
+    """Return the topic whose resource has this path, or None."""
     return path[1] if len(path) == 2 and path[0].lower() == TOPICS else None
 
 
-def resource_of(topic: str) -> str:
-    """Give the path of a topic's resource, by which its observers are known."""
+def path_of(topic: str) -> str:
+    """Return the path of a topic's resource, as the list of observers has it."""
     return f"{TOPICS}/{topic}"
 
 
 def text_of(payload: bytes) -> str:
     """
-    Give the message that a payload is, every character of it.
+    Return a payload as the text of a message, unchanged.
 
-    :raises NotUTF8: for bytes that are no text.
+    :raises NotUTF8: for bytes that are not UTF-8.
     """
     try:
         return payload.decode()
@@ -40,115 +40,116 @@ def text_of(payload: bytes) -> str:
         raise NotUTF8(error.start, payload[error.start]) from None
 
 
-class TopicStates:
+class TopicResources:
     """
-    The last messages of the topics that CoAP clients observe or publish to.
+    Last messages of the topics that CoAP clients observe or publish to.
 
-    A topic is followed from its first observer, or publisher over CoAP, on; what was published
-    before nobody knows any more. Over its limits it stops to follow the topic that was asked for
-    longest ago and is observed by nobody, and forgets the oldest messages.
+    A topic is subscribed to when it is first observed, or published to over CoAP; messages
+    published before are not known. At the limit of topics the least recently used one that is not
+    observed is unsubscribed; at the limit of bytes the oldest messages are dropped.
 
-    :param most: topics followed.
-    :param most_bytes: of the messages that are kept.
-    :param observed: tells whether a resource has observers.
-    :param changed: told of each new message, by the path of its resource.
+    :param max_topics: topics subscribed to.
+    :param max_bytes: of the messages that are kept.
+    :param is_observed: returns whether a resource has observers.
+    :param changed: called for each new message with the path of its resource.
     """
 
     def __init__(
         self,
         topics: Topics,
-        most: int,
-        most_bytes: int,
-        observed: Callable[[str], bool],
+        max_topics: int,
+        max_bytes: int,
+        is_observed: Callable[[str], bool],
         changed: Callable[[str], None],
     ) -> None:
         self._topics = topics
-        self._most = most
-        self._most_bytes = most_bytes
-        self._observed = observed
+        self._max_topics = max_topics
+        self._max_bytes = max_bytes
+        self._is_observed = is_observed
         self._changed = changed
-        self._followed: OrderedDict[str, _Follower] = OrderedDict()
-        self._kept: OrderedDict[str, TopicMessage] = OrderedDict()
+        self._subscribers: OrderedDict[str, _TopicSubscriber] = OrderedDict()
+        self._messages: OrderedDict[str, TopicMessage] = OrderedDict()
         self.size = 0
 
     def __len__(self) -> int:
-        return len(self._followed)
+        return len(self._subscribers)
 
-    def follow(self, topic: str) -> None:
+    def subscribe(self, topic: str) -> None:
         """
-        Keep what is published from now on.
+        Keep the last message that is published from now on. Idempotent.
 
-        :raises BadTopic: for what is no topic.
-        :raises TooBusy: where as many are followed as may be, and the others are observed.
-        :raises TooManySubscriptions: where the whole server has as many as it may.
+        :raises BadTopic: if *topic* is not one topic.
+        :raises TooBusy: if the limit is reached, and the other topics are observed.
+        :raises TooManySubscriptions: if the limit of the whole server is reached.
         """
-        if topic in self._followed:
-            self._followed.move_to_end(topic)
+        if topic in self._subscribers:
+            self._subscribers.move_to_end(topic)
             return
         self._topics.check(topic)
-        if len(self._followed) >= self._most:
-            self._leave_one()
-        follower = _Follower(topic, self._take)
-        self._topics.subscribe(follower, topic)
-        self._followed[topic] = follower
+        if len(self._subscribers) >= self._max_topics:
+            self._unsubscribe_one()
+        subscriber = _TopicSubscriber(topic, self._receive)
+        self._topics.subscribe(subscriber, topic)
+        self._subscribers[topic] = subscriber
 
-    def reply(self, topic: str, accept: int | None) -> Reply:
+    def response(self, topic: str, accept: int | None) -> ResourceResponse:
         """
-        Give the last message of a topic: nothing where none is known.
+        Return the last message of a topic: an empty one if none is known.
 
-        :param accept: as JSON it is the event that subscribers over TCP get.
-        :raises BadTopic: for what is no topic.
+        :param accept: with JSON, the response is the event that subscribers over TCP receive.
+        :raises BadTopic: if *topic* is not one topic.
         """
         self._topics.check(topic)
-        message = self._kept.get(topic)
+        message = self._messages.get(topic)
         if accept == JSON:
-            return Reply(Code.CONTENT, b"{}" if message is None else message.line[:-1], JSON, 0)
+            event = b"{}" if message is None else message.line[:-1]
+            return ResourceResponse(Code.CONTENT, event, JSON, 0)
         text = "" if message is None else message.text
-        return Reply(Code.CONTENT, text.encode(), TEXT, 0)
+        return ResourceResponse(Code.CONTENT, text.encode(), TEXT, 0)
 
     def close(self) -> None:
-        """Follow nothing any more, and forget everything."""
-        for follower in self._followed.values():
-            self._topics.unsubscribe_all(follower)
-        self._followed.clear()
-        self._kept.clear()
+        """Unsubscribe from all topics, and drop all messages."""
+        for subscriber in self._subscribers.values():
+            self._topics.unsubscribe_all(subscriber)
+        self._subscribers.clear()
+        self._messages.clear()
         self.size = 0
 
-    def _leave_one(self) -> None:
-        for topic in list(islice(self._followed, _IDLE_TRIED)):
-            if not self._observed(resource_of(topic)):
-                self._topics.unsubscribe_all(self._followed.pop(topic))
-                self._forget(topic)
+    def _unsubscribe_one(self) -> None:
+        for topic in list(islice(self._subscribers, _IDLE_TOPICS_TRIED)):
+            if not self._is_observed(path_of(topic)):
+                self._topics.unsubscribe_all(self._subscribers.pop(topic))
+                self._drop_message(topic)
                 return
-            self._followed.move_to_end(topic)
-        raise TooBusy(self._most)
+            self._subscribers.move_to_end(topic)
+        raise TooBusy(self._max_topics)
 
-    def _take(self, message: TopicMessage) -> bool:
-        """Keep a message; tell whether somebody who observes is told of it."""
+    def _receive(self, message: TopicMessage) -> bool:
+        """Keep a message, and return whether an observer is notified of it."""
         topic = message.topic
-        self._forget(topic)
-        self._kept[topic] = message
+        self._drop_message(topic)
+        self._messages[topic] = message
         self.size += len(message.line)
-        while self.size > self._most_bytes:
-            self._forget(next(iter(self._kept)))
-        resource = resource_of(topic)
-        self._changed(resource)
-        return self._observed(resource)
+        while self.size > self._max_bytes:
+            self._drop_message(next(iter(self._messages)))
+        path = path_of(topic)
+        self._changed(path)
+        return self._is_observed(path)
 
-    def _forget(self, topic: str) -> None:
-        message = self._kept.pop(topic, None)
+    def _drop_message(self, topic: str) -> None:
+        message = self._messages.pop(topic, None)
         if message is not None:
             self.size -= len(message.line)
 
 
-class _Follower:
-    """Who subscribes to one topic."""
+class _TopicSubscriber:
+    """Subscription to one topic."""
 
-    __slots__ = ("_take", "topic")
+    __slots__ = ("_receive", "topic")
 
-    def __init__(self, topic: str, take: Callable[[TopicMessage], bool]) -> None:
+    def __init__(self, topic: str, receive: Callable[[TopicMessage], bool]) -> None:
         self.topic = topic
-        self._take = take
+        self._receive = receive
 
     def take(self, message: TopicMessage) -> bool:
-        return self._take(message)
+        return self._receive(message)

@@ -224,7 +224,7 @@ class CoapGroupListener(_GroupListener):
 
     @override
     def _heard(self, datagram: bytes, source: Source) -> None:
-        self._server.take(datagram, source, group=True)
+        self._server.receive(datagram, source, group=True)
 
 
 class AnnouncingListener(_Placed):
