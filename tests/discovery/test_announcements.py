@@ -15,8 +15,8 @@ from twisted_net.discovery.announcements import (
     MAX_INSTANCES,
     MAX_PER_SOURCE,
     Announcement,
+    ChangeKind,
     Collector,
-    Happened,
     Query,
     encode_announcement,
     is_query,
@@ -121,21 +121,21 @@ class CollectorTests(SynchronousTestCase):
 
     def receive(
         self, datagram: bytes, host: str = "192.0.2.1", now: float = 0.0
-    ) -> Happened | None:
+    ) -> ChangeKind | None:
         """Receive, and give what happened."""
         change = self.collector.receive(datagram, (host, 5000), now)
-        return None if change is None else change.happened
+        return None if change is None else change.kind
 
     def test_life(self) -> None:
         """A server is found, changed, and lost by its goodbye."""
-        self.assertEqual(self.receive(wire()), Happened.FOUND)
+        self.assertEqual(self.receive(wire()), ChangeKind.FOUND)
         self.assertIsNone(self.receive(wire()))
-        self.assertEqual(self.receive(wire(services={"tcp": 1})), Happened.CHANGED)
+        self.assertEqual(self.receive(wire(services={"tcp": 1})), ChangeKind.CHANGED)
         (instance,) = self.collector.instances
         self.assertEqual(
             (instance.name, instance.host, instance.services), ("kitchen", "192.0.2.1", {"tcp": 1})
         )
-        self.assertEqual(self.receive(wire(ttl=0)), Happened.LOST)
+        self.assertEqual(self.receive(wire(ttl=0)), ChangeKind.LOST)
         self.assertIsNone(self.receive(wire(ttl=0)))
 
     def test_expiry(self) -> None:
@@ -146,7 +146,7 @@ class CollectorTests(SynchronousTestCase):
         self.receive(wire(1, ttl=10), now=5.0)
         self.assertEqual(self.collector.expire(14.9), [])
         (change,) = self.collector.expire(15.0)
-        self.assertEqual((change.happened, change.instance.instance[-1]), (Happened.LOST, "1"))
+        self.assertEqual((change.kind, change.instance.instance[-1]), (ChangeKind.LOST, "1"))
         self.assertEqual(len(self.collector.expire(20.0)), 1)
         self.assertIsNone(self.collector.next_expiry())
 
@@ -162,7 +162,7 @@ class CollectorTests(SynchronousTestCase):
             self.receive(wire(i))
         self.assertEqual((len(self.collector), self.collector.refused), (MAX_PER_SOURCE, 1))
         self.receive(wire(0, ttl=0))
-        self.assertEqual(self.receive(wire(99)), Happened.FOUND)
+        self.assertEqual(self.receive(wire(99)), ChangeKind.FOUND)
         for i in range(MAX_INSTANCES):
             self.receive(wire(i), host=f"10.0.{i // 256}.{i % 256}")
         self.assertEqual(len(self.collector), MAX_INSTANCES)

@@ -11,9 +11,9 @@ from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.discovery import service as discovery
-from twisted_net.discovery.announcements import Change, Happened
-from twisted_net.discovery.service import BETWEEN_ANSWERS, Announcer, DiscoveryListener
-from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.discovery.announcements import ChangeKind, InstanceChange
+from twisted_net.discovery.service import MIN_INTERVAL, Announcer, DiscoveryListener
+from twisted_net.discovery.settings import DiscoveryGroup, DiscoverySettings
 from twisted_net.net.addresses import Source
 
 QUERY = b'{"twisted_net":1,"query":true}'
@@ -29,7 +29,7 @@ class Sockets:
     made: ClassVar[list[Sockets]] = []
 
     def __init__(
-        self, reactor: object, place: DiscoveryPlace, receive: Callable[[bytes, Source], None]
+        self, reactor: object, place: DiscoveryGroup, receive: Callable[[bytes, Source], None]
     ) -> None:
         self.receive = receive
         self.sent: list[bytes] = []
@@ -150,7 +150,7 @@ class AnnouncerTests(GroupTestCase):
         self.clock.advance(0)
         for _ in range(100):
             self.sockets.receive(QUERY, ("192.0.2.1", 1))
-            self.clock.advance(BETWEEN_ANSWERS / 10)
+            self.clock.advance(MIN_INTERVAL / 10)
         self.assertLessEqual(len(self.sent()), 11)
 
     def test_other_datagrams(self) -> None:
@@ -168,7 +168,7 @@ class DiscoveryListenerTests(GroupTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.changes: list[Change] = []
+        self.changes: list[InstanceChange] = []
         self.listener = DiscoveryListener(self.reactor, self.clock, changed=self.changes.append)
         self.listener.startService()
 
@@ -178,10 +178,10 @@ class DiscoveryListenerTests(GroupTestCase):
         datagram = msgspec.json.encode({**members, "instance": f"{number:032x}"})
         self.sockets.receive(datagram, ("192.0.2.1", 1))
 
-    def happened(self) -> list[Happened]:
+    def happened(self) -> list[ChangeKind]:
         """Take what happened so far."""
         changes, self.changes[:] = list(self.changes), []
-        return [change.happened for change in changes]
+        return [change.kind for change in changes]
 
     def test_asks(self) -> None:
         """It asks at its start, so that nobody waits for the interval."""
@@ -192,12 +192,12 @@ class DiscoveryListenerTests(GroupTestCase):
         self.hear(10, 1)
         self.hear(10, 1)
         self.hear(20, 2)
-        self.assertEqual(self.happened(), [Happened.FOUND, Happened.FOUND])
+        self.assertEqual(self.happened(), [ChangeKind.FOUND, ChangeKind.FOUND])
         self.assertEqual(len(self.listener.instances), 2)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.hear(0, 2)
         self.clock.advance(10)
-        self.assertEqual(self.happened(), [Happened.LOST, Happened.LOST])
+        self.assertEqual(self.happened(), [ChangeKind.LOST, ChangeKind.LOST])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_heard_again(self) -> None:
@@ -206,9 +206,9 @@ class DiscoveryListenerTests(GroupTestCase):
         self.clock.advance(9)
         self.hear(10)
         self.clock.advance(9)
-        self.assertEqual(self.happened(), [Happened.FOUND])
+        self.assertEqual(self.happened(), [ChangeKind.FOUND])
         self.clock.advance(1)
-        self.assertEqual(self.happened(), [Happened.LOST])
+        self.assertEqual(self.happened(), [ChangeKind.LOST])
 
     def test_stop(self) -> None:
         """A stop leaves the group and no call; it hears no more."""
@@ -216,5 +216,5 @@ class DiscoveryListenerTests(GroupTestCase):
         self.listener.stopService()
         self.assertTrue(self.sockets.closed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.listener.ask()
+        self.listener.query()
         self.assertEqual(self.sockets.sent, [QUERY])

@@ -25,9 +25,9 @@ from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.errors import InvalidCoapURI
 from twisted_net.coap.group_client import get_from_group
-from twisted_net.discovery.announcements import Change, Happened
+from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
-from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.discovery.settings import DiscoveryGroup, DiscoverySettings
 from twisted_net.net.addresses import Source
 from twisted_net.service.config import (
     CoapSettings,
@@ -136,8 +136,8 @@ async def test_no_interface(reactor: Any) -> None:  # Any: as above
 
 async def test_broadcast(reactor: Any) -> None:  # Any: as above
     """Servers find each other by broadcast, too."""
-    place = DiscoveryPlace(group="127.255.255.255", port=free_port())
-    found: list[Change] = []
+    place = DiscoveryGroup(group="127.255.255.255", port=free_port())
+    found: list[InstanceChange] = []
     listener = DiscoveryListener(reactor, reactor, place, found.append)
     service = quiet_service(
         reactor, DiscoverySettings(enabled=True, group=place.group, port=place.port, name="b")
@@ -175,8 +175,8 @@ async def test_discovery(reactor: Any) -> None:  # Any: as above
     settings = DiscoverySettings(enabled=True, port=port, interfaces=LO, name="kitchen")
     service = quiet_service(reactor, settings)
     service.startService()
-    changes: list[Change] = []
-    place = DiscoveryPlace(port=port, interfaces=LO)
+    changes: list[InstanceChange] = []
+    place = DiscoveryGroup(port=port, interfaces=LO)
     listener = DiscoveryListener(reactor, reactor, place, changes.append)
     listener.startService()
     await until(reactor, lambda: changes)
@@ -187,7 +187,7 @@ async def test_discovery(reactor: Any) -> None:  # Any: as above
     assert instance.services == {"tcp": service.tcp.port, "udp": service.udp.port}
     await service.stopService()
     await until(reactor, lambda: len(changes) > 1)
-    assert changes[1].happened is Happened.LOST
+    assert changes[1].kind is ChangeKind.LOST
     listener.stopService()
     await deferLater(reactor, 0)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config.loader import settings
 from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import AmplificationGuard
-from twisted_net.udp.limits import MAX_PAYLOAD, DatagramLimits
+from twisted_net.udp.limits import DatagramLimits
 from twisted_net.udp.responder import (
     ClientRecord,
     ClientTable,
@@ -44,44 +42,6 @@ def obvious_answer(data: bytes) -> bytes:
     if text in {a + b + c + d for a in "Pp" for b in "Ii" for c in "Nn" for d in "Gg"}:
         return b"PONG"
     return f"ECHO: {text}".encode()
-
-
-class DatagramLimitsTests(SynchronousTestCase):
-    """:class:`DatagramLimits` holds every bound, with the original's figures as defaults."""
-
-    def test_defaults(self) -> None:
-        """The datagram limit and the summary's interval are those of the original."""
-        limits = DatagramLimits()
-        self.assertEqual((limits.max_datagram, limits.summary_interval), (4096, 10.0))
-        self.assertEqual(limits.datagrams_per_turn, 64)
-
-    def test_bounds(self) -> None:
-        """A value at a bound is taken; one step outside it is refused with the field's name."""
-        bounds: tuple[tuple[str, int, int], ...] = (
-            ("max_datagram", 1, MAX_PAYLOAD),
-            ("max_clients", 1, 10_000_000),
-            ("datagrams_per_turn", 1, 100_000),
-            ("receive_buffer", 4096, 1 << 30),
-            ("summary_interval", 0, 86_400),
-            ("send_buffer", 4096, 1 << 30),
-            ("send_queue", 0, 1 << 30),
-            ("lowest_source_port", 1, 65_535),
-        )
-        make: Any = DatagramLimits  # Any: mypy knows no keywords that are text
-        for name, low, high in bounds:
-            with self.subTest(name=name):
-                for value in (low, high):
-                    self.assertEqual(getattr(make(**{name: value}), name), value)
-                for value in (low - 1, high + 1):
-                    error = self.assertRaises(ValueError, make, **{name: value})
-                    self.assertIn(f"DatagramLimits.{name} must be", str(error))
-
-    def test_descriptions(self) -> None:
-        """Each field says what it is: the description becomes the help of its option."""
-        for setting in settings(DatagramLimits()):
-            with self.subTest(name=setting.key):
-                self.assertTrue(setting.description)
-                self.assertTrue(setting.allowed)
 
 
 class ClientTableTests(SynchronousTestCase):

@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.run import INTERRUPTED, run_to_the_end
-from twisted_net.discovery.announcements import Change, Happened
+from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
-from twisted_net.discovery.settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryPlace
+from twisted_net.discovery.settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryGroup
 
 NOBODY = 1
 """Exit status where no server was found."""
@@ -45,7 +45,7 @@ class DiscoverOptions(Options):
         ["interface", "i", None, "where to look: a name, or an address of IPv4"],
     ]
 
-    def place(self) -> DiscoveryPlace:
+    def group(self) -> DiscoveryGroup:
         """
         Give the group that the options describe.
 
@@ -53,9 +53,9 @@ class DiscoverOptions(Options):
         """
         interfaces = (self["interface"],) if self["interface"] else ()
         try:
-            return DiscoveryPlace(group=self["group"], port=self["port"], interfaces=interfaces)
+            return DiscoveryGroup(group=self["group"], port=self["port"], interfaces=interfaces)
         except ValueError as error:
-            raise UsageError(str(error).removeprefix("DiscoveryPlace").lstrip(".: ")) from None
+            raise UsageError(str(error).removeprefix("DiscoveryGroup").lstrip(".: ")) from None
 
 
 def discover(arguments: Sequence[str]) -> None:
@@ -68,19 +68,19 @@ def discover(arguments: Sequence[str]) -> None:
     options = DiscoverOptions()
     try:
         options.parseOptions(list(arguments))
-        place = options.place()
+        group = options.group()
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(UNUSABLE) from None
 
     async def look(reactor: Any) -> None:  # Any: reactors have no one type
         try:
-            found = await show(reactor, place, options["timeout"], watch=options["watch"])
+            found = await show(reactor, group, options["timeout"], watch=options["watch"])
         except CancelledError:
             # The way to end it where it watches.
             raise SystemExit(0 if options["watch"] else INTERRUPTED) from None
         except CannotListenError as error:
-            sys.stderr.write(f"cannot use {place.group}: {_reason(error)}\n")
+            sys.stderr.write(f"cannot use {group.group}: {_reason(error)}\n")
             raise SystemExit(UNUSABLE) from None
         if not found:
             raise SystemExit(NOBODY)
@@ -90,7 +90,7 @@ def discover(arguments: Sequence[str]) -> None:
 
 async def show(
     reactor: Any,  # Any: reactors have no one type
-    place: DiscoveryPlace,
+    group: DiscoveryGroup,
     timeout: float,
     *,
     watch: bool = False,
@@ -103,14 +103,14 @@ async def show(
     """
     found = 0
 
-    def changed(change: Change) -> None:
+    def changed(change: InstanceChange) -> None:
         nonlocal found
-        found += change.happened is Happened.FOUND
-        if watch or change.happened is Happened.FOUND:
+        found += change.kind is ChangeKind.FOUND
+        if watch or change.kind is ChangeKind.FOUND:
             sys.stdout.write(line_of(change, watch=watch))
             sys.stdout.flush()
 
-    listener = DiscoveryListener(reactor, reactor, place, changed)
+    listener = DiscoveryListener(reactor, reactor, group, changed)
     listener.startService()
     try:
         if watch:
@@ -125,10 +125,10 @@ def _reason(error: CannotListenError) -> str:
     return getattr(error.socketError, "strerror", None) or str(error.socketError)
 
 
-def line_of(change: Change, *, watch: bool) -> str:
+def line_of(change: InstanceChange, *, watch: bool) -> str:
     """Write a change as a line of JSON; *watch* adds what happened."""
     instance = change.instance
-    members: dict[str, object] = {"happened": change.happened.value} if watch else {}
+    members: dict[str, object] = {"happened": change.kind.value} if watch else {}
     members |= {
         "name": instance.name,
         "host": instance.host,

@@ -1,4 +1,4 @@
-"""What servers tell of themselves to a group, and what is known of those that were heard."""
+"""Announcements: their JSON format, and the table of servers that were announced."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from twisted_net.discovery.errors import BadAnnouncement
 from twisted_net.net.addresses import Source, client_prefix
 
 MAX_ANNOUNCEMENT = 1200
-"""Bytes of an announcement: with its headers it fits what every path of IPv6 carries (RFC 8200)."""
+"""Longest announcement in bytes: with headers it fits IPv6's minimum MTU (RFC 8200 §5)."""
 
 MAX_INSTANCES = 1000
-"""Instances that are remembered; one more is not, until one of them is lost."""
+"""Instances in the table; further ones are rejected until one is lost."""
 
 MAX_PER_SOURCE = 16
 """
-Instances of one source (an address of IPv4 or of a link, else a /64): whoever forges names fills
-no more.
+Instances per source (an IPv4 or link-local address, else a /64), so that one source with many
+names cannot fill the table.
 """
 
 MAX_TTL = 86_400.0
-"""Seconds for which an announcement may hold at most."""
+"""Longest validity of an announcement, in seconds."""
 
 VERSION = 1
-"""Of the form of announcements; others are passed over, as malformed."""
+"""Version of the format; announcements of other versions count as malformed."""
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
@@ -37,15 +37,15 @@ _Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 class Announcement(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=False):
     """
-    What a server tells of itself.
+    An announcement of a server.
 
-    :ivar twisted_net: the form of the announcement, :data:`VERSION`.
-    :ivar name: for people.
+    :ivar twisted_net: version of the format, :data:`VERSION`.
+    :ivar name: display name.
     :ivar version: of the software.
-    :ivar instance: tells servers apart; another one after each start.
-    :ivar services: ports by service, ``{"tcp": 8888, "udp": 9999}``, at the address that it came
-        from.
-    :ivar ttl: seconds for which it holds; 0: the server goes.
+    :ivar instance: unique ID of the server; a new one after each start.
+    :ivar services: ports by service, ``{"tcp": 8888, "udp": 9999}``, at the source address of the
+        announcement.
+    :ivar ttl: validity in seconds; 0: the server stops.
     """
 
     twisted_net: int
@@ -57,14 +57,14 @@ class Announcement(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omi
 
 
 class Query(msgspec.Struct, frozen=True):
-    """A question to all servers of a group: they announce themselves soon."""
+    """A query to all servers of a group: they answer with an announcement."""
 
     twisted_net: int
     query: bool
 
 
-class Happened(Enum):
-    """What became of an instance."""
+class ChangeKind(Enum):
+    """How an instance changed."""
 
     FOUND = "found"
     CHANGED = "changed"
@@ -74,10 +74,10 @@ class Happened(Enum):
 @frozen
 class Instance:
     """
-    A server that was heard.
+    A server that was announced.
 
-    :param host: the address that its announcement came from; it may be forged.
-    :param expires: when it is lost unless it is heard again, by the clock of *now*.
+    :param host: source address of its announcement; it may be forged.
+    :param expires: when it is lost unless it is announced again, by the clock of *now*.
     """
 
     name: str
@@ -89,21 +89,22 @@ class Instance:
 
 
 @frozen
-class Change:
-    """Something that became of an instance."""
+class InstanceChange:
+    """An instance that was found, changed or lost."""
 
-    happened: Happened
+    kind: ChangeKind
     instance: Instance
 
 
 class Collector:
     """
-    The servers of a group, by what they announce.
+    Table of the servers of a group, built from their announcements.
 
-    Nobody proves who it is: whoever can send to the group can announce anything, in bounds.
+    Announcements are not authenticated: any host that can send to the group can announce
+    anything, within the limits.
 
-    :ivar malformed: datagrams that were no announcements.
-    :ivar refused: announcements for which there was no room.
+    :ivar malformed: datagrams that were not valid announcements.
+    :ivar refused: announcements rejected because the table was full.
     """
 
     def __init__(self) -> None:
@@ -117,11 +118,11 @@ class Collector:
 
     @property
     def instances(self) -> list[Instance]:
-        """Those that are known now, in the order in which they were found."""
+        """The current instances, in the order in which they were found."""
         return list(self._known.values())
 
-    def receive(self, datagram: bytes, source: Source, now: float) -> Change | None:
-        """Take in a datagram; say what it changed, if anything."""
+    def receive(self, datagram: bytes, source: Source, now: float) -> InstanceChange | None:
+        """Process a datagram; return the change that it made, if any."""
         try:
             announced = parse_announcement(datagram)
         except BadAnnouncement:
@@ -130,7 +131,7 @@ class Collector:
         if announced is None:
             return None
         host = source[0]
-        # By its host too: nobody can take another one's instance away from elsewhere.
+        # By host too, so that no other host can withdraw or replace an instance.
         key = (host, announced.instance)
         before = self._known.get(key)
         if announced.ttl == 0:
@@ -151,25 +152,25 @@ class Collector:
                 return None
             self._per_source[owner] = held + 1
             self._known[key] = instance
-            return Change(Happened.FOUND, instance)
+            return InstanceChange(ChangeKind.FOUND, instance)
         self._known[key] = instance
         same = (before.name, before.version, before.services) == (
             instance.name,
             instance.version,
             instance.services,
         )
-        return None if same else Change(Happened.CHANGED, instance)
+        return None if same else InstanceChange(ChangeKind.CHANGED, instance)
 
-    def expire(self, now: float) -> list[Change]:
-        """Lose those that were not heard again in their time."""
+    def expire(self, now: float) -> list[InstanceChange]:
+        """Remove the instances whose validity has ended, and return these changes."""
         late = [key for key, instance in self._known.items() if instance.expires <= now]
         return [self._lose(key) for key in late]
 
     def next_expiry(self) -> float | None:
-        """When the next one is lost, or None where nobody is known."""
+        """When the next instance expires, or None if there are none."""
         return min((instance.expires for instance in self._known.values()), default=None)
 
-    def _lose(self, key: tuple[str, str]) -> Change:
+    def _lose(self, key: tuple[str, str]) -> InstanceChange:
         instance = self._known.pop(key)
         owner = _owner(instance.host)
         left = self._per_source[owner] - 1
@@ -177,28 +178,28 @@ class Collector:
             self._per_source[owner] = left
         else:
             del self._per_source[owner]
-        return Change(Happened.LOST, instance)
+        return InstanceChange(ChangeKind.LOST, instance)
 
 
 def _owner(host: str) -> str:
-    """Give whose an address is: all of a link share the /64 of their link-local ones."""
+    """Return the source to count by; all hosts of a link share the /64 of link-local addresses."""
     return host if host.startswith("fe80:") else client_prefix(host)
 
 
 def encode_announcement(announcement: Announcement | Query) -> bytes:
     """
-    Encode what is sent to a group.
+    Encode a message to a group.
 
-    :raises ValueError: where it is longer than :data:`MAX_ANNOUNCEMENT`.
+    :raises ValueError: if it is longer than :data:`MAX_ANNOUNCEMENT`.
     """
     datagram = msgspec.json.encode(announcement)
     if len(datagram) > MAX_ANNOUNCEMENT:
-        raise ValueError(f"an announcement has at most {MAX_ANNOUNCEMENT} bytes: use a short name")
+        raise ValueError(f"an announcement has at most {MAX_ANNOUNCEMENT} bytes: shorten the name")
     return datagram
 
 
 def is_query(datagram: bytes) -> bool:
-    """Whether a datagram asks who is there."""
+    """Whether a datagram is a query."""
     if len(datagram) > MAX_ANNOUNCEMENT:
         return False
     try:
@@ -210,7 +211,7 @@ def is_query(datagram: bytes) -> bool:
 
 def parse_announcement(datagram: bytes) -> Announcement | None:
     """
-    Read an announcement; None for a question, which is none.
+    Parse an announcement; return None for a query.
 
     :raises BadAnnouncement: for anything else.
     """
@@ -223,5 +224,5 @@ def parse_announcement(datagram: bytes) -> Announcement | None:
             return None
         raise BadAnnouncement(str(error)) from None
     if announced.twisted_net != VERSION:
-        raise BadAnnouncement(f"its form is {announced.twisted_net}, not {VERSION}")
+        raise BadAnnouncement(f"its version is {announced.twisted_net}, not {VERSION}")
     return announced

@@ -1,4 +1,4 @@
-"""What is wrong with an announcement."""
+"""Errors of discovery."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from twisted_net.errors import TwistedNetError
 
 class BadAnnouncement(TwistedNetError):
     """
-    A datagram to a group of servers announces nothing that can be understood.
+    A datagram to a discovery group is not a valid announcement.
 
-    :param reason: what is wrong with it.
+    :param reason: why.
     """
 
     code = "bad_announcement"

@@ -1,4 +1,4 @@
-"""Discovery without a server: announcements to a group, and a listener that collects them."""
+"""Discovery services: the announcer of a server, and the listener that collects announcements."""
 
 from __future__ import annotations
 
@@ -18,62 +18,61 @@ from twisted_net.discovery.announcements import (
     MAX_ANNOUNCEMENT,
     VERSION,
     Announcement,
-    Change,
     Collector,
     Instance,
+    InstanceChange,
     Query,
     encode_announcement,
     is_query,
 )
-from twisted_net.discovery.settings import DiscoveryPlace, DiscoverySettings
+from twisted_net.discovery.settings import DiscoveryGroup, DiscoverySettings
 from twisted_net.net.addresses import Source
 from twisted_net.udp.groups import Group, is_broadcast
 from twisted_net.udp.multicast import ANY, join, sending_socket
 from twisted_net.udp.port import CappedPort
 
 JITTER = 0.1
-"""Share of the interval by which announcements come earlier or later: servers fall out of step."""
+"""Random variation of the interval, as a share of it, so that servers do not announce in step."""
 
 QUERY_LEISURE = 0.5
-"""Seconds within which a question is answered, at a random moment."""
+"""Longest random delay of the answer to a query, in seconds."""
 
-BETWEEN_ANSWERS = 1.0
-"""Seconds between two announcements at the least, however many ask."""
+MIN_INTERVAL = 1.0
+"""Shortest interval between two announcements, in seconds, however many queries come."""
 
 
 class GroupSockets:
     """
-    The sockets with which a program speaks to a group and hears it, one each for an interface.
+    Sockets to send to a group and to receive from it, one of each per interface.
 
-    :param receive: called with each datagram, and its source.
-    :raises CannotListenError: where the group cannot be joined, or not be sent to; then nothing is
-        open.
+    :param receive: called with each datagram and its source.
+    :raises CannotListenError: if the group cannot be joined or sent to; no socket is left open.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
-        place: DiscoveryPlace,
+        settings: DiscoveryGroup,
         receive: Callable[[bytes, Source], None],
     ) -> None:
-        self._target = (place.group, place.port)
+        self._target = (settings.group, settings.port)
         self._ports: list[CappedPort] = []
         self._senders: list[CappedPort] = []
         try:
-            for group in place.places:
-                self._ports.append(_listen(reactor, group, place.port, receive))
-                self._senders.append(_sender(reactor, group, place.hops))
+            for group in settings.groups:
+                self._ports.append(_listen(reactor, group, settings.port, receive))
+                self._senders.append(_sender(reactor, group, settings.hops))
         except CannotListenError:
             self.close()
             raise
 
     def send(self, datagram: bytes) -> None:
-        """Send to the group, on each interface; what the kernel does not take is lost."""
+        """Send to the group on each interface; a datagram that the kernel rejects is lost."""
         for sender in self._senders:
             sender.write(datagram, self._target)
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address at which the group is heard."""
+        """Return the address on which the group is received."""
         return self._ports[0].getHost()
 
     def close(self) -> None:
@@ -85,15 +84,15 @@ class GroupSockets:
 
 class Announcer(Service):
     """
-    Announces a server to a group while it runs, and says goodbye when it stops.
+    Announces a server to a group while it runs, and withdraws it when it stops.
 
-    It is announced at its start, then at an interval, and soon after somebody asks.
+    The server is announced at the start, then at an interval, and after each query.
 
-    :param services: gives the ports by service, when they are to be announced.
+    :param services: returns the ports by service; called for each announcement.
     :param version: of the software.
-    :param chance: gives a number from 0 to 1, drawn evenly.
-    :ivar sockets: those of the group, while it runs.
-    :ivar sent: announcements that were sent.
+    :param chance: returns a number drawn evenly from 0 to 1.
+    :ivar sockets: the sockets of the group, while it runs.
+    :ivar sent: number of announcements sent.
     """
 
     log = Logger()
@@ -124,9 +123,9 @@ class Announcer(Service):
     @override
     def startService(self) -> None:
         Service.startService(self)
-        self.sockets = GroupSockets(self._reactor, self._settings, self._heard)
+        self.sockets = GroupSockets(self._reactor, self._settings, self._received)
         self._instance = secrets.token_hex(16)
-        # In the next turn, when all that is to be announced listens.
+        # In the next turn, when all services to be announced listen.
         self._call = self._clock.callLater(0, self._announce)
 
     @override
@@ -156,11 +155,11 @@ class Announcer(Service):
             )
         )
 
-    def _heard(self, datagram: bytes, source: Source) -> None:
+    def _received(self, datagram: bytes, source: Source) -> None:
         if self._call is None or not is_query(datagram):
             return
         now = self._clock.seconds()
-        soon = max(now + self._chance() * QUERY_LEISURE, self._last + BETWEEN_ANSWERS)
+        soon = max(now + self._chance() * QUERY_LEISURE, self._last + MIN_INTERVAL)
         if self._call.getTime() > soon:
             self._call.reset(soon - now)
 
@@ -169,24 +168,24 @@ class DiscoveryListener(Service):
     """
     Collects the servers of a group while it runs.
 
-    Announcements are not authenticated: what is found is a hint where to look, and whoever is
-    looked for proves who it is by TLS.
+    Announcements are not authenticated: they are hints where a server may be, which must
+    authenticate itself by TLS.
 
     :param changed: called with each change.
-    :ivar collector: has the instances, and counts what was no announcement.
-    :raises CannotListenError: at the start, where the group cannot be joined.
+    :ivar collector: the table of instances, with counts of rejected datagrams.
+    :raises CannotListenError: at the start, if the group cannot be joined.
     """
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         clock: IReactorTime,
-        place: DiscoveryPlace | None = None,
-        changed: Callable[[Change], object] | None = None,
+        group: DiscoveryGroup | None = None,
+        changed: Callable[[InstanceChange], object] | None = None,
     ) -> None:
         self._reactor = reactor
         self._clock = clock
-        self._place = place or DiscoveryPlace()
+        self._group = group or DiscoveryGroup()
         self._changed = changed
         self._sockets: GroupSockets | None = None
         self._expiring: IDelayedCall | None = None
@@ -194,14 +193,14 @@ class DiscoveryListener(Service):
 
     @property
     def instances(self) -> list[Instance]:
-        """The servers that are known now."""
+        """The current servers."""
         return self.collector.instances
 
     @override
     def startService(self) -> None:
         Service.startService(self)
-        self._sockets = GroupSockets(self._reactor, self._place, self._heard)
-        self.ask()
+        self._sockets = GroupSockets(self._reactor, self._group, self._received)
+        self.query()
 
     @override
     def stopService(self) -> None:
@@ -213,30 +212,30 @@ class DiscoveryListener(Service):
         if sockets is not None:
             sockets.close()
 
-    def ask(self) -> None:
-        """Ask all servers to announce themselves, which they do within about a second."""
+    def query(self) -> None:
+        """Query all servers of the group; they answer within about a second."""
         if self._sockets is not None:
             self._sockets.send(encode_announcement(Query(VERSION, True)))
 
-    def _heard(self, datagram: bytes, source: Source) -> None:
+    def _received(self, datagram: bytes, source: Source) -> None:
         change = self.collector.receive(datagram, source, self._clock.seconds())
-        # One that was heard again is looked at when it would have been lost.
+        # After a repeated announcement the timer stays, and is set again when it fires.
         if change is not None:
-            self._tell(change)
-            self._wait()
+            self._report(change)
+            self._set_timer()
 
     def _expire(self) -> None:
         self._expiring = None
         for change in self.collector.expire(self._clock.seconds()):
-            self._tell(change)
-        self._wait()
+            self._report(change)
+        self._set_timer()
 
-    def _tell(self, change: Change) -> None:
+    def _report(self, change: InstanceChange) -> None:
         if self._changed is not None:
             self._changed(change)
 
-    def _wait(self) -> None:
-        """Be called when the next instance is lost; one timer serves all."""
+    def _set_timer(self) -> None:
+        """Call :meth:`_expire` when the next instance expires; one timer serves all."""
         expiry = self.collector.next_expiry()
         call, self._expiring = self._expiring, None
         if call is not None:
@@ -251,7 +250,7 @@ def _sender(reactor: IReactorFDSet, group: Group, hops: int) -> CappedPort:
         opened = sending_socket(group.address, group.interface, hops)
     except OSError as error:
         raise CannotListenError(str(group), 0, error) from error
-    # What comes to it, an ICMP message or a stray answer, is read and dropped.
+    # Received datagrams and errors are read and dropped.
     sender = CappedPort(0, DatagramProtocol(), "", 1, reactor, opened=opened)
     sender.startListening()
     return sender
@@ -260,6 +259,6 @@ def _sender(reactor: IReactorFDSet, group: Group, hops: int) -> CappedPort:
 def _listen(
     reactor: IReactorFDSet, group: Group, port: int, receive: Callable[[bytes, Source], None]
 ) -> CappedPort:
-    # A broadcast is heard at the address of all hosts, whatever network it is of.
+    # Broadcasts of any network are received on the wildcard address.
     heard = Group(ANY) if is_broadcast(group.address) else group
     return join(reactor, heard, port, receive, max_datagram=MAX_ANNOUNCEMENT)

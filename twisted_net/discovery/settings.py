@@ -1,4 +1,4 @@
-"""What can be set for discovery: where servers announce themselves, how often, under which name."""
+"""Settings of discovery: the group, and what a server announces how often."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from twisted_net.udp.groups import (
 )
 
 DEFAULT_GROUP = "239.255.93.71"
-"""Of IPv4's local scope (239.255.0.0/16, RFC 2365), which no router lets out of a site."""
+"""In IPv4's local scope (239.255.0.0/16, RFC 2365), which routers keep within a site."""
 
 DEFAULT_PORT = 9997
-"""Two below that of ``[udp]``."""
+"""The default UDP port less two."""
 
 
-class DiscoveryPlace(Record, frozen=True):
+class DiscoveryGroup(Record, frozen=True):
     """
-    The group in which servers find each other.
+    The multicast group, or broadcast address, on which servers announce themselves.
 
-    :raises ValueError: for what is neither a group nor a broadcast address.
+    :raises ValueError: for an address of another kind.
     """
 
     group: Annotated[
-        str, Meta(description="multicast address, or one of IPv4 that ends with .255: broadcast")
+        str, Meta(description="multicast address, or IPv4 broadcast address that ends with .255")
     ] = DEFAULT_GROUP
     port: Annotated[int, Meta(ge=1, le=65_535, description="port of the group")] = DEFAULT_PORT
     interfaces: Annotated[
         tuple[str, ...],
-        Meta(description="where it is used: names, or addresses of IPv4; none: as routed"),
+        Meta(description="interfaces to use, by name or IPv4 address; none: as routed"),
     ] = ()
     hops: Annotated[
-        int, Meta(ge=0, le=255, description="routers that are passed, and one; 1: the own link")
+        int, Meta(ge=0, le=255, description="time to live of announcements; 1: this link only")
     ] = 1
 
     def __post_init__(self) -> None:
@@ -48,29 +48,29 @@ class DiscoveryPlace(Record, frozen=True):
             if not is_broadcast(self.group):
                 check_groups((self.group,), self.interfaces)
             elif not all(map(is_numeric, self.interfaces)):
-                raise ValueError("interfaces: a broadcast leaves from addresses, not from names")
+                raise ValueError("interfaces: for broadcasts name interfaces by IPv4 address")
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
 
     @property
     def local(self) -> bool:
-        """Whether only programs of this machine can hear what is sent."""
+        """Whether announcements reach only programs on this machine."""
         if is_broadcast(self.group):
             return is_loopback(self.group)
         return bool(self.interfaces) and all(map(is_loopback_interface, self.interfaces))
 
     @property
-    def places(self) -> list[Group]:
+    def groups(self) -> list[Group]:
         """The group on each interface."""
         return groups_on((self.group,), self.interfaces)
 
 
-class DiscoverySettings(DiscoveryPlace, frozen=True):
+class DiscoverySettings(DiscoveryGroup, frozen=True):
     """
     Announcements of this server, ``[discovery]``.
 
-    Nobody who upgrades is announced; who wants it enables it. An announcement holds for three
-    intervals, so that two of them may be lost.
+    Off by default, so that an upgrade announces nothing. An announcement is valid for three
+    intervals, so that two may be lost.
     """
 
     enabled: Annotated[
@@ -81,7 +81,7 @@ class DiscoverySettings(DiscoveryPlace, frozen=True):
         Meta(
             max_length=64,
             pattern=r"^[^\x00-\x1f\x7f]*$",
-            description='its name for people; "": that of the machine',
+            description='display name; "": the host name',
         ),
     ] = ""
     interval: Annotated[

@@ -252,7 +252,7 @@ class AnnouncingListener(_Placed):
     @property
     @override
     def asked(self) -> str:
-        groups = ", ".join(map(str, self._settings.places))
+        groups = ", ".join(map(str, self._settings.groups))
         return f"{groups}, port {self._settings.port}"
 
     @override
