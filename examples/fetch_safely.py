@@ -8,8 +8,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
-from twisted_net.http.client import Client
-from twisted_net.http.settings import EgressPolicy, HttpSettings
+from twisted_net.http import Client, EgressPolicy, HttpSettings
 
 SETTINGS = HttpSettings(timeout=10.0, max_body=256 * 1024, max_redirects=3)
 

@@ -1,4 +1,4 @@
-"""GET a URL with a cache in a file: ``python examples/http_cache_file.py FILE URL``, twice."""
+"""GET a URL with a cache in a file: run ``python examples/http_cache_file.py FILE URL`` twice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
+from twisted_net.http import Client, HttpSettings
 from twisted_net.http.cache import CacheSettings
-from twisted_net.http.client import Client
-from twisted_net.http.settings import HttpSettings
 
 
 async def main(reactor: Any, file: str, url: str) -> None:  # Any: a reactor has many interfaces

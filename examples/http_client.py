@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from twisted_net.errors import FetchError
-from twisted_net.http.client import Client
+from twisted_net.http import Client
 
 
 async def main(reactor: Any, url: str) -> None:  # Any: a reactor has many interfaces

@@ -1,15 +1,15 @@
-"""Test code that makes HTTP requests, without a network and without waiting: with any runner."""
+"""Test code that makes HTTP requests, without a network and without waiting, in any test runner."""
 
 from __future__ import annotations
 
 from unittest import TestCase
 
-from twisted_net.http.client import Client
+from twisted_net.http import Client
 from twisted_net.testing import MemoryWeb, RecordedRequest, StubResponse
 
 
 async def rate(client: Client, currency: str) -> float:
-    """What is to be tested: it asks a service that may be down, and whose answers keep."""
+    """The code under test: it asks a service that may be down and whose responses may be cached."""
     found = await client.get_json(f"https://rates.example/{currency}", type=dict[str, float])
     return found["rate"]
 
@@ -21,18 +21,18 @@ class RateTests(TestCase):
         self.web = MemoryWeb(self.answer)
 
     def answer(self, request: RecordedRequest) -> StubResponse:
-        """Fail twice, and then give a rate that keeps for an hour."""
+        """Fail twice, then return a rate that is fresh for an hour."""
         if len(self.web.requests) <= 2:
             return StubResponse(503, headers={"Retry-After": "5"})
         return StubResponse(200, b'{"rate": 1.5}', {"Cache-Control": "max-age=3600"})
 
     def test_outage(self) -> None:
-        """Two failures are passed over, with the wait that the service asks for."""
+        """Two failures are retried, after the wait that the service asks for."""
         self.assertEqual(self.web.run(rate(self.web.client, "chf")), 1.5)
         self.assertEqual([request.at for request in self.web.requests], [0.0, 5.5, 11.5])
 
     def test_an_hour(self) -> None:
-        """Within an hour nothing is asked again."""
+        """Within an hour no other request is made."""
         self.web.run(rate(self.web.client, "chf"))
         self.web.clock.advance(3500)
         self.web.run(rate(self.web.client, "chf"))

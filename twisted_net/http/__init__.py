@@ -1,3 +1,71 @@
-"""The HTTP client that retries and caches."""
+"""
+HTTP client with retries, a cache, limits and a guard against server-side request forgery.
+
+The names below are public, and so are those of :mod:`twisted_net.http.cache` and
+:mod:`twisted_net.http.retry`; all modules of the package are internal.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_net.http.agent import HTTPAgent as HTTPAgent
+    from twisted_net.http.client import Client as Client
+    from twisted_net.http.client import RequestOptions as RequestOptions
+    from twisted_net.http.errors import AddressRefused as AddressRefused
+    from twisted_net.http.errors import BadResponse as BadResponse
+    from twisted_net.http.errors import BadStatus as BadStatus
+    from twisted_net.http.errors import BodyMismatch as BodyMismatch
+    from twisted_net.http.errors import BodyTooLarge as BodyTooLarge
+    from twisted_net.http.errors import CannotConnect as CannotConnect
+    from twisted_net.http.errors import CircuitOpen as CircuitOpen
+    from twisted_net.http.errors import ClientClosed as ClientClosed
+    from twisted_net.http.errors import ConnectionBroken as ConnectionBroken
+    from twisted_net.http.errors import FetchTimeout as FetchTimeout
+    from twisted_net.http.errors import InvalidURL as InvalidURL
+    from twisted_net.http.errors import NameNotFound as NameNotFound
+    from twisted_net.http.errors import OriginBusy as OriginBusy
+    from twisted_net.http.errors import ProxyFailed as ProxyFailed
+    from twisted_net.http.errors import TLSFailed as TLSFailed
+    from twisted_net.http.errors import TooManyRedirects as TooManyRedirects
+    from twisted_net.http.fetch import Fetcher as Fetcher
+    from twisted_net.http.fields import HeaderFields as HeaderFields
+    from twisted_net.http.response import Response as Response
+    from twisted_net.http.settings import EgressPolicy as EgressPolicy
+    from twisted_net.http.settings import FetchSettings as FetchSettings
+    from twisted_net.http.settings import HttpSettings as HttpSettings
+    from twisted_net.http.streaming import StreamedResponse as StreamedResponse
+else:
+    from twisted_net.lazy_exports import lazy_exports
+
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "agent": ["HTTPAgent"],
+            "client": ["Client", "RequestOptions"],
+            "errors": [
+                "AddressRefused",
+                "BadResponse",
+                "BadStatus",
+                "BodyMismatch",
+                "BodyTooLarge",
+                "CannotConnect",
+                "CircuitOpen",
+                "ClientClosed",
+                "ConnectionBroken",
+                "FetchTimeout",
+                "InvalidURL",
+                "NameNotFound",
+                "OriginBusy",
+                "ProxyFailed",
+                "TLSFailed",
+                "TooManyRedirects",
+            ],
+            "fetch": ["Fetcher"],
+            "fields": ["HeaderFields"],
+            "response": ["Response"],
+            "settings": ["EgressPolicy", "FetchSettings", "HttpSettings"],
+            "streaming": ["StreamedResponse"],
+        },
+    )
