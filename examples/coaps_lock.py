@@ -1,5 +1,5 @@
 """
-A lock that opens for whom a certificate names, over CoAP and DTLS.
+A lock that opens for users with a certificate, over CoAP and DTLS.
 
 ``python examples/coaps_lock.py CERTIFICATE CLIENT_CA [PORT]``: two PEM files, the first with the
 key in it. ``docs/howto/dtls.rst`` says how to make them.
@@ -8,19 +8,18 @@ key in it. ``docs/howto/dtls.rst`` says how to make them.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from twisted_net.coap import CoapLimits, CoapServer, limits_over_dtls
 from twisted_net.commands import Commands, Request
-from twisted_net.dtls.server import DtlsServer, listen_dtls
-from twisted_net.dtls.settings import DtlsSettings
+from twisted_net.dtls import DtlsServer, DtlsSettings, listen_dtls
+from twisted_net.net import DatagramReactor
 
 
 async def main(
-    reactor: Any,  # Any: a reactor has many interfaces
+    reactor: DatagramReactor,
     certificate: str,
     client_ca: str,
     port: str = "5684",

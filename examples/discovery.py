@@ -1,28 +1,31 @@
-"""Announces a server, and finds it again: ``python examples/discovery.py``."""
+"""Announce a server, and discover it: ``python examples/discovery.py``."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from twisted_net.discovery.announcements import InstanceChange
-from twisted_net.discovery.service import Announcer, DiscoveryListener
-from twisted_net.discovery.settings import DiscoveryGroup, DiscoverySettings
+from twisted_net.discovery import (
+    Announcer,
+    DiscoveryGroup,
+    DiscoveryListener,
+    DiscoverySettings,
+    InstanceChange,
+)
+from twisted_net.net import Reactor
 
-# Loopback; leave it out to use the network that the routes lead to.
+# Loopback; omit it to use the interface that the routes choose.
 INTERFACES = ("lo",)
 
 
 def show(change: InstanceChange) -> None:
-    """Tell what happened."""
+    """Print a change."""
     instance = change.instance
     print(change.kind.value, instance.name, instance.host, dict(instance.services))
 
 
-async def main(reactor: Any) -> None:  # Any: reactors have no one type
-    """Announce for a second, then say goodbye."""
+async def main(reactor: Reactor) -> None:
+    """Announce for a second, then withdraw."""
     settings = DiscoverySettings(interfaces=INTERFACES, interval=10)
     announcer = Announcer(reactor, reactor, settings, "kitchen", "1.0", lambda: {"tcp": 8888})
     listener = DiscoveryListener(reactor, reactor, DiscoveryGroup(interfaces=INTERFACES), show)

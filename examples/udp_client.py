@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from twisted.internet.task import react
 
-from twisted_net.udp.client import DatagramClient
-from twisted_net.udp.errors import DatagramError
+from twisted_net.net import Reactor
+from twisted_net.udp import DatagramClient, DatagramError
 
 
 async def main(
-    reactor: Any,  # Any: a reactor has many interfaces
+    reactor: Reactor,
     host: str = "127.0.0.1",
     port: str = "9999",
 ) -> None:
-    """Ask all that can be asked, and print the answers."""
+    """Ask each kind of question, and print the answers."""
     async with DatagramClient(reactor, host, int(port)) as client:
         try:
             await client.ping()

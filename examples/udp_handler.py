@@ -1,15 +1,14 @@
-"""A UDP handler of one's own in a Twisted program: ``python examples/udp_handler.py [PORT]``."""
+"""A custom UDP handler in a Twisted program: ``python examples/udp_handler.py [PORT]``."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from twisted_net.net.addresses import Source
-from twisted_net.udp.server import DatagramServer, listen_datagrams
+from twisted_net.net import DatagramReactor, Source
+from twisted_net.udp import DatagramServer, listen_datagrams
 
 
 def shout(data: bytes, source: Source) -> bytes | None:
@@ -17,7 +16,7 @@ def shout(data: bytes, source: Source) -> bytes | None:
     return data.upper() or None
 
 
-async def main(reactor: Any, port: str = "9999") -> None:  # Any: a reactor has many interfaces
+async def main(reactor: DatagramReactor, port: str = "9999") -> None:
     """Serve until Ctrl-C."""
     listening = listen_datagrams(reactor, DatagramServer(reactor, handler=shout), int(port))
     address = listening.getHost()

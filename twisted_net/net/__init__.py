@@ -1,3 +1,28 @@
-"""Network ground shared by all wings: certificates, rate limits, turn scheduling."""
+"""
+What all wings share: addresses, certificates, rate limits, reactor types, turns.
+
+The names below are public; all other modules and names are internal.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_net.net.addresses import Source as Source
+    from twisted_net.net.certificates import Certificates as Certificates
+    from twisted_net.net.reactor import DatagramReactor as DatagramReactor
+    from twisted_net.net.reactor import Reactor as Reactor
+    from twisted_net.net.reactor import ServiceReactor as ServiceReactor
+    from twisted_net.net.reactor import ThreadedReactor as ThreadedReactor
+else:
+    from twisted_net.lazy_exports import lazy_exports
+
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "addresses": ["Source"],
+            "certificates": ["Certificates"],
+            "reactor": ["DatagramReactor", "Reactor", "ServiceReactor", "ThreadedReactor"],
+        },
+    )
