@@ -59,11 +59,11 @@ Step = dict[str, Any]  # Any: JSON, as the suite has it
 
 
 class NotPassed(Exception):
-    """What a test wants did not happen."""
+    """An expectation of a test failed."""
 
 
 class Answer:
-    """A response as the suite looks at it: field lines of one name joined."""
+    """A response as the suite sees it: field lines of one name joined."""
 
     def __init__(self, status: int, fields: HeaderFields, body: bytes) -> None:
         self.status = status
@@ -88,7 +88,7 @@ def demand(holds: bool, message: str) -> None:
 
 
 def real(name: str, value: Any, fields: HeaderFields, step: Step) -> str:
-    """Give the value that stands for a number of seconds, or for a place below the test's URL."""
+    """Return the field value for a number of seconds, or for a location below the test's URL."""
     name = name.lower()
     if name in _DATES and isinstance(value, int):
         moment = int(fields.get("server-now", "0")) // 1000 + value
@@ -105,7 +105,7 @@ def real(name: str, value: Any, fields: HeaderFields, step: Step) -> str:
 
 
 class Run:
-    """One test: its steps through a cache of its own, and what it says of them."""
+    """One test: its requests through a cache of its own, and their checks."""
 
     def __init__(self, test: Step, reactor: Any, base: str, shared: bool) -> None:
         self.test = test
@@ -124,7 +124,7 @@ class Run:
         self.control = HTTPAgent(reactor, plain)
 
     async def verdict(self) -> str | None:
-        """Give why the test did not pass, or None where it did."""
+        """Return why the test did not pass, or None where it did."""
         try:
             config = json.dumps(self.steps).encode()
             type_ = ("Content-Type", "application/json")
@@ -163,7 +163,7 @@ class Run:
         return Answer(response.code, response_fields(response), content)
 
     async def take(self, number: int, step: Step) -> None:
-        """Make the request of one step and judge its response."""
+        """Make the request of one step and check its response."""
         before = self.answers[-1].fields if self.answers else HeaderFields()
         fields = [
             (name, real(name, value, before, step) if step.get("magic_ims") else str(value))
@@ -181,7 +181,7 @@ class Run:
         self.check(number, step, answer)
 
     def check(self, number: int, step: Step, answer: Answer) -> None:
-        """Judge one response."""
+        """Check one response."""
         count, kind = answer.number("server-request-count"), step.get("expected_type")
         if kind == "cached" and not (answer.status == 304 and count is None):
             demand(count is not None and count < number, f"response {number} is not cached")
@@ -201,7 +201,7 @@ class Run:
             self.check_body(number, step, answer)
 
     def check_header(self, number: int, step: Step, answer: Answer, header: Any) -> None:
-        """Judge one field: there, of one value, equal to another, or greater than a number."""
+        """Check one field: present, of a value, equal to another, or greater than a number."""
         name = header if isinstance(header, str) else header[0]
         found = answer.fields.get(name)
         demand(found is not None, f"response {number} has no {name}")
@@ -220,7 +220,7 @@ class Run:
         demand(holds, f"response {number}: {name} is {found}, not {wanted}")
 
     def check_body(self, number: int, step: Step, answer: Answer) -> None:
-        """Judge the body: by default it is the token of the test."""
+        """Check the body: by default it is the token of the test."""
         wanted: str | None = self.token
         if "expected_response_text" in step:
             wanted = step["expected_response_text"]
@@ -231,7 +231,7 @@ class Run:
         demand(wanted is None or answer.text == wanted, f"response {number} has another body")
 
     def check_origin(self, seen: list[Step]) -> None:
-        """Judge the requests that reached the origin."""
+        """Check the requests that reached the origin."""
         place = 0
         for number, (step, answer) in enumerate(zip(self.steps, self.answers, strict=True), 1):
             kind = step.get("expected_type")
@@ -282,7 +282,7 @@ def applies(test: Step, shared: bool) -> bool:
 
 
 def fetch_package(folder: Path) -> Path:
-    """Fetch and unpack the suite; give where it is."""
+    """Fetch and unpack the suite; return its directory."""
     packed = subprocess.run(
         ["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True, text=True
     )
@@ -303,10 +303,10 @@ def read_tests(suite: Path) -> list[Step]:
 
 
 class Origin:
-    """The suite's server, on a port that the system gives."""
+    """The suite's server, on a free port."""
 
     def __init__(self, suite: Path, folder: Path) -> None:
-        # The suite listens where it is told to; port 0 is told back in what it prints.
+        # The suite prints the port that it got for port 0.
         settings = {"protocol": "http", "port": "0", "pidfile": str(folder / "pid")}
         env = {**os.environ, **{f"npm_config_{name}": value for name, value in settings.items()}}
         self._server = subprocess.Popen(
@@ -321,7 +321,7 @@ class Origin:
         port = re.search(r":([0-9]+)/\s*$", output.readline())
         assert port is not None, "the suite's server did not start"
         self.base = f"http://localhost:{port[1]}"
-        # Nobody reads its warnings, and it must not wait until somebody does.
+        # Its warnings are not read, and must not fill the pipe.
         self._drain = subprocess.Popen(["cat"], stdin=output, stdout=subprocess.DEVNULL)
 
     def stop(self) -> None:
@@ -334,7 +334,7 @@ class Origin:
 async def run_all(
     reactor: Any, tests: list[Step], base: str, shared: bool
 ) -> dict[str, str | None]:
-    """Run the tests, some at a time; give for each why it did not pass, or None."""
+    """Run the tests, some at a time; return for each why it did not pass, or None."""
     results: dict[str, str | None] = {}
     turns = DeferredSemaphore(AT_A_TIME)
 
@@ -349,7 +349,7 @@ async def run_all(
 
 
 def passed(test: Step, results: dict[str, str | None], tests: dict[str, Step]) -> bool:
-    """Say whether a test and all that it depends on have passed."""
+    """Return whether a test and all that it depends on have passed."""
     return results.get(test["id"], "not run") is None and all(
         other not in tests or passed(tests[other], results, tests)
         for other in test.get("depends_on", ())
@@ -357,7 +357,7 @@ def passed(test: Step, results: dict[str, str | None], tests: dict[str, Step]) -
 
 
 def report(tests: list[Step], results: dict[str, str | None], known: dict[str, str]) -> int:
-    """Print the score; give how many tests are not as recorded."""
+    """Print the score; return how many tests are not as recorded."""
     by_id = {test["id"]: test for test in tests}
     score: Counter[tuple[str, bool]] = Counter()
     surprises = 0
@@ -377,7 +377,7 @@ def report(tests: list[Step], results: dict[str, str | None], known: dict[str, s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suite and print how it went; see the head of this file."""
+    """Run the suite and print the results; see the head of this file."""
     parser = argparse.ArgumentParser(description="Run http-cache-tests against our cache.")
     parser.add_argument("--shared", action="store_true", help="as a shared cache")
     parser.add_argument("--suite", type=Path, help="where the suite is unpacked already")

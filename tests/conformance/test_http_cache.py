@@ -1,4 +1,4 @@
-"""The tests of cache-tests.fyi pass, but for those that are recorded with a reason."""
+"""The tests of cache-tests.fyi pass, except those recorded with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.missing import missing
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the unpacked suite."""
+    """Return the unpacked suite."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             missing(f"{program}, which runs the suite's server,")

@@ -1,4 +1,4 @@
-"""What every :class:`~twisted_net.http.cache.stores.Store` must do, however it keeps entries."""
+"""The contract of :class:`~twisted_net.http.cache.stores.Store`: tests for each store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = st.lists(
 
 
 def make_entry(size: int = 1000, variant: bytes = b"", **changes: Any) -> Entry:  # Any: of Entry
-    """Give an entry that counts for *size* bytes, at least 500."""
+    """Return an entry that counts for *size* bytes, at least 500."""
     plain = Entry(
         status=200,
         reason="OK",
@@ -56,18 +56,18 @@ class StoreContract:
     def make_store(
         self, max_entries: int = 1000, max_bytes: int = 2**20, max_variants: int = 64
     ) -> Store:
-        """Give an empty store; it is the caller's to close."""
+        """Return an empty store; the caller closes it."""
         raise NotImplementedError
 
     def wait_for(self, value: _T | Awaitable[_T]) -> _T:
-        """Give *value*, or what it comes to."""
+        """Return *value*, or the result of awaiting it."""
         raise NotImplementedError
 
     def settle(self, store: Store) -> None:
-        """Wait until the store's bounds hold."""
+        """Wait until the store's limits hold."""
 
     def found(self, store: Store, key: str) -> Sequence[Entry]:
-        """Give what the store has under *key*."""
+        """Return what the store has under *key*."""
         return tuple(self.wait_for(store.get(key)))
 
     def close(self, store: Store) -> None:
@@ -76,12 +76,12 @@ class StoreContract:
 
     @property
     def case(self) -> SynchronousTestCase:
-        """The test case that this is mixed into."""
+        """The test case of the mixin."""
         assert isinstance(self, SynchronousTestCase)
         return self
 
     def test_contract_put_and_get(self) -> None:
-        """What was put is given, also in one breath; an unknown key has nothing."""
+        """An entry that was put is found, also at once; an unknown key has none."""
         store = self.make_store()
         one = make_entry()
         store.put("k", one)
@@ -92,7 +92,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_whole_entries(self) -> None:
-        """Every part of an entry comes back, and its type."""
+        """Each field of an entry is returned as it was put, with its type."""
         store = self.make_store(max_bytes=2**24)
         every_byte = bytes(range(256))
         pairs: list[tuple[str | bytes, str | bytes]] = [
@@ -130,7 +130,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_keys(self) -> None:
-        """Keys that look alike are not mixed."""
+        """Similar keys are not confused."""
         store = self.make_store()
         keys = ["", "k", "K", "k ", "k\0", "k'; --", 'k"', "k%", "_", "\xe9", "e\u0301", "0", "00"]
         for number, key in enumerate(keys):
@@ -141,7 +141,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_variants(self) -> None:
-        """Entries of other requests stand beside each other, newest last; the same is replaced."""
+        """Variants are side by side, newest last; an entry for the same requests is replaced."""
         store = self.make_store()
         old, other, new = make_entry(variant=b"a"), make_entry(variant=b"b"), make_entry(1200, b"a")
         store.put("k", old)
@@ -154,8 +154,8 @@ class StoreContract:
         self.case.assertEqual(self.found(store, "k"), (other, new))
         self.close(store)
 
-    def test_contract_most_variants(self) -> None:
-        """Of too many variants the oldest goes."""
+    def test_contract_max_variants(self) -> None:
+        """Of too many variants the oldest is evicted."""
         store = self.make_store(max_variants=2)
         for variant in (b"a", b"b", b"c"):
             store.put("k", make_entry(variant=variant))
@@ -163,8 +163,8 @@ class StoreContract:
         self.case.assertEqual([each.variant for each in self.found(store, "k")], [b"b", b"c"])
         self.close(store)
 
-    def test_contract_most_entries(self) -> None:
-        """Of too many entries the URL goes that was unused for longest."""
+    def test_contract_max_entries(self) -> None:
+        """Of too many entries the least recently used URL is evicted."""
         store = self.make_store(max_entries=2)
         store.put("a", make_entry())
         store.put("b", make_entry())
@@ -175,8 +175,8 @@ class StoreContract:
         self.case.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "c"])
         self.close(store)
 
-    def test_contract_most_bytes(self) -> None:
-        """Of too many bytes, as many URLs go as need be."""
+    def test_contract_max_bytes(self) -> None:
+        """Of too many bytes, as many URLs are evicted as necessary."""
         store = self.make_store(max_bytes=3000)
         for key in "abc":
             store.put(key, make_entry())
@@ -186,7 +186,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_variants_pass_the_bytes(self) -> None:
-        """With one URL left, its oldest variants go."""
+        """With one URL left, its oldest variants are evicted."""
         store = self.make_store(max_bytes=2500)
         for variant in (b"a", b"b", b"c"):
             store.put("k", make_entry(variant=variant))
@@ -195,7 +195,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_too_large_alone(self) -> None:
-        """An entry over all the bytes is not kept, replaces the old one, and pushes none out."""
+        """An entry over ``max_bytes`` is not kept, removes the old one, and evicts no other."""
         store = self.make_store(max_bytes=3000)
         store.put("a", make_entry())
         store.put("b", make_entry())
@@ -207,7 +207,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_remove(self) -> None:
-        """All variants of a key go, written already or not; an unknown one is no mistake."""
+        """All variants of a key are removed, written already or not; an unknown key is ignored."""
         store = self.make_store()
         store.put("k", make_entry(variant=b"a"))
         self.settle(store)
@@ -225,7 +225,7 @@ class StoreContract:
         self.close(store)
 
     def test_contract_close_unused(self) -> None:
-        """A store that was never used can be closed, and has nothing afterwards."""
+        """A store that was never used can be closed, and is empty afterwards."""
         store = self.make_store()
         self.close(store)
         self.case.assertEqual(self.found(store, "k"), ())
@@ -236,7 +236,7 @@ class StoreContract:
     )
     @given(STEPS)
     def test_contract_any_steps(self, steps: list[tuple[str, str, bytes, int]]) -> None:
-        """Whatever is done, nothing is given that was not put last, and the bounds hold."""
+        """After any steps only entries that were put last are found, and the limits hold."""
         store = self.make_store(max_entries=3, max_bytes=2500, max_variants=2)
         put: dict[tuple[str, bytes], Entry] = {}
         for number, (step, key, variant, size) in enumerate(steps):

@@ -16,11 +16,11 @@ from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 
 KEYS = 40
-"""Entries that each writer keeps writing anew."""
+"""The number of entries that each writer rewrites."""
 
 
 def nth_entry(name: str, number: int) -> Entry:
-    """Give an entry whose body tells who wrote it and when, of up to 60 KB."""
+    """Return an entry whose body states its writer and version, of up to 60 KB."""
     body = f"{name} {number};".encode() * (1 + number * 7919 % 6000)
     return make_entry(body=body, request_time=float(number), variant=name.encode())
 

@@ -37,7 +37,7 @@ class CachingTests(HttpTestCase):
         self.agent = self.make()
 
     def make(self, store: Any = None, **settings: Any) -> CachingAgent:
-        """Give an agent with this cache."""
+        """Return an agent with this cache."""
         rules = Rules(CacheSettings(**settings))
         return CachingAgent(
             self.fake, store or self.store, rules, call=self.call, wall=lambda: self.wall
@@ -50,7 +50,7 @@ class CachingTests(HttpTestCase):
         agent: IAgent | None = None,
         **headers: str,
     ) -> tuple[int, bytes, int]:
-        """Make a request; give status, body, and how many requests went out so far."""
+        """Make a request; return status, body, and the number of forwarded requests so far."""
         if answer is not None:
             self.fake.answers.append(answer)
         sent = Headers({name.replace("_", "-"): [value] for name, value in headers.items()})
@@ -60,7 +60,7 @@ class CachingTests(HttpTestCase):
         return self.response.code, body, len(self.fake.sent)
 
     def test_hit(self) -> None:
-        """The second request is answered from the store, with its age."""
+        """The second request is served from the store, with the response's age."""
         self.assertEqual(self.get(canned(200, b"abc", [FRESH])), (200, b"abc", 1))
         self.assertIsNone(self.call.age)
         self.wall += 5.5
@@ -70,7 +70,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.response.phrase, b"Reason")
 
     def test_hits_do_not_share_headers(self) -> None:
-        """What one caller does to its headers does not reach the next."""
+        """Changes by one caller to its headers do not affect the next caller."""
         self.get(canned(200, b"abc", [FRESH]))
         self.get()
         self.response.headers.setRawHeaders("cache-control", ["spoilt"])
@@ -83,12 +83,12 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(method=b"HEAD"), (200, b"", 1))
 
     def test_empty(self) -> None:
-        """An answer without a body is kept too."""
+        """A response without a body is stored too."""
         self.get(canned(204, b"", [FRESH]))
         self.assertEqual(self.get(), (204, b"", 1))
 
     def test_revalidate(self) -> None:
-        """A stale one is asked about; 304 makes it fresh, and the caller sees what was stored."""
+        """A stale response is validated; a 304 makes it fresh, and its stored body is served."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         answer = canned(304, b"", [FRESH, ("X-New", "1")])
@@ -100,7 +100,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(), (200, b"abc", 2))
 
     def test_replaced(self) -> None:
-        """Another answer than 304 takes its place."""
+        """A response other than 304 replaces it."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         self.assertEqual(self.get(canned(200, b"new", [FRESH])), (200, b"new", 2))
@@ -108,15 +108,15 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(), (200, b"new", 2))
 
     def test_callers_own_condition(self) -> None:
-        """304 to a condition of the caller is the caller's."""
+        """A 304 to the caller's own condition is returned to the caller."""
         self.assertEqual(self.get(canned(304), If_None_Match='"x"'), (304, b"", 1))
 
     def test_only_if_cached(self) -> None:
-        """Nothing stored: 504, and nothing goes out."""
+        """With nothing stored the response is 504, and no request is forwarded."""
         self.assertEqual(self.get(Cache_Control="only-if-cached"), (504, b"", 0))
 
     def test_invalidation(self) -> None:
-        """A POST that did not fail removes what is stored."""
+        """A successful POST removes the stored response."""
         self.get(canned(200, b"abc", [FRESH]))
         self.get(canned(500), b"POST")
         self.assertEqual(self.get(), (200, b"abc", 2))
@@ -124,7 +124,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(canned(200, b"new")), (200, b"new", 4))
 
     def test_broken_body(self) -> None:
-        """A body that breaks off, or of which nobody knows whether it did, is not kept."""
+        """A body that breaks off, or may have, is not stored."""
         for reason in (ConnectionBroken("body", "x"), PotentialDataLoss()):
             answer = canned(200, b"ab", [FRESH], Failure(reason))
             self.fake.answers.append(answer)
@@ -133,7 +133,7 @@ class CachingTests(HttpTestCase):
             self.assertEqual(self.store.entries, 0)
 
     def test_too_large(self) -> None:
-        """A body over the limit passes and is not kept."""
+        """A body over the limit is passed on and not stored."""
         agent = self.make(max_object=2)
         self.assertEqual(self.get(canned(200, b"abc", [FRESH]), agent=agent), (200, b"abc", 1))
         self.assertEqual(self.store.entries, 0)
@@ -147,13 +147,13 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.store.entries, 0)
 
     def test_not_read(self) -> None:
-        """What is never read is never kept."""
+        """A body that is never read is never stored."""
         self.fake.answers.append(canned(200, b"abc", [FRESH]))
         self.successResultOf(self.agent.request(b"GET", URL))
         self.assertEqual(self.store.entries, 0)
 
     def test_users(self) -> None:
-        """One user's answer is not another's."""
+        """A response to one user is not served to another."""
         self.get(canned(200, b"one", [FRESH]), Authorization="1")
         self.assertEqual(
             self.get(canned(200, b"two", [FRESH]), Authorization="2"), (200, b"two", 2)
@@ -161,7 +161,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(Authorization="1"), (200, b"one", 2))
 
     def test_slow_store(self) -> None:
-        """A store may answer later."""
+        """A store may return an awaitable."""
         inner = self.store
 
         class Slow(MemoryStore):
@@ -176,18 +176,18 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(agent=agent), (200, b"abc", 1))
 
     def test_alone(self) -> None:
-        """It needs no call to serve."""
+        """It works without a call."""
         agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()))
         self.assertEqual(self.get(canned(200, b"abc"), agent=agent), (200, b"abc", 1))
 
     def test_caller_has_it(self) -> None:
-        """A condition of the caller is answered from the store."""
+        """A condition of the caller is evaluated on the stored response."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.assertEqual(self.get(If_None_Match='"x"'), (304, b"", 1))
         self.assertEqual(self.get(If_None_Match='"y"'), (200, b"abc", 1))
 
     def test_caller_has_a_newer_one(self) -> None:
-        """A 304 that speaks of what the caller has is the caller's, and changes nothing here."""
+        """A 304 about the caller's copy is returned to it, and does not change the store."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         answer = canned(304, b"", [FRESH, ("ETag", '"y"')])
@@ -196,7 +196,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
 
     def test_cache_status(self) -> None:
-        """RFC 9211: a response says where it came from, after what caches before it said."""
+        """RFC 9211: ``Cache-Status`` follows the members of caches before this one."""
         upstream = ("Cache-Status", "edge; hit")
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"'), upstream]))
         self.assertEqual(
@@ -217,7 +217,7 @@ class CachingTests(HttpTestCase):
         )
 
     def test_stale_if_error(self) -> None:
-        """RFC 5861 §4: for a while, a stale answer is better than an error."""
+        """RFC 5861 §4: within its window, a stale response is served in place of an error."""
         self.get(canned(200, b"abc", [("Cache-Control", "max-age=60, stale-if-error=60")]))
         self.wall += 70
         self.assertEqual(self.get(canned(503, b"sorry")), (200, b"abc", 2))
@@ -229,14 +229,14 @@ class CachingTests(HttpTestCase):
         self.failureResultOf(self.agent.request(b"GET", URL), ConnectionBroken)
 
     def test_withdrawn(self) -> None:
-        """After a newer answer that must not be stored, the older one is not served."""
+        """After a newer response that must not be stored, the older one is not served."""
         self.get(canned(200, b"old", [FRESH]))
         no_store = [("Cache-Control", "no-store")]
         self.get(canned(200, b"new", no_store), Cache_Control="no-cache")
         self.assertEqual(self.get(canned(200, b"new", no_store)), (200, b"new", 3))
 
     def test_304_that_forbids(self) -> None:
-        """What a 304 forbids to store is served once more, and forgotten."""
+        """A response that a 304 forbids to store is served once more, and removed."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         answer = canned(304, b"", [("Cache-Control", "no-store")])
@@ -244,7 +244,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.store.entries, 0)
 
     def test_head_freshens(self) -> None:
-        """An answer to HEAD makes a stored one fresh, or ends it."""
+        """A response to HEAD freshens a stored response, or removes it."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         self.get(canned(200, b"", [FRESH, ("ETag", '"x"')]), b"HEAD")
@@ -255,7 +255,7 @@ class CachingTests(HttpTestCase):
         self.get(canned(500), b"HEAD")
 
     def test_parts(self) -> None:
-        """Parts are stored, put together, and served."""
+        """Partial responses are stored, combined, and served."""
         tag = ("ETag", '"x"')
         first = canned(206, b"abc", [FRESH, tag, ("Content-Range", "bytes 0-2/6")])
         self.assertEqual(self.get(first, Range="bytes=0-2"), (206, b"abc", 1))
@@ -266,13 +266,13 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(), (200, b"abcdef", 2))
 
     def test_part_of_wrong_length(self) -> None:
-        """Bytes that are not where the server says that they are are not kept."""
+        """A partial body of another length than ``Content-Range`` states is not stored."""
         wrong = canned(206, b"ab", [FRESH, ("Content-Range", "bytes 0-2/6")])
         self.get(wrong, Range="bytes=0-2")
         self.assertEqual(self.store.entries, 0)
 
     def test_caller_has_one_of_several(self) -> None:
-        """A 304 to tags of both sides speaks of the stored answer only where it names its tag."""
+        """A 304 to the tags of both sides validates the stored response only if it has its tag."""
         self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.wall += 60
         for fields, code in (([], 304), ([("ETag", 'W/"y"')], 304), ([("ETag", '"x"')], 200)):
@@ -283,7 +283,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get()[0], 200)
 
     def test_tags_against_a_date(self) -> None:
-        """Where only a date is stored, the tags of the caller go to the server alone."""
+        """If the stored response has only a date, just the caller's tags are forwarded."""
         modified = ("Last-Modified", "Sun, 22 Nov 2026 00:00:00 GMT")
         self.get(canned(200, b"abc", [FRESH, modified]))
         self.wall += 60
@@ -292,7 +292,7 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.store.get(URL.decode())[0].response_time, self.wall - 60)
 
     def test_another_end(self) -> None:
-        """An end that does not fit what is stored ends that, and all is asked for."""
+        """A remainder that does not fit the stored part removes it, and all is requested."""
         for answer in (
             canned(206, b"ef", [FRESH, ("ETag", '"x"'), ("Content-Range", "bytes 4-5/6")]),
             canned(206, b"def", [FRESH, ("ETag", '"y"'), ("Content-Range", "bytes 3-5/6")]),
@@ -306,24 +306,24 @@ class CachingTests(HttpTestCase):
             self.assertEqual(self.get_two(canned(200, b"ABCDEF")), b"ABCDEF")
 
     def get_two(self, last: Any) -> bytes:
-        """Make a request that takes one more answer."""
+        """Make a request with one more response from the server; return its body."""
         self.fake.answers.append(last)
         asking = self.agent.request(b"GET", URL)
         return self.successResultOf(collect(self.successResultOf(asking)))[0]
 
     def test_content_length(self) -> None:
-        """The length that Twisted's parser takes away is there again, but for HEAD."""
+        """The ``Content-Length`` that Twisted's parser removes is restored, except for HEAD."""
         self.get(canned(200, b"abc"))
         self.assertEqual(response_fields(self.response)["content-length"], "3")
         self.get(canned(200, b""), b"HEAD")
         self.assertNotIn("content-length", response_fields(self.response))
 
     def test_bad_url(self) -> None:
-        """A URL that is none fails the request, and raises nothing."""
+        """An invalid URL fails the request's Deferred; nothing is raised."""
         self.failureResultOf(self.agent.request(b"GET", b"nonsense"), InvalidURL)
 
     def test_background_agent(self) -> None:
-        """What is asked by the side has an agent of its own."""
+        """A background revalidation uses an agent of its own."""
         other = FakeAgent([canned(304, b"", [FRESH])])
         self.agent = CachingAgent(
             self.fake,

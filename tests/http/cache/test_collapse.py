@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.collapse` and of how the caching layer flies them."""
+"""Tests of :mod:`twisted_net.http.cache.collapse` and of its use by the caching layer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CollapseTestCase(HttpTestCase):
         self.cancelled = 0
 
     def held(self) -> Deferred[IResponse]:
-        """Let the server answer the next request later, with what the test gives."""
+        """Let the server answer the next request later, with what the test fires."""
 
         def cancel(waiting: Deferred[IResponse]) -> None:
             self.cancelled += 1
@@ -57,7 +57,7 @@ class CollapseTestCase(HttpTestCase):
     def ask(
         self, method: bytes = b"GET", deadline: Deadline | None = None, **fields: str
     ) -> Deferred[IResponse]:
-        """Let one more caller ask."""
+        """Make the request of one more caller."""
         call = Call(deadline, RetryPolicy(), None, 0)
         agent = CachingAgent(
             self.fake,
@@ -71,16 +71,16 @@ class CollapseTestCase(HttpTestCase):
         return agent.request(method, URL, headers)
 
     def body(self, asking: Deferred[IResponse]) -> bytes:
-        """Read a body that is there."""
+        """Read a body that has been received."""
         return self.successResultOf(collect(self.successResultOf(asking)))[0]
 
     def status(self, asking: Deferred[IResponse]) -> str:
-        """Give where a response says that it came from."""
+        """Return the ``Cache-Status`` of a response."""
         return response_fields(self.successResultOf(asking))["cache-status"]
 
 
 class CollapseTests(CollapseTestCase):
-    """However many ask for the same at once, one request goes out."""
+    """Equal requests at the same time are collapsed into one."""
 
     def test_hundred(self) -> None:
         """A hundred callers of one cold URL make one request."""
@@ -94,7 +94,7 @@ class CollapseTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_not_stored(self) -> None:
-        """An answer that is for one alone lets the others go out together, at once."""
+        """If the response must not be stored, the others are forwarded together, at once."""
         answer = self.held()
         callers = [self.ask() for _ in range(3)]
         self.fake.answers += [canned(200, b"2"), canned(200, b"3")]
@@ -102,7 +102,7 @@ class CollapseTests(CollapseTestCase):
         self.assertEqual([self.body(caller) for caller in callers], [b"1", b"2", b"3"])
 
     def test_vary(self) -> None:
-        """Callers whom ``Vary`` parts get their own, one request for each kind."""
+        """Callers with different variants get theirs, with one request for each variant."""
         answer, other = self.held(), self.held()
         callers = [self.ask(accept_language=each) for each in ("en", "de", "de", "en")]
         varying = [FRESH, ("Vary", "Accept-Language")]
@@ -114,14 +114,14 @@ class CollapseTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 2)
 
     def test_users(self) -> None:
-        """Nobody waits for the request of another user."""
+        """A caller does not wait for the request of another user."""
         self.held(), self.held()
         self.ask(authorization="1")
         self.ask(authorization="2")
         self.assertEqual(len(self.fake.sent), 2)
 
-    def test_own_terms(self) -> None:
-        """Who says more than what it wants is not answered by another's request."""
+    def test_cache_relevant_fields(self) -> None:
+        """A request with cache-relevant fields is not collapsed."""
         for _ in range(4):
             self.held()
         self.ask()
@@ -131,7 +131,7 @@ class CollapseTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 4)
 
     def test_revalidation(self) -> None:
-        """A stale answer is asked about once."""
+        """A stale response is validated once for all callers."""
         self.fake.answers.append(canned(200, b"abc", [FRESH, ("ETag", '"x"')]))
         self.body(self.ask())
         self.wall += 60
@@ -142,18 +142,18 @@ class CollapseTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 2)
 
 
-class InVainTests(CollapseTestCase):
-    """Nobody waits for what is not stored, once that is known."""
+class UnstorableTests(CollapseTestCase):
+    """Requests are not collapsed while their responses are known not to be storable."""
 
     def learn(self, *fields: tuple[str, str], code: int = 200, body: bytes = b"x") -> None:
-        """Let one caller have such an answer; from here on, the server holds its answers."""
+        """Let one caller get such a response; later ones are held by the server."""
         self.fake.answers.append(canned(code, body, fields))
         self.body(self.ask())
         self.fake.sent.clear()
         self.later = [self.held() for _ in range(4)]
 
     def test_no_store(self) -> None:
-        """The first time they wait; later each asks at once, and has an answer of its own."""
+        """The first time they wait; later each request is forwarded at once."""
         self.learn(("Cache-Control", "no-store"))
         callers = [self.ask() for _ in range(3)]
         self.assertEqual(len(self.fake.sent), 3)
@@ -162,26 +162,26 @@ class InVainTests(CollapseTestCase):
         self.assertEqual([self.body(each) for each in callers], [b"0", b"1", b"2"])
 
     def test_too_long(self) -> None:
-        """So it is with a body over the limit."""
+        """The same holds for a body over the limit."""
         self.learn(FRESH, body=b"x" * 101)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 2)
 
     def test_error(self) -> None:
-        """An error tells nothing of the answer that comes when it is over."""
+        """An error does not mark the key as unstorable."""
         self.learn(code=503)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_time(self) -> None:
-        """It is not remembered for ever."""
+        """The key is forgotten after its time."""
         self.learn(("Cache-Control", "no-store"))
         self.clock.advance(UNSTORABLE_SECONDS)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_storable_again(self) -> None:
-        """The first answer that can be stored ends it, as soon as its header is there."""
+        """A storable response ends it, as soon as its header is received."""
         self.learn(("Cache-Control", "no-store"))
         first = self.ask()
         source = Source([FRESH])
@@ -196,14 +196,14 @@ class InVainTests(CollapseTestCase):
         self.assertEqual(self.body(self.ask()), b"abc")
 
     def test_other_rules(self) -> None:
-        """What cannot be stored by the rules of one call may be by those of another."""
+        """A key is remembered for the rules of the call: by another's it may be storable."""
         self.learn()
         self.rules = self.rules.with_default_ttl(60.0)
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_write_meanwhile(self) -> None:
-        """What was asked for before a POST succeeded is not stored after it either."""
+        """A response requested before a successful POST is not stored after it either."""
         self.learn(("Cache-Control", "no-store"))
         self.fake.answers.insert(1, canned(200))
         first = self.ask()
@@ -213,7 +213,7 @@ class InVainTests(CollapseTestCase):
         self.assertEqual(self.store.entries, 0)
 
     def test_leave_and_close(self) -> None:
-        """A caller who leaves ends its own request; closing ends the rest."""
+        """A caller that leaves cancels its own request; closing cancels the rest."""
         self.learn(("Cache-Control", "no-store"))
         first, second = self.ask(), self.ask()
         first.cancel()
@@ -225,7 +225,7 @@ class InVainTests(CollapseTestCase):
         self.assertEqual(self.cancelled, 2)
 
     def test_without_a_clock(self) -> None:
-        """Nothing is remembered where there is no clock to forget it by."""
+        """Without a clock no key is remembered."""
         self.collapser = RequestCollapser()
         self.learn(("Cache-Control", "no-store"))
         self.ask(), self.ask()
@@ -233,10 +233,10 @@ class InVainTests(CollapseTestCase):
 
 
 class FailureTests(CollapseTestCase):
-    """A request that fails, and callers who leave."""
+    """A request that fails, and callers that leave."""
 
     def test_error_of_the_server(self) -> None:
-        """It is the error of all who waited."""
+        """An error of the server is raised for all callers."""
         answer = self.held()
         callers = [self.ask(), self.ask()]
         answer.errback(ConnectionBroken("headers", "x"))
@@ -245,7 +245,7 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_error_of_one_caller(self) -> None:
-        """An error by the terms of one caller is not that of the next, who asks itself."""
+        """An error due to one caller's limits is its own; the next caller's request is sent."""
         answer = self.held()
         callers = [self.ask(), self.ask(), self.ask()]
         self.fake.answers.append(canned(200, b"abc", [FRESH]))
@@ -256,13 +256,13 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(len(self.fake.sent), 2)
 
     def test_whose_error(self) -> None:
-        """Limits that a call brings are its own."""
+        """Only errors due to a call's own limits are specific to its caller."""
         self.assertTrue(is_caller_specific(BodyTooLarge(1)))
         self.assertTrue(is_caller_specific(FetchTimeout("body", 1.0, total=True)))
         self.assertFalse(is_caller_specific(FetchTimeout("headers", 1.0)))
 
     def test_first_caller_leaves(self) -> None:
-        """The request goes on for those who wait, and its body is read for them."""
+        """The request goes on for those that wait, and its body is read for them."""
         answer = self.held()
         first, second = self.ask(), self.ask()
         first.cancel()
@@ -271,7 +271,7 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(self.body(second), b"abc")
 
     def test_first_caller_leaves_an_answer_for_itself(self) -> None:
-        """An answer that nobody is given is let go of."""
+        """A response without a caller is discarded."""
         answer = self.held()
         first, second = self.ask(), self.ask()
         first.cancel()
@@ -284,7 +284,7 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(self.body(second), b"2")
 
     def test_bug_that_nobody_sees(self) -> None:
-        """A bug that the first caller is not there to see is logged; the others ask again."""
+        """A bug is logged if its caller has left; the others' requests are sent."""
         answer = self.held()
         first, second = self.ask(), self.ask()
         first.cancel()
@@ -295,7 +295,7 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_all_leave(self) -> None:
-        """When nobody waits any more, the request is cancelled."""
+        """When no caller waits any more, the request is cancelled."""
         self.held()
         first, second = self.ask(), self.ask()
         first.cancel()
@@ -322,7 +322,7 @@ class FailureTests(CollapseTestCase):
         self.assert_quiet(self.clock)
 
     def test_cancel_one_who_waits(self) -> None:
-        """It leaves no timer."""
+        """Its timer is cancelled too."""
         self.held()
         first, second = self.ask(), self.ask(deadline=Deadline(5.0, 5.0))
         second.cancel()
@@ -331,7 +331,7 @@ class FailureTests(CollapseTestCase):
         self.assert_quiet(self.clock)
 
     def test_close(self) -> None:
-        """What is under way ends."""
+        """Closing cancels the requests in progress."""
         self.held()
         first = self.ask()
         self.collapser.close()
@@ -339,7 +339,7 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(self.cancelled, 1)
 
     def test_write_meanwhile(self) -> None:
-        """What was asked for before a POST succeeded is not stored after it."""
+        """A response requested before a successful POST is not stored after it."""
         answer = self.held()
         first = self.ask()
         self.fake.answers.append(canned(200))
@@ -349,8 +349,8 @@ class FailureTests(CollapseTestCase):
         self.assertEqual(self.store.entries, 0)
 
 
-class BodyOfManyTests(CollapseTestCase):
-    """A body that some wait for while another reads it."""
+class WaitForBodyTests(CollapseTestCase):
+    """A body that other callers wait for while one reads it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -358,7 +358,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.reader = Gatherer()
 
     def start(self, *, reading: bool = True) -> Deferred[IResponse]:  # type: ignore[override]
-        """Let the first caller have the header, and read the body."""
+        """Let the first caller receive the header, and read the body."""
         self.fake.answers.append(self.source.response)
         response = self.successResultOf(self.ask())
         if reading:
@@ -366,7 +366,7 @@ class BodyOfManyTests(CollapseTestCase):
         return self.ask()
 
     def test_wait(self) -> None:
-        """Who comes while it is read waits for its end."""
+        """A caller that comes while it is read waits for its end."""
         second = self.start()
         self.source.send(b"ab")
         self.assertEqual(self.reader.body, b"ab")
@@ -375,14 +375,14 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.body(second), b"abc")
 
     def test_reader_who_does_not_read(self) -> None:
-        """Nobody has to wait for a reader who does not begin."""
+        """The others do not wait for a reader that does not begin."""
         second = self.start(reading=False)
         self.source.send(b"abc")
         self.source.end(ResponseDone())
         self.assertEqual(self.body(second), b"abc")
 
     def test_reader_who_pauses(self) -> None:
-        """Nor for one who pauses; it has all when it goes on."""
+        """Nor for one that pauses; it gets all when it resumes."""
         second = self.start()
         transport: Any = self.reader.transport
         transport.pauseProducing()
@@ -396,7 +396,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.reader.reason.trap(ResponseDone)
 
     def test_reader_who_leaves(self) -> None:
-        """Its end is not that of the others."""
+        """The others still get their responses."""
         second = self.start()
         transport: Any = self.reader.transport
         self.source.send(b"ab")
@@ -409,7 +409,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.body(second), b"abc")
 
     def test_all_leave(self) -> None:
-        """Once those who waited have left too, the body ends."""
+        """Once the waiting callers have left too, the body is aborted."""
         second = self.start()
         transport: Any = self.reader.transport
         transport.abortConnection()
@@ -419,7 +419,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.source.aborted, 1)
 
     def test_too_large(self) -> None:
-        """Over the limit it is the reader's alone; the others ask themselves."""
+        """A body over the limit is the reader's alone; the others' requests are sent."""
         second = self.start()
         self.fake.answers.append(canned(200, b"small"))
         self.source.send(b"x" * 101)
@@ -435,7 +435,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.store.entries, 0)
 
     def test_too_large_and_left(self) -> None:
-        """A body that nobody reads and that is not kept ends."""
+        """A body without a reader that is not stored is aborted."""
         second = self.start()
         transport: Any = self.reader.transport
         transport.abortConnection()
@@ -445,7 +445,7 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.body(second), b"small")
 
     def test_breaks_off(self) -> None:
-        """The others ask for what is missing."""
+        """The others request the remainder."""
         second = self.start()
         self.source.send(b"abc")
         self.fake.answers.append(
@@ -457,8 +457,8 @@ class BodyOfManyTests(CollapseTestCase):
         self.assertEqual(self.fake.sent[1].header("if-range"), ['"x"'])
 
 
-class AsideTests(CollapseTestCase):
-    """RFC 5861 §3: a stale answer is served while the server is asked by the side."""
+class BackgroundTests(CollapseTestCase):
+    """RFC 5861 §3: a stale response is served while it is validated in the background."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -490,7 +490,7 @@ class AsideTests(CollapseTestCase):
         self.assertEqual(self.body(self.ask()), b"new")
 
     def test_not_stored(self) -> None:
-        """An answer that is not stored is let go of."""
+        """A response that is not stored is discarded."""
         answer = self.held()
         self.body(self.ask())
         source = Source([("Cache-Control", "no-store")])
@@ -499,7 +499,7 @@ class AsideTests(CollapseTestCase):
         self.assertEqual(self.store.entries, 0)
 
     def test_fails(self) -> None:
-        """Its failure is nobody's; the next stale answer asks again."""
+        """Its failure is ignored; the next stale response is validated again."""
         self.fake.answers.append(ConnectionBroken("headers", "x"))
         self.assertEqual(self.body(self.ask()), b"old")
         self.held()
@@ -513,12 +513,12 @@ class AsideTests(CollapseTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_head(self) -> None:
-        """HEAD asks nothing by the side."""
+        """HEAD starts no background revalidation."""
         self.successResultOf(self.ask(b"HEAD"))
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_close(self) -> None:
-        """The cache owns it, and ends it."""
+        """Closing the cache cancels it."""
         self.held()
         self.body(self.ask())
         self.collapser.close()
@@ -526,10 +526,10 @@ class AsideTests(CollapseTestCase):
 
 
 class UnstorableKeysTests(SynchronousTestCase):
-    """:class:`UnstorableKeys` remembers so many keys for so long."""
+    """:class:`UnstorableKeys` remembers a limited number of keys for a limited time."""
 
     def test_time(self) -> None:
-        """A key is remembered from its note on until its time is over, and then not kept."""
+        """A key is remembered until its time is over, and then dropped."""
         found = UnstorableKeys()
         self.assertFalse(found.includes("a", 5.0))
         found.add("a", 5.0)
@@ -540,7 +540,7 @@ class UnstorableKeysTests(SynchronousTestCase):
         self.assertEqual(len(found), 0)
 
     def test_noted_again(self) -> None:
-        """Its time runs from the last note."""
+        """Its time runs from the last ``add``."""
         found = UnstorableKeys(seconds=10.0)
         found.add("a", 0.0)
         found.add("a", 9.0)
@@ -548,7 +548,7 @@ class UnstorableKeysTests(SynchronousTestCase):
         self.assertEqual(len(found), 1)
 
     def test_discard(self) -> None:
-        """What could be stored is forgotten at once, and what is not there costs nothing."""
+        """A discarded key is forgotten at once; an unknown one is ignored."""
         found = UnstorableKeys()
         found.add("a", 0.0)
         found.discard("a")
@@ -556,14 +556,14 @@ class UnstorableKeysTests(SynchronousTestCase):
         self.assertFalse(found.includes("a", 0.0))
 
     def test_limit(self) -> None:
-        """At the limit the key that was noted longest ago is forgotten."""
+        """Over the limit the key that was added longest ago is dropped."""
         found = UnstorableKeys(max_keys=2)
         for key in ("a", "b", "a", "c"):
             found.add(key, 0.0)
         self.assertEqual([found.includes(key, 0.0) for key in "abc"], [True, False, True])
 
     def test_default_limit(self) -> None:
-        """However many keys strangers make up, so many are kept."""
+        """The number of keys has a limit by default."""
         found = UnstorableKeys()
         for key in range(MAX_UNSTORABLE_KEYS + 5):
             found.add(key, 0.0)

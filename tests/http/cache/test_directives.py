@@ -24,7 +24,7 @@ QUOTED = r'"((?:[^"\\]|\\.)*)"'
 ANEW = re.compile(
     rf"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(?:{QUOTED}|([^\s,\"]*)))?(?:{QUOTED}|[^,])*", re.DOTALL
 )
-"""Directives as :func:`directives` reads them, by looking for the end of each quote anew."""
+"""The same grammar as :func:`directives`, searching for the end of each quote: quadratic."""
 
 
 class DirectivesTests(SynchronousTestCase):
@@ -48,14 +48,14 @@ class DirectivesTests(SynchronousTestCase):
         )
 
     def test_junk(self) -> None:
-        """What cannot be read does not hide what can."""
+        """Malformed text does not hide the directives around it."""
         self.assertEqual(self.read("=, (), a b, max-age=5"), {"a": None, "max-age": "5"})
         self.assertEqual(self.read('x="open, max-age=5'), {"x": "", "max-age": "5"})
         self.assertEqual(self.read("max-age =5"), {"max-age": None})
         self.assertEqual(directives(HeaderFields()), {})
 
     def test_unclosed_quotes(self) -> None:
-        """A quote without an end hides no comma, and neither does one behind it."""
+        """An unclosed quote hides no comma, nor does a quote after it."""
         self.assertEqual(
             self.read(r'a="b, c", d="\"e, f=\"g, h=\"i\", max-age=5, j'),
             {"a": "b, c", "d": "", "f": "\\", "h": "\\", "max-age": "5", "j": None},
@@ -63,7 +63,7 @@ class DirectivesTests(SynchronousTestCase):
 
     @given(st.text('abA,"\\= ', max_size=30))
     def test_any_quotes(self, text: str) -> None:
-        """Quotes, escapes and commas in any order are read as by looking for each end anew."""
+        """Quotes, escapes and commas in any order are parsed as by the quadratic pattern."""
         expected: dict[str, str | None] = {}
         for match in ANEW.finditer(text):
             quoted = None if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
@@ -71,7 +71,7 @@ class DirectivesTests(SynchronousTestCase):
         self.assertEqual(self.read(text), expected)
 
     def test_linear(self) -> None:
-        """A field of a megabyte takes no longer than a megabyte must, whatever it is made of."""
+        """A field of a megabyte is parsed in linear time, whatever it contains."""
         for start in ("", "x=", 'x="', "x", 'x="a", "'):
             for part in (" ", ",", '"', r"\"", "\\", '",', ' "', "a", "=", 'a="', "a ,"):
                 with self.subTest(start=start, part=part), ended_if_runaway():
@@ -79,7 +79,7 @@ class DirectivesTests(SynchronousTestCase):
 
     @given(st.text(max_size=60))
     def test_never_raises(self, text: str) -> None:
-        """Any text gives directives in lower case."""
+        """Any text yields directives in lower case."""
         for name in self.read(text):
             self.assertEqual(name, name.lower())
 
@@ -95,7 +95,7 @@ class DirectivesTests(SynchronousTestCase):
         )
     )
     def test_model(self, items: list[tuple[str, str | None]]) -> None:
-        """What is written by the grammar is read back, the first of each name."""
+        """Text by the grammar is parsed, and the first directive of each name counts."""
         written: list[str] = []
         expected: dict[str, str | None] = {}
         for name, value in items:
@@ -107,7 +107,7 @@ class DirectivesTests(SynchronousTestCase):
         self.assertEqual(self.read(" ,  ".join(written)) if written else {}, expected)
 
     def test_commas_in_quotes(self) -> None:
-        """A directive inside the quotes of another is none."""
+        """Text inside the quotes of a directive is no other directive."""
         text = 'extension="max-age=3600, no-store", max-age=1'
         self.assertEqual(self.read(text), {"extension": "max-age=3600, no-store", "max-age": "1"})
 
@@ -116,7 +116,7 @@ class SecondsTests(SynchronousTestCase):
     """:func:`seconds` reads §1.2.2."""
 
     def test_numbers(self) -> None:
-        """Digits alone count; a number too large is a very long time, however it is written."""
+        """Only digits are valid; a number too large is a very long time, however it is written."""
         cases = {"5": 5, "003600": 3600, "0": 0, "9" * 4000: MAX_DELTA_SECONDS, "0" * 40 + "7": 7}
         cases |= {"1234567890": 1_234_567_890, "2147483649": 2**31, "9" * 10: MAX_DELTA_SECONDS}
         for text, value in cases.items():
@@ -126,14 +126,14 @@ class SecondsTests(SynchronousTestCase):
         self.assertEqual(seconds(None), 0)
 
     def test_named_fields(self) -> None:
-        """Names are read in lower case; none stand for all."""
+        """Names are in lower case; an empty set means all fields."""
         self.assertEqual(listed_fields(" A , b,"), {"a", "b"})
         self.assertEqual(listed_fields(None), set())
         self.assertEqual(listed_fields(" "), set())
 
 
 class TargetedTests(SynchronousTestCase):
-    """RFC 9213: a field for one kind of cache takes the place of ``Cache-Control``."""
+    """RFC 9213: a targeted field replaces ``Cache-Control``."""
 
     TARGETS = ("CDN-Cache-Control",)
 
@@ -147,7 +147,7 @@ class TargetedTests(SynchronousTestCase):
         return dict(parse_response_directives(fields, self.TARGETS))
 
     def test_in_place(self) -> None:
-        """It counts alone, its directives of the types that RFC 9213 §2.1 gives them."""
+        """It alone counts, with its directives of the types in RFC 9213 §2.1."""
         self.assertEqual(
             self.read('max-age=60, must-revalidate;x=1, private="a, b", foo=(1 2);y, n=?0'),
             {"max-age": "60", "must-revalidate": None, "private": "a, b"},
@@ -159,7 +159,7 @@ class TargetedTests(SynchronousTestCase):
             self.assertEqual(self.read(text), {})
 
     def test_not_valid(self) -> None:
-        """One that is empty or no dictionary is as if it were not there."""
+        """An empty or malformed field is treated as absent."""
         for text in (
             "",
             "max-age=60,",
@@ -172,7 +172,7 @@ class TargetedTests(SynchronousTestCase):
             self.assertEqual(self.read(text), {"no-store": None})
 
     def test_not_asked(self) -> None:
-        """A cache that names no targets goes by ``Cache-Control``."""
+        """A cache without targets uses ``Cache-Control``."""
         fields = HeaderFields([("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=1")])
         self.assertEqual(parse_response_directives(fields), {"public": None})
         self.assertFalse(has_targeted_field(fields, ()))
@@ -202,6 +202,6 @@ class TargetedTests(SynchronousTestCase):
 
     @given(st.text('ab*=,;"\\( )?10.:-\t', max_size=30))
     def test_never_raises(self, text: str) -> None:
-        """Any text is a dictionary or none."""
+        """Any text is a dictionary or None."""
         found = parse_dictionary(text)
         self.assertTrue(found is None or isinstance(found, dict))

@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.freshness`; how its rules act together: ``test_rules``."""
+"""Tests of :mod:`twisted_net.http.cache.freshness`; see ``test_rules`` for their interplay."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class HeuristicLifetimeTests(SynchronousTestCase):
     """RFC 9111 §4.2.2."""
 
     def guess(self, modified: float, date: float | None, fraction: float = 0.1) -> float | None:
-        """Guess for a response that came now; times are seconds before that."""
+        """Return the lifetime of a response received now; times are seconds before that."""
         pairs = [("Last-Modified", format_date(NOW - modified))]
         if date is not None:
             pairs.append(("Date", format_date(NOW - date)))
         return heuristic_lifetime(HeaderFields(pairs), NOW, fraction=fraction, limit=1000.0)
 
     def test_fraction(self) -> None:
-        """A fraction of the time since the last change, at most so much, at least 0."""
+        """A fraction of the time since the last change, from 0 to the limit."""
         for modified, date, lifetime in (
             (100, 0, 10.0),
             (100, None, 10.0),
@@ -66,17 +66,17 @@ class HeuristicLifetimeTests(SynchronousTestCase):
             self.assertAlmostEqual(self.guess(modified, date), lifetime)
 
     def test_date_ahead(self) -> None:
-        """A ``Date`` that lies ahead of us makes no lifetime longer."""
+        """A ``Date`` in the future makes no lifetime longer."""
         self.assertAlmostEqual(self.guess(100, -10_000), 10.0)
 
     def test_none(self) -> None:
-        """Without ``Last-Modified``, or with a fraction of 0, nothing is guessed."""
+        """Without ``Last-Modified``, or with a fraction of 0, there is none."""
         self.assertIsNone(self.guess(100, 0, fraction=0))
         self.assertIsNone(heuristic_lifetime(HeaderFields(), NOW, fraction=0.1, limit=1000.0))
 
 
 class StatusTests(SynchronousTestCase):
-    """RFC 9110 §15.1: for which statuses a lifetime may be guessed."""
+    """RFC 9110 §15.1: the statuses that are heuristically cacheable."""
 
     def test_statuses(self) -> None:
         """These and no others."""

@@ -10,11 +10,11 @@ from twisted_net.http.fields import HeaderFields
 KEY = "http://a.example/p"
 
 
-class InvalidatedTests(SynchronousTestCase):
-    """§4.4: what an unsafe request makes invalid."""
+class InvalidatedKeysTests(SynchronousTestCase):
+    """§4.4: the keys that an unsafe request invalidates."""
 
     def test_unsafe(self) -> None:
-        """Its target, if it did not fail."""
+        """Its target, if it succeeds."""
         for method in ("POST", "PUT", "DELETE", "PATCH", "BREW"):
             for status in (200, 204, 303):
                 self.assertEqual(invalidated_keys(method, KEY, status, HeaderFields()), [KEY])
@@ -22,12 +22,12 @@ class InvalidatedTests(SynchronousTestCase):
                 self.assertEqual(invalidated_keys(method, KEY, status, HeaderFields()), [])
 
     def test_safe(self) -> None:
-        """Nothing."""
+        """A safe method invalidates nothing."""
         for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
             self.assertEqual(invalidated_keys(method, KEY, 200, HeaderFields()), [])
 
     def test_locations(self) -> None:
-        """Also what it names, if that is of the same origin."""
+        """Also its ``Location`` and ``Content-Location``, if they are of the same origin."""
         fields = HeaderFields(
             [("Location", "/new"), ("Content-Location", "http://A.example:80/x?y")]
         )

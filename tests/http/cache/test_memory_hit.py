@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.memory_hit`, the short way, against the long one."""
+"""Tests of :mod:`twisted_net.http.cache.memory_hit`, the fast path, compared with the layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRESH = ("Cache-Control", "max-age=60")
 
 
 class HitTests(HttpTestCase):
-    """A hit by the short way is the hit that the layers give."""
+    """A hit by the fast path equals that of the layers."""
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -32,7 +32,7 @@ class HitTests(HttpTestCase):
         self.client = self.make()
 
     def make(self, **options: Any) -> Client:
-        """Give a client whose wall clock is its clock."""
+        """Return a client whose wall clock is its clock."""
         return Client(self.clock, agent=self.fake, wall=self.clock.seconds, **options)
 
     def get(self, url: str = URL, **options: Any) -> Any:
@@ -40,12 +40,12 @@ class HitTests(HttpTestCase):
         return self.run_now(self.client.get(url, **options))
 
     def fill(self, body: bytes = b"abc", code: int = 200, *headers: tuple[str, str]) -> None:
-        """Let one answer be stored."""
+        """Let one response be stored."""
         self.fake.answers.append(canned(code, body, [FRESH, *headers]))
         self.get(allow_redirects=False)
 
     def test_same_response(self) -> None:
-        """All members are equal, whichever way it went."""
+        """All members are equal by both ways."""
         self.fill(b"abc", 200, ("X-A", "1"), ("X-A", "2"))
         self.clock.advance(7)
         short, long = self.get(), self.get(headers={})
@@ -66,7 +66,7 @@ class HitTests(HttpTestCase):
         self.assertEqual(self.get(headers={"Accept": "text/html"}).body, b"other")
 
     def test_limits(self) -> None:
-        """A body over the limit of the call, and a redirect to follow, take the long way."""
+        """A body over the limit of the call, and a redirect to follow, go through the layers."""
         self.fill()
         self.assertEqual(self.get(max_body=3).body, b"abc")
         self.setUp()
@@ -76,7 +76,7 @@ class HitTests(HttpTestCase):
         self.assertEqual(self.get().body, b"there")
 
     def test_default_ttl(self) -> None:
-        """A lifetime of the call counts."""
+        """The ``default_ttl`` of the call counts."""
         self.fake.answers.append(canned(200, b"abc"))
         self.get(default_ttl=9.0)
         self.assertEqual(self.get(default_ttl=9.0).attempts, 0)
@@ -85,7 +85,7 @@ class HitTests(HttpTestCase):
         self.assertEqual(self.get(default_ttl=9.0).body, b"new")
 
     def test_other_stores(self) -> None:
-        """A store that is not in memory is asked by the layers alone."""
+        """A store that is not in memory is used by the layers alone."""
         inner = MemoryStore()
 
         class Slow(MemoryStore):
@@ -101,7 +101,7 @@ class HitTests(HttpTestCase):
 
 
 class AgentHitTests(HttpTestCase):
-    """:class:`HTTPAgent` answers by the short way as by its layers."""
+    """:class:`HTTPAgent` answers by the fast path as by its layers."""
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -126,7 +126,7 @@ class AgentHitTests(HttpTestCase):
         )
 
     def fill(self, *headers: tuple[str, str], body: bytes = b"abc", **fields: str) -> None:
-        """Let one answer be stored."""
+        """Let one response be stored."""
         self.fake.answers.append(canned(200, body, [FRESH, *headers]))
         self.get(**fields)
         self.fake.sent.clear()
@@ -141,14 +141,14 @@ class AgentHitTests(HttpTestCase):
         self.assertEqual(self.fake.sent, [])
 
     def test_headers_are_the_callers(self) -> None:
-        """What one caller does to the header of its response, no other sees."""
+        """Changes by one caller to its header do not affect another."""
         self.fill()
         first = self.successResultOf(self.agent.request(b"GET", URL.encode()))
         first.headers.removeHeader(b"cache-control")
         self.assertIn((b"Cache-Control", [b"max-age=60"]), self.get()[4])
 
     def test_variant(self) -> None:
-        """The header of the request decides, as it would be sent."""
+        """The variant is selected by the header as it would be sent."""
         self.fill(("Vary", "Accept, Accept-Encoding"), accept="a/b")
         for coding in ("gzip", ACCEPTED):
             self.assertEqual(self.get(accept="a/b", accept_encoding=coding)[5], b"abc")
@@ -158,7 +158,7 @@ class AgentHitTests(HttpTestCase):
         self.assertEqual(self.get(accept="a/b", accept_encoding="identity")[5], b"2")
 
     def test_the_long_way(self) -> None:
-        """Who says more than what it wants is answered by the layers."""
+        """A request with cache-relevant fields goes through the layers."""
         self.fill(("ETag", '"1"'))
         self.assertEqual(self.get(range="bytes=1-1")[5], b"b")
         self.assertEqual(self.get(if_none_match='"1"')[1], 304)
@@ -168,14 +168,14 @@ class AgentHitTests(HttpTestCase):
         self.assertEqual(self.successResultOf(collect(self.successResultOf(posting)))[0], b"made")
 
     def test_compressed(self) -> None:
-        """What is stored compressed is given decompressed."""
+        """A body that is stored compressed is served decompressed."""
         self.fill(("Content-Encoding", "gzip"), body=gzip.compress(b"abc"))
         self.assertEqual(self.get()[5], b"abc")
         self.assertEqual(self.fake.sent, [])
 
 
 class ResponseTests(HttpTestCase):
-    """:meth:`Hit.response` gives what Twisted's callers read."""
+    """:meth:`Hit.response` returns an ``IResponse``."""
 
     def test_bytes(self) -> None:
         """Text is Latin-1, so that each byte is the one that came."""

@@ -15,7 +15,7 @@ NOW = 1_795_305_600.0
 
 
 def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
-    """Give a part of ten bytes."""
+    """Return a partial response of a body of ten bytes."""
     place = f"bytes {first}-{first + len(body) - 1}/10"
     pairs = [("Content-Range", place), ("ETag", etag), *more.items()]
     request = CacheRequest("GET", "http://a.example/p", HeaderFields())
@@ -24,10 +24,10 @@ def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
 
 
 class CombineTests(SynchronousTestCase):
-    """RFC 9111 §3.4: parts of one body are put together."""
+    """RFC 9111 §3.4: parts of one body are combined."""
 
     def test_whole(self) -> None:
-        """When the last byte has come, it is a whole answer, with the newer fields."""
+        """With the last missing byte it is a complete response, with the newer fields."""
         whole = combine([part(0, b"0123", A="1", B="1")], part(4, b"456789", A="2"))
         self.assertEqual(
             (whole.status, whole.complete_length, whole.body), (200, None, b"0123456789")
@@ -36,17 +36,17 @@ class CombineTests(SynchronousTestCase):
         self.assertEqual(whole.fields["content-length"], "10")
 
     def test_longer(self) -> None:
-        """Before that it is a longer part."""
+        """Before that it is a longer partial response."""
         longer = combine([part(2, b"23")], part(4, b"45"))
         self.assertEqual((longer.status, longer.start, longer.body), (206, 2, b"2345"))
 
     def test_gap(self) -> None:
-        """With a gap between them, the newer one stands."""
+        """With a gap between them, the newer one is returned."""
         new = part(7, b"7")
         self.assertEqual(combine([part(2, b"23")], new), new)
 
     def test_another_body(self) -> None:
-        """A weak tag, none, another one, or another length: not of one body for certain."""
+        """Parts with a weak, no or another tag, or another length, are not combined."""
         new = part(4, b"45")
         for old in (
             part(2, b"23", '"y"'),
@@ -60,23 +60,23 @@ class CombineTests(SynchronousTestCase):
         self.assertEqual(combine([evolve(part(2, b"23"), status=404)], new), new)
 
     def test_all_at_once(self) -> None:
-        """A part that is everything is a whole answer."""
+        """A partial response with all bytes is a complete response."""
         self.assertEqual(combine([], part(0, b"0123456789")).status, 200)
         misplaced = evolve(part(0, b"0123456789"), start=1)
         self.assertEqual(combine([], misplaced), misplaced)
 
 
-class BrokenOffTests(SynchronousTestCase):
-    """RFC 9111 §3.3: what came of a body is kept if the rest can be asked for."""
+class IncompleteResponseTests(SynchronousTestCase):
+    """RFC 9111 §3.3: an incomplete body is stored if its remainder can be requested."""
 
     def test_kept(self) -> None:
-        """As a part, with the length that the server gave."""
+        """It is a partial response, with the length that the server stated."""
         found = incomplete_response(evolve(part(0, b"012"), status=200, complete_length=None), 10)
         assert found is not None
         self.assertEqual((found.status, found.start, found.complete_length), (206, 0, 10))
 
     def test_of_no_use(self) -> None:
-        """Without a length, a byte, a strong tag, or of an error: not."""
+        """Not without a length, a byte or a strong tag, nor for an error."""
         whole = evolve(part(0, b"012"), status=200, complete_length=None)
         weak = evolve(part(0, b"012", 'W/"x"'), status=200, complete_length=None)
         for entry, length in (

@@ -24,14 +24,14 @@ class ParseRangeTests(SynchronousTestCase):
     """RFC 9110 §14.2: one range of bytes."""
 
     def test_forms(self) -> None:
-        """From a byte to a byte, to the end, and the last ones."""
+        """From a byte to a byte, to the end, and a suffix."""
         self.assertEqual(parse_range("bytes=0-4"), ByteRange(0, 4))
         self.assertEqual(parse_range("bytes=4-4"), ByteRange(4, 4))
         self.assertEqual(parse_range(" Bytes=5- "), ByteRange(5, None))
         self.assertEqual(parse_range("bytes=-3"), ByteRange(None, 3))
 
     def test_others(self) -> None:
-        """Several parts, other units and nonsense are left to the server."""
+        """Several ranges, other units and malformed text are left to the server."""
         for text in (
             "bytes=0-1,3-4",
             "items=0-1",
@@ -44,7 +44,7 @@ class ParseRangeTests(SynchronousTestCase):
             self.assertIsNone(parse_range(text), text)
 
     def test_within(self) -> None:
-        """What lies beyond the end is cut off, or is nothing."""
+        """A range is cut at the end of the body; one beyond it is None."""
         self.assertEqual(ByteRange(2, 99).within(10), (2, 10))
         self.assertEqual(ByteRange(2, None).within(10), (2, 10))
         self.assertEqual(ByteRange(None, 99).within(10), (0, 10))
@@ -62,16 +62,16 @@ class ContentRangeTests(SynchronousTestCase):
         self.assertEqual(parse_content_range("bytes 4-9/10"), (4, 10, 10))
 
     def test_invalid(self) -> None:
-        """What contradicts itself, or leaves the length open, is none."""
+        """A contradictory range, or one of unknown length, is None."""
         for text in ("bytes 4-10/10", "bytes 5-4/10", "bytes 0-4/*", "bytes */10", "", "x 0-1/2"):
             self.assertIsNone(parse_content_range(text), text)
 
 
 class CoversTests(SynchronousTestCase):
-    """:func:`covers` says whether a stored part holds what is asked for."""
+    """:func:`covers` returns whether a stored part has the requested bytes."""
 
     def test_parts(self) -> None:
-        """Every byte must be there; a whole answers everything that can be read."""
+        """Each byte must be stored; a complete body covers every valid range."""
         for text, holds in (("bytes=4-6", True), ("bytes=3-4", False), ("bytes=6-7", False)):
             self.assertEqual(covers(text, 4, 3, 10), holds)
         self.assertFalse(covers("bytes=99-", 4, 3, 10))
@@ -79,10 +79,10 @@ class CoversTests(SynchronousTestCase):
         self.assertTrue(covers("bytes=99-", 0, 10, None))
 
 
-class WantsPartTests(SynchronousTestCase):
-    """RFC 9110 §13.1.5: ``If-Range`` lets a range count for one body only."""
+class RangeAppliesTests(SynchronousTestCase):
+    """RFC 9110 §13.1.5: with ``If-Range`` a range applies to one body only."""
 
-    def wants(self, condition: str | None, *stored: tuple[str, str]) -> bool:
+    def applies(self, condition: str | None, *stored: tuple[str, str]) -> bool:
         """Ask with this condition."""
         fields = [("Range", "bytes=0-1")]
         if condition is not None:
@@ -90,33 +90,33 @@ class WantsPartTests(SynchronousTestCase):
         return range_applies(HeaderFields(fields), HeaderFields(stored), NOW)
 
     def test_none(self) -> None:
-        """Without the field, a range counts."""
-        self.assertTrue(self.wants(None))
+        """Without the field, a range applies."""
+        self.assertTrue(self.applies(None))
         self.assertFalse(range_applies(HeaderFields(), HeaderFields(), NOW))
 
     def test_tag(self) -> None:
         """The entity tag must be the same, and strong."""
-        self.assertTrue(self.wants('"a"', ("ETag", '"a"')))
-        self.assertFalse(self.wants('"b"', ("ETag", '"a"')))
-        self.assertFalse(self.wants('W/"a"', ("ETag", 'W/"a"')))
-        self.assertFalse(self.wants('"a"'))
+        self.assertTrue(self.applies('"a"', ("ETag", '"a"')))
+        self.assertFalse(self.applies('"b"', ("ETag", '"a"')))
+        self.assertFalse(self.applies('W/"a"', ("ETag", 'W/"a"')))
+        self.assertFalse(self.applies('"a"'))
 
     def test_date(self) -> None:
-        """The date must be exactly that of ``Last-Modified``, and this no weak validator."""
+        """The date must be exactly that of ``Last-Modified``, and a strong validator."""
         old, date = format_date(NOW - 60), ("Date", format_date(NOW))
-        self.assertTrue(self.wants(old, ("Last-Modified", old), date))
-        self.assertFalse(self.wants(old, ("Last-Modified", format_date(NOW - 61)), date))
+        self.assertTrue(self.applies(old, ("Last-Modified", old), date))
+        self.assertFalse(self.applies(old, ("Last-Modified", format_date(NOW - 61)), date))
         now = format_date(NOW)
-        self.assertFalse(self.wants(now, ("Last-Modified", now), date))
-        self.assertFalse(self.wants("nonsense", ("Last-Modified", old), date))
+        self.assertFalse(self.applies(now, ("Last-Modified", now), date))
+        self.assertFalse(self.applies("nonsense", ("Last-Modified", old), date))
 
 
-class CombinedTests(SynchronousTestCase):
-    """:func:`combine_bytes` puts two parts of one body together."""
+class CombineBytesTests(SynchronousTestCase):
+    """:func:`combine_bytes` combines two parts of one body."""
 
     @given(st.binary(min_size=1, max_size=20), st.data())
     def test_model(self, body: bytes, data: st.DataObject) -> None:
-        """Whatever the parts: they give the bytes between their ends, unless there is a gap."""
+        """Any two parts yield the bytes between their ends, unless there is a gap."""
         places = st.integers(0, len(body))
         a, b = sorted((data.draw(places), data.draw(places)))
         c, d = sorted((data.draw(places), data.draw(places)))

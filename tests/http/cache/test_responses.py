@@ -18,32 +18,32 @@ KEY = "http://a.example/p"
 
 
 def stored(**changes: Any) -> Entry:  # Any: of Entry
-    """Give a stored answer of ten bytes."""
+    """Return a stored response of ten bytes."""
     fields = HeaderFields([("Cache-Control", "max-age=60"), ("ETag", '"x"'), ("Age", "3")])
     request = CacheRequest("GET", KEY, HeaderFields())
     made = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, b"0123456789", NOW, NOW)
     return evolve(made, **changes)
 
 
-class AnswerTests(SynchronousTestCase):
-    """:func:`answer` gives all, a part, or word that nothing has changed."""
+class ConstructResponseTests(SynchronousTestCase):
+    """:func:`construct_response` returns all, a range, or 304."""
 
     def ask(
         self, *pairs: tuple[str, str], method: str = "GET", entry: Entry | None = None
     ) -> ServedResponse:
-        """Ask for the stored answer, 7.9 s old."""
+        """Ask for the stored response, 7.9 s old."""
         request = CacheRequest(method, KEY, HeaderFields(pairs))
         return construct_response(request, stored() if entry is None else entry, 7.9)
 
     def test_all(self) -> None:
-        """RFC 9111 §5.1: with its age in whole seconds, once."""
+        """RFC 9111 §5.1: ``Age`` is in whole seconds, once."""
         found = self.ask()
         self.assertEqual((found.status, found.reason, found.body), (200, "OK", b"0123456789"))
         self.assertEqual(found.fields.get_all("age"), ["7"])
         self.assertEqual(found.fields["content-length"], "10")
 
     def test_head(self) -> None:
-        """HEAD has no body, and no part of one."""
+        """HEAD gets no body and no range."""
         found = self.ask(("Range", "bytes=0-1"), method="HEAD")
         self.assertEqual((found.status, found.body), (200, b""))
         self.assertEqual(found.fields["content-length"], "10")
@@ -58,7 +58,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(self.ask(("If-None-Match", '"y"')).status, 200)
 
     def test_part(self) -> None:
-        """RFC 9110 §15.3.7: with its place and its length."""
+        """RFC 9110 §15.3.7: a 206 has its range and its length."""
         for text, body, place in (
             ("bytes=2-4", b"234", "bytes 2-4/10"),
             ("bytes=8-", b"89", "bytes 8-9/10"),
@@ -70,26 +70,26 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual(found.fields["content-length"], str(len(body)))
 
     def test_part_of_a_part(self) -> None:
-        """Bytes are counted from the start of the whole."""
+        """Offsets are counted from the start of the complete body."""
         entry = stored(status=206, body=b"cdef", start=2, complete_length=10)
         found = self.ask(("Range", "bytes=3-4"), entry=entry)
         self.assertEqual((found.body, found.fields["content-range"]), (b"de", "bytes 3-4/10"))
 
     def test_no_such_part(self) -> None:
-        """RFC 9110 §15.5.17: 416 tells the length."""
+        """RFC 9110 §15.5.17: a 416 has the complete length."""
         found = self.ask(("Range", "bytes=10-"))
         self.assertEqual((found.status, found.fields["content-range"]), (416, "bytes */10"))
 
     def test_several_parts(self) -> None:
-        """RFC 9110 §14.2: a range that cannot be read is as if it were not there."""
+        """RFC 9110 §14.2: a malformed range is ignored."""
         self.assertEqual(self.ask(("Range", "bytes=x")).status, 200)
 
     def test_if_range(self) -> None:
-        """The whole, where the part is of another body."""
+        """The complete body, if ``If-Range`` is for another one."""
         found = self.ask(("Range", "bytes=2-4"), ("If-Range", '"y"'))
         self.assertEqual((found.status, found.body), (200, b"0123456789"))
 
     def test_errors(self) -> None:
-        """RFC 9110 §13.2.1: conditions are for answers of success."""
+        """RFC 9110 §13.2.1: conditions are for successful responses."""
         found = self.ask(("If-None-Match", '"x"'), entry=stored(status=404))
         self.assertEqual(found.status, 404)

@@ -29,8 +29,8 @@ KEY = "http://a.example/p"
 Pairs = Sequence[tuple[str, str]]
 
 
-def asked(method: str = "GET", *pairs: tuple[str, str]) -> CacheRequest:
-    """Give a request."""
+def make_request(method: str = "GET", *pairs: tuple[str, str]) -> CacheRequest:
+    """Return a request."""
     return CacheRequest(method, KEY, HeaderFields(pairs))
 
 
@@ -49,8 +49,8 @@ class RulesTestCase(SynchronousTestCase):
         request: CacheRequest | None = None,
         delay: float = 0.0,
     ) -> list[Entry]:
-        """Give what the store holds after this response, which came at NOW after *delay*."""
-        request = request or asked()
+        """Return the stored entries after this response, received at NOW after *delay*."""
+        request = request or make_request()
         fields = HeaderFields(pairs)
         if not self.rules.storable(request, status, fields, NOW):
             return []
@@ -59,11 +59,11 @@ class RulesTestCase(SynchronousTestCase):
     def decide(
         self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str], method: str = "GET"
     ) -> Decision:
-        """Give the decision on a request with these fields, *later* seconds after NOW."""
-        return self.rules.lookup(asked(method, *pairs), stored, NOW + later)
+        """Return the decision on a request with these fields, *later* seconds after NOW."""
+        return self.rules.lookup(make_request(method, *pairs), stored, NOW + later)
 
     def lifetime(self, stored: Sequence[Entry]) -> float | None:
-        """Give the last whole second at which a plain request is served; None if never."""
+        """Return the last whole second at which a plain request is served; None if never."""
         fresh = [
             second
             for second in (*range(130), 299, 300, 3599, 3600)
@@ -73,24 +73,24 @@ class RulesTestCase(SynchronousTestCase):
 
 
 class FreshnessTests(RulesTestCase):
-    """§4.2: an answer is fresh while its age is below its lifetime."""
+    """§4.2: a response is fresh while its age is below its lifetime."""
 
     def test_max_age(self) -> None:
-        """It is served until its lifetime is over, with its age."""
+        """It is served with its age until its lifetime is over."""
         stored = self.stored(("Cache-Control", "max-age=60"))
         decision = self.decide(stored, 59.5)
         self.assertEqual(decision, Serve(stored[0], 59.5, 0.5))
         self.assertEqual(self.decide(stored, 60), Forward("stale", stored[0]))
 
     def test_expires(self) -> None:
-        """``Expires`` counts from ``Date``, and without one from when the answer came."""
+        """``Expires`` counts from ``Date``, and without one from the receipt."""
         expires = ("Expires", format_date(NOW + 60))
         self.assertEqual(self.lifetime(self.stored(expires)), 59)
         date = ("Date", format_date(NOW - 10))
         self.assertEqual(self.lifetime(self.stored(expires, date)), 59)
 
     def test_server_clock_is_wrong(self) -> None:
-        """A server whose clock is ahead or behind has the lifetime that it means."""
+        """A server whose clock is ahead or behind gets the lifetime that it states."""
         for skew in (-5000, 5000):
             fields = (
                 ("Date", format_date(NOW + skew)),
@@ -122,12 +122,12 @@ class FreshnessTests(RulesTestCase):
         self.assertEqual(self.lifetime(stored), 59)
 
     def test_first_of_two(self) -> None:
-        """§4.2.1: of a directive that comes twice the first counts."""
+        """§4.2.1: of a directive that occurs twice the first counts."""
         stored = self.stored(("Cache-Control", "max-age=60"), ("Cache-Control", "max-age=5"))
         self.assertEqual(self.lifetime(stored), 59)
 
     def test_invalid_max_age(self) -> None:
-        """§4.2.1: what is no number of seconds is no freshness."""
+        """§4.2.1: a malformed number of seconds means stale."""
         for text in ("max-age", "max-age=", "max-age=-1", "max-age=x", "max-age=1.5", "max-age=६०"):
             with self.subTest(text=text):
                 self.assertEqual(self.stored(("Cache-Control", text)), [])
@@ -145,16 +145,16 @@ class FreshnessTests(RulesTestCase):
 
 
 class AgeTests(RulesTestCase):
-    """§4.2.3: how old an answer is."""
+    """§4.2.3: how old a response is."""
 
     def test_age_field(self) -> None:
-        """The age that it came with counts, and the time that it took to come."""
+        """``Age`` counts, and the response delay is added."""
         stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"), delay=5.0)
         self.assertEqual(stored[0].age(NOW + 1), 36.0)
         self.assertEqual(self.lifetime(stored), 24)
 
     def test_date(self) -> None:
-        """Without ``Age``, the time since ``Date`` is its age; the greater of both counts."""
+        """Without ``Age``, its age is the time since ``Date``; the greater of both counts."""
         date = ("Date", format_date(NOW - 20))
         stored = self.stored(("Cache-Control", "max-age=60"), date)
         self.assertEqual(stored[0].age(NOW), 20.0)
@@ -162,7 +162,7 @@ class AgeTests(RulesTestCase):
         self.assertEqual(stored[0].age(NOW), 20.0)
 
     def test_first_age(self) -> None:
-        """§5.1: of several ages the first counts; one that is none is ignored."""
+        """§5.1: of several ages the first counts; a malformed one is ignored."""
         for lines, age in (
             ((("Age", "7"), ("Age", "9")), 7.0),
             ((("Age", "7, 9"),), 7.0),
@@ -176,23 +176,23 @@ class AgeTests(RulesTestCase):
                 self.assertEqual(stored[0].age(NOW), age)
 
     def test_clock_set_back(self) -> None:
-        """A clock that goes back does not make an answer younger than it came."""
+        """A clock that is set back does not make a response younger than at its receipt."""
         stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"))
         self.assertEqual(stored[0].age(NOW - 100), 30.0)
 
 
 class StorableTests(RulesTestCase):
-    """§3: what may be stored."""
+    """§3: which responses may be stored."""
 
     FRESH = ("Cache-Control", "max-age=60")
 
     def test_methods(self) -> None:
-        """Only answers to GET are."""
+        """Only responses to GET are."""
         for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"):
-            self.assertEqual(self.stored(self.FRESH, request=asked(method)), [])
+            self.assertEqual(self.stored(self.FRESH, request=make_request(method)), [])
 
     def test_statuses(self) -> None:
-        """Final ones are if their freshness is stated, but for parts of a body and 304."""
+        """Final ones are if their lifetime is explicit, except 304 and a 206 without a range."""
         for status in (200, 203, 302, 404, 410, 418, 500):
             self.assertEqual(len(self.stored(self.FRESH, status=status)), 1)
         for status in (100, 103, 206, 304):
@@ -201,12 +201,12 @@ class StorableTests(RulesTestCase):
     def test_no_store(self) -> None:
         """§5.2.2.5, §5.2.1.5: either side may forbid it."""
         self.assertEqual(self.stored(("Cache-Control", "max-age=60, NO-STORE")), [])
-        request = asked("GET", ("Cache-Control", "no-store"))
+        request = make_request("GET", ("Cache-Control", "no-store"))
         self.assertEqual(self.stored(self.FRESH, request=request), [])
 
     def test_ranges(self) -> None:
-        """The whole answer to a request for a part is stored; that there is no such part, not."""
-        request = asked("GET", ("Range", "bytes=0-1"))
+        """A complete response to a range request is stored; a 416 is not."""
+        request = make_request("GET", ("Range", "bytes=0-1"))
         self.assertEqual(len(self.stored(self.FRESH, request=request)), 1)
         self.assertEqual(self.stored(self.FRESH, request=request, status=416), [])
 
@@ -216,13 +216,13 @@ class StorableTests(RulesTestCase):
         self.assertEqual(self.lifetime(stored), 59)
 
     def test_nothing_said(self) -> None:
-        """Without freshness and validator an answer is not worth its room."""
+        """A response without lifetime and validator is not stored."""
         self.assertEqual(self.stored(), [])
         self.assertEqual(self.stored(("Cache-Control", "max-age=0")), [])
         self.assertEqual(self.stored(("Cache-Control", "no-cache, max-age=60")), [])
 
     def test_validator(self) -> None:
-        """With a validator it is stored, and asked for again with it."""
+        """With a validator it is stored, and validated later."""
         for name in ("ETag", "Last-Modified"):
             self.assertEqual(len(self.stored((name, '"x"'))), 1)
             self.assertEqual(len(self.stored((name, '"x"'), ("Cache-Control", "no-cache"))), 1)
@@ -232,11 +232,11 @@ class StorableTests(RulesTestCase):
         )
 
     def test_vary_star(self) -> None:
-        """§4.1: what varies by something unknown answers no second request."""
+        """§4.1: a response with ``Vary: *`` is not stored."""
         self.assertEqual(self.stored(self.FRESH, ("Vary", "Accept, *")), [])
 
     def test_hop_by_hop(self) -> None:
-        """§3.1: fields of one connection are not stored, nor those that ``Connection`` lists."""
+        """§3.1: fields of a single connection, or listed by ``Connection``, are not stored."""
         stored = self.stored(
             self.FRESH,
             ("Connection", "X-Hop, close"),
@@ -257,28 +257,28 @@ class StorableTests(RulesTestCase):
 
 
 class DefaultLifetimeTests(RulesTestCase):
-    """``default_ttl`` is the lifetime of answers that state none."""
+    """``default_ttl`` is the lifetime of responses that state none."""
 
     settings = CacheSettings(default_ttl=300.0)
 
     def test_nothing_said(self) -> None:
-        """It is used where the server says nothing."""
+        """It is used if the server states none."""
         self.assertEqual(self.lifetime(self.stored()), 299)
 
     def test_something_said(self) -> None:
-        """What the server says comes first."""
+        """What the server states takes precedence."""
         self.assertEqual(self.lifetime(self.stored(("Cache-Control", "max-age=60"))), 59)
         self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
         self.assertEqual(self.stored(("Cache-Control", "no-cache")), [])
         self.assertEqual(self.stored(("Expires", "0")), [])
 
     def test_statuses(self) -> None:
-        """It is for the statuses of RFC 9110 §15.1 alone: no error of the server is kept so."""
+        """It is for the statuses of RFC 9110 §15.1 alone, not for errors of the server."""
         kept = {status for status in range(200, 600) if self.stored(status=status)}
         self.assertEqual(kept, set(HEURISTICALLY_CACHEABLE) - {206})
 
     def test_for_one_call(self) -> None:
-        """A call may bring its own, or none; it judges what other calls have stored."""
+        """A call may have its own, or none; it applies to entries stored by other calls."""
         stored = self.stored()
         self.rules = self.rules.with_default_ttl(10.0)
         self.assertEqual(self.lifetime(stored), 9)
@@ -295,11 +295,11 @@ class LookupTests(RulesTestCase):
         self.kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
 
     def test_nothing_stored(self) -> None:
-        """The request goes out."""
+        """The request is forwarded."""
         self.assertEqual(self.decide([], 0), Forward("uri-miss"))
 
     def test_other_methods(self) -> None:
-        """HEAD is answered by what GET has brought; nothing else is."""
+        """HEAD is served from a response to GET; other methods are not."""
         self.assertIsInstance(self.decide(self.kept, 0, method="HEAD"), Serve)
         stale = Forward("stale", self.kept[0])
         self.assertEqual(self.decide(self.kept, 60, method="HEAD"), stale)
@@ -307,25 +307,25 @@ class LookupTests(RulesTestCase):
             self.assertEqual(self.decide(self.kept, 0, method=method), Forward("method"))
 
     def test_own_conditions(self) -> None:
-        """§4.3.2: conditions that are not for caches are left to the server."""
+        """§4.3.2: conditions for the origin server are forwarded."""
         for name in ("If-Match", "If-Unmodified-Since"):
             self.assertEqual(self.decide(self.kept, 0, (name, "x")), Forward("request"))
         for name in ("If-None-Match", "If-Modified-Since"):
             self.assertIsInstance(self.decide(self.kept, 0, (name, "x")), Serve)
 
     def test_tags_of_the_caller(self) -> None:
-        """§4.3.1: asked about a stale answer, the server sees the caller's tags too."""
+        """§4.3.1: a validation of a stale response has the caller's tags too."""
         decision = self.decide(self.kept, 60, ("If-None-Match", '"y", "x", *'))
         self.assertEqual(decision, Revalidate(self.kept[0], [("If-None-Match", '"x", "y"')]))
 
     def test_request_no_store(self) -> None:
-        """§5.2.1.5: what must not be stored is not looked up either."""
+        """§5.2.1.5: a request with ``no-store`` is forwarded."""
         self.assertEqual(
             self.decide(self.kept, 0, ("Cache-Control", "no-store")), Forward("request")
         )
 
     def test_request_no_cache(self) -> None:
-        """§5.2.1.4, §5.4: a fresh answer is validated first if the request says so."""
+        """§5.2.1.4, §5.4: a fresh response is validated if the request demands it."""
         revalidate = Revalidate(self.kept[0], [("If-None-Match", '"x"')], "request")
         self.assertEqual(self.decide(self.kept, 0, ("Cache-Control", "no-cache")), revalidate)
         self.assertEqual(self.decide(self.kept, 0, ("Pragma", "No-Cache")), revalidate)
@@ -334,21 +334,21 @@ class LookupTests(RulesTestCase):
         self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Serve)
 
     def test_request_max_age(self) -> None:
-        """§5.2.1.1: an answer of this age at most."""
+        """§5.2.1.1: a response of this age at most."""
         self.assertIsInstance(self.decide(self.kept, 9, ("Cache-Control", "max-age=9")), Serve)
         self.assertIsInstance(
             self.decide(self.kept, 10, ("Cache-Control", "max-age=9")), Revalidate
         )
 
     def test_request_min_fresh(self) -> None:
-        """§5.2.1.3: an answer that stays fresh for so long."""
+        """§5.2.1.3: a response that stays fresh for so long."""
         self.assertIsInstance(self.decide(self.kept, 50, ("Cache-Control", "min-fresh=10")), Serve)
         self.assertIsInstance(
             self.decide(self.kept, 51, ("Cache-Control", "min-fresh=10")), Revalidate
         )
 
     def test_request_max_stale(self) -> None:
-        """§5.2.1.2: a stale answer is taken, if it is stale for no longer than that."""
+        """§5.2.1.2: a stale response is served, if it is stale for no longer than that."""
         stale = ("Cache-Control", "max-stale=10")
         self.assertIsInstance(self.decide(self.kept, 59, stale), Serve)
         self.assertIsInstance(self.decide(self.kept, 70, stale), Serve)
@@ -356,18 +356,18 @@ class LookupTests(RulesTestCase):
         self.assertIsInstance(self.decide(self.kept, 9999, ("Cache-Control", "max-stale")), Serve)
 
     def test_must_revalidate(self) -> None:
-        """§5.2.2.2: then never."""
+        """§5.2.2.2: ``must-revalidate`` forbids it."""
         kept = self.stored(("Cache-Control", "max-age=60, must-revalidate"), ("ETag", '"x"'))
         self.assertIsInstance(self.decide(kept, 70, ("Cache-Control", "max-stale")), Revalidate)
 
     def test_response_no_cache(self) -> None:
-        """§5.2.2.4: an answer that says so is validated each time."""
+        """§5.2.2.4: a response with ``no-cache`` is validated each time."""
         kept = self.stored(("Cache-Control", "no-cache, max-age=60"), ("ETag", '"x"'))
         self.assertIsInstance(self.decide(kept, 0), Revalidate)
         self.assertIsInstance(self.decide(kept, 0, ("Cache-Control", "max-stale")), Revalidate)
 
     def test_response_no_cache_of_fields(self) -> None:
-        """§5.2.2.4: where it names fields, only these are not reused."""
+        """§5.2.2.4: if it names fields, only these are not stored."""
         named = ("Cache-Control", 'max-age=60, no-cache="set-cookie, X"')
         kept = self.stored(named, ("Set-Cookie", "a=b"), ("x", "1"), ("y", "1"))
         self.assertIsInstance(self.decide(kept, 0), Serve)
@@ -376,7 +376,7 @@ class LookupTests(RulesTestCase):
         )
 
     def test_only_if_cached(self) -> None:
-        """§5.2.1.7: a stored answer or 504, and nothing goes out."""
+        """§5.2.1.7: a stored response or 504; no request is forwarded."""
         only = ("Cache-Control", "only-if-cached")
         self.assertIsInstance(self.decide(self.kept, 0, only), Serve)
         self.assertEqual(self.decide(self.kept, 60, only), Unsatisfiable())
@@ -384,7 +384,7 @@ class LookupTests(RulesTestCase):
         self.assertEqual(self.decide([], 0, ("Cache-Control", "max-age=1")), Forward("uri-miss"))
 
     def test_validators(self) -> None:
-        """§4.3.1: a stale answer is asked about with all that it has."""
+        """§4.3.1: a stale response is validated with all its validators."""
         when = format_date(NOW - 9)
         kept = self.stored(("ETag", 'W/"x"'), ("Last-Modified", when))
         conditions = [("If-None-Match", 'W/"x"'), ("If-Modified-Since", when)]
@@ -392,13 +392,13 @@ class LookupTests(RulesTestCase):
 
 
 class VaryTests(RulesTestCase):
-    """§4.1: an answer serves the requests that agree on what it varies by."""
+    """§4.1: a response is selected for requests with the same fields of its ``Vary``."""
 
     def setUp(self) -> None:
         super().setUp()
         self.kept: list[Entry] = []
         for language in ("en", "de, fr"):
-            request = asked("GET", ("Accept-Language", language))
+            request = make_request("GET", ("Accept-Language", language))
             self.kept += self.stored(
                 ("Cache-Control", "max-age=60"),
                 ("Vary", "Accept-Language, accept-LANGUAGE"),
@@ -412,7 +412,7 @@ class VaryTests(RulesTestCase):
             self.assertEqual(decision, Serve(self.kept[i], 0.0, 60.0))
 
     def test_none_fits(self) -> None:
-        """Another value, or none, goes out; an empty one is not none."""
+        """A request with another value, or none, is forwarded; an empty value is not none."""
         self.assertEqual(self.decide(self.kept, 0, ("Accept-Language", "it")), Forward("vary-miss"))
         self.assertEqual(self.decide(self.kept, 0), Forward("vary-miss"))
         absent = self.stored(("Cache-Control", "max-age=60"), ("Vary", "X"))
@@ -420,25 +420,25 @@ class VaryTests(RulesTestCase):
         self.assertIsInstance(self.decide(absent, 0), Serve)
 
     def test_newest_of_two(self) -> None:
-        """Of two that fit, the one that came last is served."""
+        """Of two that match, the newer one is served."""
         newer = self.stored(("Cache-Control", "max-age=99"))
         decision = self.decide([*self.kept, *newer], 0, ("Accept-Language", "en"))
         self.assertEqual(decision, Serve(newer[0], 0.0, 99.0))
 
     def test_replace(self) -> None:
-        """A new answer takes the place of the one for the same requests; the oldest goes."""
+        """A new response replaces the one for the same requests; the oldest is dropped."""
         en, de = self.kept
         self.assertEqual(replace_variant([en, de], en, 5), (de, en))
         self.assertEqual(replace_variant([en], de, 1), (de,))
 
 
 class UsersTests(RulesTestCase):
-    """What came for one user is not served to another."""
+    """A response to one user is not served to another."""
 
     def test_authorization_and_cookie(self) -> None:
-        """The same credentials are served, others and none are not."""
+        """Requests with the same credentials are served, with others or none are not."""
         for name in ("Authorization", "Cookie"):
-            request = asked("GET", (name, "secret-1"))
+            request = make_request("GET", (name, "secret-1"))
             kept = self.stored(("Cache-Control", "max-age=60"), request=request)
             self.assertIsInstance(self.decide(kept, 0, (name, "secret-1")), Serve)
             self.assertEqual(self.decide(kept, 0, (name, "secret-2")), Forward("vary-miss"))
@@ -446,22 +446,22 @@ class UsersTests(RulesTestCase):
 
     def test_no_secret_is_stored(self) -> None:
         """An entry holds a digest, not the credentials."""
-        request = asked("GET", ("Authorization", "Bearer hunter2"))
+        request = make_request("GET", ("Authorization", "Bearer hunter2"))
         kept = self.stored(("Cache-Control", "max-age=60"), request=request)
         self.assertNotIn("hunter2", repr(kept[0]))
 
 
 class SharedTests(RulesTestCase):
-    """A cache for many users keeps what may be shared, and shares it."""
+    """A shared cache stores what may be shared, and serves it to all users."""
 
     settings = CacheSettings(shared=True, default_ttl=300.0)
 
     def test_private(self) -> None:
-        """§5.2.2.7: not what is private."""
+        """§5.2.2.7: ``private`` responses are not stored."""
         self.assertEqual(self.stored(("Cache-Control", "private, max-age=60")), [])
 
     def test_s_maxage(self) -> None:
-        """§5.2.2.10: its own lifetime comes first, and is not passed."""
+        """§5.2.2.10: ``s-maxage`` takes precedence, and forbids to serve stale."""
         kept = self.stored(("Cache-Control", "max-age=9, s-maxage=60"))
         self.assertEqual(self.lifetime(kept), 59)
         self.assertEqual(
@@ -473,8 +473,8 @@ class SharedTests(RulesTestCase):
         )
 
     def test_authorization(self) -> None:
-        """§3.5: an answer for one user is stored only by its server's word."""
-        request = asked("GET", ("Authorization", "x"))
+        """§3.5: with ``Authorization``, a response is stored only if its server permits it."""
+        request = make_request("GET", ("Authorization", "x"))
         self.assertEqual(self.stored(("Cache-Control", "max-age=60"), request=request), [])
         self.assertEqual(self.stored(request=request), [])
         for permit in ("public", "must-revalidate", "s-maxage=60"):
@@ -483,25 +483,27 @@ class SharedTests(RulesTestCase):
 
 
 class SharedFieldsTests(RulesTestCase):
-    """What only a cache for many users has to mind."""
+    """Rules for single fields in a shared cache."""
 
     settings = CacheSettings(shared=True)
 
     def test_private_fields(self) -> None:
-        """§5.2.2.7: fields that are one user's are not stored; the rest is."""
+        """§5.2.2.7: fields that ``private`` lists are not stored; the rest is."""
         named = ("Cache-Control", 'max-age=60, private="set-cookie"')
         [entry] = self.stored(named, ("Set-Cookie", "a=b"), ("X", "1"))
         self.assertNotIn("set-cookie", entry.fields)
         self.assertIn("x", entry.fields)
 
     def test_users_are_not_kept_apart(self) -> None:
-        """By ``Vary`` alone answers differ."""
-        kept = self.stored(("Cache-Control", "max-age=60"), request=asked("GET", ("Cookie", "a")))
+        """Only ``Vary`` selects responses."""
+        kept = self.stored(
+            ("Cache-Control", "max-age=60"), request=make_request("GET", ("Cookie", "a"))
+        )
         self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Serve)
         self.assertEqual(self.rules.user_field_names(), ())
 
     def test_targeted(self) -> None:
-        """RFC 9213 §2.2: its own field counts, and ``Expires`` does not."""
+        """RFC 9213 §2.2: a targeted field counts, and ``Expires`` does not."""
         own = ("CDN-Cache-Control", "max-age=60")
         others = (("Cache-Control", "no-store"), ("Expires", "0"))
         self.assertEqual(self.lifetime(self.stored(own, *others)), 59)
@@ -512,19 +514,19 @@ class SharedFieldsTests(RulesTestCase):
         self.assertEqual(self.stored(own, *others), [])
 
     def test_head(self) -> None:
-        """§4.3.5: an answer to HEAD that is one user's ends what is stored for all."""
+        """§4.3.5: a ``private`` response to HEAD invalidates the shared one."""
         kept = self.stored(("Cache-Control", "max-age=60"))
         private = HeaderFields([("Cache-Control", "private")])
-        found = self.rules.freshen_by_head(asked("HEAD"), kept, 200, private, NOW, NOW)
+        found = self.rules.freshen_by_head(make_request("HEAD"), kept, 200, private, NOW, NOW)
         self.assertEqual(found, (None, True))
 
 
 class FreshenTests(RulesTestCase):
-    """§4.3.4: a 304 makes a stored answer fresh."""
+    """§4.3.4: a 304 makes a stored response fresh."""
 
     def test_fields(self) -> None:
-        """Its fields replace those of the same name; what head_confirms the bytes stays."""
-        request = asked("GET", ("Accept", "a"))
+        """Its fields replace those of the same name, except those that describe the bytes."""
+        request = make_request("GET", ("Accept", "a"))
         (old,) = self.stored(
             ("Cache-Control", "max-age=60"),
             ("ETag", '"x"'),
@@ -545,7 +547,7 @@ class FreshenTests(RulesTestCase):
                 ("Connection", "close"),
             ]
         )
-        new = self.rules.freshen(asked(), old, fields, NOW + 60, NOW + 61)
+        new = self.rules.freshen(make_request(), old, fields, NOW + 60, NOW + 61)
         self.assertEqual(new.age(NOW + 61), 1.0)
         self.assertEqual(new.explicit_lifetime, 90.0)
         self.assertEqual((new.body, new.status), (b"body", 200))
@@ -559,10 +561,10 @@ class FreshenTests(RulesTestCase):
 
 
 class HeuristicTests(RulesTestCase):
-    """§4.2.2: without a stated lifetime, one may be guessed."""
+    """§4.2.2: without an explicit lifetime, there is a heuristic one."""
 
     def modified(self, ago: float) -> tuple[tuple[str, str], ...]:
-        """Give the fields of an answer that has not changed for so long."""
+        """Return the fields of a response last modified so many seconds ago."""
         return ("Last-Modified", format_date(NOW - ago)), ("Date", format_date(NOW))
 
     def test_a_tenth(self) -> None:
@@ -581,26 +583,26 @@ class HeuristicTests(RulesTestCase):
         self.assertEqual(self.lifetime(kept), None)
 
     def test_off(self) -> None:
-        """A fraction of 0 guesses nothing; a default takes the place of the guess."""
+        """A fraction of 0 turns it off; a default replaces it."""
         self.rules = Rules(CacheSettings(heuristic_fraction=0.0))
         self.assertEqual(self.lifetime(self.stored(*self.modified(600))), None)
         self.rules = Rules(CacheSettings(default_ttl=10.0))
         self.assertEqual(self.lifetime(self.stored(*self.modified(600))), 9)
 
     def test_future(self) -> None:
-        """A change in the future is no lifetime."""
+        """A ``Last-Modified`` in the future yields no lifetime."""
         self.assertEqual(self.lifetime(self.stored(*self.modified(-600))), None)
 
 
 class TtlByUrlTests(RulesTestCase):
-    """``ttl_by_url`` gives services that say nothing a lifetime each."""
+    """``ttl_by_url`` sets the lifetime of responses that state none, by URL."""
 
     settings = CacheSettings(
         default_ttl=5.0, ttl_by_url=("http://a.example/* 60", "http://*.example/* 20")
     )
 
     def test_patterns(self) -> None:
-        """The first pattern that fits counts, then the default; a call's own counts before."""
+        """The first pattern that matches counts, then the default; a call's own comes first."""
         for key, ttl in ((KEY, 60.0), ("http://b.example/", 20.0), ("http://c/", 5.0)):
             self.assertEqual(self.rules.default_ttl_for(key), ttl)
         self.assertEqual(self.lifetime(self.stored()), 59)
@@ -608,16 +610,16 @@ class TtlByUrlTests(RulesTestCase):
 
 
 class StaleTests(RulesTestCase):
-    """RFC 5861: answers that may be served stale."""
+    """RFC 5861: responses that may be served stale."""
 
     def fresh(self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str]) -> Serve:
-        """Give the decision, which is to serve."""
+        """Return the decision, which is to serve."""
         decision = self.decide(stored, later, *pairs)
         assert isinstance(decision, Serve), decision
         return decision
 
     def test_stale_while_revalidate(self) -> None:
-        """§3: served stale in its window, and asked about by the side; not after it."""
+        """§3: within its window it is served stale, and validated in the background."""
         kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
         self.assertFalse(self.fresh(kept, 59).background_revalidation)
         decision = self.fresh(kept, 65)
@@ -626,47 +628,47 @@ class StaleTests(RulesTestCase):
         )
         self.assertEqual(self.decide(kept, 70), Forward("stale", kept[0]))
 
-    def test_wishes_end_it(self) -> None:
-        """Who says how fresh it must be is not served stale."""
+    def test_request_directives(self) -> None:
+        """A request with directives is not served stale by it."""
         kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
         for wish in ("max-age=99", "no-cache", "min-fresh=0"):
             self.assertIsInstance(self.decide(kept, 65, ("Cache-Control", wish)), Forward)
 
     def test_must_revalidate(self) -> None:
-        """§5.2.2.2 of RFC 9111: never, where the server forbids it."""
+        """§5.2.2.2 of RFC 9111: not with ``must-revalidate``."""
         for word in ("must-revalidate", "no-cache"):
             text = f"max-age=60, {word}, stale-while-revalidate=10, stale-if-error=10"
             [entry] = self.stored(("Cache-Control", text), ("ETag", '"x"'))
             self.assertIsInstance(self.decide([entry], 65), Revalidate)
-            self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+            self.assertFalse(self.rules.stale_on_error(make_request(), entry, NOW + 65))
 
     def test_stale_if_error(self) -> None:
-        """§4: when the server fails, for as long as either side allows."""
+        """§4: if the server fails, for as long as request or response allows."""
         [entry] = self.stored(("Cache-Control", "max-age=60, stale-if-error=10"))
         for later, holds in ((65, True), (70, False)):
-            self.assertEqual(self.rules.stale_on_error(asked(), entry, NOW + later), holds)
-        request = asked("GET", ("Cache-Control", "stale-if-error=100"))
+            self.assertEqual(self.rules.stale_on_error(make_request(), entry, NOW + later), holds)
+        request = make_request("GET", ("Cache-Control", "stale-if-error=100"))
         self.assertTrue(self.rules.stale_on_error(request, entry, NOW + 100))
-        request = asked("GET", ("Cache-Control", "no-cache, stale-if-error=100"))
+        request = make_request("GET", ("Cache-Control", "no-cache, stale-if-error=100"))
         self.assertFalse(self.rules.stale_on_error(request, entry, NOW + 65))
-        self.assertFalse(self.rules.stale_on_error(asked(), None, NOW))
+        self.assertFalse(self.rules.stale_on_error(make_request(), None, NOW))
 
     def test_worth_its_room(self) -> None:
-        """An answer that is only ever served stale is stored."""
+        """A response that is only ever served stale is stored."""
         self.assertEqual(
             len(self.stored(("Cache-Control", "max-age=0, stale-while-revalidate=9"))), 1
         )
 
     def test_parts(self) -> None:
-        """A part is no answer to a request for all, and the other way round for other bytes."""
+        """A partial response is served neither for all of the body nor for other bytes."""
         entry = self.part()
-        self.assertFalse(self.rules.stale_on_error(asked(), entry, NOW + 65))
+        self.assertFalse(self.rules.stale_on_error(make_request(), entry, NOW + 65))
         for text, holds in (("bytes=2-3", True), ("bytes=0-3", False)):
-            request = asked("GET", ("Range", text))
+            request = make_request("GET", ("Range", text))
             self.assertEqual(self.rules.stale_on_error(request, entry, NOW + 65), holds)
 
     def part(self) -> Entry:
-        """Give bytes 2 to 5 of 10."""
+        """Return bytes 2 to 5 of 10."""
         fields = HeaderFields(
             [
                 ("Cache-Control", "max-age=60, stale-if-error=10"),
@@ -674,14 +676,16 @@ class StaleTests(RulesTestCase):
                 ("ETag", '"x"'),
             ]
         )
-        return self.rules.make_entry(asked(), 206, "Partial Content", fields, b"cdef", NOW, NOW)
+        return self.rules.make_entry(
+            make_request(), 206, "Partial Content", fields, b"cdef", NOW, NOW
+        )
 
 
 class ImmutableTests(RulesTestCase):
-    """RFC 8246: what does not change is not asked about by who reloads."""
+    """RFC 8246: a reload does not validate an immutable response."""
 
     def test_reload(self) -> None:
-        """``max-age=0`` is served while it is fresh; ``no-cache`` is a word that counts."""
+        """``max-age=0`` is served while it is fresh; ``no-cache`` validates."""
         kept = self.stored(("Cache-Control", "max-age=60, immutable"), ("ETag", '"x"'))
         self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Serve)
         for wish, later in (("no-cache", 5), ("max-age=4", 5), ("max-age=0", 60)):
@@ -694,30 +698,30 @@ class MustUnderstandTests(RulesTestCase):
     """§5.2.2.3: ``must-understand`` is for caches that know the status."""
 
     def test_known(self) -> None:
-        """Its ``no-store`` is for the others."""
+        """``no-store`` beside it is for caches that do not."""
         kept = self.stored(("Cache-Control", "must-understand, no-store, max-age=60"))
         self.assertEqual(self.lifetime(kept), 59)
 
     def test_unknown(self) -> None:
-        """An answer of a status that is not known here is not stored."""
+        """A response with a status that this cache does not know is not stored."""
         self.assertEqual(
             self.stored(("Cache-Control", "must-understand, max-age=60"), status=599), []
         )
 
 
 class PartTests(RulesTestCase):
-    """§3.3, §3.4: parts of a body are stored, served and completed."""
+    """§3.3, §3.4: partial responses are stored, served and completed."""
 
     def part(self, text: str, body: bytes, *pairs: tuple[str, str]) -> list[Entry]:
-        """Give what is stored of a 206."""
+        """Return the stored entry of a 206."""
         fields = HeaderFields([("Cache-Control", "max-age=60"), ("Content-Range", text), *pairs])
-        request = asked("GET", ("Range", "bytes=0-"))
+        request = make_request("GET", ("Range", "bytes=0-"))
         if not self.rules.storable(request, 206, fields, NOW):
             return []
         return [self.rules.make_entry(request, 206, "Partial", fields, body, NOW, NOW)]
 
     def test_stored(self) -> None:
-        """With its place; a part of unknown place, or several in one, are not."""
+        """One with a valid ``Content-Range`` is stored; others, and multipart ones, are not."""
         [entry] = self.part("bytes 2-5/10", b"cdef")
         self.assertEqual((entry.start, entry.complete_length, entry.body), (2, 10, b"cdef"))
         self.assertNotIn("content-range", entry.fields)
@@ -725,7 +729,7 @@ class PartTests(RulesTestCase):
         self.assertEqual(self.part("", b"cdef"), [])
 
     def test_served(self) -> None:
-        """A request for bytes that are there is served."""
+        """A request for stored bytes is served."""
         kept = self.part("bytes 2-5/10", b"cdef")
         self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=3-4")), Serve)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=3-6")), Forward("partial"))
@@ -733,7 +737,7 @@ class PartTests(RulesTestCase):
         self.assertEqual(self.decide(kept, 0, method="HEAD"), Forward("partial"))
 
     def test_complete(self) -> None:
-        """With a strong tag, the end of a body whose start is there is asked for."""
+        """With a strong tag, the remainder of a stored start is requested."""
         [entry] = self.part("bytes 0-3/10", b"abcd", ("ETag", '"x"'))
         conditions = [("Range", "bytes=4-"), ("If-Range", '"x"')]
         self.assertEqual(self.decide([entry], 0), FetchRemainder(entry, conditions))
@@ -741,7 +745,7 @@ class PartTests(RulesTestCase):
         self.assertEqual(self.decide(weak, 0), Forward("partial"))
 
     def test_whole(self) -> None:
-        """Any one part of a whole answer is served; several, or of an error, are not."""
+        """Any single range of a complete response is served; several, or of an error, are not."""
         kept = self.stored(("Cache-Control", "max-age=60"))
         self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Serve)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=0-0,2-2")), Forward("request"))
@@ -750,12 +754,12 @@ class PartTests(RulesTestCase):
 
 
 class PostTests(RulesTestCase):
-    """RFC 9110 §9.3.3: an answer to POST that is one to GET as well."""
+    """RFC 9110 §9.3.3: a response to POST that is one to GET as well."""
 
     def test_stored(self) -> None:
-        """With a stated lifetime and its own URL as ``Content-Location``, and not otherwise."""
+        """Only with an explicit lifetime and its own URL as ``Content-Location``."""
         here, fresh = ("Content-Location", "/p"), ("Cache-Control", "max-age=60")
-        post = asked("POST")
+        post = make_request("POST")
         self.assertEqual(self.lifetime(self.stored(here, fresh, request=post)), 59)
         for pairs, status in (
             ((here,), 200),
@@ -768,19 +772,19 @@ class PostTests(RulesTestCase):
 
 
 class HeadTests(RulesTestCase):
-    """§4.3.5: an answer to HEAD freshens what is stored, or shows that it is outdated."""
+    """§4.3.5: a response to HEAD freshens what is stored, or shows that it is outdated."""
 
     def hear(
         self, stored: Sequence[Entry], status: int, *pairs: tuple[str, str]
     ) -> tuple[Entry | None, bool]:
-        """Judge what is stored by an answer that came 70 s later."""
+        """Freshen the stored entries by a response received 70 s later."""
         later = NOW + 70
         return self.rules.freshen_by_head(
-            asked("HEAD"), stored, status, HeaderFields(pairs), later, later
+            make_request("HEAD"), stored, status, HeaderFields(pairs), later, later
         )
 
     def test_same(self) -> None:
-        """Its fields are taken."""
+        """Its fields update the stored ones."""
         kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
         entry, outdated = self.hear(kept, 200, ("ETag", '"x"'), ("Cache-Control", "max-age=90"))
         assert entry is not None
@@ -790,23 +794,23 @@ class HeadTests(RulesTestCase):
         self.assertEqual(entry.body, b"body")
 
     def test_other(self) -> None:
-        """Another body, or one that must not be stored, ends what is stored."""
+        """A response for another body, or one that must not be stored, invalidates it."""
         kept = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
         self.assertEqual(self.hear(kept, 200, ("ETag", '"y"')), (None, True))
         self.assertEqual(self.hear(kept, 200, ("Cache-Control", "no-store")), (None, True))
 
     def test_nothing_said(self) -> None:
-        """An error, and an answer for which nothing is stored, say nothing."""
+        """An error has no effect, nor has a response for which nothing is stored."""
         kept = self.stored(("Cache-Control", "max-age=60"))
         self.assertEqual(self.hear(kept, 500), (None, False))
         self.assertEqual(self.hear([], 200), (None, False))
 
 
-class WithdrawsTests(RulesTestCase):
-    """An answer that must not be stored outdates the stored one all the same."""
+class SupersedesStoredTests(RulesTestCase):
+    """A response that must not be stored still supersedes the stored one."""
 
     def test_full_answers(self) -> None:
-        """A full answer does; an error of the server, a part, and another method do not."""
+        """A full response does; an error of the server, a 206, and another method do not."""
         fields = HeaderFields([("Cache-Control", "no-store")])
         for method, status, holds in (
             ("GET", 200, True),
@@ -815,47 +819,49 @@ class WithdrawsTests(RulesTestCase):
             ("GET", 503, False),
             ("HEAD", 200, False),
         ):
-            self.assertEqual(self.rules.supersedes_stored(asked(method), status, fields), holds)
-        self.assertFalse(self.rules.supersedes_stored(asked(), 200, HeaderFields()))
+            self.assertEqual(
+                self.rules.supersedes_stored(make_request(method), status, fields), holds
+            )
+        self.assertFalse(self.rules.supersedes_stored(make_request(), 200, HeaderFields()))
 
-    def test_unusable(self) -> None:
-        """What a 304 forbids to keep is not kept."""
+    def test_forbids_keeping(self) -> None:
+        """An entry is not kept if a 304 forbids it."""
         [entry] = self.stored(("Cache-Control", "max-age=60"))
         self.assertFalse(self.rules.forbids_keeping(entry))
         for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
-            new = self.rules.freshen(asked(), entry, HeaderFields([pair]), NOW, NOW)
+            new = self.rules.freshen(make_request(), entry, HeaderFields([pair]), NOW, NOW)
             self.assertTrue(self.rules.forbids_keeping(new))
 
 
-class FaultsOfOthersTests(RulesTestCase):
-    """What other caches get wrong."""
+class CommonMistakesTests(RulesTestCase):
+    """Mistakes that other caches make."""
 
     def test_hishel_does_not_keep_the_times_of_request_and_response(self) -> None:
-        """An answer that took long is as old as that, and its age counts from its arrival."""
+        """The response delay counts as age, and the age grows from the receipt."""
         [entry] = self.stored(("Cache-Control", "max-age=60"), ("Age", "10"), delay=30.0)
         self.assertEqual((entry.request_time, entry.response_time), (NOW - 30, NOW))
         self.assertEqual(entry.age(NOW + 5), 45.0)
         self.assertEqual(self.lifetime([entry]), 19)
 
     def test_the_original_takes_an_answer_of_yesterday_for_a_new_one(self) -> None:
-        """An age is counted in whole, past a day too."""
+        """An age over a day is counted in full."""
         kept = self.stored(("Cache-Control", "max-age=300"))
         self.assertEqual(self.decide(kept, 86_400 + 10), Forward("stale", kept[0]))
 
     def test_the_original_ignores_what_the_server_says(self) -> None:
-        """With a default of 300 s, ``no-store`` is no-store."""
+        """``no-store`` is obeyed with a default of 300 s too."""
         self.rules = Rules(CacheSettings(default_ttl=300.0))
         self.assertEqual(self.stored(("Cache-Control", "no-store")), [])
 
     def test_update_of_date_and_expires(self) -> None:
-        """A 304 renews ``Date`` and ``Expires``, or else the age would count from the first."""
+        """A 304 updates ``Date`` and ``Expires``; else the age would count from the first."""
         date, expires = ("Date", format_date(NOW)), ("Expires", format_date(NOW + 60))
         [entry] = self.stored(date, expires, ("ETag", '"x"'))
         later = NOW + 100
         fields = HeaderFields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
-        new = self.rules.freshen(asked(), entry, fields, later, later)
+        new = self.rules.freshen(make_request(), entry, fields, later, later)
         self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 60.0))
-        new = self.rules.freshen(asked(), entry, HeaderFields(), later, later)
+        new = self.rules.freshen(make_request(), entry, HeaderFields(), later, later)
         self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 0.0))
 
 
@@ -877,15 +883,15 @@ class HostileFieldsTests(RulesTestCase):
         st.booleans(),
     )
     def test_any_fields(self, pairs: list[tuple[str, str]], status: int, shared: bool) -> None:
-        """Whatever the fields are: an answer served is one that was stored, and in its time."""
+        """With any fields, a served response is one that was stored, and within its lifetime."""
         rules = Rules(CacheSettings(shared=shared, default_ttl=60.0))
         fields = HeaderFields(pairs)
         invalidated_keys("POST", KEY, status, fields)
-        if not rules.storable(asked(), status, fields, NOW):
+        if not rules.storable(make_request(), status, fields, NOW):
             return
-        entry = rules.make_entry(asked(), status, "", fields, b"", NOW, NOW)
-        decision = rules.lookup(asked(), [entry], NOW + 61)
+        entry = rules.make_entry(make_request(), status, "", fields, b"", NOW, NOW)
+        decision = rules.lookup(make_request(), [entry], NOW + 61)
         if isinstance(decision, Serve):
             self.assertGreater(entry.explicit_lifetime or 0.0, 61)
-        again = rules.freshen(asked(), entry, fields, NOW, NOW)
+        again = rules.freshen(make_request(), entry, fields, NOW, NOW)
         self.assertEqual(again.body, entry.body)

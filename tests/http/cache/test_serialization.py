@@ -28,11 +28,11 @@ ENTRIES = st.builds(
 
 
 class HeadTests(SynchronousTestCase):
-    """All of an entry but its body, there and back."""
+    """All of an entry but its body survives encoding and decoding."""
 
     @given(ENTRIES)
     def test_there_and_back(self, entry: Entry) -> None:
-        """Every field of every entry comes back, and its type."""
+        """Each field of any entry is decoded as it was encoded, with its type."""
         head = encode_head(entry)
         again = decode_head(head, entry.body)
         self.assertEqual(again, entry)
@@ -40,13 +40,13 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(again.fields.pairs, entry.fields.pairs)
 
     def test_cut(self) -> None:
-        """A head that was cut short is refused."""
+        """A truncated head raises ValueError."""
         head = encode_head(make_entry())
         for length in range(len(head)):
             self.assertRaises(ValueError, decode_head, head[:length], b"")
 
     def test_other_types(self) -> None:
-        """A head whose values have other types is refused."""
+        """A head whose values have other types raises ValueError."""
         for head in (
             b"\xc0",
             b"\x01",
@@ -56,13 +56,13 @@ class HeadTests(SynchronousTestCase):
             self.assertRaises(ValueError, decode_head, head, b"")
 
     def test_unknown_type(self) -> None:
-        """A value for which there is no form is no entry's."""
+        """A value without a serialized form raises TypeError."""
         odd = make_entry(explicit_lifetime=object())
         self.assertRaises(TypeError, encode_head, odd)
 
 
 class FormatTests(SynchronousTestCase):
-    """The number of the format changes with the declaration, whatever is changed in it."""
+    """The format number changes with any change of the declaration."""
 
     def test_same(self) -> None:
         """It is the same each time, and fits into the 31 bits of SQLite's ``user_version``."""
@@ -70,7 +70,7 @@ class FormatTests(SynchronousTestCase):
         self.assertTrue(0 <= FORMAT < 2**31)
 
     def test_changes(self) -> None:
-        """A name, a type, an order, and a field more or less make another one."""
+        """Another name, type, order, or number of fields makes another number."""
         forms: list[dict[str, Any]] = [  # Any: types
             {"a": int, "b": str},
             {"a": int},

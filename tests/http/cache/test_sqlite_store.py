@@ -35,18 +35,18 @@ PATIENCE = 10.0
 
 
 class ThreadedClock(Clock):
-    """A clock to which threads hand calls; they are made while a test waits."""
+    """A clock that takes calls from threads; they are made while a test waits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.handed: queue.Queue[Callable[[], object]] = queue.Queue()
 
     def callFromThread(self, function: Callable[..., object], *args: object, **kw: object) -> None:
-        """Have a function called in the test's thread."""
+        """Schedule a call in the test's thread."""
         self.handed.put(lambda: function(*args, **kw))
 
     def wait_for(self, waiting: Deferred[_T]) -> _T:
-        """Make calls until *waiting* has its result, and give it."""
+        """Make calls until *waiting* has fired, and return its result."""
         results: list[Any] = []  # Any: a result or a failure
         waiting.addBoth(results.append)
         end = time.monotonic() + PATIENCE
@@ -58,7 +58,7 @@ class ThreadedClock(Clock):
         return result
 
     def make_calls(self) -> None:
-        """Make the calls that are there."""
+        """Make the pending calls."""
         while not self.handed.empty():
             self.handed.get()()
 
@@ -87,17 +87,17 @@ class SQLiteCase(ThreadedCase):
     """Stores on one file."""
 
     def store(self, **options: Any) -> SQLiteStore:  # Any: as SQLiteStore types them
-        """Give a store, closed when the test is over."""
+        """Return a store, closed when the test is over."""
         store = SQLiteStore(self.clock, self.path, **options)
         self.addCleanup(lambda: self.clock.wait_for(store.close()))
         return store
 
     def found(self, store: SQLiteStore, key: str) -> list[bytes]:
-        """Give the variants that the store has under *key*."""
+        """Return the variants that the store has under *key*."""
         return [entry.variant for entry in self.clock.wait_for(store.get(key))]
 
     def flush(self, store: SQLiteStore) -> None:
-        """Wait until all that was put is written."""
+        """Wait until all changes are written."""
         self.clock.wait_for(store.flush())
 
     def fill(self, key: str = "k") -> None:
@@ -107,7 +107,7 @@ class SQLiteCase(ThreadedCase):
         self.clock.wait_for(store.close())
 
     def names(self) -> list[str]:
-        """Give the names in the folder, without those that are there while it is open."""
+        """Return the names in the folder, without those of an open file."""
         return sorted(
             each.name
             for each in self.folder.iterdir()
@@ -116,7 +116,7 @@ class SQLiteCase(ThreadedCase):
 
 
 class SQLiteContractTests(StoreContract, ThreadedCase):
-    """:class:`SQLiteStore` does what a store must."""
+    """:class:`SQLiteStore` fulfils the contract of a store."""
 
     @override
     def make_store(
@@ -138,10 +138,10 @@ class SQLiteContractTests(StoreContract, ThreadedCase):
 
 
 class PersistenceTests(SQLiteCase):
-    """What was put is there again when the file is opened again."""
+    """Entries are still there when the file is opened again."""
 
     def test_reopened(self) -> None:
-        """Closing writes what waits; another store finds it, variants in their order."""
+        """Closing writes pending changes; another store finds them, variants in order."""
         store = SQLiteStore(self.clock, self.path)
         for variant in (b"a", b"b"):
             store.put("k", make_entry(variant=variant))
@@ -150,7 +150,7 @@ class PersistenceTests(SQLiteCase):
         self.assertEqual(self.logged, [])
 
     def test_mode(self) -> None:
-        """Nobody else may read the file, nor what SQLite keeps beside it."""
+        """No other user may read the file, nor SQLite's files beside it."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         store = self.store()
@@ -162,7 +162,7 @@ class PersistenceTests(SQLiteCase):
         )
 
     def test_written_by_itself(self) -> None:
-        """What was put is written a moment later, without anybody's asking."""
+        """An entry is written a moment later, without a flush."""
         store = self.store()
         other = self.store()
         store.put("k", make_entry(variant=b"v"))
@@ -171,7 +171,7 @@ class PersistenceTests(SQLiteCase):
             self.assertLess(time.monotonic(), end)
 
     def test_use_is_noted(self) -> None:
-        """What was used last is known to the next process."""
+        """The order of use is known to the next process."""
         store = SQLiteStore(self.clock, self.path)
         for key in "abc":
             store.put(key, make_entry())
@@ -184,7 +184,7 @@ class PersistenceTests(SQLiteCase):
         self.assertEqual([key for key in "abcd" if self.found(store, key)], ["a", "d"])
 
     def test_much_use(self) -> None:
-        """Many reads make the file note them; of more, the latest count."""
+        """Many reads cause a write of their order; beyond the limit the latest count."""
         store = self.store()
         store.put("k", make_entry())
         self.flush(store)
@@ -193,7 +193,7 @@ class PersistenceTests(SQLiteCase):
         self.assertLessEqual(len(store._used), sqlite_store.MAX_USED)
 
     def test_lower_bounds(self) -> None:
-        """A file that is far too large is brought down, some entries a transaction."""
+        """A file far over its limits is reduced by some entries per transaction."""
         store = SQLiteStore(self.clock, self.path)
         for number in range(3 * sqlite_file.BATCH_URLS):
             store.put(f"{number}", make_entry(500))
@@ -235,10 +235,10 @@ class PersistenceTests(SQLiteCase):
 
 
 class OtherFileTests(SQLiteCase):
-    """A file that is none of ours is moved aside, and there is a cache all the same."""
+    """A file that is not a cache is renamed, and the cache works."""
 
     def check_moved(self, count: int = 1) -> None:
-        """The file was moved aside with a warning, and a new one keeps entries."""
+        """The file was renamed with a warning, and a new one stores entries."""
         store = self.store()
         self.assertEqual(self.found(store, "k"), [])
         store.put("k", make_entry(variant=b"new"))
@@ -270,14 +270,14 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual(moved.execute("SELECT id FROM entries").fetchall(), [(42,)])
 
     def test_empty_file(self) -> None:
-        """An empty file is taken."""
+        """An empty file is used."""
         self.path.touch()
         self.fill()
         self.assertEqual(self.found(self.store(), "k"), [b"filled"])
         self.assertEqual((self.names(), self.logged), (["cache.sqlite"], []))
 
     def test_missing_table(self) -> None:
-        """A file that says it is ours, but lacks a table, is moved aside."""
+        """A file with our application ID that lacks a table is renamed."""
         self.fill()
         with sqlite3.connect(self.path) as connection:
             connection.execute("DROP TABLE entries")
@@ -288,7 +288,7 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual(self.names(), ["cache.sqlite", "cache.sqlite.corrupt-1"])
 
     def test_several(self) -> None:
-        """Each has its own name; when all are taken, there is no cache, and nothing is lost."""
+        """Each has its own name; with all in use there is no cache, and no file is lost."""
         for number in range(1, MAX_CORRUPT_FILES + 1):
             Path(f"{self.path}.corrupt-{number}").touch()
         self.path.write_bytes(b"notes" * 1000)
@@ -301,7 +301,7 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual(store.dropped, 1)
 
     def test_in_use(self) -> None:
-        """A broken file that another store has open stays until that one lets go."""
+        """A damaged file that another store has open is not renamed until that closes it."""
         other = SQLiteStore(self.clock, self.path)
         other.put("k", make_entry())
         self.flush(other)
@@ -319,7 +319,7 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual(self.names(), ["cache.sqlite", "cache.sqlite.corrupt-1"])
 
     def test_replaced_by_another(self) -> None:
-        """A broken file that another process has replaced already is not moved again."""
+        """A damaged file that another process has replaced already is not renamed."""
         self.fill()
         broken = self.path.with_name("broken")
         with sqlite3.connect(self.path) as connection:
@@ -333,7 +333,7 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual(self.names(), ["broken", "cache.sqlite"])
 
     def test_other_version(self) -> None:
-        """A cache of another version is emptied, not moved."""
+        """A cache of another version is emptied, not renamed."""
         self.fill()
         with sqlite3.connect(self.path) as connection:
             connection.execute("PRAGMA user_version = 7")
@@ -349,7 +349,7 @@ class OtherFileTests(SQLiteCase):
         self.assertEqual((self.names(), self.logged), (["cache.sqlite"], []))
 
     def test_taken_over(self) -> None:
-        """Once another version has taken the file over, it is left alone for good."""
+        """Once another version has replaced the tables, the file is not used any more."""
         store = self.store()
         store.put("k", make_entry())
         self.flush(store)
@@ -367,7 +367,7 @@ class OtherFileTests(SQLiteCase):
 
 
 class BrokenFileTests(SQLiteCase):
-    """A file with damage anywhere gives what was put, or nothing, and never raises."""
+    """A file with damage anywhere yields correct entries or none, and no error is raised."""
 
     def test_any_damage(self) -> None:
         """Bytes are changed all over the file, a page or so at a time."""
@@ -409,10 +409,10 @@ class BrokenFileTests(SQLiteCase):
 
 
 class FailingFileTests(SQLiteCase):
-    """Where the file fails there is no cache, which is counted and logged, and nobody waits."""
+    """While the file fails there is no cache; this is counted and logged, and no read waits."""
 
     def check_no_cache(self, store: SQLiteStore) -> None:
-        """Puts are dropped, reads find nothing; one line is logged."""
+        """Writes are dropped, reads find nothing; one line is logged."""
         for _ in range(3):
             store.put("k", make_entry())
             self.flush(store)
@@ -422,7 +422,7 @@ class FailingFileTests(SQLiteCase):
         self.assertEqual(len(self.logged), 1, self.logged)
 
     def test_no_directory(self) -> None:
-        """A directory that is not there is not made."""
+        """A missing directory is not created."""
         self.path = self.folder / "missing" / "cache.sqlite"
         self.check_no_cache(self.store())
         self.assertIn("No such file or directory", self.logged[0])
@@ -447,7 +447,7 @@ class FailingFileTests(SQLiteCase):
         self.assertEqual(self.found(store, "k"), [b"later"])
 
     def connecting(self, *statements: str) -> Callable[..., sqlite3.Connection]:
-        """Give a stand-in for ``sqlite3.connect`` that makes connections differ."""
+        """Return a fake of ``sqlite3.connect`` that modifies connections."""
 
         def connect(*args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
             connection: sqlite3.Connection = sqlite3.connect(*args, **options)
@@ -458,7 +458,7 @@ class FailingFileTests(SQLiteCase):
         return connect
 
     def test_disk_full(self) -> None:
-        """With a full disk what is there can be read, and what was removed stays removed."""
+        """With a full disk entries can be read, and removed ones stay removed."""
         self.fill()
         store = self.store(connect=self.connecting("PRAGMA max_page_count = 20"))
         store.put("k", make_entry(200_000, b"filled"))
@@ -471,7 +471,7 @@ class FailingFileTests(SQLiteCase):
         self.assertEqual(len(self.found(store, "small")), 1)
 
     def test_read_only(self) -> None:
-        """A file that cannot be written is read until the failure is known."""
+        """A file that cannot be written is read until the write fails."""
         self.fill()
         store = self.store(connect=self.connecting("PRAGMA query_only = 1"))
         self.assertEqual(self.found(store, "k"), [b"filled"])
@@ -481,7 +481,7 @@ class FailingFileTests(SQLiteCase):
         self.assertIn("readonly", self.logged[0])
 
     def test_locked(self) -> None:
-        """While another process writes, reads go on, and what was put waits."""
+        """While another process writes, reads go on, and writes wait."""
         self.fill()
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
@@ -521,7 +521,7 @@ class FailingFileTests(SQLiteCase):
         self.assertEqual((self.events[1]["failures"], store.failures), (5, 5))
 
     def test_bug(self) -> None:
-        """After a bug in the thread there is no cache, and nobody waits for it."""
+        """After a bug in the thread there is no cache, and no read waits."""
         store = self.store()
         with mock.patch.object(store._file, "read", side_effect=ZeroDivisionError):
             one, two = store.get("k"), store.get("k")
@@ -535,27 +535,27 @@ class FailingFileTests(SQLiteCase):
 
 
 class SlowFile:
-    """Stands in for the disk: what is read waits for a test's word."""
+    """A fake disk: reads wait until the test allows them."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
 
     def connect(self, *args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
-        """Connect, after the word."""
+        """Connect, once the test allows it."""
         self.go.wait(PATIENCE)
         connection: sqlite3.Connection = sqlite3.connect(*args, **options)
         return connection
 
 
 class WaitingTests(SQLiteCase):
-    """What waits for the disk is bounded, in number and in time."""
+    """Pending reads and writes are limited, in number and in time."""
 
     def setUp(self) -> None:
         super().setUp()
         self.disk = SlowFile()
         self.addCleanup(self.disk.go.set)
 
-    def test_patience(self) -> None:
+    def test_read_timeout(self) -> None:
         """A read that takes too long finds nothing, which is counted; the next ones work."""
         self.fill()
         store = self.store(connect=self.disk.connect, read_timeout=0.5)
@@ -582,8 +582,8 @@ class WaitingTests(SQLiteCase):
             self.failureResultOf(cancelled, CancelledError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_most_entries(self) -> None:
-        """Of too many entries the last are dropped, and with them what they replace."""
+    def test_max_entries(self) -> None:
+        """Entries over the limit are dropped, and those that they replace removed."""
         self.fill("c")
         store = self.store(connect=self.disk.connect, max_waiting=2)
         for key in "abc":
@@ -592,7 +592,7 @@ class WaitingTests(SQLiteCase):
         self.disk.go.set()
         self.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "b"])
 
-    def test_most_bytes(self) -> None:
+    def test_max_bytes(self) -> None:
         """The same for too many bytes; an entry that is replaced while it waits is not counted."""
         store = self.store(connect=self.disk.connect, max_waiting_bytes=3000)
         for size in (1000, 2000, 1000, 1500):
@@ -604,7 +604,7 @@ class WaitingTests(SQLiteCase):
         self.disk.go.set()
         self.assertEqual([key for key in "abc" if self.found(store, key)], ["a", "c"])
 
-    def test_most_changes(self) -> None:
+    def test_max_changes(self) -> None:
         """When too many removals wait, everything is removed."""
         store = SQLiteStore(self.clock, self.path)
         for key in ("k1", "k2", "other"):
@@ -626,7 +626,7 @@ class WaitingTests(SQLiteCase):
         for key in ("k2", "other", "new"):
             self.assertEqual(self.found(store, key), [])
 
-    def test_most_reads(self) -> None:
+    def test_max_reads(self) -> None:
         """One read too many finds nothing."""
         store = self.store(connect=self.disk.connect)
         with mock.patch.object(sqlite_store, "MAX_READS", 2):
@@ -638,7 +638,7 @@ class WaitingTests(SQLiteCase):
             self.clock.wait_for(each)
 
     def test_close_in_vain(self) -> None:
-        """Closing waits so long and no longer; the thread ends when the disk answers."""
+        """Closing waits until its timeout; the thread ends when the disk responds."""
         store = SQLiteStore(self.clock, self.path, connect=self.disk.connect, close_timeout=2.0)
         store.put("k", make_entry())
         closed = store.close()
@@ -651,7 +651,7 @@ class WaitingTests(SQLiteCase):
         self.assertTrue(store._ended.wait(PATIENCE))
 
     def test_closed(self) -> None:
-        """After closing the thread is gone; what still comes is ignored."""
+        """After closing the thread has ended; later calls are ignored."""
         store = SQLiteStore(self.clock, self.path)
         waiting = store.get("k")
         store.put("k", make_entry())
@@ -665,7 +665,7 @@ class WaitingTests(SQLiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_put_back(self) -> None:
-        """What came while a write failed counts before it."""
+        """Changes made while a write failed take precedence over it."""
         self.fill()
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)

@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.storability`; with other rules: ``test_rules``."""
+"""Tests of :mod:`twisted_net.http.cache.storability`; ``test_rules`` has their interplay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ForbidsStoringTests(SynchronousTestCase):
     """RFC 9111 §5.2.2.3 and §5.2.2.5."""
 
     def test_must_understand(self) -> None:
-        """With it ``no-store`` counts for none of the statuses that are known, and all others."""
+        """With it ``no-store`` is ignored for the statuses that are known."""
         known = [200, 203, 204, 206, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406]
         known += [409, 410, 414, 500, 501, 502, 503, 504]
         said = {"must-understand": None, "no-store": None}
@@ -25,7 +25,7 @@ class ForbidsStoringTests(SynchronousTestCase):
         )
 
     def test_no_store(self) -> None:
-        """Alone it counts for all."""
+        """Alone it counts for all statuses."""
         self.assertTrue(forbids_storing({"no-store": None}, 200))
         self.assertFalse(forbids_storing({}, 200))
 
@@ -34,7 +34,7 @@ class StorableIfSharedTests(SynchronousTestCase):
     """RFC 9111 §3.5 and §5.2.2.7."""
 
     def test_authorization(self) -> None:
-        """What came for one user is for others where one of three directives says so."""
+        """A response to one user is for others too if one of three directives permits it."""
         request = HeaderFields([("Authorization", "x")])
         for name in ("public", "must-revalidate", "s-maxage"):
             self.assertTrue(storable_if_shared(request, {name: "1"}), name)
@@ -42,7 +42,7 @@ class StorableIfSharedTests(SynchronousTestCase):
         self.assertTrue(storable_if_shared(HeaderFields(), {"max-age": "1"}))
 
     def test_private(self) -> None:
-        """``private`` for all of it forbids to share, for some fields it does not."""
+        """``private`` for all of it forbids to store, for some fields it does not."""
         self.assertFalse(storable_if_shared(HeaderFields(), {"private": None}))
         self.assertTrue(storable_if_shared(HeaderFields(), {"private": "x-user"}))
 
@@ -51,7 +51,7 @@ class LongestStaleWindowTests(SynchronousTestCase):
     """RFC 5861."""
 
     def test_longest(self) -> None:
-        """The longer of both times."""
+        """The longer of both times counts."""
         for refresh, error in (("5", "9"), ("9", "5")):
             said = {"stale-while-revalidate": refresh, "stale-if-error": error}
             self.assertEqual(longest_stale_window(said), 9)

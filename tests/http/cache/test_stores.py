@@ -12,127 +12,111 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from tests.http.store_contract import StoreContract
-from twisted_net.http.cache.entry import Entry
+from tests.http.store_contract import StoreContract, make_entry
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import MemoryStore, Store, open_store
-from twisted_net.http.fields import HeaderFields
 
 _T = TypeVar("_T")
 
 
-def entry(size: int = 1000, variant: bytes = b"", body: bytes = b"") -> Entry:
-    """Give an entry that counts for *size* bytes, at least 500."""
-    return Entry(
-        status=200,
-        reason="OK",
-        fields=HeaderFields(),
-        body=body.ljust(size - 500, b"."),
-        request_time=0.0,
-        response_time=0.0,
-        explicit_lifetime=60.0,
-        initial_age=0.0,
-        vary=("accept",),
-        variant=variant,
-        no_cache=False,
-        must_revalidate=False,
-    )
-
-
 class MemoryStoreTests(SynchronousTestCase):
-    """:class:`MemoryStore` keeps what was used last, within its bounds."""
+    """:class:`MemoryStore` keeps the entries used last, within its limits."""
 
     def test_put_and_get(self) -> None:
-        """What was put is given; an unknown key has nothing."""
+        """An entry that was put is found; an unknown key has none."""
         store = MemoryStore()
-        one = entry()
+        one = make_entry()
         store.put("k", one)
         self.assertEqual(tuple(store.get("k")), (one,))
         self.assertEqual(tuple(store.get("other")), ())
         self.assertEqual((store.entries, store.bytes), (1, 1000))
 
     def test_variants(self) -> None:
-        """Entries of other requests stand beside each other, newest last; the same is replaced."""
+        """Variants are side by side, newest last; an entry for the same requests is replaced."""
         store = MemoryStore()
-        old, other, new = entry(variant=b"a"), entry(variant=b"b"), entry(1200, variant=b"a")
+        old, other, new = (
+            make_entry(variant=b"a"),
+            make_entry(variant=b"b"),
+            make_entry(1200, variant=b"a"),
+        )
         for each in (old, other, new):
             store.put("k", each)
         self.assertEqual(tuple(store.get("k")), (other, new))
         self.assertEqual((store.entries, store.bytes), (2, 2200))
 
-    def test_most_variants(self) -> None:
-        """Of too many variants the oldest goes."""
+    def test_max_variants(self) -> None:
+        """Of too many variants the oldest is evicted."""
         store = MemoryStore(max_variants=2)
         for variant in (b"a", b"b", b"c"):
-            store.put("k", entry(variant=variant))
+            store.put("k", make_entry(variant=variant))
         self.assertEqual([each.variant for each in store.get("k")], [b"b", b"c"])
 
     def test_variants_of_one_url_pass_the_entries(self) -> None:
-        """One URL has no more variants than there may be entries at all, and loses none else."""
+        """The variants of one URL are limited by ``max_entries`` too."""
         store = MemoryStore(max_entries=2, max_variants=10)
-        store.put("other", entry())
+        store.put("other", make_entry())
         for variant in (b"a", b"b", b"c"):
-            store.put("k", entry(variant=variant))
+            store.put("k", make_entry(variant=variant))
         self.assertEqual([each.variant for each in store.get("k")], [b"b", b"c"])
         self.assertEqual(store.entries, 2)
 
     def test_just_not_too_large(self) -> None:
-        """An entry of just all the bytes is kept, alone."""
+        """An entry of exactly ``max_bytes`` is kept, alone."""
         store = MemoryStore(max_bytes=3000)
-        store.put("a", entry())
-        store.put("b", entry(3000))
+        store.put("a", make_entry())
+        store.put("b", make_entry(3000))
         self.assertEqual([key for key in "ab" if store.get(key)], ["b"])
 
-    def test_most_entries(self) -> None:
-        """Of too many entries the URL goes that was unused for longest."""
+    def test_max_entries(self) -> None:
+        """Of too many entries the least recently used URL is evicted."""
         store = MemoryStore(max_entries=2)
         for key in "ab":
-            store.put(key, entry())
+            store.put(key, make_entry())
         store.get("a")
-        store.put("c", entry())
+        store.put("c", make_entry())
         self.assertEqual([key for key in "abc" if store.get(key)], ["a", "c"])
 
-    def test_most_bytes(self) -> None:
-        """Of too many bytes, as many URLs go as need be."""
+    def test_max_bytes(self) -> None:
+        """Of too many bytes, as many URLs are evicted as necessary."""
         store = MemoryStore(max_bytes=3000)
         for key in "abc":
-            store.put(key, entry())
-        store.put("d", entry(2000))
+            store.put(key, make_entry())
+        store.put("d", make_entry(2000))
         self.assertEqual([key for key in "abcd" if store.get(key)], ["c", "d"])
         self.assertEqual(store.bytes, 3000)
 
     def test_variants_of_one_url_pass_the_bytes(self) -> None:
-        """With one URL left, its oldest variants go."""
+        """With one URL left, its oldest variants are evicted."""
         store = MemoryStore(max_bytes=2500)
         for variant in (b"a", b"b", b"c"):
-            store.put("k", entry(variant=variant))
+            store.put("k", make_entry(variant=variant))
         self.assertEqual([each.variant for each in store.get("k")], [b"b", b"c"])
         self.assertEqual(store.bytes, 2000)
 
     def test_too_large_alone(self) -> None:
-        """An entry over all the bytes is not kept, replaces the old one, and pushes none out."""
+        """An entry over ``max_bytes`` is not kept, removes the old one, and evicts no other."""
         store = MemoryStore(max_bytes=3000)
-        store.put("a", entry())
-        store.put("b", entry())
-        store.put("a", entry(3001))
+        store.put("a", make_entry())
+        store.put("b", make_entry())
+        store.put("a", make_entry(3001))
         self.assertEqual(tuple(store.get("a")), ())
         self.assertEqual(len(store.get("b")), 1)
         self.assertEqual(store.bytes, 1000)
 
     def test_remove(self) -> None:
-        """All variants of a key go; an unknown one is no mistake."""
+        """All variants of a key are removed; an unknown key is ignored."""
         store = MemoryStore()
-        store.put("k", entry(variant=b"a"))
-        store.put("k", entry(variant=b"b"))
+        store.put("k", make_entry(variant=b"a"))
+        store.put("k", make_entry(variant=b"b"))
         store.remove("k")
         store.remove("k")
         self.assertEqual((tuple(store.get("k")), store.entries, store.bytes), ((), 0, 0))
 
     def test_close(self) -> None:
-        """Nothing is left after closing."""
+        """After closing it is empty."""
         store = MemoryStore()
-        store.put("k", entry())
+        store.put("k", make_entry())
         store.close()
         self.assertEqual((store.entries, store.bytes), (0, 0))
 
@@ -148,11 +132,11 @@ class MemoryStoreTests(SynchronousTestCase):
         )
     )
     def test_bounds_and_counts(self, steps: list[tuple[str, str, bytes, int]]) -> None:
-        """Whatever is done, the counts are true, the bounds hold, and the newest is found."""
+        """After any steps the counts are right, the limits hold, and the newest is found."""
         store = MemoryStore(max_entries=3, max_bytes=2500, max_variants=2)
         for step, key, variant, size in steps:
             if step == "put":
-                new = entry(size, variant)
+                new = make_entry(size, variant)
                 store.put(key, new)
                 self.assertEqual(list(store.get(key))[-1:], [new] if size <= 2500 else [])
             elif step == "get":
@@ -168,18 +152,18 @@ class MemoryStoreTests(SynchronousTestCase):
 
 
 class OpenStoreTests(SynchronousTestCase):
-    """:func:`open_store` gives what the settings ask for."""
+    """:func:`open_store` returns the store that the settings ask for."""
 
     def test_memory(self) -> None:
-        """Without a file, it is a store in memory, with the bounds."""
+        """Without a file, it is a store in memory, with the limits."""
         store = open_store(Clock(), CacheSettings(max_entries=2, max_variants=1))
         self.assertIsInstance(store, MemoryStore)
         for key in "abc":
-            store.put(key, entry())
+            store.put(key, make_entry())
         self.assertEqual([key for key in "abc" if store.get(key)], ["b", "c"])
 
     def test_file(self) -> None:
-        """With one, it is a store in that file, which is not made before it is used."""
+        """With one, it is a store in that file, which is created at its first use."""
         path = self.mktemp()
         settings = CacheSettings(file=path, max_entries=3, max_bytes=4000, max_object=2**24)
         store = open_store(Clock(), settings)
@@ -196,7 +180,7 @@ class OpenStoreTests(SynchronousTestCase):
 
 
 class MemoryStoreContractTests(StoreContract, SynchronousTestCase):
-    """:class:`MemoryStore` does what a store must."""
+    """:class:`MemoryStore` fulfils the contract of a store."""
 
     @override
     def make_store(

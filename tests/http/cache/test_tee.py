@@ -13,7 +13,7 @@ from twisted_net.http.errors import ConnectionBroken
 
 
 class BodyTeeTests(HttpTestCase):
-    """:class:`BodyTee` keeps a body and hands it on."""
+    """:class:`BodyTee` stores a body and delivers it."""
 
     def setUp(self) -> None:
         self.source = Source()
@@ -33,7 +33,7 @@ class BodyTeeTests(HttpTestCase):
         self.ended += 1
 
     def test_whole(self) -> None:
-        """It is handed on piece by piece, and kept once."""
+        """It is delivered chunk by chunk, and stored once."""
         self.tee.deliver(self.reader)
         self.source.send(b"ab")
         self.assertEqual(self.reader.body, b"ab")
@@ -42,7 +42,7 @@ class BodyTeeTests(HttpTestCase):
         self.assertEqual((self.reader.body, self.kept, self.ended), (b"abc", [(b"abc", True)], 1))
 
     def test_held_once(self) -> None:
-        """A body that comes in one piece is kept as that piece, not as a copy."""
+        """A body of one chunk is stored as that chunk, not as a copy."""
         piece = b"0123456789"
         self.tee.deliver(self.reader)
         self.source.send(piece)
@@ -50,7 +50,7 @@ class BodyTeeTests(HttpTestCase):
         self.assertIs(self.kept[0][0], piece)
 
     def test_not_whole(self) -> None:
-        """Of one that breaks off, or that ends with its connection, this is said."""
+        """One that breaks off, or ends with its connection, is stored as incomplete."""
         for reason in (ConnectionBroken("body", "x"), PotentialDataLoss()):
             self.setUp()
             self.tee.deliver(self.reader)
@@ -61,7 +61,7 @@ class BodyTeeTests(HttpTestCase):
             self.reader.reason.trap(type(reason))
 
     def test_too_large(self) -> None:
-        """Over the limit nothing is kept, and a reader who pauses holds the source up."""
+        """Over the limit it is not stored, and a reader that pauses pauses the source."""
         self.tee.deliver(self.reader)
         self.source.send(b"x" * 11)
         transport: Any = self.reader.transport
@@ -74,12 +74,12 @@ class BodyTeeTests(HttpTestCase):
         self.assertEqual((self.reader.body, self.kept), (b"x" * 11 + b"yz", []))
 
     def test_abort_unread(self) -> None:
-        """Ended before it was read, it ends its source."""
+        """Aborted before it was read, it aborts its source."""
         self.tee.abort()
         self.assertEqual(self.source.aborted, 1)
 
     def test_detach(self) -> None:
-        """A reader that leaves alone ends it; leaving after the end does nothing."""
+        """It is aborted when its only reader leaves; leaving after the end does nothing."""
         self.tee.deliver(self.reader)
         transport: Any = self.reader.transport
         transport.loseConnection()
@@ -89,7 +89,7 @@ class BodyTeeTests(HttpTestCase):
         self.assertEqual(self.source.aborted, 1)
 
     def test_leave_what_others_want(self) -> None:
-        """It goes on, and the reader is told of its own end."""
+        """With waiters it goes on, and the connection of its reader is lost."""
         self.tee.deliver(self.reader)
         self.has_waiters = True
         transport: Any = self.reader.transport

@@ -24,7 +24,7 @@ class TagTests(SynchronousTestCase):
     """RFC 9110 §8.8.3: entity tags."""
 
     def test_lists(self) -> None:
-        """A list is read whole, weak ones and ``*`` included, and what servers send besides."""
+        """A list is parsed, with weak tags, ``*``, and the invalid ones that servers send."""
         self.assertEqual(
             entity_tags(' "a,b" , W/"c",* ,bare, "\xff"'), ['"a,b"', 'W/"c"', "*", "bare", '"\xff"']
         )
@@ -32,14 +32,14 @@ class TagTests(SynchronousTestCase):
         self.assertEqual(entity_tags('"a" "b"'), [])
 
     def test_strong(self) -> None:
-        """Only a quoted one without ``W/`` is strong."""
+        """Only a quoted tag without ``W/`` is strong."""
         self.assertEqual(strong_etag(HeaderFields([("ETag", '"a"')])), '"a"')
         for text in ('W/"a"', "a", '"'):
             self.assertIsNone(strong_etag(HeaderFields([("ETag", text)])))
         self.assertIsNone(strong_etag(HeaderFields()))
 
     def test_conditions(self) -> None:
-        """All validators are asked with."""
+        """All validators are sent."""
         self.assertEqual(conditions(HeaderFields()), [])
         self.assertEqual(
             conditions(HeaderFields([("ETag", "a"), ("Last-Modified", "b")])),
@@ -47,7 +47,7 @@ class TagTests(SynchronousTestCase):
         )
 
     def test_hop_by_hop(self) -> None:
-        """What ``Connection`` lists concerns one connection too."""
+        """The fields that ``Connection`` lists are of a single connection too."""
         self.assertIn("x-a", hop_by_hop(HeaderFields([("Connection", "close, X-A")])))
         self.assertEqual(
             hop_by_hop(HeaderFields()),
@@ -67,7 +67,7 @@ class TagTests(SynchronousTestCase):
 
 
 class UnmodifiedTests(SynchronousTestCase):
-    """RFC 9111 §4.3.2: the caller's conditions are answered from the store."""
+    """RFC 9111 §4.3.2: the caller's conditions are evaluated on the stored response."""
 
     STORED = HeaderFields(
         [("ETag", 'W/"a"'), ("Last-Modified", format_date(NOW - 60)), ("Date", format_date(NOW))]
@@ -78,7 +78,7 @@ class UnmodifiedTests(SynchronousTestCase):
         return unmodified(HeaderFields(pairs), stored, NOW)
 
     def test_if_none_match(self) -> None:
-        """One of the list is enough, compared weakly; ``*`` is any."""
+        """One match in the list is enough, by weak comparison; ``*`` matches any."""
         for text in ('"a"', 'W/"a"', '"x", "a"', "*"):
             self.assertTrue(self.ask(("If-None-Match", text)), text)
         self.assertFalse(self.ask(("If-None-Match", '"b"')))
@@ -101,11 +101,11 @@ class UnmodifiedTests(SynchronousTestCase):
         self.assertFalse(self.ask(since, ("If-None-Match", '"b"')))
 
     def test_nonsense(self) -> None:
-        """A date that is none is no condition."""
+        """A malformed date is ignored."""
         self.assertFalse(self.ask(("If-Modified-Since", "yesterday")))
 
 
-class MergedTests(SynchronousTestCase):
+class UpdatedFieldsTests(SynchronousTestCase):
     """RFC 9111 §3.2: fields of a 304 replace stored ones."""
 
     STORED = HeaderFields(
@@ -113,7 +113,7 @@ class MergedTests(SynchronousTestCase):
     )
 
     def test_replaced(self) -> None:
-        """All lines of a name at once, but not those that describe the bytes."""
+        """All lines of a name are replaced, but not those that describe the bytes."""
         update = HeaderFields(
             [("x", "3"), ("Content-Length", "0"), ("Connection", "Y"), ("Y", "1")]
         )
@@ -139,7 +139,7 @@ class MergedTests(SynchronousTestCase):
         )
 
     def test_another_tag(self) -> None:
-        """§4.3.4: of a 304 with another strong tag only the freshness is taken."""
+        """§4.3.4: a 304 with another strong tag updates only the freshness."""
         update = HeaderFields([("ETag", '"b"'), ("X", "3"), ("Cache-Control", "max-age=1")])
         self.assertFalse(confirms(update, self.STORED))
         new = updated_fields(self.STORED, update)
@@ -148,18 +148,18 @@ class MergedTests(SynchronousTestCase):
         )
 
     def test_confirms(self) -> None:
-        """No tag, a weak one, or the same says nothing against it."""
+        """A 304 with no tag, a weak one, or the same one validates it."""
         for text in ('"a"', 'W/"b"'):
             self.assertTrue(confirms(HeaderFields([("ETag", text)]), self.STORED))
         self.assertTrue(confirms(HeaderFields(), self.STORED))
         self.assertTrue(confirms(HeaderFields([("ETag", '"a"')]), HeaderFields()))
 
 
-class DescribesTests(SynchronousTestCase):
-    """RFC 9111 §4.3.5: an answer to HEAD speaks of the stored answer if nothing differs."""
+class HeadConfirmsTests(SynchronousTestCase):
+    """RFC 9111 §4.3.5: a response to HEAD validates the stored response if nothing differs."""
 
     def test_fields(self) -> None:
-        """Validators and length are compared as far as they are there."""
+        """Validators and length are compared if they are present."""
         stored = HeaderFields([("ETag", '"a"'), ("Last-Modified", "x")])
         for pairs, holds in (
             ([], True),

@@ -11,10 +11,10 @@ from twisted_net.http.fields import HeaderFields
 
 
 class VariantTests(SynchronousTestCase):
-    """RFC 9111 §4.1: requests whose fields mean the same get one answer."""
+    """RFC 9111 §4.1: requests whose fields mean the same share a response."""
 
     def same(self, name: str, one: str, other: str) -> bool:
-        """Say whether two values of a field are one variant."""
+        """Return whether two values of a field are one variant."""
         names = (name.lower(),)
         return variant(HeaderFields([(name, one)]), names) == variant(
             HeaderFields([(name, other)]), names
@@ -57,7 +57,7 @@ class VariantTests(SynchronousTestCase):
         self.assertEqual(variant(lines, ("x",)), variant(HeaderFields([("X", "a, b")]), ("x",)))
 
     def test_preferences(self) -> None:
-        """Languages and codings are in any case and order; other lists are not."""
+        """Languages and codings match in any case and order; other lists do not."""
         self.assertTrue(self.same("Accept-Language", "en, de ;q=0.5", "DE;q=0.5,EN"))
         self.assertFalse(self.same("Accept-Language", "en, de;q=0.5", "en, de;q=0.6"))
         self.assertTrue(self.same("Accept-Encoding", "gzip, br", "br,gzip"))
@@ -67,7 +67,7 @@ class VariantTests(SynchronousTestCase):
         self.assertFalse(self.same("X", "a", "A"))
 
     def test_absent(self) -> None:
-        """None of the fields is a variant of its own; one of several is another."""
+        """A request with none of the fields is a variant; one with some is another."""
         names = ("a", "b")
         self.assertEqual(variant(HeaderFields(), names), b"")
         found = {variant(HeaderFields([(n, "")]), names) for n in names} | {
@@ -76,11 +76,11 @@ class VariantTests(SynchronousTestCase):
         self.assertEqual(len(found), 3)
 
     def test_users(self) -> None:
-        """Who asks is digested as well."""
+        """Fields that identify a user are digested as well."""
         self.assertFalse(self.same("Authorization", "a", "b"))
 
     def test_credentials_are_not_remembered(self) -> None:
-        """Digests of what names no user are remembered, those of credentials are not."""
+        """Digests of fields without credentials are cached, those of credentials are not."""
         names = ("accept", "authorization", "cookie")
         for pair, remembered in (
             (("Authorization", "Bearer hunter2"), 0),

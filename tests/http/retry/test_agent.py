@@ -38,7 +38,7 @@ ORIGIN = ("http", "h", 80)
 
 
 class RetryTestCase(HttpTestCase):
-    """A retrying agent over one that answers as told."""
+    """A retrying agent over one with the responses that the test sets."""
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -52,7 +52,7 @@ class RetryTestCase(HttpTestCase):
         call: Call | None = None,
         chance: float = 1.0,
     ) -> RetryAgent:
-        """Give the agent; ``self.fake`` is the one below."""
+        """Return the agent; ``self.fake`` is the one below."""
         self.fake = FakeAgent(list(answers))
         return RetryAgent(
             self.fake,
@@ -80,17 +80,17 @@ class RetryTestCase(HttpTestCase):
         return agent.request(method, b"http://h/?token=t", Headers(headers or {}), producer)
 
     def call(self, **terms: Any) -> Call:
-        """Give the terms of a call."""
+        """Return the terms of a call."""
         return Call(
             **({"deadline": None, "retry": RetryPolicy(), "rules": None, "max_body": 9} | terms)
         )
 
 
 class RetryTests(RetryTestCase):
-    """:class:`RetryAgent` asks again where that may help."""
+    """:class:`RetryAgent` retries where that may help."""
 
     def test_status(self) -> None:
-        """It waits longer each time, and gives the first answer that is none of the statuses."""
+        """The delays grow; the first response with none of the statuses is returned."""
         asking = self.ask([canned(503), canned(429), canned(200)])
         self.clock.advance(0.4)
         self.assertEqual(len(self.fake.sent), 1)
@@ -103,7 +103,7 @@ class RetryTests(RetryTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_time_of_the_last(self) -> None:
-        """The call is told when the attempt began that brought the answer."""
+        """``Call.sent`` is when the attempt of the response began."""
         call = self.call()
         answer: Deferred[IResponse] = Deferred()
         self.ask([canned(503), answer], call=call)
@@ -114,19 +114,19 @@ class RetryTests(RetryTestCase):
         self.assertEqual(call.sent, 1_795_305_600.5)
 
     def test_last_response(self) -> None:
-        """When all calls have failed, the last response is the answer."""
+        """When all attempts have failed, the last response is returned."""
         asking = self.ask([canned(503)] * 4)
         self.clock.pump([0.5, 1.0, 2.0])
         self.assertEqual(self.successResultOf(asking).code, 503)
         self.assertEqual(len(self.fake.sent), 4)
 
     def test_other_statuses(self) -> None:
-        """Others are answers."""
+        """Others are returned at once."""
         for code in (200, 301, 400, 404, 501):
             self.assertEqual(self.successResultOf(self.ask([canned(code)])).code, code)
 
     def test_errors(self) -> None:
-        """Errors that may pass are tried again; the last one is raised."""
+        """Transient errors are retried; the last one is raised."""
         asking = self.ask([CannotConnect("h", 80, f"reason {i}") for i in range(4)])
         self.clock.pump([0.5, 1.0, 2.0])
         self.assertIn("reason 3", str(self.failureResultOf(asking, CannotConnect).value))
@@ -143,11 +143,11 @@ class RetryTests(RetryTestCase):
             self.failureResultOf(self.ask([error]), type(error))
 
     def test_bugs(self) -> None:
-        """What is no error of this package is not held back."""
+        """Other exceptions are raised at once."""
         self.failureResultOf(self.ask([ZeroDivisionError()]), ZeroDivisionError)
 
     def test_post(self) -> None:
-        """POST is not repeated once it may have arrived."""
+        """A POST is not retried once it may have arrived."""
         for answer in (canned(503), ConnectionBroken("headers", "x")):
             asking = self.ask([answer], method=b"POST")
             self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -156,14 +156,14 @@ class RetryTests(RetryTestCase):
             )
 
     def test_post_that_was_not_sent(self) -> None:
-        """It is where certainly nothing was sent."""
+        """A POST is retried if certainly nothing was sent."""
         for error in (CannotConnect("h", 1, "x"), FetchTimeout("connect", 1.0)):
             asking = self.ask([error, canned(200)], method=b"POST")
             self.clock.advance(0.5)
             self.successResultOf(asking)
 
     def test_post_with_a_key(self) -> None:
-        """It is with an Idempotency-Key, by the policy, or by the caller's word."""
+        """It is with an Idempotency-Key, or if the policy or the caller allows it."""
         for options in (
             {"headers": {"Idempotency-Key": ["k"]}},
             {"policy": RetryPolicy(methods=("POST",))},
@@ -174,12 +174,12 @@ class RetryTests(RetryTestCase):
             self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_get_by_the_callers_word(self) -> None:
-        """A caller may also say that a GET must not be repeated."""
+        """A caller may also forbid to retry a GET."""
         asking = self.ask([canned(503)], call=self.call(idempotent=False))
         self.successResultOf(asking)
 
     def test_body_again(self) -> None:
-        """A body of bytes is sent again, whole."""
+        """A body of bytes is sent again in full."""
         asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=BytesProducer(b"abc"))
         self.clock.advance(0.5)
         self.successResultOf(asking)
@@ -192,7 +192,7 @@ class RetryTests(RetryTestCase):
         self.assertEqual(self.successResultOf(asking).code, 503)
 
     def test_retry_after(self) -> None:
-        """The server's wish is the least wait, in seconds or as a date."""
+        """``Retry-After`` is the minimum delay, in seconds or as a date."""
         for value in ("7", format_date(1_795_305_600.0 + self.clock.seconds() + 7)):
             asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
             self.clock.advance(7.4)
@@ -202,24 +202,24 @@ class RetryTests(RetryTestCase):
             self.setUp()
 
     def test_malformed_retry_after(self) -> None:
-        """A malformed wish is none."""
+        """A malformed ``Retry-After`` is ignored."""
         asking = self.ask([canned(503, headers=[("Retry-After", "soon")]), canned(200)])
         self.clock.advance(0.5)
         self.successResultOf(asking)
 
     def test_retry_after_past_the_deadline(self) -> None:
-        """A wish that reaches past the deadline ends it now, with that response."""
+        """A ``Retry-After`` past the deadline ends it now, with that response."""
         call = self.call(deadline=Deadline(30.0, 30.0))
         asking = self.ask([canned(503, headers=[("Retry-After", "31")])], call=call)
         self.assertEqual(self.successResultOf(asking).code, 503)
 
     def test_deadline(self) -> None:
-        """A wait that would reach past the deadline is not begun."""
+        """A delay that would end after the deadline is not begun."""
         call = self.call(deadline=Deadline(0.5, 0.5))
         self.assertEqual(self.successResultOf(self.ask([canned(503)], call=call)).code, 503)
 
     def test_cancel(self) -> None:
-        """Cancelling ends the wait."""
+        """Cancelling ends the delay."""
         asking = self.ask([canned(503), canned(200)])
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
@@ -227,7 +227,7 @@ class RetryTests(RetryTestCase):
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_whole(self) -> None:
-        """Where bodies are read inside the attempt, one that breaks off is asked for again."""
+        """If bodies are read inside the attempt, one that breaks off is retried."""
         broken = Failure(ConnectionBroken("body", "x"))
         answers = [canned(200, b"ab", reason=broken), canned(200, b"abc")]
         asking = self.ask(answers, call=self.call(buffer_body=True))
@@ -253,18 +253,18 @@ class RetryTests(RetryTestCase):
 
 
 class BudgetTests(RetryTestCase):
-    """Retries are paid for, per origin."""
+    """Retries cost tokens of their origin's budget."""
 
     def tokens(self) -> int:
-        """Give the tokens that are left."""
+        """Return the available tokens."""
         return self.recovery.budgets.get(ORIGIN).tokens
 
     def budget(self, capacity: int) -> None:
         """Begin with so many tokens."""
         self.recovery = OriginRecovery(BudgetSettings(capacity=capacity))
 
-    def test_reserved_when_the_wait_begins(self) -> None:
-        """A retry is paid before its wait; when it succeeds it costs nothing."""
+    def test_acquired_when_the_delay_begins(self) -> None:
+        """A retry acquires tokens before its delay; they are refunded if it succeeds."""
         asking = self.ask([canned(503), canned(200)])
         self.assertEqual(self.tokens(), 486)
         self.clock.advance(0.5)
@@ -272,7 +272,7 @@ class BudgetTests(RetryTestCase):
         self.assertEqual(self.tokens(), 500)
 
     def test_failures_are_not_refunded(self) -> None:
-        """Retries that all failed are spent; an answer that asks to slow down costs less."""
+        """Tokens of failed retries are not refunded; a throttling response costs less."""
         self.ask([canned(503)] * 4)
         self.clock.pump([0.5, 1.0, 2.0])
         self.assertEqual(self.tokens(), 500 - 3 * 14)
@@ -281,7 +281,7 @@ class BudgetTests(RetryTestCase):
         self.assertEqual(self.tokens(), 500 - 3 * 14 - 5)
 
     def test_success_refills(self) -> None:
-        """A call that succeeds at once gives one token back."""
+        """A call that succeeds at once refunds one token."""
         self.budget(20)
         self.recovery.budgets.get(ORIGIN).tokens = 3
         self.successResultOf(self.ask([canned(404)]))
@@ -290,7 +290,7 @@ class BudgetTests(RetryTestCase):
         self.assertEqual(self.tokens(), 4)
 
     def test_empty(self) -> None:
-        """Without tokens the failure is given at once."""
+        """Without tokens the failure is final at once."""
         self.budget(20)
         asking = self.ask([canned(503)] * 4)
         self.clock.advance(0.5)
@@ -305,7 +305,7 @@ class BudgetTests(RetryTestCase):
         self.assertEqual(self.tokens(), 500)
 
     def test_many_waiting(self) -> None:
-        """However many fail at a time, they share one budget."""
+        """Concurrent failures share one budget."""
         self.recovery = OriginRecovery(
             BudgetSettings(capacity=100), CircuitBreakerSettings(failures=None)
         )
@@ -317,7 +317,7 @@ class BudgetTests(RetryTestCase):
 
 
 class BreakerTests(RetryTestCase):
-    """An origin that fails and fails is left alone."""
+    """Requests to an origin are rejected after repeated failures."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -327,7 +327,7 @@ class BreakerTests(RetryTestCase):
         self.breaker = self.recovery.breakers.get(ORIGIN)
 
     def test_resilience4j_retries_through_an_open_breaker(self) -> None:
-        """Ours does not: the failure that opened it is the answer, without another wait."""
+        """The failure that opened it is final, without another delay."""
         asking = self.ask([canned(503)] * 4)
         self.clock.advance(0.5)
         self.assertEqual(self.successResultOf(asking).code, 503)
@@ -338,7 +338,7 @@ class BreakerTests(RetryTestCase):
         self.assertFalse(error.transient)
 
     def test_recovery(self) -> None:
-        """After its rest one call tries; others are refused until it is over."""
+        """After its open time one call probes; others are rejected until that ends."""
         self.test_resilience4j_retries_through_an_open_breaker()
         self.clock.advance(10.0)
         waiting: Deferred[IResponse] = Deferred()
@@ -349,7 +349,7 @@ class BreakerTests(RetryTestCase):
         self.successResultOf(self.ask([canned(200)]))
 
     def test_probes_that_hang(self) -> None:
-        """A probe that never ends makes way after its time; a cancelled one at once."""
+        """A probe that never ends is replaced after its timeout; a cancelled one at once."""
         self.test_resilience4j_retries_through_an_open_breaker()
         self.clock.advance(10.0)
         hanging = self.ask([Deferred()])
@@ -361,7 +361,7 @@ class BreakerTests(RetryTestCase):
         self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
     def test_a_wait_that_is_long_enough(self) -> None:
-        """A retry that comes after the rest is the probe."""
+        """A retry after the open time is the probe."""
         asking = self.ask([canned(503, headers=[("Retry-After", "11")])] * 2 + [canned(200)])
         self.clock.advance(11.5)
         self.assertEqual(self.breaker.state, CircuitState.OPEN)
@@ -369,7 +369,7 @@ class BreakerTests(RetryTestCase):
         self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_what_counts(self) -> None:
-        """Failures of the origin do; answers, refusals of ours, and bugs do not."""
+        """Failures of the origin count; responses, our own refusals, and bugs do not."""
         for answer in (
             canned(429),
             canned(404),
@@ -405,7 +405,7 @@ class BreakerTests(RetryTestCase):
 
 
 class HedgeTests(RetryTestCase):
-    """A slow GET or HEAD is sent a second time, where the policy wants it."""
+    """A slow GET or HEAD is sent a second time, if the policy asks for it."""
 
     policy = RetryPolicy(hedge_after=1.0, retries=0)
 
@@ -414,16 +414,16 @@ class HedgeTests(RetryTestCase):
         self.cancelled: list[Deferred[IResponse]] = []
 
     def waiting(self) -> Deferred[IResponse]:
-        """Give an answer that the test brings."""
+        """Return a response that the test fires."""
         return Deferred(self.cancelled.append)
 
     def test_first_is_fast(self) -> None:
-        """In time there is no second, and no timer is left."""
+        """Without a slow response there is no second request, and no timer is left."""
         self.successResultOf(self.ask([canned(200)], policy=self.policy))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_second_wins(self) -> None:
-        """The first good answer counts; the other request is cancelled and reported."""
+        """The first good response counts; the other request is cancelled and reported."""
         slow = self.waiting()
         call = self.call()
         asking = self.ask([slow, canned(200)], policy=self.policy, call=call)
@@ -446,7 +446,7 @@ class HedgeTests(RetryTestCase):
         self.assertEqual(self.cancelled, [second])
 
     def test_bad_answer_waits_for_the_other(self) -> None:
-        """A failure is not the answer while the other may still succeed; its body is dropped."""
+        """A failure is not final while the other may still succeed; its body is discarded."""
         slow = self.waiting()
         source = Source()
         source.response.code = 503
@@ -459,7 +459,7 @@ class HedgeTests(RetryTestCase):
         self.assertEqual([a.outcome for a in self.reports], ["503", "200"])
 
     def test_both_fail(self) -> None:
-        """Then the last one is the outcome, and retries go on as ever."""
+        """If both fail the last one is the outcome, and retries go on as usual."""
         slow = self.waiting()
         policy = RetryPolicy(hedge_after=1.0, retries=5)
         answers = [slow, ConnectionBroken("headers", "x"), canned(200)]
@@ -490,7 +490,7 @@ class HedgeTests(RetryTestCase):
         self.assertEqual(len(self.fake.sent), 2)
 
     def test_not_beside_a_probe(self) -> None:
-        """An origin that is being tried gets one request at a time."""
+        """While the breaker is half open there is no hedge."""
         self.recovery = OriginRecovery(breaker=CircuitBreakerSettings(failures=1, rest=10.0))
         self.ask([canned(503)], policy=self.policy)
         self.clock.advance(10.0)
@@ -520,32 +520,32 @@ class HedgeTests(RetryTestCase):
         self.assertEqual(self.cancelled, [slow])
 
 
-class FaultsOfOthersTests(RetryTestCase):
-    """What other clients get wrong, and this one does not."""
+class CommonMistakesTests(RetryTestCase):
+    """Mistakes that other clients make."""
 
     def test_aiohttp_retry_resends_generator_bodies_empty(self) -> None:
-        """A body that is read as it is sent is sent once; the failure is the answer."""
+        """A body that is read as it is sent is sent once; the failure is final."""
         producer = FileBodyProducer(io.BytesIO(b"abc"), cooperator=Immediately())
         asking = self.ask([canned(503), canned(200)], method=b"PUT", producer=producer)
         self.assertEqual(self.successResultOf(asking).code, 503)
         self.assertEqual([sent.body for sent in self.fake.sent], [b"abc"])
 
     def test_urllib3_raises_on_a_malformed_retry_after(self) -> None:
-        """A malformed wish is none, and the drawn wait is waited."""
+        """With a malformed ``Retry-After`` the drawn delay is used."""
         for value in ("soon", "1.5", "-3", "\xff", "", "9" * 5000 + "x"):
             asking = self.ask([canned(503, headers=[("Retry-After", value)]), canned(200)])
             self.clock.advance(0.5)
             self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_urllib3_waits_zero_before_the_first_retry(self) -> None:
-        """The first retry has its wait too."""
+        """The first retry has a delay too."""
         asking = self.ask([canned(503), canned(200)])
         self.clock.advance(0.49)
         self.assertNoResult(asking)
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_go_retryablehttp_obeys_any_retry_after(self) -> None:
-        """A wish longer than the time left is answered by giving up now."""
+        """A ``Retry-After`` past the deadline means giving up now."""
         for value in ("3600", "9" * 400):
             call = self.call(deadline=Deadline(30.0, 30.0))
             answer = canned(429, headers=[("Retry-After", value)])
@@ -553,12 +553,12 @@ class FaultsOfOthersTests(RetryTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_go_retryablehttp_retries_post(self) -> None:
-        """A POST that may have arrived is not repeated."""
+        """A POST that may have arrived is not retried."""
         asking = self.ask([canned(503), canned(200)], method=b"POST")
         self.assertEqual(self.successResultOf(asking).code, 503)
 
     def test_tenacity_oversleeps_its_deadline(self) -> None:
-        """No wait goes past the deadline, by the clock of the reactor."""
+        """No delay ends after the deadline, by the reactor's clock."""
         call = self.call(deadline=Deadline(1.2, 1.2))
         asking = self.ask([canned(503)] * 4, call=call)
         self.clock.advance(0.5)
@@ -575,10 +575,10 @@ class FaultsOfOthersTests(RetryTestCase):
 
 
 class LogAttemptTests(HttpTestCase):
-    """:func:`log_attempt` tells of retries, and of the rest to those who debug."""
+    """:func:`log_attempt` logs retries at info level, and other attempts at debug level."""
 
     def test_levels(self) -> None:
-        """What is repeated is news."""
+        """An attempt that is retried is logged at info level."""
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(observer)

@@ -11,10 +11,10 @@ from twisted_net.http.retry.settings import BudgetSettings
 
 
 class RetryBudgetTests(SynchronousTestCase):
-    """:class:`RetryBudget` pays for retries until it is empty."""
+    """:class:`RetryBudget` allows retries until it is empty."""
 
     def test_costs_of_the_aws_sdks(self) -> None:
-        """500 tokens; 14 a retry, 5 after throttling, one back for a call that succeeds."""
+        """500 tokens; 14 for a retry, 5 after throttling, one refunded for a success."""
         settings = BudgetSettings()
         self.assertEqual(
             (settings.capacity, settings.retry_cost, settings.throttled_cost, REWARD),
@@ -31,7 +31,7 @@ class RetryBudgetTests(SynchronousTestCase):
         self.assertIsNone(budget.acquire(throttled=True))
 
     def test_refund(self) -> None:
-        """What is given back may be taken again, up to the capacity."""
+        """Refunded tokens may be acquired again, up to the capacity."""
         budget = RetryBudget(BudgetSettings(capacity=14))
         self.assertEqual(budget.acquire(), 14)
         for _ in range(13):
@@ -53,7 +53,7 @@ class RetryBudgetTests(SynchronousTestCase):
 
     @given(st.lists(st.sampled_from(["retry", "throttled", "success", "reward"])))
     def test_bounds(self, steps: list[str]) -> None:
-        """However it is used, it stays from 0 to its capacity, and pays for what it gives."""
+        """After any steps its tokens are between 0 and the capacity, and account for all calls."""
         budget = RetryBudget(BudgetSettings(capacity=50))
         held = 0
         for step in steps:

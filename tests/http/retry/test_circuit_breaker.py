@@ -11,7 +11,7 @@ from twisted_net.http.retry.settings import CircuitBreakerSettings
 
 
 class BreakerTestCase(SynchronousTestCase):
-    """A breaker that opens after three failures and rests for 10 s; a probe has 4 s."""
+    """A breaker that opens after three failures for 10 s; a probe has 4 s."""
 
     def setUp(self) -> None:
         self.breaker = CircuitBreaker(
@@ -23,22 +23,22 @@ class BreakerTestCase(SynchronousTestCase):
         self.breaker.release(self.begin(now), ok, now)
 
     def begin(self, now: float = 0.0) -> int:
-        """Begin a call that may."""
+        """Begin a call that is allowed."""
         ticket = self.breaker.acquire(now)
         assert ticket is not None
         return ticket
 
     def trip(self) -> None:
-        """Let it open, at 0 s."""
+        """Make it open, at 0 s."""
         for _ in range(3):
             self.call(False)
 
 
 class ClosedTests(BreakerTestCase):
-    """While it is closed all pass."""
+    """While it is closed all calls are allowed."""
 
     def test_failures_in_a_row(self) -> None:
-        """It opens after so many; a success between begins the count anew."""
+        """It opens after so many failures in a row; a success resets the count."""
         for ok in (False, False, True, False, False, None):
             self.call(ok)
             self.assertEqual(self.breaker.state, CircuitState.CLOSED)
@@ -55,10 +55,10 @@ class ClosedTests(BreakerTestCase):
 
 
 class OpenTests(BreakerTestCase):
-    """While it is open none passes."""
+    """While it is open all calls are rejected."""
 
     def test_rest(self) -> None:
-        """For its time no call begins; it says how long that still is."""
+        """No call is allowed until its time is over; ``retry_after`` returns how long that is."""
         self.trip()
         for now in (0.0, 9.9):
             self.assertIsNone(self.breaker.acquire(now))
@@ -66,7 +66,7 @@ class OpenTests(BreakerTestCase):
         self.assertEqual(self.breaker.retry_after(11.0), 0.0)
 
     def test_late_results(self) -> None:
-        """A call from before it opened changes nothing, whatever it comes to."""
+        """The outcome of a call that began before it opened is ignored."""
         late = [self.begin() for _ in range(2)]
         self.trip()
         for ticket, ok in zip(late, (True, False), strict=True):
@@ -77,7 +77,7 @@ class OpenTests(BreakerTestCase):
 
 
 class HalfOpenTests(BreakerTestCase):
-    """After its rest it lets one call at a time try."""
+    """After its open time one call at a time is allowed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -99,19 +99,19 @@ class HalfOpenTests(BreakerTestCase):
         self.assertEqual(self.breaker.state, CircuitState.CLOSED)
 
     def test_failure(self) -> None:
-        """A probe that fails begins another rest."""
+        """A probe that fails opens it again."""
         self.breaker.release(self.probe, False, 11.0)
         self.assertEqual(
             (self.breaker.state, self.breaker.retry_after(11.0)), (CircuitState.OPEN, 10.0)
         )
 
     def test_given_up(self) -> None:
-        """A probe that was cancelled leaves its place to the next."""
+        """After a cancelled probe the next is allowed."""
         self.breaker.release(self.probe, None, 11.0)
         self.assertIsNotNone(self.breaker.acquire(11.0))
 
     def test_probes_time_out(self) -> None:
-        """A probe that never ends makes way after its time, and its end comes too late."""
+        """A probe that never ends is replaced after its timeout, and its outcome is ignored."""
         second = self.begin(14.0)
         self.breaker.release(self.probe, True, 14.5)
         self.assertEqual(self.breaker.state, CircuitState.HALF_OPEN)
@@ -120,7 +120,7 @@ class HalfOpenTests(BreakerTestCase):
 
 
 class ModelTests(SynchronousTestCase):
-    """However calls begin and end, nobody is kept waiting for ever."""
+    """After any calls, a call is allowed at some time."""
 
     @given(
         st.lists(
@@ -129,7 +129,7 @@ class ModelTests(SynchronousTestCase):
         )
     )
     def test_always_recovers(self, steps: list[tuple[float, bool | None]]) -> None:
-        """After the longer of both times a call may begin, and its success closes the breaker."""
+        """After the longer of both times a call is allowed, and its success closes the breaker."""
         breaker = CircuitBreaker(CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0))
         now = 0.0
         under_way: list[int] = []

@@ -10,7 +10,7 @@ from twisted_net.http.retry.hedging import hedge
 
 
 class HedgeTests(SynchronousTestCase):
-    """:func:`hedge` gives the first good result of two."""
+    """:func:`hedge` returns the first good result of two."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -26,14 +26,14 @@ class HedgeTests(SynchronousTestCase):
         return self.started[-1]
 
     def test_good(self) -> None:
-        """A good one ends the race, whichever it is."""
+        """The first good result is used, whichever attempt it is of."""
         self.clock.advance(1.0)
         self.started[1].callback(5)
         self.assertEqual(self.successResultOf(self.racing), 5)
         self.assertEqual(self.cancelled, self.started[:1])
 
     def test_none_good(self) -> None:
-        """Where none is good the last is given; without a second, the first."""
+        """If none is good the last is returned; without a second attempt, the first."""
         self.clock.advance(1.0)
         self.started[1].callback(-1)
         self.assertNoResult(self.racing)

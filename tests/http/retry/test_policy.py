@@ -19,32 +19,32 @@ class RetryDelayTests(SynchronousTestCase):
     """:func:`retry_delay` grows with each attempt, and ends before the deadline."""
 
     def test_three_retries_are_four_calls(self) -> None:
-        """After the fourth call it is time to give up."""
+        """After the fourth attempt it gives up."""
         waits = [retry_delay(RetryPolicy(), made, 1.0) for made in (1, 2, 3, 4)]
         self.assertEqual(waits, [0.5, 1.0, 2.0, None])
 
     def test_no_retries(self) -> None:
-        """With none, the first call is the last."""
+        """With none, the first attempt is the last."""
         self.assertIsNone(retry_delay(RetryPolicy(retries=0), 1, 0.5))
 
     def test_full_jitter(self) -> None:
-        """The wait is drawn from zero to the longest."""
+        """The delay is drawn from zero to the longest."""
         policy = RetryPolicy()
         self.assertEqual(retry_delay(policy, 2, 0.0), 0.0)
         self.assertEqual(retry_delay(policy, 2, 0.25), 0.25)
 
     def test_cap(self) -> None:
-        """No drawn wait passes the cap, after however many calls."""
+        """No drawn delay exceeds the cap, after however many attempts."""
         policy = RetryPolicy(retries=100, cap=3.0)
         self.assertEqual([retry_delay(policy, made, 1.0) for made in (3, 4, 100)], [2.0, 3.0, 3.0])
 
     def test_floor(self) -> None:
-        """What the server asks for is waited at least, and the drawn wait besides."""
+        """``Retry-After`` is the minimum, and the drawn delay is added."""
         self.assertEqual(retry_delay(RetryPolicy(), 1, 0.5, floor=7.0), 7.25)
         self.assertEqual(retry_delay(RetryPolicy(cap=1.0), 1, 0.0, floor=60.0), 60.0)
 
     def test_deadline(self) -> None:
-        """A wait that would not end before the deadline is not begun."""
+        """It gives up if the delay would not end before the deadline."""
         policy = RetryPolicy()
         self.assertEqual(retry_delay(policy, 1, 1.0, remaining=0.6), 0.5)
         self.assertIsNone(retry_delay(policy, 1, 1.0, remaining=0.5))
@@ -52,7 +52,7 @@ class RetryDelayTests(SynchronousTestCase):
         self.assertIsNone(retry_delay(policy, 1, 0.0, remaining=-1.0))
 
     def test_floor_and_deadline(self) -> None:
-        """Where only the jitter passes the deadline, the floor alone is waited."""
+        """If only the jitter exceeds the deadline, the floor alone is the delay."""
         policy = RetryPolicy()
         self.assertEqual(retry_delay(policy, 1, 1.0, floor=5.0, remaining=5.2), 5.0)
         self.assertIsNone(retry_delay(policy, 1, 1.0, floor=5.0, remaining=5.0))
@@ -77,7 +77,7 @@ class RetryDelayTests(SynchronousTestCase):
         floor: float | None,
         left: float | None,
     ) -> None:
-        """Any wait is at least the floor, ends before the deadline, and is bounded."""
+        """Any delay is at least the floor, ends before the deadline, and is bounded."""
         wait = retry_delay(
             RetryPolicy(retries=retries, base=base, cap=cap),
             made,
@@ -104,7 +104,7 @@ class MayRepeatTests(SynchronousTestCase):
     """:func:`may_repeat` allows idempotent requests, and those that carry a key."""
 
     def test_repeatable(self) -> None:
-        """Idempotent methods are, POST only with a key or by the operator's word."""
+        """Idempotent methods may be retried, POST only with a key or by the settings."""
         policy = RetryPolicy()
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
             self.assertTrue(may_repeat(policy, method, idempotency_key=False))
@@ -117,7 +117,7 @@ class MayRepeatTests(SynchronousTestCase):
 
 
 class AttemptTests(SynchronousTestCase):
-    """:class:`Attempt` says in a word how it ended."""
+    """:class:`Attempt` has its outcome as a text."""
 
     def test_outcome(self) -> None:
         """The status, or the error."""
@@ -141,27 +141,27 @@ class ParseRetryAfterTests(SynchronousTestCase):
         self.assertIsNone(parse_retry_after("\x0b5", NOW))
 
     def test_huge(self) -> None:
-        """So many digits that nobody waits for it are a time without end."""
+        """Very many digits are an infinite time."""
         self.assertEqual(parse_retry_after("9" * 10_000, NOW), math.inf)
 
     def test_dates(self) -> None:
-        """Each form of a date is the time until then."""
+        """Each form of a date is the time until it."""
         self.assertEqual(parse_retry_after(format_date(NOW + 90), NOW), 90.0)
         self.assertEqual(parse_retry_after("Sunday, 22-Nov-26 00:02:00 GMT", NOW), 120.0)
         self.assertEqual(parse_retry_after("Sun Nov 22 00:02:00 2026", NOW), 120.0)
 
     def test_past(self) -> None:
-        """A date that is over asks for no wait."""
+        """A date in the past is 0."""
         self.assertEqual(parse_retry_after(format_date(NOW - 90), NOW), 0.0)
 
     def test_malformed(self) -> None:
-        """What cannot be read is as if it were not there."""
+        """A malformed field is ignored."""
         for text in (None, "", "soon", "-1", "+1", "1.5", "1e3", "٣", "1, 2", "Sun", "0x10"):
             with self.subTest(text=text):
                 self.assertIsNone(parse_retry_after(text, NOW))
 
     @given(st.text(max_size=40))
     def test_never_raises(self, text: str) -> None:
-        """Any text gives None or a wait of at least 0."""
+        """Any text is None or at least 0."""
         found = parse_retry_after(text, NOW)
         self.assertTrue(found is None or found >= 0)

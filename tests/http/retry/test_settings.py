@@ -42,7 +42,7 @@ class BudgetSettingsTests(SynchronousTestCase):
         self.assertEqual(settings.throttled_cost, 5)
 
 
-class BreakerSettingsTests(SynchronousTestCase):
+class CircuitBreakerSettingsTests(SynchronousTestCase):
     """:class:`CircuitBreakerSettings` opens after ten failures in a row, for 10 s."""
 
     def test_defaults(self) -> None:

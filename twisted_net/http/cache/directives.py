@@ -19,7 +19,7 @@ Directives = Mapping[str, str | None]
 
 _DIRECTIVE = re.compile(
     r'([!#$%&\'*+.^_`|~0-9A-Za-z-]++)(?:=(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]*+)))?+'
-    # What follows up to the next comma says nothing; a comma in quotes is none (RFC 9110 §5.6.1).
+    # Text up to the next comma is skipped; one in quotes is no separator (RFC 9110 §5.6.1).
     r'(?:"(?:[^"\\]|\\.)*+"|[^,"])*+("?)',
     re.DOTALL,
 )
@@ -40,20 +40,20 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     text = fields.get("cache-control")
     if text is None:
         return {"no-cache": None} if fields.get("pragma", "").lower() == "no-cache" else {}
-    return _read(text)
+    return _parse_directives(text)
 
 
-def _read(text: str) -> dict[str, str | None]:
+def _parse_directives(text: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for match in _DIRECTIVE.finditer(text):
         name, quoted, token, unclosed = match.groups()
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token
         found.setdefault(name.lower(), value)
         if unclosed:
-            # No quote behind it is closed either, so that to look for the end of each would be
-            # quadratic work. Spaces say as little as they do, and end a word as they do.
+            # No later quote is closed either: searching for the end of each would take quadratic
+            # time. A space ends a token as a quote does, and is skipped as well.
             _, _, rest = text[match.end() :].replace('"', " ").partition(",")
-            return _read(rest) | found
+            return _parse_directives(rest) | found
     return found
 
 

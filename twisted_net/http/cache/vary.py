@@ -16,9 +16,9 @@ A private cache may serve a program that acts for many users: a response to one 
 user alone.
 """
 
-# A separator with the white space around it, or in the group what is none: a quoted string, also
-# one without an end, and white space alone. These are passed over in one go: a search that began
-# anew at each quote or space in them would be quadratic work.
+# A separator with the white space around it; or, in the group, text without a separator: a quoted
+# string, closed or not, or white space. The group is matched so that the search does not restart
+# at each quote or space in it, which would take quadratic time.
 _COMMA = re.compile(r'("(?:[^"\\]|\\.)*+"?|[ \t]++(?!,))|[ \t]*+,[ \t]*+', re.DOTALL)
 _SEMICOLON = re.compile(r"([ \t]++(?!;))|[ \t]*+;[ \t]*+")
 # Lists in any order, with case-insensitive members (RFC 9110 §12.5.3, §12.5.4).
