@@ -189,7 +189,7 @@ class CertificatesTests(SynchronousTestCase):
         self.assertEqual(self.shown(certificates, None), "old.test")
         self.assertEqual(self.shown(certificates, None), "old.test")
         (warning,) = self.texts()
-        self.assertIn("the certificate in use stays", warning)
+        self.assertIn("the previous certificate stays in use", warning)
         key_file.write_bytes(key)
         self.assertEqual(self.shown(certificates, None), "new.test")
 

@@ -24,7 +24,7 @@ class DtlsClient(DatagramProtocol):
     A DTLS session with one server on a socket of its own, and the transport of *inner*.
 
     *inner* is connected once the server's certificate has been verified: signed by a trusted
-    authority, and issued for the server's name. Give the client a port with
+    authority, and issued for the server's name. Open its port with
     ``reactor.listenUDP(0, client)`` and wait for :meth:`connected`; call :meth:`close` before
     closing the port. At most one timer runs.
 

@@ -1,4 +1,4 @@
-"""Certificates by host name, read anew when their files change: contexts for TLS handshakes."""
+"""TLS certificates: contexts by host name (SNI), reloaded when their files change."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2, those with forward secrecy and authenticated encryption; TLS 1.3 has its own."""
+"""TLS 1.2 ciphers with forward secrecy and AEAD; TLS 1.3 has its own list."""
 
 DAY = 86_400.0
-"""Seconds; also the time between two looks at the ends of all certificates."""
+"""Seconds; also the interval between two checks of the expiry of all certificates."""
 
 MAX_NAME = 64
-"""Characters of the longest common name that is taken as a user's (RFC 5280, ub-common-name)."""
+"""Longest common name accepted as a user's name, in characters (RFC 5280, ub-common-name)."""
 
 DEFAULT = "default"
-"""In a folder, the name of the certificate for clients that name no host, or an unknown one."""
+"""Name in a folder of the certificate for clients without SNI, or with an unknown host."""
 
 log = Logger()
 
@@ -40,73 +40,73 @@ _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 
 
 @frozen
-class _Made:
-    """A context, and the certificate in it; the context for clients of no known host has none."""
+class _LoadedContext:
+    """A context and its certificate; None in a fallback context without a certificate."""
 
     context: SSL.Context
     certificate: x509.Certificate | None
 
 
-class _Source:
+class _CertificateFiles:
     """
-    Some files, and the context that was last made of them.
+    The files of one certificate, and the context that was last loaded from them.
 
-    :param files: all whose change makes another context; that of the certificate comes first.
-    :param make: makes the context, or raises ConfigError.
+    :param files: the files to watch for changes; that of the certificate comes first.
+    :param load: loads the context, or raises ConfigError.
     """
 
-    def __init__(self, files: tuple[str, ...], make: Callable[[], _Made]) -> None:
+    def __init__(self, files: tuple[str, ...], load: Callable[[], _LoadedContext]) -> None:
         self._files = files
-        self._make = make
-        self._stamps = self._look()
-        self._made = make()
+        self._load = load
+        self._stamps = self._read_stamps()
+        self._loaded = load()
 
     @property
     def certificate(self) -> x509.Certificate | None:
         """The certificate of :attr:`context`."""
-        return self._made.certificate
+        return self._loaded.certificate
 
     @property
     def context(self) -> SSL.Context:
         """
-        The context of the files as they are now.
+        The context of the current files.
 
-        Files that cannot be used, as half of a pair that is being renewed, leave it as it was;
-        that is logged once for each state that they are in.
+        If they cannot be used, for example while a pair is being renewed, the last context stays;
+        that is logged once for each state of the files.
         """
-        stamps = self._look()
+        stamps = self._read_stamps()
         if stamps != self._stamps:
             self._stamps = stamps
             try:
-                self._made = self._make()
+                self._loaded = self._load()
             except ConfigError as error:
-                log.warn("the certificate in use stays: {error}", error=error)
+                log.warn("the previous certificate stays in use: {error}", error=error)
             else:
                 log.info("renewed: {files}", files=", ".join(self._files))
-        return self._made.context
+        return self._loaded.context
 
     @property
     def gone(self) -> bool:
-        """Whether its certificate was taken away."""
+        """Whether the certificate's file has been removed."""
         return not os.path.exists(self._files[0])
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _read_stamps(self) -> list[tuple[int, int, int] | None]:
         return [_stamp(file) for file in self._files]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """
-    Makes the server's side of TLS connections, each with the certificate for its host.
+    A server's certificates, chosen by SNI and reloaded when their files change.
 
-    A client that names a host (SNI) gets, out of the folder, the certificate in ``<host>.pem`` or
-    in ``<host>/fullchain.pem``, else the one in ``*.<domain>.pem``, else the default one: that of
-    ``certificate``, or the folder's ``default.pem``. Every handshake looks whether its files have
-    changed, which takes some microseconds; files with a new name are found in the same way.
+    A client that names a host (SNI) gets from the folder the certificate in ``<host>.pem`` or
+    ``<host>/fullchain.pem``, else that in ``*.<domain>.pem``, else the default: ``certificate``,
+    or the folder's ``default.pem``. Every handshake checks whether its files have changed, which
+    takes some microseconds; new files are found in the same way.
 
     :param settings: where the files are; TLS must be enabled in it.
-    :param wall: gives the seconds of the wall clock.
-    :param context: makes a context that knows its protocol, and no certificate.
+    :param wall: returns seconds since 1970.
+    :param context: returns a context with its protocol version and no certificate.
     :raises ConfigError: with a line for each certificate that cannot be used.
     """
 
@@ -119,7 +119,7 @@ class Certificates:
         self._settings = settings
         self._wall = wall
         self._plain_context = tls_context if context is None else context
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, _CertificateFiles] = {}
         mistakes: list[str] = []
         try:
             self._fallback = self._read_fallback()
@@ -135,21 +135,21 @@ class Certificates:
             mistakes.append(f"{settings.folder}: there is no certificate in it")
         if mistakes:
             raise ConfigError(mistakes)
-        self._warn_of_ends()
+        self._warn_of_expiry()
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """Make a connection for Twisted's TLS."""
+        """Return a server connection for Twisted's TLS."""
         return self.connection()
 
     def connection(self) -> SSL.Connection:
-        """Make a connection that waits for a client's greeting."""
-        if self._wall() >= self._next_look:
-            self._warn_of_ends()
+        """Return a server connection that awaits a ClientHello."""
+        if self._wall() >= self._next_check:
+            self._warn_of_expiry()
         source = None if self._settings.certificate else self._served(DEFAULT)
         return SSL.Connection((source or self._fallback).context, None)
 
     def seconds_left(self) -> Mapping[str, float]:
-        """Tell for how long each certificate holds, by the first host in it; negative if past."""
+        """Return seconds until each certificate expires, by its first host; negative if expired."""
         now = self._wall()
         left: dict[str, float] = {}
         for source in [self._fallback, *self._sources.values()]:
@@ -160,26 +160,28 @@ class Certificates:
                 left[name] = min(seconds, left.get(name, seconds))
         return left
 
-    def _read_fallback(self) -> _Source:
-        """Read the default certificate where it has files of its own, or make do without any."""
+    def _read_fallback(self) -> _CertificateFiles:
+        """Load the default certificate if it has files of its own, else a context without one."""
         settings = self._settings
         if settings.certificate:
             return self._read(settings.certificate, settings.key)
         ca = (settings.client_ca,) if settings.client_ca else ()
-        return _Source(ca, lambda: _Made(self._new_context(), None))
+        return _CertificateFiles(ca, lambda: _LoadedContext(self._new_context(), None))
 
-    def _read(self, certificate: str, key: str = "") -> _Source:
-        """Read a certificate and its key, which may be in the same file."""
+    def _read(self, certificate: str, key: str = "") -> _CertificateFiles:
+        """Load a certificate and its key, which may be in the same file."""
         files = (certificate, key, self._settings.client_ca)
 
-        def make() -> _Made:
+        def load() -> _LoadedContext:
             context = self._new_context()
-            return _Made(context, load_certificate(context, certificate, key or certificate))
+            return _LoadedContext(
+                context, load_certificate(context, certificate, key or certificate)
+            )
 
-        return _Source(tuple(file for file in files if file), make)
+        return _CertificateFiles(tuple(file for file in files if file), load)
 
-    def _find(self, name: str) -> _Source | None:
-        """Find a certificate of the folder by its name, which is safe as that of a file."""
+    def _find(self, name: str) -> _CertificateFiles | None:
+        """Return the folder's certificate for a name that is safe as a file name, or None."""
         folder = self._settings.folder
         single = os.path.join(folder, f"{name}.pem")
         chain = os.path.join(folder, name, "fullchain.pem")
@@ -193,8 +195,8 @@ class Certificates:
                 return source
         return None
 
-    def _served(self, name: str) -> _Source | None:
-        """Find as :meth:`_find` does, where a new file that cannot be used is but a warning."""
+    def _served(self, name: str) -> _CertificateFiles | None:
+        """Like :meth:`_find`, but an unusable new file is only a warning."""
         if not self._settings.folder:
             return None
         try:
@@ -204,7 +206,7 @@ class Certificates:
             return None
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """Take the certificate for the host that the client names (RFC 6066 §3)."""
+        """Set the certificate for the host that the client names (SNI, RFC 6066 §3)."""
         host = (connection.get_servername() or b"").decode("ascii", "replace").lower()
         if not _HOST.fullmatch(host):
             return
@@ -215,19 +217,19 @@ class Certificates:
 
     def _new_context(self) -> SSL.Context:
         """
-        Make a context without a certificate.
+        Return a context without a certificate.
 
-        :raises ConfigError: where the file of those who sign clients' certificates is unusable.
+        :raises ConfigError: if the file of authorities for clients' certificates is unusable.
         """
         context = self._plain_context()
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # Without this callback Twisted's refuses every client that offers protocols by ALPN.
+        # Without this callback Twisted's own rejects every client that offers ALPN protocols.
         context.set_alpn_select_callback(_no_protocol)
         context.set_tlsext_servername_callback(self._choose)
         client_ca = self._settings.client_ca
         if client_ca:
-            # A resumed session would bring along a certificate that was checked long ago.
+            # A resumed session would keep a client certificate that was verified long ago.
             context.set_options(SSL.OP_NO_TICKET)
             load_authorities(context, client_ca, named=True)
             required = self._settings.client_certificate == "required"
@@ -236,9 +238,9 @@ class Certificates:
             )
         return context
 
-    def _warn_of_ends(self) -> None:
-        """Log the certificates that end soon, or have ended."""
-        self._next_look = self._wall() + DAY
+    def _warn_of_expiry(self) -> None:
+        """Log the certificates that expire soon or have expired."""
+        self._next_check = self._wall() + DAY
         for name, seconds in self.seconds_left().items():
             if seconds < self._settings.warn_days * DAY:
                 log.warn(
@@ -250,10 +252,10 @@ class Certificates:
 
 def check_certificates(sections: Mapping[str, TlsSettings], wall: Callable[[], float]) -> None:
     """
-    Read all certificates once, to find what is wrong with their files.
+    Load all certificates once, to check their files.
 
-    :param sections: settings by their keys, for people; those that are not enabled are left out.
-    :param wall: gives the seconds of the wall clock.
+    :param sections: settings by their display names; those that are not enabled are skipped.
+    :param wall: returns seconds since 1970.
     :raises ConfigError: with a line for each file that cannot be used.
     """
     mistakes: list[str] = []
@@ -269,10 +271,10 @@ def check_certificates(sections: Mapping[str, TlsSettings], wall: Callable[[], f
 
 def user_of(certificate: x509.Certificate) -> str | None:
     """
-    Give the common name of a client's certificate, which is the user that it stands for.
+    Return the user that a client's certificate names by its common name.
 
-    :return: None where it has no common name, several, or one that no user may have: one with
-        characters that do not print, or over :data:`MAX_NAME` of them.
+    :return: None if it has no common name, several, or one that is not a valid user name:
+        with unprintable characters, or longer than :data:`MAX_NAME`.
     """
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
@@ -282,7 +284,7 @@ def user_of(certificate: x509.Certificate) -> str | None:
 
 
 def tls_context() -> SSL.Context:
-    """Make a server's context for TLS 1.2 and 1.3 over a stream."""
+    """Return a server context for TLS 1.2 and 1.3."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(CIPHERS)
@@ -291,9 +293,10 @@ def tls_context() -> SSL.Context:
 
 def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.Certificate:
     """
-    Put a certificate, its chain and its key into a context.
+    Load a certificate, its chain and its key into a context.
 
-    :raises ConfigError: where they cannot be read, or do not belong together.
+    :return: the certificate.
+    :raises ConfigError: if they cannot be read, or do not match.
     """
     file = certificate
     try:
@@ -302,7 +305,7 @@ def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.C
         context.use_certificate_chain_file(certificate)
         file = key
         with open(key, "rb") as opened:
-            # Not by OpenSSL, which asks for a passphrase at the terminal, while everything waits.
+            # Not by OpenSSL, which would prompt for a passphrase at the terminal and block.
             context.use_privatekey(_load_key(opened.read()))
         context.check_privatekey()
     except (SSL.Error, OSError, ValueError) as error:
@@ -312,10 +315,10 @@ def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.C
 
 def load_authorities(context: SSL.Context, file: str, named: bool = False) -> None:
     """
-    Have a context believe the certificates that are signed by those in a file.
+    Make a context trust the authorities in a file.
 
-    :param named: whether clients are told who these are.
-    :raises ConfigError: where it cannot be read.
+    :param named: whether to send their names to clients (certificate_authorities).
+    :raises ConfigError: if the file cannot be read.
     """
     try:
         context.load_verify_locations(file)
@@ -326,7 +329,7 @@ def load_authorities(context: SSL.Context, file: str, named: bool = False) -> No
 
 
 def _reason(error: Exception, file: str) -> str:
-    """Say what is wrong with a file."""
+    """Return what is wrong with a file."""
     try:
         with open(file, "rb"):
             pass
@@ -339,9 +342,9 @@ def _reason(error: Exception, file: str) -> str:
 
 def _names_in(folder: str) -> list[str]:
     """
-    Name the certificates of a folder.
+    Return the names of the certificates in a folder.
 
-    :raises ConfigError: where it cannot be read.
+    :raises ConfigError: if it cannot be read.
     """
     try:
         entries = sorted(os.listdir(folder))
@@ -355,7 +358,7 @@ def _names_in(folder: str) -> list[str]:
 
 
 def _name_of(certificate: x509.Certificate) -> str:
-    """Give the first host in a certificate, or its subject where there is none."""
+    """Return the first host in a certificate, or its subject if it names no host."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = extension.value.get_values_for_type(x509.DNSName)
@@ -365,7 +368,7 @@ def _name_of(certificate: x509.Certificate) -> str:
 
 
 def _stamp(file: str) -> tuple[int, int, int] | None:
-    """Give what differs between one state of a file and the next."""
+    """Return what identifies one state of a file; None if it does not exist."""
     try:
         status = os.stat(file)
     except OSError:
@@ -379,9 +382,9 @@ def _no_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:  # An
 
 def _load_key(pem: bytes) -> Any:  # Any: PyOpenSSL takes those types that are keys for TLS
     """
-    Find the private key among what a file holds.
+    Load the private key from the contents of a PEM file.
 
-    :raises ValueError: where there is none, or one with a passphrase.
+    :raises ValueError: if there is none, or it is encrypted.
     """
     found = _PRIVATE_KEY.search(pem)
     try:
