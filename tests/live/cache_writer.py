@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from tests.http.store_contract import make_entry
+from tests.patience import PATIENCE
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 
@@ -26,7 +27,7 @@ def nth_entry(name: str, number: int) -> Entry:
 
 
 async def main(reactor: Any, path: str, name: str) -> None:  # Any: a reactor has many interfaces
-    store = SQLiteStore(reactor, path, max_bytes=2**20)
+    store = SQLiteStore(reactor, path, max_bytes=2**20, patience=PATIENCE)
     number = 0
     while True:
         for _ in range(5):

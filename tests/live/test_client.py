@@ -8,7 +8,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.live.processes import Ended, Running
+from tests.patience import PATIENCE
 from twisted_net.auth.users import AuthSettings, hash_token
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AnswerLost, CallRefused
@@ -154,17 +154,16 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until *text* is on the screen, and forget what came up to it."""
-        deadline = time.monotonic() + 10
         while text.encode() not in self._seen:
-            assert time.monotonic() < deadline, self._seen.decode(errors="replace")
-            if select.select([self._end], [], [], 0.2)[0]:
-                self._seen += os.read(self._end, 65_536)
+            ready, _, _ = select.select([self._end], [], [], PATIENCE)
+            assert ready, self._seen.decode(errors="replace")
+            self._seen += os.read(self._end, 65_536)
         self._seen = self._seen.partition(text.encode())[2]
 
     def close(self) -> int:
         """Wait for its end, and give its status."""
         try:
-            return self._process.wait(10)
+            return self._process.wait(PATIENCE)
         finally:
             self._process.kill()
             self._process.wait()

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
+from tests.patience import until
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
@@ -37,6 +38,12 @@ from twisted_net.tcp.client import CommandClient, server_endpoint
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coap_device.py"
 # Waits a tenth as long as RFC 7252 has it, so that what is lost is soon sent again.
 QUICK = CoapClientSettings(ack_timeout=0.1, nstart=4)
+
+
+@pytest.fixture
+def reactor(patient_reactor: Any) -> Any:  # Any: reactors have no one type
+    """The reactor of these tests: none of their short timeouts is due for a busy machine."""
+    return patient_reactor
 
 
 class Lossy(DatagramProtocol):
@@ -137,7 +144,9 @@ async def strange(reactor: Any, server: Strange, method: int = Code.GET) -> Coap
     """Ask a strange server, and close everything."""
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     try:
-        async with CoapClient(reactor, CoapClientSettings(ack_timeout=0.02)) as client:
+        async with CoapClient(
+            reactor, CoapClientSettings(ack_timeout=0.1, max_retransmit=2)
+        ) as client:
             return await client.request(
                 method, f"coap://127.0.0.1:{port.getHost().port}/x", b"a" * 2000
             )
@@ -236,8 +245,7 @@ async def test_observe(reactor: Any) -> None:
                     break
         assert seen == sorted(seen)
         assert len(set(seen)) == 3
-        while served.server.observers:
-            await deferLater(reactor, 0.02)
+        await until(reactor, lambda: served.server.observers == 0)
 
 
 async def test_observe_events(reactor: Any) -> None:
@@ -276,8 +284,7 @@ async def test_states_not_taken(reactor: Any) -> None:
     """Where nobody takes the states, the oldest are dropped and counted."""
     async with Served(reactor, settings=CoapClientSettings(max_notifications=2)) as served:
         states = await served.client.observe(served.uri("stats"))
-        while states.skipped < 2:
-            await deferLater(reactor, 0.02)
+        await until(reactor, lambda: states.skipped >= 2)
         states.cancel()
         states.cancel()
         assert len([state async for state in states]) == 2
@@ -313,7 +320,6 @@ async def test_failures(reactor: Any) -> None:
             await call
         waiting = client.post(served.uri("sleep"), b"30")
         states = await client.observe(served.uri("events"))
-        await deferLater(reactor, 0.05)
         closed = client.close()
         failed: list[BaseException | None] = []
 

@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.python.usage import UsageError
 
 from tests.live.processes import BIN, Running
 from tests.live.test_coap import Served, Strange
+from tests.patience import until
 from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.coap import CoapOptions, Conversation
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type
 from twisted_net.coap.settings import CoapLimits
+
+
+@pytest.fixture
+def reactor(patient_reactor: Any) -> Any:  # Any: reactors have no one type
+    """The reactor of these tests: none of their short timeouts is due for a busy machine."""
+    return patient_reactor
 
 
 class Run:
@@ -141,13 +147,13 @@ async def test_cancelled(reactor: Any) -> None:
     """What is interrupted says goodbye to who is observed, and leaves nothing behind."""
     async with Served(reactor) as served:
         observing = Run(reactor, "observe", served.uri("events"))
-        while served.server.observers != 1:
-            await deferLater(reactor, 0.01)
+        await until(reactor, lambda: served.server.observers == 1)
         observing.ended.cancel()
         assert await observing.ended == 0
         assert (observing.shown, served.server.observers) == ("{}\n", 0)
+        before = served.server.layer.counts.received
         asking = Run(reactor, "post", served.uri("sleep"), "30")
-        await deferLater(reactor, 0.01)
+        await until(reactor, lambda: served.server.layer.counts.received > before)
         asking.ended.cancel()
         assert await asking.ended == INTERRUPTED
 
@@ -194,8 +200,7 @@ async def test_script(reactor: Any, tmp_path: Path) -> None:
         async with Running(
             reactor, [*words, "post", served.uri("sleep"), "30"], tmp_path
         ) as asking:
-            while counts.received == before:
-                await deferLater(reactor, 0.01)
+            await until(reactor, lambda: counts.received > before)
             asking.signal(signal.SIGINT)
             ended = await asking.ended()
         assert (ended.status, ended.stderr) == (INTERRUPTED, "")

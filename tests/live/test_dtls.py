@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import gatherResults
-from twisted.internet.task import deferLater
 
 from tests.live.processes import Running
 from tests.live.programs import serving
+from tests.patience import until
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.auth.users import AuthSettings
 from twisted_net.coap.client import CoapClient
@@ -36,12 +36,19 @@ from twisted_net.service.net import NetService
 EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
 AUTHORITY = Authority()
 QUICK = CoapClientSettings(ack_timeout=0.1, max_retransmit=1)
+"""Gives a silent server up soon; of these seconds none passes while the machine is busy."""
 USERS = """
 [ann]
 commands = ["*"]
 [bob]
 commands = ["*", "-@admin"]
 """
+
+
+@pytest.fixture
+def reactor(patient_reactor: Any) -> Any:  # Any: reactors have no one type
+    """The reactor of these tests: none of their short timeouts is due for a busy machine."""
+    return patient_reactor
 
 
 def issue(file: Path, *hosts: str, user: str | None = None) -> str:
@@ -201,8 +208,7 @@ async def test_idle_session(reactor: Any, folder: Path) -> None:
     coap = over_dtls(folder, idle_timeout=0.2)
     async with served(reactor, folder, coap=coap) as (service, client):
         await client.get(uri(service, "ping"))
-        await deferLater(reactor, 0.5)
-        assert sessions(service) == 0
+        await until(reactor, lambda: sessions(service) == 0)
         assert (await client.get(uri(service, "ping"))).text == "PONG"
         assert service.secure_coap is not None
         assert service.secure_coap.dtls.counts.established == 2
@@ -266,7 +272,7 @@ async def test_bounded_client(reactor: Any, folder: Path) -> None:
             await client.get(uri(service, "ping"))
             await client.get(uri(service, "ping", "127.0.0.1"))
             await client.get(uri(second, "ping"))
-            await deferLater(reactor, 0.1)
+            await until(reactor, lambda: sessions(service) < 2)
             assert (sessions(service), sessions(second)) == (1, 1)
 
 
@@ -329,8 +335,7 @@ async def test_datagrams(reactor: Any, folder: Path) -> None:
         for datagram in (b"ping", b"\xff\0\0\x29", b"a" * 1000, b"b" * 500):
             client.write(datagram)
         client.write(b"stats")
-        while len(inner.got) < 5:
-            await deferLater(reactor, 0.01)
+        await until(reactor, lambda: len(inner.got) == 5)
         *answers, stats = [answer for answer, _ in inner.got]
         assert answers == [
             b"PONG",
@@ -343,5 +348,4 @@ async def test_datagrams(reactor: Any, folder: Path) -> None:
         server = service.secure_udp.dtls
         assert server.getHost().port == address[1]
         await client.stopListening()
-        await deferLater(reactor, 0.1)
-        assert server.counts.ended[End.CLIENT_CLOSED] == 1
+        await until(reactor, lambda: server.counts.ended[End.CLIENT_CLOSED] == 1)

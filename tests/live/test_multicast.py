@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from tests.live.processes import BIN, Running
+from tests.live.programs import run_until
 from tests.missing import missing
+from tests.patience import until
 from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.errors import InvalidCoapURI
@@ -54,12 +55,6 @@ def free_port() -> int:
         return port
 
 
-async def until(reactor: Any, ready: Callable[[], object]) -> None:  # Any: reactors have no type
-    """Wait until something is there; the test's own limit ends it."""
-    while not ready():
-        await deferLater(reactor, 0.01)
-
-
 async def left(port: CappedPort) -> None:
     """Stop a port."""
     stopped = port.stopListening()
@@ -68,7 +63,7 @@ async def left(port: CappedPort) -> None:
 
 
 @pytest.mark.parametrize("interface", ["lo", "127.0.0.1"])
-async def test_join(reactor: Any, interface: str) -> None:  # Any: as above
+async def test_join(reactor: Any, interface: str) -> None:  # Any: reactors have no one type
     """A group is joined by the name or the address of an interface, and heard there."""
     heard: list[tuple[bytes, Source]] = []
     port = free_port()
@@ -200,7 +195,7 @@ async def test_shell(reactor: Any) -> None:  # Any: as above
     service.startService()
 
     async def discover(*more: str) -> tuple[bytes, bytes, int]:
-        words = ["-m", "twisted_net", "discover", "-i", "lo", "-t", "2", *more]
+        words = ["-m", "twisted_net", "discover", "-i", "lo", "-t", "4", *more]
         result: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
             sys.executable, words, os.environ
         )
@@ -224,7 +219,7 @@ async def test_interrupted(reactor: Any, tmp_path: Path) -> None:  # Any: as abo
     settings = DiscoverySettings(enabled=True, port=port, interfaces=LO, name="kitchen")
     service = quiet_service(reactor, settings)
     service.startService()
-    words = [str(BIN / "twisted-net"), "discover", "-i", "lo", "-p", str(port), "-t", "30"]
+    words = [str(BIN / "twisted-net"), "discover", "-i", "lo", "-p", str(port), "-t", "3600"]
     for more, status in ((["--watch"], 0), ([], INTERRUPTED)):
         async with Running(reactor, [*words, *more], tmp_path) as running:
             await running.logged("kitchen")
@@ -317,8 +312,9 @@ async def test_coap_client(reactor: Any) -> None:  # Any: as above
     )
     service = quiet_service(reactor, DiscoverySettings(), coap=coap)
     service.startService()
-    words = ["-N", "-B", "2", "-m", "get", "-a", "127.0.0.1"]
+    words = ["-N", "-B", "3600", "-m", "get", "-a", "127.0.0.1"]
     uri = f"coap://224.0.1.187:{coap.port}/echo?hello"
-    out, _, _ = await getProcessOutputAndValue(program, [*words, uri], os.environ)
+    # It would wait for more.
+    out = await run_until(program, *words, uri, data=b"", marker=b"hello")
     assert out.strip() == b"hello"
     await service.stopService()

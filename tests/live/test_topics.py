@@ -9,6 +9,7 @@ from typing import Any
 from tests.live.processes import Line
 from twisted_net.commands.standard import standard_commands
 from twisted_net.sessions import Sessions
+from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import Topics, TopicSettings
 
@@ -16,7 +17,11 @@ from twisted_net.topics import Topics, TopicSettings
 async def test_stuck_reader(reactor: Any) -> None:
     """Others get every message in order and at once, while one reads nothing and is bounded."""
     topics = Topics(TopicSettings(max_queue=65_536))
-    factory = CommandFactory(reactor, standard_commands(), sessions=Sessions(time.time, topics))
+    sessions = Sessions(time.time, topics)
+    # However long it takes, the stuck one is not cut off.
+    factory = CommandFactory(
+        reactor, standard_commands(), Limits(write_timeout=3600.0), sessions=sessions
+    )
     listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
     port = listening.getHost().port
     text = "x" * 10_000

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from twisted_net.udp.limits import DatagramClientSettings, DatagramLimits
 from twisted_net.udp.server import DatagramServer, listen_datagrams
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def reactor(patient_reactor: Any) -> Any:  # Any: reactors have no one type
+    """The reactor of these tests: none of their short timeouts is due for a busy machine."""
+    return patient_reactor
 
 
 @asynccontextmanager
@@ -48,8 +54,9 @@ async def test_questions(reactor: Any, interface: str, guard: Any) -> None:
             serving(reactor, interface, limits=DatagramLimits(guard=guard)) as (host, port),
             DatagramClient(reactor, host, port) as client,
         ):
-            assert 0 < await client.ping() < 20
-            assert abs(await client.time() - datetime.now(UTC)) < timedelta(seconds=20)
+            assert await client.ping() >= 0
+            before = datetime.now(UTC)
+            assert before <= await client.time() <= datetime.now(UTC)
             assert await client.echo("grüße") == "grüße"
             assert await client.increment(0xFFFFFFFF) == 0
             assert (await client.stats())["total_packets"] == 5
@@ -65,7 +72,7 @@ async def test_lossy_server(reactor: Any) -> None:
         heard.append(data)
         return b"PONG" if len(heard) % 3 == 0 else None
 
-    settings = DatagramClientSettings(timeout=0.01)
+    settings = DatagramClientSettings(timeout=0.1)
     async with (
         serving(reactor, handler=handler) as address,
         DatagramClient(reactor, *address, settings) as client,
