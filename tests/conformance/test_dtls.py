@@ -6,11 +6,11 @@ Both sides run as processes. A tool that is missing is a reason to skip, but in 
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.test_coap import LARGE, free_port
+from tests.conformance.test_coap import LARGE, run_until
 from tests.live.programs import program
 from tests.missing import missing
+from tests.patience import PATIENCE, wait_until
+from tests.ports import free_port
 from tests.tcp.issuing import Authority, write_pair
 
 BUILDS = ["openssl", "gnutls"]
@@ -98,18 +100,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+NUMBERS = itertools.count()
+"""For the names of logs."""
+
+
 @contextmanager
 def running(words: list[str], folder: Path, said: str) -> Iterator[None]:
     """Run a server as a process, once it has said something."""
-    log = folder / f"log-{time.monotonic_ns()}"
+    log = folder / f"log-{next(NUMBERS)}"
     with log.open("wb") as output:
         server = subprocess.Popen(words, cwd=folder, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 30
-        while said not in log.read_text():
+
+        def has_said_it() -> bool:
             assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"{words} says nothing"
-            time.sleep(0.05)
+            return said in log.read_text()
+
+        wait_until(has_said_it)
         yield
     finally:
         server.terminate()
@@ -124,18 +131,18 @@ class Ours:
         self.udp = udp
         self.uri = f"coaps://localhost:{coap}"
 
-    def run(self, *words: str, data: bytes | None = None, timeout: float = 20) -> str:
-        """Run a client in the folder, and give what it prints."""
-        done = subprocess.run(
-            words, cwd=self.folder, capture_output=True, timeout=timeout, input=data
-        )
-        return (done.stdout + done.stderr).decode()
-
-    def ask(self, build: str, user: str, *words: str, timeout: float = 20) -> str:
-        """Have libcoap's client ask, as a user."""
-        client = libcoap("coap-client", build)
+    def words(self, build: str, user: str, *words: str) -> list[str]:
+        """Give the words by which libcoap's client asks, as a user."""
         pair = ("-c", f"{user}.pem", "-j", f"{user}.pem") if user else ()
-        return self.run(client, "-R", "ca.pem", *pair, *words, timeout=timeout)
+        return [libcoap("coap-client", build), "-R", "ca.pem", *pair, *words]
+
+    def ask(self, build: str, user: str, *words: str) -> str:
+        """Have libcoap's client ask, as a user; give what it prints."""
+        command = self.words(build, user, *words)
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, timeout=2 * PATIENCE, text=True
+        )
+        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +180,8 @@ def test_libcoap_client_blocks(ours: Ours, build: str) -> None:
 @pytest.mark.parametrize("build", BUILDS)
 def test_libcoap_client_observes(ours: Ours, build: str) -> None:
     """coap-client observes the figures over DTLS."""
-    shown = ours.ask(build, "ann", "-w", "-s", "2", "-m", "get", f"{ours.uri}/stats")
-    assert shown.count('"command":"STATS"') >= 4
+    words = ours.words(build, "ann", "-w", "-s", "3600", "-m", "get", f"{ours.uri}/stats")
+    run_until(4, '"command":"STATS"', *words, folder=ours.folder)
 
 
 def test_libcoap_client_loses(ours: Ours) -> None:
@@ -184,7 +191,7 @@ def test_libcoap_client_loses(ours: Ours) -> None:
     Over GnuTLS libcoap 4.3.1 does not recover: of a flight that comes again it reads a part.
     """
     words = ["-l", "2,6,8", "-B", "30", "-m", "post", "-e", "late", f"{ours.uri}/echo"]
-    assert ours.ask("openssl", "ann", *words, timeout=40) == "late\n"
+    assert ours.ask("openssl", "ann", *words) == "late\n"
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -193,27 +200,21 @@ def test_libcoap_client_without_certificate(ours: Ours, build: str) -> None:
     assert "PONG" not in ours.ask(build, "", "-B", "3", "-m", "get", f"{ours.uri}/ping")
 
 
-def s_client(ours: Ours, *words: str, data: bytes = b"ping\n") -> str:
-    """Let OpenSSL's client say one datagram to the datagram server, and wait for a second."""
+def s_client(ours: Ours, answer: str, *words: str, data: bytes = b"ping\n") -> str:
+    """
+    Let OpenSSL's client say one datagram to the datagram server.
+
+    :param answer: ends it once it has shown this; a failure ends it, too.
+    :return: all that it has said.
+    """
     client = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{ours.udp}"]
-    process = subprocess.Popen(
-        [*client, "-CAfile", "ca.pem", "-verify_return_error", *words],
-        cwd=ours.folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert process.stdin is not None
-    process.stdin.write(data)
-    process.stdin.flush()
-    time.sleep(1.0)
-    said, _ = process.communicate(timeout=10)
-    return said.decode(errors="replace")
+    words = (*client, "-CAfile", "ca.pem", "-verify_return_error", *words)
+    return run_until(1, answer, *words, folder=ours.folder, data=data, ends=True)
 
 
 def test_openssl(ours: Ours) -> None:
     """s_client checks our certificate for its name, and is answered."""
-    said = s_client(ours, "-dtls1_2", "-verify_hostname", "localhost", data=b"time\n")
+    said = s_client(ours, "+00:00", "-dtls1_2", "-verify_hostname", "localhost", data=b"time\n")
     assert "Verify return code: 0 (ok)" in said
     assert "Protocol  : DTLSv1.2" in said
     assert "+00:00" in said
@@ -221,20 +222,20 @@ def test_openssl(ours: Ours) -> None:
 
 def test_openssl_small_mtu(ours: Ours) -> None:
     """s_client with a small MTU, whose ClientHello comes in fragments, is answered."""
-    said = s_client(ours, "-dtls1_2", "-mtu", "300", data=b"ping\n")
+    said = s_client(ours, "PONG", "-dtls1_2", "-mtu", "300")
     assert "PONG" in said
 
 
 def test_openssl_of_old(ours: Ours) -> None:
     """DTLS 1.0 is refused."""
-    said = s_client(ours, "-dtls1", "-cipher", "ALL:@SECLEVEL=0")
+    said = s_client(ours, "PONG", "-dtls1", "-cipher", "ALL:@SECLEVEL=0")
     assert "PONG" not in said
     assert "alert protocol version" in said
 
 
 def test_openssl_weak(ours: Ours) -> None:
     """Without forward secrecy no cipher is agreed on."""
-    said = s_client(ours, "-dtls1_2", "-cipher", "AES128-GCM-SHA256")
+    said = s_client(ours, "PONG", "-dtls1_2", "-cipher", "AES128-GCM-SHA256")
     assert "PONG" not in said
     assert "alert handshake failure" in said
 
@@ -253,7 +254,7 @@ def coap_server(build: str, folder: Path) -> Iterator[str]:
 def ask(folder: Path, uri: str, *steps: tuple[str, str, str]) -> Any:  # Any: decoded JSON
     """Have our client make requests: method, path, payload; give what it got."""
     words = [sys.executable, "-c", OUR_CLIENT, uri, json.dumps(steps)]
-    done = subprocess.run(words, cwd=folder, capture_output=True, timeout=60, text=True)
+    done = subprocess.run(words, cwd=folder, capture_output=True, timeout=2 * PATIENCE, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -286,6 +287,8 @@ def test_our_client_refuses(folder: Path, build: str) -> None:
     with coap_server(build, folder) as uri:
         wrong = uri.replace("localhost", "127.0.0.1")
         words = [sys.executable, "-c", OUR_CLIENT, wrong, '[["GET", "/", ""]]']
-        done = subprocess.run(words, cwd=folder, capture_output=True, timeout=60, text=True)
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, timeout=2 * PATIENCE, text=True
+        )
     assert done.returncode != 0
     assert "the server's certificate is not for 127.0.0.1" in done.stderr

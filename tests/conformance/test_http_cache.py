@@ -11,6 +11,7 @@ import pytest
 
 from tests.conformance.http_cache import PACKAGE, fetch_package
 from tests.missing import missing
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -33,5 +34,5 @@ def test_score(suite: Path, kind: str) -> None:
         command.append("--shared")
     root = Path(__file__).parents[2]
     # A process of its own: pytest-twisted owns the reactor of this one.
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

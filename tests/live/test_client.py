@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.live.processes import Ended, Running
 from tests.patience import PATIENCE
+from tests.ports import free_port
 from twisted_net.auth.users import AuthSettings, hash_token
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AnswerLost, CallRefused
@@ -57,7 +58,8 @@ async def test_pipelined(reactor: Any) -> None:
 
 async def test_comes_back(reactor: Any) -> None:
     """After the server has gone and come, the same patterns hold; a lost answer is told."""
-    async with serving(reactor) as (port, _):
+    port = free_port()
+    async with serving(reactor, port):
         client = client_of(reactor, port)
         await client.connect()
         await client.subscribe("news.*")

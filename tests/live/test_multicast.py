@@ -22,6 +22,7 @@ from tests.live.processes import BIN, Running
 from tests.live.programs import run_until
 from tests.missing import missing
 from tests.patience import until
+from tests.ports import free_port
 from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.errors import InvalidCoapURI
@@ -45,14 +46,6 @@ from twisted_net.udp.port import CappedPort
 
 GROUP = "239.255.93.99"
 LO = ("lo",)
-
-
-def free_port() -> int:
-    """Give a port that nobody uses."""
-    with socket.socket(type=socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def left(port: CappedPort) -> None:

@@ -15,8 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from tests.live.processes import Running
-from tests.live.programs import free_port, port_of, program, serving
+from tests.live.programs import port_of, program, serving
 from tests.patience import PATIENCE, until
+from tests.ports import free_port
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.config.tls import TlsSettings
 from twisted_net.reasons import End
