@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ from benchmarks.report import Report, in_words
 from benchmarks.runs import Run
 from benchmarks.scenarios import SCENARIOS, Figures, Scenario
 from benchmarks.servers import processor_time
+from tests.patience import wait_until
 
 UDP = "udp"
 
@@ -200,14 +202,19 @@ class FiguresTests(SynchronousTestCase):
 
     def test_threads_count(self) -> None:
         """The processor time of a process has that of its threads in it."""
-        before = processor_time(os.getpid())
-        thread = threading.Thread(target=_burn)
+        enough = threading.Event()
+
+        def burn() -> None:
+            while not enough.is_set():
+                pass
+
+        used = time.thread_time  # noqa: TID251  # it is what the other is compared with
+        before, ours = processor_time(os.getpid()), used()
+        thread = threading.Thread(target=burn)
         thread.start()
-        while thread.is_alive() and processor_time(os.getpid()) - before < 0.02:
-            pass
-        self.assertGreater(processor_time(os.getpid()), before)
-        thread.join()
-
-
-def _burn() -> None:
-    sum(range(3_000_000))
+        try:
+            # More than this thread has used itself, by more than a clock tick.
+            wait_until(lambda: processor_time(os.getpid()) - before > used() - ours + 0.02)
+        finally:
+            enough.set()
+            thread.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import Clock
 
+from tests.patience import wait_until
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.dtls.client import DtlsClient
 from twisted_net.dtls.errors import DtlsError
@@ -204,22 +204,24 @@ class Wire:
             del self._queue[at]
             self._carry(one)
 
-    def run_until(
-        self, done: Callable[[], bool], chance: random.Random | None = None, seconds: float = 18
-    ) -> None:
-        """Let real time pass, which OpenSSL's timers need, until something is the case."""
-        began = last = time.monotonic()
-        while True:
+    def run_until(self, done: Callable[[], bool], chance: random.Random | None = None) -> None:
+        """
+        Let real time pass, which OpenSSL's timers need, until something is the case.
+
+        Our own time goes on with it, but waits where the machine is busy.
+
+        :raises AssertionError: if it is not after :data:`~tests.patience.PATIENCE`.
+        """
+
+        def look() -> bool:
+            self.clock.advance(0.01)
             if chance is None:
                 self.run()
             else:
                 self.run_shuffled(chance)
-            if done() or last > began + seconds:
-                return
-            time.sleep(0.02)
-            now = time.monotonic()
-            self.clock.advance(now - last)
-            last = now
+            return done()
+
+        wait_until(look)
 
     def inject(self, datagram: bytes, source: Source = HERE) -> None:
         """Let a datagram arrive at the server that nobody has sent."""

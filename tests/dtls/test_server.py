@@ -618,7 +618,7 @@ class LossTests(DtlsTestCase):
 
         wire.fate = fate
         clients = [wire.client(at(i), mtu=512) for i in range(30)]
-        wire.run_until(lambda: all(client.connected for client in clients), chance, seconds=28)
+        wire.run_until(lambda: all(client.connected for client in clients), chance)
         wire.fate = lambda number, datagram, to_server: [datagram]
         wire.run()
         for client in clients:

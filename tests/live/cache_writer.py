@@ -27,7 +27,7 @@ def nth_entry(name: str, number: int) -> Entry:
 
 
 async def main(reactor: Any, path: str, name: str) -> None:  # Any: a reactor has many interfaces
-    store = SQLiteStore(reactor, path, max_bytes=2**20, patience=PATIENCE)
+    store = SQLiteStore(reactor, path, max_bytes=2**20, read_timeout=PATIENCE)
     number = 0
     while True:
         for _ in range(5):

@@ -31,7 +31,7 @@ from twisted_net.http.settings import HttpSettings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-opened = partial(SQLiteStore, patience=PATIENCE, close_patience=PATIENCE)
+opened = partial(SQLiteStore, read_timeout=PATIENCE, close_timeout=PATIENCE)
 """A store that waits for a busy disk; an impatient one finds nothing, as it should."""
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from tests.live.processes import BIN, Running
 from tests.live.programs import run_until
 from tests.missing import missing
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.ports import free_port
 from twisted_net.auth.users import AuthSettings
 from twisted_net.cli.run import INTERRUPTED
@@ -257,10 +258,10 @@ async def test_coap(reactor: Any) -> None:  # Any: as above
         services.append(quiet_service(reactor, DiscoverySettings(), coap=coap))
         services[-1].startService()
     uri = f"coap://224.0.1.187:{port}/time"
-    answers = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=2)
+    answers = await get_from_group(reactor, reactor, uri, interface="lo", wait=PATIENCE, limit=2)
     assert {answer.source[0] for answer in answers} == {"127.0.0.1", "127.0.0.2"}
     assert all(answer.response.ok and "T" in answer.response.text for answer in answers)
-    first = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=1)
+    first = await get_from_group(reactor, reactor, uri, interface="lo", wait=PATIENCE, limit=1)
     assert len(first) == 1
     # Who has nothing to say to a group says nothing.
     assert await get_from_group(reactor, reactor, uri + "x", interface="lo", wait=0.3) == []
@@ -282,7 +283,8 @@ async def test_all_addresses(reactor: Any, interface: str, group: str) -> None: 
     service.startService()
     if not interface:
         uri = f"coap://{group}:{port}/time"
-        answers = await get_from_group(reactor, reactor, uri, interface="lo", wait=10, limit=1)
+        ask = partial(get_from_group, reactor, reactor, uri, interface="lo")
+        answers = await ask(wait=PATIENCE, limit=1)
         assert answers[0].response.ok
     family = socket.AF_INET6 if interface else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as other:

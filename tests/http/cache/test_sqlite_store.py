@@ -8,7 +8,6 @@ import sqlite3
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from tests.http.store_contract import StoreContract, make_entry
+from tests.patience import PATIENCE, wait_until
 from twisted_net.http.cache import sqlite_file as sqlite_file
 from twisted_net.http.cache import sqlite_store as sqlite_store
 from twisted_net.http.cache.sqlite_file import APPLICATION_ID, MAX_CORRUPT_FILES, VERSION
@@ -29,9 +29,6 @@ from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import Store
 
 _T = TypeVar("_T")
-
-PATIENCE = 10.0
-"""Seconds that a test waits for a thread."""
 
 
 class ThreadedClock(Clock):
@@ -49,9 +46,8 @@ class ThreadedClock(Clock):
         """Make calls until *waiting* has fired, and return its result."""
         results: list[Any] = []  # Any: a result or a failure
         waiting.addBoth(results.append)
-        end = time.monotonic() + PATIENCE
         while not results:
-            self.handed.get(timeout=end - time.monotonic())()
+            self.handed.get(timeout=PATIENCE)()
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
         result: _T = results[0]
@@ -166,9 +162,7 @@ class PersistenceTests(SQLiteCase):
         store = self.store()
         other = self.store()
         store.put("k", make_entry(variant=b"v"))
-        end = time.monotonic() + PATIENCE
-        while self.found(other, "k") != [b"v"]:
-            self.assertLess(time.monotonic(), end)
+        wait_until(lambda: self.found(other, "k") == [b"v"])
 
     def test_use_is_noted(self) -> None:
         """The order of use is known to the next process."""
