@@ -227,6 +227,11 @@ class BlockUploadTests(SynchronousTestCase):
         self.assertTrue(upload.advance(refused))
         self.assertEqual(upload.next_block()[1], Block(0, True, 32))
         self.assertFalse(upload.advance(self.answer(Code.REQUEST_ENTITY_TOO_LARGE, None)))
+        # After the first block it is the body that is too large, not the block.
+        upload = BlockUpload(b"a" * 100, 64)
+        self.assertTrue(upload.advance(self.answer(Code.CONTINUE, Block(0, True, 64))))
+        self.assertFalse(upload.advance(refused))
+        upload = BlockUpload(b"a" * 100, 32)
         # To send the same block again, without end, is no way out.
         for size in (32, 64):
             refused = self.answer(Code.REQUEST_ENTITY_TOO_LARGE, Block(0, True, size))
@@ -264,6 +269,17 @@ class BlockDownloadTests(SynchronousTestCase):
         self.assertEqual(download.receive(self.block(0, b"a" * 16, True)), Block(1, False, 16))
         self.assertIsNone(download.receive(self.block(1, b"b", False)))
         self.assertEqual(download.body, b"a" * 16 + b"b")
+
+    def test_just_not_too_long(self) -> None:
+        """A body of the very limit is taken, one byte more is not."""
+        for limit, taken in ((20, True), (19, False)):
+            download = BlockDownload(limit)
+            download.receive(self.block(0, b"a" * 16, True))
+            last = self.block(1, b"a" * 4, False)
+            if taken:
+                self.assertIsNone(download.receive(last))
+            else:
+                self.assertRaises(TransferFailed, download.receive, last)
 
     def test_one(self) -> None:
         """A response without blocks is whole."""

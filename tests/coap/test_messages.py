@@ -32,7 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.coap import message_ids
+from twisted_net.coap import message_ids, messages
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import CoapTimeout, QueueFull, ResetByPeer
 from twisted_net.coap.exchange import (
@@ -309,6 +309,7 @@ class SendTests(SynchronousTestCase):
         self.assertEqual(STEADY.max_transmit_wait, 62)
         self.assertEqual(self.layer.counts.retransmissions, 4)
         self.assertEqual(self.layer.counts.timeouts, 1)
+        self.assertEqual(self.layer.counts.sent, 5)
         self.assertEqual(self.layer.sizes["outgoing"], 0)
 
     def test_jitter(self) -> None:
@@ -490,7 +491,9 @@ class SendTests(SynchronousTestCase):
         self.send(kind=Type.NON)
         self.layer.messages_to_send()
         events, _ = run(self.layer, 0)
-        self.assertEqual(len(events), 1)
+        (event,) = events
+        assert isinstance(event, MessageFailed)
+        self.assertIn("within 130 seconds", str(event.error))
         self.assertEqual(self.layer.reply(CoapMessage(Type.NON, Code.CONTENT, 5, b"q"), 300), [])
 
     def test_non_acknowledged(self) -> None:
@@ -689,6 +692,13 @@ class BoundTests(SynchronousTestCase):
         self.assertTrue(self.known(layer, OTHER, 0))
         self.assertFalse(self.known(layer, PEER, 0))
 
+    def test_bytes_of_just_the_limit(self) -> None:
+        """Answers of as many bytes as there is room for are all kept."""
+        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
+        empty = len(encode_message(CoapMessage(Type.ACK, Code.CHANGED, 1, b"t", payload=b"x"))) - 1
+        self.fill(layer, PEER, 4, 256 - empty)
+        self.assertEqual((layer.sizes["exchange_bytes"], layer.sizes["exchanges"]), (1024, 4))
+
     def test_one_answer_over_the_limit(self) -> None:
         """An answer larger than all there is room for is sent, and not kept."""
         layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
@@ -703,6 +713,15 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(layer.sizes["exchanges"], 5)
         for number in range(5):
             self.assertTrue(self.known(layer, PEER, number))
+
+    def test_expired(self) -> None:
+        """A message whose lifetime has just ended makes way for the next one."""
+        layer = Layer(STEADY)
+        layer.send_response(layer.incoming(request(1)), response(), 0)
+        layer.incoming(request(2), 231)
+        self.assertEqual(layer.sizes["exchanges"], 2)
+        layer.incoming(request(3), 232)
+        self.assertEqual(layer.sizes["exchanges"], 2)
 
     def test_pending_for_ever(self) -> None:
         """A request that is answered after its lifetime does not hold up those behind it."""
@@ -733,6 +752,44 @@ class BoundTests(SynchronousTestCase):
         with self.assertRaises(QueueFull):
             layer.send_request(question(), ("192.0.2.3", 1), 0, 0)
 
+    def test_busy_with_messages_of_ours(self) -> None:
+        """A peer is busy too while a message to it is under way, or waits for an ID alone."""
+        self.patch(message_ids, "COUNT", 4)
+        self.patch(message_ids, "BLOCK", 4)
+        layer = Layer(TransmissionParameters(max_peers=1, nstart=8))
+        for number in range(5):
+            layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
+        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
+        for message in layer.sent():
+            layer.reply(CoapMessage(Type.ACK, Code.CONTENT, message.message_id, message.token))
+        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
+        self.assertEqual(layer.counts.peers_refused, 2)
+        layer = Layer(TransmissionParameters(max_peers=1))
+        layer.send_request(question(), PEER, 0, 0)
+        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
+
+    def test_idle_behind_busy_ones(self) -> None:
+        """An idle peer is looked for among the eight silent for longest, and no further."""
+        for busy, found in ((7, True), (8, False)):
+            layer = Layer(TransmissionParameters(max_peers=busy + 1))
+            for number in range(busy):
+                layer.incoming(request(1), 0, ("192.0.2.1", 1 + number))
+            self.fill(layer, OTHER, 1)
+            self.assertEqual(len(layer.receive(request(1), PEER, 0)), found)
+            self.assertEqual(layer.counts.peers_refused, not found)
+
+    def test_acknowledgements_are_heard(self) -> None:
+        """A peer of which only acknowledgements come is not silent."""
+        layer = Layer(STEADY)
+        notification = CoapMessage(Type.CON, Code.CONTENT, token=b"q")
+        layer.send_request(notification, PEER, 0, 0)
+        (message,) = layer.sent()
+        layer.reply(CoapMessage(Type.ACK, 0, message.message_id), 5)
+        for now, peers in ((232, 1), (237, 0)):
+            self.assertEqual(layer.next_timeout(), now)
+            layer.advance(now)
+            self.assertEqual(layer.sizes["peers"], peers)
+
     def test_sweep(self) -> None:
         """Peers that have been silent for a lifetime are forgotten, busy ones are not."""
         layer = Layer(STEADY)
@@ -746,6 +803,8 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual(layer.next_timeout(), 233)
         layer.advance(233)
         self.assertEqual(layer.sizes["peers"], 1)
+        # A busy one is looked at after another lifetime, not each second.
+        self.assertEqual(layer.next_timeout(), 465)
         layer.send_response(busy, None, 234)
         layer.advance(500)
         self.assertEqual(layer.sizes, dict.fromkeys(layer.sizes, 0))
@@ -791,6 +850,16 @@ class BoundTests(SynchronousTestCase):
         for _ in range(5000):
             layer.cancel(layer.send_request(question(), PEER, 0, 0), 0)
         self.assertTrue(layer.sizes["timers"] <= 1025)
+
+    def test_many_timers(self) -> None:
+        """Where thousands of timers are in use the void ones are looked for now and then alone."""
+        layer = Layer(TransmissionParameters(nstart=1024))
+        searches = []
+        self.patch(messages, "heapify", searches.append)
+        for number in range(5000):
+            layer.send_request(question(), ("192.0.2.1", number + 1), 0, 0)
+        self.assertEqual(layer.sizes["timers"], 5000)
+        self.assertEqual(len(searches), 3)
 
 
 class FuzzTests(SynchronousTestCase):

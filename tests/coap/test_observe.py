@@ -44,6 +44,19 @@ class ObserverListTests(SynchronousTestCase):
             (observers.of_resource("a"), observers.of_peer(PEER), len(observers)), ([], [], 0)
         )
 
+    def test_nothing_is_left(self) -> None:
+        """After the last observation neither resource nor peer takes room; none is told more."""
+        observers = Observers(10, 10)
+        observation = observers.register("a", PEER, b"1", [])
+        assert observation is not None
+        self.assertTrue(observers.observed("a"))
+        self.assertTrue(observers.changed(observation))
+        self.assertFalse(observers.changed(observation))
+        observers.drop(observation)
+        self.assertFalse(observers.delivered(observation))
+        self.assertFalse(observers.observed("a"))
+        self.assertEqual((observers._resources, observers._per_peer), ({}, {}))
+
     def test_limits(self) -> None:
         """Over a limit there is no observation."""
         observers = ObserverList(2, 1)

@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.discovery.announcements import (
-    MAX_ANNOUNCEMENT,
     MAX_INSTANCES,
     MAX_PER_SOURCE,
     Announcement,
@@ -101,7 +100,7 @@ class FormTests(SynchronousTestCase):
         services = {f"{i:064}": 65_535 for i in range(32)}
         self.assertRaises(ValueError, wire, services=services)
         datagram = wire()
-        longest = datagram + b" " * (MAX_ANNOUNCEMENT - len(datagram))
+        longest = datagram + b" " * (1200 - len(datagram))
         self.assertEqual(parse_announcement(longest), announcement())
         self.assertRaises(BadAnnouncement, parse_announcement, longest + b" ")
 
@@ -149,6 +148,7 @@ class CollectorTests(SynchronousTestCase):
         self.assertEqual((change.kind, change.instance.instance[-1]), (ChangeKind.LOST, "1"))
         self.assertEqual(len(self.collector.expire(20.0)), 1)
         self.assertIsNone(self.collector.next_expiry())
+        self.assertEqual(self.collector._per_source, {})
 
     def test_not_from_elsewhere(self) -> None:
         """A goodbye from another address takes nobody away."""

@@ -84,6 +84,26 @@ class ClientHelloTests(SynchronousTestCase):
         for i, value in ((0, 23), (1, 3), (13, 2), (25, 3), (25 + 34, 33)):
             self.assertIsNone(ClientHello.parse(good[:i] + bytes((value,)) + good[i + 1 :]), i)
 
+    def test_shortest(self) -> None:
+        """The shortest beginning that has all is one of 61 bytes, without session and cookie."""
+        shortest = hello(tail=b"")
+        self.assertEqual(len(shortest), 61)
+        self.assertEqual(parsed(shortest).cookie, b"")
+
+    def test_longest_session(self) -> None:
+        """A session ID has 32 bytes at most."""
+        self.assertEqual(parsed(hello(b"c", session=b"s" * 32)).cookie, b"c")
+        self.assertIsNone(ClientHello.parse(hello(b"c", session=b"s" * 33)))
+
+    def test_lengths_that_contradict(self) -> None:
+        """A fragment lies within its message and its record, whatever follows in the datagram."""
+        good = hello(b"cookie")
+        size = len(good) - 13
+        fragment = size - 12
+        for at, length, value in ((14, 3, fragment - 1), (11, 2, size - 1), (11, 2, 11)):
+            wrong = good[:at] + value.to_bytes(length, "big") + good[at + length :]
+            self.assertIsNone(ClientHello.parse(wrong + good), (at, value))
+
     def test_cuts(self) -> None:
         """A datagram that was cut anywhere is no ClientHello."""
         good = hello(b"cookie")
@@ -152,8 +172,8 @@ class CookiesTests(SynchronousTestCase):
 
     def test_rotation(self) -> None:
         """A cookie outlives the next key, and not the one after it."""
-        self.assertFalse(self.cookies.stale(COOKIE_LIFETIME - 1))
-        self.assertTrue(self.cookies.stale(COOKIE_LIFETIME))
+        self.assertFalse(self.cookies.stale(59.9))
+        self.assertTrue(self.cookies.stale(60.0))
         self.cookies.renew(b"2" * 32, COOKIE_LIFETIME)
         self.assertTrue(self.accepts(self.cookie))
         self.assertNotEqual(self.cookies.make(HERE, parsed(hello())), self.cookie)

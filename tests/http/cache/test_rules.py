@@ -255,6 +255,19 @@ class StorableTests(RulesTestCase):
         self.assertTrue(rules.fits(10))
         self.assertFalse(rules.fits(11))
 
+    def test_nothing_has_no_length(self) -> None:
+        """A 204 is stored without a length, any other answer with that of its body."""
+        for status, length in ((204, None), (200, "4")):
+            [entry] = self.stored(("Cache-Control", "max-age=60"), status=status)
+            self.assertEqual(entry.fields.get("content-length"), length)
+
+    def test_no_such_range(self) -> None:
+        """A 416 is of the range that was asked for; without one it is an answer as any other."""
+        fields = ("Cache-Control", "max-age=60")
+        part = make_request("GET", ("Range", "bytes=9-"))
+        self.assertEqual(self.stored(fields, status=416, request=part), [])
+        self.assertEqual(len(self.stored(fields, status=416)), 1)
+
 
 class DefaultLifetimeTests(RulesTestCase):
     """``default_ttl`` is the lifetime of responses that state none."""
@@ -332,6 +345,10 @@ class LookupTests(RulesTestCase):
         ignored = (("Pragma", "no-cache"), ("Cache-Control", "max-age=60"))
         self.assertIsInstance(self.decide(self.kept, 0, *ignored), Serve)
         self.assertIsInstance(self.decide(self.kept, 0, ("Pragma", "x")), Serve)
+        kept = self.stored(("Cache-Control", "max-age=60"))
+        asked_anew = Forward("request", kept[0])
+        self.assertEqual(self.decide(kept, 0, ("Cache-Control", "no-cache")), asked_anew)
+        self.assertEqual(self.decide(kept, 60), Forward("stale", kept[0]))
 
     def test_request_max_age(self) -> None:
         """§5.2.1.1: a response of this age at most."""
@@ -598,13 +615,15 @@ class TtlByUrlTests(RulesTestCase):
     """``ttl_by_url`` sets the lifetime of responses that state none, by URL."""
 
     settings = CacheSettings(
-        default_ttl=5.0, ttl_by_url=("http://a.example/* 60", "http://*.example/* 20")
+        default_ttl=5.0,
+        ttl_by_url=("http://a.example/* 60", "http://*.example/* 20", "http://d/* 0"),
     )
 
     def test_patterns(self) -> None:
         """The first pattern that matches counts, then the default; a call's own comes first."""
         for key, ttl in ((KEY, 60.0), ("http://b.example/", 20.0), ("http://c/", 5.0)):
             self.assertEqual(self.rules.default_ttl_for(key), ttl)
+        self.assertEqual(self.rules.default_ttl_for("http://d/"), 0.0)
         self.assertEqual(self.lifetime(self.stored()), 59)
         self.assertEqual(self.rules.with_default_ttl(1.0).default_ttl_for(KEY), 1.0)
 
@@ -641,6 +660,15 @@ class StaleTests(RulesTestCase):
             [entry] = self.stored(("Cache-Control", text), ("ETag", '"x"'))
             self.assertIsInstance(self.decide([entry], 65), Revalidate)
             self.assertFalse(self.rules.stale_on_error(make_request(), entry, NOW + 65))
+
+    def test_words_for_shared_caches(self) -> None:
+        """What forbids shared caches to serve stale answers does not concern a private one."""
+        for word in ("proxy-revalidate", "s-maxage=60"):
+            text = f"max-age=60, {word}, stale-while-revalidate=10"
+            for settings, kind in ((CacheSettings(), Serve), (CacheSettings(shared=True), Forward)):
+                self.rules = Rules(settings)
+                kept = self.stored(("Cache-Control", text))
+                self.assertIsInstance(self.decide(kept, 65), kind, (word, kind))
 
     def test_stale_if_error(self) -> None:
         """§4: if the server fails, for as long as request or response allows."""
@@ -690,6 +718,8 @@ class ImmutableTests(RulesTestCase):
         self.assertIsInstance(self.decide(kept, 5, ("Cache-Control", "max-age=0")), Serve)
         for wish, later in (("no-cache", 5), ("max-age=4", 5), ("max-age=0", 60)):
             self.assertIsInstance(self.decide(kept, later, ("Cache-Control", wish)), Revalidate)
+        stale = self.decide(kept, 60, ("Cache-Control", "max-age=0, max-stale"))
+        self.assertIsInstance(stale, Revalidate)
         plain = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
         self.assertIsInstance(self.decide(plain, 0, ("Cache-Control", "max-age=0")), Revalidate)
 
@@ -741,6 +771,7 @@ class PartTests(RulesTestCase):
         [entry] = self.part("bytes 0-3/10", b"abcd", ("ETag", '"x"'))
         conditions = [("Range", "bytes=4-"), ("If-Range", '"x"')]
         self.assertEqual(self.decide([entry], 0), FetchRemainder(entry, conditions))
+        self.assertEqual(self.decide([entry], 0, method="HEAD"), Forward("partial"))
         weak = self.part("bytes 0-3/10", b"abcd", ("ETag", 'W/"x"'))
         self.assertEqual(self.decide(weak, 0), Forward("partial"))
 
@@ -816,6 +847,8 @@ class SupersedesStoredTests(RulesTestCase):
             ("GET", 200, True),
             ("GET", 404, True),
             ("GET", 206, False),
+            ("GET", 304, False),
+            ("GET", 416, False),
             ("GET", 503, False),
             ("HEAD", 200, False),
         ):
