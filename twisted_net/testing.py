@@ -1,7 +1,8 @@
 """
-What those need who test code that uses this package: an HTTP server in memory, and its time.
+Test tools for code that uses the HTTP client: a client with a server in memory, and its clock.
 
-No socket, no reactor, no waiting: an hour of retries, breakers and caches passes in milliseconds.
+There are no sockets, no reactor and no waits: an hour of retries, circuit breakers and caches takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import RESPONSES
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IResponse
+from typing_extensions import override
 
 from twisted_net.errors import FetchError
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, deliver_bytes, header_fields
 from twisted_net.http.client import Client
 from twisted_net.http.dates import format_date
@@ -30,17 +32,17 @@ from twisted_net.http.settings import HttpSettings
 T = TypeVar("T")
 
 START_TIME = 1_795_305_600.0
-"""The time of day at which a :class:`MemoryWeb` begins: 2026-11-22T00:00:00+00:00."""
+"""The time of day at which a :class:`MemoryWeb` starts: 2026-11-22T00:00:00+00:00."""
 
 
 @frozen
 class RecordedRequest:
     """
-    A request as the server in memory gets it, after caches and before any network.
+    A request that the server in memory has received: one that no cache has answered.
 
     :param url: absolute.
-    :param body: as it is sent; b"" where there is none.
-    :param at: seconds since the beginning.
+    :param body: as it is sent; b"" if there is none.
+    :param at: seconds since the start.
     """
 
     method: str
@@ -53,11 +55,11 @@ class RecordedRequest:
 @frozen
 class StubResponse:
     """
-    What the server in memory sends.
+    A response of the server in memory.
 
-    :param headers: name to value; a ``Date`` of now is added where there is none.
-    :param delay: seconds that pass before the header is there.
-    :param error: breaks the body off after :attr:`body`.
+    :param headers: name to value; the current ``Date`` is added if it is missing.
+    :param delay: seconds until the header arrives.
+    :param error: breaks off the body after :attr:`body`.
     """
 
     status: int = 200
@@ -70,10 +72,9 @@ class StubResponse:
 Handler = Callable[[RecordedRequest], StubResponse | FetchError]
 
 
-@implementer(IAgent)
-class MemoryWeb:
+class MemoryWeb(AgentLayer):
     """
-    A client whose every request a function answers, and the clock that both go by::
+    A client whose requests are answered by a function, and the clock of both::
 
         def answer(request):
             return StubResponse(503) if len(web.requests) < 3 else StubResponse(200, b"hello")
@@ -82,14 +83,15 @@ class MemoryWeb:
         response = web.run(web.client.get("http://api.example/"))
         assert (response.body, response.attempts) == (b"hello", 3)
 
-    Retries, budgets, breakers, hedges, redirects, the cache and the total time are those of any
-    client; connections and their timeouts are not there. Waits are drawn at their longest.
+    Retries, budgets, circuit breakers, hedging, redirects, the cache and the total timeout work as
+    in any client; there are no connections, and none of their timeouts. Random waits have their
+    greatest length.
 
-    :param handler: gives the answer to a request, or the error that it fails with.
+    :param handler: returns the response to a request, or the error that it fails with.
     :param layers: further arguments of the client.
     :ivar client: makes the requests.
     :ivar clock: its time; ``web.clock.advance(3600)`` lets an hour pass.
-    :ivar requests: those that were not answered by the cache, oldest first.
+    :ivar requests: those that the cache has not answered, oldest first.
     """
 
     def __init__(
@@ -105,16 +107,15 @@ class MemoryWeb:
         self.client = Client(self.clock, settings, **layers)
 
     def wall(self) -> float:
-        """Give the time of day, in seconds since 1970."""
+        """Return the time of day, in seconds since 1970."""
         return START_TIME + self.clock.seconds()
 
     def run(self, call: Coroutine[Any, Any, T] | Awaitable[T], *, limit: float = 86_400.0) -> T:
         """
-        Run a call to its end, letting time pass as it waits, and give its result.
+        Run a call to its end, advancing the clock while it waits, and return its result.
 
-        :param limit: the most seconds of the clock that may pass.
-        :raises TimeoutError: where they have passed, or the call waits for something that no
-            passing of time brings.
+        :param limit: seconds that may pass on the clock.
+        :raises TimeoutError: if they have passed, or the call waits without a timer.
         """
         done = Deferred.fromCoroutine(_awaited(call))
         outcome: list[Any] = []  # Any: the result, or a Failure
@@ -125,57 +126,52 @@ class MemoryWeb:
             if due is None or due > end:
                 done.cancel()
                 raise TimeoutError(
-                    "the call waits for nothing that time will bring"
+                    "the call waits, and no timer is running"
                     if due is None
-                    else f"the call is not over after {limit:g} seconds"
+                    else f"the call has not ended after {limit:g} seconds"
                 )
             self.clock.advance(max(0.0, due - self.clock.seconds()))
         if isinstance(outcome[0], Failure):
             outcome[0].raiseException()
         return cast(T, outcome[0])
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         transport = StringTransport()
-        if bodyProducer is not None:
-            bodyProducer.startProducing(cast(IConsumer, transport))
-        request = RecordedRequest(
-            method.decode("ascii"),
-            uri.decode("ascii"),
-            header_fields(headers or Headers()),
+        if request.producer is not None:
+            request.producer.startProducing(cast(IConsumer, transport))
+        recorded = RecordedRequest(
+            request.method.decode("ascii"),
+            request.uri.decode("ascii"),
+            header_fields(request.headers),
             transport.value(),
             self.clock.seconds(),
         )
-        self.requests.append(request)
-        answer = self._handler(request)
-        if isinstance(answer, FetchError):
-            return fail(answer)
-        if not answer.delay:
-            return succeed(self._response(answer, request))
-        answered: Deferred[IResponse] = Deferred(lambda _: timer.cancel())
+        self.requests.append(recorded)
+        stub = self._handler(recorded)
+        if isinstance(stub, FetchError):
+            return fail(stub)
+        if not stub.delay:
+            return succeed(self._response(stub, recorded))
+        response: Deferred[IResponse] = Deferred(lambda _: timer.cancel())
         timer = self.clock.callLater(
-            answer.delay, lambda: answered.callback(self._response(answer, request))
+            stub.delay, lambda: response.callback(self._response(stub, recorded))
         )
-        return answered
+        return response
 
-    def _response(self, answer: StubResponse, request: RecordedRequest) -> IResponse:
+    def _response(self, stub: StubResponse, request: RecordedRequest) -> IResponse:
         headers = Headers()
-        for name, value in _with_date(answer.headers, format_date(self.wall())):
+        for name, value in _with_date(stub.headers, format_date(self.wall())):
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
-        body = b"" if request.method == "HEAD" else answer.body
-        reason = Failure(answer.error or ResponseDone("all of it was at hand"))
-        phrase = RESPONSES.get(answer.status, b"")
+        body = b"" if request.method == "HEAD" else stub.body
+        reason = Failure(stub.error or ResponseDone("the body was in memory"))
+        phrase = RESPONSES.get(stub.status, b"")
         return BodyResponse(
             (b"HTTP", 1, 1),
-            answer.status,
+            stub.status,
             phrase,
             headers,
-            len(body) + (answer.error is not None),
+            len(body) + (stub.error is not None),
             None,
             deliver_bytes(body, reason),
         )

@@ -23,10 +23,11 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, deliver_bytes
 
 _T = TypeVar("_T")
@@ -60,27 +61,21 @@ class Sent:
         return [value.decode("latin-1") for value in self.headers.getRawHeaders(name.encode(), [])]
 
 
-@implementer(IAgent)
 @define
-class FakeAgent:
+class FakeAgent(AgentLayer):
     """Answers each request with the next of *answers*: a response, an error, or a Deferred."""
 
     answers: list[Any]  # Any: as described
     sent: list[Sent] = field(factory=list)
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         body = None
-        if bodyProducer is not None:
+        if request.producer is not None:
             transport = StringTransport()
-            bodyProducer.startProducing(cast(IConsumer, transport))
+            request.producer.startProducing(cast(IConsumer, transport))
             body = transport.value()
-        self.sent.append(Sent(method, uri, (headers or Headers()).copy(), body))
+        self.sent.append(Sent(request.method, request.uri, request.headers.copy(), body))
         answer = self.answers.pop(0)
         if isinstance(answer, Deferred):
             return answer

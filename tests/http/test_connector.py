@@ -11,6 +11,7 @@ from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
 from twisted_net.http import connector
+from twisted_net.http.agent_layer import AgentRequest
 from twisted_net.http.bodies import BufferedResponse, collect
 from twisted_net.http.connector import (
     MAX_ADDRESSES,
@@ -292,7 +293,9 @@ class UnknownParserTests(PoolTestCase):
         """A GET is sent and answered in Twisted's own way."""
         self.patch(connector, "_PARSER_IS_KNOWN", False)
         connection, wire = self.open()
-        waiting = connection.send_request(b"GET", TARGET, Headers({"X": ["y"]}), None)
+        waiting = connection.send_request(
+            AgentRequest(b"GET", b"", Headers({"X": ["y"]}), None), TARGET
+        )
         self.assertIn(b"GET / HTTP/1.1\r\n", wire.received())
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         response = self.successResultOf(waiting)

@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import RequestCollapser
@@ -202,8 +205,7 @@ class HTTPAgent:
             await closing
 
 
-@implementer(IAgent)
-class AttemptAgent:
+class AttemptAgent(AgentLayer):
     """
     Makes one attempt: takes or makes a connection, sends, waits for the header, limits the body.
 
@@ -239,23 +241,12 @@ class AttemptAgent:
             max_body=max_body,
         )
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(self._attempt(request))
 
-    async def _request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None,
-        producer: IBodyProducer | None,
-    ) -> IResponse:
-        target = parse_target(uri.decode("latin-1"))
+    async def _attempt(self, request: AgentRequest) -> IResponse:
+        target = parse_target(request.uri.decode("latin-1"))
         if self._guard is not None:
             self._guard.check_url(target.scheme, target.host, target.port)
         if self._deadline is not None and self._deadline.at <= self._clock.seconds():
@@ -264,7 +255,7 @@ class AttemptAgent:
         connection = await self._connection(target)
         try:
             response = await self._timed(
-                connection.send_request(method, target, headers or Headers(), producer),
+                connection.send_request(request, target),
                 "headers",
                 self._settings.headers_timeout,
             )
@@ -350,8 +341,7 @@ class AttemptAgent:
                 timer.cancel()
 
 
-@implementer(IAgent)
-class DecodingAgent:
+class DecodingAgent(AgentLayer):
     """
     Requests compressed bodies and decompresses them, piece by piece, up to a limit.
 
@@ -363,18 +353,14 @@ class DecodingAgent:
         self._limit = limit
         self._call = call
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         if self._call is not None:
-            self._call.url = uri.decode("latin-1")
-        codings = accepted_codings(headers)
-        if headers is None or headers.getRawHeaders(b"accept-encoding") != codings:
-            headers = Headers() if headers is None else headers.copy()
+            self._call.url = request.uri.decode("latin-1")
+        codings = accepted_codings(request.headers)
+        if request.headers.getRawHeaders(b"accept-encoding") != codings:
+            headers = request.headers.copy()
             headers.setRawHeaders(b"accept-encoding", codings)
-        answered = self._agent.request(method, uri, headers, bodyProducer)
-        return cast("Deferred[IResponse]", answered.addCallback(decode_response, self._limit))
+            request = evolve(request, headers=headers)
+        received = request.send(self._agent)
+        return cast("Deferred[IResponse]", received.addCallback(decode_response, self._limit))

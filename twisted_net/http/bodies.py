@@ -20,7 +20,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.call import Deadline
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.whole_response import Whole
+from twisted_net.http.response_parser import ParsedResponse
 
 _HTTP_1_1 = (b"HTTP", 1, 1)
 
@@ -117,20 +117,20 @@ class BodyResponse:
 class BufferedResponse(BodyResponse):
     """A response that is in memory as a whole; :attr:`body` is its body."""
 
-    def __init__(self, whole: Whole) -> None:
+    def __init__(self, parsed: ParsedResponse) -> None:
         headers = Headers()
-        for name, value in whole.fields:
+        for name, value in parsed.fields:
             headers.addRawHeader(name, value)
-        self.body = whole.body
+        self.body = parsed.body
         BodyResponse.__init__(
             self,
             _HTTP_1_1,
-            whole.code,
-            whole.phrase,
+            parsed.code,
+            parsed.phrase,
             headers,
-            len(whole.body),
+            len(parsed.body),
             None,
-            deliver_bytes(whole.body),
+            deliver_bytes(parsed.body),
         )
 
 

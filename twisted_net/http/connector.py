@@ -29,11 +29,12 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.errors import FetchError
+from twisted_net.http.agent_layer import AgentRequest
 from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.errors import (
@@ -46,11 +47,11 @@ from twisted_net.http.errors import (
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
+from twisted_net.http.response_parser import parse_complete_response
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import HttpTarget
-from twisted_net.http.whole_response import read_whole
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.reactor import Reactor
 from twisted_net.twisted_internals import (
@@ -103,24 +104,25 @@ class HttpConnection(HTTP11ClientProtocol):
         super().connectionMade()
         self._pool.add(self)
 
-    def send_request(
-        self, method: bytes, target: HttpTarget, headers: Headers, producer: IBodyProducer | None
-    ) -> Deferred[IResponse]:
+    def send_request(self, request: AgentRequest, target: HttpTarget) -> Deferred[IResponse]:
         """
-        Send a request; the result is that of :meth:`request`.
+        Send a request to *target*; the result is that of :meth:`request`.
 
         A missing ``Host`` is added, and framing fields are replaced by those of the body.
         The response to a GET that arrives complete in one read is a
         :class:`~twisted_net.http.bodies.BufferedResponse`, without the work of Twisted's parser.
         """
+        method, headers = request.method, request.headers
         proxy = self.proxy
         path = (target.path if proxy is None else target.url).encode()
         if proxy is not None and proxy.authorization is not None:
             headers = headers.copy()
             headers.setRawHeaders(b"proxy-authorization", [proxy.authorization.encode()])
-        if producer is not None or method != b"GET" or not _PARSER_IS_KNOWN:
+        if request.producer is not None or method != b"GET" or not _PARSER_IS_KNOWN:
             framed = _framed(headers, target)
-            return self.request(ClientRequest(method, path, framed, producer, persistent=True))
+            return self.request(
+                ClientRequest(method, path, framed, request.producer, persistent=True)
+            )
         lines = [b"GET ", path, b" HTTP/1.1\r\n"]
         if not headers.hasHeader(b"host"):
             lines += (b"Host: ", target.authority.encode(), b"\r\n")
@@ -149,9 +151,9 @@ class HttpConnection(HTTP11ClientProtocol):
         assert waiting is not None
         assert sent is not None
         self._waiting = self._sent = None
-        whole = read_whole(data, self._max_head)
-        if whole is not None:
-            response = BufferedResponse(whole)
+        parsed = parse_complete_response(data, self._max_head)
+        if parsed is not None:
+            response = BufferedResponse(parsed)
             self._became_idle(self)
             waiting.callback(response)
             return

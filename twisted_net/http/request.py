@@ -15,10 +15,10 @@ from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.client import CookieAgent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
-from zope.interface import implementer
 
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BytesProducer, body_producer
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import CREDENTIALS, Redirect
@@ -223,18 +223,12 @@ class RequestSender:
         return response
 
 
-@implementer(IAgent)
-class _CannedAgent:
+class _CannedAgent(AgentLayer):
     """Answers every request with one response."""
 
     def __init__(self, response: IResponse) -> None:
         self._response = response
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         return succeed(self._response)

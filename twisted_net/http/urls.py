@@ -1,4 +1,4 @@
-"""What a URL names: its target, its origin, its credentials, and how it is shown without them."""
+"""URLs: strict parsing into a target, credentials, reference resolution, and redaction for logs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)"
     r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?"
 )
-# Percent-encoded host names, IPv6 zones and backslashes are refused: what one reader of such a URL
-# takes for the host, another does not.
+# Percent-encoded host names, IPv6 zones and backslashes are refused: URL parsers differ in which
+# part of such a URL is the host.
 _HOST = re.compile(
     r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]*))?"
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
-# Without the scheme: a search for one would begin anew at each letter of a long word.
+# Without the scheme: a search for it would start again at each letter of a long word.
 _ANY_USERINFO = re.compile(r"://[^/?#]*@")
 _SECRET_PARAMETER = re.compile(
     r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
@@ -43,8 +43,8 @@ class HttpTarget:
 
     :param scheme: in lower case.
     :param host: in lower case; an IPv6 address without its brackets.
-    :param port: the scheme's own where the URL gives none.
-    :param path: path and query, as they stand in the request line; never empty.
+    :param port: that of the URL, or else the default of the scheme.
+    :param path: path and query, as in the request line; never empty.
     """
 
     scheme: str
@@ -59,23 +59,23 @@ class HttpTarget:
 
     @property
     def authority(self) -> str:
-        """Host and port for the ``Host`` field; the port left out where it is the scheme's own."""
+        """Host and port for the ``Host`` field, without the port if it is the scheme's default."""
         full = format_address(self.host, self.port)
         return full.rpartition(":")[0] if self.port == _DEFAULT_PORTS.get(self.scheme) else full
 
     @property
     def url(self) -> str:
-        """The URL again: one text for all ways to write it that are equal by case and port."""
+        """The URL in canonical form: equal for spellings that differ in case or default port."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
 @lru_cache(maxsize=1024)
 def parse_target(url: str) -> HttpTarget:
     """
-    Read an absolute ``http`` or ``https`` URL that is fit for the wire; its fragment is dropped.
+    Parse an absolute ``http`` or ``https`` URL in ASCII; its fragment is dropped.
 
     :raises InvalidURL: for any other text. A user name or password in it is refused too (RFC 9110
-        §4.2.4): :func:`split_credentials` takes them out first.
+        §4.2.4): :func:`split_credentials` removes them first.
     """
     if len(url) > MAX_URL:
         raise _refusal(url, f"it is longer than {MAX_URL} characters")
@@ -86,7 +86,7 @@ def parse_target(url: str) -> HttpTarget:
     if scheme not in _DEFAULT_PORTS:
         raise _refusal(url, "its scheme is neither http nor https")
     if "@" in match["authority"]:
-        raise _refusal(url, "a user name or password does not belong here")
+        raise _refusal(url, "a user name or password is not allowed here")
     found = _HOST.fullmatch(match["authority"])
     if found is None:
         raise _refusal(url, "its host or port is malformed")
@@ -102,7 +102,7 @@ def parse_target(url: str) -> HttpTarget:
 
 
 def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """Take user name and password out of a URL; give it without them, and them (decoded)."""
+    """Return a URL without user name and password, and both decoded; None if it has none."""
     match = _USERINFO.match(url)
     if match is None:
         return url, None
@@ -112,9 +112,9 @@ def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def join(base: str, reference: str) -> str:
     """
-    Give the URL that *reference* means inside the document at *base* (RFC 3986 §5).
+    Resolve *reference* against the URL *base* (RFC 3986 §5).
 
-    :raises InvalidURL: where it means none.
+    :raises InvalidURL: if it is malformed.
     """
     try:
         return urljoin(base, reference)
@@ -124,9 +124,9 @@ def join(base: str, reference: str) -> str:
 
 def redact(url: str) -> str:
     """
-    Give a URL as it may be shown and logged.
+    Return a URL without secrets, to be shown and logged.
 
-    User name and password, and the values of parameters that by their names are secrets
+    User name and password, and the values of parameters whose names say that they are secret
     (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
     """
     shown = _ANY_USERINFO.sub("://***@", url)

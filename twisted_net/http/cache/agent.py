@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent, IResponse
+from typing_extensions import override
 
 from twisted_net.errors import FetchError
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
     BodyResponse,
     buffered_response,
     collect,
     discard,
+    header_fields,
     response_fields,
 )
 from twisted_net.http.cache.collapse import (
@@ -72,25 +74,6 @@ first was for another variant."""
 
 
 @frozen(slots=True)
-class _ForwardedRequest:
-    """A request to the agent below."""
-
-    method: bytes
-    uri: bytes
-    headers: Headers
-    producer: IBodyProducer | None
-
-    def with_fields(self, fields: Sequence[tuple[str, str]]) -> _ForwardedRequest:
-        """Return it with these fields in place of its own of the same name."""
-        if not fields:
-            return self
-        headers = self.headers.copy()
-        for name, value in fields:
-            headers.setRawHeaders(name.encode(), [value.encode("latin-1")])
-        return evolve(self, headers=headers)
-
-
-@frozen(slots=True)
 class _ReceivedResponse:
     """A response from the agent below, and when it was requested and received."""
 
@@ -100,8 +83,7 @@ class _ReceivedResponse:
     response_time: float
 
 
-@implementer(IAgent)
-class CachingAgent:
+class CachingAgent(AgentLayer):
     """
     Answers requests from a store where :class:`~twisted_net.http.cache.rules.Rules` allow it.
 
@@ -135,39 +117,30 @@ class CachingAgent:
         self._collapser = collapser or RequestCollapser()
         self._background_agent = background_agent
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        headers = headers or Headers()
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         try:
-            request = CacheRequest(
-                method.decode("ascii"),
-                parse_target(uri.decode("latin-1")).url,
-                HeaderFields(
-                    (name, value) for name, values in headers.getAllRawHeaders() for value in values
-                ),
+            asked = CacheRequest(
+                request.method.decode("ascii"),
+                parse_target(request.uri.decode("latin-1")).url,
+                header_fields(request.headers),
             )
         except InvalidURL as error:
             return fail(error)
         if self._call is not None:
             self._call.age = None
-        outgoing = _ForwardedRequest(method, uri, headers, bodyProducer)
-        stored = self._store.get(request.key)
+        stored = self._store.get(asked.key)
         if not inspect.isawaitable(stored):
-            decision = self._rules.lookup(request, stored, self._wall())
+            decision = self._rules.lookup(asked, stored, self._wall())
             # A hit needs no coroutine.
             if isinstance(decision, Serve):
-                return succeed(self._serve_hit(request, outgoing, decision))
-        return Deferred.fromCoroutine(self._answer(request, outgoing, stored))
+                return succeed(self._serve_hit(asked, request, decision))
+        return Deferred.fromCoroutine(self._answer(asked, request, stored))
 
     async def _answer(
         self,
         request: CacheRequest,
-        outgoing: _ForwardedRequest,
+        outgoing: AgentRequest,
         stored: Sequence[Entry] | Awaitable[Sequence[Entry]],
     ) -> IResponse:
         """Serve a stored response, forward the request, or wait for another caller's request."""
@@ -214,7 +187,7 @@ class CachingAgent:
     def _serve_hit(
         self,
         request: CacheRequest,
-        outgoing: _ForwardedRequest,
+        outgoing: AgentRequest,
         decision: Serve,
         *,
         collapsed: bool = False,
@@ -226,7 +199,7 @@ class CachingAgent:
         return self._serve(request, decision.entry, decision.age, f"{status}; ttl={ttl}")
 
     def _revalidate_in_background(
-        self, request: CacheRequest, outgoing: _ForwardedRequest, entry: Entry
+        self, request: CacheRequest, outgoing: AgentRequest, entry: Entry
     ) -> None:
         """Validate a response that is served stale, without delaying its caller."""
         names = self._rules.user_field_names()
@@ -255,7 +228,7 @@ class CachingAgent:
     async def _forward(
         self,
         request: CacheRequest,
-        outgoing: _ForwardedRequest,
+        outgoing: AgentRequest,
         decision: Decision,
         collapsed: CollapsedRequest | None,
     ) -> IResponse:
@@ -266,7 +239,7 @@ class CachingAgent:
         sent = outgoing.with_fields(conditions)
         request_time = self._wall()
         try:
-            response = await self._agent.request(sent.method, sent.uri, sent.headers, sent.producer)
+            response = await sent.send(self._agent)
         except FetchError:
             now = self._wall()
             if entry is not None and self._rules.stale_on_error(request, entry, now):
@@ -324,7 +297,7 @@ class CachingAgent:
     async def _serve_completed(
         self,
         request: CacheRequest,
-        outgoing: _ForwardedRequest,
+        outgoing: AgentRequest,
         decision: FetchRemainder,
         received: _ReceivedResponse,
     ) -> IResponse:

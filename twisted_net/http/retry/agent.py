@@ -16,11 +16,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent, IResponse
+from typing_extensions import override
 
 from twisted_net.errors import FetchError
+from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
     BodyResponse,
     BufferedResponse,
@@ -100,8 +100,7 @@ class _AttemptOutcome:
         return self.error is not None and self.error.transient
 
 
-@implementer(IAgent)
-class RetryAgent:
+class RetryAgent(AgentLayer):
     """
     Retries failed requests, by a policy.
 
@@ -140,49 +139,33 @@ class RetryAgent:
         self._wall = wall
         self._report = report
 
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        run = _RetryLoop(self, method, uri, headers, bodyProducer)
-        return Deferred.fromCoroutine(run.response())
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(_RetryLoop(self, request).response())
 
 
 class _RetryLoop:
     """One request with its retries."""
 
-    def __init__(
-        self,
-        layer: RetryAgent,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None,
-        producer: IBodyProducer | None,
-    ) -> None:
+    def __init__(self, layer: RetryAgent, request: AgentRequest) -> None:
         self._layer = layer
         self._clock = layer._clock
         self._call = layer._call
         self._policy = layer._policy
-        self._method = method
-        self._uri = uri
-        self._headers = headers
-        self._producer = producer
+        self._request = request
         self._number = 0
 
     async def response(self) -> IResponse:
         """Make attempts until one is final; return its response."""
-        target = parse_target(self._uri.decode("latin-1"))
+        target = parse_target(self._request.uri.decode("latin-1"))
         self._host = target.host
         self._breaker = self._layer._recovery.breakers.get(target.origin)
         self._budget = self._layer._recovery.budgets.get(target.origin)
         paid = REWARD
         hedged = (
             self._policy.hedge_after is not None
-            and self._method in HEDGED
-            and self._producer is None
+            and self._request.method in HEDGED
+            and self._request.producer is None
         )
         while True:
             outcome = await (self._hedged() if hedged else self._attempt())
@@ -217,9 +200,7 @@ class _RetryLoop:
         outcome = _AttemptOutcome(self._number, self._layer._wall())
         healthy: bool | None = None
         try:
-            response = await self._layer._agent.request(
-                self._method, self._uri, self._headers, self._producer
-            )
+            response = await self._request.send(self._layer._agent)
             if (
                 self._call.buffer_body
                 and response.length != 0
@@ -291,14 +272,16 @@ class _RetryLoop:
 
     def _may_repeat(self, error: FetchError | None) -> bool:
         """Return whether the request can be sent twice, and may be."""
-        if not (self._producer is None or isinstance(self._producer, BytesProducer)):
+        if not (
+            self._request.producer is None or isinstance(self._request.producer, BytesProducer)
+        ):
             return False
         if error is not None and error.unsent:
             return True
         if self._call.idempotent is not None:
             return self._call.idempotent
-        key = self._headers is not None and self._headers.hasHeader(b"idempotency-key")
-        return may_repeat(self._policy, self._method.decode("ascii"), idempotency_key=key)
+        key = self._request.headers.hasHeader(b"idempotency-key")
+        return may_repeat(self._policy, self._request.method.decode("ascii"), idempotency_key=key)
 
     def _report_attempt(self, outcome: _AttemptOutcome, wait: float | None) -> None:
         report = self._layer._report
@@ -310,8 +293,8 @@ class _RetryLoop:
             error = "it was cancelled"
         report(
             Attempt(
-                method=self._method.decode("ascii"),
-                url=redact(self._uri.decode("latin-1")),
+                method=self._request.method.decode("ascii"),
+                url=redact(self._request.uri.decode("latin-1")),
                 number=outcome.number,
                 seconds=outcome.seconds,
                 status=None if outcome.response is None else outcome.response.code,

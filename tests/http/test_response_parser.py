@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.whole_response`, against Twisted's own parser."""
+"""Tests of :mod:`twisted_net.http.response_parser`, against Twisted's own parser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from twisted_net.http import connector as connections
 from twisted_net.http.agent import AttemptAgent
 from twisted_net.http.bodies import BufferedResponse, collect, response_fields
 from twisted_net.http.connector import ConnectionPool, Connector
+from twisted_net.http.response_parser import ParsedResponse, parse_complete_response
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.whole_response import Whole, read_whole
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A:  b \r\n\r\nok"
 
@@ -29,25 +29,27 @@ LINES = (
 
 
 class ReadWholeTests(HttpTestCase):
-    """:func:`read_whole` reads what is there whole, and leaves all else alone."""
+    """:func:`parse_complete_response` reads what is there whole, and leaves all else alone."""
 
     def test_whole(self) -> None:
         """Status, reason, fields in order, body."""
-        self.assertEqual(read_whole(OK, 999), Whole(200, b"OK", [(b"X-A", b"b")], b"ok"))
-        empty = read_whole(b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", 999)
-        self.assertEqual(empty, Whole(500, b"", [], b""))
+        self.assertEqual(
+            parse_complete_response(OK, 999), ParsedResponse(200, b"OK", [(b"X-A", b"b")], b"ok")
+        )
+        empty = parse_complete_response(b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", 999)
+        self.assertEqual(empty, ParsedResponse(500, b"", [], b""))
 
     def test_every_cut(self) -> None:
         """A part of a response, or more than one, is none."""
         for cut in range(len(OK)):
-            self.assertIsNone(read_whole(OK[:cut], 999), cut)
-        self.assertIsNone(read_whole(OK + b"x", 999))
+            self.assertIsNone(parse_complete_response(OK[:cut], 999), cut)
+        self.assertIsNone(parse_complete_response(OK + b"x", 999))
 
     def test_limit(self) -> None:
         """A header over the limit is not read."""
         head = len(OK) - 2
-        self.assertIsNotNone(read_whole(OK, head))
-        self.assertIsNone(read_whole(OK, head - 1))
+        self.assertIsNotNone(parse_complete_response(OK, head))
+        self.assertIsNone(parse_complete_response(OK, head - 1))
 
     def test_linear(self) -> None:
         """A header line of a megabyte takes no longer than a megabyte must."""
@@ -61,7 +63,7 @@ class ReadWholeTests(HttpTestCase):
             line = start + part * MEGABYTE + end
             data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + line + b"\r\n\r\nok"
             with self.subTest(start=start, part=part, end=end), ended_if_runaway():
-                self.assertIsNone(read_whole(data, len(data)))
+                self.assertIsNone(parse_complete_response(data, len(data)))
 
     def test_left_to_the_parser(self) -> None:
         """Whatever could be read in more than one way."""
@@ -84,7 +86,7 @@ class ReadWholeTests(HttpTestCase):
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\x00",
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: a\nY: b",
         ):
-            self.assertIsNone(read_whole(head + b"\r\n\r\nok", 999), head)
+            self.assertIsNone(parse_complete_response(head + b"\r\n\r\nok", 999), head)
 
     @given(
         st.sampled_from([b"200 OK", b"404 ", b"500 a b", b"200", b"99 x", b"204 No"]),
@@ -95,12 +97,12 @@ class ReadWholeTests(HttpTestCase):
         """What is read the short way is what the parser makes of it."""
         data = b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"", body])
         short = self.answer(data)
-        never = lambda data, limit: None  # noqa: E731 - a stand-in for read_whole
-        self.patch(connections, "read_whole", never)
+        never = lambda data, limit: None  # noqa: E731 - a stand-in for parse_complete_response
+        self.patch(connections, "parse_complete_response", never)
         try:
             long = self.answer(data)
         finally:
-            self.patch(connections, "read_whole", read_whole)
+            self.patch(connections, "parse_complete_response", parse_complete_response)
         self.assertEqual(short, long)
 
     def answer(self, data: bytes) -> Any:
@@ -140,7 +142,7 @@ class WholeResponseTests(HttpTestCase):
 
     def test_body(self) -> None:
         """Its body is at hand, and is delivered too."""
-        whole = read_whole(OK, 999)
+        whole = parse_complete_response(OK, 999)
         assert whole is not None
         response = BufferedResponse(whole)
         self.assertEqual((response.body, response.length), (b"ok", 2))

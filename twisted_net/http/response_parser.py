@@ -1,9 +1,9 @@
 """
-The short way for a response that came whole in one piece, as most answers of an API do.
+Fast parser for a response that arrives complete in one read, as most responses of an API do.
 
-Twisted's parser goes through a response line by line and builds the machinery for a body that is
-still to come, which costs more than all else that a client does for one. Whatever is unusual, or
-could be read in more than one way, is left to that parser.
+Twisted's parser reads a response line by line and prepares for a body that arrives later, which
+costs more than all other work of a client for one request. Anything unusual or ambiguous is left to
+that parser.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import re
 from attrs import frozen
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)")
-# Possessive: a value may begin with spaces too, and to share them out anew is quadratic work.
+# Possessive: a value may begin with spaces too, and backtracking over them would be quadratic.
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([\x20-\x7e\x80-\xff]*)")
-_LEFT_TO_THE_PARSER = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+_NEEDS_FULL_PARSER = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
 _WITHOUT_BODY = frozenset({204, 304})
 
 
 @frozen(slots=True)
-class Whole:
+class ParsedResponse:
     """
-    A response that is all there.
+    A complete response.
 
     :param fields: name and value of each line, in order, without ``Content-Length``.
     """
@@ -33,13 +33,13 @@ class Whole:
     body: bytes
 
 
-def read_whole(data: bytes, max_head: int) -> Whole | None:
+def parse_complete_response(data: bytes, max_head: int) -> ParsedResponse | None:
     """
-    Read a response to a request other than HEAD, if *data* is exactly that, from end to end.
+    Parse *data* if it is exactly one response to a request other than HEAD; else return None.
 
-    None where it is not, where its length is not stated once by ``Content-Length``, and for all
-    that a parser should look at more closely: other versions, interim responses, folded lines,
-    the fields of one connection only, a header over *max_head* bytes.
+    It returns None also if the length is not stated by exactly one ``Content-Length``, and for
+    everything that needs the full parser: other versions, interim responses, folded lines,
+    connection-specific fields, a header over *max_head* bytes.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0 or end + 4 > max_head:
@@ -60,11 +60,11 @@ def read_whole(data: bytes, max_head: int) -> Whole | None:
             if length is not None or not value.isdigit() or len(value) > 15:
                 return None
             length = int(value)
-            continue  # as Twisted's parser has it: it is IResponse.length
-        if folded in _LEFT_TO_THE_PARSER:
+            continue  # as in Twisted's parser, which puts it into IResponse.length
+        if folded in _NEEDS_FULL_PARSER:
             return None
         fields.append((name, value.rstrip()))
     code = int(status[1])
     if length != len(data) - end - 4 or code in _WITHOUT_BODY:
         return None
-    return Whole(code, status[2], fields, data[end + 4 :])
+    return ParsedResponse(code, status[2], fields, data[end + 4 :])
