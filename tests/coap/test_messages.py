@@ -854,7 +854,7 @@ class BoundTests(SynchronousTestCase):
     def test_many_timers(self) -> None:
         """Where thousands of timers are in use the void ones are looked for now and then alone."""
         layer = Layer(TransmissionParameters(nstart=1024))
-        searches = []
+        searches: list[object] = []
         self.patch(messages, "heapify", searches.append)
         for number in range(5000):
             layer.send_request(question(), ("192.0.2.1", number + 1), 0, 0)

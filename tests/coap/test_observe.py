@@ -45,16 +45,16 @@ class ObserverListTests(SynchronousTestCase):
         )
 
     def test_nothing_is_left(self) -> None:
-        """After the last observation neither resource nor peer takes room; none is told more."""
-        observers = Observers(10, 10)
-        observation = observers.register("a", PEER, b"1", [])
-        assert observation is not None
-        self.assertTrue(observers.observed("a"))
-        self.assertTrue(observers.changed(observation))
-        self.assertFalse(observers.changed(observation))
-        observers.drop(observation)
-        self.assertFalse(observers.delivered(observation))
-        self.assertFalse(observers.observed("a"))
+        """After the last observer neither resource nor peer takes room; none is told more."""
+        observers = ObserverList(10, 10)
+        observer = observers.register("a", PEER, b"1", [])
+        assert observer is not None
+        self.assertTrue(observers.is_observed("a"))
+        self.assertTrue(observers.begin_notification(observer))
+        self.assertFalse(observers.begin_notification(observer))
+        observers.remove(observer)
+        self.assertFalse(observers.end_notification(observer))
+        self.assertFalse(observers.is_observed("a"))
         self.assertEqual((observers._resources, observers._per_peer), ({}, {}))
 
     def test_limits(self) -> None:
