@@ -1,16 +1,16 @@
 """
 Run the tests of https://cache-tests.fyi against our cache.
 
-The npm package ``http-cache-tests`` brings the tests, as data, and their origin server. It is
-fetched with ``npm pack`` and never installed; Node and npm must be there::
+The npm package ``http-cache-tests`` has the tests, as data, and their origin server. It is fetched
+with ``npm pack`` and not installed; Node and npm must be available::
 
     python -m tests.conformance.http_cache            # as a private cache
     python -m tests.conformance.http_cache --shared   # as a shared one
 
 It prints the score and each test of the kinds ``required`` and ``optimal`` that did not pass, with
-the reason that ``http_cache.json`` records; it ends with 1 where one failed that has no reason
-there, or passed although it has one. A test says what a kind of cache has to do only if those that
-it depends on have passed; the kind ``check`` asks for facts that are neither right nor wrong.
+the reason that ``http_cache.json`` records. Its exit status is 1 if a test without a reason failed,
+or one with a reason passed. A test counts only if those that it depends on have passed; tests of
+the kind ``check`` observe behaviour that is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Run:
             config = json.dumps(self.steps).encode()
             type_ = ("Content-Type", "application/json")
             answer = await self.ask(self.control, "PUT", f"config/{self.token}", [type_], config)
-            demand(answer.status == 201, "the origin refused the test")
+            demand(answer.status == 201, "the origin rejected the test")
             for number, step in enumerate(self.steps, 1):
                 await self.take(number, step)
                 if step.get("pause_after"):
@@ -269,9 +269,9 @@ class Run:
 
 def applies(test: Step, shared: bool) -> bool:
     """
-    Say whether a test is for this kind of cache inside a client.
+    Return whether a test is for this kind of cache inside a client.
 
-    ``browser_skip`` marks what ``fetch()`` does not let through, and what is for shared caches;
+    ``browser_skip`` marks tests that ``fetch()`` does not allow, and those for shared caches;
     ``cdn_only`` is about ``Surrogate-Control``, which no RFC describes.
     """
     if test.get("cdn_only"):

@@ -48,9 +48,9 @@ def make_entry(size: int = 1000, variant: bytes = b"", **changes: Any) -> Entry:
 
 class StoreContract:
     """
-    Tests that a store must pass.
+    The tests that a store must pass.
 
-    Mixed into a ``SynchronousTestCase`` that says how one is made, and how to wait for it.
+    A mixin for a ``SynchronousTestCase`` that defines how a store is made, and how to wait for it.
     """
 
     def make_store(

@@ -1,7 +1,7 @@
 """
-Puts entries into a cache file until it is killed: ``python -m tests.live.cache_writer FILE NAME``.
+Writes entries to a cache file until it is killed: ``python -m tests.live.cache_writer FILE NAME``.
 
-Writes a line once the file is open, and after each entry that it is sure of.
+Prints a line once the file is open, and after each entry that is certainly written.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ WARNING_INTERVAL = 60.0
 
 @implementer(IReactorTime)
 class ThreadedClock(Protocol):
-    """What the store needs of a reactor: time, and calls from other threads."""
+    """The parts of a reactor that the store needs: time, and calls from other threads."""
+
+    # Any, in the signatures: as Twisted's interfaces have them.
 
     def seconds(self) -> float: ...
 
