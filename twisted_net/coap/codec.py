@@ -1,4 +1,4 @@
-"""A CoAP message and its bytes (RFC 7252 §3), and what the options of a request mean (§5.10)."""
+"""CoAP message codec (RFC 7252 §3), and the options of a request (§5.10)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted_net.coap.errors import MalformedMessage
 
 
 class Type(IntEnum):
-    """How a message is delivered."""
+    """Message type (RFC 7252 §3)."""
 
     CON = 0
     NON = 1
@@ -20,7 +20,7 @@ class Type(IntEnum):
 
 
 class Code(IntEnum):
-    """What a message asks or answers: a class in three bits, a detail in five."""
+    """Method or response code: a class in three bits, a detail in five (RFC 7252 §12.1)."""
 
     EMPTY = 0
     GET = 1
@@ -54,7 +54,7 @@ class Code(IntEnum):
 
 
 class Option(IntEnum):
-    """The options that we know; odd numbers are critical, the others elective (RFC 7252 §5.4.1)."""
+    """Known option numbers; odd ones are critical, even ones elective (RFC 7252 §5.4.1)."""
 
     IF_MATCH = 1
     URI_HOST = 3
@@ -85,15 +85,15 @@ JSON = 50
 """Content formats (RFC 7252 §12.3)."""
 
 Options: TypeAlias = Sequence[tuple[int, bytes]]
-"""Number and value of each option, by ascending number; those of one number in their order."""
+"""Number and value of each option, by ascending number; equal numbers in their order."""
 
 
 class CoapMessage:
     """
-    One message. It belongs to whoever made or received it, and is not changed once sent.
+    One message. Its sender or receiver owns it; it is not changed once sent.
 
     :ivar type: a :class:`Type`, as a number.
-    :ivar code: a :class:`Code`, as a number; it may be one that we have no name for.
+    :ivar code: a :class:`Code`, as a number; it may be one without a name there.
     :ivar token: 0 to 8 bytes.
     """
 
@@ -126,7 +126,7 @@ class CoapMessage:
         return 64 <= self.code < 192
 
     def option(self, number: int) -> bytes | None:
-        """Give the value of the first option with this number, or None."""
+        """Return the value of the first option with this number, or None."""
         for known, value in self.options:
             if known == number:
                 return value
@@ -150,7 +150,7 @@ class CoapMessage:
 
 
 def code_name(code: int) -> str:
-    """Write a code as people do: ``4.04 Not Found``, or ``7.31`` where it has no name."""
+    """Return a code as text: ``4.04 Not Found``, or ``7.31`` if it has no name."""
     number = f"{code >> 5}.{code & 31:02}"
     try:
         return f"{number} {Code(code).name.replace('_', ' ').title()}"
@@ -160,10 +160,10 @@ def code_name(code: int) -> str:
 
 def encode_message(message: CoapMessage) -> bytes:
     """
-    Give the bytes of a message.
+    Encode a message as a datagram.
 
-    :raises ValueError: for a token over 8 bytes, options out of order, or an option that is too
-        long: whoever made the message is wrong.
+    :raises ValueError: for a token over 8 bytes, options out of order, or an option over 65,804
+        bytes.
     """
     token = message.token
     if len(token) > 8:
@@ -186,12 +186,10 @@ def encode_message(message: CoapMessage) -> bytes:
 
 def parse_message(datagram: bytes) -> CoapMessage:
     """
-    Read a datagram.
+    Parse a datagram, in time linear in its length.
 
-    The time that this takes grows with the length of the datagram alone.
-
-    :raises MalformedMessage: with the message ID to reject where RFC 7252 §4.2 wants a Reset,
-        and without where the datagram is to be ignored (§3, §4.3).
+    :raises MalformedMessage: with the message ID to reject if RFC 7252 §4.2 requires a Reset;
+        without one if the datagram is to be ignored (§3, §4.3).
     """
     length = len(datagram)
     if length < 4:
@@ -244,22 +242,22 @@ def parse_message(datagram: bytes) -> CoapMessage:
 
 
 def encode_uint(value: int) -> bytes:
-    """Give an option's value as an unsigned integer, in as few bytes as it needs: 0 in none."""
+    """Encode an unsigned integer as an option value, in as few bytes as possible: 0 in none."""
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
 class RequestOptions:
     """
-    What the options of a request say, read in one pass.
+    Options of a request, parsed in one pass.
 
-    :ivar unrecognized: the number of the first critical option that is unknown, comes once too
-        often, or whose value has a wrong length (RFC 7252 §5.4.1, §5.4.3, §5.4.5); or None.
-        Elective ones of that kind are left out.
-    :ivar path: the segments of the path; undecodable bytes are replaced.
-    :ivar queries: each as text.
+    :ivar unrecognized: number of the first critical option that is unknown, repeated against its
+        definition, or of a wrong length (RFC 7252 §5.4.1, §5.4.3, §5.4.5); or None. Elective
+        options of that kind are ignored.
+    :ivar path: the Uri-Path segments; bytes that are not UTF-8 are replaced.
+    :ivar queries: the Uri-Query values, as text.
     """
 
-    # Slots, as defaults on the class take several times as long to look up.
+    # Slots: defaults on the class take several times as long to look up.
     __slots__ = (
         "accept",
         "block1",
@@ -296,7 +294,7 @@ class RequestOptions:
         self.size1: int | None = None
         self.size2: int | None = None
         self.unrecognized: int | None = None
-        # The one option of most requests is read without the table.
+        # Most requests have one option, which needs no table.
         if len(options) == 1 and options[0][0] == 11 and len(options[0][1]) < 256:
             self.path = [options[0][1].decode(errors="replace")]
         else:
@@ -310,8 +308,9 @@ class RequestOptions:
                 if number & 1 and self.unrecognized is None:
                     self.unrecognized = number
                 continue
-            name, least, most, repeatable, kind = definition
-            if not least <= len(value) <= most or (number == previous and not repeatable):
+            name, min_length, max_length, repeatable, kind = definition
+            repeated = number == previous and not repeatable
+            if repeated or not min_length <= len(value) <= max_length:
                 if number & 1 and self.unrecognized is None:
                     self.unrecognized = number
                 continue
@@ -336,7 +335,7 @@ class RequestOptions:
 
     @property
     def key(self) -> tuple[tuple[int, bytes], ...]:
-        """The options by which the requests of one block-wise transfer are known to be of it."""
+        """The options that all requests of one block-wise transfer share (RFC 7959 §2.3)."""
         return tuple(pair for pair in self.options if pair[0] not in _NOT_IN_KEY)
 
 
@@ -345,10 +344,11 @@ _BYTES = [bytes((value,)) for value in range(256)]
 
 _UINT, _OPAQUE, _OPAQUES, _TEXTS, _FLAG, _IGNORED = "uint", "opaque", "opaques", "texts", "flag", ""
 
-# Number: attribute, least and most length, repeatable, form (RFC 7252 §5.10, 7641, 7959, 9175).
+# Number: attribute, least and greatest length, repeatable, format (RFC 7252 §5.10, 7641, 7959,
+# 9175).
 _DEFINITIONS: dict[int, tuple[str, int, int, bool, str]] = {
     Option.IF_MATCH: ("if_match", 0, 8, True, _OPAQUES),
-    # One server has one set of resources, whatever name it is reached by.
+    # A server has the same resources under all its host names.
     Option.URI_HOST: ("", 1, 255, False, _IGNORED),
     Option.ETAG: ("etags", 1, 8, True, _OPAQUES),
     Option.IF_NONE_MATCH: ("if_none_match", 0, 0, False, _FLAG),
@@ -367,8 +367,8 @@ _DEFINITIONS: dict[int, tuple[str, int, int, bool, str]] = {
     Option.ECHO: ("echo", 1, 40, False, _OPAQUE),
 }
 
-# Not in the key of RFC 7252 §5.6 and RFC 7959 §2.3; and requests for later blocks of an answer
-# have no payload, so nor the format of one.
+# Not part of the cache key of RFC 7252 §5.6 and RFC 7959 §2.3. Content-Format is not either:
+# requests for later blocks of a response have no payload, and so no format of one.
 _NOT_IN_KEY = frozenset(
     (
         Option.OBSERVE,
@@ -387,7 +387,7 @@ def _rejected(kind: int, message_id: int) -> int | None:
 
 
 def _extended(datagram: bytes, nibble: int, position: int) -> tuple[int, int]:
-    """Read a delta or length that goes on in more bytes; -1 where it is reserved or cut."""
+    """Read a delta or length extended by one or two bytes; -1 if it is reserved or cut off."""
     if nibble < 13:
         return nibble, position
     if nibble == 15:
@@ -411,5 +411,5 @@ def _option_head(delta: int, size: int) -> bytes:
             nibbles |= 14 << shift
             more += (value - 269).to_bytes(2, "big")
         else:
-            raise ValueError("an option's value has at most 65,804 bytes")
+            raise ValueError("an option has at most 65,804 bytes")
     return _BYTES[nibbles] + more

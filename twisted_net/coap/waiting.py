@@ -1,4 +1,4 @@
-"""Requests whose commands wait: at most so many at a time, in all and for each peer."""
+"""Requests whose commands wait: tracked for limits, cancellation and drain."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twisted_net.net.addresses import Source
 
 class WaitingRequests:
     """
-    The requests whose commands wait, within the bounds of the server and of each peer.
+    Requests whose commands wait, within the limits of the server and of each peer.
 
-    :param reactor: whose clock bounds :meth:`ended`.
+    :param reactor: clock of the timeout of :meth:`ended`.
     """
 
     def __init__(self, reactor: IReactorTime, limits: CoapLimits) -> None:
@@ -28,9 +28,9 @@ class WaitingRequests:
 
     def check(self, source: Source) -> None:
         """
-        See whether there is room for one more command of a peer.
+        Check the limits for one more request of a peer.
 
-        :raises TooBusy: where there is none.
+        :raises TooBusy: if one is reached.
         """
         for count, limit in (
             (len(self._waiting), self._limits.max_waiting),
@@ -39,28 +39,28 @@ class WaitingRequests:
             if count >= limit:
                 raise TooBusy(limit)
 
-    def start(self, source: Source, answering: Coroutine[Any, Any, None]) -> None:
+    def start(self, source: Source, respond: Coroutine[Any, Any, None]) -> None:
         """
-        Run what waits for a command and then answers; it must not raise.
+        Run a coroutine that waits for a command and sends its response; it must not raise.
 
-        :meth:`check` comes first: a coroutine that was made is to be run.
+        Call :meth:`check` before the coroutine is made: one that exists must be run.
         """
         self._per_peer[source] = self._per_peer.get(source, 0) + 1
-        waited = Deferred.fromCoroutine(answering)
-        if waited.called:
+        done = Deferred.fromCoroutine(respond)
+        if done.called:
             self._ended(source)
             return
-        self._waiting[waited] = source
-        waited.addBoth(lambda _: self._ended(self._waiting.pop(waited)))
+        self._waiting[done] = source
+        done.addBoth(lambda _: self._ended(self._waiting.pop(done)))
 
     def cancel(self, source: Source | None = None) -> None:
-        """Cancel all commands, or those of one peer."""
-        for waited, known in list(self._waiting.items()):
+        """Cancel all requests, or those of one peer."""
+        for done, known in list(self._waiting.items()):
             if source is None or known == source:
-                waited.cancel()
+                done.cancel()
 
     async def ended(self, timeout: float) -> None:
-        """Wait until those that are under way now have ended; cancel what is left at the end."""
+        """Wait until all requests that wait now have ended; cancel the rest after *timeout*."""
         if self._waiting:
             ended = DeferredList(list(self._waiting))
             ended.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda value, _: None)
