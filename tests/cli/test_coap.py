@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.cli.call import UNANSWERED, parsed
-from twisted_net.cli.coap import CoapOptions, Progress, coap, describe
+from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import Option
 from twisted_net.dtls.settings import DtlsClientSettings
@@ -110,7 +110,7 @@ class OptionsTests(SynchronousTestCase):
 
 
 class ProgressTests(SynchronousTestCase):
-    """:class:`Progress`."""
+    """:class:`ProgressDisplay`."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -118,7 +118,7 @@ class ProgressTests(SynchronousTestCase):
     def test_terminal(self) -> None:
         """A terminal gets one line, written over, and cleared at the end; a quick body none."""
         screen = Screen()
-        progress = Progress(screen, self.clock.seconds)
+        progress = ProgressDisplay(screen, self.clock.seconds)
         progress("sent", 1024, 100_000)
         self.assertEqual(screen.getvalue(), "")
         self.clock.advance(0.3)
@@ -135,7 +135,7 @@ class ProgressTests(SynchronousTestCase):
     def test_file(self) -> None:
         """A file gets a line now and then."""
         file = io.StringIO()
-        progress = Progress(file, self.clock.seconds)
+        progress = ProgressDisplay(file, self.clock.seconds)
         for second in range(11):
             progress("sent", second, 11)
             self.clock.advance(1)

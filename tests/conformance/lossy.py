@@ -1,9 +1,9 @@
 """
-A way between a client and a server that loses datagrams both ways, the same ones in each run.
+Datagram proxy with reproducible loss, between a client and a server.
 
-Whether the *n*-th copy of the *m*-th message of a direction is lost follows from the seed alone,
-and not from when it comes: on a slow machine a message is sent once more than needed, and that
-changes the fate of no other.
+Whether the *n*-th copy of the *m*-th message of a direction is lost depends on the seed alone, and
+not on time: a message that a slow machine retransmits needlessly does not change the loss of the
+others.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Direction = Literal["to server", "to client"]
 
 
 def is_lost(seed: int, loss: float, direction: Direction, message: int, copy: int) -> bool:
-    """Tell the fate of one copy of one message."""
+    """Return whether one copy of a message is lost."""
     return random.Random(f"{seed} {direction} {message} {copy}").random() < loss
 
 
-def attempts(seed: int, loss: float, exchange: int, most: int = 5) -> int | None:
+def attempts(seed: int, loss: float, exchange: int, limit: int = 5) -> int | None:
     """
-    Tell at which attempt an exchange succeeds, each beginning after the one before; None for never.
+    Return at which attempt an exchange succeeds, or None if it fails; exchanges do not overlap.
 
-    :param most: attempts before the client gives up: 1 + MAX_RETRANSMIT (RFC 7252 §4.8).
+    :param limit: attempts before the client gives up: 1 + MAX_RETRANSMIT (RFC 7252 §4.8).
     """
     answers = 0
-    for attempt in range(most):
+    for attempt in range(limit):
         if not is_lost(seed, loss, "to server", exchange, attempt):
             if not is_lost(seed, loss, "to client", exchange, answers):
                 return attempt + 1
@@ -39,12 +39,12 @@ def attempts(seed: int, loss: float, exchange: int, most: int = 5) -> int | None
 
 class Lossy:
     """
-    Carries the datagrams of one client to a server, and back; leave it with ``with``.
+    Forwards the datagrams of one client to a server, and back; use it with ``with``.
 
-    :param server: its port on 127.0.0.1.
-    :ivar uri: of the server, for the client.
-    :ivar carried: datagrams that came, by direction.
-    :ivar lost: those of them that went no further.
+    :param server: port of the server on 127.0.0.1.
+    :ivar uri: URI of the proxy, for the client.
+    :ivar carried: datagrams received, by direction.
+    :ivar lost: those of them that were not forwarded.
     """
 
     def __init__(self, server: int, seed: int, loss: float = 0.3) -> None:
@@ -72,7 +72,7 @@ class Lossy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Each wakes the thread that waits there, which then ends.
+        # Each wakes one thread, which then ends.
         self._far.shutdown(socket.SHUT_RDWR)
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", self._near.getsockname())

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import coap_client
 from tests.conformance.lossy import Lossy, attempts, is_lost
 from tests.missing import missing
 from tests.patience import PATIENCE, wait_until
@@ -58,7 +59,7 @@ async def slow(text: str) -> str:
     return text
 
 if sys.argv[2:] == ["far"]:
-    # As if nobody were on this machine.
+    # As if all clients were on other machines.
     echo.is_loopback = lambda host: False
 
 limits = CoapLimits(refresh_interval=0.3)
@@ -122,35 +123,9 @@ async def main():
 asyncio.run(main())
 """
 
-OUR_CLIENT = """
-import json, sys
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-from twisted_net.coap import CoapClient, CoapClientSettings, Code
-
-async def main(reactor, uri, steps, settings):
-    answers = []
-    async with CoapClient(reactor, CoapClientSettings(**json.loads(settings))) as client:
-        for method, path, payload in json.loads(steps):
-            if method == "OBSERVE":
-                states = []
-                async with await client.observe(uri + path) as observation:
-                    async for state in observation:
-                        states.append(state.text)
-                        if len(states) == 3:
-                            break
-                answers.append(states)
-            else:
-                answer = await client.request(Code[method], uri + path, payload.encode())
-                answers.append([answer.code, answer.text])
-    print(json.dumps(answers))
-
-react(lambda reactor, *words: ensureDeferred(main(reactor, *words)), sys.argv[1:])
-"""
-
 
 def libcoap(program: str) -> str:
-    """Give the path of one of libcoap's programs."""
+    """Return the path of one of libcoap's programs."""
     for name in (program, f"{program}-notls", f"{program}-openssl", f"{program}-gnutls"):
         path = shutil.which(name)
         if path is not None:
@@ -164,10 +139,10 @@ HURRY = 20
 
 def hurried(program: str) -> list[str]:
     """
-    Give the words that start one of libcoap's clients with a clock that runs faster.
+    Return the command line of one of libcoap's clients with a clock that runs faster.
 
-    Its timeouts are those of RFC 7252 and no option changes them; what they add up to where much is
-    lost is nothing to wait for.
+    Its timeouts are those of RFC 7252, and no option changes them; with much loss they add up to
+    minutes.
     """
     faketime = shutil.which("faketime")
     if faketime is None:
@@ -236,7 +211,7 @@ def serving(*words: str, port: int, folder: Path | None = None) -> Iterator[str]
 
 @contextmanager
 def serving_ours() -> Iterator[tuple[int, str]]:
-    """Run our server; give its port and its URI."""
+    """Run our server; yield its port and its URI."""
     port = free_port()
     with serving(sys.executable, "-c", OUR_SERVER, str(port), port=port) as uri:
         yield port, uri
@@ -244,13 +219,13 @@ def serving_ours() -> Iterator[tuple[int, str]]:
 
 @pytest.fixture
 def ours() -> Iterator[str]:
-    """Run our server; give its URI."""
+    """Run our server; yield its URI."""
     with serving_ours() as (_, uri):
         yield uri
 
 
 def run(*words: str) -> str:
-    """Run a client, and give what it prints."""
+    """Run a client, and return what it prints."""
     done = subprocess.run(words, capture_output=True, timeout=3 * PATIENCE, text=True)
     return done.stdout + done.stderr
 
@@ -299,15 +274,14 @@ def run_until(
 
 
 def ask(
-    uri: str, *steps: tuple[str, str, str], settings: object = None
+    uri: str, *steps: tuple[str, str, str], settings: dict[str, object] | None = None
 ) -> Any:  # Any: decoded JSON
-    """Have our client make requests: method, path, payload; give what it got."""
-    words = [uri, json.dumps(steps), json.dumps(settings or {})]
-    return json.loads(run(sys.executable, "-c", OUR_CLIENT, *words))
+    """Make requests with our client: method, path, payload; return the responses."""
+    return json.loads(run(*coap_client.command(uri, steps, settings)))
 
 
-PERSISTENT = {"ack_timeout": 0.01, "max_retransmit": 12}
-"""Settings by which a client of ours soon sends again, and goes on where RFC 7252 gives up."""
+PERSISTENT: dict[str, object] = {"ack_timeout": 0.01, "max_retransmit": 12}
+"""Settings of a client that retransmits soon, and more often than RFC 7252 has it."""
 
 
 def test_libcoap_client(ours: str) -> None:

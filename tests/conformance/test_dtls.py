@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import coap_client
 from tests.conformance.test_coap import LARGE, run_until
 from tests.live.programs import program
 from tests.missing import missing
@@ -46,38 +47,11 @@ client_ca = "ca.pem"
 users = "users.toml"
 """
 
-OUR_CLIENT = """
-import json, sys
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-from twisted_net.coap.client import CoapClient
-from twisted_net.coap.codec import Code
-from twisted_net.dtls.settings import DtlsClientSettings
-
-async def main(reactor, uri, steps):
-    tls = DtlsClientSettings(ca="ca.pem", certificate="ann.pem")
-    answers = []
-    async with CoapClient(reactor, tls=tls) as client:
-        for method, path, payload in json.loads(steps):
-            if method == "OBSERVE":
-                states = []
-                async with await client.observe(uri + path) as observation:
-                    async for state in observation:
-                        states.append(state.text)
-                        if len(states) == 3:
-                            break
-                answers.append(states)
-            else:
-                answer = await client.request(Code[method], uri + path, payload.encode())
-                answers.append([answer.code, answer.text])
-    print(json.dumps(answers))
-
-react(lambda reactor, *words: ensureDeferred(main(reactor, *words)), sys.argv[1:])
-"""
+CERTIFICATES: dict[str, object] = {"ca": "ca.pem", "certificate": "ann.pem"}
 
 
 def libcoap(name: str, build: str) -> str:
-    """Give the path of one of libcoap's programs, in one of its builds."""
+    """Return the path of one of libcoap's programs, in one of its builds."""
     path = shutil.which(f"{name}-{build}")
     if path is None:
         missing(f"libcoap's {name}-{build} (Debian: libcoap3-bin)")
@@ -86,7 +60,7 @@ def libcoap(name: str, build: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with an authority, a server's certificate, two users' and a users file."""
+    """Return a folder with an authority, a server's certificate, two users' and a users file."""
     made = tmp_path_factory.mktemp("dtls")
     authority = Authority()
     authority.write(made / "ca.pem")
@@ -252,8 +226,8 @@ def coap_server(build: str, folder: Path) -> Iterator[str]:
 
 
 def ask(folder: Path, uri: str, *steps: tuple[str, str, str]) -> Any:  # Any: decoded JSON
-    """Have our client make requests: method, path, payload; give what it got."""
-    words = [sys.executable, "-c", OUR_CLIENT, uri, json.dumps(steps)]
+    """Make requests with our client: method, path, payload; return the responses."""
+    words = coap_client.command(uri, steps, tls=CERTIFICATES)
     done = subprocess.run(words, cwd=folder, capture_output=True, timeout=2 * PATIENCE, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -286,7 +260,7 @@ def test_our_client_refuses(folder: Path, build: str) -> None:
     """Our client refuses a coap-server whose certificate is not for the name in the URI."""
     with coap_server(build, folder) as uri:
         wrong = uri.replace("localhost", "127.0.0.1")
-        words = [sys.executable, "-c", OUR_CLIENT, wrong, '[["GET", "/", ""]]']
+        words = coap_client.command(wrong, [("GET", "/", "")], tls=CERTIFICATES)
         done = subprocess.run(
             words, cwd=folder, capture_output=True, timeout=2 * PATIENCE, text=True
         )

@@ -18,7 +18,7 @@ from tests.live.processes import BIN, Running
 from tests.live.test_coap import Served, Strange
 from tests.patience import until
 from twisted_net.cli.call import REFUSED, UNANSWERED
-from twisted_net.cli.coap import CoapOptions, Conversation
+from twisted_net.cli.coap import CoapCommand, CoapOptions
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type
 from twisted_net.coap.settings import CoapLimits
@@ -38,8 +38,8 @@ class Run:
         options.parseOptions(words)
         self.out, self.err = io.BytesIO(), io.StringIO()
         payload = options.body(io.BytesIO(body))
-        self._conversation = Conversation(reactor, options, payload, self.out, self.err)
-        self.ended = Deferred.fromCoroutine(self._conversation.run())
+        self._command = CoapCommand(reactor, options, payload, self.out, self.err)
+        self.ended = Deferred.fromCoroutine(self._command.run())
 
     @property
     def shown(self) -> str:
@@ -158,9 +158,9 @@ async def test_cancelled(reactor: Any) -> None:
         assert await asking.ended == INTERRUPTED
 
 
-async def test_no_goodbye(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_deregistration(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer the goodbye is left without one."""
-    monkeypatch.setattr("twisted_net.cli.coap.GOODBYE_TIMEOUT", 0.05)
+    monkeypatch.setattr("twisted_net.cli.coap.DEREGISTER_TIMEOUT", 0.05)
     state = CoapMessage(Type.ACK, Code.CONTENT, options=[(Option.OBSERVE, b"")], payload=b"x")
     server = Strange(state)
     port = reactor.listenUDP(0, server, interface="127.0.0.1")

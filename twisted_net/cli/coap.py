@@ -1,13 +1,13 @@
-"""``twisted-net coap``: asks a CoAP server one thing, or observes what it has, from a shell."""
+"""``twisted-net coap``: makes one CoAP request, or observes a resource, from a shell."""
 
 # mypy: disallow-untyped-calls=False
-# As in calling: options have no types.
+# The class of options has no types.
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from getopt import GetoptError, gnu_getopt
 from typing import Any, BinaryIO, ClassVar, TextIO
 
@@ -23,6 +23,7 @@ from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_n
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
+from twisted_net.net.reactor import DatagramReactor
 
 METHODS = ("get", "post", "put", "delete", "observe")
 
@@ -34,45 +35,45 @@ FORMATS = {
     "json": JSON,
     "cbor": 60,
 }
-"""Content formats that have a name here; others are given as numbers (RFC 7252 §12.3)."""
+"""Content formats by name; others are written as numbers (RFC 7252 §12.3)."""
 
-GOODBYE_TIMEOUT = 3.0
-"""Seconds in which a server is to confirm that it has forgotten an observation."""
+DEREGISTER_TIMEOUT = 3.0
+"""Seconds to wait for the server to confirm the end of an observation."""
 
 
 class CoapOptions(Options):
-    """What to ask a CoAP server, and how."""
+    """Options and arguments of ``twisted-net coap``."""
 
     synopsis = f"Usage: twisted-net coap {'|'.join(METHODS)} [options] URI [PAYLOAD]"
     longdesc = (
-        "PAYLOAD - stands for the standard input. The body of the answer goes to the standard"
-        " output, everything else to standard error. Exit status: 0 for a success, 1 for an answer"
-        " that is an error, 2 where there is none."
+        "PAYLOAD - stands for the standard input. The body of the response is written to standard"
+        " output, everything else to standard error. Exit status: 0 for success, 1 for an error"
+        " response, 2 for no response."
     )
     optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
-        ["non", "N", "send each message once, without asking for an acknowledgement"],
-        ["verbose", "v", "show the code and the options of each answer"],
-        ["insecure", None, "coaps: believe any certificate, and so anybody on the way"],
+        ["non", "N", "send each message once, without acknowledgement (non-confirmable)"],
+        ["verbose", "v", "show the code and the options of each response"],
+        ["insecure", None, "coaps: do not verify the server's certificate"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["content-format", "f", None, f"format of the payload: {', '.join(FORMATS)} or a number"],
-        ["accept", "a", None, "format wanted of the answer, named likewise"],
-        ["timeout", "t", 120.0, "seconds for an answer, all its blocks included", float],
-        ["block-size", "b", 1024, "bytes of a block, both ways: 16, 32 ... 1024", int],
-        ["output", "o", None, "file for the body of the answer, which is written when it is whole"],
-        ["ca", None, None, "coaps: believe the certificates in this PEM file alone"],
-        ["cert", None, None, "coaps: PEM file with the certificate to be shown, and its key"],
+        ["accept", "a", None, "format requested of the response: likewise"],
+        ["timeout", "t", 120.0, "seconds for the response, including all blocks", float],
+        ["block-size", "b", 1024, "bytes of a block, in both directions: 16, 32 ... 1024", int],
+        ["output", "o", None, "file for the body of the response, written once it is complete"],
+        ["ca", None, None, "coaps: trust only the authorities in this PEM file"],
+        ["cert", None, None, "coaps: PEM file with our certificate and its key"],
         [
             "key",
             None,
             None,
-            "coaps: PEM file with the key of --cert, where it is apart",
+            "coaps: PEM file with the key of --cert, if it is separate",
         ],
-        ["count", "c", 0, "states after which to stop observing; 0 for all there are", int],
+        ["count", "c", 0, "states after which to stop observing; 0 for no limit", int],
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take options wherever they stand: people write them after the method, or at the end."""
+        """Accept options anywhere: also after the method, and at the end."""
         try:
             found, rest = gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
         except GetoptError as error:
@@ -84,19 +85,19 @@ class CoapOptions(Options):
         super().parseOptions([*words, "--", *rest])
 
     def parseArgs(self, method: str, uri: str, payload: str | None = None) -> None:  # type: ignore[override]  # of any form
-        """Take what is no option."""
+        """Take the arguments."""
         if method not in METHODS:
-            raise UsageError(f"{method} is none of {', '.join(METHODS)}")
+            raise UsageError(f"{method} is not one of {', '.join(METHODS)}")
         if payload is not None and method in ("get", "observe"):
             raise UsageError(f"{method} has no payload")
         self.method, self.uri, self.payload = method, uri, payload
 
     def postOptions(self) -> None:
-        """Check what can be checked before anything is sent."""
+        """Check values and combinations."""
         self.content_format = _format(self["content-format"])
         self.accept = _format(self["accept"])
         if self["count"] < 0 or (self["count"] and self.method != "observe"):
-            raise UsageError("--count is a number of states, for observe")
+            raise UsageError("--count is a number of states, and only for observe")
         if self.method == "observe" and (self["non"] or self["output"] is not None):
             raise UsageError("--non and --output are for single requests")
         try:
@@ -121,7 +122,7 @@ class CoapOptions(Options):
         )
 
     def body(self, stdin: BinaryIO) -> bytes:
-        """Give the payload."""
+        """Return the payload."""
         if self.payload == "-":
             return stdin.read()
         return os.fsencode(self.payload or "")
@@ -133,21 +134,21 @@ def _format(word: str | None) -> int | None:
     number = FORMATS.get(word)
     if number is None:
         if not (word.isascii() and word.isdigit() and int(word) <= 0xFFFF):
-            raise UsageError(f"{word} is no content format: {', '.join(FORMATS)} or a number")
+            raise UsageError(f"{word} is not a content format: {', '.join(FORMATS)} or a number")
         number = int(word)
     return number
 
 
-class Progress:
+class ProgressDisplay:
     """
-    Tells how far a long body has come, once a while has passed.
+    Shows how much of a long body has been transferred, at intervals.
 
-    A terminal has one line for it, that is written over; a file gets a line now and then.
+    On a terminal, one line is overwritten; otherwise a line is written each time.
 
-    :param seconds: a clock.
+    :param seconds: returns the time.
     """
 
-    def __init__(self, err: TextIO, seconds: Any) -> None:  # Any: a reactor's method, untyped
+    def __init__(self, err: TextIO, seconds: Callable[[], float]) -> None:
         self._err = err
         self._seconds = seconds
         self._terminal = err.isatty()
@@ -155,27 +156,28 @@ class Progress:
         self._due = seconds() + self._interval
         self._shown = False
 
-    def __call__(self, way: str, done: int, size: int | None) -> None:
-        """Take note of a block."""
+    def __call__(self, direction: str, done: int, size: int | None) -> None:
+        """Process a block: see :data:`~twisted_net.coap.client_request.Progress`."""
         now = self._seconds()
         if now < self._due:
             return
         self._due = now + self._interval
-        shown = f"{way} {done:,} bytes" if size is None else f"{way} {done:,} of {size:,} bytes"
+        of_size = "" if size is None else f" of {size:,}"
+        shown = f"{direction} {done:,}{of_size} bytes"
         self._err.write(f"\r{shown}\x1b[K" if self._terminal else f"{shown}\n")
         self._err.flush()
         self._shown = True
 
     def end(self) -> None:
-        """Leave the line to others."""
+        """Clear the line."""
         if self._shown and self._terminal:
             self._err.write("\r\x1b[K")
             self._err.flush()
 
 
-class Conversation:
+class CoapCommand:
     """
-    One run of the command.
+    One run of ``twisted-net coap``.
 
     :param body: of the request.
     :ivar status: the exit status so far.
@@ -183,7 +185,7 @@ class Conversation:
 
     def __init__(
         self,
-        reactor: Any,  # Any: reactors have no one type
+        reactor: DatagramReactor,
         options: CoapOptions,
         body: bytes = b"",
         out: BinaryIO | None = None,
@@ -198,9 +200,11 @@ class Conversation:
 
     async def run(self) -> int:
         """
-        Ask, show, and give the exit status; where it is cancelled, nothing of it is left behind.
+        Make the request, show the response, and return the exit status.
 
-        :raises UsageError: for a file that cannot be read or written.
+        Cancelling it closes the client.
+
+        :raises UsageError: if a file cannot be read or written.
         """
         options = self._options
         try:
@@ -211,22 +215,22 @@ class Conversation:
             if options.method == "observe":
                 await self._observe(client)
             else:
-                await self._ask(client)
+                await self._request(client)
         except CancelledError:
             self.status = 0 if options.method == "observe" else INTERRUPTED
         except CoapError as error:
-            self._complain(str(error))
+            self._print_error(str(error))
             self.status = UNANSWERED
         except BrokenPipeError:
-            # Whoever read our output has enough, as head(1) has; Python would flush it once more.
+            # The reader of our output, such as head(1), has closed it; Python would flush it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
         finally:
             await client.close()
         return self.status
 
-    async def _ask(self, client: CoapClient) -> None:
+    async def _request(self, client: CoapClient) -> None:
         options = self._options
-        progress = Progress(self._err, self._reactor.seconds)
+        progress = ProgressDisplay(self._err, self._reactor.seconds)
         try:
             response = await client.request(
                 Code[options.method.upper()],
@@ -252,27 +256,27 @@ class Conversation:
                 if shown == options["count"]:
                     break
         finally:
-            await self._leave(states)
+            await self._stop(states)
 
-    async def _leave(self, states: Observation) -> None:
-        """Say goodbye, so that the server need not find out that nobody is here."""
+    async def _stop(self, states: Observation) -> None:
+        """Deregister at the server, within a timeout."""
         stopped = Deferred.fromCoroutine(states.stop())
-        stopped.addTimeout(GOODBYE_TIMEOUT, self._reactor)
+        stopped.addTimeout(DEREGISTER_TIMEOUT, self._reactor)
         try:
             await stopped
         except (CoapError, DeferredTimeout, CancelledError):
-            # It will find out.
+            # The server learns of it by a Reset, or a timeout, of its next notification.
             states.cancel()
 
     def _show(self, response: CoapResponse, line: bool = False) -> None:
-        """Show an answer: its body if it is a success, else what is wrong."""
+        """Print the body of a success, or the code and the diagnostic payload of an error."""
         if self._options["verbose"]:
             self._err.write(f"{code_name(response.code)}\n")
             for number, value in response.options:
                 self._err.write(f"  {describe(number, value)}\n")
             self._err.flush()
         if not response.ok:
-            self._complain(f"{code_name(response.code)}: {response.text}".rstrip(": "))
+            self._print_error(f"{code_name(response.code)}: {response.text}".rstrip(": "))
             self.status = REFUSED
             return
         path = self._options["output"]
@@ -284,21 +288,21 @@ class Conversation:
                 raise UsageError(f"{path}: {error.strerror}") from None
             return
         self._out.write(response.payload)
-        # A terminal, and who reads states line by line, wants the line to end.
+        # States are read line by line; and the prompt of a terminal begins a line.
         ends = response.payload.endswith(b"\n") or not response.payload
         if line or (not ends and self._out.isatty()):
             self._out.write(b"\n")
         self._out.flush()
 
-    def _complain(self, sentence: str) -> None:
-        """Say in one line what went wrong; what a server wrote cannot steer a terminal."""
+    def _print_error(self, sentence: str) -> None:
+        """Print an error in one line, without control characters that a server may have sent."""
         shown = "".join(c if c.isprintable() else " " for c in sentence)
         self._err.write(f"twisted-net coap: {shown}\n")
         self._err.flush()
 
 
 def describe(number: int, value: bytes) -> str:
-    """Write an option as people do: its name, and its value as text, number or bytes."""
+    """Return an option as text: its name, and its value as text, number or hex."""
     try:
         option = Option(number)
     except ValueError:
@@ -335,25 +339,25 @@ _NUMBERS = (
 
 def coap(arguments: Sequence[str]) -> None:
     """
-    Ask a CoAP server, print its answer, and end the process.
+    Run ``twisted-net coap``, and end the process.
 
     :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
         :data:`~twisted_net.cli.run.INTERRUPTED`.
     """
     options = parsed(CoapOptions(), "coap", arguments)
     try:
-        # Before the reactor runs, which Ctrl-C could not stop while this waits.
+        # Before the reactor runs: Ctrl-C could not stop it while this waits.
         body = options.body(sys.stdin.buffer)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
-    async def run(reactor: Any) -> None:  # Any: as above
-        conversation = Conversation(reactor, options, body)
+    async def run(reactor: DatagramReactor) -> None:
+        command = CoapCommand(reactor, options, body)
         try:
-            await conversation.run()
+            await command.run()
         except UsageError as error:
             sys.stderr.write(f"twisted-net coap: {error}\n")
-            conversation.status = UNANSWERED
-        raise SystemExit(conversation.status)
+            command.status = UNANSWERED
+        raise SystemExit(command.status)
 
     run_to_the_end(run)
