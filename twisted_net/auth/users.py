@@ -1,4 +1,4 @@
-"""Who there is, and who may do what: users, tokens, permissions for commands and topics."""
+"""Users, their tokens, and their permissions for commands and topics."""
 
 from __future__ import annotations
 
@@ -21,23 +21,21 @@ Patterns = tuple[str, ...]
 
 class AuthSettings(Record, frozen=True):
     """
-    Who may log in to the command server, and what those may do who have not, ``[auth]``.
+    Logins of the command server, and what clients may do without one, ``[auth]``.
 
-    Where neither ``users`` nor ``checkers`` is set there is no ``AUTH``, everybody may do
-    everything, and only clients on this machine are served unless ``open`` says otherwise: what
-    Redis calls its protected mode, since a server that somebody opened to the network by mistake
-    is the usual way to lose one.
+    If neither ``users`` nor ``checkers`` is set there is no ``AUTH``, all clients may do
+    everything, and only clients on this machine are served unless ``open`` is set. Redis calls
+    this its protected mode: servers are lost most often by being opened to the network by mistake.
 
-    - ``anonymous``: what a client may do before it has logged in. ``PING`` tells a load balancer
-      that the server is there.
-    - ``timeout``: ten seconds are enough to send a line; a person who types it sets more.
+    - ``anonymous``: what a client may do before it has logged in. ``PING`` lets a load balancer
+      check that the server is alive.
+    - ``timeout``: ten seconds are enough to send a line; set more for people who type it.
     - ``max_line``: no name with a password or token is longer than these 1024 bytes.
-    - ``max_anonymous``: as many may be connected that have not logged in; one more, and the first
-      of them is cut off, unless its login is being checked. A tenth of all connections, so that
-      strangers leave room.
+    - ``max_anonymous``: connections without a login; above it the oldest of them is closed,
+      unless its login is being checked. A tenth of all connections, so that users find room.
     - ``max_waiting``: password checks, which run one at a time; each takes about 0.2 s.
-    - ``free_attempts``, ``first_delay``, ``longest_delay``: people mistype three times; then each
-      failure doubles the wait of that source, up to a minute.
+    - ``free_attempts``, ``first_delay``, ``longest_delay``: people mistype three times; after
+      that each failure doubles the delay of that source, up to a minute.
     """
 
     users: Annotated[str, Meta(description="TOML file with the users")] | None = None
@@ -78,19 +76,19 @@ class AuthSettings(Record, frozen=True):
 
     @property
     def required(self) -> bool:
-        """Whether there is anybody who could log in."""
+        """Whether users are configured, so that clients can log in."""
         return self.users is not None or bool(self.checkers)
 
 
 class User(Record, frozen=True):
     """
-    One user, as a table of the users file has it.
+    One user: a table of the users file.
 
-    Patterns are read in order, and the last that fits decides; where none fits the answer is no.
-    A pattern is a whole name or, with ``*`` at its end, the beginning of one; ``-`` in front
-    forbids. Among commands ``@admin`` stands for all that are marked as administrative.
+    The last pattern that matches decides; without a match the answer is no. A pattern is a whole
+    name or, with ``*`` at its end, a prefix; a leading ``-`` forbids. Among commands ``@admin``
+    stands for all administrative ones.
 
-    :raises ValueError: for a pattern that is none.
+    :raises ValueError: for an invalid pattern.
     """
 
     password: (
@@ -112,9 +110,14 @@ class User(Record, frozen=True):
             extra={"secret": True},
         ),
     ] = ()
-    commands: Annotated[Patterns, Meta(description="commands that it may use")] = ("*", "-@admin")
-    publish: Annotated[Patterns, Meta(description="topics that it may publish to")] = ("*",)
-    subscribe: Annotated[Patterns, Meta(description="topics that it may subscribe to")] = ("*",)
+    commands: Annotated[Patterns, Meta(description="commands that the user may run")] = (
+        "*",
+        "-@admin",
+    )
+    publish: Annotated[Patterns, Meta(description="topics that the user may publish to")] = ("*",)
+    subscribe: Annotated[Patterns, Meta(description="topics that the user may subscribe to")] = (
+        "*",
+    )
     max_connections: (
         Annotated[int, Meta(ge=1, description="connections of this user at once")] | None
     ) = None
@@ -124,15 +127,15 @@ class User(Record, frozen=True):
         for pattern in (*self.commands, *self.publish, *self.subscribe):
             if not _PATTERN.fullmatch(pattern):
                 raise ValueError(
-                    f"{pattern!r} is no pattern: a name, - in front forbids, * at the end for more"
+                    f"{pattern!r} is no pattern: a name; - in front forbids, * at the end matches more"
                 )
 
 
 class Permissions:
     """
-    What one user may do, or one who has not logged in.
+    The permissions of one user, or of clients that have not logged in.
 
-    :param name: the user, or None for one who has not logged in.
+    :param name: of the user, or None for clients that have not logged in.
     """
 
     def __init__(self, name: str | None, user: User) -> None:
@@ -141,18 +144,18 @@ class Permissions:
         self._commands = tuple(pattern.upper() for pattern in user.commands)
         self._publish = user.publish
         self._subscribe = user.subscribe
-        # By the names of commands that there are, which bounds it.
-        # To log in, and as somebody else, is open to all.
+        # Keyed by the names of existing commands, which bounds it.
+        # Logging in, also as another user, is open to all.
         self._known: dict[str, bool] = {"AUTH": True}
 
     def check_command(self, name: str, admin: bool, known: bool = True) -> None:
         """
-        Refuse a command that this user may not run.
+        Check that the user may run a command.
 
         :param name: in capitals.
-        :param known: whether there is such a command, so that the verdict may be kept.
-        :raises NotPermitted: where the user may not.
-        :raises AuthRequired: where it would first have to log in.
+        :param known: whether there is such a command, so that the result may be cached.
+        :raises NotPermitted: if the user may not.
+        :raises AuthRequired: if the client must log in first.
         """
         allowed = self._known.get(name)
         if allowed is None:
@@ -164,22 +167,22 @@ class Permissions:
 
     def check_publish(self, topic: str) -> None:
         """
-        Refuse a topic that this user may not publish to.
+        Check that the user may publish to a topic.
 
-        :raises NotPermitted: where the user may not.
-        :raises AuthRequired: where it would first have to log in.
+        :raises NotPermitted: if the user may not.
+        :raises AuthRequired: if the client must log in first.
         """
         self._check_topic(self._publish, topic)
 
     def check_subscribe(self, pattern: str) -> None:
         """
-        Refuse a topic, or a pattern of topics, that this user may not subscribe to.
+        Check that the user may subscribe to a topic or pattern.
 
-        A pattern is allowed where all topics are that it could fit. Whatever follows the first
-        of ``* > # + ?`` in it is taken for anything at all.
+        A pattern is allowed if all topics that it could match are. What follows the first of
+        ``* > # + ?`` in it is taken to match anything.
 
-        :raises NotPermitted: where the user may not.
-        :raises AuthRequired: where it would first have to log in.
+        :raises NotPermitted: if the user may not.
+        :raises AuthRequired: if the client must log in first.
         """
         self._check_topic(self._subscribe, pattern)
 
@@ -212,23 +215,23 @@ class Users:
         return len(self._users)
 
     def items(self) -> Iterable[tuple[str, User]]:
-        """Go through the names and the records."""
+        """Iterate over names and records."""
         return self._users.items()
 
     @property
     def decoy(self) -> str | None:
-        """The hash of some user, to be checked for one that there is not; None without any."""
+        """A password hash to check for an unknown user; None if no user has a password."""
         return next((user.password for user in self._users.values() if user.password), None)
 
     def get(self, name: str) -> User | None:
-        """Give the user of this name."""
+        """Return the user of this name, or None."""
         return self._users.get(name)
 
     def named_by_token(self, token: str) -> str | None:
         """
-        Give the name of the user whose token this is.
+        Return the name of the user with this token, or None.
 
-        It takes equally long for every token: all are compared, and each whole.
+        The time does not depend on the token: all are compared, in constant time each.
         """
         digest = hash_token(token)
         found = None
@@ -239,10 +242,10 @@ class Users:
 
     def permissions(self, name: str) -> Permissions:
         """
-        Give what a user may do.
+        Return the permissions of a user.
 
-        One whom another checker knows, but who has no record here, has what the record ``default``
-        says; without one, what a record says that leaves all out.
+        A user that another checker knows, without a record here, has those of the record
+        ``default``; without one, those of a record that sets nothing.
         """
         known = self._permissions.get(name)
         if known is not None:
@@ -252,19 +255,19 @@ class Users:
 
 def hash_token(token: str) -> str:
     """
-    Give the SHA-256 of a token, in hexadecimal, as a users file holds it.
+    Return the SHA-256 of a token in hexadecimal, as a users file holds it.
 
-    A token is made by a machine out of 128 random bits or more: no table of hashes and no search
-    finds it, so that it needs no salt and no slow hash.
+    A token is generated from at least 128 random bits, so that it cannot be found by a table of
+    hashes or by search: it needs neither a salt nor a slow hash.
     """
     return sha256(token.encode()).hexdigest()
 
 
 def read_users(text: str, file: str) -> Users:
     """
-    Read a users file: TOML, a table for each user.
+    Parse a users file: TOML, a table for each user.
 
-    :param file: its name, for the mistakes in it. They never repeat a value.
+    :param file: its name, for error messages, which never repeat a value.
     :raises ConfigError: with a line for each mistake.
     """
     try:
@@ -304,18 +307,18 @@ def _allows_command(patterns: Sequence[str], name: str, admin: bool) -> bool:
 
 
 def _allows_topic(patterns: Sequence[str], topic: str) -> bool:
-    """Whether all that *topic* could mean is allowed: what it surely begins with decides."""
+    """Whether all topics that *topic* could match are allowed; its literal prefix decides."""
     match = _WILDCARD.search(topic)
-    surely = topic if match is None else topic[: match.start()]
+    prefix = topic if match is None else topic[: match.start()]
     allowed = False
     for pattern in patterns:
         rule = pattern.removeprefix("-")
         if rule == pattern:
             # To allow, the rule must cover all of it; an exact rule covers no wildcard.
-            if _covers(rule, surely) and (match is None or rule.endswith("*")):
+            if _covers(rule, prefix) and (match is None or rule.endswith("*")):
                 allowed = True
         # To forbid, it is enough that one topic may be covered.
-        elif _covers(rule, surely) or (match is not None and rule.startswith(surely)):
+        elif _covers(rule, prefix) or (match is not None and rule.startswith(prefix)):
             allowed = False
     return allowed
 

@@ -1,4 +1,4 @@
-"""Reads a record of settings out of a TOML file, the environment and options; writes it as TOML."""
+"""Configuration loader: reads a record from TOML, environment and options; writes it as TOML."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from twisted_net.config.record import Record, describe, field_types, is_secret, 
 from twisted_net.errors import ConfigError
 
 NONE = "none"
-"""How every layer spells None, which TOML cannot say, where a setting may have it."""
+"""How every layer spells None, which TOML lacks, for a setting that may be None."""
 
 MASK = "***"
-"""What is shown instead of a secret."""
+"""Shown in place of a secret."""
 
-SHOWN = 64
-"""Characters of a wrong value that a mistake repeats."""
+MAX_SHOWN = 64
+"""Characters of a wrong value that an error message repeats, at most."""
 
 R = TypeVar("R", bound=Record)
 
@@ -35,7 +35,7 @@ class Setting:
     One value that an operator may set: a field of a record, or of a record inside it.
 
     :param path: the names from the outermost record to the field.
-    :param default: its value where no layer gives one.
+    :param default: its value if no layer sets it.
     """
 
     path: tuple[str, ...]
@@ -44,12 +44,12 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Its name in a file, as TOML's dotted key: ``tcp.max_line``."""
+        """Its name in a file, a TOML dotted key: ``tcp.max_line``."""
         return ".".join(self.path)
 
     @property
     def option(self) -> str:
-        """Its name on the command line, without the hyphens in front: ``tcp-max-line``."""
+        """Its name on the command line, without the leading hyphens: ``tcp-max-line``."""
         return "-".join(self.path).replace("_", "-")
 
     def variable(self, prefix: str) -> str:
@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def item(self) -> type[Record] | None:
-        """The record that an item of this list may be, written as a table; None where none may."""
+        """The record type of tables in this list; None if its items are no tables."""
         for part in _union(self.annotation):
             base, _ = split_meta(part)
             if get_origin(base) in (list, tuple):
@@ -69,17 +69,17 @@ class Setting:
 
     @property
     def secret(self) -> bool:
-        """Whether nobody may see its value."""
+        """Whether its value must never be shown."""
         return is_secret(self.annotation)
 
     @property
     def description(self) -> str:
-        """What it is, in the words of its record; empty where the record says nothing."""
+        """Its description in the record; empty if there is none."""
         return next((meta.description for meta in _metas(self.annotation) if meta.description), "")
 
     @property
     def allowed(self) -> str:
-        """Which values it takes, in words."""
+        """The values that it accepts, in words."""
         parts = _union(self.annotation)
         if type(None) not in parts:
             return describe(self.annotation)
@@ -87,21 +87,21 @@ class Setting:
 
     def from_toml(self, value: object) -> object:
         """
-        Check a value that TOML gave, whose type must be right.
+        Check a value from TOML, whose type must be exact.
 
-        :raises ValueError: for a value that is not allowed.
+        :raises ValueError: if the value is not allowed.
         """
         return self._convert(value, strict=True)
 
     def from_text(self, text: str) -> object:
         """
-        Make the value out of the text of a variable or an option.
+        Parse the text of an environment variable or an option.
 
-        A number or a truth value is read out of the text. A list is either JSON, if it
-        begins with ``[``, or its items with commas between them; white space around an
-        item does not count, and no text is no item. A table is JSON.
+        Numbers and booleans are parsed. A list is JSON if it begins with ``[``, else its items
+        separated by commas; white space around an item is ignored, and empty text is the
+        empty list. A table is JSON.
 
-        :raises ValueError: for text that is not allowed.
+        :raises ValueError: if the text is not allowed.
         """
         text.encode()  # UnicodeEncodeError, a ValueError, for bytes that were not UTF-8
         if self._is_none(text):
@@ -129,9 +129,9 @@ class Setting:
 
 def settings(record: Record) -> Iterator[Setting]:
     """
-    Give every setting of a record and of the records in it, in the order of their fields.
+    Iterate over the settings of a record and of the records in it, in the order of fields.
 
-    :param record: the one with all the defaults.
+    :param record: an instance with all defaults.
     """
     return _settings(record, ())
 
@@ -139,9 +139,9 @@ def settings(record: Record) -> Iterator[Setting]:
 @frozen
 class Loaded(Generic[R]):
     """
-    What the layers came to.
+    The result of all layers.
 
-    :param origins: by dotted key, where a value comes from; defaults are not among them.
+    :param origins: the layer that set a value, by dotted key; defaults are not among them.
     """
 
     record: R
@@ -150,13 +150,13 @@ class Loaded(Generic[R]):
 
 class Layers(Generic[R]):
     """
-    Collects values for a record, layer by layer; a later layer wins over an earlier one.
+    Collects values for a record, layer by layer; a later layer overrides an earlier one.
 
-    No mistake stops it: each becomes a line of its own, and :meth:`load` raises them all.
+    Mistakes are collected, a line each, and :meth:`load` raises them together.
 
-    :param defaults: the record with all the defaults.
-    :param prefix: what the names of its variables in the environment begin with.
-    :param within: the key of the record itself, where it is an item of a list: ``listeners[0]``.
+    :param defaults: the record with all defaults.
+    :param prefix: of the names of its environment variables.
+    :param within: the key of the record itself, if it is an item of a list: ``listeners[0]``.
     """
 
     def __init__(self, defaults: R, prefix: str, within: str = "") -> None:
@@ -172,9 +172,9 @@ class Layers(Generic[R]):
 
     def add_toml(self, text: str, name: str) -> None:
         """
-        Take the text of a TOML file; its values must have the types of their settings.
+        Add the text of a TOML file; its values must have the types of their settings.
 
-        :param name: of the file, for the mistakes in it.
+        :param name: of the file, for error messages.
         """
         try:
             table = tomllib.loads(text)
@@ -186,7 +186,7 @@ class Layers(Generic[R]):
             self._take_table(table, (), name)
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
-        """Take the variables whose names begin with the prefix; the others are left alone."""
+        """Add the variables whose names begin with the prefix; ignore all others."""
         known = {setting.variable(self._prefix): setting for setting in self._settings.values()}
         for variable, text in environ.items():
             if not variable.startswith(self._prefix):
@@ -204,24 +204,24 @@ class Layers(Generic[R]):
 
     def add_options(self, options: Mapping[str, str]) -> None:
         """
-        Take the texts of options.
+        Add the texts of options.
 
-        :param options: by :attr:`Setting.option`; other names are a bug of the caller.
+        :param options: by :attr:`Setting.option`; an unknown name is a bug of the caller.
         """
         known = {setting.option: setting for setting in self._settings.values()}
         for option, text in options.items():
             self._take_text(known[option], text, f"--{option}")
 
     def add_mistake(self, line: str) -> None:
-        """Count something else, such as a file that cannot be read, among the mistakes."""
+        """Add a mistake found elsewhere, such as a file that cannot be read."""
         self._mistakes.append(line)
 
     def load(self) -> Loaded[R]:
         """
         Make the record.
 
-        What a record itself refuses (a ValueError where it is made) is a mistake like the
-        others; it is looked for where the values of that record are right one by one.
+        A ValueError of a record itself, such as two values that contradict each other, is a
+        mistake too; it is checked once all its values are valid one by one.
 
         :raises ConfigError: with the mistakes of all layers, if there are any.
         """
@@ -257,7 +257,7 @@ class Layers(Generic[R]):
     def _take_items(
         self, record: type[Record], setting: Setting, items: list[object], where: str
     ) -> list[object] | None:
-        """Make records of those items that are tables; None where one has a mistake in it."""
+        """Make records of the items that are tables; return None if one has a mistake."""
         made: list[object] = []
         sound = True
         for i, item in enumerate(items):
@@ -298,11 +298,11 @@ class Layers(Generic[R]):
         self._mistakes.append(f"{where}: {self._key(path)} is {what}")
 
     def _key(self, path: tuple[str, ...]) -> str:
-        """Name what is at *path*, from the outermost record on."""
+        """Return the dotted key of *path*, from the outermost record on."""
         return ".".join((self._within, *path) if self._within else path)
 
     def _unknown(self, path: tuple[str, ...]) -> str:
-        """Say that there is no such setting, and which one may be meant."""
+        """Return that there is no such setting, and which one may be meant."""
         section, name = path[:-1], path[-1]
         known = [*self._settings, *self._sections]
         beside = [other[-1] for other in known if other and other[:-1] == section]
@@ -312,7 +312,7 @@ class Layers(Generic[R]):
         return f"there is no setting {_cut(self._key(path))}{hint}"
 
     def _build(self, default: Any, path: tuple[str, ...]) -> Any:  # Any: a record of any type
-        """Make a record, or give None where a mistake lies in it or in a record within it."""
+        """Make a record; return None if it or a record inside it has a mistake."""
         parts: dict[str, object] = {}
         broken = any(wrong[: len(path)] == path for wrong in self._wrong)
         record: type[Record] = type(default)
@@ -342,13 +342,12 @@ class Layers(Generic[R]):
 
 def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
     """
-    Write every setting of *record* as a TOML file that reads back as an equal record.
+    Return every setting of *record* as the text of a TOML file that reads back as an equal record.
 
-    A secret that is set is not written: a comment stands in its place.
+    A secret that is set is replaced by a comment. Above each setting stands its description and
+    what is allowed, behind it the layer that set it.
 
-    Above each setting stands what it is and what is allowed, behind it where its value is from.
-
-    :param origins: as in :class:`Loaded`; what is not in it is called a default.
+    :param origins: as in :class:`Loaded`; settings that are not in it are marked as defaults.
     """
     origins = origins or {}
     # The outermost record's own settings first: below a heading they would be that table's.
@@ -385,7 +384,7 @@ def _settings(record: Record, path: tuple[str, ...]) -> Iterator[Setting]:
 
 
 def _union(annotation: Any) -> tuple[Any, ...]:  # Any: annotations are of any form
-    """Give the types of a union, their bounds included, or the one type that it is."""
+    """Return the types of a union, their bounds included, or the single type."""
     base, _ = split_meta(annotation)
     if get_origin(base) in (Union, types.UnionType):
         return get_args(base)
@@ -407,7 +406,7 @@ def _decode_json(text: str) -> object:
 
 
 def _not_toml(name: str, message: str) -> str:
-    """Put tomllib's sentence behind the place that it ends with."""
+    """Return tomllib's message, with its position in front."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message)
     if found is None:
         return f"{name}: this is not TOML: {message}"
@@ -435,11 +434,11 @@ def _comment(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def _differences(record: Record) -> dict[str, object]:
-    """Give the fields of a record that are not as by default, without the secret ones."""
+    """Return the fields of a record that differ from the defaults, without secret ones."""
     types, plain = field_types(type(record)), type(record)()
     return {
         name: getattr(record, name)
@@ -450,7 +449,7 @@ def _differences(record: Record) -> dict[str, object]:
 
 def _literal(value: object) -> str:
     """
-    Spell a value as TOML does.
+    Return a value as TOML.
 
     :raises TypeError: for a value of a type that settings do not have.
     """

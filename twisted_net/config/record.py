@@ -1,4 +1,4 @@
-"""Frozen records that are checked where they are made, and words for what a type allows."""
+"""Configuration records: frozen, checked when they are made, with their bounds in words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
     A frozen record whose fields are checked against their annotations when it is made.
 
-    msgspec checks what it decodes; this also checks what Python code passes, so that a
-    limit is right wherever it comes from. Bounds are written once, in the annotation::
+    msgspec checks what it decodes; this also checks what Python code passes, so that every
+    instance is valid. Bounds are written once, in the annotation::
 
         class Limits(Record, frozen=True):
             max_line: Annotated[int, Meta(ge=64, description="longest line, in bytes")] = 16_384
@@ -40,14 +40,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @cache
 def field_types(record: type[msgspec.Struct]) -> dict[str, Any]:  # Any: annotations are of any form
-    """Give the annotation of each field of *record*, in order, its bounds included."""
+    """Return the annotation of each field of *record*, in order, its bounds included."""
     hints = get_type_hints(record, include_extras=True)
     return {name: hints[name] for name in record.__struct_fields__}
 
 
 def describe(annotation: Any) -> str:  # Any: annotations are of any form
     """
-    Say in words which values an annotation allows.
+    Describe in words which values an annotation allows.
 
     >>> describe(Annotated[int, Meta(ge=1, le=9)])
     'an integer from 1 to 9'
@@ -70,7 +70,7 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
 
 
 def is_secret(annotation: Any) -> bool:  # Any: annotations are of any form
-    """Whether nobody may see the values: ``Meta(extra={"secret": True})`` says so."""
+    """Whether the values must never be shown: ``Meta(extra={"secret": True})``."""
     base, meta = split_meta(annotation)
     if get_origin(base) in (Union, types.UnionType):
         return any(is_secret(part) for part in get_args(base))
@@ -78,7 +78,7 @@ def is_secret(annotation: Any) -> bool:  # Any: annotations are of any form
 
 
 def split_meta(annotation: Any) -> tuple[Any, Meta]:  # Any: annotations are of any form
-    """Take an annotation apart into its type and its bounds, which may be none."""
+    """Split an annotation into its type and its bounds, which may be empty."""
     metadata = getattr(annotation, "__metadata__", ())
     metas = [item for item in metadata if isinstance(item, Meta)]
     base = get_args(annotation)[0] if metadata else annotation
