@@ -127,7 +127,7 @@ class User(Record, frozen=True):
         for pattern in (*self.commands, *self.publish, *self.subscribe):
             if not _PATTERN.fullmatch(pattern):
                 raise ValueError(
-                    f"{pattern!r} is no pattern: a name; - in front forbids, * at the end matches more"
+                    f"{pattern!r} is no pattern: a name; - in front forbids, * at the end extends"
                 )
 
 
