@@ -168,6 +168,28 @@ class RequestTests(ServerTests):
             [("127.0.0.1:40000", 2), ("127.0.0.1:40001", 1)],
         )
 
+    def test_sessions_end_in_time(self) -> None:
+        """A peer has its session for 600 s after its last request, and no longer."""
+        self.ask(Code.GET, "ping")
+        for passed, open_sessions in ((599.0, 2), (1.0, 2)):
+            self.driver.clock.advance(passed)
+            self.ask(Code.GET, "ping", source=OTHER)
+            self.assertEqual(len(self.driver.server.sessions), open_sessions)
+            first = next(iter(self.driver.server.sessions))
+            self.assertEqual(first.name, "127.0.0.1:40000")
+        self.ask(Code.GET, "ping", source=("127.0.0.1", 40_002))
+        names = [session.name for session in self.driver.server.sessions]
+        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+
+    def test_sessions_are_bounded(self) -> None:
+        """There are no more sessions than ``max_peers``; the one quiet for longest ends."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(max_peers=2))
+        for number in range(3):
+            self.driver.ask(Code.GET, "ping", source=("127.0.0.1", 40_000 + number))
+        names = [session.name for session in self.driver.server.sessions]
+        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+
     def test_sessions_end(self) -> None:
         """A peer that has been silent for long has no session any more."""
         self.ask(Code.GET, "events", options=[OBSERVE])
@@ -486,6 +508,22 @@ class ObserveTests(ServerTests):
             self.assertEqual(self.driver.server.observers, 0)
             self.driver.acknowledge(told)
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_tag_of_the_request(self) -> None:
+        """The ETag of the request is for its first answer: a notification is told whole."""
+        commands = Commands()
+        commands.command("STATS", safe=True)(lambda: "same" * 25)
+        self.driver.leftovers()
+        self.driver = Driver(commands)
+        block2 = (int(Option.BLOCK2), Block(0, False, 64).encode())
+        etag = self.driver.ask(Code.GET, "stats", options=[block2]).option(Option.ETAG)
+        assert etag is not None
+        self.driver.send(Code.GET, "stats", options=[(int(Option.ETAG), etag), OBSERVE])
+        (first,) = self.driver.answers()
+        self.assertEqual(first.code, Code.VALID)
+        self.driver.server.notify("stats")
+        (told,) = self.driver.answers()
+        self.assertEqual((told.code, told.payload), (Code.CONTENT, b"same" * 25))
 
     def test_long(self) -> None:
         """A long notification is its first block; the others can be asked for (RFC 7959 §2.6)."""
