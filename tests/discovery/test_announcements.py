@@ -1,4 +1,4 @@
-"""Announcements are read or refused; what is collected of them stays in bounds."""
+"""Tests of :mod:`twisted_net.discovery.announcements`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twisted_net.discovery.errors import BadAnnouncement
 
 
 def announcement(number: int = 0, ttl: float = 30.0, **other: Any) -> Announcement:  # Any: members
-    """Give an announcement of an instance with a number."""
+    """Return an announcement of an instance with a number."""
     members: dict[str, Any] = {
         "name": "kitchen",
         "version": "1",
@@ -36,7 +36,7 @@ def announcement(number: int = 0, ttl: float = 30.0, **other: Any) -> Announceme
 
 
 def wire(number: int = 0, ttl: float = 30.0, **other: Any) -> bytes:  # Any: members
-    """Give it as it is sent."""
+    """Return its encoded form."""
     return encode_announcement(announcement(number, ttl, **other))
 
 
@@ -151,7 +151,7 @@ class CollectorTests(SynchronousTestCase):
         self.assertEqual(self.collector._per_source, {})
 
     def test_not_from_elsewhere(self) -> None:
-        """A goodbye from another address takes nobody away."""
+        """A withdrawal from another address removes no instance."""
         self.receive(wire())
         self.assertIsNone(self.receive(wire(ttl=0), host="192.0.2.2"))
         self.assertEqual(len(self.collector), 1)

@@ -1,4 +1,4 @@
-"""A server is announced while it runs; a listener knows who is there, and who went."""
+"""Tests of :mod:`twisted_net.discovery.service`."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class DiscoveryListenerTests(GroupTestCase):
         return [change.kind for change in changes]
 
     def test_asks(self) -> None:
-        """It asks at its start, so that nobody waits for the interval."""
+        """It sends a query at its start, so as not to wait for the interval."""
         self.assertEqual(self.sockets.sent, [QUERY])
 
     def test_life(self) -> None:

@@ -33,7 +33,7 @@ LASTING = 36_500
 """Days: OpenSSL compares certificates with the real clock."""
 
 Fate = Callable[[int, bytes, bool], list[bytes]]
-"""Gives what becomes of a datagram: its number, itself, whether it goes to the server."""
+"""Returns the datagrams delivered for one: from its number, itself, and if the server gets it."""
 
 
 def stop(protocol: DatagramProtocol) -> None:
@@ -224,15 +224,15 @@ class Wire:
         wait_until(look)
 
     def inject(self, datagram: bytes, source: Source = HERE) -> None:
-        """Let a datagram arrive at the server that nobody has sent."""
+        """Deliver a forged datagram to the server."""
         self.server.datagramReceived(datagram, source)
 
     def to_server(self) -> list[bytes]:
-        """Give what was sent to the server."""
+        """Return what was sent to the server."""
         return [datagram for datagram, _, to in self.carried if to == SERVER]
 
     def from_server(self) -> list[bytes]:
-        """Give what the server sent."""
+        """Return what the server sent."""
         return [datagram for datagram, source, _ in self.carried if source == SERVER]
 
     def stop(self) -> None:

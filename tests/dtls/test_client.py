@@ -1,4 +1,4 @@
-"""The client's side of DTLS, in memory."""
+"""Tests of :mod:`twisted_net.dtls.client`, in memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DtlsClientTests(SynchronousTestCase):
         self.assertEqual(self.wire.clock.getDelayedCalls(), [])
 
     def reason(self, name: str = "a.test", numeric: bool = False, ca: str | None = None) -> str:
-        """Give the reason for which a server is refused."""
+        """Return the reason why a server is rejected."""
         ca = self.files.ca if ca is None else ca
         client = self.wire.client(name=name, numeric=numeric, ca=ca)
         self.wire.run()
@@ -77,7 +77,7 @@ class DtlsClientTests(SynchronousTestCase):
         self.assertEqual(str(client.failures[0]), "no DTLS session: no handshake within 5 seconds")
 
     def test_nobody_listens(self) -> None:
-        """Where nobody listens it fails at once, and a session whose server has gone is over."""
+        """A closed port fails the handshake at once, and ends a session whose server has gone."""
         client = self.wire.client()
         client.dtls.connectionRefused()
         self.assertIn("192.0.2.1:5684 is not listening", str(client.failures[0]))
@@ -90,7 +90,7 @@ class DtlsClientTests(SynchronousTestCase):
         self.assertIsInstance(client.lost[0], DtlsEnded)
 
     def test_waiting(self) -> None:
-        """Whoever waits for it hears of it, also when it is over; waiting can be cancelled."""
+        """connected() fires with the outcome, also after the end; waiting can be cancelled."""
         client = self.wire.client()
         cancelled = client.dtls.connected()
         cancelled.cancel()

@@ -1,4 +1,4 @@
-"""Peers of DTLS sessions, as addresses."""
+"""Tests of :mod:`twisted_net.dtls.peer`."""
 
 from __future__ import annotations
 

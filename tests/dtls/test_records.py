@@ -1,4 +1,4 @@
-"""Records, ClientHellos and cookies, without a session."""
+"""Tests of :mod:`twisted_net.dtls.records`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hello(
     offset: int = 0,
     cut: int | None = None,
 ) -> bytes:
-    """Give a ClientHello as a datagram, or the beginning of its body as its first fragment."""
+    """Return a ClientHello as a datagram, or its first fragment."""
     body = VERSION + random + bytes((len(session),)) + session
     body += bytes((len(cookie),)) + cookie + tail
     part = body if cut is None else body[:cut]
@@ -52,7 +52,7 @@ def parsed(datagram: bytes) -> ClientHello:
 
 
 def record(kind: int, epoch: int, payload: bytes) -> bytes:
-    """Give a record."""
+    """Return a record."""
     header = bytes((kind,)) + VERSION + epoch.to_bytes(2, "big") + bytes(6)
     return header + len(payload).to_bytes(2, "big") + payload
 
@@ -181,7 +181,7 @@ class CookiesTests(SynchronousTestCase):
         self.assertFalse(self.accepts(self.cookie))
 
     def test_rotation_after_silence(self) -> None:
-        """Where nobody came for long, cookies of before are not good."""
+        """After a long time without clients, earlier cookies are invalid."""
         self.cookies.renew(b"2" * 32, 2 * COOKIE_LIFETIME)
         self.assertFalse(self.accepts(self.cookie))
 

@@ -1,4 +1,4 @@
-"""The server's side of DTLS, in memory: no sockets, and OpenSSL's own client or ours."""
+"""Tests of :mod:`twisted_net.dtls.server` in memory, with OpenSSL's own client or ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twisted_net.reasons import End
 
 
 def at(number: int) -> Source:
-    """Give one of many addresses."""
+    """Return one of many addresses."""
     return f"198.51.{number // 250}.{number % 250 + 1}", 40_000
 
 
@@ -194,10 +194,10 @@ class ConversationTests(DtlsTestCase):
 
 
 class CookieTests(DtlsTestCase):
-    """An address is nobody's until it has returned a cookie."""
+    """An address is proven by a returned cookie."""
 
     def hello_with_cookie(self, wire: Wire) -> bytes:
-        """Let a client get a cookie, and catch the ClientHello in which it returns it."""
+        """Intercept the ClientHello in which a client returns its cookie."""
         caught: list[bytes] = []
 
         def fate(number: int, datagram: bytes, to_server: bool) -> list[bytes]:
@@ -294,7 +294,7 @@ class CookieTests(DtlsTestCase):
 
             wire.fate = fate
             self.check_talks(wire, wire.connect())
-            # The second fragment of the one without a cookie is nobody's.
+            # The second fragment of the ClientHello without a cookie belongs to no handshake.
             self.assertEqual(wire.server.counts.stray, 1)
 
     def test_returns(self) -> None:
@@ -329,7 +329,7 @@ class CookieTests(DtlsTestCase):
 
 
 class GarbageTests(DtlsTestCase):
-    """What nobody meant for us; all examples of a test share a wire with one session."""
+    """Stray datagrams; all examples of a test share a wire with one session."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -396,7 +396,7 @@ class BoundTests(DtlsTestCase):
     """What there may be at once, and for how long."""
 
     def half(self, wire: Wire, source: Source) -> Client:
-        """Let a client begin, and hear of nothing that comes after its cookie."""
+        """Start a client, and drop what is sent to it after its cookie."""
         wire.fate = lambda number, datagram, to_server: (
             [datagram] if to_server or datagram[13] == 3 else []
         )
@@ -489,7 +489,7 @@ class BoundTests(DtlsTestCase):
         self.assertEqual([end for _, end in wire.ended], [End.USER_LIMIT])
 
     def test_user_that_cannot_be_looked_up(self) -> None:
-        """Where nobody can say what a user may have, the handshake is given up in its time."""
+        """If the limit of a user cannot be read, the handshake ends by its timeout."""
 
         def session_limit(user: str) -> int | None:
             raise LookupError(user)
@@ -627,7 +627,7 @@ class LossTests(DtlsTestCase):
         self.assertEqual((wire.server.sessions, wire.server.handshakes), (30, 0))
 
     def wait(self, wires: list[Wire], done: Callable[[], bool]) -> None:
-        """Let the same time pass on all wires."""
+        """Advance the clocks of all wires."""
         first, *others = wires
 
         def all_done() -> bool:
@@ -640,7 +640,7 @@ class LossTests(DtlsTestCase):
 
 
 def fragments(datagram: bytes, cut: int) -> list[bytes]:
-    """Give the two fragments of a handshake message, each as a datagram of one record."""
+    """Return the two fragments of a handshake message, each a datagram of one record."""
     header, body = datagram[13:25], datagram[25:]
     number = int.from_bytes(datagram[5:11], "big")
     made = []
@@ -666,7 +666,7 @@ def renumbered(datagram: bytes) -> bytes:
 
 
 def mutated(change: _Change, carried: list[tuple[bytes, Source, Source]]) -> bytes:
-    """Give noise, or a datagram that was sent before: whole, cut, changed, or with more behind."""
+    """Return noise, or an earlier datagram: complete, truncated, changed, or with more appended."""
     what, which, at, value, noise = change
     datagram = carried[which % len(carried)][0]
     at %= len(datagram)

@@ -1,4 +1,4 @@
-"""Certificates are chosen by host, read anew when they change, and watched for their ends."""
+"""Tests of :mod:`twisted_net.net.certificates`."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class CertificatesTests(SynchronousTestCase):
         return names.get_values_for_type(x509.DNSName)[0]
 
     def texts(self) -> list[str]:
-        """Give what was logged."""
+        """Return what was logged."""
         return [formatEvent(event) for event in self.logged]
 
     def mistakes(self, **settings: Any) -> list[str]:  # Any: as above
-        """Give what is wrong with settings, without the name of the folder."""
+        """Return what is wrong with settings, without the name of the folder."""
         error = self.assertRaises(ConfigError, self.certificates, **settings)
         return [line.replace(str(self.folder), "") for line in error.mistakes]
 
@@ -291,7 +291,7 @@ class UserOfTests(SynchronousTestCase):
     """:func:`user_of` finds the user in a client's certificate."""
 
     def user(self, *common_names: str) -> str | None:
-        """Give the user of a certificate with these names."""
+        """Return the user of a certificate with these names."""
         chain, _ = AUTHORITY.issue("a.test", common_names=common_names)
         return user_of(x509.load_pem_x509_certificates(chain)[0])
 
@@ -302,7 +302,7 @@ class UserOfTests(SynchronousTestCase):
         self.assertEqual(self.user("x" * 64), "x" * 64)
 
     def test_nobody(self) -> None:
-        """None, two, or one that cannot be shown, is nobody."""
+        """No name, two names, or an unprintable one is no user."""
         for names in ((), ("ada", "admin"), ("ada\nadmin",), ("\u202eada",)):
             with self.subTest(names=names):
                 self.assertIsNone(self.user(*names))

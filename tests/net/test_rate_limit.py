@@ -1,4 +1,4 @@
-"""RateLimiter agree with a slow model, delays grow, and no table grows beyond its bound."""
+"""Tests of :mod:`twisted_net.net.rate_limit`."""
 
 from __future__ import annotations
 

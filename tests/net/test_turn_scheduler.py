@@ -63,7 +63,7 @@ class TurnSchedulerTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def spend(self, seconds: float) -> None:
-        """Let time pass within a turn."""
+        """Advance the clock within a turn."""
         self.reactor.rightNow += seconds
 
     def test_discard(self) -> None:
@@ -101,7 +101,7 @@ class StepSchedulerTests(SynchronousTestCase):
         self.done: list[str] = []
 
     def work(self, name: str, steps: int) -> Iterator[int]:
-        """Do some steps, and tell of each."""
+        """Do some steps, and record each."""
         for step in range(steps):
             self.done.append(f"{name}{step}")
             yield step
@@ -142,7 +142,7 @@ class StepSchedulerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(results[2]), [0, 1])
 
     def test_cancelled(self) -> None:
-        """Nobody hears of it any more, and it is done all the same."""
+        """The caller gets CancelledError, and the steps run to their end."""
         result = self.schedule(self.work("a", 3))
         result.cancel()
         self.failureResultOf(result, CancelledError)

@@ -171,7 +171,7 @@ class Recorder(DatagramProtocol):
 
 
 def texts(events: Sequence[LogEvent], level: LogLevel) -> list[str]:
-    """Give the messages of our own at *level*; Twisted's tell of ports that open and close."""
+    """Return our own log messages at *level*; Twisted logs ports that open and close."""
     return [
         event["log_format"]
         for event in events
@@ -186,7 +186,7 @@ class PortTestCase(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def use_socket(self, fake: FakeSocket) -> FakeSocket:
-        """Let the next sockets that are made be *fake*."""
+        """Make the next sockets *fake*."""
         self.patch(socket, "socket", lambda family, kind: fake)
         return fake
 

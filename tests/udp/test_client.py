@@ -58,7 +58,7 @@ class ClientTestCase(PortTestCase):
         return Deferred.fromCoroutine(coroutine)
 
     def answer(self, data: bytes | OSError, sock: FakeSocket | None = None) -> None:
-        """Let a datagram come in, and the reactor read it."""
+        """Deliver a datagram, and make the reactor read it."""
         sock = sock or self.sockets[-1]
         sock.incoming.append(data if isinstance(data, OSError) else (data, SERVER))
         for reader in list(self.reactor.getReaders()):
@@ -66,7 +66,7 @@ class ClientTestCase(PortTestCase):
                 reader.doRead()
 
     def sent(self) -> list[bytes]:
-        """Give what was sent at the latest socket."""
+        """Return what was sent on the latest socket."""
         return [data for data, _ in self.sockets[-1].outgoing]
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ class RetryTests(ClientTestCase):
             self.assertIn(refusal.decode(), str(error))
 
     def test_unreachable(self) -> None:
-        """A host that says that nobody listens is asked anew, as the server may be restarting."""
+        """After "port unreachable" the question is sent again, as the server may be restarting."""
         gone = OSError(errno.ECONNREFUSED, "Connection refused")
         asked = self.ask(self.client.ping())
         self.answer(gone)

@@ -77,7 +77,7 @@ class KernelTests(SynchronousTestCase):
         return opened
 
     def received(self, client: socket.socket) -> list[bytes]:
-        """Give what has come to a client; on loopback it is there once it is sent."""
+        """Return what a client has received; on loopback it is there once it is sent."""
         datagrams = []
         while True:
             try:

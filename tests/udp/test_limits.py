@@ -53,7 +53,7 @@ class GroupSettingsTests(SynchronousTestCase):
     """:class:`GroupSettings`."""
 
     def refused(self, **settings: tuple[str, ...]) -> str:
-        """Give the reason for which settings are refused."""
+        """Return the reason why settings are rejected."""
         with self.assertRaises(ValueError) as raised:
             GroupSettings(**settings)
         return str(raised.exception)

@@ -1,4 +1,4 @@
-"""Answers to groups leave at random moments, in bounds, and not after the end."""
+"""Tests of :mod:`twisted_net.udp.multicast`."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class AnswersTests(PortTestCase):
     """The small answers of a turn are sent in a row, and nothing overtakes anything."""
 
     def turn(self, answer: Any, datagrams: list[bytes]) -> FakeSocket:  # Any: as above
-        """Have datagrams come in one turn, and answered."""
+        """Receive datagrams in one turn, and answer them."""
         self.port, fake = self.open_port(Answering(answer))
         self.fake = fake
         fake.incoming.extend((datagram, HERE) for datagram in datagrams)
@@ -347,7 +347,7 @@ class RunsTests(PortTestCase):
         *errors: int,
         **options: Any,  # Any: as the port has them
     ) -> FakeSocket:
-        """Have datagrams come in one turn, and echoed; the first calls to send fail with errors."""
+        """Receive datagrams in one turn and echo them; the first calls to send fail with errors."""
         echo = Answering(lambda port, datagram, source: port.write(datagram, source))
         self.port, fake = self.open_port(echo, cuts=True, **options)
         fake.incoming.extend((data, (*source,)) for data, source in incoming)

@@ -30,7 +30,7 @@ def answer(data: bytes) -> bytes | None:
 
 
 def obvious_answer(data: bytes) -> bytes:
-    """Give the answer as the wire's table words it, ``STATS`` and ``TIME`` apart."""
+    """Return the answer of the protocol's table, except for ``STATS`` and ``TIME``."""
     try:
         text = data.decode("utf-8", "strict").strip()
     except UnicodeDecodeError:

@@ -82,7 +82,7 @@ class AnsweringTests(PortTestCase):
     """:class:`DatagramServer` answers what its port reads."""
 
     def exchange(self, port: CappedPort, fake: FakeSocket, *datagrams: bytes) -> list[bytes]:
-        """Let datagrams come in, and give the answers of one turn."""
+        """Deliver datagrams, and return the answers of one turn."""
         fake.incoming.extend((data, HERE) for data in datagrams)
         before = len(fake.outgoing)
         port.doRead()
@@ -180,7 +180,7 @@ class SummaryTests(PortTestCase):
     """:class:`DatagramServer` logs a summary at an interval."""
 
     def summaries(self, seconds: float) -> list[LogEvent]:
-        """Let time pass, and give the summaries logged meanwhile."""
+        """Advance the clock, and return the summaries logged meanwhile."""
         with capturedLogs() as events:
             self.reactor.advance(seconds)
         return [event for event in events if "total_packets" in event]
@@ -245,7 +245,7 @@ class GuardTests(PortTestCase):
     def answers(
         self, interface: str, guard: str, question: bytes, port: int = 50_000
     ) -> list[bytes]:
-        """Give the answers to a question that came in at *interface*."""
+        """Return the answers to a question received on *interface*."""
         _, listening, fake = self.serve(interface=interface, guard=guard)
         fake.incoming.append((question, ("192.0.2.1", port)))
         if ":" in interface:

@@ -7,7 +7,6 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -152,12 +151,7 @@ class DatagramClient:
     async def __aenter__(self) -> DatagramClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
     async def ping(self) -> float:
