@@ -299,6 +299,26 @@ class NetServiceTests(NetServiceTestCase):
         )
         self.assertGreater(answer["process"]["resident"], 1_000_000)
 
+    def test_info_about_coap(self) -> None:
+        """INFO has the counters of CoAP's messages, by transport, if CoAP is served."""
+        listeners = (Listener(path="/run/x", admin=True),)
+        service = self.service(listeners=listeners, coap=CoapSettings(enabled=True))
+        assert service.coap is not None
+        service.coap.server.layer.receive(b"\x40\x00\x00\x07", ("192.0.2.1", 5683), 0)
+        service.coap.server.layer.receive(b"no message", ("192.0.2.1", 5683), 0)
+        section = ask(connect(service, service.listeners[0]), b"INFO coap")["coap"]
+        self.assertEqual(list(section), ["coap"])
+        figures = section["coap"]
+        self.assertEqual((figures["received"], figures["malformed"]), (2, 1))
+        self.assertEqual(
+            figures.keys(),
+            {
+                *("received", "malformed", "duplicates", "peers_refused", "sent", "timeouts"),
+                *("retransmissions", "resets", "responses_dropped", "evicted"),
+                *("peers", "exchanges", "observers"),
+            },
+        )
+
     def test_latency(self) -> None:
         """The reactor is timed while the service runs."""
         service = self.service()

@@ -133,6 +133,7 @@ class NetService(MultiService):
             else None
         )
         self._add_figures()
+        self._add_coap_section()
         served = (
             *(self.tcp, *self.listeners, self.udp, *self.udp_sockets, self.coap),
             *(self.secure_udp, self.secure_coap),
@@ -274,6 +275,19 @@ class NetService(MultiService):
                 sessions.add_figure(
                     "dtls", lambda: {part.transport: part.dtls.figures() for part in secure}
                 )
+
+    def _add_coap_section(self) -> None:
+        """Have INFO show the counters of CoAP's message layer, by transport."""
+        coaps = [part for part in (self.coap, self.secure_coap) if part is not None]
+        if not coaps:
+            return
+        holders = [self.sessions]
+        if self.secure_coap is not None:
+            holders.append(self.secure_coap.server.sessions)
+        for sessions in holders:
+            sessions.add_section(
+                "coap", lambda: {part.transport: part.server.figures() for part in coaps}
+            )
 
     def _seconds_left(self) -> Mapping[str, float]:
         """Tell how long each certificate of all listeners is valid."""
