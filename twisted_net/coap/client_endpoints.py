@@ -61,7 +61,7 @@ class ClientEndpoint(CoapEndpoint):
 
     def silent_since(self, outgoing: OutgoingMessage) -> bool:
         """Whether a message was retransmitted, and no datagram has arrived since it was sent."""
-        return outgoing.retransmissions > 0 and self.last_received < outgoing.sent_at
+        return outgoing.retransmissions > 0 and self.last_received <= outgoing.sent_at
 
     def fail(self, error: CoapError) -> None:
         """End the wait for all outstanding responses with an error."""
