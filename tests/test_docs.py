@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,22 @@ class ReadmeTests(SynchronousTestCase):
         command = section.split("::\n\n", 1)[1].split("\n", 1)[0].strip()
         self.assertTrue("pytest" in command)
         self.assertTrue(f"\n{command}\n" in (ROOT / ".ci" / "run").read_text())
+
+
+class ArchitecturePageTests(SynchronousTestCase):
+    """``docs/architecture.rst`` describes the package as it is."""
+
+    def test_modules(self) -> None:
+        """Each module that it names is there."""
+        page = (ROOT / "docs" / "architecture.rst").read_text()
+        named = set(re.findall(r"`((?:\w+/)+\w+\.py|\w+\.py)`", page))
+        self.assertIn("commands/runner.py", named)
+        missing = {name for name in named if not (ROOT / "twisted_net" / name).is_file()}
+        self.assertEqual(missing, set())
+
+    def test_folders(self) -> None:
+        """Each folder stands in its drawing."""
+        page = (ROOT / "docs" / "architecture.rst").read_text()
+        for path in (ROOT / "twisted_net").iterdir():
+            if path.is_dir() and (path / "__init__.py").is_file():
+                self.assertRegex(page, rf"\b{path.name}\b")

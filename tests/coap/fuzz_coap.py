@@ -46,9 +46,9 @@ from twisted_net.coap.blockwise import (
 )
 from twisted_net.coap.codec import (
     CoapMessage,
+    CoapRequestOptions,
     Code,
     Option,
-    RequestOptions,
     Type,
     encode_message,
     parse_message,
@@ -119,7 +119,7 @@ def feed_codec(data: bytes) -> None:
 def feed_options(data: bytes) -> None:
     """Read what follows a header as the options of a request, and the blocks among them."""
     with contextlib.suppress(MalformedMessage):
-        options = RequestOptions(parse_message(b"\x40\x01\x00\x00" + data).options)
+        options = CoapRequestOptions(parse_message(b"\x40\x01\x00\x00" + data).options)
         hash(options.key)
         for value in (options.block1, options.block2):
             if value is not None:
@@ -157,7 +157,7 @@ def feed_links(data: bytes) -> None:
 def feed_arguments(data: bytes) -> None:
     """Read a payload as the arguments of a command, as text and as JSON."""
     for form in (b"", b"\x32"):
-        options = RequestOptions([(Option.URI_PATH, b"echo"), (Option.CONTENT_FORMAT, form)])
+        options = CoapRequestOptions([(Option.URI_PATH, b"echo"), (Option.CONTENT_FORMAT, form)])
         with contextlib.suppress(CommandError, RequestRefused):
             command_arguments(options, data)
 

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.codec import (
     CoapMessage,
+    CoapRequestOptions,
     Code,
     Option,
-    RequestOptions,
     Type,
     code_name,
     encode_message,
@@ -127,7 +127,7 @@ class ParseTests(SynchronousTestCase):
         except MalformedMessage:
             return
         self.assertEqual(parse_message(encode_message(message)), message)
-        RequestOptions(message.options)
+        CoapRequestOptions(message.options)
 
     def test_any_cut(self) -> None:
         """What is cut is malformed, or a message of fewer options or a shorter payload."""
@@ -156,11 +156,11 @@ class ParseTests(SynchronousTestCase):
 
 
 class RequestOptionsTests(SynchronousTestCase):
-    """:class:`RequestOptions` reads RFC 7252 §5.4 and §5.10."""
+    """:class:`CoapRequestOptions` reads RFC 7252 §5.4 and §5.10."""
 
     def test_all(self) -> None:
         """Each option is found under its name."""
-        read = RequestOptions(
+        read = CoapRequestOptions(
             [
                 (Option.IF_MATCH, b"x"),
                 (Option.URI_HOST, b"example.org"),
@@ -192,44 +192,44 @@ class RequestOptionsTests(SynchronousTestCase):
 
     def test_path_alone(self) -> None:
         """One segment of a path is read, and other single options too."""
-        self.assertEqual(RequestOptions([(11, b"time")]).path, ["time"])
-        self.assertEqual(RequestOptions([(15, b"time")]).queries, ["time"])
-        self.assertEqual(RequestOptions([(11, b"a" * 256)]).unrecognized, 11)
-        self.assertEqual(RequestOptions([(11, b"\xff")]).path, ["\ufffd"])
+        self.assertEqual(CoapRequestOptions([(11, b"time")]).path, ["time"])
+        self.assertEqual(CoapRequestOptions([(15, b"time")]).queries, ["time"])
+        self.assertEqual(CoapRequestOptions([(11, b"a" * 256)]).unrecognized, 11)
+        self.assertEqual(CoapRequestOptions([(11, b"\xff")]).path, ["\ufffd"])
 
     def test_unknown(self) -> None:
         """An unknown option is passed over where it is elective, named where it is critical."""
-        self.assertIsNone(RequestOptions([(65_000, b"")]).unrecognized)
-        self.assertEqual(RequestOptions([(65_001, b""), (65_003, b"")]).unrecognized, 65_001)
+        self.assertIsNone(CoapRequestOptions([(65_000, b"")]).unrecognized)
+        self.assertEqual(CoapRequestOptions([(65_001, b""), (65_003, b"")]).unrecognized, 65_001)
 
     def test_wrong_length(self) -> None:
         """A value of a wrong length makes an option an unknown one (§5.4.3)."""
-        self.assertEqual(RequestOptions([(Option.ACCEPT, b"123")]).unrecognized, Option.ACCEPT)
-        read = RequestOptions([(Option.ETAG, b""), (Option.ECHO, b"")])
+        self.assertEqual(CoapRequestOptions([(Option.ACCEPT, b"123")]).unrecognized, Option.ACCEPT)
+        read = CoapRequestOptions([(Option.ETAG, b""), (Option.ECHO, b"")])
         self.assertEqual((read.unrecognized, list(read.etags), read.echo), (None, [], None))
         for size, echo in ((40, b"e" * 40), (41, None)):
-            self.assertEqual(RequestOptions([(Option.ECHO, b"e" * size)]).echo, echo)
+            self.assertEqual(CoapRequestOptions([(Option.ECHO, b"e" * size)]).echo, echo)
 
     def test_repeated(self) -> None:
         """An option that comes once too often is an unknown one (§5.4.5)."""
         twice = [(Option.ACCEPT, b""), (Option.ACCEPT, b"\x32")]
-        self.assertEqual(RequestOptions(twice).unrecognized, Option.ACCEPT)
+        self.assertEqual(CoapRequestOptions(twice).unrecognized, Option.ACCEPT)
         formats = [(Option.CONTENT_FORMAT, b""), (Option.CONTENT_FORMAT, b"\x32")]
-        read = RequestOptions(formats)
+        read = CoapRequestOptions(formats)
         self.assertEqual((read.unrecognized, read.content_format), (None, 0))
 
     def test_key(self) -> None:
         """Requests for blocks of one thing have one key."""
         path = (Option.URI_PATH, b"a")
-        one = RequestOptions([path, (Option.BLOCK2, b"\x06"), (Option.SIZE2, b"")])
-        self.assertEqual(one.key, RequestOptions([path]).key)
+        one = CoapRequestOptions([path, (Option.BLOCK2, b"\x06"), (Option.SIZE2, b"")])
+        self.assertEqual(one.key, CoapRequestOptions([path]).key)
         for number in (6, 12, 23, 27, 28, 60, 252):
-            other = RequestOptions([path, (number, b"\x01")])
-            self.assertEqual(other.key, RequestOptions([path]).key, number)
+            other = CoapRequestOptions([path, (number, b"\x01")])
+            self.assertEqual(other.key, CoapRequestOptions([path]).key, number)
         for number in (1, 4, 15, 17):
-            other = RequestOptions([path, (number, b"\x01")])
-            self.assertNotEqual(other.key, RequestOptions([path]).key, number)
-        self.assertNotEqual(one.key, RequestOptions([path, (Option.REQUEST_TAG, b"1")]).key)
+            other = CoapRequestOptions([path, (number, b"\x01")])
+            self.assertNotEqual(other.key, CoapRequestOptions([path]).key, number)
+        self.assertNotEqual(one.key, CoapRequestOptions([path, (Option.REQUEST_TAG, b"1")]).key)
 
 
 class MessageTests(SynchronousTestCase):

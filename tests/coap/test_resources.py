@@ -6,7 +6,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.coap.codec import Code, Option, RequestOptions
+from twisted_net.coap.codec import CoapRequestOptions, Code, Option
 from twisted_net.coap.resources import (
     MAX_FILTERS,
     RequestRefused,
@@ -45,7 +45,8 @@ class ArgumentsTests(SynchronousTestCase):
         """Give the arguments."""
         options = [] if content_format is None else [(Option.CONTENT_FORMAT, content_format)]
         return command_arguments(
-            RequestOptions([*options, *((Option.URI_QUERY, query) for query in queries)]), payload
+            CoapRequestOptions([*options, *((Option.URI_QUERY, query) for query in queries)]),
+            payload,
         )
 
     def test_text(self) -> None:

@@ -246,7 +246,7 @@ def encode_uint(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
-class RequestOptions:
+class CoapRequestOptions:
     """
     Options of a request, parsed in one pass.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, RequestOptions
+from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, CoapRequestOptions, Code
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.commands.registry import Command, Commands, Kind, encode_error
 from twisted_net.errors import (
@@ -103,7 +103,7 @@ def is_served(command: Command) -> bool:
 
 
 def check_request(
-    method: int, options: RequestOptions, formats: tuple[int, ...], *, safe: bool, post: bool
+    method: int, options: CoapRequestOptions, formats: tuple[int, ...], *, safe: bool, post: bool
 ) -> None:
     """
     Check the method, Accept and the preconditions of a request.
@@ -126,7 +126,7 @@ def check_request(
         )
 
 
-def command_arguments(options: RequestOptions, payload: bytes) -> list[str]:
+def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
     """
     Return the arguments of a command: each Uri-Query is one, and those of the payload follow.
 

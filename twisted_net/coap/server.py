@@ -26,8 +26,8 @@ from twisted_net.coap.codec import (
     LINK_FORMAT,
     TEXT,
     CoapMessage,
+    CoapRequestOptions,
     Code,
-    RequestOptions,
     encode_message,
 )
 from twisted_net.coap.echo import AddressVerifier, cannot_be_forged
@@ -228,7 +228,7 @@ class CoapServer(CoapEndpoint):
         message = incoming.message
         assert message is not None
         source = incoming.source
-        options = RequestOptions(message.options)
+        options = CoapRequestOptions(message.options)
         try:
             block1 = None if options.block1 is None else Block.parse(options.block1)
             block2 = None if options.block2 is None else Block.parse(options.block2)
@@ -491,7 +491,7 @@ class CoapServer(CoapEndpoint):
 
     def _represent(self, observer: Observer, now: float) -> CoapMessage:
         """Return the notification of an observer: the response to its request as of now."""
-        options = RequestOptions(observer.options)
+        options = CoapRequestOptions(observer.options)
         block2 = None if options.block2 is None else Block.parse(options.block2)
         request = ServerRequest(observer.source, Code.GET, options, True, block2=block2)
         response = self._answer(request, b"", now)
@@ -552,5 +552,5 @@ _EVENTS_PATH = [EVENTS]
 _FORMATS = (TEXT, JSON)
 
 
-def _name(options: RequestOptions) -> str | None:
+def _name(options: CoapRequestOptions) -> str | None:
     return options.path[0].upper() if len(options.path) == 1 else None
