@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
-from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
@@ -361,6 +360,6 @@ class DecodingAgent(AgentLayer):
         if request.headers.getRawHeaders(b"accept-encoding") != codings:
             headers = request.headers.copy()
             headers.setRawHeaders(b"accept-encoding", codings)
-            request = evolve(request, headers=headers)
+            request = request.with_headers(headers)
         received = request.send(self._agent)
         return cast("Deferred[IResponse]", received.addCallback(decode_response, self._limit))

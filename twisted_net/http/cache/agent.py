@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
@@ -222,7 +222,7 @@ class CachingAgent(AgentLayer):
         collapsed = self._collapser.begin(key)
         self._collapser.run_in_background(
             collapsed,
-            other._forward(plain, evolve(outgoing, headers=headers), decision, collapsed),
+            other._forward(plain, outgoing.with_headers(headers), decision, collapsed),
         )
 
     async def _forward(
