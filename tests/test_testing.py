@@ -16,7 +16,7 @@ URL = "http://api.example/"
 
 
 def serving(*answers: Any, **layers: Any) -> MemoryWeb:
-    """Give a client to whom these answers come one after the other, the last again and again."""
+    """Return a client that gets these responses in order, the last one again and again."""
     left = list(answers)
     return MemoryWeb(lambda _: left.pop(0) if len(left) > 1 else left[0], **layers)
 
@@ -25,7 +25,7 @@ class MemoryWebTests(SynchronousTestCase):
     """:class:`MemoryWeb` is a client with a server and a clock of its own."""
 
     def test_request(self) -> None:
-        """The server sees what is sent, and when."""
+        """The server records what is sent, and when."""
         web = serving(StubResponse(201, b"[1]"))
         web.clock.advance(5)
         self.assertEqual(web.run(web.client.post_json(URL, {"a": 1})), [1])
@@ -35,7 +35,7 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertEqual(request.headers["content-type"], "application/json")
 
     def test_retries(self) -> None:
-        """Waits pass at once, by the clock of the client."""
+        """Waits advance the clock of the client."""
         web = serving(
             StubResponse(503, headers={"Retry-After": "20"}),
             CannotConnect("h", 1, "x"),
@@ -46,7 +46,7 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertEqual([request.at for request in web.requests], [0.0, 20.5, 21.5])
 
     def test_cache_of_an_hour(self) -> None:
-        """What is fresh for an hour is asked for again after it."""
+        """A response that is fresh for an hour is requested again after it."""
         web = serving(StubResponse(200, b"x", {"Cache-Control": "max-age=3600"}))
         web.run(web.client.get(URL))
         web.clock.advance(3599)
@@ -59,7 +59,7 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertEqual(web.wall(), START_TIME + 3600)
 
     def test_breaker(self) -> None:
-        """A breaker opens, and lets a probe through after its rest."""
+        """A circuit breaker opens, and allows a probe after its rest."""
         settings = HttpSettings(
             retry=RetryPolicy(retries=0), breaker=CircuitBreakerSettings(failures=2, rest=60.0)
         )
@@ -71,7 +71,7 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertEqual(web.run(web.client.get(URL)).status, 200)
 
     def test_slow(self) -> None:
-        """A delay passes on the clock; a hedge may pass it."""
+        """A delay advances the clock; a hedged request may overtake it."""
         web = serving(StubResponse(200, b"slow", delay=5.0), StubResponse(200, b"fast"))
         response = web.run(web.client.get(URL, hedge_after=1.0))
         self.assertEqual((response.body, response.elapsed), (b"fast", 1.0))
@@ -86,14 +86,14 @@ class MemoryWebTests(SynchronousTestCase):
         self.assertEqual(web.run(web.client.head(URL)).body, b"")
 
     def test_no_end(self) -> None:
-        """A call that time does not end, or not soon enough, is given up."""
+        """A call that waits without a timer, or for too long, raises TimeoutError."""
         web = serving(StubResponse(delay=50.0))
         never: Deferred[None] = Deferred()
         self.assertRaises(TimeoutError, web.run, never)
         self.assertRaises(TimeoutError, web.run, web.client.get(URL), limit=1.0)
 
     def test_errors(self) -> None:
-        """An error is raised as the client raises it."""
+        """An error is raised unchanged."""
         web = MemoryWeb(self.refuse)
         self.assertRaises(CannotConnect, web.run, web.client.get(URL, retries=0))
 

@@ -1,4 +1,4 @@
-"""What stands in for a server in tests without a reactor."""
+"""Fakes of servers, connections and resolvers, for tests without a reactor."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def canned(
     headers: Sequence[tuple[str, str]] = (),
     reason: Failure | None = None,
 ) -> IResponse:
-    """Give a response that is all there."""
+    """Return a response in memory."""
     made = Headers()
     for name, value in headers:
         made.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
@@ -49,7 +49,7 @@ def canned(
 
 @frozen
 class Sent:
-    """A request as a :class:`FakeAgent` saw it."""
+    """A request that a :class:`FakeAgent` received."""
 
     method: bytes
     uri: bytes
@@ -57,7 +57,7 @@ class Sent:
     body: bytes | None
 
     def header(self, name: str) -> list[str]:
-        """Give the values of one field."""
+        """Return the values of one field."""
         return [value.decode("latin-1") for value in self.headers.getRawHeaders(name.encode(), [])]
 
 
@@ -133,14 +133,14 @@ class Source:
 
 
 class MemoryTransport(StringTransport):
-    """A connection whose end is told to its protocol one turn later, as a real one's is."""
+    """A connection whose protocol is informed of its end one turn later, like a real one's."""
 
     protocol: IProtocol
     reactor: MemoryReactorClock
     ended = False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Accepted."""
+        """Do nothing."""
 
     @override
     def abortConnection(self) -> None:
@@ -151,7 +151,7 @@ class MemoryTransport(StringTransport):
         self._end_soon(ConnectionDone())
 
     def end(self, reason: Exception) -> None:
-        """Lose the connection, unless it is lost."""
+        """Lose the connection, unless it is lost already."""
         self.ended = True
         self.protocol.connectionLost(Failure(reason))
 
@@ -175,22 +175,22 @@ class Wire:
         self._protocol.makeConnection(self.transport)
 
     def received(self) -> bytes:
-        """Take what the client has sent."""
+        """Return what the client has sent since the last call."""
         data = bytes(self.transport.value())
         self.transport.clear()
         return data
 
     def send(self, data: bytes) -> None:
-        """Let the client receive *data*."""
+        """Send *data* to the client."""
         self._protocol.dataReceived(data)
 
     def close(self, reason: Exception | None = None) -> None:
-        """End the connection as a server does, or for *reason*."""
+        """Close the connection as a server does, or for *reason*."""
         self.transport.end(reason or ConnectionDone())
 
 
 def refuse(reactor: MemoryReactorClock, reason: Exception, index: int = -1) -> None:
-    """Let an attempt to connect fail."""
+    """Fail an attempt to connect."""
     factory = reactor.tcpClients[index][2]
     factory.clientConnectionFailed(cast(IConnector, None), Failure(reason))
 
@@ -237,21 +237,21 @@ class HttpTestCase(SynchronousTestCase):
     """Runs coroutines without a reactor."""
 
     def start(self, coroutine: Coroutine[Any, Any, _T]) -> Deferred[_T]:
-        """Begin a coroutine."""
+        """Start a coroutine."""
         return Deferred.fromCoroutine(coroutine)
 
     def assert_quiet(self, reactor: Any) -> None:  # Any: a Clock, or a reactor in memory
-        """Fail if a timer runs, once connections that were dropped are gone."""
+        """Fail if a timer is running, after dropped connections have ended."""
         reactor.advance(0)
         self.assertEqual(reactor.getDelayedCalls(), [])
 
     def run_now(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine that has nothing to wait for."""
+        """Run a coroutine that does not wait."""
         return self.successResultOf(Deferred.fromCoroutine(coroutine))
 
 
 class Immediately:
-    """Runs what a ``FileBodyProducer`` does at once."""
+    """Runs the iterator of a ``FileBodyProducer`` at once."""
 
     def cooperate(self, iterator: Any) -> Any:
         """Run it."""
@@ -260,11 +260,11 @@ class Immediately:
         return task
 
     def whenDone(self) -> Deferred[Any]:
-        """Give what came of it."""
+        """Return its outcome."""
         return self.done  # type: ignore[attr-defined, no-any-return]  # a fake
 
 
 async def run(iterator: Any) -> None:
-    """Go through an iterator."""
+    """Exhaust an iterator."""
     for _ in iterator:
         pass

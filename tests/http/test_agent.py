@@ -52,19 +52,19 @@ class AttemptTestCase(HttpTestCase):
         self.agent = self.make_agent()
 
     def make_agent(self, guard: SsrfGuard | None = None, **settings: Any) -> AttemptAgent:
-        """Give an agent and remember its pool."""
+        """Return an agent, and keep its pool."""
         made = HttpSettings(**settings)
         connector = Connector(self.reactor, timeout=made.connect_timeout, guard=guard)
         self.pool = ConnectionPool(self.reactor, connector, made)
         return AttemptAgent(self.reactor, self.pool, made, guard=guard)
 
     def ask(self, agent: AttemptAgent | None = None) -> tuple[Deferred[IResponse], Wire]:
-        """Make a request, and give the server's side."""
+        """Make a request, and return the server's side of its connection."""
         asking = (agent or self.agent).request(b"GET", URL)
         return asking, Wire(self.reactor)
 
     def error(self, failing: Deferred[Any], kind: type[FetchError]) -> FetchError:
-        """Give the error of what has failed."""
+        """Return the error of a failed request."""
         error = self.failureResultOf(failing, kind).value
         assert isinstance(error, kind)
         return error
@@ -74,7 +74,7 @@ class AttemptTests(AttemptTestCase):
     """:class:`AttemptAgent` makes one request."""
 
     def test_request(self) -> None:
-        """What goes over the wire, and what comes back."""
+        """The bytes sent, and the response."""
         asking, wire = self.ask()
         self.assertEqual(wire.received(), b"GET /p?q HTTP/1.1\r\nHost: 1.2.3.4\r\n\r\n")
         wire.send(OK)
@@ -82,7 +82,7 @@ class AttemptTests(AttemptTestCase):
         self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
 
     def test_framing_is_ours(self) -> None:
-        """Whatever a caller says of the length, the body's own is sent; a Host is the caller's."""
+        """Content-Length is that of the body, in spite of the caller's; Host is the caller's."""
         headers = Headers({"Content-Length": ["99"], "Transfer-Encoding": ["x"], "Host": ["h"]})
         self.agent.request(b"POST", URL, headers, BytesProducer(b"abc"))
         sent = Wire(self.reactor).received()
@@ -90,7 +90,7 @@ class AttemptTests(AttemptTestCase):
         self.assertTrue(headers.hasHeader("transfer-encoding"))
 
     def test_reuse(self) -> None:
-        """A second request goes over the same connection."""
+        """A second request uses the same connection."""
         asking, wire = self.ask()
         wire.send(OK)
         self.successResultOf(collect(self.successResultOf(asking)))
@@ -102,7 +102,7 @@ class AttemptTests(AttemptTestCase):
         self.successResultOf(asking)
 
     def test_bad_url(self) -> None:
-        """A URL that is not fit for the wire is refused."""
+        """A URL that is not plain ASCII is refused."""
         for url in (b"ftp://a/", b"http://a/\xe9", b"http://me:pw@a/"):
             self.error(self.agent.request(b"GET", url), InvalidURL)
         self.assertEqual(self.reactor.tcpClients, [])
@@ -115,13 +115,13 @@ class AttemptTests(AttemptTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
 
     def test_bad_method(self) -> None:
-        """A method that is no token is a mistake of the program."""
+        """A method that is not a token raises ValueError."""
         asking = self.agent.request(b"GET /\r\n", URL)
         Wire(self.reactor)
         self.failureResultOf(asking, ValueError)
 
     def test_head_and_empty(self) -> None:
-        """Without a body there is nothing to watch."""
+        """A response without a body has no watchdog."""
         for method, answer in (
             (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
             (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
@@ -137,12 +137,12 @@ class AttemptTests(AttemptTestCase):
 
 
 class AttemptTimeTests(AttemptTestCase):
-    """Each phase has its time, and all of them the deadline."""
+    """Each phase has its timeout, and all of them together the deadline."""
 
     def assert_timed_out(
         self, asking: Deferred[Any], phase: str, limit: float, total: bool
     ) -> None:
-        """Check the error of a call that is over time."""
+        """Check the error of a call that has timed out."""
         error = self.error(asking, FetchTimeout)
         self.assertEqual(error.details(), {"phase": phase, "limit": limit, "total": total})
         self.assertEqual(error.transient, not total)
@@ -150,7 +150,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assert_quiet(self.reactor)
 
     def test_connect(self) -> None:
-        """Connecting takes as long as its limit."""
+        """Connecting ends at its timeout."""
         agent = self.make_agent(connect_timeout=2.0)
         asking = agent.request(b"GET", URL)
         self.reactor.advance(2.0)
@@ -165,7 +165,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
 
     def test_deadline_is_over(self) -> None:
-        """After the deadline nothing is begun."""
+        """After the deadline no connection is made."""
         self.reactor.advance(5.0)
         asking = self.agent.within(Deadline(1.0, 1.0), 10).request(b"GET", URL)
         self.reactor.advance(0)
@@ -173,7 +173,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
 
     def test_headers(self) -> None:
-        """The wait for the header has its own limit, and the connection ends with it."""
+        """The header has its own timeout, after which the connection is dropped."""
         asking, wire = self.ask(self.make_agent(headers_timeout=3.0))
         wire.send(b"HTTP/1.1 200")
         self.reactor.advance(3.0)
@@ -181,7 +181,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_headers_until_deadline(self) -> None:
-        """Interim responses do not put the deadline off."""
+        """Interim responses do not extend the deadline."""
         asking, wire = self.ask(self.agent.within(Deadline(4.0, 4.0), 10))
         for _ in range(4):
             wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
@@ -199,7 +199,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_silence_in_the_body(self) -> None:
-        """A body may not stop for longer than its limit."""
+        """A body that is silent for longer than its timeout fails."""
         asking, wire = self.ask(self.make_agent(silence_timeout=2.0))
         wire.send(OK[:-2])
         reading = collect(self.successResultOf(asking))
@@ -209,7 +209,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assert_timed_out(reading, "body", 2.0, False)
 
     def test_body_that_nobody_reads(self) -> None:
-        """A response whose body is not asked for is dropped at the deadline."""
+        """A response whose body is not read is dropped at the deadline."""
         asking, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
         wire.send(OK[:-1])
         self.successResultOf(asking)
@@ -218,7 +218,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assert_quiet(self.reactor)
 
     def test_unread_body_of_a_reused_connection(self) -> None:
-        """The deadline of a response that has long come whole does not end the next one."""
+        """The deadline of a complete response does not end the next one on its connection."""
         first, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
         wire.send(OK)
         response = self.successResultOf(first)
@@ -230,7 +230,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
 
     def test_drop_after_the_end(self) -> None:
-        """Who drops a body that is over does not end the next response of its connection."""
+        """Dropping a complete body does not end the next response on its connection."""
         asking, wire = self.ask()
         gatherer = Gatherer()
         wire.send(OK[:-1])
@@ -240,7 +240,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assertFalse(wire.transport.ended)
 
     def test_answer_before_the_request_is_whole(self) -> None:
-        """A server may answer before it has read everything; nothing is left running."""
+        """A server may respond before it has read the request; no timer is left."""
         producing: Deferred[None] = Deferred()
 
         class Slow(BytesProducer):
@@ -257,7 +257,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.assert_quiet(self.reactor)
 
     def test_lost_before_it_is_read(self) -> None:
-        """A connection that is lost before the body is asked for leaves no timer."""
+        """A connection that is lost before the body is read leaves no timer."""
         asking, wire = self.ask(self.agent.within(Deadline(5.0, 5.0), 10))
         wire.send(OK[:-1])
         response = self.successResultOf(asking)
@@ -266,7 +266,7 @@ class AttemptTimeTests(AttemptTestCase):
         self.error(collect(response), ConnectionBroken)
 
     def test_cancel(self) -> None:
-        """Whoever cancels gets CancelledError, in each phase, and nothing is left."""
+        """Cancelling raises CancelledError in each phase, and leaves no connection and no timer."""
         asking = self.agent.request(b"GET", URL)
         asking.cancel()
         self.failureResultOf(asking, CancelledError)
@@ -284,14 +284,14 @@ class AttemptTimeTests(AttemptTestCase):
 
 
 class QueueTests(AttemptTestCase):
-    """Requests to one origin wait for their turn."""
+    """Requests to one origin wait for a slot."""
 
     def setUp(self) -> None:
         super().setUp()
         self.agent = self.make_agent(max_per_origin=1, max_queued=1, queue_timeout=3.0)
 
     def test_turn(self) -> None:
-        """The next goes out when the one before is over, over the same connection."""
+        """The next request is sent when the one before has ended, over the same connection."""
         first, wire = self.ask()
         second = self.agent.request(b"GET", URL)
         wire.received()
@@ -304,7 +304,7 @@ class QueueTests(AttemptTestCase):
         self.successResultOf(second)
 
     def test_body_keeps_its_turn(self) -> None:
-        """A response has its turn until its body is over, or its connection is lost."""
+        """A response holds its slot until its body ends or its connection is lost."""
         first, wire = self.ask()
         wire.send(OK[:-1])
         self.successResultOf(first)
@@ -318,7 +318,7 @@ class QueueTests(AttemptTestCase):
         self.successResultOf(second)
 
     def test_full(self) -> None:
-        """Beyond the queue one is refused; the wait has an end; who fails to connect makes way."""
+        """A full queue refuses; the wait has a timeout; a failed connection releases its slot."""
         first = self.agent.request(b"GET", URL)
         second = self.agent.request(b"GET", URL)
         self.error(self.agent.request(b"GET", URL), OriginBusy)
@@ -334,7 +334,7 @@ class QueueTests(AttemptTestCase):
         self.successResultOf(third)
 
     def test_close(self) -> None:
-        """Closing fails those who wait."""
+        """Closing fails the requests that wait."""
         running, _ = self.ask()
         waiting = self.agent.request(b"GET", URL)
         self.pool.close()
@@ -344,10 +344,10 @@ class QueueTests(AttemptTestCase):
 
 
 class AttemptFailureTests(AttemptTestCase):
-    """What goes wrong is told in errors of this package."""
+    """Failures are errors of this package."""
 
     def test_refused(self) -> None:
-        """No connection: nothing was sent, and it may be tried again."""
+        """Without a connection nothing was sent, and the error is transient."""
         asking = self.agent.request(b"GET", URL)
         refuse(self.reactor, ConnectError("no"))
         error = self.error(asking, CannotConnect)
@@ -355,7 +355,7 @@ class AttemptFailureTests(AttemptTestCase):
         self.assert_quiet(self.reactor)
 
     def test_closed_before_a_response(self) -> None:
-        """The connection ended while headers were waited for."""
+        """The connection ended before the header."""
         for data in (b"", b"HTTP/1.1 200 OK\r\nX"):
             asking, wire = self.ask()
             wire.send(data)
@@ -374,7 +374,7 @@ class AttemptFailureTests(AttemptTestCase):
             self.assertEqual(self.error(reading, ConnectionBroken).details(), {"phase": "body"})
 
     def test_body_until_the_end(self) -> None:
-        """A body without length is whole when its connection ends."""
+        """A body without a length is complete when its connection ends."""
         asking, wire = self.ask()
         wire.send(b"HTTP/1.0 200 OK\r\n\r\nabc")
         reading = collect(self.successResultOf(asking))
@@ -384,7 +384,7 @@ class AttemptFailureTests(AttemptTestCase):
         self.assertTrue(reason.check(PotentialDataLoss))
 
     def test_no_http(self) -> None:
-        """What is not HTTP is not asked for again."""
+        """A response that is not HTTP is not transient."""
         for data in (
             b"SSH-2.0-OpenSSH_9.2\r\n",
             b"HTTP/1.1 abc OK\r\n\r\n",
@@ -401,7 +401,7 @@ class AttemptFailureTests(AttemptTestCase):
                 self.assertTrue(wire.transport.ended)
 
     def test_damaged_chunks(self) -> None:
-        """Chunks that are none end the body."""
+        """Malformed chunks end the body."""
         asking, wire = self.ask()
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
         reading = collect(self.successResultOf(asking))
@@ -409,7 +409,7 @@ class AttemptFailureTests(AttemptTestCase):
         self.failureResultOf(reading, FetchError)
 
     def test_endless_header(self) -> None:
-        """A header over its limit is refused, of whatever it is made."""
+        """A header over its limit is refused, whatever it contains."""
         for piece in (b"X-Y: z\r\n", b"\r\nHTTP/1.1 100 Continue\r\n"):
             with self.subTest(piece=piece):
                 agent = self.make_agent(max_head=1024)
@@ -424,21 +424,21 @@ class AttemptFailureTests(AttemptTestCase):
                 self.assertIn("header is larger than 1024 bytes", str(error))
 
     def test_length_over_the_limit(self) -> None:
-        """A body that announces too many bytes is refused at once."""
+        """A body with too large a Content-Length is refused at once."""
         asking, wire = self.ask(self.agent.within(None, 2))
         wire.send(OK[:-1])
         self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
         self.assertTrue(wire.transport.ended)
 
     def test_whole_body_over_the_limit(self) -> None:
-        """One that has come with its header is refused too; its connection can be used again."""
+        """One that arrived with its header is refused too; its connection can be reused."""
         asking, wire = self.ask(self.agent.within(None, 2))
         wire.send(OK)
         self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
         self.assertFalse(wire.transport.ended)
 
     def test_body_over_the_limit(self) -> None:
-        """A body that announces nothing is refused at the limit."""
+        """A body without a length is refused at the limit."""
         asking, wire = self.ask(self.agent.within(None, 4))
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         gatherer = Gatherer()
@@ -451,7 +451,7 @@ class AttemptFailureTests(AttemptTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_request_body_fails(self) -> None:
-        """What stops a request body is the caller's own error."""
+        """An error of the body producer is raised unchanged."""
 
         class Broken(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
@@ -468,17 +468,17 @@ FRESH = ("Cache-Control", "max-age=60")
 
 
 class DecodingTests(HttpTestCase):
-    """:class:`DecodingAgent` asks for what it can undo."""
+    """:class:`DecodingAgent` requests the codings that it can decode."""
 
     def accepted(self, *lines: str) -> list[str]:
-        """Give what is asked for when the caller has these lines."""
+        """Return the Accept-Encoding that is sent for these lines of the caller."""
         fake = FakeAgent([canned(200)])
         headers = Headers({"Accept-Encoding": list(lines)}) if lines else None
         self.successResultOf(DecodingAgent(fake, 10).request(b"GET", URL, headers))
         return fake.sent[0].header("accept-encoding")
 
     def test_accept_encoding(self) -> None:
-        """Its own codings, unless the caller says which; the line that treq adds says nothing."""
+        """Its own codings, unless the caller names others; the line that treq adds is ignored."""
         self.assertEqual(self.accepted(), [ACCEPTED])
         self.assertEqual(self.accepted("gzip"), [ACCEPTED])
         self.assertEqual(self.accepted("identity", "gzip"), ["identity"])
@@ -486,13 +486,13 @@ class DecodingTests(HttpTestCase):
 
 
 class HTTPAgentTests(HttpTestCase):
-    """:class:`HTTPAgent` is all the layers in one."""
+    """:class:`HTTPAgent` combines all layers."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
 
     def test_request(self) -> None:
-        """It makes requests within the settings' time, and keeps answers."""
+        """It makes requests within the timeout of the settings, and caches responses."""
         agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
         asking = agent.request(b"GET", URL)
         wire = Wire(self.reactor)
@@ -508,7 +508,7 @@ class HTTPAgentTests(HttpTestCase):
         self.assert_quiet(self.reactor)
 
     def test_total_time(self) -> None:
-        """The time is for the whole request."""
+        """The timeout is that of the whole request."""
         agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
         asking = agent.request(b"GET", URL)
         Wire(self.reactor)
@@ -516,7 +516,7 @@ class HTTPAgentTests(HttpTestCase):
         self.assertTrue(self.failureResultOf(asking, FetchTimeout).value.total)
 
     def test_no_cache(self) -> None:
-        """Without a cache nothing is kept."""
+        """Without a cache nothing is stored."""
         settings = HttpSettings(cache=CacheSettings(enabled=False))
         fake = FakeAgent([canned(200, b"x", [FRESH])] * 2)
         agent = HTTPAgent(self.reactor, settings, agent=fake)
@@ -525,7 +525,7 @@ class HTTPAgentTests(HttpTestCase):
         self.assertEqual(len(fake.sent), 2)
 
     def test_age_after_retries(self) -> None:
-        """The wait before an attempt does not age what it brought (RFC 9111 §4.2.3)."""
+        """The wait before an attempt does not age its response (RFC 9111 §4.2.3)."""
         fresh = ("Cache-Control", "max-age=60, stale-while-revalidate=60")
         fake = FakeAgent([])
         agent = HTTPAgent(
@@ -544,7 +544,7 @@ class HTTPAgentTests(HttpTestCase):
         self.successResultOf(collect(self.successResultOf(asking)))
         self.reactor.advance(3)
         self.assertEqual(age(), "3")
-        # Nor where nobody waits for the attempt.
+        # Nor does the wait of a background revalidation.
         self.reactor.advance(60)
         fake.answers = [again, canned(200, b"x", [fresh])]
         self.assertEqual(age(), "63")
@@ -553,7 +553,7 @@ class HTTPAgentTests(HttpTestCase):
         self.assertEqual(age(), "0")
 
     def test_guard(self) -> None:
-        """With an egress policy, it guards."""
+        """With an egress policy, destinations are checked."""
         agent = HTTPAgent(self.reactor, egress=EgressPolicy())
         self.failureResultOf(agent.request(b"GET", b"http://127.0.0.1/"), AddressRefused)
 

@@ -32,10 +32,10 @@ __all__ = ["_treq"]
 
 
 class ProducerTests(HttpTestCase):
-    """:class:`BytesProducer` sends its bytes as often as it is asked to."""
+    """:class:`BytesProducer` sends its bytes any number of times."""
 
     def test_again(self) -> None:
-        """A second time as the first."""
+        """The second time is like the first."""
         producer = BytesProducer(b"abc")
         self.assertEqual(producer.length, 3)
         for _ in range(2):
@@ -48,7 +48,7 @@ class ProducerTests(HttpTestCase):
         producer.stopProducing()
 
     def test_choice(self) -> None:
-        """Bytes of any kind get one; files get the one that treq has for them."""
+        """Bytes of any type get one; files get treq's own producer."""
         for data in (b"abc", bytearray(b"abc"), memoryview(b"abc")):
             self.assertIsInstance(body_producer(data), BytesProducer)
         producer = body_producer(io.BytesIO(b"abc"))
@@ -58,7 +58,7 @@ class ProducerTests(HttpTestCase):
 
 
 class CollectTests(HttpTestCase):
-    """:func:`collect` reads a body whole."""
+    """:func:`collect` reads a whole body."""
 
     def test_whole(self) -> None:
         """Its bytes and the reason of its end."""
@@ -67,7 +67,7 @@ class CollectTests(HttpTestCase):
         self.assertTrue(reason.check(ResponseDone))
 
     def test_ends_with_the_connection(self) -> None:
-        """A body that ends with its connection counts as whole."""
+        """A body that ends with its connection counts as complete."""
         ended = Failure(PotentialDataLoss())
         body, reason = self.successResultOf(collect(canned(body=b"abc", reason=ended)))
         self.assertEqual((body, reason), (b"abc", ended))
@@ -78,7 +78,7 @@ class CollectTests(HttpTestCase):
         self.failureResultOf(collect(canned(body=b"a", reason=broken)), ConnectionBroken)
 
     def test_cancelled(self) -> None:
-        """Cancelling drops the connection; what then comes is ignored."""
+        """Cancelling drops the connection; later bytes are ignored."""
         source = Source()
         reading = collect(source.response)
         source.send(b"abc")
@@ -88,7 +88,7 @@ class CollectTests(HttpTestCase):
         source.end(ResponseDone())
 
     def test_discard(self) -> None:
-        """A body that nobody wants is dropped, without an error; one that is empty is left."""
+        """:func:`discard` drops a body without an error, and leaves an empty one."""
         source = Source()
         discard(source.response)
         self.assertEqual(source.aborted, 1)
@@ -96,7 +96,7 @@ class CollectTests(HttpTestCase):
         discard(canned(body=b"abc"))
 
     def test_all_at_hand_can_be_paused(self) -> None:
-        """A body that is there at once takes a pause for what it is; one that comes is paused."""
+        """Pausing has no effect on a body in memory, and pauses one from the network."""
         source = Pausable()
         for delivering in (None, source):
             transport = BodyTransport(delivering, source.told.clear)
@@ -108,22 +108,22 @@ class CollectTests(HttpTestCase):
 
 
 class Pausable:
-    """Notes what it is told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
     def pauseProducing(self) -> None:
-        """Enough."""
+        """Record a pause."""
         self.told.append("pause")
 
     def resumeProducing(self) -> None:
-        """More."""
+        """Record a resumption."""
         self.told.append("resume")
 
 
 class BodyWatchdogTests(HttpTestCase):
-    """:class:`BodyWatchdog` ends a body that passes its limits."""
+    """:class:`BodyWatchdog` ends a body that exceeds its limits."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -134,7 +134,7 @@ class BodyWatchdogTests(HttpTestCase):
     def watch(
         self, limit: int = 100, deadline: float | None = None, silence: float | None = None
     ) -> BodyWatchdog:
-        """Put the source under watch."""
+        """Return a watchdog of the source, started."""
 
         def drop(_: BodyWatchdog) -> None:
             self.dropped += 1
@@ -152,12 +152,12 @@ class BodyWatchdogTests(HttpTestCase):
         return watch
 
     def error(self) -> Any:
-        """Give the error that the body ended with."""
+        """Return the error with which the body ended."""
         assert self.gatherer.reason is not None
         return self.gatherer.reason.value
 
     def test_passes(self) -> None:
-        """A body within its limits passes unchanged, and leaves no timer."""
+        """A body within its limits is unchanged, and leaves no timer."""
         self.watch(deadline=10.0, silence=1.0).response().deliverBody(self.gatherer)
         self.source.send(b"ab")
         self.source.send(b"c")
@@ -167,13 +167,13 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertEqual((self.dropped, self.clock.getDelayedCalls()), (0, []))
 
     def test_failure_is_translated(self) -> None:
-        """A broken connection is told in the words of this package."""
+        """A broken connection is translated into an error of this package."""
         self.watch().response().deliverBody(self.gatherer)
         self.source.end(ConnectionLost())
         self.assertIn("translated", str(self.error()))
 
     def test_limit(self) -> None:
-        """The limit itself passes; one byte more ends body and connection, and nothing follows."""
+        """The limit is allowed; one byte more ends body and connection, and nothing follows."""
         self.watch(limit=3).response().deliverBody(self.gatherer)
         self.source.send(b"abc")
         self.source.send(b"d")
@@ -184,7 +184,7 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertEqual(self.dropped, 1)
 
     def test_deadline(self) -> None:
-        """At the deadline the body ends, though bytes still come."""
+        """At the deadline the body ends, though bytes still arrive."""
         self.watch(deadline=2.0).response().deliverBody(self.gatherer)
         self.clock.advance(1.9)
         self.source.send(b"a")
@@ -193,7 +193,7 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertEqual((self.dropped, self.clock.getDelayedCalls()), (1, []))
 
     def test_deadline_with_nobody_there(self) -> None:
-        """A body that nobody asked for is dropped at the deadline; who asks then is told."""
+        """A body that is not read is dropped at the deadline; reading it later raises the error."""
         response = self.watch(deadline=2.0).response()
         self.clock.advance(2.0)
         self.assertEqual(self.dropped, 1)
@@ -213,7 +213,7 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertTrue(self.error().transient)
 
     def test_pause(self) -> None:
-        """While the receiver wants nothing, silence is no fault; afterwards it counts anew."""
+        """Silence during a pause does not count; after it the time starts again."""
         self.watch(silence=1.0).response().deliverBody(self.gatherer)
         transport = cast(Any, self.gatherer.transport)
         transport.pauseProducing()
@@ -227,7 +227,7 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertEqual(self.source.calls, ["pause", "resume"])
 
     def test_receiver_drops(self) -> None:
-        """The receiver may end the connection, by any of its names."""
+        """The receiver may drop the connection, by each of the three methods."""
         self.watch().response().deliverBody(self.gatherer)
         transport = cast(Any, self.gatherer.transport)
         transport.abortConnection()
@@ -236,21 +236,21 @@ class BodyWatchdogTests(HttpTestCase):
         self.assertEqual(self.dropped, 3)
 
     def test_source_done(self) -> None:
-        """Once all has come there is nothing to wait for, whether or not it is asked for."""
+        """After the last byte there is no timer, whether the body is read or not."""
         self.watch(deadline=2.0).source_done()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_time_limits(self) -> None:
-        """Without limits of time there is no timer."""
+        """Without timeouts there is no timer."""
         self.watch()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class BodyResponseTests(HttpTestCase):
-    """:class:`BodyResponse` is a response in all else."""
+    """:class:`BodyResponse` provides all of ``IResponse``."""
 
     def test_previous(self) -> None:
-        """It keeps what came before it."""
+        """It has the previous response."""
         first, second = canned(302), canned(200)
         second.setPreviousResponse(first)
         copy = BodyResponse.like(second, second.deliverBody)

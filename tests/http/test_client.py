@@ -39,7 +39,7 @@ JSON = ("Content-Type", "application/json")
 
 
 class ClientTestCase(HttpTestCase):
-    """A client over an agent that answers as told."""
+    """A client over an agent with prepared responses."""
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -47,23 +47,23 @@ class ClientTestCase(HttpTestCase):
         self.client = self.make()
 
     def make(self, settings: HttpSettings | None = None, **options: Any) -> Client:
-        """Give a client."""
+        """Return a client."""
         return Client(self.clock, settings, agent=self.fake, chance=lambda: 1.0, **options)
 
     def answer(self, *answers: Any) -> None:
-        """Let the next requests be answered so."""
+        """Prepare the responses to the next requests."""
         self.fake.answers.extend(answers)
 
     def sent(self) -> Sent:
-        """Give the last request."""
+        """Return the last request."""
         return self.fake.sent[-1]
 
 
 class VerbTests(ClientTestCase):
-    """Each verb makes its request."""
+    """Each method makes its request."""
 
     def test_verbs(self) -> None:
-        """By its own name."""
+        """Each has the method of its name."""
         for verb in ("get", "head", "options", "post", "put", "patch", "delete"):
             self.answer(canned(200, b"x"))
             response = self.run_now(getattr(self.client, verb)(URL))
@@ -71,13 +71,13 @@ class VerbTests(ClientTestCase):
             self.assertEqual((response.method, response.url), (verb.upper(), URL))
 
     def test_request(self) -> None:
-        """Any other, in any case."""
+        """Any other method, in upper or lower case."""
         self.answer(canned(200))
         self.run_now(self.client.request("rePort", URL))
         self.assertEqual(self.sent().method, b"REPORT")
 
     def test_response(self) -> None:
-        """What a response holds."""
+        """The attributes of a response."""
         self.answer(canned(404, b"gone", [("X-A", "1"), ("X-A", "2")]))
         response = self.run_now(self.client.get(URL))
         self.assertEqual((response.status, response.reason), (404, "Reason"))
@@ -87,14 +87,14 @@ class VerbTests(ClientTestCase):
         self.assertEqual((response.attempts, response.age, response.from_cache), (1, None, False))
 
     def test_elapsed(self) -> None:
-        """The time of the whole call, waits included."""
+        """``elapsed`` is the time of the whole call, with its waits."""
         self.answer(canned(503), canned(200))
         asking = self.start(self.client.get(URL))
         self.clock.advance(0.5)
         self.assertEqual(self.successResultOf(asking).elapsed, 0.5)
 
     def test_url_is_encoded(self) -> None:
-        """What is not ASCII is encoded, params are added."""
+        """Characters beyond ASCII are encoded, params are added."""
         self.answer(canned(200))
         self.run_now(
             self.client.get("http://bücher.example/ä b?x=ö", params={"q": "a&b", "n": [1, 2]})
@@ -103,7 +103,7 @@ class VerbTests(ClientTestCase):
         self.assertEqual(self.sent().uri, expected)
 
     def test_hosts(self) -> None:
-        """Addresses and underscores are sent as they are, other hosts as RFC 5891 has it."""
+        """Addresses and underscores are unchanged, other hosts are encoded by RFC 5891."""
         for url, expected in (
             ("http://[2001:db8::1]:81/", b"http://[2001:db8::1]:81/"),
             ("http://[::ffff:1.2.3.4]/", b"http://[::ffff:1.2.3.4]/"),
@@ -115,7 +115,7 @@ class VerbTests(ClientTestCase):
             self.assertEqual(self.sent().uri, expected + b"?x=%C3%A9")
 
     def test_bad_url(self) -> None:
-        """A URL that is none is an error of this package."""
+        """A malformed URL is an error of this package."""
         client = Client(self.clock)
         for url in (
             "",
@@ -132,10 +132,10 @@ class VerbTests(ClientTestCase):
 
 
 class HeaderTests(ClientTestCase):
-    """What goes out with a request."""
+    """The header of a request."""
 
     def test_defaults(self) -> None:
-        """User-Agent and Accept; no Content-Type without a body."""
+        """User-Agent and Accept are sent; no Content-Type without a body."""
         self.answer(canned(200))
         self.run_now(self.client.get(URL))
         self.assertEqual(self.sent().header("user-agent"), [f"twisted_net/{__version__}"])
@@ -143,7 +143,7 @@ class HeaderTests(ClientTestCase):
         self.assertEqual(self.sent().header("content-type"), [])
 
     def test_own(self) -> None:
-        """The caller's replace them."""
+        """Fields of the caller replace the defaults."""
         self.answer(canned(200))
         headers = {"user-agent": "me", "ACCEPT": ["a/b", "c/d"], "X": "y"}
         self.run_now(self.client.get(URL, headers=headers))
@@ -158,7 +158,7 @@ class HeaderTests(ClientTestCase):
         self.assertEqual(self.sent().header("user-agent"), ["they/1"])
 
     def test_auth(self) -> None:
-        """User name and password come from the argument, or from the URL."""
+        """User name and password are taken from the argument, or from the URL."""
         for url, options, expected in (
             (URL, {"auth": ("me", "pä")}, "Basic bWU6cMOk"),
             ("http://me:p%C3%A4@h.example/p", {}, "Basic bWU6cMOk"),
@@ -173,16 +173,16 @@ class HeaderTests(ClientTestCase):
 
 
 class BodyTests(ClientTestCase):
-    """What a request carries."""
+    """The body of a request."""
 
     def carried(self, **options: Any) -> tuple[bytes | None, list[str]]:
-        """Give the body sent and its type."""
+        """Return the body sent and its type."""
         self.answer(canned(200))
         self.run_now(self.client.post(URL, **options))
         return self.sent().body, self.sent().header("content-type")
 
     def test_json(self) -> None:
-        """JSON, None too, with its type unless the caller has another."""
+        """JSON, null too, has its content type unless the caller sets another."""
         self.assertEqual(
             self.carried(json={"a": [1, "ü"]}), ('{"a":[1,"ü"]}'.encode(), ["application/json"])
         )
@@ -191,7 +191,7 @@ class BodyTests(ClientTestCase):
         self.assertEqual(self.carried(json=1, headers=headers), (b"1", ["application/x+json"]))
 
     def test_data(self) -> None:
-        """Bytes and text as they are, a mapping or pairs as a form."""
+        """Bytes and text are sent unchanged, a mapping or pairs as a form."""
         self.assertEqual(self.carried(data=b"\xff"), (b"\xff", []))
         self.assertEqual(self.carried(data="ü"), ("ü".encode(), []))
         form = ["application/x-www-form-urlencoded"]
@@ -200,7 +200,7 @@ class BodyTests(ClientTestCase):
         self.assertEqual(self.carried(), (None, []))
 
     def test_files(self) -> None:
-        """Files as a form of several parts."""
+        """Files are sent as multipart/form-data."""
         self.answer(canned(200))
         asking = self.start(self.client.post(URL, files={"f": ("n.txt", io.BytesIO(b"abc"))}))
         (kind,) = self.sent().header("content-type")
@@ -208,7 +208,7 @@ class BodyTests(ClientTestCase):
         self.successResultOf(asking)
 
     def test_one_kind(self) -> None:
-        """JSON and data together are a mistake."""
+        """JSON and data together raise TypeError."""
         for options in ({"data": b"x"}, {"files": {"f": io.BytesIO()}}):
             asking = self.start(self.client.post(URL, json=1, **options))
             self.failureResultOf(asking, TypeError)
@@ -222,16 +222,16 @@ class User(msgspec.Struct):
 
 
 class JSONTests(ClientTestCase):
-    """The verbs for JSON decode, and raise for a bad status."""
+    """The methods for JSON decode the body, and raise for a bad status."""
 
     def test_get_json(self) -> None:
-        """Any JSON, or a type."""
+        """``get_json`` returns any JSON, or a type."""
         self.answer(canned(200, b'{"name":"x"}'), canned(200, b'{"name":"x"}'))
         self.assertEqual(self.run_now(self.client.get_json(URL, cache=False)), {"name": "x"})
         self.assertEqual(self.run_now(self.client.get_json(URL, type=User)), User("x"))
 
     def test_post_json(self) -> None:
-        """JSON there and back; an empty answer is None."""
+        """``post_json`` sends and returns JSON; an empty body is None."""
         self.answer(canned(201, b'{"name":"x"}'), canned(200, b"[1]"), canned(204))
         self.assertEqual(self.run_now(self.client.post_json(URL, User("x"), type=User)), User("x"))
         self.assertEqual(self.sent().body, b'{"name":"x","age":0}')
@@ -239,7 +239,7 @@ class JSONTests(ClientTestCase):
         self.assertIsNone(self.run_now(self.client.post_json(URL, 1)))
 
     def test_bad_status(self) -> None:
-        """Other than 2xx raises, with all that is needed to see why."""
+        """A status other than 2xx raises, with status, reason, header and an excerpt."""
         for code in (199, 300, 304, 404, 501):
             self.answer(canned(code, b"x" * 999, [("X-A", "1")]))
             url = "http://u:pw@h.example/p?token=t"
@@ -254,7 +254,7 @@ class JSONTests(ClientTestCase):
         self.failureResultOf(self.start(self.client.post_json(URL, 1)), BadStatus)
 
     def test_mismatch(self) -> None:
-        """What is no JSON, or does not fit, is told where."""
+        """An error for a body that is not JSON, or does not fit, says where."""
         for body, kind, where in (
             (b"<html>", Any, "malformed"),
             (b'{"name":1}', User, "$.name"),
@@ -267,16 +267,16 @@ class JSONTests(ClientTestCase):
             self.assertIn(URL, str(error))
 
     def test_byte_order_mark(self) -> None:
-        """A byte order mark is passed over."""
+        """A byte order mark is ignored."""
         self.answer(canned(200, b"\xef\xbb\xbf[1]"))
         self.assertEqual(self.run_now(self.client.get_json(URL)), [1])
 
 
 class OptionTests(ClientTestCase):
-    """What may be said of one call."""
+    """The options of a call."""
 
     def test_timeout(self) -> None:
-        """The time for the whole call, the wait between attempts included."""
+        """The timeout of the whole call includes the waits between attempts."""
         self.answer(canned(503))
         response = self.run_now(self.client.get(URL, timeout=0.4))
         self.assertEqual((response.status, response.attempts), (503, 1))
@@ -289,7 +289,7 @@ class OptionTests(ClientTestCase):
         self.assertFalse(self.failureResultOf(asking, FetchTimeout).value.total)
 
     def test_retries(self) -> None:
-        """How many, or a policy."""
+        """Retries are a number, or a policy."""
         self.answer(canned(503))
         self.assertEqual(self.run_now(self.client.get(URL, retries=0)).attempts, 1)
         self.answer(canned(418), canned(200))
@@ -299,7 +299,7 @@ class OptionTests(ClientTestCase):
         self.assertEqual(self.successResultOf(asking).attempts, 2)
 
     def test_idempotent(self) -> None:
-        """A POST may be repeated by the caller's word."""
+        """A POST with ``idempotent`` is repeated."""
         self.answer(canned(503), canned(200))
         asking = self.start(self.client.post(URL, idempotent=True, json=1))
         self.clock.advance(0.5)
@@ -307,7 +307,7 @@ class OptionTests(ClientTestCase):
         self.assertEqual([sent.body for sent in self.fake.sent], [b"1", b"1"])
 
     def test_cache(self) -> None:
-        """A call may leave the cache alone."""
+        """A call may bypass the cache."""
         self.answer(canned(200, b"a", [FRESH]), canned(200, b"b", [FRESH]))
         self.run_now(self.client.get(URL))
         hit = self.run_now(self.client.get(URL))
@@ -316,7 +316,7 @@ class OptionTests(ClientTestCase):
         self.assertEqual(self.run_now(self.client.get(URL)).body, b"a")
 
     def test_default_ttl(self) -> None:
-        """A call may bring its own lifetime for answers without."""
+        """A call may set the lifetime of responses that state none."""
         self.answer(canned(200, b"a"))
         for _ in range(2):
             self.assertEqual(self.run_now(self.client.get(URL, default_ttl=300.0)).body, b"a")
@@ -324,14 +324,14 @@ class OptionTests(ClientTestCase):
         self.assertEqual(self.run_now(self.client.get(URL)).body, b"b")
 
     def test_max_body(self) -> None:
-        """A call may bring its own limit."""
+        """A call may set its own limit."""
         client = Client(self.clock)
         asking = self.start(client.get("http://1.2.3.4/", max_body=2))
         Wire(self.clock).send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
         self.assertIn("larger than 2 bytes", str(self.failureResultOf(asking).value))
 
     def test_cookies(self) -> None:
-        """Cookies of a call are for that call alone, those that servers set too."""
+        """Cookies of a call are for that call only, and so are those that servers set."""
         self.answer(canned(200, b"", [("Set-Cookie", "s=1")]), canned(200))
         self.run_now(self.client.get(URL, cookies={"a": "1"}))
         self.assertEqual(self.sent().header("cookie"), ["a=1"])
@@ -340,7 +340,7 @@ class OptionTests(ClientTestCase):
 
 
 class CookieJarTests(ClientTestCase):
-    """A jar keeps what servers set, and nothing that is for one call."""
+    """A jar keeps the cookies that servers set, and not those of one call."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -349,11 +349,11 @@ class CookieJarTests(ClientTestCase):
         self.client = self.make(cookiejar=self.jar)
 
     def names(self) -> list[str]:
-        """Give the names in the jar."""
+        """Return the names in the jar."""
         return sorted(cookie.name for cookie in self.jar)
 
     def test_set(self) -> None:
-        """What a server sets is sent next time; a cookie of one call is not."""
+        """A cookie that a server sets is sent next time; a cookie of one call is not."""
         self.answer(canned(200, b"", [("Set-Cookie", "s=1")]), canned(200))
         self.run_now(self.client.get(URL, cookies={"once": "1"}))
         self.assertEqual(self.names(), ["old", "s"])
@@ -361,7 +361,7 @@ class CookieJarTests(ClientTestCase):
         self.assertEqual(set(self.sent().header("cookie")[0].split("; ")), {"old=1", "s=1"})
 
     def test_delete(self) -> None:
-        """What a server deletes is gone."""
+        """A cookie that a server deletes is removed."""
         self.answer(canned(200, b"", [("Set-Cookie", "s=1")]))
         self.run_now(self.client.get(URL))
         self.answer(canned(200, b"", [("Set-Cookie", "s=; Max-Age=0")]))
@@ -370,19 +370,19 @@ class CookieJarTests(ClientTestCase):
 
 
 def redirect(code: int, location: str, *headers: tuple[str, str]) -> IResponse:
-    """Give a redirect."""
+    """Return a redirect."""
     return canned(code, b"moved", [("Location", location), *headers])
 
 
 class RedirectTests(ClientTestCase):
-    """Redirects are followed, with what may go along."""
+    """Redirects are followed, with the body and header that may be repeated."""
 
     def hops(self) -> list[tuple[bytes, bytes]]:
-        """Give the methods and URLs of the requests."""
+        """Return the methods and URLs of the requests."""
         return [(sent.method, sent.uri) for sent in self.fake.sent]
 
     def test_followed(self) -> None:
-        """Relative to where each came from, unlike Twisted's own, which takes the first."""
+        """Each is relative to the last URL, not to the first as in Twisted's agent."""
         self.answer(
             redirect(302, "http://other.example/a/b"), redirect(301, "c?x"), canned(200, b"end")
         )
@@ -398,13 +398,13 @@ class RedirectTests(ClientTestCase):
         self.assertEqual((response.url, response.attempts), ("http://other.example/a/c?x", 3))
 
     def test_not_followed(self) -> None:
-        """The caller may want to see it."""
+        """With ``allow_redirects=False`` the redirect is returned."""
         self.answer(redirect(302, "/x"))
         response = self.run_now(self.client.get(URL, allow_redirects=False))
         self.assertEqual((response.status, response.body), (302, b"moved"))
 
     def test_post_becomes_get(self) -> None:
-        """The body stays behind, and what describes it."""
+        """The body is removed, with the fields that describe it."""
         self.answer(redirect(303, "/x"), canned(200))
         self.run_now(self.client.post(URL, json={"a": 1}))
         self.assertEqual(self.hops()[1], (b"GET", b"http://h.example/x"))
@@ -420,14 +420,14 @@ class RedirectTests(ClientTestCase):
         self.assertEqual(self.sent().header("content-type"), ["application/json"])
 
     def test_body_that_cannot_go_along(self) -> None:
-        """A redirect that wants a file again is the answer."""
+        """A redirect that needs a file again is returned."""
         self.answer(redirect(307, "/x"))
         response = self.run_now(self.client.post(URL, data=io.BytesIO(b"abc")))
         self.assertEqual(response.status, 307)
         self.assertEqual(len(self.fake.sent), 1)
 
     def test_credentials(self) -> None:
-        """They stay with their origin; cookies of the call too."""
+        """Credentials are sent to their origin only; cookies of the call too."""
         self.answer(redirect(302, "/x"), redirect(302, "http://evil.example/"), canned(200))
         headers = {"X-Kept": "1"}
         self.run_now(self.client.get(URL, auth=("u", "p"), cookies={"a": "1"}, headers=headers))
@@ -437,13 +437,13 @@ class RedirectTests(ClientTestCase):
         self.assertEqual(other.header("x-kept"), ["1"])
 
     def test_cookie_on_the_way(self) -> None:
-        """A cookie that a redirect sets goes along."""
+        """A cookie that a redirect sets is sent with the next request."""
         self.answer(redirect(302, "/x", ("Set-Cookie", "s=1")), canned(200))
         self.run_now(self.client.get(URL))
         self.assertEqual(self.sent().header("cookie"), ["s=1"])
 
     def test_too_many(self) -> None:
-        """A loop ends."""
+        """A redirect loop ends with an error."""
         self.answer(*[redirect(302, "/x")] * 4)
         asking = self.start(self.make(HttpSettings(max_redirects=3)).get(URL))
         error = self.failureResultOf(asking, TooManyRedirects).value
@@ -451,7 +451,7 @@ class RedirectTests(ClientTestCase):
         self.assertEqual(len(self.fake.sent), 4)
 
     def test_guarded(self) -> None:
-        """Each hop is checked where requests may not go everywhere."""
+        """With an egress policy each redirect is checked."""
         client = Client(self.clock, egress=EgressPolicy())
         asking = self.start(client.get("http://1.1.1.1/"))
         Wire(self.clock).send(
@@ -461,17 +461,17 @@ class RedirectTests(ClientTestCase):
         self.assertEqual(len(self.clock.tcpClients), 1)
 
     def test_bad_location(self) -> None:
-        """A redirect to nowhere is an error."""
+        """A malformed Location is an error."""
         self.answer(redirect(302, "http://u:p@h.example/"))
         error = self.failureResultOf(self.start(self.client.get(URL)), InvalidURL).value
         self.assertNotIn("u:p", str(error))
 
 
 class GatherTests(ClientTestCase):
-    """:meth:`Client.gather` makes many calls, some at a time."""
+    """:meth:`Client.gather` makes many calls, a limited number at a time."""
 
     def waiting(self, count: int) -> list[Deferred[IResponse]]:
-        """Let the next requests wait."""
+        """Prepare responses that wait."""
         self.cancelled = 0
 
         def note(_: Deferred[IResponse]) -> None:
@@ -482,7 +482,7 @@ class GatherTests(ClientTestCase):
         return made
 
     def test_in_order(self) -> None:
-        """Results and errors have the places of their calls, whichever is first."""
+        """Results and errors are in the order of their calls."""
         first, second, third = self.waiting(3)
         asking = self.start(self.client.gather([URL + "1", URL + "2", URL + "3"]))
         second.errback(CannotConnect("h", 1, "x"))
@@ -500,7 +500,7 @@ class GatherTests(ClientTestCase):
         self.assertIsInstance(two, CannotConnect)
 
     def test_limit(self) -> None:
-        """No more at a time than the limit; the next begins when one is over."""
+        """No more than the limit run at a time; the next starts when one ends."""
         waiting = self.waiting(4)
         taken: list[int] = []
 
@@ -518,7 +518,7 @@ class GatherTests(ClientTestCase):
         self.assertEqual(len(self.successResultOf(asking)), 4)
 
     def test_functions(self) -> None:
-        """A call may be any function that makes one."""
+        """A call may be any function that returns an awaitable."""
         self.answer(canned(200, b"[1]"), canned(404))
         calls = [partial(self.client.get_json, URL + "1"), partial(self.client.get_json, URL + "2")]
         good, bad = self.run_now(self.client.gather(calls))
@@ -526,15 +526,15 @@ class GatherTests(ClientTestCase):
         self.assertIsInstance(bad, BadStatus)
 
     def test_none(self) -> None:
-        """Nothing to do gives nothing."""
+        """No calls return an empty list."""
         self.assertEqual(self.run_now(self.client.gather([])), [])
 
     def test_bad_limit(self) -> None:
-        """A limit of none would never end."""
+        """A limit of 0 raises ValueError."""
         self.failureResultOf(self.start(self.client.gather([], limit=0)), ValueError)
 
     def test_bug(self) -> None:
-        """A bug ends the others and is raised."""
+        """A bug cancels the other calls and is raised."""
         self.waiting(1)
 
         async def bug() -> Response:
@@ -545,7 +545,7 @@ class GatherTests(ClientTestCase):
         self.assertEqual(self.cancelled, 1)
 
     def test_cancel(self) -> None:
-        """Cancelling it cancels all."""
+        """Cancelling it cancels all calls."""
         self.waiting(2)
         asking = self.start(self.client.gather([URL + "1", URL + "2"]))
         asking.cancel()
@@ -553,7 +553,7 @@ class GatherTests(ClientTestCase):
         self.failureResultOf(asking, CancelledError)
 
     def test_many_at_once(self) -> None:
-        """Thousands of calls that need not wait do not use up the stack."""
+        """Thousands of calls that do not wait do not exhaust the stack."""
         self.answer(canned(200, b"x", [FRESH]))
         self.run_now(self.client.get(URL))
         results = self.run_now(self.client.gather([URL] * 3000))
@@ -561,10 +561,10 @@ class GatherTests(ClientTestCase):
 
 
 class CloseTests(ClientTestCase):
-    """:meth:`Client.close` ends all."""
+    """:meth:`Client.close` ends all calls."""
 
     def test_calls_under_way(self) -> None:
-        """They fail, as do all after it; closing again is harmless."""
+        """Pending and later calls fail; closing again has no effect."""
         self.answer(Deferred())
         asking = self.start(self.client.get(URL))
         self.run_now(self.client.close())
@@ -573,7 +573,7 @@ class CloseTests(ClientTestCase):
         self.run_now(self.client.close())
 
     def test_connections_and_timers(self) -> None:
-        """Nothing is left open, in whatever phase a call is."""
+        """No connection and no timer is left, in whatever phase a call is."""
         client = Client(self.clock)
         calls = [self.start(client.get(f"http://1.2.3.{i}/")) for i in range(4)]
         Wire(self.clock, 1)
@@ -598,7 +598,7 @@ class CloseTests(ClientTestCase):
         self.assert_quiet(self.clock)
 
     def test_with(self) -> None:
-        """``async with`` closes it."""
+        """``async with`` closes the client."""
 
         async def use() -> Client:
             async with self.client as client:
@@ -608,7 +608,7 @@ class CloseTests(ClientTestCase):
         self.failureResultOf(self.start(client.get(URL)), ClientClosed)
 
     def test_cancelled_by_the_caller(self) -> None:
-        """That is not closing."""
+        """A call that its caller cancels raises CancelledError."""
         self.answer(Deferred())
         asking = self.start(self.client.get(URL))
         asking.cancel()
@@ -616,7 +616,7 @@ class CloseTests(ClientTestCase):
 
 
 class ImportTests(HttpTestCase):
-    """Importing the client does not choose a reactor."""
+    """Importing the client does not install a reactor."""
 
     def test_no_reactor(self) -> None:
         """Neither importing nor using it imports the global reactor."""

@@ -23,24 +23,24 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         self.limiter = ConcurrencyLimiter(self.clock, 2, 3)
 
     def fill(self) -> None:
-        """Take all slots."""
+        """Acquire all slots."""
         for _ in range(2):
             self.assertIsNone(self.limiter.acquire(HERE))
 
     def wait(self) -> Deferred[None]:
-        """Stand in line."""
+        """Join the queue."""
         turn = self.limiter.acquire(HERE)
         assert turn is not None
         return turn
 
     def test_limit(self) -> None:
-        """So many at once, for each origin."""
+        """The limit is that of each origin."""
         self.fill()
         self.assertNoResult(self.wait())
         self.assertIsNone(self.limiter.acquire(THERE))
 
     def test_in_order(self) -> None:
-        """Who came first is first, one for each slot that is given back."""
+        """First come, first served: one for each slot that is released."""
         self.fill()
         first, second = self.wait(), self.wait()
         self.limiter.release(HERE)
@@ -50,7 +50,7 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         self.assertNoResult(second)
 
     def test_nobody_passes(self) -> None:
-        """Who comes while a slot is on its way to another stands in line."""
+        """A request that comes while a slot is being passed on joins the queue."""
         self.fill()
         first = self.wait()
         self.limiter.release(HERE)
@@ -60,7 +60,7 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         self.assertNoResult(second)
 
     def test_full_line(self) -> None:
-        """Beyond so many that wait, one is refused at once."""
+        """A full queue refuses at once."""
         self.fill()
         for _ in range(3):
             self.wait()
@@ -70,7 +70,7 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         )
 
     def test_leave(self) -> None:
-        """Who leaves the line is passed over; his slot is not lost."""
+        """A request that leaves the queue is skipped; its slot is not lost."""
         self.fill()
         first, second = self.wait(), self.wait()
         first.cancel()
@@ -83,7 +83,7 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         self.wait()
 
     def test_nothing_is_kept(self) -> None:
-        """An origin to which nothing runs is forgotten."""
+        """Nothing is kept about an origin without requests."""
         self.fill()
         self.limiter.release(HERE)
         self.limiter.release(HERE)
@@ -91,7 +91,7 @@ class ConcurrencyLimiterTests(SynchronousTestCase):
         self.assertEqual((inside._running, inside._waiting), ({}, {}))
 
     def test_close(self) -> None:
-        """Those who wait fail; what runs may still give back."""
+        """Requests that wait fail; those that run may still release their slots."""
         self.fill()
         turn = self.wait()
         self.limiter.close()

@@ -29,7 +29,7 @@ TARGET = parse_target("http://a.example/")
 
 
 class PoolTestCase(HttpTestCase):
-    """A pool in a reactor in memory."""
+    """A pool with a reactor in memory."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -45,16 +45,16 @@ class PoolTestCase(HttpTestCase):
         self.pool = self.make_pool()
 
     def make_pool(self, guard: SsrfGuard | None = None, **settings: Any) -> ConnectionPool:
-        """Give a pool."""
+        """Return a pool."""
         connector = Connector(self.reactor, timeout=5.0, guard=guard, resolver=self.resolver)
         return ConnectionPool(self.reactor, connector, HttpSettings(**settings))
 
     def hosts(self) -> list[str]:
-        """Give the addresses that were tried."""
+        """Return the addresses that were tried."""
         return [client[0] for client in self.reactor.tcpClients]
 
     def open(self, url: str = TARGET.url) -> tuple[HttpConnection, Wire]:
-        """Give a new connection with its other side."""
+        """Return a new connection and its server's side."""
         connecting = self.pool.connect(parse_target(url))
         wire = Wire(self.reactor)
         return self.successResultOf(connecting), wire
@@ -68,10 +68,10 @@ class PoolTestCase(HttpTestCase):
 
 
 class ConnectTests(PoolTestCase):
-    """:meth:`ConnectionPool.connect` connects to what was checked."""
+    """:meth:`ConnectionPool.connect` connects to the addresses that were checked."""
 
     def test_name(self) -> None:
-        """A name is looked up, and its address is what is connected to."""
+        """A name is looked up, and its address is connected to."""
         _, wire = self.open("http://a.example:8080/")
         self.assertEqual((wire.host, wire.port), ("1.1.1.1", 8080))
         self.assertEqual(self.resolver.asked, ["a.example"])
@@ -83,21 +83,21 @@ class ConnectTests(PoolTestCase):
         self.assertEqual(self.resolver.asked, [])
 
     def test_address_that_comes_twice(self) -> None:
-        """An address that the resolver gives twice is tried once."""
+        """An address that the resolver returns twice is tried once."""
         connecting = self.pool.connect(parse_target("http://twice.example/"))
         refuse(self.reactor, ConnectError())
         self.failureResultOf(connecting, CannotConnect)
         self.assertEqual(self.hosts(), ["1.1.1.1"])
 
     def test_reactors_resolver(self) -> None:
-        """Without a resolver of its own it asks the reactor's."""
+        """Without a resolver of its own it uses the reactor's."""
         connector = Connector(self.reactor, timeout=5.0)
         self.pool = ConnectionPool(self.reactor, connector, HttpSettings())
         _, wire = self.open("http://anything.example/")
         self.assertEqual(wire.host, "127.0.0.1")
 
     def test_unknown_name(self) -> None:
-        """A name without address is an error that says so."""
+        """A name without an address raises NameNotFound."""
         failed = self.failureResultOf(self.pool.connect(parse_target("http://nope/")), NameNotFound)
         self.assertEqual(str(failed.value), "no address found for nope")
         self.assertEqual(failed.value.details(), {"host": "nope"})
@@ -113,7 +113,7 @@ class ConnectTests(PoolTestCase):
         self.assert_quiet(self.reactor)
 
     def test_guard(self) -> None:
-        """One bad address among those of a name, and nothing is connected to."""
+        """A name with one refused address is not connected to."""
         self.pool = self.make_pool(SsrfGuard(EgressPolicy()))
         self.failureResultOf(
             self.pool.connect(parse_target("http://mixed.example/")), AddressRefused
@@ -124,7 +124,7 @@ class ConnectTests(PoolTestCase):
         self.assertEqual(wire.host, "1.1.1.1")
 
     def test_cancelled_lookup(self) -> None:
-        """Cancelling while a name is looked up ends it; the answer is dropped."""
+        """Cancelling a look-up ends it; its result is dropped."""
         self.resolver.held = []
         connecting = self.pool.connect(TARGET)
         connecting.cancel()
@@ -133,7 +133,7 @@ class ConnectTests(PoolTestCase):
         self.assertEqual(self.hosts(), [])
 
     def test_https(self) -> None:
-        """TLS is spoken over the connection, and takes its time from the given reactor."""
+        """An https connection uses TLS, with the clock of the given reactor."""
         connecting = self.pool.connect(parse_target("https://a.example/"))
         wire = Wire(self.reactor)
         self.successResultOf(connecting)
@@ -142,10 +142,10 @@ class ConnectTests(PoolTestCase):
 
 
 class AddressTests(PoolTestCase):
-    """How many addresses are tried, and what other errors become."""
+    """The limit of addresses, and other errors of connecting."""
 
     def test_most_addresses(self) -> None:
-        """A name with very many addresses has only the first ones tried."""
+        """Of a name with very many addresses only the first ones are tried."""
         connecting = self.pool.connect(parse_target("http://many.example/"))
         for _ in range(MAX_ADDRESSES):
             refuse(self.reactor, ConnectError())
@@ -153,17 +153,17 @@ class AddressTests(PoolTestCase):
         self.assertEqual(len(self.hosts()), MAX_ADDRESSES)
 
     def test_other_lookup_error(self) -> None:
-        """What else goes wrong on the way is told as no connection."""
+        """Any other error of connecting becomes CannotConnect."""
         connecting = self.pool.connect(TARGET)
         refuse(self.reactor, DNSLookupError("odd"))
         self.failureResultOf(connecting, CannotConnect)
 
 
 class IdleTests(PoolTestCase):
-    """Connections are kept for reuse, within bounds."""
+    """Connections are kept for reuse, within limits."""
 
     def test_reuse(self) -> None:
-        """One that has brought its response is taken again, the newest first."""
+        """One that has received its response is reused, the last one first."""
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
         first, second = self.open(), self.open()
         self.use(*first)
@@ -173,20 +173,20 @@ class IdleTests(PoolTestCase):
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_other_origin(self) -> None:
-        """It serves its own origin only: scheme, host and port."""
+        """It is reused for its own origin only: scheme, host and port."""
         self.use(*self.open())
         for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
             self.assertIsNone(self.pool.take_idle(parse_target(url).origin))
 
     def test_closed_by_the_server(self) -> None:
-        """One that the server has closed is forgotten."""
+        """One that the server has closed is not reused."""
         connection, wire = self.open()
         self.use(connection, wire)
         wire.close()
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_unasked_data(self) -> None:
-        """One on which something comes unasked is not used again."""
+        """One that receives data without a request is not reused."""
         connection, wire = self.open()
         self.use(connection, wire)
         wire.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -194,7 +194,7 @@ class IdleTests(PoolTestCase):
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
     def test_most_for_one_origin(self) -> None:
-        """Of too many to one origin the oldest is closed."""
+        """Beyond the limit of one origin the oldest is closed."""
         self.pool = self.make_pool(idle_per_origin=1)
         first, second = self.open(), self.open()
         self.use(*first)
@@ -203,7 +203,7 @@ class IdleTests(PoolTestCase):
         self.assertIs(self.pool.take_idle(TARGET.origin), second[0])
 
     def test_most_of_all(self) -> None:
-        """Of too many in all the oldest is closed, whatever its origin."""
+        """Beyond the total limit the oldest is closed, whatever its origin."""
         self.pool = self.make_pool(max_idle=1)
         first, second = self.open(), self.open("http://1.2.3.4/")
         self.use(*first)
@@ -212,7 +212,7 @@ class IdleTests(PoolTestCase):
         self.assertFalse(second[1].transport.ended)
 
     def test_none_kept(self) -> None:
-        """With a limit of none each is closed, and no timer runs."""
+        """With a limit of 0 each is closed, and no timer runs."""
         for settings in (HttpSettings(idle_per_origin=0), HttpSettings(max_idle=0)):
             connector = Connector(self.reactor, timeout=5.0)
             self.pool = ConnectionPool(self.reactor, connector, settings)
@@ -222,7 +222,7 @@ class IdleTests(PoolTestCase):
             self.assert_quiet(self.reactor)
 
     def test_idle_timeout(self) -> None:
-        """Each is closed when its time is over; one timer serves all."""
+        """Each is closed at its timeout; there is one timer for all."""
         self.pool = self.make_pool(idle_timeout=10.0)
         first = self.open()
         self.use(*first)
@@ -237,7 +237,7 @@ class IdleTests(PoolTestCase):
         self.assert_quiet(self.reactor)
 
     def test_used_in_time(self) -> None:
-        """One that was used again has its whole time again."""
+        """Reuse starts the timeout again."""
         self.pool = self.make_pool(idle_timeout=10.0)
         connection, wire = self.open()
         self.use(connection, wire)
@@ -251,7 +251,7 @@ class IdleTests(PoolTestCase):
 
 
 class CloseTests(PoolTestCase):
-    """:meth:`ConnectionPool.close` leaves nothing."""
+    """:meth:`ConnectionPool.close` leaves no connection and no timer."""
 
     def test_nothing_open(self) -> None:
         """A pool without connections is closed at once."""
@@ -269,7 +269,7 @@ class CloseTests(PoolTestCase):
         self.successResultOf(closing)
 
     def test_twice(self) -> None:
-        """Who closes it a second time waits for the same end."""
+        """A second call waits for the same end."""
         self.open()
         both = [self.pool.close(), self.pool.close()]
         self.reactor.advance(0)
@@ -277,7 +277,7 @@ class CloseTests(PoolTestCase):
             self.successResultOf(closing)
 
     def test_afterwards(self) -> None:
-        """No connection is made any more; one that was on its way is dropped."""
+        """No connection is made; one that is being made is dropped."""
         connecting = self.pool.connect(TARGET)
         self.successResultOf(self.pool.close())
         self.failureResultOf(self.pool.connect(TARGET), ClientClosed)

@@ -22,7 +22,7 @@ TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
 
 
 def compressors() -> dict[str, Any]:
-    """Give what compresses for each coding that is there."""
+    """Return the compressor of each coding whose package is installed."""
     found: dict[str, Any] = {}
     for coding, names in (("br", ["brotli"]), ("zstd", ["compression.zstd", "backports.zstd"])):
         for name in names:
@@ -42,14 +42,14 @@ class OptionalCodingTests(HttpTestCase):
             raise SkipTest("neither brotli nor zstd is installed")
 
     def receive(self, coding: str, body: bytes, limit: int = 10**7) -> Gatherer:
-        """Give what comes of a body."""
+        """Return the receiver of a decoded body."""
         gatherer = Gatherer()
         response = canned(200, body, [("Content-Encoding", coding)])
         decode_response(response, limit).deliverBody(gatherer)
         return gatherer
 
     def test_accepted(self) -> None:
-        """They are asked for if they can be decoded, and only then."""
+        """They are requested only if they can be decoded."""
         asked = ACCEPTED.split(", ")
         self.assertEqual(asked[:2], ["gzip", "deflate"])
         self.assertEqual(set(asked[2:]), set(self.compressors))
@@ -58,7 +58,7 @@ class OptionalCodingTests(HttpTestCase):
         self.assertEqual(optional, set(self.compressors))
 
     def test_whole(self) -> None:
-        """A body is what it was, alone and inside another coding."""
+        """A body is decoded, alone and inside another coding."""
         for coding, compress in self.compressors.items():
             for body in (b"", b"x", TEXT):
                 gatherer = self.receive(coding, compress(body))
@@ -67,7 +67,7 @@ class OptionalCodingTests(HttpTestCase):
             self.assertEqual(self.receive(f"{coding}, {coding}", twice).body, TEXT)
 
     def test_bomb(self) -> None:
-        """A bomb ends at the limit, with little more than a piece beyond it made."""
+        """A compression bomb ends at the limit, with at most one more piece decompressed."""
         for coding, compress in self.compressors.items():
             gatherer = self.receive(coding, compress(b"\0" * 50_000_000), limit=100_000)
             assert gatherer.reason is not None
@@ -75,7 +75,7 @@ class OptionalCodingTests(HttpTestCase):
             self.assertTrue(len(gatherer.body) <= 100_000)
 
     def test_damaged(self) -> None:
-        """What is none, ends early or goes on after its end is told as such."""
+        """A body that is malformed, ends early or goes on after its end is refused."""
         for coding, compress in self.compressors.items():
             whole = compress(TEXT)
             for body in (b"\xff" * 50, whole[:-5], whole + b"more"):
@@ -84,7 +84,7 @@ class OptionalCodingTests(HttpTestCase):
                 self.assertIsInstance(gatherer.reason.value, BadResponse, (coding, body[:9]))
 
     def test_empty(self) -> None:
-        """A body of nothing is one."""
+        """An empty body is complete."""
         for coding in self.compressors:
             gatherer = self.receive(coding, b"")
             assert gatherer.reason is not None
@@ -101,7 +101,7 @@ class DecodeResponseTests(HttpTestCase):
     """:func:`decode_response` decodes gzip and deflate."""
 
     def decode(self, coding: str, body: bytes, limit: int = 10**6, cut: int = 10**9) -> bytes:
-        """Decode a body that comes in pieces of *cut* bytes."""
+        """Decode a body that arrives in pieces of *cut* bytes."""
         source = Source([("Content-Encoding", coding), ("Content-Length", "9"), ("X", "y")])
         response = decode_response(source.response, limit)
         reading = collect(response)
@@ -113,7 +113,7 @@ class DecodeResponseTests(HttpTestCase):
         return content
 
     def test_codings(self) -> None:
-        """gzip, deflate as the RFC has it and as some servers send it, alone and nested."""
+        """gzip, deflate with and without its zlib wrapper, alone and nested."""
         text = b"hello, world; " * 50
         for coding, body in (
             ("gzip", gzip.compress(text)),
@@ -130,14 +130,14 @@ class DecodeResponseTests(HttpTestCase):
                     self.assertEqual(self.decode(coding, body, cut=cut), text)
 
     def test_empty(self) -> None:
-        """An empty body is empty, whatever its coding is said to be."""
+        """An empty body is empty, whatever its Content-Encoding."""
         self.assertEqual(self.decode("gzip", b""), b"")
         self.assertEqual(self.decode("gzip", gzip.compress(b"")), b"")
         self.assertEqual(self.decode("deflate", deflated(b"", 15)), b"")
 
     @given(st.binary(max_size=300_000), st.integers(1, 100_000))
     def test_any_body(self, data: bytes, cut: int) -> None:
-        """Any body comes back, however it is cut."""
+        """Any body is decoded, however it is cut."""
         self.assertEqual(self.decode("gzip", gzip.compress(data, 1), cut=cut), data)
 
     def test_all_in_one_full_piece(self) -> None:
@@ -147,7 +147,7 @@ class DecodeResponseTests(HttpTestCase):
             self.assertEqual(self.decode("gzip", gzip.compress(data)), data)
 
     def test_unknown(self) -> None:
-        """A coding that is unknown stays, with all that is inside it."""
+        """An unknown coding is left, with all codings inside it."""
         response = canned(body=b"abc", headers=[("Content-Encoding", "compress")])
         self.assertIs(decode_response(response, 10), response)
         body = gzip.compress(b"inner")
@@ -157,12 +157,12 @@ class DecodeResponseTests(HttpTestCase):
         self.assertEqual(self.successResultOf(collect(response))[0], b"inner")
 
     def test_nothing_to_do(self) -> None:
-        """A body without coding, and one that is empty, are left as they are."""
+        """A body without a coding, and an empty one, are unchanged."""
         for response in (canned(body=b"x"), canned(headers=[("Content-Encoding", "gzip")])):
             self.assertIs(decode_response(response, 10), response)
 
     def test_bomb(self) -> None:
-        """A body that grows over the limit ends there, and holds no more than a piece beyond."""
+        """A body that exceeds the limit ends there, with at most one more piece decompressed."""
         bomb = gzip.compress(b"\0" * 20_000_000)
         for coding, body in (("gzip", bomb), ("gzip, gzip", gzip.compress(bomb))):
             with self.subTest(coding=coding):
@@ -180,7 +180,7 @@ class DecodeResponseTests(HttpTestCase):
                 self.assertEqual(source.aborted, 1)
 
     def test_receiver_that_has_enough(self) -> None:
-        """A body that ends while a piece of it is delivered has no more pieces."""
+        """A body that ends while a piece is delivered has no more pieces."""
         source = Source([("Content-Encoding", "gzip")])
 
         class Enough(Gatherer):
@@ -194,18 +194,18 @@ class DecodeResponseTests(HttpTestCase):
         self.assertEqual(len(gatherer.body), 65_536)
 
     def test_at_the_limit(self) -> None:
-        """A body of exactly the limit passes."""
+        """A body of exactly the limit is allowed."""
         self.assertEqual(self.decode("gzip", gzip.compress(b"x" * 1000), limit=1000), b"x" * 1000)
 
     def test_too_many_codings(self) -> None:
-        """More codings than anybody uses are refused."""
+        """Too many codings are refused."""
         source = Source([("Content-Encoding", "gzip, gzip, gzip"), ("Content-Encoding", "gzip")])
         error = self.assertRaises(BadResponse, decode_response, source.response, 10)
         self.assertIn("more than 3 codings", str(error))
         self.assertEqual(source.aborted, 1)
 
     def test_damaged(self) -> None:
-        """A body that is not what it is said to be, or ends early, is an error."""
+        """A body that is malformed, or ends early, is an error."""
         whole = gzip.compress(b"hello" * 100)
         for coding, body, message in (
             ("gzip", b"not gzip at all", "gzip body is damaged"),
@@ -224,7 +224,7 @@ class DecodeResponseTests(HttpTestCase):
                 self.assertIn(message, str(gatherer.reason.value))
 
     def test_broken(self) -> None:
-        """A connection that breaks is told as that."""
+        """A connection that breaks is reported as such."""
         source = Source([("Content-Encoding", "gzip")])
         reading = collect(decode_response(source.response, 100))
         source.send(gzip.compress(b"x")[:5])
@@ -232,7 +232,7 @@ class DecodeResponseTests(HttpTestCase):
         self.failureResultOf(reading, ConnectionBroken)
 
     def test_many_members(self) -> None:
-        """The input that is given to zlib is linear in the body, however many members it has."""
+        """The input of zlib is linear in the body, however many members it has."""
         fed = 0
         whole = zlib.decompressobj
 

@@ -18,7 +18,7 @@ class ParseDateTests(SynchronousTestCase):
     """:func:`parse_date` reads the three forms of RFC 9110 §5.6.7, and nothing else."""
 
     def test_three_forms(self) -> None:
-        """The three examples of the RFC name one moment."""
+        """The three examples of the RFC are the same time."""
         for text in (
             "Sun, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-94 08:49:37 GMT",
@@ -28,20 +28,20 @@ class ParseDateTests(SynchronousTestCase):
                 self.assertEqual(parse_date(text, NOW), MOMENT)
 
     def test_two_digit_year(self) -> None:
-        """A year more than 50 years ahead is one of the century before."""
+        """A two-digit year more than 50 years ahead is in the century before."""
         at = datetime(2076, 1, 1, tzinfo=UTC).timestamp()
         self.assertEqual(parse_date("Wednesday, 01-Jan-76 00:00:00 GMT", NOW), at)
         at = datetime(1977, 1, 1, tzinfo=UTC).timestamp()
         self.assertEqual(parse_date("Saturday, 01-Jan-77 00:00:00 GMT", NOW), at)
 
     def test_leap_second(self) -> None:
-        """Second 60 is the one after 59."""
+        """Second 60 is the second after 59."""
         before = parse_date("Sat, 31 Dec 2016 23:59:59 GMT", NOW)
         assert before is not None
         self.assertEqual(parse_date("Sat, 31 Dec 2016 23:59:60 GMT", NOW), before + 1)
 
     def test_malformed(self) -> None:
-        """What is not exactly one of the forms is no date."""
+        """Any deviation from the forms is not a date."""
         for text in (
             "",
             "0",
@@ -68,7 +68,7 @@ class ParseDateTests(SynchronousTestCase):
 
     @given(st.text(max_size=40))
     def test_never_raises(self, text: str) -> None:
-        """Any text gives a number or None."""
+        """Any text returns a number or None."""
         found = parse_date(text, NOW)
         self.assertTrue(found is None or isinstance(found, float))
 
@@ -77,12 +77,12 @@ class FormatDateTests(SynchronousTestCase):
     """:func:`format_date` writes the preferred form."""
 
     def test_example(self) -> None:
-        """The example of the RFC is what it writes."""
+        """It writes the example of the RFC."""
         self.assertEqual(format_date(MOMENT + 0.9), "Sun, 06 Nov 1994 08:49:37 GMT")
 
     @given(st.integers(0, 253_402_300_799))
     def test_read_back(self, wall: int) -> None:
-        """What is written is read as the same moment, and is what Python's own writer says."""
+        """Its output parses to the same time, and equals that of Python's formatter."""
         written = format_date(wall)
         self.assertEqual(parse_date(written, NOW), wall)
         # A slow, obvious model.

@@ -17,7 +17,7 @@ URL = "http://h.example/"
 
 
 class FetcherTests(HttpTestCase):
-    """:class:`Fetcher` describes what a URL gives."""
+    """:class:`Fetcher` describes the response of a URL."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -25,19 +25,19 @@ class FetcherTests(HttpTestCase):
         self.fetcher = Fetcher(Client(self.reactor, agent=self.fake), FetchSettings())
 
     def fetch(self, body: bytes, *headers: tuple[str, str], status: int = 200) -> dict[str, Any]:
-        """Fetch something of this kind."""
+        """Fetch a response with this body and header."""
         self.fake.answers.append(canned(status, body, headers))
         found = self.run_now(self.fetcher.fetch(URL))
-        json.dumps(found)  # it must be something for a line of JSON
+        json.dumps(found)  # it must be valid JSON
         return found
 
     def content(self, body: bytes, kind: str | None) -> tuple[str, Any]:
-        """Give kind and body of what is found."""
+        """Return kind and body of the result."""
         found = self.fetch(body, *([] if kind is None else [("Content-Type", kind)]))
         return found["kind"], found["body"]
 
     def test_members(self) -> None:
-        """All of them, the header fields chosen by the settings."""
+        """All members, with the header fields of the settings."""
         found = self.fetch(
             b"hi", ("Content-Type", "text/plain"), ("X-Secret", "1"), ("ETag", '"e"')
         )
@@ -65,21 +65,21 @@ class FetcherTests(HttpTestCase):
         self.assertEqual(found["headers"], {"x-a": "1, 2"})
 
     def test_any_status(self) -> None:
-        """A status of failure is an answer."""
+        """A status of failure is a result."""
         self.assertEqual(self.fetch(b"no", status=404)["status"], 404)
 
     def test_accepts_anything(self) -> None:
-        """It does not ask for JSON alone."""
+        """It accepts any content type."""
         self.fetch(b"")
         self.assertEqual(self.fake.sent[0].header("accept"), ["*/*"])
 
     def test_cache(self) -> None:
-        """The second time may come from the cache."""
+        """The second response may come from the cache."""
         self.assertFalse(self.fetch(b"x", ("Cache-Control", "max-age=9"))["from_cache"])
         self.assertTrue(self.run_now(self.fetcher.fetch(URL))["from_cache"])
 
     def test_kinds(self) -> None:
-        """JSON where it is, text where it is, base64 for the rest."""
+        """JSON and text are recognised; all else is base64."""
         for body, kind, expected in (
             (b'{"a":[1]}', "application/json", ("json", {"a": [1]})),
             (b"[1]", "application/problem+JSON; charset=utf-8", ("json", [1])),
@@ -100,7 +100,7 @@ class FetcherTests(HttpTestCase):
                 self.assertEqual(self.content(body, kind), expected)
 
     def test_guarded(self) -> None:
-        """Made so, it reaches public addresses only, and what the settings allow."""
+        """A guarded one reaches public addresses only, and what the settings allow."""
         fetcher = Fetcher.guarded(self.reactor)
         for url in ("http://127.0.0.1/", "http://169.254.169.254/", "http://localhost/"):
             failing = self.start(fetcher.fetch(url))

@@ -13,14 +13,14 @@ class FieldsTests(SynchronousTestCase):
     FIELDS = HeaderFields([("Set-Cookie", "a=1"), (b"ETag", b'"\xe9"'), ("set-cookie", "b=2")])
 
     def test_any_case(self) -> None:
-        """A name is found however it is written."""
+        """A name is found in upper and lower case."""
         self.assertEqual(self.FIELDS["etag"], '"é"')
         self.assertIn("ETAG", self.FIELDS)
         self.assertNotIn("date", self.FIELDS)
         self.assertNotIn(3, self.FIELDS)
 
     def test_several_lines(self) -> None:
-        """Lines of one name are joined; each of them can be had."""
+        """Lines of one name are joined; each can be read, too."""
         self.assertEqual(self.FIELDS["Set-Cookie"], "a=1, b=2")
         self.assertEqual(self.FIELDS.get_all("SET-COOKIE"), ["a=1", "b=2"])
         self.assertEqual(self.FIELDS.get_all("date"), [])
@@ -35,17 +35,17 @@ class FieldsTests(SynchronousTestCase):
         self.assertRaises(KeyError, self.FIELDS.__getitem__, "date")
 
     def test_pairs_keep_order_and_case(self) -> None:
-        """The lines are kept as they came."""
+        """The lines are kept unchanged."""
         pairs = (("Set-Cookie", "a=1"), ("ETag", '"é"'), ("set-cookie", "b=2"))
         self.assertEqual(self.FIELDS.pairs, pairs)
         self.assertEqual(repr(self.FIELDS), f"HeaderFields({list(pairs)!r})")
 
     def test_replaced(self) -> None:
-        """All lines of a name give way to the new ones; the original stays."""
+        """All lines of a name are replaced by the new ones; the original is unchanged."""
         changed = self.FIELDS.replaced([("SET-COOKIE", "c=3"), ("Age", "0")])
         self.assertEqual(dict(changed), {"etag": '"é"', "set-cookie": "c=3", "age": "0"})
         self.assertEqual(self.FIELDS["set-cookie"], "a=1, b=2")
 
     def test_without(self) -> None:
-        """Fields are left out by name."""
+        """Fields are removed by name."""
         self.assertEqual(dict(self.FIELDS.without(["Set-Cookie", "x"])), {"etag": '"é"'})

@@ -18,10 +18,10 @@ from twisted_net.http.urls import parse_target
 
 
 class HappyEyeballsTests(PoolTestCase):
-    """Several addresses are tried in turn, as RFC 8305 has it."""
+    """Several addresses are tried in turn, according to RFC 8305."""
 
     def test_in_turn(self) -> None:
-        """Families take turns; each has a quarter of a second before the next."""
+        """Families alternate; each has a quarter of a second before the next."""
         connecting = self.pool.connect(parse_target("http://both.example/"))
         self.assertEqual(self.hosts(), ["1.1.1.1"])
         self.reactor.advance(STAGGER)
@@ -32,7 +32,7 @@ class HappyEyeballsTests(PoolTestCase):
         self.assert_quiet(self.reactor)
 
     def test_failure_starts_the_next(self) -> None:
-        """The next is tried at once where one fails; if all do, the first reason is told."""
+        """The next is tried at once when one fails; if all fail, the first error is raised."""
         connecting = self.pool.connect(parse_target("http://both.example/"))
         for i in range(4):
             self.assertEqual(len(self.hosts()), i + 1)
@@ -42,7 +42,7 @@ class HappyEyeballsTests(PoolTestCase):
         self.assert_quiet(self.reactor)
 
     def test_last_ones_pending(self) -> None:
-        """A failure while another attempt still runs is not the end."""
+        """A failure while another attempt is running does not end the race."""
         connecting = self.pool.connect(parse_target("http://both.example/"))
         self.reactor.advance(STAGGER)
         for _ in range(2):
@@ -79,7 +79,7 @@ class HappyEyeballsTests(PoolTestCase):
         self.assert_quiet(self.reactor)
 
     def test_interleave(self) -> None:
-        """The family of the first address begins."""
+        """The family of the first address is first."""
         self.assertEqual(interleave(["::1", "1", "2", "::2"]), ["::1", "1", "::2", "2"])
         self.assertEqual(interleave(["1", "2"]), ["1", "2"])
         self.assertEqual(interleave([]), [])

@@ -29,7 +29,7 @@ class HostPatternsTests(SynchronousTestCase):
             self.assertFalse(patterns.has_address(ip_address(address)), address)
 
     def test_malformed(self) -> None:
-        """What is none of these is refused; the message shows it."""
+        """Any other entry is refused; the message shows it."""
         for entry in ("", "a b", "10.0.0.1/8", "http://a", "-a", "a/8"):
             with self.subTest(entry=entry):
                 self.assertRaises(ValueError, HostPatterns, [entry])

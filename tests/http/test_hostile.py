@@ -113,7 +113,7 @@ RESPONSES = st.builds(
 
 
 class HostileTests(HttpTestCase):
-    """The client against servers that answer with anything."""
+    """The client against servers that send arbitrary responses."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -127,7 +127,7 @@ class HostileTests(HttpTestCase):
     @example(responses=[b""], then="stall")
     @example(responses=[b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"], then="drip")
     def test_any_answer(self, responses: list[bytes], then: str) -> None:
-        """It ends in time; no timer, no slot and no connection but an idle one is left."""
+        """A call ends in time; no timer, no slot and no connection but an idle one is left."""
         self.setUp()
         client = Client(
             self.reactor,
@@ -150,13 +150,13 @@ class HostileTests(HttpTestCase):
         self.assertTrue(all(wire.transport.ended for wire in wires))
 
     def check(self, failure: Failure) -> None:
-        """Check that an error is one of those that tell what the server did."""
+        """Check that an error is one of those that describe what the server did."""
         self.assertIn(type(failure.value), EXPECTED, failure.getTraceback())
         if isinstance(failure.value, FetchTimeout):
             self.assertIn(failure.value.phase, ("connect", "headers", "body"))
 
     def serve(self, responses: list[bytes], then: str, outcome: list[Any]) -> list[Wire]:
-        """Answer all connections until the call is over, or has had its time twice."""
+        """Answer all connections until the call ends, or for twice its timeout."""
         wires: list[Wire] = []
         sent: set[int] = set()
         for _ in range(int(TIMEOUT * 2 / 0.5)):

@@ -8,22 +8,22 @@ from twisted_net.http.per_origin import Origin, PerOrigin
 
 
 def origin(name: str) -> Origin:
-    """Give an origin of this host."""
+    """Return an origin of this host."""
     return "http", name, 80
 
 
 class PerOriginTests(SynchronousTestCase):
-    """:class:`PerOrigin` keeps one thing for each origin."""
+    """:class:`PerOrigin` has one value for each origin."""
 
     def test_same(self) -> None:
-        """The same origin has the same thing, another one another."""
+        """The same origin has the same value, another origin another."""
         table: PerOrigin[list[int]] = PerOrigin(list, 10)
         table.get(origin("a")).append(1)
         self.assertEqual(table.get(origin("a")), [1])
         self.assertEqual(table.get(("https", "a", 443)), [])
 
     def test_limit(self) -> None:
-        """Beyond the limit the one that was unused for longest begins anew."""
+        """Beyond the limit the least recently used origin is evicted."""
         table: PerOrigin[list[int]] = PerOrigin(list, 2)
         for name in ("a", "b"):
             table.get(origin(name)).append(1)

@@ -43,10 +43,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class ReadProxyTests(SynchronousTestCase):
-    """:func:`parse_proxy` takes a URL apart, and keeps quiet about what it cannot read."""
+    """:func:`parse_proxy` parses a URL, and never shows a malformed one."""
 
     def test_forms(self) -> None:
-        """The scheme and the port may be left out; credentials are decoded."""
+        """The scheme and the port are optional; credentials are decoded."""
         self.assertEqual(parse_proxy("proxy:3128"), Proxy("proxy", 3128))
         self.assertEqual(parse_proxy("http://PROXY/"), Proxy("proxy", 80))
         self.assertEqual(parse_proxy("http://[::1]:8080"), Proxy("::1", 8080))
@@ -73,10 +73,10 @@ class ReadProxyTests(SynchronousTestCase):
 
 
 class BypassTests(SynchronousTestCase):
-    """:class:`ProxyBypass` reads ``NO_PROXY`` as Go's programs do."""
+    """:class:`ProxyBypass` has the rules of ``NO_PROXY`` in Go's programs."""
 
     def test_rules(self) -> None:
-        """Names with those below them, domains, ports, addresses, networks, everything."""
+        """Names with those below them, domains, ports, addresses, networks, and ``*``."""
         for entry, covered, other in (
             ("Example.org", ["example.org", "a.example.org", "example.org."], ["badexample.org"]),
             (".example.org", ["a.example.org"], ["example.org", "badexample.org"]),
@@ -103,7 +103,7 @@ class BypassTests(SynchronousTestCase):
             self.assertFalse(bypass.covers(host, 80))
 
     def test_malformed(self) -> None:
-        """What is no rule is refused by name."""
+        """A malformed rule is refused, and named."""
         for entry in ("exa mple", "10.0.0.1/8", "a:b", "a/b", ":80", "*a"):
             error = self.assertRaises(ValueError, ProxyBypass, [entry])
             self.assertIn(repr(entry), str(error))
@@ -121,10 +121,10 @@ class BypassTests(SynchronousTestCase):
 
 
 class FindRoutesTests(SynchronousTestCase):
-    """:func:`find_proxy_routes` reads the environment only when told so."""
+    """:func:`find_proxy_routes` reads the environment only if the setting says so."""
 
     def ways(self, environ: dict[str, str], *no_proxy: str) -> list[str | None]:
-        """Give the proxies for an http, an https and an internal URL."""
+        """Return the proxies for an http, an https and an internal URL."""
         routes = find_proxy_routes("environment", no_proxy, environ)
         found: list[str | None] = []
         for url in ("http://a.example/", "https://a.example/", "http://in.example/"):
@@ -133,11 +133,11 @@ class FindRoutesTests(SynchronousTestCase):
         return found
 
     def test_not_told(self) -> None:
-        """Without a setting the environment is not looked at."""
+        """Without a setting the environment is not read."""
         self.assertIsNone(find_proxy_routes(None, (), {"http_proxy": "p", "https_proxy": "p"}))
 
     def test_url(self) -> None:
-        """A URL serves both schemes, whatever the environment says."""
+        """A URL is used for both schemes, whatever the environment says."""
         routes = find_proxy_routes("http://p", ["b.example"], {"http_proxy": "q", "no_proxy": "*"})
         assert routes is not None
         for scheme in ("http", "https"):
@@ -147,7 +147,7 @@ class FindRoutesTests(SynchronousTestCase):
             self.assertIsNone(routes.proxy_for(parse_target(f"{scheme}://b.example/")))
 
     def test_variables(self) -> None:
-        """Each scheme has its own; lower case wins; both lists of exceptions count."""
+        """Each scheme has its own proxy; lower case has precedence; both bypass lists apply."""
         self.assertEqual(self.ways({}), [None, None, None])
         self.assertEqual(self.ways({"http_proxy": ""}), [None, None, None])
         self.assertEqual(self.ways({"HTTP_PROXY": "p"}), ["p", None, "p"])
@@ -160,23 +160,23 @@ class FindRoutesTests(SynchronousTestCase):
         self.assertEqual(self.ways(both, "a.example"), [None, None, None])
 
     def test_malformed_variable(self) -> None:
-        """A variable that names no proxy is named itself; its value is not shown."""
+        """An error names the malformed variable, and does not show its value."""
         error = self.assertRaises(ValueError, self.ways, {"HTTPS_PROXY": "socks5://u:hidden@p"})
         self.assertTrue(str(error).startswith("HTTPS_PROXY: a proxy's URL must "))
         self.assertNotIn("hidden", str(error))
 
     def test_httpoxy(self) -> None:
-        """In a CGI script ``HTTP_PROXY`` is a header that any client sends."""
+        """In a CGI script ``HTTP_PROXY``, which any client can set, is ignored."""
         cgi = {"REQUEST_METHOD": "GET", "HTTP_PROXY": "evil"}
         self.assertEqual(self.ways(cgi), [None, None, None])
         self.assertEqual(self.ways({**cgi, "http_proxy": "p"}), ["p", None, "p"])
 
 
 class AnswerTests(SynchronousTestCase):
-    """:func:`tunnel_opened` trusts nothing that a proxy sends."""
+    """:func:`tunnel_opened` checks all that a proxy sends."""
 
     def test_request(self) -> None:
-        """The authority always has its port; credentials are there if there are some."""
+        """The authority always has a port; credentials are sent if there are any."""
         self.assertEqual(
             connect_request(Proxy("p", 1), "::1", 443),
             b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n\r\n",
@@ -189,14 +189,14 @@ class AnswerTests(SynchronousTestCase):
         )
 
     def test_any_cut(self) -> None:
-        """It opens with the last byte of the final answer, interim ones before it or not."""
+        """It is open after the last byte of the final response, with interim ones before or not."""
         for answer in (OPEN, b"HTTP/1.0 200\n\n", b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n" + OPEN):
             for cut in range(len(answer)):
                 self.assertFalse(tunnel_opened(answer[:cut], "a"), answer[:cut])
             self.assertTrue(tunnel_opened(answer, "a"))
 
     def test_refused(self) -> None:
-        """An answer but success is an error with its status."""
+        """Any status but success is an error with this status."""
         for status, transient in ((301, False), (403, False), (407, False), (502, True)):
             answer = b"HTTP/1.1 %d No\r\nX: y\r\n\r\nbody" % status
             error = self.assertRaises(ProxyFailed, tunnel_opened, answer, "a.example")
@@ -209,7 +209,7 @@ class AnswerTests(SynchronousTestCase):
             self.assertEqual("credentials" in str(error), status == 407)
 
     def test_rubbish(self) -> None:
-        """No HTTP, an endless header, endless interim answers, too much: each is an error."""
+        """Other protocols, an endless header, endless interim responses, extra data are errors."""
         interim = b"HTTP/1.1 100 Continue\r\n\r\n"
         for answer, words in (
             (b"SSH-2.0\r\n\r\n", "not HTTP"),
@@ -223,7 +223,7 @@ class AnswerTests(SynchronousTestCase):
 
 
 class ThroughProxyTests(HttpTestCase):
-    """Requests through a proxy, in a reactor in memory."""
+    """Requests through a proxy, with a reactor in memory."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -238,7 +238,7 @@ class ThroughProxyTests(HttpTestCase):
         )
 
     def agent(self, egress: EgressPolicy | None = None, **settings: Any) -> HTTPAgent:
-        """Give an agent that goes through the proxy and never repeats a request."""
+        """Return an agent that uses the proxy and never retries."""
         settings = {"proxy": WITH_PASSWORD, "retry": RetryPolicy(retries=0), **settings}
         return HTTPAgent(
             self.reactor,
@@ -253,7 +253,7 @@ class ThroughProxyTests(HttpTestCase):
         return agent.request(method, url.encode(), Headers({"cache-control": ["no-store"]}))
 
     def test_absolute_form(self) -> None:
-        """A plain request goes to the proxy whole, with its credentials; no name is looked up."""
+        """An http request is sent to the proxy whole, with its credentials, without a look-up."""
         for method in (b"GET", b"POST"):
             answered = self.get(self.agent(), "http://a.example:81/x?y", method)
             wire = Wire(self.reactor)
@@ -267,12 +267,12 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(set(self.resolver.asked), {"proxy.example"})
 
     def test_without_credentials(self) -> None:
-        """A proxy without credentials gets none."""
+        """A proxy without credentials is sent none."""
         self.get(self.agent(proxy="http://10.0.0.9"), "http://a.example/").addErrback(str)
         self.assertNotIn(b"Authorization", Wire(self.reactor).received())
 
     def test_407(self) -> None:
-        """A plain request that the proxy wants credentials for is an error; its socket goes."""
+        """A proxy's 407 to an http request is an error; the connection is dropped."""
         answered = self.get(self.agent(), "http://a.example/")
         wire = Wire(self.reactor)
         wire.send(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
@@ -282,13 +282,13 @@ class ThroughProxyTests(HttpTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_407_of_the_server(self) -> None:
-        """Without a proxy the status is a response as any other."""
+        """Without a proxy 407 is a response like any other."""
         answered = self.get(self.agent(proxy=None), "http://a.example/")
         Wire(self.reactor).send(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(self.successResultOf(answered).code, 407)
 
     def test_never_mixed(self) -> None:
-        """Each origin has its own connections, and each of them its one way."""
+        """Each origin has its own connections, all by the same route."""
         agent = self.agent(no_proxy=("b.example",))
         for host in ("a", "b"):
             answered = self.get(agent, f"http://{host}.example/")
@@ -306,7 +306,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(found, [("10.0.0.9", 3128), ("1.1.1.2", 80)])
 
     def test_guard(self) -> None:
-        """With a guard the tunnel leads to the checked address; the server sees no more."""
+        """With a guard the tunnel leads to the checked address; the server sees no difference."""
         answered = self.get(self.agent(EgressPolicy()), "http://a.example/x")
         wire = Wire(self.reactor)
         self.assertEqual(wire.host, "10.0.0.9")
@@ -321,7 +321,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(self.successResultOf(answered).code, 200)
 
     def test_guard_refuses(self) -> None:
-        """What the guard forbids is never asked of the proxy."""
+        """A destination that the guard refuses is never sent to the proxy."""
         for url in ("http://bad.example/", "http://127.0.0.1/", "http://a.example:22/"):
             self.failureResultOf(self.get(self.agent(EgressPolicy()), url), AddressRefused)
         self.failureResultOf(
@@ -330,7 +330,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
 
     def test_next_address(self) -> None:
-        """The proxy is asked for each address of a host in turn, and the first error is told."""
+        """The proxy is asked for each address of a host in turn; the first error is raised."""
         answered = self.get(self.agent(EgressPolicy()), "http://two.example/")
         for address, status in ((b"1.1.1.1", b"502"), (b"1.1.1.2", b"504")):
             self.assertNoResult(answered)
@@ -341,14 +341,14 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(self.failureResultOf(answered, ProxyFailed).value.status, 502)
 
     def test_refused_for_good(self) -> None:
-        """A proxy that forbids is not asked again."""
+        """A proxy that refuses permanently is not asked again."""
         answered = self.get(self.agent(EgressPolicy()), "http://two.example/")
         Wire(self.reactor).send(b"HTTP/1.1 403 No\r\n\r\n")
         self.assertEqual(self.failureResultOf(answered, ProxyFailed).value.status, 403)
         self.assertEqual(len(self.reactor.tcpClients), 1)
 
     def test_unreachable(self) -> None:
-        """A proxy without an address, or that is not there, is an error which may pass."""
+        """A proxy without an address, or that cannot be reached, is a transient error."""
         answered = self.get(self.agent(proxy="http://nope.example"), "http://a.example/")
         error = self.failureResultOf(answered, ProxyFailed).value
         self.assertIn("its name has no address", str(error))
@@ -359,7 +359,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertNotIn("proxy.example", str(error))
 
     def test_timeout(self) -> None:
-        """The limit for connecting covers a tunnel that never opens; nothing is left."""
+        """The timeout of connecting includes the tunnel; no connection and no timer is left."""
         answered = self.get(self.agent(connect_timeout=5.0), "https://a.example/")
         wire = Wire(self.reactor)
         self.reactor.advance(4.0)
@@ -379,7 +379,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertIn("it closed the connection", str(error))
 
     def test_tunnel_lost(self) -> None:
-        """What is in the tunnel hears of its end."""
+        """The protocol in the tunnel is informed of its end."""
         answered = self.get(self.agent(EgressPolicy()), "http://a.example/")
         wire = Wire(self.reactor)
         wire.send(OPEN)
@@ -387,7 +387,7 @@ class ThroughProxyTests(HttpTestCase):
         self.assertEqual(self.failureResultOf(answered).value.code, "connection_broken")
 
     def test_given_up(self) -> None:
-        """A tunnel that was given up, or not asked for, has no ear for what still comes."""
+        """A tunnel that was cancelled, or not requested, drops the connection on any data."""
         for ask in (True, False):
             tunnel = Tunnel("a")
             reactor = MemoryReactorClock()

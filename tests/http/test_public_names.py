@@ -1,4 +1,4 @@
-"""What importing parts of :mod:`twisted_net.http` imports, and what it does not."""
+"""The imports of parts of :mod:`twisted_net.http`."""
 
 from __future__ import annotations
 

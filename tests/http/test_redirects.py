@@ -14,7 +14,7 @@ class NextHopTests(SynchronousTestCase):
     """:func:`parse_redirect` follows RFC 9110 §15.4."""
 
     def test_methods(self) -> None:
-        """Which method follows, for each status and method."""
+        """The next method, for each status and method."""
         for method in METHODS:
             expected = {
                 301: "GET" if method == "POST" else method,
@@ -31,13 +31,13 @@ class NextHopTests(SynchronousTestCase):
                     self.assertEqual(hop.with_body, name == method)
 
     def test_no_redirect(self) -> None:
-        """Other statuses, and a redirect without Location, are answers."""
+        """Other statuses, and a redirect without Location, are not redirects."""
         for status in (200, 201, 300, 304, 305, 306, 404):
             self.assertIsNone(parse_redirect("GET", "http://a/", status, "/b"))
         self.assertIsNone(parse_redirect("GET", "http://a/", 302, None))
 
     def test_credentials(self) -> None:
-        """Credentials go to the same origin only: scheme, host and port."""
+        """Credentials are kept for the same origin only: scheme, host and port."""
         for location, same in (
             ("/x", True),
             ("http://A:80/x", True),
@@ -57,7 +57,7 @@ class NextHopTests(SynchronousTestCase):
         self.assertEqual(parse_redirect("GET", "http://a/", 301, "x?y#z"), hop)
 
     def test_refused(self) -> None:
-        """A redirect to what may not be requested is an error."""
+        """A redirect to a URL that cannot be requested is an error."""
         for location in ("ftp://b/", "http://me:pw@b/", "http://[", "javascript:alert(1)"):
             with self.subTest(location=location):
                 self.assertRaises(InvalidURL, parse_redirect, "GET", "http://a/", 302, location)

@@ -13,25 +13,25 @@ _SAFE = "abcXYZ019-._~/=&"
 
 
 class EncodeTests(HttpTestCase):
-    """:func:`encode_url` makes a URL fit for the wire."""
+    """:func:`encode_url` encodes a URL for the wire."""
 
     @given(path=st.text(_SAFE, max_size=20), query=st.none() | st.text(_SAFE, max_size=20))
     def test_short_way(self, path: str, query: str | None) -> None:
-        """What needs no encoding is what the long way gives."""
+        """The shortcut returns what the full encoding does."""
         url = f"http://h.example:81/{path}" + ("" if query is None else f"?{query}")
         self.assertEqual(encode_url(url), _EncodedUrl.encode(url).to_text())
 
     def test_long_way(self) -> None:
-        """All else is encoded, or refused."""
+        """All other URLs are encoded, or refused."""
         self.assertEqual(encode_url("http://h/ü?ä b#c"), "http://h/%C3%BC?%C3%A4%20b#c")
         self.assertRaises(InvalidURL, encode_url, "http://[x/")
 
 
 class BodyTests(HttpTestCase):
-    """:class:`RequestBody` knows what treq is needed for."""
+    """:class:`RequestBody` says whether treq is needed."""
 
     def test_ready(self) -> None:
-        """Bytes and nothing are is_plain; forms, files and queries are not."""
+        """Bytes and no body are plain; forms, files and queries are not."""
         for body in (RequestBody(), RequestBody(data=b"x"), RequestBody(data=b"")):
             self.assertTrue(body.is_plain)
         for body in (

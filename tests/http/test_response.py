@@ -14,13 +14,13 @@ class ResponseTests(HttpTestCase):
     """:class:`Response` decodes."""
 
     def response(self, body: bytes, kind: str = "", status: int = 200) -> Response:
-        """Give a response."""
+        """Return a response."""
         return Response(
             "GET", URL, status, "", HeaderFields([("Content-Type", kind)]), body, 1, 0.0, None
         )
 
     def test_text(self) -> None:
-        """By the charset that it names, or UTF-8; what does not fit becomes U+FFFD."""
+        """Text is decoded by its charset, or as UTF-8; malformed bytes become U+FFFD."""
         for body, kind, text in (
             ("ü".encode(), "text/plain", "ü"),
             (b"\xfc", "text/plain; charset=ISO-8859-1", "ü"),
@@ -34,7 +34,7 @@ class ResponseTests(HttpTestCase):
                 self.assertEqual(self.response(body, kind).text(), text)
 
     def test_raise_for_status(self) -> None:
-        """Success gives the response itself."""
+        """Success returns the response itself."""
         for status in (200, 204, 299):
             response = self.response(b"", status=status)
             self.assertIs(response.raise_for_status(), response)

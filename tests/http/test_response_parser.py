@@ -29,7 +29,7 @@ LINES = (
 
 
 class ReadWholeTests(HttpTestCase):
-    """:func:`parse_complete_response` reads what is there whole, and leaves all else alone."""
+    """:func:`parse_complete_response` parses complete responses, and refuses all else."""
 
     def test_whole(self) -> None:
         """Status, reason, fields in order, body."""
@@ -40,19 +40,19 @@ class ReadWholeTests(HttpTestCase):
         self.assertEqual(empty, ParsedResponse(500, b"", [], b""))
 
     def test_every_cut(self) -> None:
-        """A part of a response, or more than one, is none."""
+        """A part of a response, or more than one, returns None."""
         for cut in range(len(OK)):
             self.assertIsNone(parse_complete_response(OK[:cut], 999), cut)
         self.assertIsNone(parse_complete_response(OK + b"x", 999))
 
     def test_limit(self) -> None:
-        """A header over the limit is not read."""
+        """A header over the limit returns None."""
         head = len(OK) - 2
         self.assertIsNotNone(parse_complete_response(OK, head))
         self.assertIsNone(parse_complete_response(OK, head - 1))
 
     def test_linear(self) -> None:
-        """A header line of a megabyte takes no longer than a megabyte must."""
+        """A header line of a megabyte takes time linear in its length."""
         for start, part, end in (
             (b"X:", b" ", b"a\tb"),
             (b"X:", b"\t", b"\x00"),
@@ -66,7 +66,7 @@ class ReadWholeTests(HttpTestCase):
                 self.assertIsNone(parse_complete_response(data, len(data)))
 
     def test_left_to_the_parser(self) -> None:
-        """Whatever could be read in more than one way."""
+        """Anything ambiguous returns None."""
         for head in (
             b"HTTP/1.0 200 OK\r\nContent-Length: 2",
             b"HTTP/1.1 100 Continue\r\nContent-Length: 2",
@@ -94,7 +94,7 @@ class ReadWholeTests(HttpTestCase):
         st.sampled_from([b"abc", b"", b"abcde", b"0\r\n\r\n"]),
     )
     def test_agrees_with_the_parser(self, status: bytes, fields: list[bytes], body: bytes) -> None:
-        """What is read the short way is what the parser makes of it."""
+        """Its result is that of Twisted's parser."""
         data = b"\r\n".join([b"HTTP/1.1 " + status, *fields, b"", body])
         short = self.answer(data)
         never = lambda data, limit: None  # noqa: E731 - a stand-in for parse_complete_response
@@ -106,7 +106,7 @@ class ReadWholeTests(HttpTestCase):
         self.assertEqual(short, long)
 
     def answer(self, data: bytes) -> Any:
-        """Give what an agent makes of *data*: the response, or the kind of its error."""
+        """Return what an agent makes of *data*: the response, or the type of its error."""
         reactor = MemoryReactorClock()
         settings = HttpSettings()
         pool = ConnectionPool(reactor, Connector(reactor, timeout=9.0), settings)
@@ -126,7 +126,7 @@ class ReadWholeTests(HttpTestCase):
         return found
 
     async def noted(self, response: Any) -> Any:
-        """Give all there is to a response."""
+        """Return all attributes of a response."""
         body, _ = await collect(response)
         fields = response_fields(response)
         lines = {name: fields.get_all(name) for name in fields}
@@ -141,7 +141,7 @@ class WholeResponseTests(HttpTestCase):
     """:class:`BufferedResponse` is a response like any other."""
 
     def test_body(self) -> None:
-        """Its body is at hand, and is delivered too."""
+        """Its body is in memory, and is delivered too."""
         whole = parse_complete_response(OK, 999)
         assert whole is not None
         response = BufferedResponse(whole)

@@ -29,7 +29,7 @@ class HttpSettingsTests(SynchronousTestCase):
         self.assertEqual(settings.cache, CacheSettings(default_ttl=300.0))
 
     def test_bounds(self) -> None:
-        """What cannot work is refused, by name."""
+        """Values that cannot work are refused, by name."""
         for name, value in (
             ("timeout", 0.0),
             ("connect_timeout", -1.0),
@@ -42,10 +42,10 @@ class HttpSettingsTests(SynchronousTestCase):
 
 
 class FetchSettingsTests(SynchronousTestCase):
-    """:class:`FetchSettings` is an egress policy with a few words more."""
+    """:class:`FetchSettings` is an egress policy with more fields."""
 
     def test_read(self) -> None:
-        """Everything stands in one table."""
+        """All fields are in one table."""
         table = {"allow": ["127.0.0.1"], "ports": [], "max_body": 10, "headers": ["x"]}
         settings = msgspec.convert(table, FetchSettings)
         self.assertEqual((settings.allow, settings.max_body), (("127.0.0.1",), 10))

@@ -92,20 +92,20 @@ class IsPublicTests(SynchronousTestCase):
     """:func:`is_public` is stricter than :mod:`ipaddress`."""
 
     def test_public(self) -> None:
-        """Addresses of the internet are, wrapped ones too."""
+        """Addresses of the internet are public, also inside IPv6 ones."""
         for text in PUBLIC:
             with self.subTest(address=text):
                 self.assertTrue(is_public(ip_address(text)))
 
     def test_not_public(self) -> None:
-        """Special ones are not, however they are wrapped."""
+        """Special ones are not, in any form."""
         for text in NOT_PUBLIC:
             with self.subTest(address=text):
                 self.assertFalse(is_public(ip_address(text)))
 
     @given(st.ip_addresses(v=4))
     def test_wrapping_changes_nothing(self, inner: IPv4Address) -> None:
-        """An IPv4 address that is not public is not so by way of IPv6 either."""
+        """An IPv4 address that is not public is not public inside an IPv6 one either."""
         number = int(inner)
         wrapped = (
             IPv6Address((0xFFFF << 32) | number),
@@ -117,7 +117,7 @@ class IsPublicTests(SynchronousTestCase):
 
     @given(st.ip_addresses())
     def test_never_wider_than_the_library(self, address: IPv4Address | IPv6Address) -> None:
-        """Of what is public here, each part is global to :mod:`ipaddress` too, or NAT64 or 6to4."""
+        """Each form of a public address is global for :mod:`ipaddress`, or NAT64 or 6to4."""
         if is_public(address):
             plain = unwrap(address)[-1]
             self.assertTrue(plain.is_global, plain)
@@ -128,7 +128,7 @@ class UnwrapTests(SynchronousTestCase):
     """:func:`unwrap` finds every IPv4 address inside an IPv6 one."""
 
     def test_forms(self) -> None:
-        """One of each kind."""
+        """One address of each kind."""
         for text, expected in (
             ("1.2.3.4", ["1.2.3.4"]),
             ("2606::1", ["2606::1"]),
@@ -149,13 +149,13 @@ class ReachTests(SynchronousTestCase):
     """:class:`EgressPolicy` is checked when it is made."""
 
     def test_entries(self) -> None:
-        """Names, domains, addresses and networks are taken, in any case."""
+        """Names, domains, addresses and networks are accepted, in upper and lower case."""
         names = ("localhost", "*.Example.org", ".x.y")
         addresses = ("127.0.0.1", "::1", "[::1]", "10.0.0.0/8")
         self.assertEqual(EgressPolicy(allow=names + addresses).allow, names + addresses)
 
     def test_mistakes(self) -> None:
-        """An entry that is none of them is named."""
+        """An error names the malformed entry."""
         for entry in ("", "a b", "http://x/", "10.0.0.1/8", "10.0.0.0/40", "*", "x/y", "a:1"):
             with self.subTest(entry=entry):
                 error = self.assertRaises(ValueError, EgressPolicy, deny=(entry,))
@@ -163,15 +163,15 @@ class ReachTests(SynchronousTestCase):
                 self.assertEqual("host bits" in str(error), entry == "10.0.0.1/8")
 
     def test_bad_port(self) -> None:
-        """Bounds hold for ports too."""
+        """Ports have bounds too."""
         self.assertRaises(ValueError, EgressPolicy, ports=(0,))
 
 
 class GuardTests(SynchronousTestCase):
-    """:class:`SsrfGuard` lets through what its :class:`EgressPolicy` names, and nothing else."""
+    """:class:`SsrfGuard` allows what its :class:`EgressPolicy` allows, and nothing else."""
 
     def refused(self, policy: EgressPolicy, host: str, port: int, *addresses: str) -> str | None:
-        """Give the message with which a destination is refused, or None."""
+        """Return the message with which a destination is refused, or None."""
         guard = SsrfGuard(policy)
         try:
             guard.check_url("http", host, port)
@@ -189,7 +189,7 @@ class GuardTests(SynchronousTestCase):
         self.assertIsNone(self.refused(EgressPolicy(), "8.8.8.8", 443))
 
     def test_one_bad_address_is_enough(self) -> None:
-        """A name of which any address is bad is refused, wherever in the list it stands."""
+        """A name with any address that is not allowed is refused."""
         for addresses in (("8.8.8.8", "10.0.0.1"), ("10.0.0.1", "8.8.8.8")):
             message = self.refused(EgressPolicy(), "a.example", 80, *addresses)
             self.assertEqual(
@@ -197,7 +197,7 @@ class GuardTests(SynchronousTestCase):
             )
 
     def test_dot_at_the_end(self) -> None:
-        """A dot at the end of a name or an entry changes nothing."""
+        """A dot at the end of a name or an entry is ignored."""
         for entry in ("a.example", "a.example.", "*.example."):
             for host in ("a.example", "a.example."):
                 denied = self.refused(EgressPolicy(deny=(entry,)), host, 80, "8.8.8.8")
@@ -206,7 +206,7 @@ class GuardTests(SynchronousTestCase):
                 self.assertIsNone(self.refused(allowed, host, 8080, "10.0.0.1"), (entry, host))
 
     def test_loopback_and_metadata(self) -> None:
-        """The addresses that attackers ask for first are refused."""
+        """The addresses that attackers try first are refused."""
         for host in ("127.0.0.1", "169.254.169.254", "::1", "0.0.0.0"):
             self.assertIn("not a public one", self.refused(EgressPolicy(), host, 80) or "")
 
@@ -250,7 +250,7 @@ class GuardTests(SynchronousTestCase):
         self.assertIsNotNone(self.refused(policy, "xlocalhost", 80, "127.0.0.1"))
 
     def test_allowed_domain(self) -> None:
-        """A domain allows the names below it, and not itself or one that only ends like it."""
+        """A domain allows the names below it, but not itself or a name that only ends like it."""
         for entry in ("*.example.org", ".example.org"):
             policy = EgressPolicy(allow=(entry,))
             self.assertIsNone(self.refused(policy, "a.b.example.org", 8080, "10.0.0.1"))
@@ -258,7 +258,7 @@ class GuardTests(SynchronousTestCase):
             self.assertIsNotNone(self.refused(policy, "badexample.org", 8080, "10.0.0.1"))
 
     def test_deny_wins(self) -> None:
-        """What is denied is refused, also under a name or in a network that is allowed."""
+        """``deny`` has precedence over an allowed name or network."""
         policy = EgressPolicy(
             allow=("localhost", "10.0.0.0/8"), deny=("10.9.0.0/16", "evil.example")
         )
@@ -268,7 +268,7 @@ class GuardTests(SynchronousTestCase):
         self.assertIn("is denied", self.refused(policy, "64:ff9b::10.9.0.1", 80) or "")
 
     def test_allow_list_only(self) -> None:
-        """Without public addresses the allow list is all there is."""
+        """Without public addresses only the allow list is reached."""
         policy = EgressPolicy(public=False, allow=("api.example",))
         self.assertIsNone(self.refused(policy, "api.example", 80, "8.8.8.8"))
         self.assertIn(
@@ -276,7 +276,7 @@ class GuardTests(SynchronousTestCase):
         )
 
     def test_no_address(self) -> None:
-        """What a resolver gives that is no address is refused."""
+        """A look-up result that is not an address is refused."""
         self.assertIn(
             "that can be checked", self.refused(EgressPolicy(), "a", 80, "somewhere") or ""
         )

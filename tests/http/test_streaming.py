@@ -20,24 +20,24 @@ URL = "http://1.2.3.4/"
 
 
 class StreamedResponseTests(HttpTestCase):
-    """:class:`StreamedResponse` gives the body as it comes."""
+    """:class:`StreamedResponse` yields the body as it arrives."""
 
     def setUp(self) -> None:
         self.source = Source()
         self.response = self.streamed(self.source.response)
 
     def streamed(self, response: IResponse) -> StreamedResponse:
-        """Give a response to be read piece by piece."""
+        """Return a streamed response."""
         return StreamedResponse(
             response, method="GET", url=URL, headers=HeaderFields(), attempts=1, age=None
         )
 
     async def pieces(self) -> list[bytes]:
-        """Read all there is."""
+        """Read the whole body."""
         return [piece async for piece in self.response]
 
     def test_pieces(self) -> None:
-        """Each piece is given when it is there, before or after it was asked for."""
+        """Each piece is returned when it arrives, whether the reader waits already or not."""
         self.source.send(b"ab")
         reading = self.start(self.pieces())
         self.source.send(b"cd")
@@ -47,7 +47,7 @@ class StreamedResponseTests(HttpTestCase):
         self.assertEqual(self.run_now(self.response.read()), b"")
 
     def test_at_hand(self) -> None:
-        """A body that is all there, or empty, is given at once."""
+        """A body in memory, or an empty one, is returned at once."""
         for body in (b"", b"abc"):
             self.assertEqual(self.run_now(self.streamed(canned(200, body)).read()), body)
 
@@ -58,7 +58,7 @@ class StreamedResponseTests(HttpTestCase):
         self.assertEqual(self.run_now(self.response.read()), b"ab")
 
     def test_breaks_off(self) -> None:
-        """What came is given, then the error, to whoever waits or comes."""
+        """The bytes that arrived are returned, then the error is raised."""
         self.source.send(b"ab")
         reading = self.start(self.pieces())
         self.source.end(ConnectionBroken("body", "x"))
@@ -66,7 +66,7 @@ class StreamedResponseTests(HttpTestCase):
         self.failureResultOf(self.start(self.response.read()), ConnectionBroken)
 
     def test_back_pressure(self) -> None:
-        """With enough waiting the server is paused, until all of it has been taken."""
+        """With a full buffer the server is paused, until all of it has been read."""
         half = b"x" * (READ_AHEAD // 2)
         self.source.send(half)
         self.assertEqual(self.source.calls, [])
@@ -81,14 +81,14 @@ class StreamedResponseTests(HttpTestCase):
         self.assertEqual(self.source.calls, ["pause", "resume"])
 
     def test_paused_at_the_end(self) -> None:
-        """A body that ends while it is paused is given whole; nothing is resumed."""
+        """A body that ends during a pause is returned whole; nothing is resumed."""
         self.source.send(b"x" * READ_AHEAD)
         self.source.end(ResponseDone())
         self.assertEqual(len(self.run_now(self.response.read())), READ_AHEAD)
         self.assertEqual(self.source.calls, ["pause"])
 
     def test_one_reader(self) -> None:
-        """A second reader at the same time is a mistake; one that was cancelled makes way."""
+        """A concurrent reader raises RuntimeError; after a cancelled one another may read."""
         first = self.start(self.response.read())
         self.failureResultOf(self.start(self.response.read()), RuntimeError)
         first.cancel()
@@ -98,7 +98,7 @@ class StreamedResponseTests(HttpTestCase):
         self.assertEqual(self.successResultOf(second), b"")
 
     def test_close(self) -> None:
-        """Closing drops the connection, unless the body is all there."""
+        """Closing drops the connection, unless the body is complete."""
         self.response.close()
         self.assertEqual(self.source.aborted, 1)
         self.setUp()
@@ -111,7 +111,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"
 
 
 class StreamTests(HttpTestCase):
-    """:meth:`Client.stream` gives a response before its body."""
+    """:meth:`Client.stream` returns a response before its body."""
 
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
@@ -119,7 +119,7 @@ class StreamTests(HttpTestCase):
         self.seen: list[Any] = []
 
     async def read(self, **options: Any) -> None:
-        """Stream the page, noting all there is."""
+        """Stream the page, and record all pieces."""
         async with self.client.stream("get", URL, **options) as response:
             self.seen.append((response.method, response.url, response.status, response.ok))
             self.seen.append((response.attempts, response.from_cache, response.reason))
@@ -127,7 +127,7 @@ class StreamTests(HttpTestCase):
                 self.seen.append(piece)
 
     def test_in_pieces(self) -> None:
-        """Header first, then each piece; the connection is kept."""
+        """The header comes first, then each piece; the connection is kept."""
         reading = self.start(self.read())
         wire = Wire(self.clock)
         wire.send(HEAD)
@@ -139,7 +139,7 @@ class StreamTests(HttpTestCase):
         self.assertFalse(wire.transport.ended)
 
     def test_left_early(self) -> None:
-        """Leaving the block drops what is left."""
+        """Leaving the block drops the rest of the body."""
 
         async def peek() -> None:
             async with self.client.stream("GET", URL):
@@ -152,7 +152,7 @@ class StreamTests(HttpTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_limits(self) -> None:
-        """The time and the size are bounded, while it is read too."""
+        """Time and size are limited while the body is read, too."""
         for late, error in ((True, FetchTimeout), (False, BodyTooLarge)):
             reading = self.start(self.read(timeout=2.0, max_body=5))
             wire = Wire(self.clock)
@@ -164,7 +164,7 @@ class StreamTests(HttpTestCase):
             self.failureResultOf(reading, error)
 
     def test_closed(self) -> None:
-        """A client that is closed ends it, and begins none."""
+        """Closing the client ends a stream; a closed client starts none."""
         reading = self.start(self.read())
         Wire(self.clock)
         self.start(self.client.close())
@@ -173,14 +173,14 @@ class StreamTests(HttpTestCase):
         self.failureResultOf(self.start(self.read()), ClientClosed)
 
     def test_cancelled(self) -> None:
-        """Whoever cancels gets CancelledError."""
+        """Cancelling raises CancelledError."""
         reading = self.start(self.read())
         Wire(self.clock)
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
 
     def test_broken_begin_is_retried(self) -> None:
-        """A failure before the header is retried as ever."""
+        """A failure before the header is retried."""
         waiting: Deferred[IResponse] = Deferred()
         fake = FakeAgent([canned(503), waiting])
         self.client = Client(self.clock, agent=fake, chance=lambda: 1.0)

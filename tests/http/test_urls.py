@@ -19,17 +19,17 @@ from twisted_net.http.urls import (
 
 
 class ParseTargetTests(SynchronousTestCase):
-    """:func:`parse_target` reads what is fit for the wire and refuses the rest."""
+    """:func:`parse_target` parses URLs that can be sent, and refuses all others."""
 
     def test_parts(self) -> None:
-        """Scheme, host, port and path are told apart; the fragment is dropped."""
+        """Scheme, host, port and path are separated; the fragment is dropped."""
         target = parse_target("HTTP://Example.ORG:8080/a/b?c=d/e#f")
         self.assertEqual(target, HttpTarget("http", "example.org", 8080, "/a/b?c=d/e"))
         self.assertEqual(target.origin, ("http", "example.org", 8080))
         self.assertEqual(target.authority, "example.org:8080")
 
     def test_canonical(self) -> None:
-        """URLs that differ by case of the host, default port or empty path are one."""
+        """URLs that differ by case of the host, default port or empty path are equal."""
         for url in ("http://a.b", "HTTP://A.B:80", "http://a.b:80/", "http://a.b:/#x"):
             with self.subTest(url=url):
                 self.assertEqual(parse_target(url).url, "http://a.b/")
@@ -37,14 +37,14 @@ class ParseTargetTests(SynchronousTestCase):
         self.assertEqual(parse_target("https://a.b:80/").url, "https://a.b:80/")
 
     def test_ipv6(self) -> None:
-        """An IPv6 address loses its brackets, and has them again in the authority."""
+        """An IPv6 address has brackets in the authority only."""
         target = parse_target("http://[2001:DB8::1]:81/")
         self.assertEqual(target.host, "2001:db8::1")
         self.assertEqual(target.url, "http://[2001:db8::1]:81/")
         self.assertEqual(parse_target("http://[::1]").authority, "[::1]")
 
     def test_refused(self) -> None:
-        """Each of these is refused, most because two readers could see two hosts in it."""
+        """Each of these is refused, most because URL parsers differ about its host."""
         for url in (
             "",
             "example.org",
@@ -90,13 +90,13 @@ class ParseTargetTests(SynchronousTestCase):
         self.assertIn("http://***@a/?token=***", str(error))
 
     def test_longest(self) -> None:
-        """A URL of the greatest length is read."""
+        """A URL of the greatest length is accepted."""
         url = "http://a/" + "x" * (MAX_URL - 9)
         self.assertEqual(parse_target(url).url, url)
 
     @given(st.text(max_size=60))
     def test_canonical_form_is_stable(self, text: str) -> None:
-        """What is read at all is read again from its canonical form, unchanged."""
+        """The canonical form of a URL parses to the same target."""
         try:
             target = parse_target("http://" + text)
         except InvalidURL:
@@ -106,15 +106,15 @@ class ParseTargetTests(SynchronousTestCase):
 
 
 class SplitCredentialsTests(SynchronousTestCase):
-    """:func:`split_credentials` takes user name and password out of a URL."""
+    """:func:`split_credentials` removes user name and password from a URL."""
 
     def test_none(self) -> None:
-        """A URL without them stays as it is, an @ behind the host included."""
+        """A URL without them is unchanged, also with an @ after the host."""
         for url in ("http://a/@b", "http://a?x@y", "http://a#x@y", "nonsense"):
             self.assertEqual(split_credentials(url), (url, None))
 
     def test_both(self) -> None:
-        """They are decoded; the last @ is the one that ends them."""
+        """They are decoded; they end at the last @."""
         self.assertEqual(
             split_credentials("http://m%40e:p:w@x@host:1/p"),
             ("http://host:1/p", ("m@e", "p:w@x")),
@@ -126,14 +126,14 @@ class JoinTests(SynchronousTestCase):
     """:func:`join` follows RFC 3986 §5."""
 
     def test_relative(self) -> None:
-        """A reference is taken inside its base."""
+        """A reference is resolved against its base."""
         self.assertEqual(join("http://a/b/c?d", "e"), "http://a/b/e")
         self.assertEqual(join("http://a/b/c", "/e"), "http://a/e")
         self.assertEqual(join("http://a/b", "//x/y"), "http://x/y")
         self.assertEqual(join("http://a/b", "https://x/"), "https://x/")
 
     def test_malformed(self) -> None:
-        """A reference that is none is refused."""
+        """A malformed reference is refused."""
         self.assertRaises(InvalidURL, join, "http://a/", "http://[x/")
 
 
@@ -141,11 +141,11 @@ class RedactTests(SynchronousTestCase):
     """:func:`redact` hides secrets."""
 
     def test_userinfo(self) -> None:
-        """User name and password become stars, also an @ inside them."""
+        """User name and password become ``***``, also with an @ inside."""
         self.assertEqual(redact("http://u:p@ss@h/p"), "http://***@h/p")
 
     def test_parameters(self) -> None:
-        """Parameters that by their names are secrets become stars; others are shown."""
+        """Parameters with names of secrets become ``***``; others are shown."""
         shown = redact("http://h/?a=1&api_key=k&Token=t&monkey=m&X-Amz-Signature=s&access_token=")
         self.assertEqual(
             shown,
@@ -153,7 +153,7 @@ class RedactTests(SynchronousTestCase):
         )
 
     def test_whatever_the_scheme(self) -> None:
-        """They are hidden after anything that may be a scheme, and as often as they stand there."""
+        """All of them are hidden, after anything that may be a scheme."""
         for scheme in ("http", "A1+.-", "7", "not a scheme", ""):
             with self.subTest(scheme=scheme):
                 self.assertEqual(redact(f"{scheme}://u:p@h"), f"{scheme}://***@h")
@@ -161,7 +161,7 @@ class RedactTests(SynchronousTestCase):
         self.assertEqual(redact("http://h/@p?@q#@r"), "http://h/@p?@q#@r")
 
     def test_linear(self) -> None:
-        """A megabyte takes no longer than a megabyte must, whatever it is made of."""
+        """A megabyte of any text takes time linear in its length."""
         for part in ("a", "a.", ":", "://", "a://", "://@", "?", "&key", "&key=", "?token=@"):
             for start in ("", "http://", "http://a/?"):
                 with self.subTest(start=start, part=part), ended_if_runaway():
@@ -174,7 +174,7 @@ class RedactTests(SynchronousTestCase):
         self.assertEqual(redact("http://h/" + "x" * 191), "http://h/" + "x" * 191)
 
     def test_every_secret_parameter(self) -> None:
-        """Each name that stands for a secret is known, in any case."""
+        """Each name of a secret is recognised, in upper and lower case."""
         for name in (
             *("access_token", "api_key", "api-key", "apikey", "auth", "code", "key", "password"),
             *("passwd", "pwd", "secret", "sig", "signature", "token", "x-amz-signature"),
