@@ -63,7 +63,7 @@ from twisted_net.coap.resources import (
 from twisted_net.coap.responses import ResponseBuilder, ServerRequest, echo_challenge_message
 from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
 from twisted_net.coap.topics import TopicResources, path_of, text_of, topic_of
-from twisted_net.coap.waiting import WaitingRequests
+from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
 from twisted_net.errors import CommandError, Internal, TwistedNetError
