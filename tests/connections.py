@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twisted_net.topics import Mailbox, Topics
+
 
 class FakeConnection:
     """
@@ -26,6 +28,10 @@ class FakeConnection:
 
     def overflow(self) -> None:
         """Nothing is to be done."""
+
+    def open_mailbox(self, topics: Topics) -> Mailbox:
+        """Return a mailbox of this connection's."""
+        return Mailbox(topics, self)
 
     def kill(self) -> None:
         """Count it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
@@ -25,30 +26,6 @@ class Client:
         if self.failure is None:
             self.got.append(line)
         return self.failure
-
-
-class Carrier:
-    """A connection that counts how often it is to end."""
-
-    def __init__(self) -> None:
-        self.killed = 0
-
-    def subscribed(self) -> None:
-        """A pattern was added."""
-
-    def wake(self) -> None:
-        """Messages wait."""
-
-    def overflow(self) -> None:
-        """Too many messages would wait."""
-
-    def kill(self) -> None:
-        """End."""
-        self.killed += 1
-
-    def figures(self) -> dict[str, object]:
-        """Tell one thing."""
-        return {"killed": self.killed}
 
 
 def at(*times: float) -> Callable[[], float]:
@@ -116,7 +93,7 @@ class CounterTests(SynchronousTestCase):
         """Bytes are counted for the session, messages of topics among them, and for those ended."""
         sessions = Sessions(lambda: 0.0)
         for port in (1, 2):
-            session = sessions.open("h", port, Client().deliver, Carrier())
+            session = sessions.open("h", port, Client().deliver, FakeConnection())
             session.received, session.written = 10, 20
             self.assertEqual(session.sent, 20)
             mailbox = session.open_mailbox()
@@ -216,7 +193,7 @@ class SessionTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.sessions = Sessions(lambda: 0.0)
-        self.carrier = Carrier()
+        self.carrier = FakeConnection()
         self.session = self.sessions.open("h", 1, Client().deliver, self.carrier)
 
     def test_after_its_end(self) -> None:

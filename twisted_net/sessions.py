@@ -14,7 +14,7 @@ from twisted_net.errors import CommandError
 from twisted_net.net.addresses import format_address
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal, RefusedClient
-from twisted_net.topics import Mailbox, Recipient, Topics
+from twisted_net.topics import Mailbox, Topics
 
 CLIENTS_AT_ONCE = 64
 """
@@ -27,8 +27,12 @@ CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""
 
 
-class Connection(Recipient, Protocol):
+class Connection(Protocol):
     """The connection that carries a session: it delivers messages of topics, and can be ended."""
+
+    def open_mailbox(self, topics: Topics) -> Mailbox:
+        """Return a mailbox whose messages it sends to the client; called once at most."""
+        ...
 
     def kill(self) -> None:
         """Announce the end to the client, and end the connection."""
@@ -148,7 +152,7 @@ class Session:
         if self.mailbox is None:
             if self._connection is None:
                 raise CommandError("messages of topics cannot be sent to this client")
-            self.mailbox = Mailbox(self.sessions.topics, self._connection)
+            self.mailbox = self._connection.open_mailbox(self.sessions.topics)
         return self.mailbox
 
     def close_mailbox(self) -> None:

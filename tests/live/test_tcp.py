@@ -34,7 +34,8 @@ from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
-from twisted_net.tcp.connection import CommandProtocol, Server
+from twisted_net.tcp.connection import CommandProtocol
+from twisted_net.tcp.connection_owner import ConnectionOwner
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 
@@ -358,7 +359,7 @@ async def test_nothing_is_left_of_the_closed(reactor: Any) -> None:
                 await client.lines(1)
                 await client.close()
             await until(reactor, lambda: not len(factory.sessions))
-            server: Server = factory
+            server: ConnectionOwner[CommandProtocol] = factory
             # Those of this server; others may have left some in a test case that still lives.
             left = [
                 one

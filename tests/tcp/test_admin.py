@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address, UNIXAddress
 
 from tests.tcp.memory import Connection
-from tests.tcp.test_server import ServerTestCase
+from tests.tcp.server_case import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.tcp.test_server import ServerTestCase
+from tests.tcp.server_case import ServerTestCase
 from twisted_net.reasons import End
 from twisted_net.tcp.drain import STEP, Drain
 

@@ -10,14 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
 from twisted_net.auth.users import Permissions, User
+from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
-from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout
+from twisted_net.tcp.fanout import WRITES_PER_TURN
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
-from twisted_net.tcp.transport import Batch
 from twisted_net.topics import Topics, TopicSettings
 
 
@@ -33,6 +33,7 @@ class TopicCase(SynchronousTestCase):
         """Start a server anew."""
         commands = standard_commands()
         commands.command("WAIT")(self.wait)
+        commands.command("JOIN")(self.join)
         sessions = Sessions(self.reactor.seconds, Topics(settings))
         self.factory = CommandFactory(self.reactor, commands, Limits(**limits), sessions)
         self.topics = sessions.topics
@@ -41,6 +42,12 @@ class TopicCase(SynchronousTestCase):
         """Wait until the test fires it."""
         self.waits.append(Deferred())
         return self.waits[-1]
+
+    async def join(self, request: Request) -> str:
+        """Subscribe to a, once the test says so."""
+        answer = await self.wait()
+        request.session.open_mailbox().subscribe("a")
+        return answer
 
     def connect(self, *lines: str) -> Connection:
         """Connect a client that has sent these lines and got their answers."""
@@ -280,6 +287,33 @@ class SlowTests(TopicCase):
             self.reactor.settle()
         self.assertFalse(client.gone)
 
+    def test_bytes_in_the_transport(self) -> None:
+        """Messages that the peer has not read count although they have left the mailbox."""
+        client = self.connect("SUBSCRIBE a")
+        client.reads = False
+        self.topics.publish("a", "x" * 70_000)
+        self.reactor.settle()
+        self.assertEqual(self.factory.guard.buffers.total, client.unread)
+        client.reads = True
+        self.reactor.settle()
+        self.assertEqual(self.factory.guard.buffers.total, 0)
+
+    def test_subscribed_while_not_reading(self) -> None:
+        """A handler that subscribes a client which does not read sends it nothing meanwhile."""
+        client = self.connect("JOIN")
+        client.reads = False
+        self.factory.sessions.broadcast({"event": "news", "text": "x" * 70_000})
+        self.waits.pop().callback("joined")
+        self.topics.publish("a", "hi")
+        self.reactor.settle()
+        unread = client.unread
+        self.topics.publish("a", "hi")
+        self.reactor.settle()
+        self.assertEqual(client.unread, unread)
+        client.reads = True
+        self.reactor.settle()
+        self.assertEqual(client.answers()[-2:], [message("a", "hi")] * 2)
+
     def test_never_reading(self) -> None:
         """A client that reads nothing is disconnected in the end."""
         client, _ = self.stuck("drop_oldest")
@@ -339,7 +373,7 @@ class EndTests(TopicCase):
         self.assertTrue(client.gone)
 
 
-class FanoutTests(TopicCase):
+class FanoutOfManyTests(TopicCase):
     """Many subscribers are written to a few at a time."""
 
     def test_turns(self) -> None:
@@ -355,38 +389,3 @@ class FanoutTests(TopicCase):
             self.assertEqual(json.loads(data), message("a", "hi"))
         self.assertEqual(set(turns.values()), {WRITES_PER_TURN})
         self.assertEqual(len({id(client.writes[0][1]) for client in clients}), 1)
-
-    def test_added_meanwhile(self) -> None:
-        """Whoever is added while others write has a later turn; stop forgets them all."""
-        reactor = Reactor()
-        fanout = Fanout(reactor)
-
-        class Restless:
-            count = 0
-            more = True
-
-            def join(self, batch: Batch) -> bool:
-                self.count += 1
-                if self.more:
-                    fanout.add(self)
-                return self.more
-
-            def send_messages(self) -> bool:
-                self.count += 1
-                return self.count < 6
-
-        restless = Restless()
-        fanout.add(restless)
-        reactor.turn()
-        reactor.turn()
-        self.assertEqual(restless.count, 2)
-        restless.more = False
-        reactor.turn()
-        self.assertEqual(restless.count, 4)
-        reactor.turn()
-        self.assertEqual(restless.count, 6)
-        self.assertFalse(reactor.turn())
-        fanout.add(restless)
-        fanout.stop()
-        fanout.stop()
-        self.assertFalse(reactor.turn())

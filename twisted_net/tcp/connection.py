@@ -1,150 +1,168 @@
-"""One client of the command server: its lines in, its answers out, in order."""
+"""
+Connection of one client: runs its lines, writes its answers in order, and keeps its state.
+
+It has parts, each with a module of its own: a :class:`LineFramer` cuts its input into lines, a
+:class:`FlowControl` pauses its reading, a :class:`Throttle` its rate, an :class:`AnswerQueue` keeps
+answers in order, a :class:`MailboxWriter` sends it messages of topics, and the server's
+:class:`~twisted_net.tcp.connection_guard.ConnectionGuard` keeps it within its limits.
+
+States
+======
+
+::
+
+    connectionMade
+          |                  pauseProducing
+          v          --------------------------->
+         OPEN                                      BLOCKED (the peer does not read)
+          |          <---------------------------
+          |                 resumeProducing
+          |
+          |  finish(end), readConnectionLost
+          v
+      FINISHING  (blocked or not; all its lines run, all their answers are written, then:)
+          |
+          |  hang_up(end), which OPEN and BLOCKED may skip to
+          v
+       HUNG UP   (the last bytes leave, our half ends, the peer has LINGER_TIMEOUT to end its own)
+          |
+          |  connectionLost                abort(end), from every state but LOST
+          v                                              |
+        LOST    <----- connectionLost ----- ABORTED <----+
+
+======================  ========= ========= ========= ========= ========= =========
+..                      OPEN      BLOCKED   FINISHING HUNG UP   ABORTED   LOST
+======================  ========= ========= ========= ========= ========= =========
+lines run               yes       no        yes (1)   no        no        no
+is read                 yes (2)   no (3)    no        yes (4)   no        no
+answers are written     yes       yes (5)   yes       no        no        no
+``deliver`` writes      yes       yes (6)   yes       "closing" "closing" "closing"
+topic messages leave    yes       no        yes (1)   no        no        no
+_writable               True      False     either    either    either    either
+_finish_reason          None      None      set       either    either    either
+_end                    None      None      None      set       set       set
+======================  ========= ========= ========= ========= ========= =========
+
+1. Not while the peer does not read.
+2. Not while lines are left over or the :class:`Throttle` is paused.
+3. Only until the first lines come: a TLS handshake needs what the peer sends.
+4. What comes is dropped; unread, it would reset the connection before the last answers arrive.
+5. Those of commands that wait, ``max_pending`` at most, into the transport's buffer.
+6. Up to ``max_output`` bytes, then it returns "output_full".
+
+Who calls what, and when:
+
+- The transport: ``connectionMade`` once, first; ``connectionLost`` once, last; between them
+  ``dataReceived``, ``readConnectionLost`` (at most once), ``writeConnectionLost`` (once, after
+  ``hang_up``), ``pauseProducing`` and ``resumeProducing`` in turn.
+- The server: ``take_turn`` after ``turns.add``, while lines are left; ``finish`` when it drains;
+  ``hang_up`` of one that is idle; ``abort`` of one whose time limit is over.
+- The guard: ``deliver`` and ``hang_up`` of a client whose time to log in is over; ``abort``.
+- The session, until LOST: ``deliver``, ``kill``, ``figures``, ``open_mailbox``.
+- ``finish``, ``deliver`` and ``kill`` are allowed in every state, and the first reason to finish is
+  kept; ``hang_up`` is allowed while ``_end`` is None, ``abort`` until LOST.
+
+All but those of the transport may be called from within a handler, while :meth:`_run` is under way
+(``_running``): they then change the state alone, and ``_run`` does what follows.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sized
-from typing import Protocol
-
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-)
-from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Waiting, encode_error
-from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import UnterminatedLine
 from twisted_net.net.addresses import UNIX
-from twisted_net.net.turn_scheduler import FREE_LINES, TurnScheduler
+from twisted_net.net.turn_scheduler import FREE_LINES
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.connection_guard import ConnectionGuard
-from twisted_net.tcp.fanout import Fanout
+from twisted_net.sessions import Session, encode_event
+from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer
+from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
+from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import FlowControl, Throttle
-from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.line_framer import LineFramer
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
-from twisted_net.tcp.subscribing import SubscribedProtocol
+from twisted_net.tcp.transport import StreamTransport
+from twisted_net.topics import Mailbox, Topics
 
 UNCOUNTED = 4096
 """Bytes after the last line of a piece that need not be counted, as they are few."""
 
-AnswerTo = Callable[[bytes, Session], bytes | Waiting]
-"""Answers a line of a client, as :meth:`~twisted_net.commands.runner.CommandRunner.answer` does."""
-
-
-class Server(Protocol):
-    """
-    What a connection asks of its server, which is :class:`~twisted_net.tcp.server.CommandFactory`.
-
-    :ivar turn_time: seconds for the lines of one connection in a turn.
-    """
-
-    log: Logger
-    answer: AnswerTo
-    fanout: Fanout
-    guard: ConnectionGuard
-    limits: Limits
-    reactor: IReactorTime
-    runner: CommandRunner
-    seconds: Callable[[], float]
-    sessions: Sessions
-    turn_time: float
-    turns: TurnScheduler
-
-    @property
-    def watched(self) -> Sized:
-        """Whoever watches what clients ask."""
-
-    def opened(self, connection: CommandProtocol) -> None:
-        """Take in a client that is connected."""
-
-    def closed(self, connection: CommandProtocol) -> None:
-        """Let go of a client whose connection is lost."""
-
-    def watch(self, connection: CommandProtocol, timeout: float, end: End) -> None:
-        """Abort a connection with this reason in so many seconds; a later call replaces this."""
-
-    def unwatch(self, connection: CommandProtocol) -> None:
-        """Forget the time limit of a connection."""
-
-
-class _Place:
-    """The place of one answer in the queue of its connection; None while it is waited for."""
-
-    __slots__ = ("answer", "waited")
-
-    def __init__(self, answer: bytes | None = None) -> None:
-        self.answer = answer
-        self.waited: Deferred[None] | None = None
-
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
-class CommandProtocol(SubscribedProtocol):
+class CommandProtocol(Protocol):
     """
     One client: its lines in, its answers out, in order.
 
     Lines run as they come, at most ``turn_budget`` of them in one reactor turn, and their
     answers leave in one write. A line whose handler waits keeps its place in the queue of
-    answers, and the lines after it run meanwhile, up to ``max_pending``. The connection is
-    not read while lines are left over or the peer does not read.
+    answers, and the lines after it run meanwhile, up to ``max_pending``.
 
-    As a producer it is the transport's: :meth:`pauseProducing` says that the peer does not
-    read what we write.
+    As a producer it is the transport's, which pauses it while the peer does not read.
+
+    :ivar quiet: how often the server has looked for idle connections since the last byte came.
     """
 
+    # In slots, which are looked up faster than defaults on a class, and take less memory. What each
+    # line looks at is here and not in a part, where it would cost a second look-up.
     __slots__ = (
         "_end",
         "_factory",
+        "_finish_reason",
         "_flow",
         "_framer",
         "_input_ended",
-        "_last_wish",
         "_lines",
         "_next",
         "_pending_limit",
         "_queue",
         "_running",
         "_slow",
-        "_turn_due",
+        "_throttle",
+        "_writable",
+        "_writer",
         "quiet",
         "session",
+        "transport",
     )
 
-    session: Session  # from connectionMade on, as is what follows
-    _flow: FlowControl
+    transport: StreamTransport
+    session: Session  # from connectionMade on
+    _flow: FlowControl  # the same
 
-    def __init__(self, factory: Server) -> None:
-        super().__init__()
+    def __init__(self, factory: ConnectionOwner[CommandProtocol]) -> None:
         self._factory = factory
         guard = factory.guard
         self._framer = LineFramer(guard.line_limit(logged_in=False), guard.lines_at_once)
-        self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
-        self._queue: deque[_Place] | None = None  # from the first answer that is waited for
-        self._turn_due = False
-        self._slow = False  # its last turn took all the time that it may
-        self._input_ended = False
-        self._last_wish: End | None = None  # why to end once all is answered
-        self._end: End | None = None  # why we ended it; no answer follows
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
         self._next = 0
+        self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
+        self._queue: AnswerQueue | None = None  # from the first answer that is waited for
         self._running = False
-        self.quiet = 0  # looks of the factory's since the last byte came
+        self._slow = False  # its last turn took all the time that it may
+        self._writable = True
+        self._input_ended = False
+        self._finish_reason: End | None = None  # why to end once all is answered
+        self._end: End | None = None  # why it ended; no answer follows
+        self._throttle: Throttle | None = None  # only under a rate limit
+        self._writer: MailboxWriter | None = None  # from the first subscription on
+        self.quiet = 0
+
+    # --- the transport calls ---
 
     @override
     def connectionMade(self) -> None:
+        factory = self._factory
+        sessions = factory.sessions
         self._flow = FlowControl(self.transport)
-        sessions = self._factory.sessions
         peer: object = self.transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
             # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
@@ -155,9 +173,9 @@ class CommandProtocol(SubscribedProtocol):
             self.session = sessions.open(UNIX, sessions.counters.opened + 1, self.deliver, self)
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
-        self._factory.opened(self)
+        factory.opened(self)
         self._limit_rates(None)
-        self._factory.guard.enter(self, self._admit)
+        factory.guard.enter(self, self._admit)
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -178,10 +196,10 @@ class CommandProtocol(SubscribedProtocol):
             return
         if self._flow.input_size or len(data) > UNCOUNTED:
             self._hold_input(len(framer))
-        if self.session.messages == 0 and self._factory.guard.rejects_foreign(self, lines[0]):
+        factory = self._factory
+        if self.session.messages == 0 and factory.guard.rejects_foreign(self, lines[0]):
             return
         self._lines = lines
-        factory = self._factory
         others_wait = factory.turns.busy and (self._slow or len(lines) > FREE_LINES)
         if others_wait or not self._writable:
             self._go_on()
@@ -204,7 +222,7 @@ class CommandProtocol(SubscribedProtocol):
             self.finish(End.CLIENT_CLOSED)
 
     def writeConnectionLost(self) -> None:
-        """Our half has ended, as :meth:`hang_up` wished; the peer has a while to end its own."""
+        """Our half has ended, after :meth:`hang_up`; the peer has a while to end its own."""
         assert self._end is not None
         self._factory.watch(self, LINGER_TIMEOUT, self._end)
 
@@ -213,57 +231,58 @@ class CommandProtocol(SubscribedProtocol):
         if self._end is None:
             clean = reason.check(ConnectionDone) is not None
             self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
-        self._cancel_turn()
+        factory = self._factory
+        factory.turns.discard(self)
         if self._throttle is not None:
             self._throttle.stop()
-        self._factory.guard.leave(self)
+        if self._writer is not None:
+            self._writer.close()
+        factory.guard.leave(self)
         self._lines = None
         queue, self._queue = self._queue, None
-        for place in queue or ():
-            if place.waited is not None:
-                place.waited.cancel()
-        self._factory.sessions.close(self.session, self._end)
-        self._factory.closed(self)
-
-    # --- IPushProducer: what the transport says of the peer ---
+        if queue is not None:
+            queue.cancel()
+        factory.sessions.close(self.session, self._end)
+        factory.closed(self)
 
     def pauseProducing(self) -> None:
         """The peer does not read: run nothing more until it does."""
         # We go on to read until lines come: a TLS handshake needs what the peer sends.
         if self._writable:
             self._writable = False
-            self._cancel_turn()
+            if self._writer is not None:
+                self._writer.paused = True
+            self._factory.turns.discard(self)
             self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
 
     def resumeProducing(self) -> None:
         """The peer has read everything."""
         self._writable = True
-        if self._flow.output_size or self.session.mailbox is not None:
+        if self._flow.output_size or self._writer is not None:
             self._flow.output_read()
             self._hold()
         self._factory.unwatch(self)
-        if self.session.mailbox is not None:
-            self._factory.fanout.add(self)
+        if self._writer is not None:
+            self._writer.resume()
         self._go_on()
 
     def stopProducing(self) -> None:
         """The connection is lost; :meth:`connectionLost` follows."""
 
-    # --- what the factory and others ask for ---
+    # --- the server and the guard call ---
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is due to this client, and it listens to no topic."""
-        mailbox = self.session.mailbox
+        """Whether nothing is due to this client, and it neither subscribes nor uses MONITOR."""
         sessions = self._factory.sessions
-        if mailbox is not None and sessions.topics.count(mailbox):
-            return False  # it listens
+        if self._writer is not None and sessions.topics.count(self._writer.mailbox):
+            return False
         if self.session in sessions.instruments.monitors:
-            return False  # it watches
+            return False
         return self._lines is None and self._queue is None and self._writable and not self._end
 
     def deliver(self, line: bytes) -> str | None:
-        """Send a line that is no answer, or say in a word why it cannot be sent."""
+        """Send a line that is no answer, or return in one word why it cannot be sent."""
         if self._end is not None:
             return "closing"
         if not self._writable:
@@ -276,8 +295,7 @@ class CommandProtocol(SubscribedProtocol):
 
     def weigh_messages(self) -> None:
         """Count the bytes of messages that wait; called from time to time, not for each of them."""
-        mailbox = self.session.mailbox
-        if mailbox is not None and mailbox.waiting:
+        if self._writer is not None and self._writer.mailbox.waiting:
             self._hold()
 
     def logging_in(self) -> bool:
@@ -285,22 +303,22 @@ class CommandProtocol(SubscribedProtocol):
         return self._pending_limit == 0
 
     def finish(self, end: End) -> None:
-        """Take no more lines, answer those that were taken, then hang up."""
-        if self._last_wish is None:
-            self._last_wish = end
+        """Take no more lines, answer those that were taken, then hang up; idempotent."""
+        if self._finish_reason is None:
+            self._finish_reason = end
         self._go_on()
 
     def hang_up(self, end: End) -> None:
         """End the connection once the peer has read what was written; further lines are dropped."""
-        mailbox = self.session.mailbox
-        while mailbox is not None and self._writable and mailbox.waiting:
-            self.transport.write(mailbox.next_chunk())
+        factory = self._factory
+        if self._writer is not None:
+            self._writer.flush()
         self.session.close_mailbox()
         self._end = end
-        self._cancel_turn()
+        factory.turns.discard(self)
         self.transport.unregisterProducer()
         # Until the last byte has left; writeConnectionLost sets the time that follows.
-        self._factory.watch(self, self._factory.limits.write_timeout, End.WRITE_TIMEOUT)
+        factory.watch(self, factory.limits.write_timeout, End.WRITE_TIMEOUT)
         if self._input_ended:
             self.transport.loseConnection()
             return
@@ -311,13 +329,13 @@ class CommandProtocol(SubscribedProtocol):
         """End the connection now."""
         self.session.close_mailbox()
         self._end = end
-        self._cancel_turn()
+        self._factory.turns.discard(self)
         self.transport.abortConnection()
 
-    # --- Connection of its session ---
+    # --- its session calls ---
 
     def kill(self) -> None:
-        """Send the client away: at once, but for one who asks for it and gets its answer."""
+        """Disconnect the client: at once, or after the answer if it asked for this itself."""
         if self._end is not None:
             return
         if self._running:
@@ -329,26 +347,31 @@ class CommandProtocol(SubscribedProtocol):
             self.abort(End.KILLED)
 
     def figures(self) -> dict[str, object]:
-        """Give the lines that are not answered, and the bytes that wait at both ends."""
+        """Return how many lines are not answered, and how many bytes wait at both ends."""
         pending = 0 if self._lines is None else len(self._lines) - self._next
         if self._queue is not None:
             pending += len(self._queue)
         return {"pending": pending, "buffered": len(self._framer) + self._flow.output_size}
 
-    def subscribed(self) -> None:
-        """Let no message overtake the answer to SUBSCRIBE, where others are before it."""
-        self._mailbox = self.session.mailbox
-        if self._queue is not None:
-            # That answer is there already, and leaves together with the one that is last now.
-            self._held_by = self._queue[-1]
+    def open_mailbox(self, topics: Topics) -> Mailbox:
+        """Return a mailbox whose messages are sent to this client; called once at most."""
+        self._writer = writer = MailboxWriter(self, self._factory.fanout, topics)
+        writer.metered = self._throttle is not None
+        writer.paused = not self._writable
+        return writer.mailbox
 
-    def wake(self) -> None:
-        """Messages wait."""
-        self._factory.fanout.add(self)
+    # --- its mailbox writer calls ---
 
-    def overflow(self) -> None:
-        """Too many messages would wait, and the client chose to be disconnected then."""
-        self.abort(End.SLOW_SUBSCRIBER)
+    def last_pending(self) -> PendingAnswer | None:
+        """Return the answer that leaves last of those that wait, or None if none does."""
+        return None if self._queue is None else self._queue.last
+
+    def wrote_messages(self, size: int) -> None:
+        """Count bytes of messages that were just written."""
+        if not self._writable:
+            self._hold_output(size)
+        if self._throttle is not None:
+            self._throttle.charge(size)
 
     # --- its limits ---
 
@@ -356,7 +379,7 @@ class CommandProtocol(SubscribedProtocol):
         """
         Take the client for a user, under the limits of users that have logged in.
 
-        :raises TooManyConnections: where this user has as many connections as it may.
+        :raises TooManyConnections: if this user has as many connections as it may.
         """
         guard = self._factory.guard
         guard.log_in(self, permissions)
@@ -366,13 +389,15 @@ class CommandProtocol(SubscribedProtocol):
         self._limit_rates(permissions.name)
 
     def _limit_rates(self, user: str | None) -> None:
-        """Apply the rates that hold for this client, where there are some."""
+        """Apply the rates that hold for this client, if there are some."""
         factory = self._factory
         meter = factory.guard.meter(self.session, user)
         if meter is None:
             return
         if self._throttle is None:
             self._throttle = Throttle(factory.reactor, meter, self._go_on)
+            if self._writer is not None:
+                self._writer.metered = True
         else:
             self._throttle.meter = meter
 
@@ -387,9 +412,8 @@ class CommandProtocol(SubscribedProtocol):
         self._hold()
 
     def _hold(self) -> None:
-        """Let the guard know how many bytes this connection holds."""
-        mailbox = self.session.mailbox
-        waiting = 0 if mailbox is None else mailbox.waiting
+        """Report to the guard how many bytes this connection holds."""
+        waiting = 0 if self._writer is None else self._writer.mailbox.waiting
         self._factory.guard.hold(self, self._flow.kept + waiting)
 
     # --- lines and answers ---
@@ -401,10 +425,8 @@ class CommandProtocol(SubscribedProtocol):
         factory = self._factory
         following, session = self._next, self.session
         answer_to: AnswerTo = factory.answer
-        if self._throttle is not None:
-            answer_to = self._answer_metered
-        if factory.watched:
-            answer_to = self._shown(answer_to)
+        if self._throttle is not None or factory.watched:
+            answer_to = self._answer_checked
         answers: list[bytes] = []
         self._running = True
         seconds = factory.seconds
@@ -422,7 +444,7 @@ class CommandProtocol(SubscribedProtocol):
             if queue is None and type(answer) is bytes:
                 answers.append(answer)
             else:
-                # No place leaves the queue while lines run.
+                # No answer leaves the queue while lines run.
                 queue = self._enqueue(answer, line)
                 limit = self._pending_limit
             began, now = now, seconds()
@@ -436,11 +458,11 @@ class CommandProtocol(SubscribedProtocol):
             self._next = following
         queue = self._queue
         if queue is not None:
-            self._take_due(queue, answers)
+            answers += self._take_due(queue)
         if answers:
             self._write(b"".join(answers))
         # Nothing follows nearly every turn; that is found out here, as it is cheaper.
-        settled = self._lines is None and self._queue is None and self._last_wish is None
+        settled = self._lines is None and self._queue is None and self._finish_reason is None
         if not (settled and self._writable and self._flow.reading):
             self._go_on()
 
@@ -458,12 +480,9 @@ class CommandProtocol(SubscribedProtocol):
         self._lines = self._cut_rest() if self._framer.rest else None
         if type(answer) is bytes:
             self._write(answer)
-        else:
-            answers: list[bytes] = []
-            self._take_due(self._enqueue(answer, line), answers)
-            if answers:
-                self._write(b"".join(answers))
-        settled = self._lines is None and self._queue is None and self._last_wish is None
+        elif answers := self._take_due(self._enqueue(answer, line)):
+            self._write(b"".join(answers))
+        settled = self._lines is None and self._queue is None and self._finish_reason is None
         if not (settled and self._writable and self._flow.reading):
             self._go_on()
 
@@ -476,11 +495,16 @@ class CommandProtocol(SubscribedProtocol):
     def _refuse_long(self) -> bytes:
         return self._factory.guard.refuse_long_line(self.session, self._framer.max_length)
 
-    def _answer_metered(self, line: bytes, session: Session) -> bytes | Waiting:
-        """Answer a line, or refuse it where its rate is used up."""
-        assert self._throttle is not None
-        refusal = self._factory.guard.refuse_command(self._throttle.meter, line, session)
-        return self._factory.answer(line, session) if refusal is None else refusal
+    def _answer_checked(self, line: bytes, session: Session) -> bytes | Waiting:
+        """Answer a line that MONITOR may show, or that may be over its rate."""
+        factory = self._factory
+        if factory.watched:
+            factory.runner.show(line, session)
+        if self._throttle is not None:
+            refusal = factory.guard.refuse_command(self._throttle.meter, line, session)
+            if refusal is not None:
+                return refusal
+        return factory.answer(line, session)
 
     def _took_long(self, line: bytes | None, took: float) -> None:
         """End a turn whose time is over with this line; the others come first in the next."""
@@ -490,7 +514,7 @@ class CommandProtocol(SubscribedProtocol):
 
     def take_turn(self) -> None:
         """Run some of the lines that are left; its turn has come."""
-        self._turn_due = self._slow = False
+        self._slow = False
         self._run()
 
     def _go_on(self) -> None:
@@ -498,51 +522,37 @@ class CommandProtocol(SubscribedProtocol):
         if self._end is not None or self._running:
             return
         queue = self._queue
-        if queue is not None and queue[0].answer is not None:
-            answers: list[bytes] = []
-            self._take_due(queue, answers)
-            if not self._write(b"".join(answers)):
+        if queue is not None and queue.due:
+            if not self._write(b"".join(self._take_due(queue))):
                 return
             queue = self._queue
         # Only now: to write may have used up the rate.
         throttled = self._throttle is not None and self._throttle.paused
         if self._lines is not None:
-            if (
-                not self._turn_due
-                and self._writable
-                and not throttled
-                and (queue is None or len(queue) < self._pending_limit)
-            ):
-                self._turn_due = True
+            room = queue is None or len(queue) < self._pending_limit
+            if room and self._writable and not throttled:
                 self._factory.turns.add(self)
-        elif queue is None and self._last_wish is not None:
+        elif queue is None and self._finish_reason is not None:
             if self._input_ended and self._framer.unfinished:
                 self.session.count()
                 self.transport.write(encode_error(UnterminatedLine()))
-            self.hang_up(self._last_wish)
+            self.hang_up(self._finish_reason)
             return
-        # Whoever is told to wait here keeps its bytes in its own buffers: nothing of ours grows.
-        wanted = self._lines is None and self._writable and self._last_wish is None
+        # A peer that has to wait keeps its bytes in its own buffers: nothing of ours grows.
+        wanted = self._lines is None and self._writable and self._finish_reason is None
         self._flow.set_reading(wanted and not throttled)
 
-    def _take_due(self, queue: deque[_Place], answers: list[bytes]) -> None:
-        """Move the answers at the head of the queue, up to the first that is waited for."""
-        while queue and (answer := queue[0].answer) is not None:
-            answers.append(answer)
-            if queue.popleft() is self._held_by:
-                self._held_by = None
-                self._factory.fanout.add(self)
+    def _take_due(self, queue: AnswerQueue) -> list[bytes]:
+        """Take the oldest answers out of the queue, up to the first that is waited for."""
+        answers = queue.take_due()
         if not queue:
             self._queue = None
-
-    def _cancel_turn(self) -> None:
-        """Let no turn come that was to come."""
-        if self._turn_due:
-            self._turn_due = False
-            self._factory.turns.discard(self)
+        if self._writer is not None:
+            self._writer.answers_taken()
+        return answers
 
     def _write(self, answers: bytes) -> bool:
-        """Write answers; say whether the connection goes on."""
+        """Write answers; return whether the connection goes on."""
         self.transport.write(answers)
         self.session.written += len(answers)
         if not self._writable:
@@ -551,39 +561,30 @@ class CommandProtocol(SubscribedProtocol):
             self._throttle.charge(len(answers))
         return self._end is None
 
-    def _shown(self, answer_to: AnswerTo) -> AnswerTo:
-        """Show lines to those who watch before they are answered."""
-        runner = self._factory.runner
-
-        def show_and_answer(line: bytes, session: Session) -> bytes | Waiting:
-            runner.show(line, session)
-            return answer_to(line, session)
-
-        return show_and_answer
-
-    def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> deque[_Place]:
+    def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> AnswerQueue:
         """
         Put the answer to a line behind those that are waited for, or start to wait for it.
 
-        :return: the queue, in which it has its place.
+        :return: the queue.
         """
-        place = _Place()
+        pending = PendingAnswer()
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._pending_limit = 0
-            waited = self._factory.runner.start_line(answer, line or b"", self.session)
-            place.waited = waited.addCallbacks(self._settle, _drop, callbackArgs=(place, answer))
+            started = self._factory.runner.start_line(answer, line or b"", self.session)
+            pending.command = started.addCallbacks(
+                self._settle, _drop, callbackArgs=(pending, answer)
+            )
         else:
-            place.answer = answer
+            pending.answer = answer
         if self._queue is None:
-            self._queue = deque((place,))
-        else:
-            self._queue.append(place)
+            self._queue = AnswerQueue()
+        self._queue.append(pending)
         return self._queue
 
-    def _settle(self, answer: bytes, place: _Place, waiting: Waiting) -> None:
-        """Put the answer of a handler into the place that was kept for it."""
-        place.answer = answer
+    def _settle(self, answer: bytes, pending: PendingAnswer, waiting: Waiting) -> None:
+        """Keep the answer of a command that was waited for, and write it if it is due."""
+        pending.answer = answer
         if waiting.alone:
             logged_in = self.session.user is not None
             self._pending_limit = self._factory.guard.pending_limit(logged_in)

@@ -1,4 +1,4 @@
-"""Brings messages to those who wait for them, a few connections in each reactor turn."""
+"""Fan-out: writes the messages that wait in clients' mailboxes, some connections in each turn."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twisted_net.tcp.transport import Batch
+from twisted_net.reasons import End
+from twisted_net.tcp.answer_queue import PendingAnswer
+from twisted_net.tcp.transport import Batch, StreamTransport
+from twisted_net.topics import CHUNK, Mailbox, Topics
 
 WRITES_PER_TURN = 256
 """
 Connections that are written to in one reactor turn.
 
-A message to 10 000 subscribers would otherwise keep everybody else waiting for 0.1 s; so many take
+A message to 10 000 subscribers would otherwise delay all other clients by 0.1 s; so many take
 2 ms. What is published meanwhile waits in the mailboxes, and leaves in fewer and larger writes.
 """
 
 
 class Destination(Protocol):
-    """A connection that messages wait for."""
+    """A connection that messages wait for; a :class:`MailboxWriter` is one."""
 
     def join(self, batch: Batch) -> bool:
-        """Add all of them to a batch; False, and nothing is added, where they are not for one."""
+        """
+        Add all its messages to a batch.
+
+        :return: False, and nothing is added, if they cannot leave in one: then
+            :meth:`send_messages` is called.
+        """
         ...
 
     def send_messages(self) -> bool:
-        """Write some of them, if that is possible now; say whether others wait for a turn."""
+        """
+        Write some of its messages, if that is possible now.
+
+        :return: whether more wait for the next turn.
+        """
         ...
 
 
@@ -45,7 +57,7 @@ class Fanout:
             self._turn = self._reactor.callLater(0, self._send)
 
     def stop(self) -> None:
-        """Forget all that is due."""
+        """Drop all that is due."""
         self._due.clear()
         if self._turn is not None:
             self._turn.cancel()
@@ -60,10 +72,126 @@ class Fanout:
             destination = due.popleft()
             if not destination.join(batch):
                 alone.append(destination)
-        # First the batch: what writes on its own may end any connection.
+        # First the batch: writing to a connection alone may end any connection.
         batch.send()
         for destination in alone:
             if destination.send_messages():
                 due.append(destination)
         if due and self._turn is None:
             self._turn = self._reactor.callLater(0, self._send)
+
+
+class MailboxOwner(Protocol):
+    """The connection that a :class:`MailboxWriter` writes to."""
+
+    transport: StreamTransport
+
+    def last_pending(self) -> PendingAnswer | None:
+        """Return the answer that leaves last of those that wait, or None if none does."""
+        ...
+
+    def wrote_messages(self, size: int) -> None:
+        """Count bytes of messages that were just written."""
+        ...
+
+    def abort(self, end: End) -> None:
+        """End the connection now."""
+        ...
+
+
+class MailboxWriter:
+    """
+    Writes the messages of one client's mailbox to its connection.
+
+    It is made at the client's first subscription, so that others do not pay for it. A message to
+    thousands of connections waits for memory at each more than for anything else: what is looked
+    at for each lies side by side here, and the connection itself is not touched.
+
+    :ivar mailbox: the messages that wait.
+    :ivar metered: whether a rate limit holds for the bytes of this client; the connection sets it.
+    :ivar paused: whether the peer does not read; the connection sets it to True, and calls
+        :meth:`resume` later.
+    """
+
+    __slots__ = ("_after", "_fanout", "_owner", "_transport", "mailbox", "metered", "paused")
+
+    def __init__(self, owner: MailboxOwner, fanout: Fanout, topics: Topics) -> None:
+        self.mailbox = Mailbox(topics, self)
+        self.metered = self.paused = False
+        self._after: PendingAnswer | None = None  # messages may not overtake this answer
+        self._fanout = fanout
+        self._owner: MailboxOwner | None = owner
+        self._transport = owner.transport
+
+    # --- what the mailbox calls ---
+
+    def subscribed(self) -> None:
+        """Hold messages back until the answer to SUBSCRIBE has left, if others are before it."""
+        if self._owner is not None:
+            # That answer is there already, and leaves together with the one that is last now.
+            self._after = self._owner.last_pending()
+
+    def wake(self) -> None:
+        """Messages wait."""
+        self._fanout.add(self)
+
+    def overflow(self) -> None:
+        """Too many messages would wait, and the client chose to be disconnected then."""
+        if self._owner is not None:
+            self._owner.abort(End.SLOW_SUBSCRIBER)
+
+    # --- what the fan-out calls ---
+
+    def join(self, batch: Batch) -> bool:
+        """
+        Let all the messages that wait leave in a batch.
+
+        :return: False if they cannot: :meth:`send_messages` is to be called.
+        """
+        mailbox = self.mailbox
+        if self._after is not None or self.metered or self.paused or mailbox.waiting > CHUNK:
+            return False
+        transport = self._transport
+        if not batch.takes(transport):
+            return False
+        # Nothing waits if it asked twice; a second chunk may not be in the batch.
+        if chunk := mailbox.next_chunk():
+            batch.add(transport, chunk)
+        return True
+
+    def send_messages(self) -> bool:
+        """
+        Write some of the messages that wait, if the peer reads and no answer is before them.
+
+        :return: whether more of them wait for their turn.
+        """
+        mailbox = self.mailbox
+        if not mailbox.waiting or self._after is not None or self.paused:
+            return False
+        chunk = mailbox.next_chunk()
+        self._transport.write(chunk)
+        if self._owner is not None:
+            self._owner.wrote_messages(len(chunk))
+        return mailbox.waiting > 0
+
+    # --- what the connection calls ---
+
+    def answers_taken(self) -> None:
+        """Let messages follow, if the answer that they waited for was taken to be written."""
+        if self._after is not None and self._after.taken:
+            self._after = None
+            self._fanout.add(self)
+
+    def resume(self) -> None:
+        """The peer has read everything."""
+        self.paused = False
+        self._fanout.add(self)
+
+    def flush(self) -> None:
+        """Write messages until none is left, or the peer does not read: the connection ends."""
+        while self.mailbox.waiting and not self.paused:
+            self._transport.write(self.mailbox.next_chunk())
+
+    def close(self) -> None:
+        """Let go of the connection, which is lost: the two must not keep each other in memory."""
+        self._owner = None

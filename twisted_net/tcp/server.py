@@ -19,8 +19,9 @@ from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
 from twisted_net.tcp.admission import Access, Turned
-from twisted_net.tcp.connection import AnswerTo, CommandProtocol
+from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
+from twisted_net.tcp.connection_owner import AnswerTo
 from twisted_net.tcp.drain import DRAIN_RATE, Drain
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits

@@ -1,7 +1,8 @@
-"""Messages over the transport that sends at once, over a kernel in memory."""
+"""Messages leave mailboxes in turns and in batches, in order, behind the answers before them."""
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -10,15 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.kernel import FakeReactor, FakeSocket
+from twisted_net.auth.users import AuthSettings, User, Users
+from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
+from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
-from twisted_net.tcp.fanout import WRITES_PER_TURN
+from twisted_net.tcp.admission import Access
+from twisted_net.tcp.answer_queue import PendingAnswer
+from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout, MailboxWriter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
-from twisted_net.tcp.transport import SENDS_IN_A_ROW, FastTransport
+from twisted_net.tcp.transport import SENDS_IN_A_ROW, Batch, FastTransport
 from twisted_net.topics import CHUNK, Topics, TopicSettings
 
 PLENTY = 1 << 30
@@ -53,20 +60,29 @@ class Reactor(FakeReactor):
 class Server:
     """A server whose connections are real transports over sockets in memory."""
 
-    def __init__(self, settings: TopicSettings | None = None, **limits: Any) -> None:
+    def __init__(
+        self, settings: TopicSettings | None = None, access: Access | None = None, **limits: Any
+    ) -> None:
         self.reactor = Reactor()
         self.topics = Topics(settings)
         self.waits: list[Deferred[str]] = []
         commands = standard_commands()
         commands.command("WAIT")(self.wait)
+        commands.command("JOIN")(self.join)
         sessions = Sessions(self.reactor.seconds, self.topics)
         clock: Any = self.reactor  # Any: a clock is all that is used of it
-        self.factory = CommandFactory(clock, commands, Limits(keepalive=0, **limits), sessions)
+        bounds = Limits(keepalive=0, **limits)
+        self.factory = CommandFactory(clock, commands, bounds, sessions, access)
 
     def wait(self) -> Deferred[str]:
         """Wait until the test fires it."""
         self.waits.append(Deferred())
         return self.waits[-1]
+
+    def join(self, request: Request) -> str:
+        """Subscribe to a, whoever asks."""
+        request.session.open_mailbox().subscribe("a")
+        return "joined"
 
     def connect(self, *lines: str) -> Client:
         """Connect a client that has sent these lines and got their answers."""
@@ -117,6 +133,219 @@ class Client:
     def texts(self) -> list[str]:
         """Give the texts of the messages among them."""
         return [line["message"] for line in self.answers() if line.get("event") == "message"]
+
+
+class FanoutTests(SynchronousTestCase):
+    """:class:`Fanout` lets connections write in the order in which they asked."""
+
+    def test_added_meanwhile(self) -> None:
+        """A connection that is added while others write has a later turn; stop drops them all."""
+        reactor = Reactor()
+        clock: Any = reactor  # Any: a clock is all that is used of it
+        fanout = Fanout(clock)
+
+        class Restless:
+            count = 0
+            more = True
+
+            def join(self, batch: Batch) -> bool:
+                self.count += 1
+                if self.more:
+                    fanout.add(self)
+                return self.more
+
+            def send_messages(self) -> bool:
+                self.count += 1
+                return self.count < 6
+
+        restless = Restless()
+        fanout.add(restless)
+        reactor.turn()
+        reactor.turn()
+        self.assertEqual(restless.count, 2)
+        restless.more = False
+        reactor.turn()
+        self.assertEqual(restless.count, 4)
+        reactor.turn()
+        self.assertEqual(restless.count, 6)
+        self.assertFalse(reactor.busy)
+        fanout.add(restless)
+        fanout.stop()
+        fanout.stop()
+        self.assertFalse(reactor.busy)
+        reactor.turn()
+        self.assertEqual(restless.count, 6)
+
+
+class FakeOwner:
+    """A connection without lines and answers, which records what its mailbox writer does."""
+
+    def __init__(self) -> None:
+        self.output = StringTransport()
+        self.transport: Any = self.output  # Any: the writer writes to it, no more
+        self.pending: PendingAnswer | None = None
+        self.written: list[int] = []
+        self.ends: list[End] = []
+
+    def last_pending(self) -> PendingAnswer | None:
+        """Return the answer that the test wants to be before the messages."""
+        return self.pending
+
+    def wrote_messages(self, size: int) -> None:
+        """Record the size."""
+        self.written.append(size)
+
+    def abort(self, end: End) -> None:
+        """Record the end."""
+        self.ends.append(end)
+
+
+class MailboxWriterTests(SynchronousTestCase):
+    """:class:`MailboxWriter` writes to a connection when that may be written to."""
+
+    def setUp(self) -> None:
+        self.start()
+
+    def start(self, settings: TopicSettings | None = None) -> None:
+        """Make a writer anew."""
+        self.reactor = Reactor()
+        self.topics = Topics(settings)
+        self.owner = FakeOwner()
+        clock: Any = self.reactor  # Any: a clock is all that is used of it
+        self.writer = MailboxWriter(self.owner, Fanout(clock), self.topics)
+
+    def publish(self, *texts: str) -> None:
+        """Publish messages to the writer's client."""
+        for text in texts:
+            self.topics.publish("a", text)
+
+    def texts(self) -> list[str]:
+        """Return the texts of the messages that were written."""
+        return [json.loads(line)["message"] for line in self.owner.output.value().splitlines()]
+
+    def test_written_in_a_later_turn(self) -> None:
+        """Messages are written together in the next turn, and their bytes are counted."""
+        self.writer.mailbox.subscribe("a")
+        self.publish("1", "2")
+        self.assertEqual(self.texts(), [])
+        self.reactor.turn()
+        self.assertEqual(self.texts(), ["1", "2"])
+        self.assertEqual(self.owner.written, [len(self.owner.output.value())])
+        self.assertFalse(self.reactor.busy)
+
+    def test_chunks(self) -> None:
+        """More than a chunk takes a turn for each."""
+        self.writer.mailbox.subscribe("a")
+        self.publish(*("x" * (CHUNK // 2) for _ in range(3)))
+        for count in (1, 2, 3):
+            self.reactor.turn()
+            self.assertEqual(len(self.texts()), count)
+        self.assertFalse(self.reactor.busy)
+
+    def test_after_the_answer(self) -> None:
+        """Messages wait until the answer that was last at the subscription was taken."""
+        self.owner.pending = PendingAnswer()
+        self.writer.mailbox.subscribe("a")
+        self.publish("1")
+        self.reactor.turn()
+        self.writer.answers_taken()
+        self.reactor.turn()
+        self.assertEqual(self.texts(), [])
+        self.owner.pending.taken = True
+        self.writer.answers_taken()
+        self.assertEqual(self.texts(), [])
+        self.reactor.turn()
+        self.assertEqual(self.texts(), ["1"])
+        self.writer.answers_taken()
+        self.assertFalse(self.reactor.busy)
+
+    def test_after_the_last_of_two_answers(self) -> None:
+        """After a second subscription the later answer is the one that counts."""
+        first, second = PendingAnswer(), PendingAnswer()
+        for pending in (first, second):
+            self.owner.pending = pending
+            self.writer.mailbox.subscribe("a")
+        self.publish("1")
+        first.taken = True
+        self.writer.answers_taken()
+        self.reactor.turn()
+        self.assertEqual(self.texts(), [])
+        second.taken = True
+        self.writer.answers_taken()
+        self.reactor.turn()
+        self.assertEqual(self.texts(), ["1"])
+
+    def test_paused(self) -> None:
+        """A peer that does not read is written to once it has read, in one go."""
+        self.writer.mailbox.subscribe("a")
+        self.writer.paused = True
+        self.publish("1")
+        self.reactor.turn()
+        self.publish("2")
+        self.assertEqual(self.texts(), [])
+        self.writer.resume()
+        self.assertEqual(self.texts(), [])
+        self.reactor.turn()
+        self.assertEqual(self.texts(), ["1", "2"])
+
+    def test_no_batch(self) -> None:
+        """A batch takes none that is metered, paused, behind an answer or too much at once."""
+        self.writer._transport = batchable()
+        mailbox = self.writer.mailbox
+        mailbox.subscribe("a")
+
+        def joins() -> bool:
+            self.publish("x")
+            joined = self.writer.join(Batch())
+            mailbox.next_chunk()
+            return joined
+
+        self.assertTrue(joins())
+        for name in ("metered", "paused"):
+            setattr(self.writer, name, True)
+            self.assertFalse(joins(), name)
+            setattr(self.writer, name, False)
+        self.publish("x" * CHUNK)
+        self.assertFalse(joins())
+        mailbox.next_chunk()
+        self.owner.pending = PendingAnswer()
+        mailbox.subscribe("b")
+        self.assertFalse(joins())
+
+    def test_flush(self) -> None:
+        """At the end all is written, unless the peer does not read."""
+        self.writer.mailbox.subscribe("a")
+        self.publish(*("x" * CHUNK for _ in range(3)))
+        self.writer.paused = True
+        self.writer.flush()
+        self.assertEqual(self.texts(), [])
+        self.writer.paused = False
+        self.writer.flush()
+        self.assertEqual(len(self.texts()), 3)
+
+    def test_overflow(self) -> None:
+        """One that chose to be disconnected when it reads too slowly is."""
+        self.start(TopicSettings(max_queue=4096, when_slow="disconnect"))
+        self.writer.mailbox.subscribe("a")
+        self.writer.paused = True
+        self.publish("x" * 3000, "x" * 3000)
+        self.assertEqual(self.owner.ends, [End.SLOW_SUBSCRIBER])
+
+    def test_closed(self) -> None:
+        """A writer that is closed keeps its connection no more, and does nothing that needs it."""
+        self.start(TopicSettings(max_queue=4096, when_slow="disconnect"))
+        self.owner.pending = PendingAnswer()
+        self.writer.close()
+        self.assertNotIn(self.owner, gc.get_referents(self.writer))
+        self.writer.mailbox.subscribe("a")
+        self.publish("x" * 3000, "x" * 3000)
+        self.reactor.turn()
+        self.assertEqual((self.owner.ends, self.owner.written), ([], []))
+
+
+def batchable() -> Any:  # Any: the fakes are what a transport uses
+    """Return a transport that a batch takes."""
+    return Server().connect().transport
 
 
 class TogetherTests(SynchronousTestCase):
@@ -225,6 +454,21 @@ class AloneTests(SynchronousTestCase):
         """Where bytes are counted, those of messages are, and too many stop the reading."""
         server = Server(bytes_per_network=100, byte_burst=1000)
         client = server.connect("SUBSCRIBE a")
+        server.topics.publish("a", "x" * 2000)
+        server.settle()
+        self.assertEqual(len(client.texts()), 1)
+        self.assertNotIn(client.transport, server.reactor.readers)
+        client.transport.abortConnection()
+        server.reactor.advance(60)
+
+    def test_metered_from_its_login_on(self) -> None:
+        """Messages are counted from the moment on in which a rate begins to hold."""
+        users = Users({"ann": User(subscribe=("a",))})
+        access = Access(AuthSettings(users="x", anonymous=("JOIN",)), users.permissions)
+        server = Server(access=access, bytes_per_user=100, byte_burst=1000)
+        client = server.connect("JOIN")
+        client.session.log_in(users.permissions("ann"))
+        client.session.open_mailbox().subscribe("a")
         server.topics.publish("a", "x" * 2000)
         server.settle()
         self.assertEqual(len(client.texts()), 1)
