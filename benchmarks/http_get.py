@@ -3,9 +3,9 @@ What a plain GET costs: ``python -m benchmarks.http_get``.
 
 This package's client with all its bounds on, treq, Twisted's Agent with a pool, httpx, requests
 and aiohttp each fetch a small page from a server in a process of its own, one call at a time and
-50 at a time; each in a process of its own too, in turn, over interleaved rounds. Printed are the
-medians: calls a second, the client's CPU time for one, and the rates as ratios to ours. The last
-table is a fresh hit in the cache of this package's client.
+50 at a time; each in a process of its own too, in turn, over interleaved rounds. It prints
+the medians: calls a second, the client's CPU time per call, and the rates as ratios to this
+package's. The last table is a fresh hit in the cache of this package's client.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fetch = Callable[[str], Awaitable[None]]
 
 
 class Page(asyncio.Protocol):
-    """Answers each request, by its end, with one page; no parsing, so that clients are measured."""
+    """Answers each request with one page, without parsing, so that clients are measured."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport  # Any: asyncio gives no narrower type here
@@ -53,31 +53,30 @@ class Page(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Serve on a free port of loopback until the process is ended; print the port."""
+    """Serve on a free port of loopback until the process ends; print the port."""
     server = await asyncio.get_running_loop().create_server(Page, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 class Timer:
-    """Takes the time of some calls, after as many as warm up."""
+    """Measures the time of some calls, after as many for warming up."""
 
     def __init__(self, count: int, at_once: int) -> None:
         self.at_once = at_once
         self.rounds = (max(at_once, count // 5), count)
 
     def report(self, count: int, wall: float, cpu: float) -> None:
-        """Print calls a second, and microseconds of CPU for one."""
+        """Print calls a second, and microseconds of CPU per call."""
         print(json.dumps([count / wall, cpu / count * 1e6]))
 
     async def run(
         self, url: str, fetch: Fetch, together: Callable[[list[Any]], Awaitable[Any]]
     ) -> None:
         """
-        Make the calls, some at a time; *together* runs coroutines beside each other.
+        Make the calls, some at a time; *together* runs coroutines concurrently.
 
-        Each worker has a URL of its own: of one that all ask for at a time, a cache makes one
-        request.
+        Each worker has a URL of its own: a cache collapses concurrent requests for one URL.
         """
         for count in self.rounds:
             left = iter(range(count))
@@ -93,12 +92,12 @@ class Timer:
 
 
 async def deferreds(works: list[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines beside each other in Twisted."""
+    """Run coroutines concurrently in Twisted."""
     await gatherResults([Deferred.fromCoroutine(work) for work in works])
 
 
 async def measure_twisted_net(reactor: Any, timer: Timer, url: str) -> None:
-    """Measure this package, everything as it is set by default."""
+    """Measure this package with its default settings."""
     from twisted_net.http.client import Client
 
     async with Client(reactor) as client:
@@ -110,7 +109,7 @@ async def measure_twisted_net(reactor: Any, timer: Timer, url: str) -> None:
 
 
 async def measure_treq(reactor: Any, timer: Timer, url: str) -> None:
-    """Measure treq as its documentation has it, with a client kept."""
+    """Measure treq as in its documentation, with one client."""
     from treq.client import HTTPClient
     from twisted.web.client import Agent, HTTPConnectionPool
 
@@ -168,7 +167,7 @@ async def measure_httpx(timer: Timer, url: str) -> None:
 
 
 def measure_requests(timer: Timer, url: str) -> None:
-    """Measure requests, in as many threads as there are calls at a time."""
+    """Measure requests, with a thread for each concurrent call."""
     import requests
 
     session = requests.Session()
@@ -203,7 +202,7 @@ def measure_one(name: str, count: int, at_once: int, url: str) -> None:
 
 
 def measure(name: str, count: int, at_once: int, url: str) -> tuple[float, float]:
-    """Measure one client in a process of its own; give calls a second and µs of CPU."""
+    """Measure one client in a process of its own; return calls a second and µs of CPU."""
     command = [sys.executable, "-m", "benchmarks.http_get", "--measure", name, url]
     command += [str(count), str(at_once)]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
@@ -212,7 +211,7 @@ def measure(name: str, count: int, at_once: int, url: str) -> tuple[float, float
 
 
 def version(name: str) -> str:
-    """Give the version that is measured."""
+    """Return the version that is measured."""
     return importlib.metadata.version({"Agent": "twisted"}.get(name, name))
 
 
@@ -252,7 +251,7 @@ def print_tables(
     found: dict[tuple[str, int], list[tuple[float, float]]],
     hits: list[tuple[float, float]],
 ) -> None:
-    """Print what was found."""
+    """Print the results."""
     print(f"Plain GETs, medians of {rounds} rounds")
     print(f"{'client':24}{'at once':>8}{'calls/s':>10}{'µs CPU':>9}{'ours / it':>12}")
     for at_once in AT_ONCE:

@@ -51,14 +51,14 @@ ONCE = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0))
 
 
 def global_reactor() -> Any:  # Any: of many interfaces
-    """Give the reactor in which the tests run."""
+    """Return the reactor in which the tests run."""
     from twisted.internet import reactor
 
     return reactor
 
 
 class Page(Resource):
-    """Answers each request by a function; counts them."""
+    """Answers each request by a function, and counts them."""
 
     isLeaf = True
 
@@ -86,7 +86,7 @@ class CountingSite(Site):
 
 @asynccontextmanager
 async def serving(factory: IProtocolFactory, tls: Any = None) -> AsyncIterator[int]:
-    """Serve on a free port of loopback, over TLS if given its options; give the port's number."""
+    """Serve on a free port of loopback, with TLS if *tls* is passed; return the port."""
     reactor = global_reactor()
     if tls is None:
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -99,7 +99,7 @@ async def serving(factory: IProtocolFactory, tls: Any = None) -> AsyncIterator[i
 
 
 class Script(Protocol):
-    """Sends what it is told for each request, and then closes or resets."""
+    """Sends a script for each request, and then closes or resets."""
 
     def __init__(self, pieces: list[bytes], then: str) -> None:
         self._pieces = pieces
@@ -128,7 +128,7 @@ class Script(Protocol):
 
 
 class Scripted(Factory):
-    """Plays one script after the other, the last one again and again."""
+    """Plays one script after the other, and repeats the last one."""
 
     noisy = False
 
@@ -146,7 +146,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 async def test_fails_twice_and_then_answers() -> None:
-    """Two failures are passed over, and the answer is kept: the next hit touches no socket."""
+    """Two failures are retried, and the response is cached: the next hit uses no socket."""
 
     def answer(request: Request, count: int) -> bytes:
         if count <= 2:
@@ -197,7 +197,7 @@ async def test_fetch() -> None:
 
 
 async def test_post_json() -> None:
-    """A body goes there and back, with its type, and a large one too."""
+    """A body is sent and returned, with its content type; a large one too."""
 
     def answer(request: Request, count: int) -> bytes:
         assert request.getHeader("content-type") == "application/json"
@@ -219,7 +219,7 @@ async def test_connections_are_reused() -> None:
 
 
 async def test_gather() -> None:
-    """Many calls, some at a time, errors beside answers."""
+    """Many calls, a limited number at a time, return responses and errors."""
     held: list[Any] = []  # Any: Request, whose methods Twisted types badly
 
     def answer(request: Request, count: int) -> int:
@@ -258,7 +258,7 @@ async def test_gather() -> None:
     ],
 )
 async def test_server_that_stalls(pieces: list[bytes], phase: str, patient_reactor: Any) -> None:
-    """A server that falls silent is given up at the limit, with the phase in the error."""
+    """A server that falls silent ends at the timeout, with the phase in the error."""
     async with serving(Scripted((pieces, "stall"))) as port, Client(patient_reactor) as client:
         with pytest.raises(FetchTimeout) as caught:
             await client.get(f"http://127.0.0.1:{port}/", timeout=0.2)
@@ -266,7 +266,7 @@ async def test_server_that_stalls(pieces: list[bytes], phase: str, patient_react
 
 
 async def test_server_that_drips(patient_reactor: Any) -> None:
-    """A body that comes byte by byte does not put off the end of the time."""
+    """A body that arrives byte by byte does not extend the timeout."""
     pieces = [b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", *[b"x"] * 500]
     async with serving(Scripted((pieces, "stall"))) as port, Client(patient_reactor) as client:
         with pytest.raises(FetchTimeout) as caught:
@@ -275,7 +275,7 @@ async def test_server_that_drips(patient_reactor: Any) -> None:
 
 
 async def test_silence_limits(patient_reactor: Any) -> None:
-    """The header and the body may each have a limit of their own."""
+    """The header and the body may each have a timeout of their own."""
     settings = HttpSettings(
         headers_timeout=0.1, silence_timeout=0.1, retry=RetryPolicy(retries=1, base=0.01)
     )
@@ -291,7 +291,7 @@ async def test_silence_limits(patient_reactor: Any) -> None:
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("cut", [0, 1, 12, 17, 38, 39])
 async def test_connection_that_ends_early(cut: int, then: str) -> None:
-    """Wherever the connection ends, the request is made again, and the answer is whole."""
+    """Wherever the connection ends, the request is retried, and the response is complete."""
     broken = [OK[:cut]] if cut else []
     factory = Scripted((broken, then), ([OK], "stall"))
     async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
@@ -300,7 +300,7 @@ async def test_connection_that_ends_early(cut: int, then: str) -> None:
 
 
 async def test_connection_that_always_ends() -> None:
-    """In the end it is an error that says where."""
+    """After the last retry the error says where the connection ended."""
     factory = Scripted(([OK[:-1]], "reset"))
     async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
         with pytest.raises(ConnectionBroken) as caught:
@@ -313,7 +313,7 @@ async def test_connection_that_always_ends() -> None:
 
 
 async def test_idle_connection_that_the_server_closed() -> None:
-    """A server that closes idle connections is no trouble for the next call."""
+    """A server that closes idle connections does not fail the next call."""
     factory = Scripted(([OK], "close"))
     async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
         for _ in range(3):
@@ -323,7 +323,7 @@ async def test_idle_connection_that_the_server_closed() -> None:
 
 
 async def test_not_http() -> None:
-    """A server that speaks something else is no server."""
+    """A server of another protocol is a BadResponse."""
     factory = Scripted(([b"SSH-2.0-x\r\n"], "stall"))
     async with serving(factory) as port, Client(global_reactor(), QUICK) as client:
         with pytest.raises(BadResponse):
@@ -332,7 +332,7 @@ async def test_not_http() -> None:
 
 
 async def test_endless_header() -> None:
-    """A header without end is refused."""
+    """An endless header is refused."""
     lines = [b"HTTP/1.1 200 OK\r\n", *[b"X-Filler: " + b"x" * 4000 + b"\r\n"] * 40]
     factory = Scripted((lines, "stall"))
     async with serving(factory) as port, Client(global_reactor(), ONCE) as client:
@@ -341,7 +341,7 @@ async def test_endless_header() -> None:
 
 
 async def test_bomb() -> None:
-    """A small body that becomes a large one ends at the limit."""
+    """A compression bomb ends at the limit."""
     bomb = gzip.compress(b"\0" * 50_000_000)
 
     def answer(request: Request, count: int) -> bytes:
@@ -355,7 +355,7 @@ async def test_bomb() -> None:
 
 
 async def test_compressed() -> None:
-    """A compressed body is read, from the cache too."""
+    """A compressed body is decompressed, from the cache too."""
 
     def answer(request: Request, count: int) -> bytes:
         assert request.getHeader("accept-encoding") == ACCEPTED
@@ -372,7 +372,7 @@ async def test_compressed() -> None:
 
 
 async def test_revalidation() -> None:
-    """A stale answer is confirmed by its server."""
+    """A stale response is validated by its server."""
 
     def answer(request: Request, count: int) -> bytes:
         request.setHeader("Cache-Control", "max-age=0")
@@ -389,8 +389,8 @@ async def test_revalidation() -> None:
     assert page.count == 2
 
 
-async def test_redirect_into_the_house() -> None:
-    """Who may reach one port of this machine is not led to another."""
+async def test_redirect_to_a_refused_address() -> None:
+    """A policy that allows one address does not allow a redirect to another."""
     inside = Page(lambda request, count: b"secret")
     async with serving(Site(inside)) as hidden:
 
@@ -406,8 +406,8 @@ async def test_redirect_into_the_house() -> None:
     assert inside.count == 0
 
 
-async def test_names_that_lead_home() -> None:
-    """Other ways to write loopback are looked up, and refused for what they are."""
+async def test_spellings_of_loopback() -> None:
+    """Other spellings of loopback are looked up, and refused."""
     async with Client(global_reactor(), ONCE, egress=EgressPolicy(ports=())) as client:
         for host in ("localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"):
             with pytest.raises(AddressRefused):
@@ -415,7 +415,7 @@ async def test_names_that_lead_home() -> None:
 
 
 async def test_nobody_there() -> None:
-    """A port without a server, and a name without an address."""
+    """A port without a server, and a name without an address, are errors."""
     async with Client(global_reactor(), ONCE) as client:
         with pytest.raises(CannotConnect):
             await client.get("http://127.0.0.1:1/")
@@ -424,7 +424,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_close_ends_everything() -> None:
-    """Calls in every phase fail at once when the client is closed, and nothing is left."""
+    """Calls in every phase fail at once when the client is closed, and leave nothing."""
     factory = Scripted(([], "stall"), ([OK[:-1]], "stall"), ([], "stall"))
     async with serving(factory) as port:
         client = Client(global_reactor(), QUICK)
@@ -438,7 +438,7 @@ async def test_close_ends_everything() -> None:
 
 
 async def test_treq_over_the_agent() -> None:
-    """treq's own client has the layers by way of the agent."""
+    """treq's own client uses the layers through the agent."""
 
     def answer(request: Request, count: int) -> bytes:
         if count == 1:
@@ -459,7 +459,7 @@ async def test_treq_over_the_agent() -> None:
 
 
 def certificate(host: str) -> PrivateCertificate:
-    """Make a certificate for *host* that vouches for itself."""
+    """Make a self-signed certificate for *host*."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)

@@ -17,12 +17,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def running(reactor: Any, name: str, *arguments: str) -> Running:
-    """Start an example as a person would."""
+    """Start an example as a user would."""
     return Running(reactor, [sys.executable, name, *arguments], EXAMPLES)
 
 
 async def test_fetch_safely(reactor: Any) -> None:
-    """What a stranger must not reach is refused, each with its reason."""
+    """Destinations that an untrusted client must not reach are refused, each with its reason."""
     urls = ("http://127.0.0.1:1/", "http://[::ffff:169.254.169.254]/", "ftp://example.org/")
     async with running(reactor, "fetch_safely.py", *urls) as example:
         ended = await example.ended()
@@ -35,7 +35,7 @@ async def test_fetch_safely(reactor: Any) -> None:
 
 
 async def test_http_stream(reactor: Any, tmp_path: Path) -> None:
-    """A large page is in the file, byte for byte."""
+    """A large page is written to the file, byte for byte."""
     body = bytes(range(256)) * 4096
 
     class Page(Resource):

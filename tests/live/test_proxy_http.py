@@ -29,7 +29,7 @@ AUTHORIZATION = b"Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="
 
 
 class Piece(Protocol):
-    """One side of what the proxy joins: gives all it receives to the other side."""
+    """One side of a tunnel of the proxy: passes all that it receives to the other side."""
 
     other: Any = None
 
@@ -44,7 +44,7 @@ class Piece(Protocol):
 
 
 class ProxySide(Piece):
-    """Reads one header; joins the client to the server that it names, for as long as it lasts."""
+    """Reads one header, then passes data between the client and the server that it names."""
 
     def __init__(self, proxy: SmallProxy) -> None:
         self._proxy = proxy
@@ -108,18 +108,18 @@ class SmallProxy(Factory):
 
 
 def through(port: int, user: str = "user:secret", **more: Any) -> HttpSettings:
-    """Give settings with the proxy at *port*."""
+    """Return settings with the proxy at *port*."""
     settings = {"timeout": PATIENCE, "retry": RetryPolicy(retries=0), **more}
     return HttpSettings(proxy=f"http://{user}@127.0.0.1:{port}", **settings)
 
 
 def secret_seen(request: Request) -> bool:
-    """Say whether the credentials of the proxy came to the server."""
+    """Return whether the credentials of the proxy reached the server."""
     return request.getHeader("proxy-authorization") is not None
 
 
 async def test_https() -> None:
-    """TLS runs inside the tunnel, with the server's own certificate; the tunnel is used again."""
+    """TLS runs inside the tunnel, with the server's own certificate; the tunnel is reused."""
     good = certificate("inside.example")
     trust = trustRootFromCertificates([Certificate(good.original)])
     policy = BrowserLikePolicyForHTTPS(trust)
@@ -146,7 +146,7 @@ async def test_https() -> None:
 
 
 async def test_http() -> None:
-    """A plain request is handed to the proxy whole; what it bypasses goes straight."""
+    """An http request is sent to the proxy whole; a bypassed one directly to its server."""
     seen = []
 
     def answer(request: Request, count: int) -> bytes:
@@ -182,7 +182,7 @@ async def test_fetch() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_wrong_password(scheme: str) -> None:
-    """Wrong credentials are an error of the proxy, which does not repeat them."""
+    """Wrong credentials are an error of the proxy, whose message does not contain them."""
     async with serving(SmallProxy()) as way:
         client = Client(global_reactor(), through(way, "user:hidden"))
         with pytest.raises(ProxyFailed, match="credentials") as caught:
@@ -193,7 +193,7 @@ async def test_wrong_password(scheme: str) -> None:
 
 
 async def test_nobody_behind() -> None:
-    """A server that the proxy cannot reach is an error of the proxy that may pass."""
+    """A server that the proxy cannot reach is a transient error of the proxy."""
     async with serving(SmallProxy()) as way, Client(global_reactor(), through(way)) as client:
         with pytest.raises(ProxyFailed) as caught:
             await client.get("https://inside.example:1/")
@@ -201,7 +201,7 @@ async def test_nobody_behind() -> None:
 
 
 async def test_silent() -> None:
-    """A proxy that never answers ends with the limit for connecting."""
+    """A proxy that never answers ends with the timeout of connecting."""
     async with serving(SmallProxy(silent=True)) as way:
         settings = through(way, connect_timeout=0.1)
         async with Client(global_reactor(), settings) as client:
@@ -210,7 +210,7 @@ async def test_silent() -> None:
 
 
 async def test_no_proxy_there() -> None:
-    """A proxy that is not there is named as such; without a setting none is asked for."""
+    """A proxy that is not running is an error; without a setting no proxy is used."""
     async with Client(global_reactor(), through(1)) as client:
         with pytest.raises(ProxyFailed):
             await client.get("http://inside.example/")
