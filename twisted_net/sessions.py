@@ -218,7 +218,7 @@ class Delivery:
 
 class SessionCounters:
     """
-    Counters of all sessions of one server; they only grow.
+    Counters of all sessions of one server.
 
     :ivar opened: sessions that were ever opened.
     :ivar ended: connections that ended, by reason; those refused before they had a session are
@@ -226,6 +226,9 @@ class SessionCounters:
     :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
     :ivar refusals: commands that were refused, by reason.
     :ivar undelivered: events that clients did not get.
+    :ivar failures: commands whose handler ended by a bug.
+    :ivar overdue: handlers that run although their commands were answered ``timeout``; this one
+        also falls.
     :ivar messages: lines received by sessions that have ended.
     :ivar received: bytes received by sessions that have ended.
     :ivar sent: bytes sent to sessions that have ended.
@@ -237,6 +240,8 @@ class SessionCounters:
         self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
         self.refusals = dict.fromkeys(Refusal, 0)
         self.undelivered = 0
+        self.failures = 0
+        self.overdue = 0
         self.messages = 0
         self.received = 0
         self.sent = 0

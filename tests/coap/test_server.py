@@ -120,7 +120,7 @@ class RequestTests(ServerTests):
         for _ in range(3 * TRACEBACK_BURST):
             self.assertEqual(self.ask(Code.GET, "fail").code, Code.INTERNAL_SERVER_ERROR)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), TRACEBACK_BURST)
-        self.assertEqual(self.driver.server.runner.failures, 3 * TRACEBACK_BURST)
+        self.assertEqual(self.driver.server.sessions.counters.failures, 3 * TRACEBACK_BURST)
 
     def test_runs_once(self) -> None:
         """A command runs once, however often its request comes."""

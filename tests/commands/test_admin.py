@@ -178,6 +178,8 @@ class AdministrationTests(SynchronousTestCase):
                 "received": 0,
                 "sent": 0,
                 "undelivered": 0,
+                "failures": 0,
+                "overdue": 0,
                 "slow": 0,
                 "monitors": 0,
             },

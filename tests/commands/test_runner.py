@@ -251,7 +251,7 @@ class HandlerEndTests(RunnerTestCase):
                 assert isinstance(answer, bytes)
                 self.assertEqual(self.code(answer), "internal")
                 self.assert_logged(type(error))
-        self.assertEqual(self.runner.failures, len(self.ENDS))
+        self.assertEqual(self.sessions.counters.failures, len(self.ENDS))
 
     def test_async(self) -> None:
         """So is any exception of an async handler, before and after it has waited."""
@@ -317,7 +317,7 @@ class TimeLimitTests(RunnerTestCase):
         self.assertNoResult(started)
         self.clock.advance(0.01)
         self.assertEqual(self.code(self.successResultOf(started)), "timeout")
-        self.assertEqual((ended, self.runner.overdue), (["yes"], 0))
+        self.assertEqual((ended, self.sessions.counters.overdue), (["yes"], 0))
 
     def test_swallowed(self) -> None:
         """A handler that goes on after its cancellation is answered ``timeout`` all the same."""
@@ -333,9 +333,9 @@ class TimeLimitTests(RunnerTestCase):
         started = self.start(b"WAIT")
         self.clock.advance(5)
         self.assertEqual(self.code(self.successResultOf(started)), "timeout")
-        self.assertEqual(self.runner.overdue, 1)
+        self.assertEqual(self.sessions.counters.overdue, 1)
         gates[1].callback("too late")
-        self.assertEqual((self.runner.overdue, self.clock.getDelayedCalls()), (0, []))
+        self.assertEqual((self.sessions.counters.overdue, self.clock.getDelayedCalls()), (0, []))
 
     def test_late_bug(self) -> None:
         """A handler that fails after its command was answered is logged."""

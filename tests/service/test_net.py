@@ -315,7 +315,7 @@ class NetServiceTests(NetServiceTestCase):
             {
                 *("received", "malformed", "duplicates", "peers_refused", "sent", "timeouts"),
                 *("retransmissions", "resets", "responses_dropped", "evicted"),
-                *("peers", "exchanges", "observers"),
+                *("peers", "exchanges", "observers", "failures", "overdue"),
             },
         )
 

@@ -205,8 +205,14 @@ class CoapServer(CoapEndpoint):
         return len(self._notifier.observers)
 
     def figures(self) -> dict[str, int]:
-        """Return the counters of the message layer, and the number of observers, by name."""
-        return {**self.layer.figures(), "observers": self.observers}
+        """Return the counters of the message layer and of handlers, and the observers, by name."""
+        counters = self.sessions.counters
+        return {
+            **self.layer.figures(),
+            "observers": self.observers,
+            "failures": counters.failures,
+            "overdue": counters.overdue,
+        }
 
     # --- requests ---
 

@@ -177,6 +177,8 @@ def _client_figures(session: Session) -> Mapping[str, object]:
         "received": sessions.counters.received + sum(client.received for client in sessions),
         "sent": sessions.counters.sent + sum(client.sent for client in sessions),
         "undelivered": sessions.counters.undelivered,
+        "failures": sessions.counters.failures,
+        "overdue": sessions.counters.overdue,
         "slow": sessions.instruments.slow_log.count,
         "monitors": len(sessions.instruments.monitors),
     }

@@ -41,7 +41,7 @@ from twisted_net.sessions import Session, Sessions
 TRACEBACKS_PER_SECOND, TRACEBACK_BURST = 1.0, 10
 """
 Tracebacks of failing handlers that are logged: a flood of requests that make a handler fail must
-not fill the disk. Those left out are counted in :attr:`CommandRunner.failures` all the same.
+not fill the disk. Those left out are counted in :class:`~twisted_net.sessions.SessionCounters`.
 """
 
 Permit = Callable[[Command, Session], None]
@@ -75,8 +75,6 @@ class CommandRunner:
 
     :param reactor: its clock times commands; its threads run blocking ones.
     :param permit: a check of the embedding application, beside the users' permissions.
-    :ivar failures: handlers that ended by a bug.
-    :ivar overdue: handlers that still run although their commands were answered ``timeout``.
     """
 
     log = Logger()
@@ -93,8 +91,6 @@ class CommandRunner:
         self.commands = commands
         self.sessions = sessions
         self.limits = limits
-        self.failures = 0
-        self.overdue = 0
         self.seconds = reactor.seconds
         self._permit = permit
         self._by_name = commands.by_name
@@ -291,7 +287,7 @@ class CommandRunner:
 
     def _failed(self, failure: Failure, command: str | None, session: Session) -> Internal:
         """Log a handler's bug, and return what its client is answered."""
-        self.failures += 1
+        self.sessions.counters.failures += 1
         now = self.seconds()
         if self._tracebacks.wait("", now) <= 0:
             self._tracebacks.charge("", now)
@@ -360,7 +356,7 @@ class _Execution:
         if self._cancelled:
             return
         if self.answer.called:
-            runner.overdue -= 1
+            runner.sessions.counters.overdue -= 1
             return
         runner._note_waited(self._show, self._session, runner.seconds() - self._began)
         if isinstance(outcome, bytes):
@@ -392,7 +388,7 @@ class _Execution:
         self._result.cancel()
         if not self.answer.called:
             runner = self._runner
-            runner.overdue += 1
+            runner.sessions.counters.overdue += 1
             runner.log.warn(
                 "the handler of {command} goes on after it was cancelled at its time limit",
                 command=self._waiting.name,
