@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from twisted.internet.defer import gatherResults
 
 from tests.live.processes import Running
-from tests.live.programs import serving
+from tests.live.programs import program, run, serving
 from tests.patience import until
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.auth.users import AuthSettings
@@ -33,7 +35,9 @@ from twisted_net.reasons import End
 from twisted_net.service.config import CoapDtlsSettings, CoapSettings, UdpDtlsSettings, UdpSettings
 from twisted_net.service.net import NetService
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "coaps_lock.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "coaps_lock.py"
+HOWTO = ROOT / "docs" / "howto" / "dtls.rst"
 AUTHORITY = Authority()
 QUICK = CoapClientSettings(ack_timeout=0.1, max_retransmit=1)
 """Gives a silent server up soon; of these seconds none passes while the machine is busy."""
@@ -54,7 +58,7 @@ def reactor(patient_reactor: Any) -> Any:  # Any: reactors have no one type
 def issue(file: Path, *hosts: str, user: str | None = None) -> str:
     """Write a certificate and its key into one file."""
     names = () if user is None else (user,)
-    return str(write_pair(file, AUTHORITY.issue(*hosts, common_names=names, days=36_500)))
+    return str(write_pair(file, AUTHORITY.issue(*hosts, common_names=names)))
 
 
 @pytest.fixture
@@ -169,6 +173,27 @@ async def test_servers_that_are_not_believed(reactor: Any, folder: Path) -> None
             assert (await careless.get(uri(service, "ping"))).text == "PONG"
 
 
+async def test_certificates_of_the_howto(reactor: Any, folder: Path) -> None:
+    """The commands of the documentation make certificates that pass the strictest checks."""
+    openssl = program("openssl", "openssl")
+    page = HOWTO.read_text().split("\nTest certificates\n---", 1)[1]
+    commands = re.search(r"::\n\n((?:    .*\n)+)", page)
+    assert commands is not None
+    script = f"cd {folder}\n{textwrap.dedent(commands[1])}"
+    made = await run("sh", "-eu", data=script.encode())
+    assert made.returncode == 0, made.stderr
+    for purpose, name in (("sslserver", "server.crt"), ("sslclient", "ann.crt")):
+        words = ("verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(folder / "ca.pem"))
+        checked = await run(openssl, *words, str(folder / name))
+        assert checked.returncode == 0, checked.stderr
+    ann = believing(folder, certificate=str(folder / "ann.crt"), key=str(folder / "ann.key"))
+    async with (
+        served(reactor, folder, **with_users(folder)) as (service, _),
+        CoapClient(reactor, QUICK, ann) as client,
+    ):
+        assert (await client.get(uri(service, "ping"))).text == "PONG"
+
+
 async def test_nobody_listens(reactor: Any, folder: Path) -> None:
     """Where nobody listens a request fails at once."""
     async with served(reactor, folder) as (service, client):
@@ -195,11 +220,11 @@ async def test_renewal(reactor: Any, folder: Path) -> None:
     """The next handshake has the renewed certificate, and STATS tells of its end."""
     async with served(reactor, folder) as (service, client):
         await client.get(uri(service, "ping"))
-        pair = AUTHORITY.issue("localhost", days=36_000)
+        pair = AUTHORITY.issue("localhost", days=30)
         write_pair(folder / "server.pem", pair)
         async with CoapClient(reactor, QUICK, believing(folder)) as second:
             stats = (await second.get(uri(service, "stats"), accept=50)).json()
-        assert stats["certificates"]["localhost"] < 36_400 * 86_400
+        assert stats["certificates"]["localhost"] < 60 * 86_400
         assert (await client.get(uri(service, "ping"))).text == "PONG"
 
 
