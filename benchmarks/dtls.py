@@ -196,7 +196,7 @@ def main() -> None:
         folder = Path(name)
         authority = Authority()
         ca = str(authority.write(folder / "ca.pem"))
-        pair = authority.issue("localhost", days=36_500)
+        pair = authority.issue("localhost")
         certificate = str(write_pair(folder / "server.pem", pair))
         context = client_context(DtlsClientSettings(ca=ca))
         for title, words, offset in _servers(certificate):

@@ -64,9 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("dtls")
     authority = Authority()
     authority.write(made / "ca.pem")
-    write_pair(made / "server.pem", authority.issue("localhost", days=36_500))
+    write_pair(made / "server.pem", authority.issue("localhost"))
     for user in ("ann", "bob"):
-        pair = authority.issue(common_names=(user,), days=36_500)
+        pair = authority.issue(common_names=(user,))
         write_pair(made / f"{user}.pem", pair)
     (made / "users.toml").write_text('[ann]\ncommands = ["*"]\n[bob]\ncommands = ["PING"]\n')
     (made / "users.toml").chmod(0o600)

@@ -29,8 +29,6 @@ SERVER: Source = ("192.0.2.1", 5684)
 HERE: Source = ("198.51.100.1", 40_000)
 
 AUTHORITY = Authority()
-LASTING = 36_500
-"""Days: OpenSSL compares certificates with the real clock."""
 
 Fate = Callable[[int, bytes, bool], list[bytes]]
 """Returns the datagrams delivered for one: from its number, itself, and if the server gets it."""
@@ -52,7 +50,7 @@ class Files:
     def write(self, name: str, *hosts: str, user: str | None = None) -> str:
         """Write a certificate and its key into one file."""
         names = () if user is None else (user,)
-        pair = AUTHORITY.issue(*hosts, common_names=names, days=LASTING)
+        pair = AUTHORITY.issue(*hosts, common_names=names)
         return str(write_pair(self.folder / f"{name}.pem", pair))
 
     def remove(self) -> None:

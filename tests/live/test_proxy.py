@@ -132,7 +132,7 @@ async def test_haproxy_over_unix(tmp_path: Path, reactor: Any) -> None:
 async def test_haproxy_with_tls_inside(tmp_path: Path, reactor: Any) -> None:
     """TLS of the client passes through the proxy; the certificate is ours."""
     authority = Authority()
-    certificate = write_pair(tmp_path / "a.pem", authority.issue("a.test", days=36_500))
+    certificate = write_pair(tmp_path / "a.pem", authority.issue("a.test"))
     context = ssl.create_default_context(cafile=str(authority.write(tmp_path / "ca")))
     tls = TlsSettings(certificate=str(certificate))
     async with (

@@ -61,10 +61,8 @@ async def test_lines(reactor: Any) -> None:
 async def test_over_tls_with_a_user(tmp_path: Path, reactor: Any) -> None:
     """Over TLS the certificate is checked, and the client's own names its user."""
     authority = Authority()
-    server = write_pair(tmp_path / "a.pem", authority.issue("localhost", days=36_500))
-    ada = write_pair(
-        tmp_path / "ada.pem", authority.issue("x.test", common_names=("ada",), days=36_500)
-    )
+    server = write_pair(tmp_path / "a.pem", authority.issue("localhost"))
+    ada = write_pair(tmp_path / "ada.pem", authority.issue("x.test", common_names=("ada",)))
     ca = str(authority.write(tmp_path / "ca"))
     context = ssl.create_default_context(cafile=ca)
     context.load_cert_chain(ada)

@@ -1,4 +1,8 @@
-"""Issues certificates for tests, and writes them into files."""
+"""
+Issues certificates for tests, and writes them into files.
+
+They are as RFC 5280 §4.2 wants them, which Python checks from 3.13 on (``VERIFY_X509_STRICT``).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-NOW = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
-"""When certificates are made; they hold from ten days before it."""
+NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+"""When the tests began; certificates are valid from ten days before it, whatever the date."""
 
 
 class Authority:
@@ -25,6 +29,7 @@ class Authority:
         self._certificate = (
             _builder(self._name, self._name, self._key.public_key(), 365)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -45,7 +50,13 @@ class Authority:
         subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]
         )
-        builder = _builder(subject, self._name, key.public_key(), days)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = (
+            _builder(subject, self._name, key.public_key(), days)
+            .add_extension(issuer, critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+        )
         if hosts:
             names = x509.SubjectAlternativeName([_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=not common_names)
@@ -87,6 +98,21 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW - datetime.timedelta(days=10))
         .not_valid_after(NOW + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 
