@@ -385,7 +385,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         opening = Deferred.fromCoroutine(self._follow(method.upper(), url, options, call))
         self._calls.add(opening)
         try:
-            method, answer = await opening
+            method, received = await opening
         except CancelledError:
             if self._closed:
                 raise ClientClosed from None
@@ -393,10 +393,10 @@ class Client(AbstractAsyncContextManager["Client"]):
         finally:
             self._calls.discard(opening)
         response = StreamedResponse(
-            answer,
+            received,
             method=method,
             url=call.url,
-            headers=_fields(answer),
+            headers=_fields(received),
             attempts=call.attempts,
             age=call.age,
         )
@@ -409,17 +409,17 @@ class Client(AbstractAsyncContextManager["Client"]):
         started = self._reactor.seconds()
         call = self._call(options)
         call.buffer_body = True
-        method, answer = await self._follow(method, url, options, call)
-        if isinstance(answer, BufferedResponse):
-            content = answer.body
+        method, received = await self._follow(method, url, options, call)
+        if isinstance(received, BufferedResponse):
+            content = received.body
         else:
-            content = b"" if answer.length == 0 else (await collect(answer))[0]
+            content = b"" if received.length == 0 else (await collect(received))[0]
         return Response(
             method=method,
             url=call.url,
-            status=answer.code,
-            reason=answer.phrase.decode("latin-1"),
-            headers=_fields(answer),
+            status=received.code,
+            reason=received.phrase.decode("latin-1"),
+            headers=_fields(received),
             body=content,
             attempts=call.attempts,
             elapsed=self._reactor.seconds() - started,
@@ -444,14 +444,14 @@ class Client(AbstractAsyncContextManager["Client"]):
             options.get("cookies"),
         )
         for _ in range(self._settings.max_redirects + 1):
-            answer = await sender.send(method, url, headers, body)
+            received = await sender.send(method, url, headers, body)
             redirect = None
-            if 300 <= answer.code < 400 and options.get("allow_redirects", True):
-                location = response_fields(answer).first("location")
-                redirect = parse_redirect(method, call.url, answer.code, location)
+            if 300 <= received.code < 400 and options.get("allow_redirects", True):
+                location = response_fields(received).first("location")
+                redirect = parse_redirect(method, call.url, received.code, location)
             if redirect is None or (redirect.with_body and not body.replayable):
-                return method, answer
-            discard(answer)
+                return method, received
+            discard(received)
             method, url = redirect.method, redirect.url
             headers, body = apply_redirect(redirect, headers, body)
         raise TooManyRedirects(self._settings.max_redirects)
