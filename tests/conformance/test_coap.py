@@ -36,7 +36,7 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted_net.commands.standard import standard_commands
-from twisted_net.coap import echo
+from twisted_net.coap import server as coap
 from twisted_net.coap.server import CoapServer, listen_coap
 from twisted_net.coap.settings import CoapLimits
 
@@ -60,7 +60,7 @@ async def slow(text: str) -> str:
 
 if sys.argv[2:] == ["far"]:
     # As if all clients were on other machines.
-    echo.is_loopback = lambda host: False
+    coap.is_loopback = lambda host: False
 
 limits = CoapLimits(refresh_interval=0.3)
 listen_coap(reactor, CoapServer(reactor, commands, limits), int(sys.argv[1]))

@@ -292,7 +292,7 @@ async def test_states_not_taken(reactor: Any) -> None:
 
 async def test_proof(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that asks whether our address is ours is told."""
-    monkeypatch.setattr("twisted_net.coap.echo.is_loopback", lambda host: False)
+    monkeypatch.setattr("twisted_net.coap.server.is_loopback", lambda host: False)
     async with Served(reactor) as served:
         assert (await served.client.post(served.uri("note"), b"x" * 3000)).text == "x" * 3000
     async with Served(reactor) as served:

@@ -6,8 +6,7 @@ from collections import OrderedDict
 from hashlib import blake2s
 from hmac import compare_digest
 
-from twisted_net.dtls.peer import SecurePeer
-from twisted_net.net.addresses import Source, is_loopback
+from twisted_net.net.addresses import Source
 
 CHALLENGE_LIFETIME = 60
 """Seconds for which an Echo value is accepted."""
@@ -65,9 +64,3 @@ class AddressVerifier:
     def _mac(self, source: Source, stamp: bytes) -> bytes:
         address = f"{source[0]} {source[1]}".encode()
         return blake2s(stamp + address, key=self._key, digest_size=8).digest()
-
-
-def cannot_be_forged(source: Source) -> bool:
-    """Whether a source address needs no challenge: it is loopback, or of a DTLS session."""
-    # A DTLS client has returned a cookie, and completed a handshake.
-    return isinstance(source, SecurePeer) or is_loopback(source[0])

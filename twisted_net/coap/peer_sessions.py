@@ -68,10 +68,6 @@ class PeerSessions:
         self._by_peer[source] = session, now
         return session
 
-    def may_be_administrator(self, source: Source) -> bool:
-        """Whether a peer is a user, so that administrative commands are served to it."""
-        return self._permissions_of is not None and identity_of(source) is not None
-
     def close(self, source: Source, end: End) -> None:
         """Close the session of a peer, if it has one."""
         known = self._by_peer.pop(source, None)

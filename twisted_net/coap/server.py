@@ -30,7 +30,7 @@ from twisted_net.coap.codec import (
     Code,
     encode_message,
 )
-from twisted_net.coap.echo import AddressVerifier, cannot_be_forged
+from twisted_net.coap.echo import AddressVerifier
 from twisted_net.coap.endpoint import CoapEndpoint
 from twisted_net.coap.exchange import (
     Event,
@@ -66,8 +66,9 @@ from twisted_net.coap.topics import TopicResources, path_of, text_of, topic_of
 from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
+from twisted_net.dtls.peer import SecurePeer, identity_of
 from twisted_net.errors import CommandError, Internal, TwistedNetError
-from twisted_net.net.addresses import Source
+from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
 from twisted_net.udp.port import CappedPort
@@ -122,6 +123,7 @@ class CoapServer(CoapEndpoint):
         self.limits = limits = limits or CoapLimits()
         super().__init__(reactor, limits, int(chance() * 65_536))
         self._chance = chance
+        self._permissions_of = permissions_of
         self.commands = commands
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.datagrams = DatagramCounts()
@@ -309,8 +311,8 @@ class CoapServer(CoapEndpoint):
         topic = topic_of(path)
         if topic is not None:
             return self._serve_topic(request, topic, payload, now)
-        admin = self._peers.may_be_administrator(request.source)
-        command = find_command(self.commands, path, admin=admin)
+        is_user = self._permissions_of is not None and identity_of(request.source) is not None
+        command = find_command(self.commands, path, admin=is_user)
         check_request(request.method, options, _FORMATS, safe=command.safe, post=True)
         return self._run(request, command, command_arguments(options, payload), now)
 
@@ -446,11 +448,12 @@ class CoapServer(CoapEndpoint):
         self.layer.send_response(incoming, message, now, self._chance(), delay)
 
     def _is_verified(self, source: Source, echo: bytes | None, now: float) -> bool:
-        return (
-            not self.limits.amplification
-            or cannot_be_forged(source)
-            or self._verifier.verify(source, echo, now)
-        )
+        if isinstance(source, SecurePeer):
+            # It has returned a cookie, and completed a handshake.
+            return True
+        if not self.limits.amplification or is_loopback(source[0]):
+            return True
+        return self._verifier.verify(source, echo, now)
 
     def _limit_amplification(
         self, request: ServerRequest, incoming: IncomingMessage, message: CoapMessage, now: float
