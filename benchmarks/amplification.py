@@ -63,7 +63,7 @@ def request(
     message_id: int = 1,
     token: bytes = b"",
 ) -> bytes:
-    """Give the datagram of a request."""
+    """Return the datagram of a request."""
     segments = [(int(Option.URI_PATH), part.encode()) for part in path.split("/") if part]
     pairs = [*segments, *((int(number), value) for number, value in options)]
     # By number alone: the segments of a path stay in their order.
@@ -72,7 +72,7 @@ def request(
 
 
 def kinds() -> Iterator[Kind]:
-    """Give all kinds of questions."""
+    """Return all kinds of questions."""
     core = ".well-known/core"
     for kind in (Type.CON, Type.NON):
         name = kind.name
@@ -138,7 +138,7 @@ _OBSERVE = (int(Option.OBSERVE), b"")
 
 
 def measure(kind: Kind) -> tuple[int, list[int]]:
-    """Give the bytes that were sent in the victim's name, and those of each datagram to it."""
+    """Return the bytes that were sent in the victim's name, and those of each datagram to it."""
     clock = Clock()
     commands = standard_commands()
     commands.command("LARGE", safe=True)(lambda: "a" * 100_000)

@@ -19,7 +19,7 @@ async def main(reactor: Any, port: str = "5683") -> None:  # Any: a reactor has 
 
     @commands.command(safe=True)
     def led() -> str:
-        """Tell whether the light is on."""
+        """Whether the light is on."""
         return light
 
     @commands.command()

@@ -91,7 +91,7 @@ class Driver:
         return answer
 
     def answers(self, source: Source = LOCAL) -> list[CoapMessage]:
-        """Give what was sent to a client since the last time."""
+        """Return what was sent to a client since the last time."""
         found = [data for data, to in self.transport.written if to == source]
         self.transport.written = [pair for pair in self.transport.written if pair[1] != source]
         return [parse_message(datagram) for datagram in found]
@@ -156,7 +156,7 @@ class ServerTests(SynchronousTestCase):
 
         @commands.command(safe=True)
         def big(request: Request, size: int = 3000) -> str:
-            """Give a long text, a new one each time."""
+            """Return a long text, a new one each time."""
             self.runs.append("big")
             return f"{len(self.runs)}" * size
 

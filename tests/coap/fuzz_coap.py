@@ -171,7 +171,7 @@ def feed_responder(data: bytes) -> None:
 
 def feed_server(data: bytes) -> int:
     """
-    Have a CoAP server answer one datagram, whoever sends it, then let all its timers run out.
+    Have a CoAP server answer one datagram, from either peer, then let all its timers run out.
 
     :return: bytes that a stranger was sent, whose address may be forged.
     """
@@ -222,7 +222,7 @@ def feed(data: bytes) -> int:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Give the least processor time of a few runs: what the call costs where nothing disturbs."""
+    """Return the least processor time of a few runs: what the call costs where nothing disturbs."""
     best = float("inf")
     for _ in range(7):
         began = time.thread_time()
@@ -232,7 +232,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def slowest(inputs: list[bytes]) -> dict[str, tuple[float, bytes]]:
-    """Give the worst processor time of each reader, with the input that it is for."""
+    """Return the worst processor time of each reader, with the input that it is for."""
     worst: dict[str, tuple[float, bytes]] = {}
     for data in inputs:
         for name, reader in READERS.items():

@@ -117,7 +117,7 @@ class Server(Node):
             self.largest[name] = max(size, self.largest.get(name, 0))
 
     def over_limits(self) -> dict[str, int]:
-        """Give what was ever held beyond its limit: requests still being answered may be."""
+        """Return what was ever held beyond its limit: requests still being answered may be."""
         limits = self._limits
         bounds = {
             "peers": limits.max_peers,

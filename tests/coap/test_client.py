@@ -143,7 +143,7 @@ class ClientTests(SynchronousTestCase):
         self.failureResultOf(call, CoapClientClosed)
 
     def states(self, observation: Observation) -> list[str]:
-        """Give the states of an observation that has ended."""
+        """Return the states of an observation that has ended."""
         return self.successResultOf(Deferred.fromCoroutine(self.collect(observation)))
 
     async def collect(self, observation: Observation) -> list[str]:

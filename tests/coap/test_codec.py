@@ -83,7 +83,7 @@ class ParseTests(SynchronousTestCase):
     """:func:`parse_message` takes what is a message, and says what to do with the rest."""
 
     def rejected(self, datagram: bytes) -> int | None:
-        """Give the message ID to reset, for a datagram that must be malformed."""
+        """Return the message ID to reset, for a datagram that must be malformed."""
         try:
             parse_message(datagram)
         except MalformedMessage as error:

@@ -18,7 +18,7 @@ class TableTests(SynchronousTestCase):
     """The tables of states."""
 
     def reached(self, start: int, table: dict[tuple[int, int], int]) -> set[int]:
-        """Give the states to which a table leads."""
+        """Return the states to which a table leads."""
         found, new = {start}, {start}
         while new:
             new = {after for (before, _), after in table.items() if before in new} - found

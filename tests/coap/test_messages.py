@@ -10,7 +10,7 @@ Where each clause of RFC 7252 §4 and §5.2 is shown:
 - §4.3, NON: never acknowledged: ``test_non``, ``test_non_acknowledged``; rejected:
   ``test_reset_of_non``; ping: ``test_ping``.
 - §4.4, message IDs not used twice in EXCHANGE_LIFETIME: ``test_ids_are_not_reused``,
-  ``test_ids_in_any_pattern``, :mod:`tests.udp.test_message_ids`; matched by
+  ``test_ids_in_any_pattern``, :mod:`tests.coap.test_message_ids`; matched by
   source: ``test_same_id_of_others``.
 - §4.5, duplicates answered as the first time, and run once: ``test_duplicate_replayed``,
   ``test_duplicate_while_pending``, ``test_rejected_again``, ``test_non_response_twice``,
@@ -22,7 +22,7 @@ Where each clause of RFC 7252 §4 and §5.2 is shown:
 - §5.2.2, a response that overtakes its acknowledgement: ``test_separate_overtakes``.
 - §8, groups: ``test_group``, ``test_leisure``.
 
-Bounds of entries, bytes, peers, time and timers, shared fairly: ``BoundTests``, and
+Limits of entries, bytes, peers and time, shared fairly: :mod:`tests.coap.test_peer_table`, and
 ``test_simulation``.
 """
 
@@ -32,6 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.coap.message_driver import OTHER, PEER, STEADY, Layer, question, request, response
 from twisted_net.coap import message_ids, messages
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import CoapTimeout, QueueFull, ResetByPeer
@@ -43,49 +44,7 @@ from twisted_net.coap.exchange import (
     OutgoingMessage,
     ResponseReceived,
 )
-from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.settings import TransmissionParameters
-from twisted_net.net.addresses import Source
-
-PEER = ("192.0.2.1", 5683)
-OTHER = ("192.0.2.2", 5683)
-# Jitter away: the first wait is two seconds.
-STEADY = TransmissionParameters(ack_random_factor=1)
-
-
-def request(
-    message_id: int = 1, *, kind: int = Type.CON, token: bytes = b"t", payload: bytes = b""
-) -> bytes:
-    """Give the datagram of a request."""
-    return encode_message(CoapMessage(kind, Code.POST, message_id, token, payload=payload))
-
-
-def response(payload: bytes = b"") -> CoapMessage:
-    """Make a response, to be sent."""
-    return CoapMessage(Type.ACK, Code.CHANGED, payload=payload)
-
-
-def question(kind: int = Type.CON, token: bytes = b"q") -> CoapMessage:
-    """Make a request, to be sent."""
-    return CoapMessage(kind, Code.GET, token=token)
-
-
-class Layer(MessageLayer):
-    """A layer under test, with words for what tests ask of it."""
-
-    def incoming(self, datagram: bytes, now: float = 0.0, source: Source = PEER) -> IncomingMessage:
-        """Take in a datagram that is a new request."""
-        (event,) = self.receive(datagram, source, now)
-        assert isinstance(event, IncomingMessage)
-        return event
-
-    def sent(self) -> list[CoapMessage]:
-        """Give what is to be sent, parsed."""
-        return [parse_message(datagram) for datagram, _ in self.messages_to_send()]
-
-    def reply(self, message: CoapMessage, now: float = 0.0, source: Source = PEER) -> list[Event]:
-        """Take in a message."""
-        return self.receive(encode_message(message), source, now)
 
 
 class ReceiveTests(SynchronousTestCase):
@@ -216,7 +175,7 @@ class ReceiveTests(SynchronousTestCase):
         self.assertEqual(self.layer.counts.malformed, 4)
 
     def test_unknown_response(self) -> None:
-        """A response that nobody waits for is reset: so an old observation ends (RFC 7641 §3.6)."""
+        """A response that is not expected is reset: so an old observation ends (RFC 7641 §3.6)."""
         for kind in (Type.CON, Type.NON):
             stray = CoapMessage(kind, Code.CONTENT, 3, b"none")
             self.assertEqual(self.layer.reply(stray), [])
@@ -291,7 +250,7 @@ class SendTests(SynchronousTestCase):
         return self.layer.send_request(question(kind, token), PEER, now, 0)
 
     def answered(self, events: list[Event], outgoing: OutgoingMessage) -> CoapMessage:
-        """Give the one answer among events."""
+        """Return the one answer among events."""
         (event,) = events
         assert isinstance(event, ResponseReceived)
         self.assertIs(event.outgoing, outgoing)
@@ -459,7 +418,7 @@ class SendTests(SynchronousTestCase):
             self.assertEqual(following.token, b"%d" % nstart)
 
     def test_acknowledgement_frees(self) -> None:
-        """An acknowledged request holds nobody up."""
+        """An acknowledged request holds no other up."""
         self.send(token=b"1")
         self.send(token=b"2")
         (first,) = self.layer.sent()
@@ -648,201 +607,8 @@ class SendTests(SynchronousTestCase):
                 check()
 
 
-class BoundTests(SynchronousTestCase):
-    """Everything that grows has its limit, and peers share it."""
-
-    def fill(self, layer: Layer, source: Source, count: int, size: int = 0) -> None:
-        """Let a peer ask, and answer it."""
-        for number in range(count):
-            incoming = layer.incoming(request(number), source=source)
-            layer.send_response(incoming, response(b"a" * size), 0)
-            layer.messages_to_send()
-
-    def known(self, layer: Layer, source: Source, message_id: int) -> bool:
-        """Tell whether a message is remembered."""
-        before = layer.counts.duplicates
-        layer.receive(request(message_id), source, 0)
-        return layer.counts.duplicates > before
-
-    def test_exchanges(self) -> None:
-        """A peer with more than its share gives up its own oldest exchange, and no one else's."""
-        layer = Layer(TransmissionParameters(max_exchanges=10))
-        self.fill(layer, OTHER, 2)
-        self.fill(layer, PEER, 20)
-        self.assertEqual(layer.sizes["exchanges"], 10)
-        self.assertTrue(self.known(layer, OTHER, 0))
-        self.assertTrue(self.known(layer, PEER, 19))
-        self.assertFalse(self.known(layer, PEER, 11))
-
-    def test_exchanges_of_the_silent(self) -> None:
-        """A peer within its share takes the place of who has been silent for longest."""
-        layer = Layer(TransmissionParameters(max_exchanges=10))
-        self.fill(layer, PEER, 10)
-        self.fill(layer, OTHER, 2)
-        self.assertTrue(self.known(layer, OTHER, 0))
-        self.assertTrue(self.known(layer, OTHER, 1))
-        self.assertFalse(self.known(layer, PEER, 1))
-
-    def test_bytes(self) -> None:
-        """The bytes of stored answers are bounded, and shared in the same way."""
-        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
-        self.fill(layer, OTHER, 2, 100)
-        self.fill(layer, PEER, 20, 100)
-        self.assertTrue(900 < layer.sizes["exchange_bytes"] <= 1024)
-        self.assertTrue(self.known(layer, OTHER, 0))
-        self.assertFalse(self.known(layer, PEER, 0))
-
-    def test_bytes_of_just_the_limit(self) -> None:
-        """Answers of as many bytes as there is room for are all kept."""
-        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
-        empty = len(encode_message(CoapMessage(Type.ACK, Code.CHANGED, 1, b"t", payload=b"x"))) - 1
-        self.fill(layer, PEER, 4, 256 - empty)
-        self.assertEqual((layer.sizes["exchange_bytes"], layer.sizes["exchanges"]), (1024, 4))
-
-    def test_one_answer_over_the_limit(self) -> None:
-        """An answer larger than all there is room for is sent, and not kept."""
-        layer = Layer(TransmissionParameters(max_exchange_bytes=1024))
-        self.fill(layer, PEER, 1, 2000)
-        self.assertEqual(layer.sizes["exchange_bytes"], 0)
-
-    def test_pending_are_kept(self) -> None:
-        """What is being answered is not given up, so that it does not run twice."""
-        layer = Layer(TransmissionParameters(max_exchanges=3))
-        for number in range(5):
-            layer.incoming(request(number))
-        self.assertEqual(layer.sizes["exchanges"], 5)
-        for number in range(5):
-            self.assertTrue(self.known(layer, PEER, number))
-
-    def test_expired(self) -> None:
-        """A message whose lifetime has just ended makes way for the next one."""
-        layer = Layer(STEADY)
-        layer.send_response(layer.incoming(request(1)), response(), 0)
-        layer.incoming(request(2), 231)
-        self.assertEqual(layer.sizes["exchanges"], 2)
-        layer.incoming(request(3), 232)
-        self.assertEqual(layer.sizes["exchanges"], 2)
-
-    def test_pending_for_ever(self) -> None:
-        """A request that is answered after its lifetime does not hold up those behind it."""
-        layer = Layer(STEADY)
-        late = layer.incoming(request(1))
-        layer.send_response(layer.incoming(request(2)), response(), 0)
-        layer.incoming(request(3), 240)
-        self.assertEqual(layer.sizes["exchanges"], 2)
-        layer.send_response(late, response(), 241)
-
-    def test_peers(self) -> None:
-        """Over ``max_peers`` the peer silent for longest is forgotten, if it is idle."""
-        layer = Layer(TransmissionParameters(max_peers=2))
-        self.fill(layer, PEER, 1)
-        self.fill(layer, OTHER, 1)
-        self.fill(layer, ("192.0.2.3", 1), 1)
-        self.assertEqual(layer.sizes["peers"], 2)
-        self.assertTrue(self.known(layer, OTHER, 0))
-        self.assertEqual(layer.figures()["evicted"], 1)
-
-    def test_busy_peers(self) -> None:
-        """Where all known peers are busy, a new one is refused and counted."""
-        layer = Layer(TransmissionParameters(max_peers=2))
-        layer.incoming(request(1))
-        layer.incoming(request(1), source=OTHER)
-        self.assertEqual(layer.receive(request(1), ("192.0.2.3", 1), 0), [])
-        self.assertEqual(layer.counts.peers_refused, 1)
-        with self.assertRaises(QueueFull):
-            layer.send_request(question(), ("192.0.2.3", 1), 0, 0)
-
-    def test_busy_with_messages_of_ours(self) -> None:
-        """A peer is busy too while a message to it is under way, or waits for an ID alone."""
-        self.patch(message_ids, "COUNT", 4)
-        self.patch(message_ids, "BLOCK", 4)
-        layer = Layer(TransmissionParameters(max_peers=1, nstart=8))
-        for number in range(5):
-            layer.send_request(question(token=b"%d" % number), PEER, 0, 0)
-        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
-        for message in layer.sent():
-            layer.reply(CoapMessage(Type.ACK, Code.CONTENT, message.message_id, message.token))
-        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
-        self.assertEqual(layer.counts.peers_refused, 2)
-        layer = Layer(TransmissionParameters(max_peers=1))
-        layer.send_request(question(), PEER, 0, 0)
-        self.assertEqual(layer.receive(request(1), OTHER, 0), [])
-
-    def test_idle_behind_busy_ones(self) -> None:
-        """An idle peer is looked for among the eight silent for longest, and no further."""
-        for busy, found in ((7, True), (8, False)):
-            layer = Layer(TransmissionParameters(max_peers=busy + 1))
-            for number in range(busy):
-                layer.incoming(request(1), 0, ("192.0.2.1", 1 + number))
-            self.fill(layer, OTHER, 1)
-            self.assertEqual(len(layer.receive(request(1), PEER, 0)), found)
-            self.assertEqual(layer.counts.peers_refused, not found)
-
-    def test_acknowledgements_are_heard(self) -> None:
-        """A peer of which only acknowledgements come is not silent."""
-        layer = Layer(STEADY)
-        notification = CoapMessage(Type.CON, Code.CONTENT, token=b"q")
-        layer.send_request(notification, PEER, 0, 0)
-        (message,) = layer.sent()
-        layer.reply(CoapMessage(Type.ACK, 0, message.message_id), 5)
-        for now, peers in ((232, 1), (237, 0)):
-            self.assertEqual(layer.next_timeout(), now)
-            layer.advance(now)
-            self.assertEqual(layer.sizes["peers"], peers)
-
-    def test_sweep(self) -> None:
-        """Peers that have been silent for a lifetime are forgotten, busy ones are not."""
-        layer = Layer(STEADY)
-        self.fill(layer, PEER, 3, 10)
-        busy = layer.incoming(request(1), 1, OTHER)
-        layer.messages_to_send()
-        layer.advance(1.1)
-        self.assertEqual(layer.next_timeout(), 232)
-        layer.advance(232)
-        self.assertEqual(layer.sizes["peers"], 1)
-        self.assertEqual(layer.next_timeout(), 233)
-        layer.advance(233)
-        self.assertEqual(layer.sizes["peers"], 1)
-        # A busy one is looked at after another lifetime, not each second.
-        self.assertEqual(layer.next_timeout(), 465)
-        layer.send_response(busy, None, 234)
-        layer.advance(500)
-        self.assertEqual(layer.sizes, dict.fromkeys(layer.sizes, 0))
-        self.assertIsNone(layer.next_timeout())
-
-    def test_sweeps_are_a_second_apart(self) -> None:
-        """Peers that fell silent within a second are forgotten by two sweeps, not by a hundred."""
-        layer = Layer(STEADY)
-        for number in range(100):
-            layer.receive(
-                encode_message(CoapMessage(Type.NON, Code.CONTENT, 1, b"none")),
-                ("192.0.2.1", 1000 + number),
-                number / 100,
-            )
-        layer.messages_to_send()
-        sweeps = []
-        while (due := layer.next_timeout()) is not None:
-            layer.advance(due)
-            sweeps.append(due)
-        self.assertEqual(sweeps, [232, 233])
-        self.assertEqual(layer.sizes["peers"], 0)
-
-    def test_sweep_in_time(self) -> None:
-        """A peer is forgotten when its lifetime is over, not a moment later."""
-        layer = Layer(STEADY)
-        self.fill(layer, PEER, 1)
-        layer.receive(request(1), OTHER, 5)
-        layer.messages_to_send()
-        layer.advance(5.1)
-        layer.send_response(layer.incoming(request(1), 7.5, ("192.0.2.3", 1)), response(), 7.5)
-        layer.messages_to_send()
-        sweeps = []
-        for _ in range(3):
-            due = layer.next_timeout()
-            assert due is not None
-            layer.advance(due)
-            sweeps.append((due, layer.sizes["peers"]))
-        self.assertEqual(sweeps, [(232, 2), (237, 2), (239.5, 1)])
+class TimerTests(SynchronousTestCase):
+    """The timers of all messages are one heap."""
 
     def test_timers(self) -> None:
         """Timers that became void do not pile up."""

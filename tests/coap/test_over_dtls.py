@@ -37,7 +37,7 @@ USERS = {
 
 
 def permissions_of(name: str | None) -> Permissions:
-    """Give what a user of the tests may do."""
+    """Return what a user of the tests may do."""
     return Permissions(name, USERS[name])
 
 

@@ -42,7 +42,7 @@ class ArgumentsTests(SynchronousTestCase):
     def arguments(
         self, payload: bytes, content_format: bytes | None = None, *queries: bytes
     ) -> list[str]:
-        """Give the arguments."""
+        """Return the arguments."""
         options = [] if content_format is None else [(Option.CONTENT_FORMAT, content_format)]
         return command_arguments(
             CoapRequestOptions([*options, *((Option.URI_QUERY, query) for query in queries)]),

@@ -7,7 +7,6 @@ from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,7 +14,6 @@ from tests.coap.coap_driver import (
     ACCEPT_JSON,
     LOCAL,
     OBSERVE,
-    OTHER,
     REMOTE,
     Driver,
     Pairs,
@@ -31,13 +29,12 @@ from twisted_net.coap.codec import (
     encode_message,
     encode_uint,
 )
-from twisted_net.coap.peer_sessions import SESSION_LIFETIME
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
-from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.registry import Command
 from twisted_net.commands.runner import TRACEBACK_BURST
 from twisted_net.commands.standard import standard_commands
-from twisted_net.errors import AuthRequired, CommandError
+from twisted_net.errors import AuthRequired
 from twisted_net.net.addresses import Source
 from twisted_net.sessions import Session
 
@@ -158,49 +155,8 @@ class RequestTests(ServerTests):
         head = len(encode_message(CoapMessage(0, 2, 1, b"t", [(11, b"note")]))) + 1
         self.assertEqual(self.ask(Code.POST, "note", payload[head:]).code, Code.CHANGED)
 
-    def test_sessions(self) -> None:
-        """Peers are listed and counted like TCP clients."""
-        self.ask(Code.GET, "ping")
-        self.ask(Code.GET, "ping", source=OTHER)
-        self.ask(Code.GET, "ping")
-        self.assertEqual(
-            [(session.name, session.messages) for session in self.driver.server.sessions],
-            [("127.0.0.1:40000", 2), ("127.0.0.1:40001", 1)],
-        )
-
-    def test_sessions_end_in_time(self) -> None:
-        """A peer has its session for 600 s after its last request, and no longer."""
-        self.ask(Code.GET, "ping")
-        for passed, open_sessions in ((599.0, 2), (1.0, 2)):
-            self.driver.clock.advance(passed)
-            self.ask(Code.GET, "ping", source=OTHER)
-            self.assertEqual(len(self.driver.server.sessions), open_sessions)
-            first = next(iter(self.driver.server.sessions))
-            self.assertEqual(first.name, "127.0.0.1:40000")
-        self.ask(Code.GET, "ping", source=("127.0.0.1", 40_002))
-        names = [session.name for session in self.driver.server.sessions]
-        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
-
-    def test_sessions_are_bounded(self) -> None:
-        """There are no more sessions than ``max_peers``; the one quiet for longest ends."""
-        self.driver.leftovers()
-        self.driver = Driver(standard_commands(), CoapLimits(max_peers=2))
-        for number in range(3):
-            self.driver.ask(Code.GET, "ping", source=("127.0.0.1", 40_000 + number))
-        names = [session.name for session in self.driver.server.sessions]
-        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
-
-    def test_sessions_end(self) -> None:
-        """A peer that has been silent for long has no session any more."""
-        self.ask(Code.GET, "events", options=[OBSERVE])
-        self.driver.clock.advance(SESSION_LIFETIME + 1)
-        self.driver.answers()
-        self.ask(Code.GET, "ping", source=OTHER)
-        self.assertEqual(len(self.driver.server.sessions), 1)
-        self.assertEqual(self.driver.server.observers, 0)
-
     def test_permit(self) -> None:
-        """Who may run what is for whoever embeds the server to say."""
+        """``permit`` decides who may run what."""
 
         def permit(command: Command, session: Session) -> None:
             if command.name != "PING":
@@ -221,92 +177,6 @@ class RequestTests(ServerTests):
         self.driver.send(Code.GET, "ping")
         self.driver.server.notify("stats")
         self.assertEqual(self.driver.answers(), [])
-
-
-class WaitingTests(ServerTests):
-    """Commands that wait: RFC 7252 §5.2.2."""
-
-    limits = CoapLimits(max_waiting=3, max_waiting_per_peer=2, command_timeout=10)
-
-    def test_at_once(self) -> None:
-        """One that need not wait is answered in the acknowledgement."""
-        self.assertEqual(self.ask(Code.GET, "soon").payload, b"soon")
-
-    def test_piggybacked(self) -> None:
-        """One that waits for less than a tenth of a second is, too."""
-        self.driver.send(Code.POST, "later")
-        self.waiting[0].callback("x")
-        (answer,) = self.driver.answers()
-        self.assertEqual((answer.type, answer.payload), (Type.ACK, b"x"))
-
-    def test_separate(self) -> None:
-        """One that waits longer is acknowledged, and answered later."""
-        self.driver.send(Code.POST, "later", token=b"abc")
-        self.driver.clock.advance(0.1)
-        (ack,) = self.driver.answers()
-        self.assertEqual((ack.type, ack.code), (Type.ACK, Code.EMPTY))
-        self.waiting[0].callback("x")
-        (answer,) = self.driver.answers()
-        self.assertEqual((answer.type, answer.token, answer.payload), (Type.CON, b"abc", b"x"))
-        self.driver.clock.advance(3)
-        self.assertEqual(self.driver.answers(), [answer])
-        self.driver.acknowledge(answer)
-        self.driver.clock.pump([1] * 100)
-        self.assertEqual(self.driver.answers(), [])
-
-    def test_timeout(self) -> None:
-        """One that takes too long is cancelled, and answered 5.04."""
-        self.driver.send(Code.POST, "later", kind=Type.NON)
-        self.driver.clock.advance(10)
-        (answer,) = self.driver.answers()
-        self.assertEqual(answer.code, Code.GATEWAY_TIMEOUT)
-        self.assertEqual(answer.payload, b"the command took longer than 10 seconds")
-
-    def test_refused_and_failed(self) -> None:
-        """One may refuse, and may have a bug."""
-        self.driver.send(Code.POST, "later")
-        self.driver.send(Code.POST, "later")
-        self.waiting[0].errback(CommandError("no"))
-        self.waiting[1].errback(ZeroDivisionError())
-        codes = [answer.code for answer in self.driver.answers()]
-        self.assertEqual(codes, [Code.FORBIDDEN, Code.INTERNAL_SERVER_ERROR])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-
-    def test_too_many(self) -> None:
-        """Of one peer and of all, so many may wait; then it is 5.03, with a time to come again."""
-        self.driver.send(Code.POST, "later")
-        self.driver.send(Code.POST, "later")
-        refused = self.ask(Code.POST, "later")
-        self.assertEqual(refused.code, Code.SERVICE_UNAVAILABLE)
-        self.assertEqual(refused.option(Option.MAX_AGE), b"\x05")
-        self.driver.send(Code.POST, "later", source=OTHER)
-        self.assertEqual(self.ask(Code.POST, "later", source=OTHER).code, 163)
-        for waiting in self.waiting:
-            waiting.callback("")
-        self.driver.send(Code.POST, "later")
-        self.assertEqual(len(self.waiting), 4)
-
-    def test_drain(self) -> None:
-        """A drain refuses what comes, and waits for what is under way."""
-        self.driver.send(Code.POST, "later")
-        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
-        self.assertEqual(self.ask(Code.GET, "ping").code, Code.SERVICE_UNAVAILABLE)
-        self.assertNoResult(drained)
-        self.waiting[0].callback("x")
-        self.successResultOf(drained)
-        (answer,) = self.driver.answers()
-        self.assertEqual(answer.payload, b"x")
-
-    def test_drain_in_time(self) -> None:
-        """A drain does not wait for ever."""
-        self.driver.send(Code.POST, "later")
-        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
-        self.driver.clock.advance(5)
-        self.successResultOf(drained)
-
-    def test_drain_of_nothing(self) -> None:
-        """Where nothing is under way a drain is over at once."""
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
 
 
 class BlockTests(ServerTests):
@@ -401,173 +271,6 @@ class BlockTests(ServerTests):
         self.assertEqual(answer.code, Code.REQUEST_ENTITY_TOO_LARGE)
         self.assertEqual(answer.option(Option.SIZE1), encode_uint(5000))
         self.assertEqual(answer.option(Option.BLOCK1), self.block1(0, True)[1])
-
-
-class ObserveTests(ServerTests):
-    """ObserverList: RFC 7641."""
-
-    limits = CoapLimits(max_observers_per_peer=2)
-
-    def observe(self, path: str, token: bytes = b"o", source: Source = LOCAL) -> CoapMessage:
-        """Observe a resource, and give the first answer."""
-        self.driver.send(Code.GET, path, options=[OBSERVE], token=token, source=source)
-        (answer,) = self.driver.answers(source)
-        return answer
-
-    def test_stats(self) -> None:
-        """Figures are told at an interval, each time after the last was acknowledged."""
-        self.assertEqual(self.observe("stats").option(Option.OBSERVE), b"\x01")
-        for number in (2, 3):
-            self.driver.clock.advance(5)
-            (told,) = self.driver.answers()
-            self.assertEqual((told.type, told.token), (Type.CON, b"o"))
-            self.assertEqual(told.option(Option.OBSERVE), bytes((number,)))
-            self.assertIsNone(told.option(Option.MAX_AGE))
-            self.assertEqual(json.loads(told.payload)["command"], "STATS")
-            self.driver.acknowledge(told)
-        self.assertEqual(self.driver.answers(), [])
-
-    def test_unacknowledged(self) -> None:
-        """Who does not acknowledge is told once more of what changed, not of each change."""
-        self.observe("stats")
-        self.driver.server.notify("stats")
-        (told,) = self.driver.answers()
-        for _ in range(3):
-            self.driver.server.notify("stats")
-        self.assertEqual(self.driver.answers(), [])
-        self.driver.acknowledge(told)
-        (again,) = self.driver.answers()
-        self.assertEqual(again.option(Option.OBSERVE), b"\x03")
-        self.driver.acknowledge(again)
-        self.assertEqual(self.driver.answers(), [])
-
-    def test_reset(self) -> None:
-        """A reset ends an observation (§3.6), and so does silence (§4.5)."""
-        for end in ("reset", "silence"):
-            self.observe("stats")
-            self.driver.server.notify("stats")
-            (told, *_) = self.driver.answers()
-            if end == "reset":
-                self.driver.acknowledge(told, Type.RST)
-            else:
-                self.driver.clock.pump([1] * 100)
-            self.assertEqual(self.driver.server.observers, 0)
-
-    def test_cancel(self) -> None:
-        """A request with Observe 1 ends the observation of its token (§3.6)."""
-        self.observe("stats", b"t")
-        answer = self.ask(Code.GET, "stats", options=[(int(Option.OBSERVE), b"\x01")])
-        self.assertIsNone(answer.option(Option.OBSERVE))
-        self.assertEqual(self.driver.server.observers, 0)
-
-    def test_not_observable(self) -> None:
-        """What cannot be observed, or by no more observers, is answered once (§4.1)."""
-        self.assertIsNone(self.observe("ping").option(Option.OBSERVE))
-        self.assertIsNone(self.observe(".well-known/core").option(Option.OBSERVE))
-        for token, expected in ((b"1", b"\x01"), (b"2", b"\x01"), (b"3", None)):
-            self.assertEqual(self.observe("stats", token).option(Option.OBSERVE), expected)
-
-    def test_events(self) -> None:
-        """A broadcast reaches those that observe /events, and counts the others."""
-        self.assertEqual(self.observe("events").payload, b"{}")
-        answer = self.ask(Code.POST, "broadcast", b"hello", source=OTHER)
-        self.assertEqual(
-            json.loads(answer.payload),
-            {
-                "command": "BROADCAST",
-                "delivered": 1,
-                "failed": 1,
-                "failures": {"127.0.0.1:40001": "not_observing"},
-            },
-        )
-        (told,) = self.driver.answers()
-        event = {"event": "broadcast", "from": "127.0.0.1:40001", "message": "hello"}
-        self.assertEqual(json.loads(told.payload), event)
-        self.assertEqual(json.loads(self.ask(Code.GET, "events").payload), event)
-
-    def test_error(self) -> None:
-        """An error is told, and ends the observation (§4.2)."""
-        commands = Commands()
-        failures: list[Exception] = []
-
-        @commands.command(safe=True)
-        def stats() -> str:
-            if failures:
-                raise failures.pop()
-            return "fine"
-
-        self.driver.leftovers()
-        self.driver = Driver(commands)
-        for failure, code in ((CommandError("no"), 131), (ZeroDivisionError(), 160)):
-            self.observe("stats")
-            failures.append(failure)
-            self.driver.server.notify("stats")
-            (told,) = self.driver.answers()
-            self.assertEqual(told.code, code)
-            self.assertIsNone(told.option(Option.OBSERVE))
-            self.assertEqual(self.driver.server.observers, 0)
-            self.driver.acknowledge(told)
-        self.flushLoggedErrors(ZeroDivisionError)
-
-    def test_tag_of_the_request(self) -> None:
-        """The ETag of the request is for its first answer: a notification is told whole."""
-        commands = Commands()
-        commands.command("STATS", safe=True)(lambda: "same" * 25)
-        self.driver.leftovers()
-        self.driver = Driver(commands)
-        block2 = (int(Option.BLOCK2), Block(0, False, 64).encode())
-        etag = self.driver.ask(Code.GET, "stats", options=[block2]).option(Option.ETAG)
-        assert etag is not None
-        self.driver.send(Code.GET, "stats", options=[(int(Option.ETAG), etag), OBSERVE])
-        (first,) = self.driver.answers()
-        self.assertEqual(first.code, Code.VALID)
-        self.driver.server.notify("stats")
-        (told,) = self.driver.answers()
-        self.assertEqual((told.code, told.payload), (Code.CONTENT, b"same" * 25))
-
-    def test_long(self) -> None:
-        """A long notification is its first block; the others can be asked for (RFC 7959 §2.6)."""
-        commands = Commands()
-        commands.command("STATS", safe=True)(lambda: "a" * 100)
-        self.driver.leftovers()
-        self.driver = Driver(commands)
-        block2 = (int(Option.BLOCK2), Block(0, False, 64).encode())
-        self.driver.send(Code.GET, "stats", options=[OBSERVE, block2])
-        self.driver.answers()
-        self.driver.server.notify("stats")
-        (told,) = self.driver.answers()
-        self.assertEqual(told.payload, b"a" * 64)
-        block2 = (int(Option.BLOCK2), Block(1, False, 64).encode())
-        rest = self.driver.ask(Code.GET, "stats", options=[block2])
-        self.assertEqual(rest.payload, b"a" * 36)
-
-    def test_queue_full(self) -> None:
-        """An observer whose queue is full is dropped."""
-        self.driver.leftovers()
-        self.driver = Driver(standard_commands(), CoapLimits(max_queued=0))
-        self.observe("stats", b"1")
-        self.observe("stats", b"2")
-        self.driver.server.notify("stats")
-        self.assertEqual(self.driver.server.observers, 1)
-
-    def test_drain(self) -> None:
-        """At the end observers are told that there is nothing more to come."""
-        self.observe("stats")
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
-        (gone,) = self.driver.answers()
-        self.assertEqual(
-            (gone.type, gone.code, gone.token), (Type.NON, Code.SERVICE_UNAVAILABLE, b"o")
-        )
-        self.assertIsNone(self.observe("stats").option(Option.OBSERVE))
-
-    def test_registered_during_a_drain(self) -> None:
-        """While the server drains, what can still be read is answered once, and not observed."""
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
-        for path in ("events", "topics/news"):
-            answer = self.observe(path)
-            self.assertEqual(answer.code, Code.CONTENT, path)
-            self.assertIsNone(answer.option(Option.OBSERVE), path)
-        self.assertEqual(self.driver.server.observers, 0)
 
 
 class ProofTests(ServerTests):

@@ -55,7 +55,7 @@ class TopicResourcesTests(SynchronousTestCase):
         )
 
     def state(self, topic: str) -> bytes:
-        """Give the text that is known of a topic."""
+        """Return the text that is known of a topic."""
         return self.resources.response(topic, None).payload
 
     def test_followed(self) -> None:
@@ -79,7 +79,7 @@ class TopicResourcesTests(SynchronousTestCase):
         self.assertEqual(event, {"event": "message", "topic": "a", "message": "x"})
 
     def test_most_topics(self) -> None:
-        """Over the limit, the topic asked for longest ago that nobody observes is left."""
+        """Over the limit, the least recently used topic that is not observed is unsubscribed."""
         for topic in "abc":
             self.resources.subscribe(topic)
             self.topics.publish(topic, topic)
@@ -168,7 +168,7 @@ class ServerTopicTests(SynchronousTestCase):
         self.assertEqual(json.loads(answer.payload)["message"], "21")
 
     def test_ended(self) -> None:
-        """After an observation has ended nobody is told."""
+        """After an observation has ended no notification is sent."""
         self.observe()
         self.driver.ask(Code.GET, "topics/a.b", options=[(int(Option.OBSERVE), b"\x01")])
         self.assertEqual(self.topics.publish("a.b", "x"), 0)

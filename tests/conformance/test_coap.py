@@ -151,12 +151,12 @@ def hurried(program: str) -> list[str]:
 
 
 def bears(seed: int, exchanges: int) -> bool:
-    """Tell whether each exchange has an attempt that succeeds, at 30 % loss either way."""
+    """Return whether each exchange has an attempt that succeeds, at 30 % loss either way."""
     return all(attempts(seed, 0.3, exchange) is not None for exchange in range(exchanges))
 
 
 def aiocoap_client() -> list[str]:
-    """Give the words that start aiocoap's client."""
+    """Return the words that start aiocoap's client."""
     if find_spec("aiocoap") is None:
         missing("aiocoap (PyPI)")
     return [sys.executable, "-u", "-W", "ignore", "-m", "aiocoap.cli.client"]
@@ -164,7 +164,7 @@ def aiocoap_client() -> list[str]:
 
 @pytest.fixture(scope="module")
 def coap_cli(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the path of npm's coap-cli."""
+    """Return the path of npm's coap-cli."""
     given = os.environ.get("COAP_CLI")
     if given is not None:
         return given

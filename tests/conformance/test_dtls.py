@@ -106,7 +106,7 @@ class Ours:
         self.uri = f"coaps://localhost:{coap}"
 
     def words(self, build: str, user: str, *words: str) -> list[str]:
-        """Give the words by which libcoap's client asks, as a user."""
+        """Return the words by which libcoap's client asks, as a user."""
         pair = ("-c", f"{user}.pem", "-j", f"{user}.pem") if user else ()
         return [libcoap("coap-client", build), "-R", "ca.pem", *pair, *words]
 

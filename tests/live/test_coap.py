@@ -122,7 +122,7 @@ class Served:
         await stopped
 
     def uri(self, path: str, port: int | None = None) -> str:
-        """Give the URI of a path."""
+        """Return the URI of a path."""
         host = f"[{self.interface}]" if ":" in self.interface else self.interface
         return f"coap://{host}:{port or self.port.getHost().port}/{path}"
 
@@ -259,7 +259,7 @@ async def test_observe_events(reactor: Any) -> None:
 
 
 async def next_of(states: Observation) -> CoapResponse:
-    """Give the next state."""
+    """Return the next state."""
     return await anext(states)
 
 
@@ -281,7 +281,7 @@ async def test_observe_until_the_server_goes(reactor: Any) -> None:
 
 
 async def test_states_not_taken(reactor: Any) -> None:
-    """Where nobody takes the states, the oldest are dropped and counted."""
+    """States that are not iterated over are dropped, the oldest first, and counted."""
     async with Served(reactor, settings=CoapClientSettings(max_notifications=2)) as served:
         states = await served.client.observe(served.uri("stats"))
         await until(reactor, lambda: states.skipped >= 2)

@@ -207,7 +207,7 @@ async def test_script(reactor: Any, tmp_path: Path) -> None:
 
 
 async def test_reader_goes(reactor: Any, tmp_path: Path) -> None:
-    """Where whoever reads the output has enough, an observation ends without a complaint."""
+    """If the reader of the output closes it, an observation ends without an error message."""
     async with Served(reactor) as served:
         command = f"{BIN / 'twisted-net'} coap observe {served.uri('stats')} | head -n 1"
         words = ["/bin/bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]

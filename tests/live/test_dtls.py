@@ -40,7 +40,7 @@ EXAMPLE = ROOT / "examples" / "coaps_lock.py"
 HOWTO = ROOT / "docs" / "howto" / "dtls.rst"
 AUTHORITY = Authority()
 QUICK = CoapClientSettings(ack_timeout=0.1, max_retransmit=1)
-"""Gives a silent server up soon; of these seconds none passes while the machine is busy."""
+"""Gives up on a silent server soon; of these seconds none passes while the machine is busy."""
 USERS = """
 [ann]
 commands = ["*"]
@@ -63,7 +63,7 @@ def issue(file: Path, *hosts: str, user: str | None = None) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder with an authority, a server's certificate, two users' and a users file."""
+    """Return a folder with an authority, a server's certificate, two users' and a users file."""
     AUTHORITY.write(tmp_path / "ca.pem")
     issue(tmp_path / "server.pem", "localhost", "127.0.0.1", "::1")
     for user in ("ann", "bob"):
@@ -74,14 +74,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def over_dtls(folder: Path, **settings: Any) -> CoapSettings:  # Any: fields
-    """Give the settings of CoAP over DTLS."""
+    """Return the settings of CoAP over DTLS."""
     words: dict[str, Any] = {"port": 0, "certificate": str(folder / "server.pem")}
     words |= settings
     return CoapSettings(dtls=CoapDtlsSettings(**words))
 
 
 def with_users(folder: Path) -> dict[str, Any]:  # Any: as above
-    """Give the settings of a service with users, by their certificates."""
+    """Return the settings of a service with users, by their certificates."""
     return {
         "coap": over_dtls(folder, client_ca=str(folder / "ca.pem")),
         "auth": AuthSettings(users=str(folder / "users.toml")),
@@ -89,20 +89,20 @@ def with_users(folder: Path) -> dict[str, Any]:  # Any: as above
 
 
 def believing(folder: Path, user: str | None = None, **settings: Any) -> DtlsClientSettings:
-    """Give the settings of a client that believes the folder's authority."""
+    """Return the settings of a client that believes the folder's authority."""
     if user is not None:
         settings["certificate"] = str(folder / f"{user}.pem")
     return DtlsClientSettings(ca=str(folder / "ca.pem"), **settings)
 
 
 def uri(service: NetService, path: str, host: str = "localhost") -> str:
-    """Give the URI of a path."""
+    """Return the URI of a path."""
     assert service.secure_coap is not None
     return f"coaps://{host}:{service.secure_coap.port}/{path}"
 
 
 def sessions(service: NetService) -> int:
-    """Give how many DTLS sessions there are."""
+    """Return how many DTLS sessions there are."""
     assert service.secure_coap is not None
     return service.secure_coap.dtls.sessions
 

@@ -147,7 +147,7 @@ def quiet_service(
     udp: UdpSettings | None = None,
     coap: CoapSettings | None = None,
 ) -> NetService:
-    """Give a service on free ports of loopback."""
+    """Return a service on free ports of loopback."""
     config = Config(
         tcp=TcpSettings(port=0),
         udp=udp or UdpSettings(port=0),

@@ -1,0 +1,61 @@
+"""Tests for :mod:`twisted_net.coap.peer_sessions`, through a server."""
+
+from __future__ import annotations
+
+from tests.coap.coap_driver import (
+    OBSERVE,
+    OTHER,
+    Driver,
+    ServerTests,
+)
+from twisted_net.coap.codec import (
+    Code,
+)
+from twisted_net.coap.peer_sessions import SESSION_LIFETIME
+from twisted_net.coap.settings import CoapLimits
+from twisted_net.commands.standard import standard_commands
+
+
+class PeerSessionsTests(ServerTests):
+    """Peers have sessions, for a while after their last request."""
+
+    def test_sessions(self) -> None:
+        """Peers are listed and counted like TCP clients."""
+        self.ask(Code.GET, "ping")
+        self.ask(Code.GET, "ping", source=OTHER)
+        self.ask(Code.GET, "ping")
+        self.assertEqual(
+            [(session.name, session.messages) for session in self.driver.server.sessions],
+            [("127.0.0.1:40000", 2), ("127.0.0.1:40001", 1)],
+        )
+
+    def test_sessions_end_in_time(self) -> None:
+        """A peer has its session for 600 s after its last request, and no longer."""
+        self.ask(Code.GET, "ping")
+        for passed, open_sessions in ((599.0, 2), (1.0, 2)):
+            self.driver.clock.advance(passed)
+            self.ask(Code.GET, "ping", source=OTHER)
+            self.assertEqual(len(self.driver.server.sessions), open_sessions)
+            first = next(iter(self.driver.server.sessions))
+            self.assertEqual(first.name, "127.0.0.1:40000")
+        self.ask(Code.GET, "ping", source=("127.0.0.1", 40_002))
+        names = [session.name for session in self.driver.server.sessions]
+        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+
+    def test_sessions_are_bounded(self) -> None:
+        """There are no more sessions than ``max_peers``; the one quiet for longest ends."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(max_peers=2))
+        for number in range(3):
+            self.driver.ask(Code.GET, "ping", source=("127.0.0.1", 40_000 + number))
+        names = [session.name for session in self.driver.server.sessions]
+        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+
+    def test_sessions_end(self) -> None:
+        """A peer that has been silent for long has no session any more."""
+        self.ask(Code.GET, "events", options=[OBSERVE])
+        self.driver.clock.advance(SESSION_LIFETIME + 1)
+        self.driver.answers()
+        self.ask(Code.GET, "ping", source=OTHER)
+        self.assertEqual(len(self.driver.server.sessions), 1)
+        self.assertEqual(self.driver.server.observers, 0)

@@ -1,0 +1,103 @@
+"""Tests for :mod:`twisted_net.coap.waiting`, through a server."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from tests.coap.coap_driver import (
+    OTHER,
+    ServerTests,
+)
+from twisted_net.coap.codec import (
+    Code,
+    Option,
+    Type,
+)
+from twisted_net.coap.settings import CoapLimits
+from twisted_net.errors import CommandError
+
+
+class WaitingRequestsTests(ServerTests):
+    """Commands that wait: RFC 7252 §5.2.2."""
+
+    limits = CoapLimits(max_waiting=3, max_waiting_per_peer=2, command_timeout=10)
+
+    def test_at_once(self) -> None:
+        """One that need not wait is answered in the acknowledgement."""
+        self.assertEqual(self.ask(Code.GET, "soon").payload, b"soon")
+
+    def test_piggybacked(self) -> None:
+        """One that waits for less than a tenth of a second is, too."""
+        self.driver.send(Code.POST, "later")
+        self.waiting[0].callback("x")
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.payload), (Type.ACK, b"x"))
+
+    def test_separate(self) -> None:
+        """One that waits longer is acknowledged, and answered later."""
+        self.driver.send(Code.POST, "later", token=b"abc")
+        self.driver.clock.advance(0.1)
+        (ack,) = self.driver.answers()
+        self.assertEqual((ack.type, ack.code), (Type.ACK, Code.EMPTY))
+        self.waiting[0].callback("x")
+        (answer,) = self.driver.answers()
+        self.assertEqual((answer.type, answer.token, answer.payload), (Type.CON, b"abc", b"x"))
+        self.driver.clock.advance(3)
+        self.assertEqual(self.driver.answers(), [answer])
+        self.driver.acknowledge(answer)
+        self.driver.clock.pump([1] * 100)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_timeout(self) -> None:
+        """One that takes too long is cancelled, and answered 5.04."""
+        self.driver.send(Code.POST, "later", kind=Type.NON)
+        self.driver.clock.advance(10)
+        (answer,) = self.driver.answers()
+        self.assertEqual(answer.code, Code.GATEWAY_TIMEOUT)
+        self.assertEqual(answer.payload, b"the command took longer than 10 seconds")
+
+    def test_refused_and_failed(self) -> None:
+        """One may refuse, and may have a bug."""
+        self.driver.send(Code.POST, "later")
+        self.driver.send(Code.POST, "later")
+        self.waiting[0].errback(CommandError("no"))
+        self.waiting[1].errback(ZeroDivisionError())
+        codes = [answer.code for answer in self.driver.answers()]
+        self.assertEqual(codes, [Code.FORBIDDEN, Code.INTERNAL_SERVER_ERROR])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_too_many(self) -> None:
+        """Of one peer and of all, so many may wait; then it is 5.03, with a time to come again."""
+        self.driver.send(Code.POST, "later")
+        self.driver.send(Code.POST, "later")
+        refused = self.ask(Code.POST, "later")
+        self.assertEqual(refused.code, Code.SERVICE_UNAVAILABLE)
+        self.assertEqual(refused.option(Option.MAX_AGE), b"\x05")
+        self.driver.send(Code.POST, "later", source=OTHER)
+        self.assertEqual(self.ask(Code.POST, "later", source=OTHER).code, 163)
+        for waiting in self.waiting:
+            waiting.callback("")
+        self.driver.send(Code.POST, "later")
+        self.assertEqual(len(self.waiting), 4)
+
+    def test_drain(self) -> None:
+        """A drain refuses what comes, and waits for what is under way."""
+        self.driver.send(Code.POST, "later")
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.assertEqual(self.ask(Code.GET, "ping").code, Code.SERVICE_UNAVAILABLE)
+        self.assertNoResult(drained)
+        self.waiting[0].callback("x")
+        self.successResultOf(drained)
+        (answer,) = self.driver.answers()
+        self.assertEqual(answer.payload, b"x")
+
+    def test_drain_in_time(self) -> None:
+        """A drain does not wait for ever."""
+        self.driver.send(Code.POST, "later")
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.driver.clock.advance(5)
+        self.successResultOf(drained)
+
+    def test_drain_of_nothing(self) -> None:
+        """Where nothing is under way a drain is over at once."""
+        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
