@@ -26,9 +26,15 @@ class TwistedNetError(Exception):
 
 
 class CommandError(TwistedNetError):
-    """A command was refused. Handlers raise it, or a leaf of their own, to answer with an error."""
+    """
+    A command was refused. Handlers raise it, or a leaf of their own, to answer with an error.
+
+    :ivar counted: whether it was counted and audited where it was raised, with more detail than
+        the runner has.
+    """
 
     code = "refused"
+    counted = False
 
 
 class EmptyMessage(CommandError):

@@ -398,6 +398,37 @@ class TimeLimitTests(RunnerTestCase):
             self.assertEqual(self.successResultOf(started), b'{"command":"BLOCK","result":null}\n')
 
 
+class RefusalTests(RunnerTestCase):
+    """A refusal is counted once, however its handler runs."""
+
+    def test_waiting(self) -> None:
+        """A handler that refuses after it has waited counts as one that does at once."""
+        gate: Deferred[None] = Deferred()
+
+        async def refuse() -> None:
+            await gate
+            raise NotPermitted("T")
+
+        self.commands.command("T")(refuse)
+        started = self.start(b"T")
+        gate.callback(None)
+        self.assertEqual(self.code(self.successResultOf(started)), "not_permitted")
+        self.assertEqual(self.sessions.counters.refusals[Refusal.NOT_PERMITTED], 1)
+        self.assertEqual(self.audited, [("refused", "not_permitted: T")])
+
+    def test_counted_before(self) -> None:
+        """One that was counted where it was raised is not counted again."""
+
+        def refuse() -> None:
+            error = NotPermitted("T")
+            error.counted = True
+            raise error
+
+        self.commands.command("T")(refuse)
+        self.runner.answer(b"T", self.session)
+        self.assertEqual((self.audited, sum(self.sessions.counters.refusals.values())), ([], 0))
+
+
 class StructuredTests(RunnerTestCase):
     """A door that has a name and arguments gets what a line gets."""
 

@@ -245,7 +245,7 @@ class CommandRunner:
     def count_refusal(self, error: TwistedNetError, what: str, session: Session) -> None:
         """Count and audit an error, if its code is a :class:`Refusal`; *what* is its command."""
         refusal = _REFUSALS.get(error.code)
-        if refusal is not None:
+        if refusal is not None and not getattr(error, "counted", False):
             self.sessions.refuse_line(session, refusal, what)
 
     @contextmanager
@@ -377,6 +377,7 @@ class _Execution:
                 failure = Failure()
         error = failure.value
         if isinstance(error, ANSWERED):
+            runner.count_refusal(error, str(waiting.name), self._session)
             return error
         if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
             return CommandTimeout(runner.limits.timeout)

@@ -322,7 +322,9 @@ class Logins:
         wait = self._delays.attempt(source, self._reactor.seconds())
         if wait > 0:
             session.sessions.refuse_line(session, Refusal.AUTH_DELAYED, f"{wait:.3g} s")
-            raise AuthDelayed(wait)
+            delayed = AuthDelayed(wait)
+            delayed.counted = True
+            raise delayed
         given = UsernamePassword(who.encode(), password.encode()) if password else Token(who)
         try:
             _, avatar, _ = await self._portal.login(given, None, IPermitted)
@@ -330,7 +332,9 @@ class Logins:
             # Not the token, which may be one letter off.
             what = f"as {who}" if password else "with a token"
             session.sessions.refuse_line(session, Refusal.AUTH_FAILED, what)
-            raise AuthFailed from None
+            failed = AuthFailed()
+            failed.counted = True
+            raise failed from None
         except CommandError:
             self._delays.succeeded(source)
             raise
