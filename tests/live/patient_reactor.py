@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import Logger
 from zope.interface import directlyProvides, providedBy
@@ -32,12 +34,21 @@ class PatientReactor:
         self._ticking.clock = reactor
         self._ticking.start(STEP, now=False)
         self.seconds = self._clock.seconds
-        self.callLater = self._clock.callLater
         self.getDelayedCalls = self._clock.getDelayedCalls
         directlyProvides(self, *providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever reactors have
         return getattr(self._reactor, name)
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002  # Twisted's name
+        *args: object,
+        **kw: object,
+    ) -> IDelayedCall:
+        """Call a function later; at once means in the next turn, as with any reactor."""
+        return self._clock.callLater(max(delay, STEP / 1000), callable, *args, **kw)
 
     def stop(self) -> None:
         """Let no more time pass."""

@@ -27,6 +27,20 @@ async def test_stands_still(reactor: Any, patient_reactor: Any) -> None:
     assert due[0] >= before + 10 * STEP
 
 
+async def test_at_once(reactor: Any, patient_reactor: Any) -> None:
+    """A call that is made again at once leaves the turns to others."""
+    times: list[float] = []
+
+    def again() -> None:
+        times.append(patient_reactor.seconds())
+        if len(times) < 5:
+            patient_reactor.callLater(0, again)
+
+    patient_reactor.callLater(0, again)
+    await until(reactor, lambda: len(times) == 5)
+    assert sorted(set(times)) == times
+
+
 async def test_call_that_fails(
     reactor: Any, patient_reactor: Any, logged_errors: LoggedErrors
 ) -> None:
