@@ -18,7 +18,7 @@ from twisted_net.config.loader import settings
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.service.config import Config, TcpSettings
 from twisted_net.service.process import ProcessService
-from twisted_net.tap import Options, look_for_modules_here, makeService
+from twisted_net.tap import Options, add_working_directory_to_path, makeService
 
 
 def parse(*words: str) -> Options:
@@ -95,7 +95,7 @@ class OptionsTests(SynchronousTestCase):
             ("--tcp-port",): "option --tcp-port requires argument",
             ("--tcp",): "option --tcp not a unique prefix",
             ("-z",): "option -z not recognized",
-            ("start",): "start is not an option, nor anything else known here",
+            ("start",): "unexpected argument: start",
         }
         for words, message in cases.items():
             with self.subTest(words=words):
@@ -147,13 +147,13 @@ class MakeServiceTests(SynchronousTestCase):
 
 
 class LookForModulesHereTests(SynchronousTestCase):
-    """:func:`look_for_modules_here` makes all launchers alike."""
+    """:func:`add_working_directory_to_path` makes all launchers alike."""
 
     def test_last(self) -> None:
         """The working directory comes after all others, and once."""
         self.patch(sys, "path", ["/a"])
-        look_for_modules_here()
-        look_for_modules_here()
+        add_working_directory_to_path()
+        add_working_directory_to_path()
         self.assertEqual(sys.path, ["/a", os.getcwd()])
 
     def test_there_already(self) -> None:
@@ -161,5 +161,5 @@ class LookForModulesHereTests(SynchronousTestCase):
         for path in (["", "/a"], [os.getcwd(), "/a"]):
             with self.subTest(path=path):
                 self.patch(sys, "path", [*path])
-                look_for_modules_here()
+                add_working_directory_to_path()
                 self.assertEqual(sys.path, path)

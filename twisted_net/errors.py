@@ -1,4 +1,4 @@
-"""The tree of errors: each branch says whose fault it is, each leaf has its wire code."""
+"""Exceptions of the package: the branch says whose fault it is, each class has a wire code."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import ClassVar
 
 class TwistedNetError(Exception):
     """
-    The root of every error that this package raises on purpose.
+    Base class of all errors that this package raises.
 
-    ``str(error)`` is the sentence for a person.
+    ``str(error)`` is the message for people.
 
-    :cvar code: the name of the error on the wire; it never changes.
+    :cvar code: identifies the error in answers; it never changes.
     """
 
     code: ClassVar[str] = "error"
 
     def details(self) -> dict[str, object]:
-        """Give the members that an answer carries beside ``error`` and ``code``."""
+        """Return the members of an error answer besides ``error`` and ``code``."""
         return {}
 
 
-# --- The client asked for something wrong: answered, the connection lives. ---
+# --- The client's request is wrong: it is answered, the connection stays open. ---
 
 
 class CommandError(TwistedNetError):
     """
-    A command was refused. Handlers raise it, or a leaf of their own, to answer with an error.
+    A command was refused. Handlers raise it, or a subclass, to answer with an error.
 
     :ivar counted: whether it was counted and audited where it was raised, with more detail than
         the runner has.
@@ -38,7 +38,7 @@ class CommandError(TwistedNetError):
 
 
 class EmptyMessage(CommandError):
-    """The line holds no command."""
+    """The line is empty."""
 
     code = "empty"
 
@@ -50,7 +50,7 @@ class UnknownCommand(CommandError):
     """
     No command has this name.
 
-    :param name: as the client spelt it; shown up to 64 characters.
+    :param name: as the client wrote it; the message has its first 64 characters.
     """
 
     code = "unknown_command"
@@ -74,13 +74,13 @@ class NotUTF8(CommandError):
 
 
 class ControlCharacter(CommandError):
-    """The line holds a control character (C0 or DEL) other than a tab; NUL and a bare CR are."""
+    """The line has a control character (C0 or DEL) other than a tab, such as NUL or a bare CR."""
 
     code = "control_character"
 
     def __init__(self, position: int, character: str) -> None:
         super().__init__(
-            f"the line holds the control character U+{ord(character):04X} at position {position}"
+            f"the line has the control character U+{ord(character):04X} at position {position}"
         )
         self.position = position
 
@@ -89,19 +89,19 @@ class ControlCharacter(CommandError):
 
 
 class BadQuotes(CommandError):
-    """A quoted argument has no end, or is followed by something other than white space."""
+    """A quoted argument is not closed, or not followed by white space."""
 
     code = "bad_quotes"
 
 
 class BadArguments(CommandError):
-    """The arguments are too few, too many, or of another type than the command declares."""
+    """There are too few or too many arguments, or one has the wrong type or value."""
 
     code = "bad_arguments"
 
 
 class LineTooLong(CommandError):
-    """A line passed the limit; its bytes were dropped and the lines after it are whole."""
+    """A line is longer than the limit; it was skipped up to its end."""
 
     code = "line_too_long"
 
@@ -114,26 +114,25 @@ class LineTooLong(CommandError):
 
 
 class UnterminatedLine(CommandError):
-    """The client ended its stream in the middle of a line, which is not run: it may be half."""
+    """The client ended its stream within a line, which is not run: it may be incomplete."""
 
     code = "unterminated_line"
 
     def __init__(self) -> None:
-        super().__init__("the last line has no end (LF) and was not run")
+        super().__init__("the last line does not end with LF and was not run")
 
 
 class TooManyConnections(CommandError):
     """
-    There are as many connections as may be; this one is closed.
+    The limit of connections is reached; this one is closed.
 
-    :param scope: whose connections there are as many of: ``server``, ``address``, ``network`` or
-        ``user``.
+    :param scope: what the limit applies to: ``server``, ``address``, ``network`` or ``user``.
     """
 
     code = "too_many_connections"
 
     def __init__(self, limit: int, scope: str = "server") -> None:
-        super().__init__(f"too many connections: this {scope} takes {limit}")
+        super().__init__(f"too many connections: the limit of this {scope} is {limit}")
         self.limit = limit
         self.scope = scope
 
@@ -143,7 +142,7 @@ class TooManyConnections(CommandError):
 
 
 class CommandTimeout(CommandError):
-    """A command took longer than it may, and was cancelled."""
+    """A command exceeded its time limit and was cancelled."""
 
     code = "timeout"
 
@@ -156,12 +155,12 @@ class CommandTimeout(CommandError):
 
 
 class TooBusy(CommandError):
-    """As many blocking commands wait or run as the server takes; this one did not begin."""
+    """The limit of blocking commands that wait or run is reached; this one was not started."""
 
     code = "busy"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} blocking commands are waiting already; try again later")
+        super().__init__(f"busy: {limit} blocking commands are pending; try again later")
         self.limit = limit
 
     def details(self) -> dict[str, object]:
@@ -178,17 +177,17 @@ class AuthRequired(CommandError):
 
 
 class AuthFailed(CommandError):
-    """No user has this name and password, or this token; which of them is wrong is not told."""
+    """The name, the password or the token is wrong; the client does not learn which."""
 
     code = "auth_failed"
 
     def __init__(self) -> None:
-        super().__init__("the user, the password or the token is wrong")
+        super().__init__("wrong user, password or token")
 
 
 class AuthDelayed(CommandError):
     """
-    Attempts to log in failed too often from this address; this one was not looked at.
+    Too many logins from this address have failed; this one was not checked.
 
     :param retry_after: seconds to wait before the next attempt.
     """
@@ -207,7 +206,7 @@ class NotPermitted(CommandError):
     """
     The user may not use this command or this topic.
 
-    :param name: of the command or the topic; shown up to 64 characters.
+    :param name: of the command or the topic; the message has its first 64 characters.
     """
 
     code = "not_permitted"
@@ -219,10 +218,10 @@ class NotPermitted(CommandError):
 
 class RateLimited(CommandError):
     """
-    More commands came than this connection, address, network or user may send.
+    A rate limit is exceeded; the command was not run.
 
-    :param scope: which of these has no more.
-    :param retry_after: seconds after which the command would be run.
+    :param scope: what the limit applies to: ``server``, ``address``, ``network`` or ``user``.
+    :param retry_after: seconds until the command would be accepted.
     """
 
     code = "rate_limited"
@@ -239,34 +238,34 @@ class RateLimited(CommandError):
 
 
 class Protected(CommandError):
-    """A server without users serves its own machine only; this connection is closed."""
+    """A server without users accepts clients of its own machine only; this connection is closed."""
 
     code = "protected"
 
     def __init__(self) -> None:
         super().__init__(
-            "this server has no users, and so serves its own machine only; "
-            "see auth.users, auth.open"
+            "this server has no users and accepts clients of its own machine only; "
+            "see auth.users and auth.open"
         )
 
 
 class BadTopic(CommandError):
-    """What was given is no topic, or no pattern of topics; the message says why."""
+    """The topic or the pattern is invalid; the message says why."""
 
     code = "bad_topic"
 
 
 class TooManySubscriptions(CommandError):
     """
-    There are as many subscriptions as may be; this one was not made.
+    The limit of subscriptions is reached; this one was not made.
 
-    :param scope: whose subscriptions there are as many of: ``client`` or ``server``.
+    :param scope: what the limit applies to: ``client`` or ``server``.
     """
 
     code = "subscription_limit"
 
     def __init__(self, limit: int, scope: str) -> None:
-        super().__init__(f"too many subscriptions: this {scope} takes {limit}")
+        super().__init__(f"too many subscriptions: the limit of this {scope} is {limit}")
         self.limit = limit
         self.scope = scope
 
@@ -275,25 +274,25 @@ class TooManySubscriptions(CommandError):
 
 
 class Internal(CommandError):
-    """A handler failed in a way that it did not foresee; the log has the traceback."""
+    """A handler raised an unexpected exception; the log has the traceback."""
 
     code = "internal"
 
     def __init__(self) -> None:
-        super().__init__("internal error; the server's log tells more")
+        super().__init__("internal error; see the log of the server")
 
 
-# --- A command server that we are a client of, or the way to it. ---
+# --- Errors of the client of a command server. ---
 
 
 class CallError(TwistedNetError):
-    """A call to a command server got no answer that its caller can use."""
+    """A call to a command server failed."""
 
     code = "call_failed"
 
 
 class NotConnected(CallError):
-    """There was no connection; certainly not a byte of the call was sent, nor will be."""
+    """There is no connection; nothing of the call was sent."""
 
     code = "not_connected"
 
@@ -304,10 +303,10 @@ class NotConnected(CallError):
 
 class AnswerLost(CallError):
     """
-    The connection was lost after the call was sent and before its answer came.
+    The connection was lost after the call was sent and before it was answered.
 
-    Whether the server has run it is not known. The client does not send it again: whoever
-    knows that it may run twice can.
+    It is unknown whether the server has run the command. The client does not retry; a caller whose
+    command is idempotent can.
 
     :param command: its name.
     """
@@ -321,7 +320,7 @@ class AnswerLost(CallError):
 
 
 class CallTimeout(CallError):
-    """A call that was sent was not answered in time; an answer that comes later is dropped."""
+    """A call was not answered in time; a later answer is dropped."""
 
     code = "call_timeout"
 
@@ -332,17 +331,17 @@ class CallTimeout(CallError):
 
 
 class TooManyCalls(CallError):
-    """As many calls wait for their answers as may; this one was not sent."""
+    """The limit of unanswered calls is reached; this one was not sent."""
 
     code = "too_many_calls"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} calls wait for their answers already")
+        super().__init__(f"too many calls: {limit} are unanswered")
         self.limit = limit
 
 
 class BadAnswer(CallError):
-    """What the server sent cannot be an answer; the connection is of no use any more."""
+    """The server sent something that is not an answer; the connection is closed."""
 
     code = "bad_answer"
 
@@ -351,8 +350,8 @@ class CallRefused(CallError):
     """
     The server answered with an error.
 
-    :param answer: whole.
-    :ivar reason: the code of the server's error.
+    :param answer: the whole answer.
+    :ivar reason: its ``code``.
     """
 
     code = "call_refused"
@@ -363,17 +362,17 @@ class CallRefused(CallError):
         self.reason = str(answer.get("code"))
 
 
-# --- The far HTTP server, or the way to it. ---
+# --- Errors of HTTP requests: the server, or the connection to it. ---
 
 
 class FetchError(TwistedNetError):
     """
-    An HTTP request got no answer that its caller can use.
+    An HTTP request failed.
 
-    No message and no attribute of this branch holds a credential of the URL.
+    Messages and attributes of its subclasses never contain credentials of the URL.
 
-    :ivar transient: True where the same request may well succeed a moment later.
-    :ivar unsent: True where certainly not a byte of the request left this machine.
+    :ivar transient: True if the same request may succeed when it is retried.
+    :ivar unsent: True if certainly no byte of the request was sent.
     """
 
     code = "fetch_failed"
@@ -381,26 +380,26 @@ class FetchError(TwistedNetError):
     unsent = False
 
 
-# --- A CoAP exchange, its peer, or the way to it. ---
+# --- Errors of CoAP requests. ---
 
 
 class CoapError(TwistedNetError):
-    """A CoAP request got no answer that its caller can use."""
+    """A CoAP request failed."""
 
     code = "coap_failed"
 
 
-# --- The wire is broken: the connection is closed. ---
+# --- The byte stream is invalid: the connection is closed. ---
 
 
 class ProtocolError(TwistedNetError):
-    """What came is not of the protocol; nothing that follows it can be understood."""
+    """The peer violated the protocol; the rest of its stream cannot be parsed."""
 
     code = "protocol_error"
 
 
 class BadProxyHeader(ProtocolError):
-    """A connection does not begin with a header of the PROXY protocol that can be used."""
+    """A connection does not begin with a valid header of the PROXY protocol."""
 
     code = "bad_proxy_header"
 
@@ -409,14 +408,14 @@ class BadProxyHeader(ProtocolError):
         self.reason = reason
 
 
-# --- The operator. ---
+# --- The operator's mistakes. ---
 
 
 class ConfigError(TwistedNetError):
     """
     The configuration cannot be used.
 
-    :param mistakes: one line each, in the order found; never empty.
+    :param mistakes: one line each, in the order found; at least one.
     """
 
     code = "bad_configuration"
@@ -428,11 +427,11 @@ class ConfigError(TwistedNetError):
 
 class CannotListen(ConfigError):
     """
-    An address is taken, is not of this machine, or may not be used.
+    An address cannot be bound: it is in use, not of this machine, or not permitted.
 
-    :param address: host and port, as they are written together.
-    :param transport: ``tcp`` or ``udp``.
-    :param reason: the operating system's.
+    :param address: ``host:port``, or the path of a Unix socket.
+    :param transport: such as ``tcp``, ``tcp+tls``, ``udp`` or ``unix``.
+    :param reason: that of the operating system.
     """
 
     code = "cannot_listen"
@@ -446,8 +445,8 @@ class CannotListen(ConfigError):
 
 class CannotStart(SystemExit, Exception):
     """
-    Ends a start: the mistakes on standard error, a line each, and status 1.
+    The process cannot start: it exits with status 1 and the message on standard error.
 
-    As a :exc:`SystemExit` it passes every launcher without a traceback. As an :exc:`Exception`
-    it is what twistd waits for to remove its pid file and to tell the parent of a daemon.
+    Launchers let a :exc:`SystemExit` pass without a traceback. twistd handles every
+    :exc:`Exception`: it removes its pid file, and a daemon reports to its parent.
     """

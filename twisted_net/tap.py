@@ -1,4 +1,4 @@
-"""The options of ``twistd net``, and the service that they make."""
+"""The ``twistd`` plugin: command line options of ``twistd net``, and the service made from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.cred.credentials import IUsernamePassword
@@ -23,19 +23,20 @@ from twisted_net.service.config import Config, load_config
 
 class Options(usage.Options, AuthOptionMixin):
     """
-    A file, and an option for every setting that the file may hold.
+    Command line options: a configuration file, and one option for each setting.
 
-    A mistake ends the process with one line: a page of usage in front of it would hide it.
+    A mistake ends the process with one line. Twisted prints the usage first, some hundred lines
+    that would hide the message.
     """
 
     longdesc = (
-        "Each setting may stand in the file, in the environment (tcp.port is "
-        "TWISTED_NET_TCP__PORT there) and among the options; the later of these wins. Lists are "
-        "written with commas. Modules with own commands are also looked for in the directory "
-        "where this is started."
+        "Each setting can be set in the file, by an environment variable (for tcp.port: "
+        "TWISTED_NET_TCP__PORT), and by an option; later ones override earlier ones. Separate "
+        "the items of lists with commas. Modules with your own commands are also searched for "
+        "in the working directory."
     )
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
-        ["config", "c", None, "TOML file with the settings"],
+        ["config", "c", None, "configuration file (TOML)"],
         *(
             [setting.option, None, None, f"{setting.description} ({setting.allowed})"]
             for setting in settings(Config())
@@ -49,7 +50,7 @@ class Options(usage.Options, AuthOptionMixin):
         self._checkers: list[str] = []
 
     def opt_auth(self, description: str) -> None:
-        """Add a checker of twisted.cred to auth.checkers; --help-auth lists them."""
+        """Add a twisted.cred checker to auth.checkers; --help-auth lists the checkers."""
         self._checkers.append(description)
 
     @override
@@ -62,7 +63,7 @@ class Options(usage.Options, AuthOptionMixin):
     @override
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
-            raise usage.UsageError(f"{arguments[0]} is not an option, nor anything else known here")
+            raise usage.UsageError(f"unexpected argument: {arguments[0]}")
 
     def opt_version(self) -> None:
         """Print the version of twisted_net and exit."""
@@ -71,8 +72,9 @@ class Options(usage.Options, AuthOptionMixin):
 
     def load(self, environ: Mapping[str, str]) -> Loaded[Config]:
         """
-        Make the configuration out of the file, the environment and these options.
+        Load the configuration from the file, the environment and these options.
 
+        :return: the configuration, and the origin of each value.
         :raises ConfigError: with all mistakes.
         """
         mistakes = []
@@ -86,14 +88,14 @@ class Options(usage.Options, AuthOptionMixin):
                 mistakes.append(f"{name}: {error.strerror}")
             except UnicodeDecodeError as error:
                 mistakes.append(f"{name}: byte {error.start} is not UTF-8")
-        given = {
+        values = {
             setting.option: self[setting.option]
             for setting in settings(Config())
             if self[setting.option] is not None
         }
         if self._checkers:
-            given["auth-checkers"] = json.dumps(self._checkers)
-        return load_config(file, environ, given, mistakes)
+            values["auth-checkers"] = json.dumps(self._checkers)
+        return load_config(file, environ, values, mistakes)
 
     def _suggest(self, message: str) -> str:
         words = [word.removeprefix("--") for word in message.split() if word.startswith("--")]
@@ -104,29 +106,30 @@ class Options(usage.Options, AuthOptionMixin):
 
 def makeService(options: Options) -> IService:
     """
-    Make the service for twistd, twist or the console script.
+    Return the service for twistd, twist or the console script.
 
     :raises CannotStart: with all mistakes of the configuration, a line each.
     """
-    # Not at the top: whoever only checks a configuration needs neither a reactor nor treq.
+    # Not at the top: to check a configuration, neither a reactor nor treq is needed.
     from twisted.internet import reactor
 
+    from twisted_net.net.reactor import ProcessReactor
     from twisted_net.service.process import ProcessService
 
     try:
         config = options.load(os.environ).record
-        look_for_modules_here()
-        return ProcessService(reactor, config)
+        add_working_directory_to_path()
+        return ProcessService(cast(ProcessReactor, reactor), config)
     except ConfigError as error:
         raise CannotStart(str(error)) from None
 
 
-def look_for_modules_here() -> None:
+def add_working_directory_to_path() -> None:
     """
-    Let modules of own commands lie in the working directory, under every launcher alike.
+    Let commands be imported from modules in the working directory, with every launcher.
 
-    It comes last on the path: a file there must not take the place of an installed module.
+    It is the last entry of ``sys.path``, so that no file in it replaces an installed module.
     """
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    directory = os.getcwd()
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.append(directory)

@@ -99,7 +99,7 @@ class LineTests(SynchronousTestCase):
                 self.assertEqual(
                     answer,
                     {
-                        "error": f"the line holds the control character U+{code:04X} at position 5",
+                        "error": f"the line has the control character U+{code:04X} at position 5",
                         "code": "control_character",
                         "position": 5,
                     },

@@ -137,7 +137,7 @@ async def test_protected(reactor: Any, tmp_path: Path) -> None:
         ended = await process.ended()
     assert ended.status == 1
     [mistake] = ended.stderr.splitlines()
-    assert "tcp.interface: other machines would be served, and there are no users" in mistake
+    assert "tcp.interface: reachable from other machines, but there are no users" in mistake
     async with Running(reactor, [*words, "--auth-open=true"], tmp_path) as process:
         port, _ = await process.ports()
         with Line(port) as line:

@@ -85,7 +85,7 @@ class ConfigTests(SynchronousTestCase):
         self.assertEqual([str(spec) for spec in settings.socket_specs], ["0.0.0.0:1", "systemd:0"])
         UdpSettings(port=None, enabled=False)
         error = self.assertRaises(ValueError, UdpSettings, port=None)
-        self.assertIn("port is none, and there are no sockets", str(error))
+        self.assertIn("port is none and sockets is empty", str(error))
         error = self.assertRaises(ValueError, UdpSettings, interface="fe80::1")
         self.assertIn("fe80::1%eth0", str(error))
 
@@ -179,8 +179,8 @@ class ProtectionTests(SynchronousTestCase):
             tcp = TcpSettings(interface=interface)
             self.assertEqual(
                 self.refused(tcp=tcp),
-                "tcp.interface: other machines would be served, and there are no users: "
-                "set auth.users, or auth.open = true to let everybody do everything",
+                "tcp.interface: reachable from other machines, but there are no users: "
+                "set auth.users, or set auth.open = true to allow all commands to all clients",
             )
             for auth in (
                 AuthSettings(open=True),
@@ -198,7 +198,7 @@ class ProtectionTests(SynchronousTestCase):
             self.refused(
                 tcp=TcpSettings(interface=""),
                 listeners=("tcp:1", "unix:/run/x", Listener(port=1, interface="::")),
-            ).startswith("tcp.interface, listeners[0], listeners[2]: other machines")
+            ).startswith("tcp.interface, listeners[0], listeners[2]: reachable")
         )
 
     def test_descriptions(self) -> None:
@@ -224,12 +224,12 @@ class ProtectionTests(SynchronousTestCase):
         """CoAP is for this machine, unless everybody may do everything, or there are users."""
         for interface in ("", "::", "192.0.2.1"):
             coap = CoapSettings(enabled=True, interface=interface)
-            self.assertTrue(self.refused(coap=coap).startswith("coap.interface: other machines"))
+            self.assertTrue(self.refused(coap=coap).startswith("coap.interface: reachable"))
             Config(coap=coap, auth=AuthSettings(open=True))
             tls = CoapDtlsSettings(certificate="a.pem", client_ca="c.pem", interface=interface)
             secure = CoapSettings(dtls=tls)
             refused = self.refused(tcp=TcpSettings(interface="::"), coap=secure)
-            self.assertTrue(refused.startswith("tcp.interface, coap.dtls.interface: other"))
+            self.assertTrue(refused.startswith("tcp.interface, coap.dtls.interface: reach"))
             for auth in (AuthSettings(users="x"), AuthSettings(open=True)):
                 Config(coap=secure, auth=auth)
         Config(coap=CoapSettings(interface="::", dtls=CoapDtlsSettings(interface="::")))
@@ -388,7 +388,7 @@ class GroupTests(SynchronousTestCase):
         groups = UdpGroupSettings(groups=("239.0.0.9",))
         with self.assertRaises(ValueError) as raised:
             UdpSettings(port=None, sockets=("udp:9",), multicast=groups)
-        self.assertIn("need a port", str(raised.exception))
+        self.assertIn("requires a port", str(raised.exception))
 
 
 class DocumentationTests(SynchronousTestCase):

@@ -32,18 +32,18 @@ from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
 from twisted_net.service import login as logins
 from twisted_net.service.login import (
-    GIVES_WAY,
-    FirstOf,
-    IPermitted,
+    NICENESS,
+    Authenticator,
+    CheckerChain,
+    IPermissions,
     IToken,
-    Logins,
-    PasswordChecks,
-    Realm,
+    PasswordVerifier,
+    PermissionsRealm,
     Token,
     UsersChecker,
     UsersFile,
-    configured_logins,
-    verify_below,
+    configured_authenticator,
+    verify_at_low_priority,
 )
 from twisted_net.sessions import Session, Sessions
 
@@ -51,12 +51,12 @@ HASH = hash_password("sesame", bytes(16), cost=4)
 OTHER = hash_password("other", bytes(16), cost=4)
 
 
-class PasswordChecksTests(SynchronousTestCase):
-    """:class:`PasswordChecks` runs one check at a time."""
+class PasswordVerifierTests(SynchronousTestCase):
+    """:class:`PasswordVerifier` runs one check at a time."""
 
     def setUp(self) -> None:
         self.reactor = ThreadClock()
-        self.checks = PasswordChecks(self.reactor, 2)
+        self.checks = PasswordVerifier(self.reactor, 2)
 
     def test_one_at_a_time(self) -> None:
         """The second check begins once the first is done; each gives its own verdict."""
@@ -99,13 +99,13 @@ class PasswordChecksTests(SynchronousTestCase):
 
 
 class VerifyBelowTests(SynchronousTestCase):
-    """:func:`verify_below` checks in a thread that gives way to this one."""
+    """:func:`verify_at_low_priority` checks in a thread that gives way to this one."""
 
     def test_verdict(self) -> None:
         """It tells what the check tells."""
-        self.assertTrue(verify_below(HASH, "sesame"))
-        self.assertFalse(verify_below(HASH, "wrong"))
-        self.assertRaises(ValueError, verify_below, "nonsense", "sesame")
+        self.assertTrue(verify_at_low_priority(HASH, "sesame"))
+        self.assertFalse(verify_at_low_priority(HASH, "wrong"))
+        self.assertRaises(ValueError, verify_at_low_priority, "nonsense", "sesame")
 
     def test_priority(self) -> None:
         """The check is nicer than its caller, who stays as it was."""
@@ -117,7 +117,7 @@ class VerifyBelowTests(SynchronousTestCase):
 
         self.patch(logins, "verify", niceness)
         before = niceness()
-        self.assertEqual(verify_below("", ""), min(before + GIVES_WAY, 19))
+        self.assertEqual(verify_at_low_priority("", ""), min(before + NICENESS, 19))
         self.assertEqual(niceness(), before)
 
     def test_forbidden(self) -> None:
@@ -127,7 +127,7 @@ class VerifyBelowTests(SynchronousTestCase):
             raise PermissionError(by)
 
         self.patch(os, "nice", forbidden)
-        self.assertTrue(verify_below(HASH, "sesame"))
+        self.assertTrue(verify_at_low_priority(HASH, "sesame"))
 
 
 class FileTestCase(SynchronousTestCase):
@@ -191,7 +191,7 @@ class UsersFileTests(FileTestCase):
         self.assertEqual(self.mistakes(), ["byte 0 is not UTF-8"])
         self.write('[ann]\npassword = "$scrypt$ln=99,r=8,p=1$AA$AA"')
         self.assertEqual(
-            self.mistakes(), ["user ann: password: the figures in this hash are out of bounds"]
+            self.mistakes(), ["user ann: password: the parameters of this hash are out of bounds"]
         )
         self.path.unlink()
         self.path.mkdir()
@@ -211,8 +211,8 @@ class UsersFileTests(FileTestCase):
         self.assertEqual(self.mistakes(), ["user ann: password: argon2 needs twisted_net[auth]"])
 
 
-class LoginsTests(SynchronousTestCase):
-    """:class:`Logins` with the users of a file and another checker."""
+class AuthenticatorTests(SynchronousTestCase):
+    """:class:`Authenticator` with the users of a file and another checker."""
 
     def setUp(self) -> None:
         self.reactor = ThreadClock()
@@ -225,7 +225,7 @@ class LoginsTests(SynchronousTestCase):
         self.verified: list[tuple[str, str]] = []
         others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple", tom=b"cat")
         checker = UsersChecker(lambda: self.users, self.verify)
-        self.logins = Logins(
+        self.logins = Authenticator(
             self.reactor, AuthSettings(users="x"), [checker, others], lambda: self.users
         )
         self.heard: list[str] = []
@@ -324,7 +324,7 @@ class LoginsTests(SynchronousTestCase):
             raise TooBusy(1)
 
         checker = UsersChecker(lambda: self.users, busy)
-        self.logins = Logins(self.reactor, AuthSettings(users="x"), [checker])
+        self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
         session = self.session()
         for _ in range(10):
             self.failureResultOf(self.log_in(session, "ann", "sesame"), TooBusy)
@@ -332,7 +332,7 @@ class LoginsTests(SynchronousTestCase):
     def test_no_checker(self) -> None:
         """A token is wrong where no checker takes any."""
         others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple")
-        self.logins = Logins(self.reactor, AuthSettings(checkers=("x",)), [others])
+        self.logins = Authenticator(self.reactor, AuthSettings(checkers=("x",)), [others])
         self.failureResultOf(self.log_in(self.session(), "letmein"), AuthFailed)
         self.assertEqual(
             self.successResultOf(self.log_in(self.session("h"), "eve", "apple")), "eve"
@@ -348,12 +348,12 @@ class CredTests(SynchronousTestCase):
 
     def test_realm(self) -> None:
         """The realm gives permissions alone, and to nobody none."""
-        realm = Realm(lambda name: Permissions(name, User()))
-        _, permissions, log_out = realm.requestAvatar(b"ann", None, IPermitted)
+        realm = PermissionsRealm(lambda name: Permissions(name, User()))
+        _, permissions, log_out = realm.requestAvatar(b"ann", None, IPermissions)
         assert isinstance(permissions, Permissions)
         self.assertEqual(permissions.name, "ann")
         log_out()
-        self.assertRaises(UnauthorizedLogin, realm.requestAvatar, (), None, IPermitted)
+        self.assertRaises(UnauthorizedLogin, realm.requestAvatar, (), None, IPermissions)
         self.assertRaises(NotImplementedError, realm.requestAvatar, b"ann", None)
 
     def test_first_of(self) -> None:
@@ -368,18 +368,18 @@ class CredTests(SynchronousTestCase):
                 raise ZeroDivisionError
 
         self.assertEqual(
-            self.successResultOf(FirstOf(IToken, [Plain()]).requestAvatarId(None)), b"ann"
+            self.successResultOf(CheckerChain(IToken, [Plain()]).requestAvatarId(None)), b"ann"
         )
-        broken = FirstOf(IToken, [Broken(), Plain()]).requestAvatarId(None)
+        broken = CheckerChain(IToken, [Broken(), Plain()]).requestAvatarId(None)
         self.failureResultOf(broken, ZeroDivisionError)
 
 
-class ConfiguredLoginsTests(FileTestCase):
-    """:func:`configured_logins` makes what the settings say."""
+class ConfiguredAuthenticatorTests(FileTestCase):
+    """:func:`configured_authenticator` makes what the settings say."""
 
     def test_nobody(self) -> None:
         """Without users and checkers nobody logs in."""
-        self.assertIsNone(configured_logins(ThreadClock(), AuthSettings()))
+        self.assertIsNone(configured_authenticator(ThreadClock(), AuthSettings()))
 
     def test_both(self) -> None:
         """A users file and a plugin of Twisted serve together, passwords in a thread."""
@@ -388,7 +388,7 @@ class ConfiguredLoginsTests(FileTestCase):
         passwd.write_text("eve:apple\n")
         settings = AuthSettings(users=str(self.path), checkers=(f"file:{passwd}",))
         reactor = ThreadClock()
-        made = configured_logins(reactor, settings)
+        made = configured_authenticator(reactor, settings)
         assert made is not None
         sessions = Sessions(lambda: 0.0)
         for who, password, threads in (
@@ -409,14 +409,14 @@ class ConfiguredLoginsTests(FileTestCase):
             checkers=("nonsense:sesame", "memory:sesame", "anonymous", "memory:a:b"),
         )
         error: ConfigError = self.assertRaises(
-            ConfigError, configured_logins, ThreadClock(), settings
+            ConfigError, configured_authenticator, ThreadClock(), settings
         )
         self.assertEqual(
             error.mistakes,
             [
                 f"auth.users: {self.path}: No such file or directory",
-                "auth.checkers[0]: there is no checker nonsense; --help-auth lists them",
-                "auth.checkers[1]: the checker memory does not take these arguments",
-                "auth.checkers[2]: the checker anonymous takes neither passwords nor tokens",
+                "auth.checkers[0]: there is no checker nonsense; --help-auth lists the checkers",
+                "auth.checkers[1]: the checker memory does not accept these arguments",
+                "auth.checkers[2]: the checker anonymous accepts neither passwords nor tokens",
             ],
         )

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -26,6 +26,7 @@ from twisted_net.auth.users import AuthSettings
 from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
+from twisted_net.net.reactor import ServiceReactor
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -90,7 +91,7 @@ class NetServiceTestCase(SynchronousTestCase):
     """A service over a reactor in memory."""
 
     def setUp(self) -> None:
-        self.reactor = MemoryReactorClock()
+        self.reactor: Any = MemoryReactorClock()  # Any: it has no threads
         self.logged = EventLoggingObserver()
         globalLogPublisher.addObserver(self.logged)
         self.addCleanup(globalLogPublisher.removeObserver, self.logged)
@@ -143,7 +144,7 @@ class NetServiceTests(NetServiceTestCase):
 
     def test_port_that_is_taken(self) -> None:
         """The error names the address, the transport and the reason; nothing runs after it."""
-        service = NetService(TakenReactor(), Config(udp=TCP_ALONE))
+        service = NetService(cast(ServiceReactor, TakenReactor()), Config(udp=TCP_ALONE))
         error = self.assertRaises(CannotListen, service.privilegedStartService)
         self.assertEqual(
             str(error), "cannot listen on 127.0.0.1:8888 (tcp): address already in use"
@@ -157,7 +158,7 @@ class NetServiceTests(NetServiceTestCase):
         for interface, address in (("::1", "[::1]:8888"), ("", "0.0.0.0:8888")):
             with self.subTest(interface=interface):
                 config = Config(tcp=TcpSettings(interface=interface), udp=TCP_ALONE, auth=OPEN)
-                service = NetService(TakenReactor(), config)
+                service = NetService(cast(ServiceReactor, TakenReactor()), config)
                 error = self.assertRaises(CannotListen, service.startService)
                 self.assertEqual(error.address, address)
 
@@ -409,7 +410,7 @@ class ListenersTests(NetServiceTestCase):
 
     def test_taken(self) -> None:
         """A place that is taken is named as it was written, with its layers."""
-        reactor = TakenReactor()
+        reactor: Any = TakenReactor()  # Any: it has no threads
         cases: list[tuple[str | Listener, str]] = [
             ("tcp:1", "cannot listen on tcp:1 (endpoint): address already in use"),
             (

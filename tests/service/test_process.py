@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import CannotListenError, ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
@@ -17,6 +17,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import CannotStart
+from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service import process
 from twisted_net.service.config import Config, UdpSettings
 from twisted_net.service.process import (
@@ -68,7 +69,7 @@ class Handlers(SynchronousTestCase):
     """Gives back the handlers of signals that a test replaced."""
 
     def setUp(self) -> None:
-        self.reactor = Reactor()
+        self.reactor: Any = Reactor()  # Any: without what the service does not use
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         signal.signal(signal.SIGTERM, self.reactor.sigTerm)
@@ -177,7 +178,7 @@ class ProcessServiceTests(Handlers):
     def service(self, reactor: Reactor | None = None) -> ProcessService:
         """Make a service without UDP, whose port is always a real socket."""
         config = Config(threads=3, udp=UdpSettings(enabled=False))
-        return ProcessService(reactor or self.reactor, config)
+        return ProcessService(cast(ProcessReactor, reactor or self.reactor), config)
 
     def test_start(self) -> None:
         """It sizes the reactor's threads, and takes the signals when the reactor runs."""

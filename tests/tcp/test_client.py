@@ -307,7 +307,7 @@ class ConnectingTests(ClientCase):
         client = self.make("token")
         done = Deferred.fromCoroutine(client.connect())
         server = self.endpoint.accept(tls=True)
-        reply(server, {"error": "too many connections: this server takes 1", "code": "x"})
+        reply(server, {"error": "too many connections: the limit of this server is 1", "code": "x"})
         self.reactor.settle()
         self.assertIn("too many connections", str(self.failureResultOf(done, NotConnected).value))
 

@@ -194,7 +194,7 @@ class BugTests(ServerTestCase):
         self.assertEqual(
             answers[1],
             {
-                "error": "internal error; the server's log tells more",
+                "error": "internal error; see the log of the server",
                 "code": "internal",
                 "command": line.split()[0].decode(),
             },
@@ -588,7 +588,7 @@ class HalfCloseTests(ServerTestCase):
                 [
                     {"command": "ECHO", "result": "a"},
                     {
-                        "error": "the last line has no end (LF) and was not run",
+                        "error": "the last line does not end with LF and was not run",
                         "code": "unterminated_line",
                     },
                 ],

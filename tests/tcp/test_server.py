@@ -160,7 +160,7 @@ class BlockingTests(ServerTestCase):
         self.assertEqual(
             answers[2],
             {
-                "error": "2 blocking commands are waiting already; try again later",
+                "error": "busy: 2 blocking commands are pending; try again later",
                 "code": "busy",
                 "limit": 2,
                 "command": "BLOCK",
@@ -214,7 +214,7 @@ class FullTests(ServerTestCase):
             client.answers(),
             [
                 {
-                    "error": "too many connections: this server takes 1",
+                    "error": "too many connections: the limit of this server is 1",
                     "code": "too_many_connections",
                     "limit": 1,
                 }

@@ -1,4 +1,4 @@
-"""Hashes of passwords: scrypt, which Python has, and argon2id with the extra ``auth``."""
+"""Password hashing: scrypt from the standard library, argon2id with the extra ``auth``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any, Literal
 
 COST = 15
 """
-scrypt's cost, as a power of two, with r = 8 and p = 3: 32 MiB and about 0.2 s a check. Among the
-settings of equal strength that OWASP recommends it is the one that a small machine can bear.
+The cost of scrypt as a power of two, with r = 8 and p = 3: 32 MiB and about 0.2 s per verification.
+Of the settings of equal strength that OWASP recommends, it is the one with memory for small
+machines.
 """
 
 BLOCK, PARALLEL = 8, 3
 LENGTH = 32
 MAX_PASSWORD = 1024
-"""Characters of a password; a longer one is wrong, unread: argon2 and scrypt take any length."""
+"""Longest password, in characters. Longer ones are rejected unhashed: hashing takes any length."""
 
 MAX_MEMORY = 256 * 1024 * 1024
-"""Bytes that a check may take; a hash that asks for more is refused."""
+"""Limit of the memory for one verification, in bytes; a hash that requires more is invalid."""
 
 _SCRYPT = re.compile(
     r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
@@ -32,12 +33,12 @@ def hash_password(
     password: str, salt: bytes, kind: Literal["scrypt", "argon2"] = "scrypt", cost: int = COST
 ) -> str:
     """
-    Give the hash of a password, as a users file holds it; it names all that a check needs.
+    Return the hash of a password for a users file, with the parameters to verify it (PHC format).
 
-    :param salt: 16 random bytes, used for nothing else.
-    :param cost: of scrypt; argon2 takes RFC 9106's second recommendation, of 64 MiB.
+    :param salt: 16 random bytes, never reused.
+    :param cost: of scrypt; argon2 uses the second recommendation of RFC 9106 §4, with 64 MiB.
     :raises ValueError: for a password that is empty or too long.
-    :raises ImportError: for argon2 where ``argon2-cffi`` is not installed.
+    :raises ImportError: for argon2, if ``argon2-cffi`` is not installed.
     """
     if not 0 < len(password) <= MAX_PASSWORD:
         raise ValueError(f"a password has 1 to {MAX_PASSWORD} characters")
@@ -50,33 +51,34 @@ def hash_password(
 
 def check_hash(hashed: str) -> None:
     """
-    Refuse a hash that no password could be checked against.
+    Check that passwords can be verified against a hash.
 
-    :raises ValueError: for one of another form, or that asks for too much memory.
-    :raises ImportError: for one of argon2 where ``argon2-cffi`` is not installed.
+    :raises ValueError: for an unknown format, or parameters out of bounds.
+    :raises ImportError: for argon2, if ``argon2-cffi`` is not installed.
     """
-    _check_with(hashed)
+    _verifier(hashed)
 
 
 def verify(hashed: str, password: str) -> bool:
     """
-    Say whether this is the password; it takes its time, so call it in a thread.
+    Return whether the password is the hashed one, after comparing in constant time.
 
-    The comparison takes equally long wherever the two differ.
+    It takes up to half a second of CPU time: call it in a thread.
 
-    :raises ValueError: as :func:`check_hash` does, as :exc:`ImportError`.
+    :raises ValueError: as :func:`check_hash`.
+    :raises ImportError: as :func:`check_hash`.
     """
-    check = _check_with(hashed)
+    check = _verifier(hashed)
     return len(password) <= MAX_PASSWORD and check(password)
 
 
-def _check_with(hashed: str) -> Callable[[str], bool]:
-    """Give the function that checks a password against this hash."""
+def _verifier(hashed: str) -> Callable[[str], bool]:
+    """Return a function that verifies passwords against this hash."""
     if hashed.startswith("$argon2id$"):
-        return _check_with_argon2(hashed)
+        return _argon2_verifier(hashed)
     match = _SCRYPT.fullmatch(hashed)
     if match is None:
-        raise ValueError("this is no hash that twisted-net hash-password made")
+        raise ValueError("not a hash made by twisted-net hash-password")
     cost, block, parallel = (int(figure) for figure in match.groups()[:3])
     salt, digest = _decode(match[4]), _decode(match[5])
     if not (
@@ -86,22 +88,22 @@ def _check_with(hashed: str) -> Callable[[str], bool]:
         and _memory(cost, block, parallel) <= MAX_MEMORY
         and 16 <= len(digest) <= 64
     ):
-        raise ValueError("the figures in this hash are out of bounds")
+        raise ValueError("the parameters of this hash are out of bounds")
     return lambda password: hmac.compare_digest(
         _scrypt(password, salt, cost, block, parallel, len(digest)), digest
     )
 
 
-def _check_with_argon2(hashed: str) -> Callable[[str], bool]:
+def _argon2_verifier(hashed: str) -> Callable[[str], bool]:
     hasher = _argon2()
     import argon2.exceptions
 
     try:
         parameters = argon2.extract_parameters(hashed)
     except argon2.exceptions.InvalidHashError:
-        raise ValueError("this is no hash that twisted-net hash-password made") from None
+        raise ValueError("not a hash made by twisted-net hash-password") from None
     if parameters.memory_cost * 1024 > MAX_MEMORY or parameters.time_cost > 64:
-        raise ValueError("the figures in this hash are out of bounds")
+        raise ValueError("the parameters of this hash are out of bounds")
 
     def check(password: str) -> bool:
         try:
@@ -113,7 +115,7 @@ def _check_with_argon2(hashed: str) -> Callable[[str], bool]:
     return check
 
 
-def _argon2() -> Any:  # Any: argon2 is an extra, which need not be there
+def _argon2() -> Any:  # Any: an extra, which may not be installed
     import argon2
     from argon2.profiles import RFC_9106_LOW_MEMORY
 
@@ -127,14 +129,14 @@ def _scrypt(password: str, salt: bytes, cost: int, block: int, parallel: int, le
         n=1 << cost,
         r=block,
         p=parallel,
-        # OpenSSL's own bound of 32 MiB is just below what the usual cost needs.
+        # OpenSSL's default of 32 MiB is slightly less than COST requires.
         maxmem=_memory(cost, block, parallel) + 1024 * 1024,
         dklen=length,
     )
 
 
 def _memory(cost: int, block: int, parallel: int) -> int:
-    """Bytes that scrypt takes (RFC 7914 §2)."""
+    """Return the memory that scrypt uses, in bytes (RFC 7914 §2)."""
     return 128 * block * ((1 << cost) + parallel)
 
 

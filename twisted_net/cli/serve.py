@@ -16,8 +16,8 @@ from twisted_net.config.loader import Loaded, to_toml
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config
-from twisted_net.service.login import configured_logins
-from twisted_net.tap import Options, look_for_modules_here, makeService
+from twisted_net.service.login import configured_authenticator
+from twisted_net.tap import Options, add_working_directory_to_path, makeService
 
 
 class ScriptOptions(Options):
@@ -72,10 +72,10 @@ def print_config(arguments: Sequence[str]) -> None:
 
 
 def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
-    look_for_modules_here()
+    add_working_directory_to_path()
     configured_commands(loaded.record, _no_fetch)
     # A clock will do: nobody logs in here.
-    configured_logins(Clock(), loaded.record.auth)
+    configured_authenticator(Clock(), loaded.record.auth)
     _check_certificates(loaded.record)
     sys.stdout.write(f"{options['config'] or 'the configuration'} is fine\n")
 

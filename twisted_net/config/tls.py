@@ -1,4 +1,4 @@
-"""What can be set for TLS, on whatever it runs: certificates, and whose certificates are asked."""
+"""Settings of TLS and DTLS: the server's certificates, and which client certificates it accepts."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ from twisted_net.config.record import Record
 
 class TlsSettings(Record, frozen=True):
     """
-    TLS of one listener; there is none where neither a certificate nor a folder is named.
+    TLS of one listener; it is enabled by ``certificate`` or ``folder``.
 
-    Two weeks of warning leave time to mend a renewal that fails: certificates of 90 days are
-    renewed 30 days before their end.
+    Certificates of 90 days are usually renewed 30 days before they expire: a warning two weeks
+    before means that renewal fails, and leaves time to fix it.
 
     :raises ValueError: for settings that contradict each other.
     """
 
     certificate: Annotated[
-        str, Meta(description="PEM file: the certificate, then its chain; its key, unless in key")
+        str,
+        Meta(description="PEM file: certificate, chain and, unless key is set, private key"),
     ] = ""
-    key: Annotated[str, Meta(description="PEM file with the key of the certificate")] = ""
+    key: Annotated[str, Meta(description="PEM file with the private key")] = ""
     folder: Annotated[
-        str, Meta(description="folder with <host>.pem or <host>/fullchain.pem and privkey.pem")
+        str, Meta(description="folder with <host>.pem, or <host>/fullchain.pem and privkey.pem")
     ] = ""
     client_ca: Annotated[
-        str, Meta(description="PEM file with those who sign clients' certificates; none are asked")
+        str,
+        Meta(description="PEM file with the CAs of client certificates; unset: request none"),
     ] = ""
     client_certificate: Annotated[
         Literal["required", "optional"],
-        Meta(description="whether a client without a certificate is refused"),
+        Meta(description="whether clients must have a certificate, if client_ca is set"),
     ] = "required"
     warn_days: Annotated[
-        int, Meta(ge=0, le=3650, description="days before its end that a certificate is logged")
+        int,
+        Meta(
+            ge=0,
+            le=3650,
+            description="days before expiry from which a certificate is logged",
+        ),
     ] = 14
 
     def __post_init__(self) -> None:
@@ -46,5 +53,5 @@ class TlsSettings(Record, frozen=True):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is TLS at all."""
+        """Whether TLS is enabled."""
         return bool(self.certificate or self.folder)

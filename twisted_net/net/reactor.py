@@ -11,6 +11,7 @@ interfaces is expected. Nothing is checked while the program runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -138,3 +139,13 @@ class ThreadedReactor(Reactor, Protocol):
 
 class ServiceReactor(DatagramReactor, ThreadedReactor, Protocol):
     """All of these abilities, for a whole service."""
+
+
+class ProcessReactor(ServiceReactor, Protocol):
+    """What Twisted's reactors also have, in no interface: a thread pool and signal handlers."""
+
+    threadpool: ThreadPool | None
+
+    def sigInt(self, number: int, frame: FrameType | None = None) -> None: ...
+
+    def sigTerm(self, number: int, frame: FrameType | None = None) -> None: ...

@@ -1,4 +1,4 @@
-"""Gathers the commands that a configuration asks for: the standard ones and the operator's own."""
+"""The configured command registry: standard commands and those of the operator's modules."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twisted_net.service.config import Config
 
 def configured_commands(config: Config, fetch: Fetch, log_in: LogIn | None = None) -> Commands:
     """
-    Make one registry out of the standard commands and those that ``commands`` names.
+    Return one registry with the standard commands and those that ``commands`` names.
 
     An entry ``shop.orders:commands`` is the :class:`~twisted_net.commands.Commands` of that name
-    in the module ``shop.orders``, which is imported as any module is: where it is looked for is
-    the caller's affair.
+    in the module ``shop.orders``. The module is imported from ``sys.path``, which the caller
+    prepares.
 
-    :param fetch: gets a URL, for FETCH.
-    :param log_in: logs a client in, for AUTH, which is left out where there is none.
+    :param fetch: requests a URL, for FETCH.
+    :param log_in: logs a client in, for AUTH; without it there is no AUTH.
     :raises ConfigError: with a line for each entry that cannot be used.
     """
     commands = standard_commands(fetch, log_in)
@@ -41,12 +41,12 @@ def configured_commands(config: Config, fetch: Fetch, log_in: LogIn | None = Non
 
 def _registry(entry: str) -> Commands:
     """
-    Find one registry.
+    Import the registry that an entry names.
 
-    :raises ValueError: where there is none.
+    :raises ValueError: if there is none; the message says why.
     """
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", entry):
-        raise ValueError("an entry is written as module:name, such as shop.orders:commands")
+        raise ValueError("write an entry as module:name, such as shop.orders:commands")
     module_name, _, name = entry.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -55,7 +55,7 @@ def _registry(entry: str) -> Commands:
             raise ValueError(f"there is no module {error.name}") from error
         raise ValueError(_import_failure(error)) from error
     except Exception as error:
-        # Somebody else's module: whatever it raises is a reason for its author to read.
+        # The module is not ours and may raise anything; its author needs the reason.
         raise ValueError(_import_failure(error)) from error
     if not hasattr(module, name):
         near = get_close_matches(name, vars(module), 1)
@@ -70,7 +70,7 @@ def _registry(entry: str) -> Commands:
 
 
 def _import_failure(error: Exception) -> str:
-    """Say in one line what an import died of, and where."""
+    """Describe in one line why an import failed, and where."""
     what = " ".join(traceback.format_exception_only(error)[-1].split())
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

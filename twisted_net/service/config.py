@@ -1,4 +1,4 @@
-"""Everything that an operator can set, in one record, and where its values come from."""
+"""The service's configuration: one record with the settings of all parts, and its loading."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_sp
 from twisted_net.udp.socket_spec import check_interface as check_datagram_interface
 
 PREFIX = "TWISTED_NET_"
-"""What the names of our environment variables begin with; no other use is made of such names."""
+"""Prefix of the environment variables that are settings; any other variable with it is an error."""
 
-Port = Annotated[int, Meta(ge=0, le=65_535, description="port; 0 for any that is free")]
+Port = Annotated[int, Meta(ge=0, le=65_535, description="port number; 0 for any free port")]
 
 Interface = Annotated[
     str,
-    Meta(description='numeric address to listen on; "" for all of IPv4, "::" for all of IPv6 too'),
+    Meta(description='IP address to listen on; "" for all of IPv4, "::" for all of IPv4 and IPv6'),
 ]
 
 
 class TcpSettings(Limits, frozen=True):
     """
-    The command server, ``[tcp]``: where it listens, beside its limits.
+    The command server, ``[tcp]``: its address and its limits.
 
-    Host and port are those of the original server, whose only handler is the ``acknowledge``
-    fallback. 4096 is what Linux allows a queue of connections to be since 5.4; a burst of
-    clients beyond the usual 50 then connects without a second's wait.
+    The default address is that of the original server, whose only handler is the ``acknowledge``
+    fallback. The default backlog is the maximum of Linux since 5.4 (``somaxconn``): with the usual
+    50, a client in a larger burst of connections waits a second until its SYN is sent again.
     """
 
-    enabled: Annotated[bool, Meta(description="whether commands are served over TCP")] = True
+    enabled: Annotated[bool, Meta(description="serve commands over TCP")] = True
     interface: Interface = "127.0.0.1"
     port: Port = 8888
     backlog: Annotated[
-        int, Meta(ge=1, le=65_535, description="connections that may wait to be accepted")
+        int, Meta(ge=1, le=65_535, description="limit of connections waiting to be accepted")
     ] = 4096
     fallback: Annotated[
         Literal["none", "acknowledge"],
-        Meta(description="what answers a line that is no command; none: it is refused"),
+        Meta(description="handler of lines that are not commands; none: answer with an error"),
     ] = "none"
 
     def __post_init__(self) -> None:
@@ -64,10 +64,9 @@ class TcpSettings(Limits, frozen=True):
 
 class UdpDtlsSettings(DtlsSettings, frozen=True):
     """
-    The datagram server over DTLS, ``[udp.dtls]``: where it listens, beside its certificates.
+    The datagram server over DTLS, ``[udp.dtls]``: its address and its certificates.
 
-    Datagrams over DTLS have no port of their own that others would know; this is the one below
-    that of ``[udp]``.
+    No port is registered for this service; the default is the one below that of ``[udp]``.
     """
 
     interface: Interface = "127.0.0.1"
@@ -79,7 +78,7 @@ class UdpDtlsSettings(DtlsSettings, frozen=True):
 
 
 class CoapDtlsSettings(DtlsSettings, frozen=True):
-    """The CoAP server over DTLS, ``[coap.dtls]``: where it listens, beside its certificates."""
+    """The CoAP server over DTLS, ``[coap.dtls]``: its address and its certificates."""
 
     interface: Interface = "127.0.0.1"
     port: Port = SECURE_PORT
@@ -91,32 +90,36 @@ class CoapDtlsSettings(DtlsSettings, frozen=True):
 
 class UdpGroupSettings(GroupSettings, frozen=True):
     """
-    The groups of the datagram server, ``[udp.multicast]``.
+    The multicast groups of the datagram server, ``[udp.multicast]``.
 
-    Half a second keeps the answers of a hundred servers apart, and a person from waiting.
+    Half a second is enough to spread the answers of a hundred servers, and a person hardly
+    notices it.
     """
 
     leisure: Annotated[
-        float, Meta(ge=0, le=600, description="seconds over which answers to a group are spread")
+        float,
+        Meta(ge=0, le=600, description="seconds over which answers to a group are randomly spread"),
     ] = 0.5
 
 
 class UdpSettings(DatagramLimits, frozen=True):
     """
-    The datagram server, ``[udp]``: where it listens, beside its limits.
+    The datagram server, ``[udp]``: its sockets and its limits.
 
-    Host and port are those of the original server. Over DTLS it is served where ``dtls`` has a
-    certificate, whether or not ``enabled`` opens the port without.
+    The default address is that of the original server. Datagrams are also served over DTLS if
+    ``dtls`` has a certificate, whether or not ``enabled`` is set.
 
-    :raises ValueError: for a socket that cannot be, or where none is left.
+    :raises ValueError: for an invalid socket, or if it is enabled without a socket.
     """
 
-    enabled: Annotated[bool, Meta(description="whether datagrams are served over UDP")] = True
+    enabled: Annotated[bool, Meta(description="serve datagrams over UDP")] = True
     interface: Interface = "127.0.0.1"
     port: Port | None = 9999
     sockets: Annotated[
         tuple[str, ...],
-        Meta(description="further sockets, as udp:9999:interface=[::1]:rcvbuf=4M, fd:3, systemd:0"),
+        Meta(
+            description="more sockets, such as udp:9999:interface=[::1]:rcvbuf=4M, fd:3, systemd:0"
+        ),
     ] = ()
     multicast: UdpGroupSettings = default(default_factory=UdpGroupSettings)
     dtls: UdpDtlsSettings = default(default_factory=UdpDtlsSettings)
@@ -133,28 +136,30 @@ class UdpSettings(DatagramLimits, frozen=True):
             except ValueError as error:
                 raise ValueError(f"UdpSettings.sockets[{i}]: {error}") from None
         if self.enabled and not self.socket_specs:
-            raise ValueError("port is none, and there are no sockets: set one, or enabled = false")
+            raise ValueError(
+                "port is none and sockets is empty: set one of them, or enabled = false"
+            )
         if self.port is None and self.multicast.groups:
-            raise ValueError("UdpSettings.multicast.groups need a port, which is none")
+            raise ValueError("UdpSettings.multicast.groups requires a port, but port is none")
         _check_family(self, self.multicast, self.interface)
 
     @property
     def socket_specs(self) -> tuple[SocketSpec, ...]:
-        """All sockets: that of ``port`` first, where there is one."""
+        """All sockets: that of ``port`` first, if it is set."""
         own = () if self.port is None else (SocketSpec(BoundSocket(self.port, self.interface)),)
         return (*own, *map(parse_socket_spec, self.sockets))
 
 
 class CoapSettings(CoapLimits, frozen=True):
     """
-    The CoAP server, ``[coap]``: where it listens, beside its limits.
+    The CoAP server, ``[coap]``: its address and its limits.
 
-    Nobody who upgrades has a new port opened; who wants CoAP enables it. The port is that of
-    RFC 7252. Over DTLS (``coaps``) it is served where ``dtls`` has a certificate, whether or not
-    ``enabled`` opens the port without.
+    It is disabled by default, so that an upgrade opens no new port. The default port is that of
+    RFC 7252 §12.6. CoAP is also served over DTLS (``coaps``) if ``dtls`` has a certificate,
+    whether or not ``enabled`` is set.
     """
 
-    enabled: Annotated[bool, Meta(description="whether commands are served over CoAP")] = False
+    enabled: Annotated[bool, Meta(description="serve commands over CoAP")] = False
     interface: Interface = "127.0.0.1"
     port: Port = DEFAULT_PORT
     multicast: GroupSettings = default(default_factory=GroupSettings)
@@ -168,34 +173,36 @@ class CoapSettings(CoapLimits, frozen=True):
 
 class Config(Record, frozen=True):
     """
-    The whole configuration; ``Config()`` is what runs where nothing is set.
+    The configuration of the whole service; ``Config()`` has the defaults.
 
-    Ten seconds to drain are well within the 90 that systemd waits before it kills; ``docker
-    stop`` waits only ten, and wants less here or more there. Clients are ended over up to half of
-    that time, so that they do not all come to the next server at once. Ten threads are what
-    Twisted's own pool has.
+    Ten seconds to drain are well within the 90 after which systemd kills a process; ``docker
+    stop`` waits only ten: there, reduce this or increase that. Connections are closed over up to
+    half of that time, so that the clients do not all connect to the next server at once. Ten
+    threads are the default of Twisted's pool.
 
-    :raises ValueError: where nothing is left to serve, or others than this machine without users.
+    :raises ValueError: if nothing is served, or if other machines are served without users.
     """
 
     commands: Annotated[
         tuple[str, ...],
-        Meta(description="registries of own commands, each as module:name"),
+        Meta(description="registries with your own commands, each as module:name"),
     ] = ()
     drain_timeout: Annotated[
         float,
-        Meta(ge=0, le=86_400, description="seconds that clients have to get their answers at stop"),
+        Meta(ge=0, le=86_400, description="seconds to finish pending answers when stopping"),
     ] = 10.0
     drain_rate: Annotated[
         float,
-        Meta(gt=0, description="connections ended a second at stop; more where time is short"),
+        Meta(
+            gt=0, description="connections closed per second when stopping; more if time is short"
+        ),
     ] = 2000.0
     threads: Annotated[
-        int, Meta(ge=1, le=1000, description="threads for blocking commands and name look-ups")
+        int, Meta(ge=1, le=1000, description="threads for blocking commands and DNS look-ups")
     ] = 10
     listeners: Annotated[
         tuple[str | Listener, ...],
-        Meta(description="further places to serve commands: endpoint descriptions or tables"),
+        Meta(description="more listeners for commands: endpoint descriptions or tables"),
     ] = ()
     tcp: TcpSettings = default(default_factory=TcpSettings)
     topics: TopicSettings = default(default_factory=TopicSettings)
@@ -225,17 +232,20 @@ class Config(Record, frozen=True):
     def _check_protection(self) -> None:
         if self.auth.required:
             if self.coap.enabled:
-                raise ValueError("coap.enabled is true, but CoAP has no logins, and auth asks them")
+                raise ValueError(
+                    "coap.enabled is true, but auth requires logins, which CoAP without DTLS "
+                    "does not have: use coap.dtls"
+                )
             if self.coap.dtls.enabled and not self.coap.dtls.client_ca:
                 raise ValueError(
-                    "coap.dtls.client_ca is not set, but auth asks for logins, and over CoAP a "
-                    "client's certificate is its login"
+                    "coap.dtls.client_ca is not set, but auth requires logins: CoAP clients log in "
+                    "with certificates"
                 )
             return
         public = [
             f"listeners[{i}]"
             for i, listener in enumerate(self.further_listeners)
-            if _serves_others(listener)
+            if _is_remotely_reachable(listener)
         ]
         if self.tcp.enabled and not is_local(self.tcp.interface):
             public.insert(0, "tcp.interface")
@@ -243,19 +253,18 @@ class Config(Record, frozen=True):
             public.append("coap.dtls.interface")
         if public and not self.auth.open:
             raise ValueError(
-                f"{', '.join(public)}: other machines would be served, and there are no users: "
-                "set auth.users, or auth.open = true to let everybody do everything"
+                f"{', '.join(public)}: reachable from other machines, but there are no users: "
+                "set auth.users, or set auth.open = true to allow all commands to all clients"
             )
         if self.coap.enabled and not is_local(self.coap.interface) and not self.auth.open:
             raise ValueError(
-                "coap.interface: other machines would be served, and CoAP has no logins: serve "
-                "users over DTLS (coap.dtls), or set auth.open = true to let everybody do "
-                "everything"
+                "coap.interface: reachable from other machines, but CoAP has no logins: use DTLS "
+                "(coap.dtls), or set auth.open = true to allow all commands to all clients"
             )
 
     @property
     def further_listeners(self) -> tuple[Listener, ...]:
-        """Those beside the one of ``[tcp]``, each as a record."""
+        """The listeners of ``listeners``, each as a record."""
         return tuple(
             Listener(endpoint=listener) if isinstance(listener, str) else listener
             for listener in self.listeners
@@ -269,12 +278,12 @@ def _check_family(record: Record, multicast: GroupSettings, interface: str) -> N
         raise ValueError(f"{type(record).__name__}.{error}") from None
 
 
-def _serves_others(listener: Listener) -> bool:
+def _is_remotely_reachable(listener: Listener) -> bool:
     """
-    Whether a listener can be reached from other machines.
+    Return whether other machines can reach a listener.
 
-    Of descriptions those of Twisted's own TCP and TLS endpoints are read; behind any other the
-    server finds out when a client comes.
+    Descriptions of Twisted's own TCP and TLS endpoints are parsed. For any other endpoint the
+    answer is false; the server then checks the address of each client that connects.
     """
     if listener.path:
         return False
@@ -293,13 +302,14 @@ def load_config(
     mistakes: Iterable[str] = (),
 ) -> Loaded[Config]:
     """
-    Make the configuration out of a file, the environment and options; later ones win.
+    Load the configuration from a file, the environment and options; later ones override.
 
     :param file: its name and its text, which is TOML.
-    :param environ: all of the environment; a variable of ours is ``TWISTED_NET_TCP__PORT``.
-    :param options: texts by the names of options without their hyphens: ``tcp-port``.
-    :param mistakes: those made before, such as a file that cannot be read.
-    :raises ConfigError: with these and with all mistakes in the three layers.
+    :param environ: the whole environment; the settings are named as ``TWISTED_NET_TCP__PORT``.
+    :param options: values by option name without leading hyphens: ``tcp-port``.
+    :param mistakes: mistakes found before, such as a file that cannot be read.
+    :return: the configuration, and the origin of each value.
+    :raises ConfigError: with these and all mistakes of the three layers.
     """
     layers = Layers(Config(), PREFIX)
     for mistake in mistakes:

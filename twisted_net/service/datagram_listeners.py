@@ -1,11 +1,11 @@
-"""The ports of datagrams, CoAP and discovery as services, with DTLS and in groups."""
+"""Ports of datagrams, CoAP and discovery as services: plain, over DTLS and for multicast."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from socket import gethostname
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
@@ -14,6 +14,7 @@ from twisted_net.commands.registry import Commands
 from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import Source
+from twisted_net.net.reactor import ServiceReactor
 from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -31,7 +32,7 @@ from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.udp.socket_spec import SocketSpec
 
-# OpenSSL takes a tenth of a second to import, CoAP and groups some: only where they are used.
+# OpenSSL takes 0.1 s to import, CoAP and multicast less: they are imported only when used.
 if TYPE_CHECKING:
     from twisted_net.coap.server import CoapServer
     from twisted_net.dtls.server import DtlsServer
@@ -39,17 +40,17 @@ if TYPE_CHECKING:
 
 class DatagramListener(ListenerService):
     """
-    A socket of the datagram server.
+    One socket of the datagram server.
 
-    :param server: that of this socket; those of the others are its companions.
-    :ivar server: has the counts and the table of clients.
+    :param server: that of this socket; the servers of the other sockets are its companions.
+    :ivar server: holds the counters and the table of clients.
     """
 
     transport = "udp"
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         spec: SocketSpec,
         server: DatagramServer,
     ) -> None:
@@ -60,7 +61,7 @@ class DatagramListener(ListenerService):
 
     @property
     @override
-    def asked(self) -> str:
+    def configured_address(self) -> str:
         return str(self._spec)
 
     @override
@@ -69,10 +70,10 @@ class DatagramListener(ListenerService):
 
 
 def datagram_listeners(
-    reactor: Any,  # Any: as below
+    reactor: ServiceReactor,
     settings: UdpSettings,
 ) -> list[DatagramListener]:
-    """Give a listener for each socket of ``[udp]``; the first one's server logs for all."""
+    """Return a listener for each socket of ``[udp]``; the server of the first one logs for all."""
     if not settings.enabled:
         return []
     first = DatagramServer(reactor, settings)
@@ -82,8 +83,8 @@ def datagram_listeners(
     ]
 
 
-class _DrainsFirst(ListenerService):
-    """A listener whose server has its answers leave before the port is closed: no other way."""
+class _DrainingListener(ListenerService):
+    """A listener whose server sends its pending answers before the port is closed."""
 
     server: CoapServer
     _drain_timeout: float
@@ -95,19 +96,19 @@ class _DrainsFirst(ListenerService):
         await super()._close()
 
 
-class CoapListener(_DrainsFirst):
+class CoapListener(_DrainingListener):
     """
     The CoAP server.
 
-    :param streams: the sessions of the stream listeners, whose topics and instruments it shares.
-    :ivar server: has the sessions, the observers and the counts.
+    :param streams: the sessions of the stream listeners; it shares their topics and instruments.
+    :ivar server: holds the sessions, the observers and the counters.
     """
 
     transport = "coap"
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         config: Config,
         commands: Commands,
         streams: Sessions,
@@ -127,27 +128,27 @@ class CoapListener(_DrainsFirst):
         return listen_coap(self._reactor, self.server, port, interface)
 
 
-class _Placed(ListenerService):
-    """A listener whose address says where it is, wherever it is bound."""
+class _ConfiguredDescription(ListenerService):
+    """A listener that is described by its configured address, whatever its sockets are bound to."""
 
     @property
     @override
-    def place(self) -> str:
-        return f"{self.asked} ({self.transport})"
+    def description(self) -> str:
+        return f"{self.configured_address} ({self.transport})"
 
 
-class _GroupListener(_Placed):
+class _GroupListener(_ConfiguredDescription):
     """
-    The groups that a datagram or CoAP server listens to, beside its own port.
+    The multicast groups that a datagram or CoAP server listens to, besides its own port.
 
-    :param settings: which, and where.
-    :param own: the listener of that port; the groups have the same.
-    :param counts: where drops and read errors are counted.
+    :param settings: the groups and their interfaces.
+    :param own: the listener of the server's own port; the groups use the same port number.
+    :param counts: counts the drops and the read errors.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         settings: GroupSettings,
         own: DatagramListener | CoapListener,
         counts: DatagramCounts,
@@ -161,7 +162,7 @@ class _GroupListener(_Placed):
 
     @property
     @override
-    def asked(self) -> str:
+    def configured_address(self) -> str:
         return ", ".join(map(str, self._groups))
 
     @override
@@ -172,24 +173,24 @@ class _GroupListener(_Placed):
             self._reactor,
             self._groups,
             self._own.port or 0,
-            self._heard,
+            self._received,
             max_datagram=self._own.server.limits.max_datagram,
             counts=self._counts,
-            own=self._own.bound,
+            own=self._own.listening_port,
         )
         return Membership(joined)
 
     @abstractmethod
-    def _heard(self, datagram: bytes, source: Source) -> None:
-        """Take in what came to a group."""
+    def _received(self, datagram: bytes, source: Source) -> None:
+        """Handle a datagram that was sent to a group."""
 
 
 class DatagramGroupListener(_GroupListener):
-    """The groups of the datagram server."""
+    """The multicast groups of the datagram server."""
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         config: Config,
         own: DatagramListener,
     ) -> None:
@@ -201,7 +202,7 @@ class DatagramGroupListener(_GroupListener):
         self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure, counts)
 
     @override
-    def _heard(self, datagram: bytes, source: Source) -> None:
+    def _received(self, datagram: bytes, source: Source) -> None:
         answer = self._server.answer_group(datagram, source)
         if answer is not None:
             self._delayed.send(self._answer, answer, source)
@@ -216,29 +217,29 @@ class DatagramGroupListener(_GroupListener):
 
 
 class CoapGroupListener(_GroupListener):
-    """The groups of the CoAP server, which knows by itself what it tells them, and when."""
+    """The multicast groups of the CoAP server, which delays and suppresses its answers itself."""
 
-    def __init__(self, reactor: Any, config: Config, own: CoapListener) -> None:  # Any: as below
+    def __init__(self, reactor: ServiceReactor, config: Config, own: CoapListener) -> None:
         super().__init__(reactor, config.coap.multicast, own, own.server.datagrams)
         self._server = own.server
 
     @override
-    def _heard(self, datagram: bytes, source: Source) -> None:
+    def _received(self, datagram: bytes, source: Source) -> None:
         self._server.receive(datagram, source, group=True)
 
 
-class AnnouncingListener(_Placed):
+class AnnouncingListener(_ConfiguredDescription):
     """
-    What announces the service to a group, and hears who asks for it.
+    Announces the service to multicast groups and answers queries (:mod:`twisted_net.discovery`).
 
-    :param services: gives the ports by service.
+    :param services: returns the ports by service.
     """
 
     transport = "discovery"
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         settings: DiscoverySettings,
         services: Callable[[], Mapping[str, int]],
     ) -> None:
@@ -251,7 +252,7 @@ class AnnouncingListener(_Placed):
 
     @property
     @override
-    def asked(self) -> str:
+    def configured_address(self) -> str:
         groups = ", ".join(map(str, self._settings.groups))
         return f"{groups}, port {self._settings.port}"
 
@@ -269,11 +270,11 @@ class AnnouncingListener(_Placed):
 
 class _DtlsListener(ListenerService):
     """
-    A port with DTLS.
+    A UDP port with DTLS.
 
-    :param limits: those of what is served, as for the port.
+    :param limits: those of the server behind DTLS; the port uses some of them.
     :ivar certificates: those of DTLS.
-    :ivar dtls: has the sessions; it is set by who derives.
+    :ivar dtls: holds the DTLS sessions; subclasses set it.
     :raises ConfigError: for certificates that cannot be used.
     """
 
@@ -281,12 +282,11 @@ class _DtlsListener(ListenerService):
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         settings: UdpDtlsSettings | CoapDtlsSettings,
         limits: UdpSettings | CoapSettings,
         wall: Callable[[], float],
     ) -> None:
-        # Not at the top: OpenSSL takes a tenth of a second to import.
         from twisted_net.dtls.server import DtlsServer
 
         super().__init__(settings.interface, settings.port)
@@ -316,14 +316,14 @@ class SecureDatagramListener(_DtlsListener):
     """
     The datagram server over DTLS.
 
-    :ivar server: has the counts and the table of clients.
+    :ivar server: holds the counters and the table of clients.
     """
 
     transport = "udp+dtls"
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         config: Config,
         wall: Callable[[], float],
     ) -> None:
@@ -335,20 +335,20 @@ class SecureDatagramListener(_DtlsListener):
         self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
 
 
-class SecureCoapListener(_DtlsListener, _DrainsFirst):
+class SecureCoapListener(_DtlsListener, _DrainingListener):
     """
     The CoAP server over DTLS.
 
-    :param access: who may do what, by the names in certificates.
-    :param streams: the sessions of the stream listeners, whose topics and instruments it shares.
-    :ivar server: has the sessions, the observers and the counts.
+    :param access: the permissions of users, whom client certificates name.
+    :param streams: the sessions of the stream listeners; it shares their topics and instruments.
+    :ivar server: holds the sessions, the observers and the counters.
     """
 
     transport = "coap+dtls"
 
     def __init__(
         self,
-        reactor: Any,  # Any: as below
+        reactor: ServiceReactor,
         config: Config,
         commands: Commands,
         access: Access,

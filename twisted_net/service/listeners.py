@@ -1,4 +1,4 @@
-"""Listening ports as services: bound before the process gives up privileges, drained at the end."""
+"""Listening ports as Twisted services: bound before privileges are dropped, drained at stop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing_extensions import override
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen
 from twisted_net.net.addresses import format_address
-from twisted_net.service.config import (
-    Config,
-)
+from twisted_net.net.reactor import ServiceReactor
+from twisted_net.service.config import Config
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
@@ -29,9 +28,9 @@ class ListenerService(Service, ABC):
     """
     One listening port.
 
-    It is bound where privileges are still there, or at the start if a launcher has no such
-    step, and in either case before the call returns: a port that is taken is an exception,
-    not a line in the log.
+    It is bound in ``privilegedStartService``, or in ``startService`` by a launcher that does not
+    call the former. Both raise :class:`~twisted_net.errors.CannotListen` if the address is in use;
+    Twisted's own services only log that.
     """
 
     log = Logger()
@@ -39,12 +38,12 @@ class ListenerService(Service, ABC):
 
     def __init__(self, interface: str, port: int) -> None:
         self._interface = interface
-        self._asked = port
-        self._port: Any = None  # Any: IListeningPort leaves its host untyped
+        self._configured_port = port
+        self._port: Any = None  # Any: an IListeningPort, or the sockets of several groups
 
     @property
     def port(self) -> int | None:
-        """The port that is listened on, also where the configuration says 0; None without one."""
+        """The bound port number, also if 0 is configured; None if not bound or without a number."""
         return None if self._port is None else getattr(self._port.getHost(), "port", None)
 
     @override
@@ -62,47 +61,54 @@ class ListenerService(Service, ABC):
         return Deferred.fromCoroutine(self._close())
 
     @property
-    def asked(self) -> str:
-        """Where it is to listen, for people."""
-        return format_address(self._interface, self._asked)
+    def configured_address(self) -> str:
+        """The address that the configuration names, for messages."""
+        return format_address(self._interface, self._configured_port)
 
     @property
-    def bound(self) -> Any:  # Any: of the kind that listen gives
-        """The port itself; None while it does not listen."""
+    def listening_port(self) -> Any:  # Any: as above
+        """What :meth:`listen` returned; None while it does not listen."""
         return self._port
 
     @property
     def host(self) -> str | None:
-        """The address that is listened on; None without one."""
+        """The bound IP address; None if not bound or without one."""
         return None if self._port is None else getattr(self._port.getHost(), "host", None)
 
     @property
-    def place(self) -> str:
-        """Where it listens and with which layers, for people."""
-        address = self.asked if self._port is None else bound_address(self._port, self.asked)
+    def description(self) -> str:
+        """The bound address, or else the configured one, and the transport, for messages."""
+        address = self.configured_address
+        if self._port is not None:
+            address = bound_address(self._port, address)
         return f"{address} ({self.transport})"
 
     @abstractmethod
     def listen(self, port: int, interface: str) -> object:
-        """Bind, and give the IListeningPort."""
+        """
+        Bind the socket.
+
+        :return: an object with ``getHost`` and ``stopListening``, as of an IListeningPort.
+        :raises CannotListenError: if the address cannot be bound.
+        """
         ...
 
     async def drain(self) -> None:
-        """Finish what came in before the port was closed."""
+        """Finish what was received before the port was closed."""
 
     def _open(self) -> None:
         if self._port is not None:
             return
         try:
-            self._port = self.listen(self._asked, self._interface)
+            self._port = self.listen(self._configured_port, self._interface)
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
             raise CannotListen(
-                self.asked, self.transport, reason[:1].lower() + reason[1:]
+                self.configured_address, self.transport, reason[:1].lower() + reason[1:]
             ) from error
         self.log.info(
             "listening on {address} ({transport})",
-            address=bound_address(self._port, self.asked),
+            address=bound_address(self._port, self.configured_address),
             transport=self.transport,
         )
 
@@ -115,20 +121,20 @@ class ListenerService(Service, ABC):
 
 class CommandListener(ListenerService):
     """
-    A command server at one place.
+    One listener of the command server.
 
-    :param listener: where, and through which layers.
+    :param listener: its address, and the layers below the lines (PROXY header, TLS, WebSocket).
     :param limits: of this listener.
-    :param sessions: those of all listeners.
-    :param access: who may log in, and what those may do who have not.
-    :ivar factory: has the sessions and what became of them.
-    :ivar certificates: those of TLS, or None without it.
+    :param sessions: shared by all listeners.
+    :param access: logins and permissions; None permits all commands to all clients.
+    :ivar factory: the factory of its connections.
+    :ivar certificates: those of TLS, or None without TLS.
     :raises ConfigError: for settings that cannot be used.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: see NetService
+        reactor: ServiceReactor,
         listener: Listener,
         commands: Commands,
         limits: Limits,
@@ -146,7 +152,7 @@ class CommandListener(ListenerService):
 
     @property
     @override
-    def asked(self) -> str:
+    def configured_address(self) -> str:
         return self._command_port.address
 
     @override

@@ -1,4 +1,4 @@
-"""Logs clients in: by twisted.cred, passwords off the reactor's thread, slower each failure."""
+"""Logins through twisted.cred: passwords are verified in threads, failures delay the next login."""
 
 from __future__ import annotations
 
@@ -32,68 +32,69 @@ from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session
 
 DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
-"""Checked where there is no such user, so that it takes as long as where there is one."""
+"""Hash that is verified for unknown users, so that the time does not show which users exist."""
 
 log = Logger()
 
 
 class IToken(ICredentials):
-    """A token alone, from ``AUTH <token>``; checkers of others may take it too."""
+    """Credentials that are one token, from ``AUTH <token>``; plugins may accept them."""
 
     token = Attribute("the token, as text")
 
 
 @implementer(IToken)
 class Token:
-    """What a client gives that logs in with a token."""
+    """The credentials of a client that logs in with a token."""
 
     def __init__(self, token: str) -> None:
         self.token = token
 
 
-class IPermitted(Interface):
+class IPermissions(Interface):
     """The avatar of a client: its :class:`~twisted_net.auth.users.Permissions`."""
 
 
-GIVES_WAY = 10
+NICENESS = 10
 """
-How much nicer than the reactor (nice(2)) the thread is that checks a password.
+The niceness (nice(2)), above that of the reactor, of the thread that verifies a password.
 
-Where they share a core that is busy it has a tenth of it. More would keep who has the right
-password waiting until the time to log in is over; the reactor gains little by it.
+If they share a busy core, the thread gets a tenth of it. With a higher niceness, clients with the
+right password would exceed the time limit of logins, and the reactor would gain little.
 """
 
 
-def verify_below(hashed: str, password: str) -> bool:
+def verify_at_low_priority(hashed: str, password: str) -> bool:
     """
     Verify as :func:`~twisted_net.auth.passwords.verify` does, in a thread of lower priority.
 
-    A thread has a priority of its own on Linux alone, and cannot take it back: it is not one of
-    the pool's.
+    The priority is lowered on Linux only, the one system where threads have their own. A thread
+    cannot raise its priority again: hence a new thread, not one of the reactor's pool.
     """
-    # Nobody else has a use for it, and it takes a while to import.
+    # Not at the top: it takes a while to import, and only this function needs it.
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1, initializer=_give_way) as below:
-        return below.submit(verify, hashed, password).result()
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as executor:
+        return executor.submit(verify, hashed, password).result()
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     if sys.platform == "linux":
-        # A sandbox may forbid it; the check is made all the same.
+        # A sandbox may forbid it; the password is verified anyway.
         with suppress(OSError):
-            os.nice(GIVES_WAY)
+            os.nice(NICENESS)
 
 
-class PasswordChecks:
+class PasswordVerifier:
     """
-    Checks passwords in threads, one at a time and in order.
+    Verifies passwords in threads, one at a time and in order.
 
-    One check takes tens of megabytes and a good part of a second of a core: of all that clients
-    may ask for before they are known, nothing else is as dear. So it gives way to the reactor
-    where both want the same core.
+    One verification takes tens of megabytes and up to half a second of CPU time: nothing else that
+    a client can request before it has logged in costs as much. It runs at a lower priority than
+    the reactor.
 
-    :param limit: checks that wait or run; one whose client has gone counts until its turn.
+    :param limit: verifications that may wait or run; one whose client has disconnected counts
+        until its turn.
     """
 
     def __init__(self, reactor: IReactorTime, limit: int) -> None:
@@ -104,9 +105,9 @@ class PasswordChecks:
 
     def verify(self, hashed: str, password: str) -> Deferred[bool]:
         """
-        Say whether this is the password.
+        Return whether the password is the hashed one.
 
-        :raises TooBusy: where as many wait as may.
+        :raises TooBusy: at the limit.
         """
         if len(self._waiting) + self._busy >= self._limit:
             raise TooBusy(self._limit)
@@ -122,53 +123,57 @@ class PasswordChecks:
                 self._busy = True
                 pool = cast(IReactorThreads, self._reactor).getThreadPool()
                 reactor = cast(IReactorFromThreads, self._reactor)
-                checked = deferToThreadPool(reactor, pool, partial(verify_below, hashed, password))
+                checked = deferToThreadPool(
+                    reactor, pool, partial(verify_at_low_priority, hashed, password)
+                )
                 checked.addBoth(self._done, result)
 
     def _done(self, value: bool | Failure, result: Deferred[bool]) -> None:
         self._busy = False
         if not result.called:
-            result.callback(cast(bool, value))  # a Failure makes it fail
+            result.callback(cast(bool, value))  # a Failure calls the errbacks
         self._next()
 
 
 class UsersFile:
     """
-    The users in a file, which is read again once it has changed.
+    The users of a file, which is read again when it has changed.
 
-    A change is seen at the next login; who is logged in keeps what it had. A mistake in a changed
-    file is logged, and the users before it stay.
+    A change takes effect at the next login; clients that are logged in keep their permissions. A
+    mistake in a changed file is logged, and the users stay as they were.
 
-    :raises ConfigError: where the file cannot be read, or has a mistake, in the beginning.
+    :raises ConfigError: if the file cannot be read, or has a mistake, when it is first read.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._stamp = self._look()
+        self._state = self._file_state()
         self._users = self._read()
 
     def current(self) -> Users:
-        """Give the users as the file has them now."""
+        """Return the users; read the file if it has changed."""
         try:
-            stamp = self._look()
-            if stamp != self._stamp:
-                self._stamp = stamp
+            state = self._file_state()
+            if state != self._state:
+                self._state = state
                 self._users = self._read()
                 log.info(
-                    "{path} was read again: {count} users", path=self._path, count=len(self._users)
+                    "{path} has changed and was read: {count} users",
+                    path=self._path,
+                    count=len(self._users),
                 )
         except ConfigError as error:
             for mistake in error.mistakes:
-                log.error("the users stay as they were: {mistake}", mistake=mistake)
+                log.error("users not updated: {mistake}", mistake=mistake)
         return self._users
 
-    def _look(self) -> tuple[int, int, int]:
+    def _file_state(self) -> tuple[int, int, int]:
         try:
             found = os.stat(self._path)
         except OSError as error:
             raise ConfigError([f"{self._path}: {error.strerror}"]) from None
         if found.st_mode & stat.S_IROTH:
-            log.warn("{path} can be read by everybody on this machine", path=self._path)
+            log.warn("{path} is readable by all users of this machine", path=self._path)
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> Users:
@@ -198,10 +203,10 @@ class UsersFile:
 @implementer(ICredentialsChecker)
 class UsersChecker:
     """
-    Checks names with passwords, and tokens, against a users file.
+    Credentials checker: names with passwords, and tokens, against a users file.
 
-    :param users: gives the users.
-    :param verify: checks a password against a hash.
+    :param users: returns the users.
+    :param verify: verifies a password, given the hash and the password.
     """
 
     credentialInterfaces = (IUsernamePassword, IToken)
@@ -212,7 +217,7 @@ class UsersChecker:
         self._users = users
         self._verify = verify
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:  # Any: zope knows no types
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:  # Any: zope is untyped
         return Deferred.fromCoroutine(self._check(credentials))
 
     async def _check(self, credentials: Any) -> str:  # Any: as above
@@ -232,8 +237,8 @@ class UsersChecker:
 
 
 @implementer(ICredentialsChecker)
-class FirstOf:
-    """Asks several checkers, in order, until one knows the client."""
+class CheckerChain:
+    """Credentials checker that tries several checkers, in order, until one accepts."""
 
     def __init__(self, interface: Any, checkers: Sequence[Any]) -> None:  # Any: zope interfaces
         self.credentialInterfaces = (interface,)
@@ -253,11 +258,11 @@ class FirstOf:
 
 
 @implementer(IRealm)
-class Realm:
+class PermissionsRealm:
     """
-    Gives each user its permissions.
+    Realm whose avatars are the permissions of users.
 
-    :param permissions_of: by name.
+    :param permissions_of: returns the permissions, by the name of the user.
     """
 
     def __init__(self, permissions_of: Callable[[str], Permissions]) -> None:
@@ -266,20 +271,20 @@ class Realm:
     def requestAvatar(
         self, avatarId: object, mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], object, Callable[[], None]]:
-        if IPermitted not in interfaces:
-            raise NotImplementedError("this realm gives permissions alone")
-        # The anonymous avatar is an empty tuple, which is nobody here.
+        if IPermissions not in interfaces:
+            raise NotImplementedError("the avatars of this realm are permissions only")
+        # The anonymous avatar ID of twisted.cred is an empty tuple; there are no anonymous logins.
         if not isinstance(avatarId, str | bytes):
             raise UnauthorizedLogin
-        return IPermitted, self._permissions_of(_text(avatarId)), _log_out
+        return IPermissions, self._permissions_of(_text(avatarId)), _log_out
 
 
-class Logins:
+class Authenticator:
     """
-    Logs clients in, and makes whoever fails wait longer each time.
+    Logs clients in; each failure delays the next attempt from the same address or IPv6 /64.
 
-    :param checkers: of twisted.cred, for names with passwords and for tokens; asked in order.
-    :param users: gives the users, for what they may do; nobody is known if None.
+    :param checkers: credentials checkers (twisted.cred) of passwords and tokens; tried in order.
+    :param users: returns the users, for their permissions; there are none if None.
     """
 
     def __init__(
@@ -299,24 +304,24 @@ class Logins:
             for interface in checker.credentialInterfaces:
                 by_interface.setdefault(interface, []).append(checker)
         self._portal = Portal(
-            Realm(self.permissions_of),
-            [FirstOf(interface, found) for interface, found in by_interface.items()],
+            PermissionsRealm(self.permissions_of),
+            [CheckerChain(interface, found) for interface, found in by_interface.items()],
         )
 
     def permissions_of(self, name: str) -> Permissions:
-        """Give what a user may do, as the users file has it now."""
+        """Return the permissions of a user, as they are in the users file now."""
         return self._users().permissions(name)
 
     async def log_in(self, session: Session, who: str, password: str) -> str:
         """
         Log a client in.
 
-        :param who: the user or, without a password, the token.
+        :param who: the name of the user or, if *password* is empty, a token.
         :return: the name of the user.
-        :raises AuthFailed: where nobody knows it.
-        :raises AuthDelayed: where it failed too often; then nothing was checked.
-        :raises TooManyConnections: where this user has as many connections as it may.
-        :raises TooBusy: where too many passwords wait to be checked.
+        :raises AuthFailed: if no checker accepts them.
+        :raises AuthDelayed: after too many failures; nothing was checked.
+        :raises TooManyConnections: at the limit of connections of this user.
+        :raises TooBusy: if too many passwords wait to be verified.
         """
         source = client_prefix(session.client[0])
         wait = self._delays.attempt(source, self._reactor.seconds())
@@ -325,11 +330,11 @@ class Logins:
             delayed = AuthDelayed(wait)
             delayed.counted = True
             raise delayed
-        given = UsernamePassword(who.encode(), password.encode()) if password else Token(who)
+        credentials = UsernamePassword(who.encode(), password.encode()) if password else Token(who)
         try:
-            _, avatar, _ = await self._portal.login(given, None, IPermitted)
+            _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
         except (UnauthorizedLogin, UnhandledCredentials):
-            # Not the token, which may be one letter off.
+            # Not the token itself: it may be a valid one with a typing error.
             what = f"as {who}" if password else "with a token"
             session.sessions.refuse_line(session, Refusal.AUTH_FAILED, what)
             failed = AuthFailed()
@@ -345,9 +350,9 @@ class Logins:
         return cast(str, permissions.name)
 
 
-def configured_logins(reactor: IReactorTime, settings: AuthSettings) -> Logins | None:
+def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> Authenticator | None:
     """
-    Make what logs clients in; None where nobody can.
+    Return the authenticator, or None if there are neither users nor checkers.
 
     :raises ConfigError: for a users file or a checker that cannot be used.
     """
@@ -360,7 +365,7 @@ def configured_logins(reactor: IReactorTime, settings: AuthSettings) -> Logins |
         except ConfigError as error:
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
         else:
-            checks = PasswordChecks(reactor, settings.max_waiting)
+            checks = PasswordVerifier(reactor, settings.max_waiting)
             checkers.append(UsersChecker(users, checks.verify))
     for i, description in enumerate(settings.checkers):
         try:
@@ -369,25 +374,25 @@ def configured_logins(reactor: IReactorTime, settings: AuthSettings) -> Logins |
             mistakes.append(f"auth.checkers[{i}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return Logins(reactor, settings, checkers, users) if checkers else None
+    return Authenticator(reactor, settings, checkers, users) if checkers else None
 
 
 def _make_checker(description: str) -> Any:  # Any: as above
     """
-    Make a checker of a plugin.
+    Return the checker of a plugin (twisted.cred.strcred).
 
-    :raises ValueError: where there is none such, or it is of no use; its arguments, which may be
-        secret, are not repeated.
+    :raises ValueError: if there is none, or if it does not fit. The message does not repeat its
+        arguments, which may be secret.
     """
     kind = description.partition(":")[0]
     try:
         checker: Any = makeChecker(description)  # Any: as above
     except InvalidAuthType:
-        raise ValueError(f"there is no checker {kind}; --help-auth lists them") from None
+        raise ValueError(f"there is no checker {kind}; --help-auth lists the checkers") from None
     except InvalidAuthArgumentString:
-        raise ValueError(f"the checker {kind} does not take these arguments") from None
+        raise ValueError(f"the checker {kind} does not accept these arguments") from None
     if not {IUsernamePassword, IToken} & set(checker.credentialInterfaces):
-        raise ValueError(f"the checker {kind} takes neither passwords nor tokens")
+        raise ValueError(f"the checker {kind} accepts neither passwords nor tokens")
     return checker
 
 
@@ -396,4 +401,4 @@ def _text(value: str | bytes) -> str:
 
 
 def _log_out() -> None:
-    """Nothing is kept for a user who leaves."""
+    """Release nothing: permissions hold no resources."""

@@ -1,4 +1,4 @@
-"""Assembles a service from a configuration: what it listens on, how it starts, how it drains."""
+"""The service as a whole: assembled from a configuration, started, drained and stopped."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -20,6 +21,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.net.addresses import is_local
+from twisted_net.net.reactor import ServiceReactor
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
@@ -39,14 +41,14 @@ from twisted_net.service.datagram_listeners import (
     datagram_listeners,
 )
 from twisted_net.service.listeners import CommandListener, ListenerService
-from twisted_net.service.login import configured_logins
+from twisted_net.service.login import configured_authenticator
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.topics import Topics
 
-_SERVICES = {
+_SERVICE_NAMES = {
     "tcp": "tcp",
     "tcp+tls": "tls",
     "udp": "udp",
@@ -54,12 +56,12 @@ _SERVICES = {
     "coap": "coap",
     "coap+dtls": "coaps",
 }
-"""What the transports of listeners that are announced are called in announcements."""
+"""Names of services in announcements, by the transport of the listener."""
 
 PROGRESS_INTERVAL = 1.0
-"""Seconds between two lines in the log that say how many connections are still to be drained."""
+"""Seconds between log lines that report the connections that are left while draining."""
 
-# The HTTP client is imported where it is used: it was a fifth of the start.
+# The HTTP client is imported at its first use: that saves a fifth of the start-up time.
 if TYPE_CHECKING:
     from twisted_net.http.fetch import Fetcher
 
@@ -68,25 +70,25 @@ _FETCHING = "twisted_net.http.fetch"
 
 class NetService(MultiService):
     """
-    Everything that a configuration describes, as one service for any Twisted application.
+    All servers that a configuration describes, as one service for any Twisted application.
 
-    Either all of it starts or nothing: if a port cannot be had, those that were bound before
-    are released. ``stopService`` stops to listen, tells the clients, answers what they have
-    asked, closes, and aborts what is left after ``drain_timeout``; its Deferred fires when no
-    port, connection or timer is left. It may be started again.
+    If a port cannot be bound when it starts, the ports that were bound before are released.
+    ``stopService`` closes the ports, notifies the clients, answers the requests that were
+    received, closes the connections, and aborts those that are left after ``drain_timeout``. Its
+    Deferred fires when no port, connection or timer is left. The service can be started again.
 
     :param reactor: the one that the application runs.
-    :param commands: own commands, beside those that *config* names.
-    :ivar sessions: the clients of all listeners that serve commands over a stream.
-    :ivar tcp: the command server of ``[tcp]``, or None where it is not enabled.
+    :param commands: your own commands, in addition to those that *config* names.
+    :ivar sessions: the clients of all stream listeners (TCP, Unix sockets, WebSocket).
+    :ivar tcp: the command server of ``[tcp]``, or None if it is not enabled.
     :ivar listeners: the command servers of ``listeners``, in their order.
-    :ivar udp: the first socket of the datagram server, or None where it is not enabled.
-    :ivar udp_sockets: its further sockets.
-    :ivar coap: the CoAP server, or None where it is not enabled.
-    :ivar secure_udp: the datagram server over DTLS, or None where it has no certificate.
-    :ivar secure_coap: the CoAP server over DTLS, or None where it has no certificate.
-    :raises ConfigError: for commands that cannot be had. Starting raises
-        :class:`~twisted_net.errors.CannotListen`, which is one too.
+    :ivar udp: the first socket of the datagram server, or None if it is not enabled.
+    :ivar udp_sockets: its other sockets.
+    :ivar coap: the CoAP server, or None if it is not enabled.
+    :ivar secure_udp: the datagram server over DTLS, or None if it has no certificate.
+    :ivar secure_coap: the CoAP server over DTLS, or None if it has no certificate.
+    :raises ConfigError: for commands, users or certificates that cannot be loaded. Starting
+        raises its subclass :class:`~twisted_net.errors.CannotListen`.
     :raises ValueError: for a command whose name is taken.
     """
 
@@ -94,20 +96,21 @@ class NetService(MultiService):
 
     def __init__(
         self,
-        reactor: Any,  # Any: it listens, tells the time and has threads, for which there is no type
+        reactor: ServiceReactor,
         config: Config | None = None,
         commands: Commands | None = None,
     ) -> None:
         MultiService.__init__(self)
         self._reactor = reactor
         config = config or Config()
-        logins = configured_logins(reactor, config.auth)
+        authenticator = configured_authenticator(reactor, config.auth)
         self._access = Access(
             config.auth,
-            logins.permissions_of if logins else _nobody,
+            authenticator.permissions_of if authenticator else _no_permissions,
             admin_elsewhere=any(listener.admin for listener in config.further_listeners),
         )
-        registry = configured_commands(config, self._fetch, logins.log_in if logins else None)
+        log_in = authenticator.log_in if authenticator else None
+        registry = configured_commands(config, self._fetch, log_in)
         if commands is not None:
             registry.update(commands)
         self._new_fetcher = partial(_guarded_fetcher, reactor, config)
@@ -147,12 +150,12 @@ class NetService(MultiService):
 
     @override
     def privilegedStartService(self) -> None:
-        with self._all_or_nothing():
+        with self._releasing_ports_on_error():
             MultiService.privilegedStartService(self)
 
     @override
     def startService(self) -> None:
-        with self._all_or_nothing():
+        with self._releasing_ports_on_error():
             MultiService.startService(self)
 
     @override
@@ -173,19 +176,18 @@ class NetService(MultiService):
                 progress.stop()
         if was_running:
             self.log.info(
-                "drained in {seconds:.2f} s: {connected} connections, of which {aborted} were "
-                "aborted",
+                "drained in {seconds:.2f} s: {connected} connections, {aborted} of them aborted",
                 seconds=self._reactor.seconds() - began,
                 connected=connected,
                 aborted=self.sessions.counters.ended[End.ABORTED] - aborted,
             )
-        # Last, as a FETCH that is being answered needs it.
+        # Last: a FETCH that is being answered needs it until here.
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
 
     def _group_listeners(self, config: Config) -> list[ListenerService]:
-        """Make those of groups, which come after the ports that answer for them."""
+        """Return the listeners of multicast groups; they start after the ports that answer."""
         made: list[ListenerService] = []
         if self.udp is not None and config.udp.multicast.groups:
             made.append(DatagramGroupListener(self._reactor, config, self.udp))
@@ -197,18 +199,22 @@ class NetService(MultiService):
         return made
 
     def _services(self, only_here: bool) -> dict[str, int]:
-        """Give the ports that are announced: those that the others can reach."""
+        """
+        Return the ports to announce, by service name.
+
+        :param only_here: announce to this machine only, hence loopback ports too.
+        """
         found: dict[str, int] = {}
         for part in self._served:
             host = part.host
             if part.port is not None and host is not None and (only_here or not is_local(host)):
-                found.setdefault(_SERVICES.get(part.transport, ""), part.port)
+                found.setdefault(_SERVICE_NAMES.get(part.transport, ""), part.port)
         found.pop("", None)
         return found
 
     def _log_progress(self, connected: int) -> None:
         self.log.info(
-            "draining: {left} of {connected} connections are left",
+            "draining: {left} of {connected} connections left",
             left=len(self.sessions),
             connected=connected,
         )
@@ -217,17 +223,17 @@ class NetService(MultiService):
         return {
             **versions(self._reactor),
             "uptime": round(self.sessions.wall() - self.sessions.started, 3),
-            "listeners": [part.place for part in self._served],
+            "listeners": [part.description for part in self._served],
         }
 
     def _command_listeners(
         self,
-        reactor: Any,  # Any: as above
+        reactor: ServiceReactor,
         config: Config,
         commands: Commands,
     ) -> tuple[CommandListener | None, list[CommandListener]]:
         """
-        Make that of ``[tcp]``, and the further ones.
+        Return the listener of ``[tcp]``, if it is enabled, and those of ``listeners``.
 
         :raises ConfigError: with a line for each mistake.
         """
@@ -240,17 +246,17 @@ class NetService(MultiService):
                 limits,
                 self.sessions,
                 config,
-                # Whoever may open its file may do everything.
+                # The permissions of the socket file decide who may connect; they may do everything.
                 None if listener.admin else self._access,
             )
 
         tcp = None
         if config.tcp.enabled:
             settings = config.tcp
-            place = Listener(
+            address = Listener(
                 port=settings.port, interface=settings.interface, backlog=settings.backlog
             )
-            tcp = make(place, settings)
+            tcp = make(address, settings)
         made: list[CommandListener] = []
         mistakes: list[str] = []
         for i, listener in enumerate(config.further_listeners):
@@ -263,7 +269,7 @@ class NetService(MultiService):
         return tcp, made
 
     def _add_figures(self) -> None:
-        """Have STATS tell of certificates and of DTLS, where there are any."""
+        """Add figures of certificates and of DTLS to STATS, if there are any."""
         secure = [part for part in (self.secure_udp, self.secure_coap) if part is not None]
         holders = [self.sessions]
         if self.secure_coap is not None:
@@ -277,7 +283,7 @@ class NetService(MultiService):
                 )
 
     def _add_coap_section(self) -> None:
-        """Have INFO show the counters of CoAP's message layer, by transport."""
+        """Add the counters of the CoAP message layer to INFO, by transport."""
         coaps = [part for part in (self.coap, self.secure_coap) if part is not None]
         if not coaps:
             return
@@ -290,7 +296,7 @@ class NetService(MultiService):
             )
 
     def _seconds_left(self) -> Mapping[str, float]:
-        """Tell how long each certificate of all listeners is valid."""
+        """Return the seconds until the certificate of each host expires; the first, if several."""
         left: dict[str, float] = {}
         for listener in (*self.listeners, self.secure_udp, self.secure_coap):
             if listener is not None and listener.certificates is not None:
@@ -300,30 +306,32 @@ class NetService(MultiService):
 
     async def _fetch(self, url: str) -> Mapping[str, object]:
         if self._fetcher is None:
-            # In a thread: a tenth of a second, in which the other clients are not to wait.
+            # In a thread: the import takes 0.1 s, which would delay all other clients.
             pool = self._reactor.getThreadPool()
-            await deferToThreadPool(self._reactor, pool, partial(import_module, _FETCHING))
+            # mypy-zope misreads the signatures of the interface.
+            reactor = cast(IReactorFromThreads, self._reactor)
+            await deferToThreadPool(reactor, pool, partial(import_module, _FETCHING))
         if self._fetcher is None:
             self._fetcher = self._new_fetcher()
         return await self._fetcher.fetch(url)
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
+    def _releasing_ports_on_error(self) -> Iterator[None]:
         try:
             yield
         except CannotListen:
-            # Ports close in the reactor's next turn, or with the process if it never runs.
+            # Ports close in the next reactor turn, or with the process if the reactor never runs.
             released = self.stopService()
             released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
             raise
 
 
-def _guarded_fetcher(reactor: Any, config: Config) -> Fetcher:  # Any: see NetService
+def _guarded_fetcher(reactor: ServiceReactor, config: Config) -> Fetcher:
     from twisted_net.http.fetch import Fetcher
 
     return Fetcher.guarded(reactor, config.http, config.fetch)
 
 
-def _nobody(name: str) -> Permissions:
-    """Give what a user may do where there are none, and so no one ever is."""
+def _no_permissions(name: str) -> Permissions:
+    """Return permissions for nothing: without users, no name is a user's."""
     return Permissions(name, User(commands=()))

@@ -1,4 +1,4 @@
-"""What the service does where it has a process of its own: signals, threads, exit status."""
+"""The service in a process of its own: signals, file descriptors, threads, exit status."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
@@ -18,36 +18,36 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.errors import CannotListen, CannotStart
+from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
 from twisted_net.service.net import NetService
 
 THREADS_GRACE = 1.0
-"""Seconds that blocking commands have beyond ``drain_timeout``: a thread cannot be aborted."""
+"""Seconds after ``drain_timeout`` for blocking commands to return: a thread cannot be aborted."""
 
 SPARE_DESCRIPTORS = 256
-"""File descriptors beyond those of TCP clients: ports, HTTP connections, files, refusals."""
+"""File descriptors besides TCP clients: ports, HTTP connections, files, rejected connections."""
 
 log = Logger()
 
 
 class StopSignals:
     """
-    Makes the first SIGTERM or SIGINT stop the reactor, and the second end the process.
+    Signal handlers: the first SIGTERM or SIGINT stops the reactor, the second ends the process.
 
-    Twisted itself logs a traceback for the second, and goes on waiting. It also ends a process
-    that a signal stopped by that signal; this one has then done as it was told, and its status
-    is 0.
+    Twisted's own handlers log a traceback for the second signal and keep waiting, and at last end
+    the process by the first one. Here a process that a signal has stopped exits with status 0.
 
     :param end: called with the number of the second signal; it does not return.
     """
 
-    def __init__(self, reactor: Any, end: Callable[[int], object]) -> None:  # Any: see NetService
+    def __init__(self, reactor: ProcessReactor, end: Callable[[int], object]) -> None:
         self._reactor = reactor
         self._end = end
         self._stopping = False
 
     def install(self) -> None:
-        """Take the place of the running reactor's own handlers; a debugger's is left alone."""
+        """Replace the handlers of the running reactor; those of others, such as debuggers, stay."""
         for number, handler in (
             (signal.SIGTERM, self._reactor.sigTerm),
             (signal.SIGINT, self._reactor.sigInt),
@@ -59,13 +59,13 @@ class StopSignals:
         name = signal.Signals(number).name
         if not self._stopping:
             self._stopping = True
-            log.info("{signal}: stopping; another one ends the process at once", signal=name)
+            log.info("{signal}: stopping; a second signal ends the process at once", signal=name)
             self._reactor.callFromThread(self._stop)
             return
         try:
-            log.warn("another {signal}: ending at once", signal=name)
+            log.warn("second signal {signal}: ending at once", signal=name)
         finally:
-            # Whatever the log was doing when the signal came.
+            # Even if logging fails: the signal may have interrupted it.
             self._end(number)
 
     def _stop(self) -> None:
@@ -77,61 +77,65 @@ class StopSignals:
 
 class ProcessService(NetService):
     """
-    The service as launchers run it.
+    The service as ``twistd``, ``twist`` and ``twisted-net`` run it.
 
-    A port that is taken ends the process. Signals are those of :class:`StopSignals`. Threads
-    that are still busy when everything else is done hold the process for
-    :data:`THREADS_GRACE` seconds and no longer.
+    A port that cannot be bound ends the process. :class:`StopSignals` handles signals. Threads
+    that are still busy when everything else has stopped delay the exit for at most
+    :data:`THREADS_GRACE` seconds; the status is then 1.
     """
 
-    def __init__(self, reactor: Any, config: Config) -> None:  # Any: see NetService
+    def __init__(self, reactor: ProcessReactor, config: Config) -> None:
         super().__init__(reactor, config)
-        self._reactor = reactor
+        self._process_reactor = reactor
         self._threads = config.threads
         self._connections = config.tcp.max_connections
 
     @override
     def privilegedStartService(self) -> None:
-        with _ends_the_start():
+        with _exiting_on_cannot_listen():
             super().privilegedStartService()
 
     @override
     def startService(self) -> None:
-        with _ends_the_start():
+        with _exiting_on_cannot_listen():
             super().startService()
         if self.tcp is not None:
             raise_descriptor_limit(self._connections + SPARE_DESCRIPTORS)
         self._reactor.suggestThreadPoolSize(self._threads)
-        # Once it runs, as it installs its own handlers when it starts.
-        self._reactor.callWhenRunning(StopSignals(self._reactor, end_by_signal).install)
-        self._reactor.callWhenRunning(freeze_what_stays)
+        # When the reactor runs: it installs its own handlers when it starts.
+        self._reactor.callWhenRunning(StopSignals(self._process_reactor, end_by_signal).install)
+        self._reactor.callWhenRunning(freeze_startup_objects)
 
     @override
     def stopService(self) -> Deferred[None]:
-        return super().stopService().addCallback(self._leave_threads)
+        return super().stopService().addCallback(self._bound_busy_threads)
 
-    def _leave_threads(self, _: None) -> None:
-        # The reactor's next step waits for its threads without end. Only signals get through.
-        pool = self._reactor.threadpool
+    def _bound_busy_threads(self, _: None) -> None:
+        # Next, the reactor joins its threads without a time limit; only a signal interrupts that.
+        pool = self._process_reactor.threadpool
         busy = len(pool.working) if pool is not None else 0
         if busy:
-            log.warn("{busy} threads are still busy", busy=busy)
-            signal.signal(signal.SIGALRM, _end_without_threads)
+            log.warn(
+                "{busy} threads are still busy; they have {grace:g} s to finish",
+                busy=busy,
+                grace=THREADS_GRACE,
+            )
+            signal.signal(signal.SIGALRM, _exit_now)
             signal.setitimer(signal.ITIMER_REAL, THREADS_GRACE)
 
 
-def freeze_what_stays() -> None:
+def freeze_startup_objects() -> None:
     """
-    Spare the garbage collector the modules and all else that the process has from its start on.
+    Exclude all objects that exist after the start, such as modules, from garbage collection.
 
-    To go through them takes it 30 ms each time, while everybody waits, and finds nothing.
+    A full collection of them takes 30 ms, in which no client is served, and frees nothing.
     """
     gc.collect()
     gc.freeze()
 
 
 def raise_descriptor_limit(needed: int) -> None:
-    """Raise the soft limit of file descriptors to *needed*, or as far as the hard one allows."""
+    """Raise the soft limit of file descriptors to *needed*, at most to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
@@ -139,30 +143,30 @@ def raise_descriptor_limit(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         log.warn(
-            "only {allowed} file descriptors are allowed, where tcp.max_connections needs {needed}",
+            "only {allowed} file descriptors are allowed; tcp.max_connections needs {needed}",
             allowed=allowed,
             needed=needed,
         )
 
 
 @contextmanager
-def _ends_the_start() -> Iterator[None]:
+def _exiting_on_cannot_listen() -> Iterator[None]:
     try:
         yield
     except CannotListen as error:
-        # Python writes the message to sys.stderr, which is the log under twistd. The person
-        # who starts it looks at the real one.
+        # Python writes the message of a SystemExit to sys.stderr, which twistd redirects to
+        # the log; the person who starts the service reads the real standard error.
         if sys.stderr is not sys.__stderr__ and sys.__stderr__ is not None:
             sys.__stderr__.write(f"{error}\n")
         raise CannotStart(str(error)) from error
 
 
 def end_by_signal(number: int) -> NoReturn:
-    """End the process at once, as the signal does where nobody handles it."""
+    """End the process at once, as the signal does by default."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    os._exit(128 + number)  # the first process of a container survives that signal
+    os._exit(128 + number)  # process 1 of a container ignores the default action of signals
 
 
-def _end_without_threads(number: int, frame: FrameType | None) -> NoReturn:
+def _exit_now(number: int, frame: FrameType | None) -> NoReturn:
     os._exit(1)
