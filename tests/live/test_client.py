@@ -26,7 +26,8 @@ from twisted_net.errors import AnswerLost, CallRefused
 from twisted_net.service.config import Config, TcpSettings, UdpSettings
 from twisted_net.service.net import NetService
 from twisted_net.sessions import Sessions
-from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
+from twisted_net.tcp.client import CommandClient, server_endpoint
+from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.server import CommandFactory
 
 

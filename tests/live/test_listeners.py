@@ -214,7 +214,7 @@ async def test_process_that_cannot_listen(tmp_path: Path, reactor: Any) -> None:
             ),
             (
                 "'tcp:x:interface=127.0.0.1'",
-                "listeners[0]: tcp:x:interface=127.0.0.1 is no endpoint: ",
+                "listeners[0]: tcp:x:interface=127.0.0.1 is not a valid endpoint: ",
             ),
             ("{port = 0, tls = {certificate = 'no.pem'}}", "listeners[0]: no.pem: No such file"),
         ]:

@@ -431,7 +431,7 @@ class ListenersTests(NetServiceTestCase):
             ConfigError, self.service, listeners=("x:1", "tcp:1", Listener(port=1, tls=nowhere))
         )
         first, second = error.mistakes
-        self.assertTrue(first.startswith("listeners[0]: x:1 is no endpoint"))
+        self.assertTrue(first.startswith("listeners[0]: x:1 is not a valid endpoint"))
         self.assertEqual(second, "listeners[2]: /nowhere.pem: No such file or directory")
 
     def test_certificates(self) -> None:

@@ -1,4 +1,4 @@
-"""Connections are counted by where they come from, and the fattest go first."""
+"""Connections are counted by where they come from, and the largest go first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import TooManyConnections
 from twisted_net.reasons import End
-from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import HTTP_FIRST_LINE, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 
 
@@ -49,7 +49,7 @@ class AdmissionTests(SynchronousTestCase):
                     if len(users) >= 3
                     else None
                 )
-                turned = admission.refusal(host)
+                turned = admission.rejection(host)
                 self.assertEqual(turned and turned.end, expected)
                 if turned is None:
                     admission.enter(who, host, 0.0)
@@ -66,8 +66,8 @@ class AdmissionTests(SynchronousTestCase):
             elif event == "leave" and who in users:
                 admission.leave(who, host, users.pop(who))
         late = {who for who, user in users.items() if user is None}
-        self.assertEqual(set(admission.late(1e9)), late)
-        self.assertEqual(admission.late(1e9), [])
+        self.assertEqual(set(admission.take_overdue(1e9)), late)
+        self.assertEqual(admission.take_overdue(1e9), [])
 
     def test_network(self) -> None:
         """Addresses of one /24 or /64 share a limit, and who leaves makes room."""
@@ -78,13 +78,13 @@ class AdmissionTests(SynchronousTestCase):
             admission: Admission[int] = Admission(Limits(connections_per_network=2))
             for _ in range(2):
                 for who, host in enumerate(hosts[:2]):
-                    self.assertIsNone(admission.refusal(host))
+                    self.assertIsNone(admission.rejection(host))
                     admission.enter(who, host, 0.0)
-                turned = admission.refusal(hosts[2])
+                turned = admission.rejection(hosts[2])
                 assert turned is not None
                 self.assertEqual(turned.end, End.NETWORK_LIMIT)
                 self.assertEqual(turned.error.details(), {"limit": 2, "scope": "network"})
-                self.assertIsNone(admission.refusal(other))
+                self.assertIsNone(admission.rejection(other))
                 for who, host in enumerate(hosts[:2]):
                     admission.leave(who, host, None)
 
@@ -97,7 +97,7 @@ class AdmissionTests(SynchronousTestCase):
             ("192.0.2.1", End.ADDRESS_LIMIT, "address"),
             ("192.0.2.2", End.NETWORK_LIMIT, "network"),
         ):
-            turned = admission.refusal(host)
+            turned = admission.rejection(host)
             assert turned is not None
             self.assertEqual(turned.end, end)
             self.assertEqual(turned.error.details(), {"limit": 1, "scope": scope})
@@ -128,11 +128,11 @@ class AdmissionTests(SynchronousTestCase):
         for who, now in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 2.0)):
             admission.enter(who, "192.0.2.1", now)
         admission.log_in(2, None, Permissions("ann", User()))
-        self.assertEqual(admission.late(9.9), [])
-        self.assertEqual(admission.late(10.0), [1])
-        self.assertEqual(admission.late(11.0), [])
+        self.assertEqual(admission.take_overdue(9.9), [])
+        self.assertEqual(admission.take_overdue(10.0), [1])
+        self.assertEqual(admission.take_overdue(11.0), [])
         admission.leave(1, "192.0.2.1", None)
-        self.assertEqual(admission.late(11.0), [3])
+        self.assertEqual(admission.take_overdue(11.0), [3])
 
     def test_never_late(self) -> None:
         """With a time of 0 nobody is late."""
@@ -140,7 +140,7 @@ class AdmissionTests(SynchronousTestCase):
             Limits(), access(AuthSettings(users="x", timeout=0.0))
         )
         admission.enter(1, "192.0.2.1", 0.0)
-        self.assertEqual(admission.late(1e9), [])
+        self.assertEqual(admission.take_overdue(1e9), [])
 
     def test_crowded_out(self) -> None:
         """Over the limit who came first goes, once, unless its login is being checked."""
@@ -148,13 +148,13 @@ class AdmissionTests(SynchronousTestCase):
         admission: Admission[int] = Admission(Limits(), access(settings))
         for who in (1, 2):
             admission.enter(who, "192.0.2.1", 0.0)
-        self.assertIsNone(admission.crowded_out(lambda who: False))
+        self.assertIsNone(admission.evict_anonymous(lambda who: False))
         admission.enter(3, "192.0.2.1", 0.0)
-        self.assertEqual(admission.crowded_out(lambda who: who == 1), 2)
-        self.assertIsNone(admission.crowded_out(lambda who: False))
+        self.assertEqual(admission.evict_anonymous(lambda who: who == 1), 2)
+        self.assertIsNone(admission.evict_anonymous(lambda who: False))
         admission.enter(4, "192.0.2.1", 0.0)
-        self.assertIsNone(admission.crowded_out(lambda who: True))
-        self.assertEqual(admission.crowded_out(lambda who: False), 1)
+        self.assertIsNone(admission.evict_anonymous(lambda who: True))
+        self.assertEqual(admission.evict_anonymous(lambda who: False), 1)
 
     def test_commands_of_each_scope(self) -> None:
         """A command is counted for the server, its address, network and user, or for none."""
@@ -268,7 +268,7 @@ class BuffersTests(SynchronousTestCase):
             self.assertEqual(buffers.total, sum(held.values()))
             self.assertEqual(over, buffers.total > 2000)
             if over:
-                gone = [held.pop(other) for other in buffers.fattest()]
+                gone = [held.pop(other) for other in buffers.take_largest()]
                 self.assertTrue(buffers.total <= 1800)
                 self.assertTrue(min(gone) >= max(held.values(), default=0))
                 # Not one more than is needed.
@@ -276,7 +276,7 @@ class BuffersTests(SynchronousTestCase):
 
 
 class ForeignTests(SynchronousTestCase):
-    """:data:`FOREIGN` knows the first lines of HTTP, and no commands."""
+    """:data:`HTTP_FIRST_LINE` knows the first lines of HTTP, and no commands."""
 
     def test_lines(self) -> None:
         """Requests of all methods, and the Host field in any case."""
@@ -288,6 +288,6 @@ class ForeignTests(SynchronousTestCase):
             b"Host: example.org",
             b"HOST:x",
         ):
-            self.assertTrue(FOREIGN.match(line), line)
+            self.assertTrue(HTTP_FIRST_LINE.match(line), line)
         for line in (b"POST", b"POST / ", b"ECHO GET / HTTP/1.1", b"HOSTS", b"get / HTTP/1.1", b""):
-            self.assertFalse(FOREIGN.match(line), line)
+            self.assertFalse(HTTP_FIRST_LINE.match(line), line)

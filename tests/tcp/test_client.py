@@ -25,7 +25,8 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
-from twisted_net.tcp.client import CLOSE_TIMEOUT, ClientSettings, CommandClient
+from twisted_net.tcp.client import CLOSE_TIMEOUT, CommandClient
+from twisted_net.tcp.limits import ClientSettings
 
 
 @implementer(IStreamClientEndpoint)

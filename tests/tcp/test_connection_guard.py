@@ -196,9 +196,9 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(
             (remote.session.administrative, local.session.administrative), (False, True)
         )
-        self.assertIsNotNone(self.guard.admission.refusal("192.0.2.1"))
+        self.assertIsNotNone(self.guard.admission.rejection("192.0.2.1"))
         self.guard.leave(remote)
-        self.assertIsNone(self.guard.admission.refusal("192.0.2.1"))
+        self.assertIsNone(self.guard.admission.rejection("192.0.2.1"))
 
     def test_login(self) -> None:
         """A login counts for its user until the connection leaves."""

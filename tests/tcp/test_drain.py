@@ -76,7 +76,7 @@ class DrainTests(SynchronousTestCase):
         second.cancel()
         self.failureResultOf(second, CancelledError)
         drain.begin()
-        drain.over()
+        drain.complete()
         self.successResultOf(first)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(aborted, [])
@@ -90,7 +90,7 @@ class DrainTests(SynchronousTestCase):
         self.clock.advance(3)
         self.assertEqual(aborted, [3.0])
         self.assertNoResult(waiting)
-        drain.over()
+        drain.complete()
         self.successResultOf(waiting)
 
 

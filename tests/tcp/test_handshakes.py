@@ -9,7 +9,7 @@ from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
 
 
-class Newcomer:
+class HandshakingConnection:
     """A connection that is gone when the test says so."""
 
     aborted = False
@@ -26,7 +26,11 @@ class HandshakesTests(SynchronousTestCase):
         self.clock = Clock()
         self.ends: list[End] = []
         self.handshakes = Handshakes(self.clock, 10, 2, self.ends.append)
-        self.first, self.second, self.third = Newcomer(), Newcomer(), Newcomer()
+        self.first, self.second, self.third = (
+            HandshakingConnection(),
+            HandshakingConnection(),
+            HandshakingConnection(),
+        )
 
     def test_success(self) -> None:
         """One that succeeds is forgotten, and so is its time limit."""

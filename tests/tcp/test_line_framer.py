@@ -198,7 +198,7 @@ class FewAtATimeTests(SynchronousTestCase):
 
     def test_rest(self) -> None:
         """So many lines come with each call; then come the bytes that end no line."""
-        framer = LineFramer(64, most=2)
+        framer = LineFramer(64, max_lines=2)
         self.assertEqual(framer.feed(b"a\r\nb\nc\nd\ne"), [b"a", b"b"])
         self.assertEqual((framer.rest, len(framer), framer.unfinished), (b"c\nd\ne", 5, False))
         self.assertEqual(framer.feed(b""), [b"c", b"d"])
@@ -208,7 +208,7 @@ class FewAtATimeTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """What is kept unseen comes in its place."""
-        framer = LineFramer(64, most=1)
+        framer = LineFramer(64, max_lines=1)
         self.assertEqual(framer.feed(b"a\nb\nc"), [b"a"])
         framer.keep(b"d\n")
         self.assertEqual([framer.feed(b"") for _ in range(3)], [[b"b"], [b"cd"], []])

@@ -102,14 +102,14 @@ class CommandPortTests(SynchronousTestCase):
         port = self.port(port=7, proxy=("127.0.0.1",))
         aborted: list[None] = []
 
-        class Newcomer:
+        class HandshakingConnection:
             """A connection within its handshake."""
 
             def abort(self) -> None:
                 """Remember it."""
                 aborted.append(None)
 
-        newcomer = Newcomer()
+        newcomer = HandshakingConnection()
         port.handshakes.began(newcomer)
         drained = Deferred.fromCoroutine(port.drain(5))
         self.assertEqual(len(aborted), 1)
@@ -123,14 +123,14 @@ class CommandPortTests(SynchronousTestCase):
         port = self.port(Limits(handshake_timeout=3), port=7, proxy=("127.0.0.1",))
         ended: list[str] = []
 
-        class Newcomer:
+        class HandshakingConnection:
             """A connection within its handshake."""
 
             def abort(self) -> None:
                 """Remember it."""
                 ended.append("aborted")
 
-        port.handshakes.began(Newcomer())
+        port.handshakes.began(HandshakingConnection())
         self.reactor.advance(2.9)
         self.assertEqual(ended, [])
         self.reactor.advance(0.1)
@@ -144,7 +144,7 @@ class CommandPortTests(SynchronousTestCase):
             with self.subTest(description=description):
                 error = self.assertRaises(ConfigError, self.port, endpoint=description)
                 (mistake,) = error.mistakes
-                self.assertTrue(mistake.startswith(f"{description} is no endpoint: "))
+                self.assertTrue(mistake.startswith(f"{description} is not a valid endpoint: "))
 
     def test_no_certificate(self) -> None:
         """So is a certificate that is not there."""

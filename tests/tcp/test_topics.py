@@ -263,7 +263,7 @@ class SlowTests(TopicCase):
         self.assertLess(client.unread, 90_000)
 
     def test_all_buffers(self) -> None:
-        """What waits counts among all buffers; over their cap the fattest connection goes."""
+        """What waits counts among all buffers; over their cap the largest connection goes."""
         self.start(TopicSettings(max_queue=4_000_000), max_buffered=1_048_576)
         client, sender = self.connect("SUBSCRIBE a"), self.connect()
         client.reads = False

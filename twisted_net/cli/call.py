@@ -17,7 +17,8 @@ from twisted.python.usage import Options, UsageError
 from twisted_net.cli.run import run_to_the_end
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
-from twisted_net.tcp.client import ClientSettings, CommandClient, server_endpoint
+from twisted_net.tcp.client import CommandClient, server_endpoint
+from twisted_net.tcp.limits import ClientSettings
 
 DEFAULT_PORT = 8888
 

@@ -1,4 +1,4 @@
-"""Who may come in, how much each source may ask for, and who goes first where memory runs out."""
+"""Admission: counts connections by source and user, rates of each, and memory of all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from twisted_net.tcp.limits import Limits
 
 RELIEF = 0.9
 """
-What share of the buffers is left once the fattest connections have gone: to sort them costs a
-millisecond or more, so that each time room is made for a while.
+Share of the limit of all buffers that may be used after the largest connections were aborted.
+
+Sorting them takes a millisecond or more, so some room is made each time.
 """
 
-FOREIGN = re.compile(rb"[A-Z]{3,16} [^ ]+ HTTP/[0-9]|(?i:host):")
+HTTP_FIRST_LINE = re.compile(rb"[A-Z]{3,16} [^ ]+ HTTP/[0-9]|(?i:host):")
 """
-The first line of an HTTP request, or the header that another site's page cannot leave out. A web
-page may make a browser send any lines to this port, in the body of such a request.
+The first line of an HTTP request, or of its Host header.
+
+A web page can make a browser send lines to this port in the body of such a request (cross-protocol
+attack); it cannot make it leave out either of these.
 """
 
 _C = TypeVar("_C", bound=Hashable)
@@ -35,11 +38,11 @@ class Access:
     What clients may do before and after they log in.
 
     :param settings: whether there are users, and the limits before a login.
-    :param permissions_of: gives what the user of this name may do.
-    :param admin_elsewhere: whether administrative commands have a listener of their own; else
-        this machine's own clients may use them where there are no users.
-    :ivar required: whether clients must log in at all.
-    :ivar anonymous: what they may do before; AUTH always is.
+    :param permissions_of: returns the permissions of the user with this name.
+    :param admin_elsewhere: whether administrative commands have a listener of their own; if not,
+        and if there are no users, clients on this machine may use them.
+    :ivar required: whether clients must log in.
+    :ivar anonymous: permissions before the login; AUTH is always permitted.
     """
 
     def __init__(
@@ -57,13 +60,13 @@ class Access:
         )
 
     def administers(self, host: str) -> bool:
-        """Whether a client at this address may administer, where there are no users."""
+        """Whether a client at this address may administer if there are no users."""
         return is_local(host) and not self._admin_elsewhere
 
 
 @frozen
-class Turned:
-    """Why a connection is turned away, for the count and for the client."""
+class Rejection:
+    """Why a connection is rejected: the reason to count, and the error for the client."""
 
     end: End
     error: CommandError
@@ -71,10 +74,10 @@ class Turned:
 
 class Admission(Generic[_C]):
     """
-    The connections of one server by address, network and user, against their limits.
+    Counts the connections of one server by address, network and user, against their limits.
 
     :param limits: those of the server.
-    :param access: who may do what; None where everybody may, from anywhere.
+    :param access: who may log in; None if everybody may do everything, from anywhere.
     """
 
     def __init__(self, limits: Limits, access: Access | None = None) -> None:
@@ -84,26 +87,26 @@ class Admission(Generic[_C]):
         self._addresses = KeyedCounts()
         self._networks = KeyedCounts()
         self._users = KeyedCounts()
-        # Until when each that has not logged in must have; in the order in which they came.
+        # By when each that has not logged in must have, oldest first.
         self._anonymous: dict[_C, float] = {}
         self._commands = _rates(_commands_per_second(limits), limits.command_burst)
         self._bytes = _rates(_bytes_per_second(limits), limits.byte_burst)
 
-    def refusal(self, host: str) -> Turned | None:
-        """Say why a client at this address may not come in; None where it may."""
+    def rejection(self, host: str) -> Rejection | None:
+        """Return why a client at this address is rejected; None if it is accepted."""
         limits = self._limits
         if self._protected and not is_local(host):
-            return Turned(End.PROTECTED, Protected())
-        most = limits.connections_per_address
-        if most is not None and self._addresses[host] >= most:
-            return Turned(End.ADDRESS_LIMIT, TooManyConnections(most, "address"))
-        most = limits.connections_per_network
-        if most is not None and self._networks[network_of(host)] >= most:
-            return Turned(End.NETWORK_LIMIT, TooManyConnections(most, "network"))
+            return Rejection(End.PROTECTED, Protected())
+        limit = limits.connections_per_address
+        if limit is not None and self._addresses[host] >= limit:
+            return Rejection(End.ADDRESS_LIMIT, TooManyConnections(limit, "address"))
+        limit = limits.connections_per_network
+        if limit is not None and self._networks[network_of(host)] >= limit:
+            return Rejection(End.NETWORK_LIMIT, TooManyConnections(limit, "network"))
         return None
 
     def enter(self, connection: _C, host: str, now: float) -> None:
-        """Take a client in; where logins are required it has some time to log in."""
+        """Count a connection; if logins are required its time to log in begins."""
         self._addresses.add(host)
         self._networks.add(network_of(host))
         if self._access is not None and self._access.required:
@@ -111,7 +114,7 @@ class Admission(Generic[_C]):
             self._anonymous[connection] = now + timeout if timeout else float("inf")
 
     def leave(self, connection: _C, host: str, user: str | None) -> None:
-        """Let a client go."""
+        """Count a connection that is lost."""
         self._addresses.remove(host)
         self._networks.remove(network_of(host))
         self._anonymous.pop(connection, None)
@@ -120,33 +123,34 @@ class Admission(Generic[_C]):
 
     def log_in(self, connection: _C, before: str | None, permissions: Permissions) -> None:
         """
-        Count a client for the user that it becomes.
+        Count a connection for the user that its client logs in as.
 
-        :param before: the user that it was.
-        :raises TooManyConnections: where this user has as many connections as it may.
+        :param before: the user that it was logged in as.
+        :raises TooManyConnections: if this user has as many connections as it may.
         """
         user = permissions.name
         assert user is not None
-        most = permissions.max_connections or self._limits.connections_per_user
-        if most is not None and user != before and self._users[user] >= most:
-            raise TooManyConnections(most, "user")
+        limit = permissions.max_connections or self._limits.connections_per_user
+        if limit is not None and user != before and self._users[user] >= limit:
+            raise TooManyConnections(limit, "user")
         self._users.add(user)
         if before is not None:
             self._users.remove(before)
         self._anonymous.pop(connection, None)
 
     def administers(self, host: str) -> bool:
-        """Whether a client at this address may administer, where its permissions do not say."""
+        """Whether a client at this address may administer, if its permissions do not say."""
         return self._access is None or self._access.administers(host)
 
-    def crowded_out(self, logging_in: Callable[[_C], bool]) -> _C | None:
+    def evict_anonymous(self, logging_in: Callable[[_C], bool]) -> _C | None:
         """
-        Take out who must go since too many have not logged in: the one that came first.
+        Remove the oldest connection without a login, if there are too many of them.
 
-        A crowd that never logs in then keeps out only those who need longer for it than the crowd
-        to come anew; to refuse whoever comes would keep out all.
+        Clients that never log in, however many, then keep out only those that need longer to log in
+        than as many new connections take to arrive; rejecting new ones would keep out all.
 
-        :param logging_in: whether a client waits for its login, and so may stay; few do.
+        :param logging_in: returns whether a connection waits for its login, and may stay; few do.
+        :return: the connection to abort, or None.
         """
         access = self._access
         if access is None or len(self._anonymous) <= access.settings.max_anonymous:
@@ -156,10 +160,10 @@ class Admission(Generic[_C]):
             del self._anonymous[first]
         return first
 
-    def late(self, now: float) -> list[_C]:
-        """Give the clients that have not logged in and have no time left; each once."""
+    def take_overdue(self, now: float) -> list[_C]:
+        """Return the connections whose time to log in is over; each is returned once."""
         late = []
-        # The time is the same for all, so that the first that has some left ends the search.
+        # The time limit is the same for all, so the first that is not overdue ends the search.
         for connection, deadline in self._anonymous.items():
             if deadline > now:
                 break
@@ -169,7 +173,7 @@ class Admission(Generic[_C]):
         return late
 
     def meter(self, host: str, user: str | None) -> Meter | None:
-        """Give what counts the commands and bytes of a client; None where nothing is limited."""
+        """Return what counts the commands and bytes of a client; None if no rate is limited."""
         keys = {"server": "", "address": host, "network": network_of(host), "user": user}
         commands = _with_keys(self._commands, keys)
         transferred = _with_keys(self._bytes, keys)
@@ -181,9 +185,9 @@ _Metered = list[tuple[str, RateLimiter, str]]
 
 class Meter:
     """
-    KeyedCounts what one client asks for, against all the rates that it is under.
+    Counts the commands and bytes of one client against all the rates that hold for it.
 
-    :param commands: for each of them its scope, the rates, and the key of this client.
+    :param commands: for each rate its scope, its limiter, and the key of this client there.
     :param transferred: the same for bytes.
     """
 
@@ -194,7 +198,7 @@ class Meter:
         self._transferred = transferred
 
     def take_command(self, now: float) -> RateLimited | None:
-        """Count a command against all rates, or against none and say which one is exhausted."""
+        """Count a command against all rates; or against none, and return which one is used up."""
         for scope, rates, key in self._commands:
             wait = rates.wait(key, now)
             if wait > 0:
@@ -214,9 +218,10 @@ class Meter:
 
 class Buffers(Generic[_C]):
     """
-    What all connections of a server hold in memory, in bytes, by connection.
+    Bytes that each connection of a server holds in memory.
 
     :param limit: for all of them together.
+    :ivar total: the sum.
     """
 
     def __init__(self, limit: int) -> None:
@@ -225,14 +230,14 @@ class Buffers(Generic[_C]):
         self.total = 0
 
     def set(self, connection: _C, size: int) -> bool:
-        """Note what a connection holds now; say whether all together hold too much."""
+        """Set what a connection holds; return whether all together are over the limit."""
         self.total += size - self._held.pop(connection, 0)
         if size:
             self._held[connection] = size
         return self.total > self._limit
 
-    def fattest(self) -> list[_C]:
-        """Take out the connections that must go, those that hold most first."""
+    def take_largest(self) -> list[_C]:
+        """Remove and return the connections to abort, those that hold most first."""
         gone = []
         for connection in sorted(self._held, key=self._held.__getitem__, reverse=True):
             if self.total <= self._limit * RELIEF:

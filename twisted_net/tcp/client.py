@@ -6,9 +6,8 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from msgspec import Meta
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -27,7 +26,6 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.config.record import Record
 from twisted_net.errors import (
     AnswerLost,
     BadAnswer,
@@ -37,56 +35,16 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
+from twisted_net.net.reactor import Reactor
+from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
 
 CLOSE_TIMEOUT = 2.0
 """Seconds after which :meth:`CommandClient.close` no longer waits for the last bytes to leave."""
 
 
-class ClientSettings(Record, frozen=True):
-    """
-    The bounds of a client; sizes in bytes, times in seconds.
-
-    - ``call_timeout``: above the server's own ``command_timeout`` plus a round trip a caller learns
-      more, but few want to wait as long.
-    - ``max_calls``: calls without an answer, the ones that wait for a connection included; one more
-      fails with ``too_many_calls``. Calls given up by their callers count until their answer comes.
-    - ``max_line``: after a longer line the connection is given up. A listing of 1000 clients has
-      some 200 KiB.
-    - ``max_events``, ``when_full``: events that nobody has taken yet, and what happens to a further
-      one; ``disconnect`` gives the connection up, and connects anew.
-    - ``connect_timeout``: for the connection, TLS and AUTH together.
-    - ``reconnect_base``, ``reconnect_cap``: the wait after *n* failures in a row is drawn evenly
-      from 0 to ``base * 2**n``, at most ``cap`` ("full jitter"), so that the clients of a server
-      that restarts do not come back in step. A connection counts as a failure until it has lasted
-      for ``cap``.
-    """
-
-    call_timeout: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds for an answer, unless the call says")
-    ] = 30.0
-    max_calls: Annotated[int, Meta(ge=1, description="calls that wait for an answer")] = 1000
-    max_line: Annotated[int, Meta(ge=1024, description="longest answer or event, in bytes")] = (
-        16_777_216
-    )
-    max_events: Annotated[int, Meta(ge=1, description="events that wait to be taken")] = 1000
-    when_full: Annotated[
-        Literal["drop_oldest", "drop_newest", "disconnect"],
-        Meta(description="what is done with an event for which there is no room"),
-    ] = "drop_oldest"
-    connect_timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds to connect and log in")
-    ] = 10.0
-    reconnect_base: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds, the longest first wait")
-    ] = 0.1
-    reconnect_cap: Annotated[
-        float, Meta(gt=0, le=3600, description="seconds, the longest wait of all")
-    ] = 30.0
-
-
 def server_endpoint(
-    reactor: Any,  # Any: it connects, tells the time and looks up names
+    reactor: Reactor,
     host: str,
     port: int,
     tls: IOpenSSLClientConnectionCreator | None = None,

@@ -108,7 +108,7 @@ class CommandProtocol(Protocol):
 
     As a producer it is the transport's, which pauses it while the peer does not read.
 
-    :ivar quiet: how often the server has looked for idle connections since the last byte came.
+    :ivar idle_checks: idle checks of the server since the last byte was received.
     """
 
     # In slots, which are looked up faster than defaults on a class, and take less memory. What each
@@ -129,7 +129,7 @@ class CommandProtocol(Protocol):
         "_throttle",
         "_writable",
         "_writer",
-        "quiet",
+        "idle_checks",
         "session",
         "transport",
     )
@@ -154,7 +154,7 @@ class CommandProtocol(Protocol):
         self._end: End | None = None  # why it ended; no answer follows
         self._throttle: Throttle | None = None  # only under a rate limit
         self._writer: MailboxWriter | None = None  # from the first subscription on
-        self.quiet = 0
+        self.idle_checks = 0
 
     # --- the transport calls ---
 
@@ -181,7 +181,7 @@ class CommandProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._end is not None:
             return
-        self.quiet = 0
+        self.idle_checks = 0
         self.session.received += len(data)
         if self._throttle is not None:
             self._throttle.charge(len(data))

@@ -14,7 +14,7 @@ from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.admission import FOREIGN, Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import HTTP_FIRST_LINE, Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.transport import StreamTransport
 
@@ -151,9 +151,9 @@ class ConnectionGuard:
         Where all together hold too much, those that hold most are aborted: maybe this one too.
         """
         if self.buffers.set(connection, size):
-            for fattest in self.buffers.fattest():
-                self._sessions.audit("closed", fattest.session, End.BUFFERS_FULL.value)
-                fattest.abort(End.BUFFERS_FULL)
+            for largest in self.buffers.take_largest():
+                self._sessions.audit("closed", largest.session, End.BUFFERS_FULL.value)
+                largest.abort(End.BUFFERS_FULL)
 
     def rejects_foreign(self, connection: GuardedConnection, line: bytes | None) -> bool:
         """
@@ -162,7 +162,7 @@ class ConnectionGuard:
         :param line: None for one that was too long, which is never taken for HTTP.
         :return: whether it was aborted.
         """
-        if line is None or not FOREIGN.match(line):
+        if line is None or not HTTP_FIRST_LINE.match(line):
             return False
         shown = line[:64].decode(errors="backslashreplace")
         what = f"{End.CROSS_PROTOCOL.value}: {shown}"
@@ -197,14 +197,14 @@ class ConnectionGuard:
 
     def sweep(self) -> None:
         """Hang up on the clients whose time to log in is over."""
-        for connection in self.admission.late(self._reactor.seconds()):
+        for connection in self.admission.take_overdue(self._reactor.seconds()):
             if connection.deliver(_AUTH_TIMEOUT) != "closing":
                 self._sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
                 connection.hang_up(End.AUTH_TIMEOUT)
 
     def _make_room(self) -> None:
         """Abort the oldest connection that has not logged in, where there are too many of them."""
-        oldest = self.admission.crowded_out(lambda connection: connection.logging_in())
+        oldest = self.admission.evict_anonymous(lambda connection: connection.logging_in())
         if oldest is not None:
             self._sessions.audit("closed", oldest.session, End.ANONYMOUS_LIMIT.value)
             oldest.abort(End.ANONYMOUS_LIMIT)

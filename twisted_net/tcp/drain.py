@@ -1,4 +1,4 @@
-"""How a server that stops lets its clients go: told at once, ended a few at a time."""
+"""Drain: ends all connections of a server that stops, at a limited rate."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from twisted_net.reasons import End
 
 DRAIN_RATE = 2000.0
 """
-Connections that are ended a second, unless told otherwise.
+Connections that are ended per second by default.
 
-Clients that lose their server connect to another one at once. Spread like this, 10 000 of them
-come to it over five seconds, about as fast as TLS handshakes of that many are made.
+Clients that lose their server connect to another one at once. At this rate 10 000 of them arrive
+there over five seconds, about as fast as it can make that many TLS handshakes.
 """
 
 STEP = 0.05
-"""Seconds between two lots of connections that are ended; the first lot goes at once."""
+"""Seconds between two batches of connections that are ended; the first is ended at once."""
 
 
-class Leaving(Protocol):
-    """A connection that is to end."""
+class Drainable(Protocol):
+    """A connection that can be ended once its answers have left."""
 
     def finish(self, end: End) -> None:
         """Take no more lines, answer those that were taken, then hang up."""
@@ -34,58 +34,59 @@ class Leaving(Protocol):
 
 class Drain:
     """
-    The end of all connections of one server.
+    Ends the connections of one server, some at a time.
 
-    Those that are still to be ended are served as ever until their turn comes.
+    Those whose turn has not come are served as before.
 
-    :param connections: that there are, in the order in which they are to be ended.
-    :param per_second: how many are ended a second; more where half of *timeout* would not do.
-    :param timeout: seconds that there are in all.
+    :param connections: all of them, in the order in which they are to be ended.
+    :param per_second: how many are ended per second; more if half of *timeout* were not enough.
+    :param timeout: seconds for all together.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
-        connections: Iterable[Leaving],
+        connections: Iterable[Drainable],
         per_second: float,
         timeout: float,
     ) -> None:
         self._reactor = reactor
-        self._left = deque(connections)
-        in_time = len(self._left) / max(timeout / 2, STEP)
-        self._lot = max(ceil(max(per_second, in_time) * STEP), 1)
+        self._remaining = deque(connections)
+        in_time = len(self._remaining) / max(timeout / 2, STEP)
+        self._batch_size = max(ceil(max(per_second, in_time) * STEP), 1)
         self._step: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
 
     def begin(self) -> None:
-        """End the first lot; the others follow."""
+        """End the first batch; the others follow by timer."""
         self._step = None
-        for _ in range(min(self._lot, len(self._left))):
-            self._left.popleft().finish(End.DRAINED)
-        if self._left:
+        for _ in range(min(self._batch_size, len(self._remaining))):
+            self._remaining.popleft().finish(End.DRAINED)
+        if self._remaining:
             self._step = self._reactor.callLater(STEP, self.begin)
 
     def wait(self, timeout: float, abort: Callable[[], None]) -> Deferred[None]:
         """
-        Give what fires at :meth:`over`; after *timeout* seconds without it call *abort*.
+        Wait for the end of all connections.
 
-        Whoever no longer wants to wait cancels it; the drain goes on.
+        :param abort: called after *timeout* seconds, if some are left.
+        :return: fires at :meth:`complete`. It may be cancelled; the drain goes on.
         """
         deadline = self._reactor.callLater(timeout, abort)
         waiting: Deferred[None] = Deferred()
 
-        def forget_deadline(result: None) -> None:
+        def cancel_deadline(result: None) -> None:
             if deadline.active():
                 deadline.cancel()
             return result
 
-        waiting.addBoth(forget_deadline)
+        waiting.addBoth(cancel_deadline)
         self._waiting.append(waiting)
         return waiting
 
-    def over(self) -> None:
-        """No connection is left."""
-        self._left.clear()
+    def complete(self) -> None:
+        """Fire all that wait: no connection is left."""
+        self._remaining.clear()
         if self._step is not None:
             self._step.cancel()
             self._step = None

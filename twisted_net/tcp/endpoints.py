@@ -1,8 +1,6 @@
-"""The endpoint ``fast:``, a TCP server whose connections send at once."""
+"""Server endpoint ``fast:``, a TCP port whose connections send at once."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.interfaces import (
@@ -15,6 +13,8 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from twisted_net.net.reactor import Reactor
+
 
 @implementer(IStreamServerEndpoint)
 class FastServerEndpoint:
@@ -22,13 +22,13 @@ class FastServerEndpoint:
     Listens as :func:`twisted_net.tcp.transport.listen_tcp` does.
 
     :param port: 0 for a free one.
-    :param backlog: connections that may wait to be accepted; None for the default of that.
+    :param backlog: connections that may wait to be accepted; None for that function's default.
     :param interface: an IPv4 or IPv6 address; the empty string for all of IPv4.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: the half dozen interfaces of a reactor
+        reactor: Reactor,
         port: int,
         backlog: int | None = None,
         interface: str = "",
@@ -44,7 +44,7 @@ class FastServerEndpoint:
 
         :return: fires with the port, or fails with CannotListenError.
         """
-        # Not at the top: the plugins are looked through by every twistd, for this or another.
+        # Not at the top: every run of twistd imports the plugins, for this service or another.
         from twisted_net.tcp.transport import BACKLOG, listen_tcp
 
         return defer.execute(
@@ -59,7 +59,7 @@ class FastServerEndpoint:
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class FastServerParser:
-    """Reads ``fast:8888:interface=127.0.0.1:backlog=100``, where all but the port may be left."""
+    """Parser of ``fast:8888:interface=127.0.0.1:backlog=100``; only the port is required."""
 
     prefix = "fast"
 
@@ -67,9 +67,9 @@ class FastServerParser:
         self, reactor: IReactorCore, port: str, interface: str = "", backlog: str | None = None
     ) -> FastServerEndpoint:
         """
-        Make the endpoint of the parts of a description.
+        Return the endpoint that a description names.
 
         :raises ValueError: for a port or a backlog that is not a number.
         """
-        waiting = None if backlog is None else int(backlog)
-        return FastServerEndpoint(reactor, int(port), waiting, interface)
+        limit = None if backlog is None else int(backlog)
+        return FastServerEndpoint(reactor, int(port), limit, interface)  # type: ignore[arg-type]  # reactors have all abilities

@@ -1,4 +1,4 @@
-"""Bounds what goes on before a connection may speak: PROXY headers, TLS, WebSocket."""
+"""Handshakes: limits number and time of PROXY headers, TLS and WebSocket handshakes under way."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from typing_extensions import override
 
 from twisted_net.reasons import End
 
 
-class Newcomer(Protocol):
+class HandshakingConnection(Protocol):
     """A connection whose handshake is under way."""
 
     def abort(self) -> None:
-        """End the connection now; it calls :meth:`Handshakes.lost` when it is gone."""
+        """End the connection now; it calls :meth:`Handshakes.lost` when it is lost."""
 
 
 class Handshakes:
     """
     The handshakes of one listener that are under way: how many, and for how long.
 
-    One too many breaks off the one that began first. A crowd that never finishes then keeps out
-    only those who need longer than it takes the crowd to come anew.
+    One over the limit aborts the oldest. Clients that never finish, however many, then keep out
+    only those whose handshake takes longer than as many new connections do.
 
-    :param clock: tells the time and calls later; one call at most is waiting.
+    :param clock: for the time limits; at most one call is scheduled.
     :param timeout: seconds for each.
     :param limit: how many at one time.
-    :param count: told of each that did not succeed, with the reason.
+    :param count: called with the reason for each that did not succeed.
     """
 
     def __init__(
@@ -38,44 +40,44 @@ class Handshakes:
         self._timeout = timeout
         self._limit = limit
         self._count = count
-        # All have the same time, so the order in which they came is that of their deadlines.
-        self._deadlines: dict[Newcomer, float] = {}
-        self._leaving: set[Newcomer] = set()
+        # All have the same time limit, so they are in the order of their deadlines.
+        self._deadlines: dict[HandshakingConnection, float] = {}
+        self._aborted: set[HandshakingConnection] = set()
         self._timer: IDelayedCall | None = None
         self._closed: list[Deferred[None]] = []
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
-    def began(self, connection: Newcomer) -> None:
-        """A connection has begun."""
+    def began(self, connection: HandshakingConnection) -> None:
+        """Register a connection whose handshake begins."""
         if len(self._deadlines) >= self._limit:
             self._abort(next(iter(self._deadlines)), End.TOO_MANY_HANDSHAKES)
         self._deadlines[connection] = self._clock.seconds() + self._timeout
         if self._timer is None:
-            self._timer = self._clock.callLater(self._timeout, self._look)
+            self._timer = self._clock.callLater(self._timeout, self._abort_overdue)
 
-    def succeeded(self, connection: Newcomer) -> None:
-        """A connection goes on to what it is for, and is no affair of ours any longer."""
+    def succeeded(self, connection: HandshakingConnection) -> None:
+        """Remove a connection whose handshake is done."""
         del self._deadlines[connection]
         self._settle()
 
-    def failed(self, connection: Newcomer, end: End = End.HANDSHAKE_FAILED) -> None:
-        """What a connection sent is wrong: end it."""
+    def failed(self, connection: HandshakingConnection, end: End = End.HANDSHAKE_FAILED) -> None:
+        """Abort a connection that sent something wrong."""
         self._abort(connection, end)
 
-    def lost(self, connection: Newcomer) -> None:
-        """A connection is gone before it succeeded, for whatever reason."""
+    def lost(self, connection: HandshakingConnection) -> None:
+        """Remove a connection that is lost, and count it if that was before it succeeded."""
         if self._deadlines.pop(connection, None) is not None:
             self._count(End.HANDSHAKE_FAILED)
-        self._leaving.discard(connection)
+        self._aborted.discard(connection)
         self._settle()
 
     def close(self) -> Deferred[None]:
         """
-        End all that are under way.
+        Abort all that are under way.
 
-        :return: fires when they are gone.
+        :return: fires when they are lost.
         """
         for connection in list(self._deadlines):
             self._abort(connection, End.DRAINED)
@@ -84,19 +86,19 @@ class Handshakes:
         self._settle()
         return closed
 
-    def _abort(self, connection: Newcomer, end: End) -> None:
+    def _abort(self, connection: HandshakingConnection, end: End) -> None:
         del self._deadlines[connection]
-        self._leaving.add(connection)
+        self._aborted.add(connection)
         self._count(end)
         connection.abort()
 
-    def _look(self) -> None:
-        """Abort those whose time is over, and wait for the next."""
+    def _abort_overdue(self) -> None:
+        """Abort those whose time is over, and wait for the next deadline."""
         self._timer = None
         now = self._clock.seconds()
         for connection, deadline in list(self._deadlines.items()):
             if deadline > now:
-                self._timer = self._clock.callLater(deadline - now, self._look)
+                self._timer = self._clock.callLater(deadline - now, self._abort_overdue)
                 break
             self._abort(connection, End.HANDSHAKE_TIMEOUT)
 
@@ -104,7 +106,30 @@ class Handshakes:
         if not self._deadlines and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._deadlines and not self._leaving:
+        if not self._deadlines and not self._aborted:
             closed, self._closed = self._closed, []
             for deferred in closed:
                 deferred.callback(None)
+
+
+class HandshakeFactory(Factory):
+    """
+    Wraps a factory, whose protocols get the connections once a handshake is done.
+
+    :param inner: starts and stops with this one.
+    :param handshakes: limits those that are under way.
+    """
+
+    noisy = False
+
+    def __init__(self, inner: IProtocolFactory, handshakes: Handshakes) -> None:
+        self.inner = inner
+        self.handshakes = handshakes
+
+    @override
+    def startFactory(self) -> None:
+        self.inner.doStart()
+
+    @override
+    def stopFactory(self) -> None:
+        self.inner.doStop()

@@ -1,8 +1,8 @@
-"""What one command server accepts, and what happens beyond it."""
+"""Limits of command servers and clients: sizes, counts, rates and times."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -19,40 +19,41 @@ class Limits(Record, frozen=True):
     - ``max_pending``: over this many unanswered lines the connection is not read until
       answers have left. 64 waiting handlers keep a connection busy, and bound its memory.
     - ``turn_budget``: after this many lines of one connection the other connections have
-      their turn. 64 lines cost about 0.1 ms, which is what a neighbour then waits.
-    - ``turn_time``: the same after this time, where lines cost more than usual: a neighbour then
-      waits for as long and one line more. However many have lines left, they share a millisecond
-      of each turn of the reactor.
-    - ``max_output``: a connection whose peer does not read takes this many bytes of events
-      (broadcasts) above the 64 KiB that Twisted buffers; further ones are not delivered
-      and counted. Its answers are bounded by ``max_pending``.
+      their turn. 64 lines take about 0.1 ms, which is how long another client then waits.
+    - ``turn_time``: the same after this time, for lines that take longer than usual: another client
+      then waits for this time and one line more. However many connections have lines left, they
+      share a millisecond of each reactor turn.
+    - ``max_output``: bytes of events (broadcasts) that are kept for a peer that does not read,
+      above the 64 KiB that Twisted buffers; further ones are dropped and counted. Its answers
+      are bounded by ``max_pending``.
     - ``write_timeout``: a peer that has not read what waits for it within this time is
       disconnected.
     - ``idle_timeout``: a connection from which nothing came for this long, and which waits
-      for nothing, is told so and closed, at most a quarter or a second later. 0 is never.
+      for nothing, gets an event and is closed, at most a quarter of the time or a second later.
+      0 is never.
     - ``command_timeout``: a waiting handler is cancelled, and answered with ``timeout``. It
-      is above the HTTP client's own 30 s, whose error says more.
+      is longer than the HTTP client's own 30 s, whose error says more.
     - ``max_blocking``: blocking commands of all connections that run in a thread or wait for
       one; one more is answered with ``busy``.
     - ``handshake_timeout``: a client of a listener with PROXY headers, TLS or WebSocket is
-      disconnected where one of these takes longer, from its first moment on. Handshakes over
+      disconnected if one of these takes longer, measured from the connection on. Handshakes over
       slow mobile links take some seconds.
-    - ``max_handshakes``: over this many under way at one time, the one that began first is
-      broken off, so that clients which never finish do not keep out those that do. Each costs
-      some 50 KiB.
-    - ``connections_per_address`` and the others like it: one more is answered with
-      ``too_many_connections`` and closed; of a user, its login is refused. A network is a /24 of
-      IPv4 or a /64 of IPv6. There is no limit by default: behind a proxy that tells no addresses
-      all clients come from one.
-    - ``commands_per_listener`` and the others like it: a command beyond the rate, and beyond a
-      burst of ``command_burst`` after a rest, is answered with ``rate_limited`` and not run.
-    - ``bytes_per_listener`` and the others like it: whoever sent or got more, beyond a burst of
-      ``byte_burst``, is not read until it has paid for it in time. Nothing is lost.
-    - ``max_buffered``: over this many bytes in all buffers of the server (halves of lines, answers
+    - ``max_handshakes``: over this many under way at one time the oldest is aborted, so that
+      clients which never finish do not keep out those that do. Each costs some 50 KiB.
+    - ``connections_per_address`` and its siblings: one more is answered with
+      ``too_many_connections`` and closed; for a user, its login is refused. A network is a /24 of
+      IPv4 or a /64 of IPv6. There is no limit by default: behind a proxy that does not announce
+      addresses all clients have the same.
+    - ``commands_per_listener`` and its siblings: a command over the rate, and over a burst of
+      ``command_burst`` after a pause, is answered with ``rate_limited`` and not run.
+    - ``bytes_per_listener`` and its siblings: a client that sent and received more, and more than
+      a burst of ``byte_burst``, is not read until its average is within the rate. Nothing is lost.
+    - ``max_buffered``: over this many bytes in all buffers of the server (unfinished lines, answers
       and events above the 64 KiB that Twisted holds for each), the connections that hold most are
-      cut off. A quarter GiB leaves room on a small machine.
-    - ``keepalive``: a peer that is silent for this long is asked by TCP whether it is still there,
-      and is lost after as long again. 0 is never; a minute keeps what lies between awake.
+      aborted. A quarter GiB leaves room on a small machine.
+    - ``keepalive``: TCP probes a peer that is silent for this long, and the connection is lost if
+      it does not answer for as long again. 0 is never; a minute keeps the state of NATs and
+      firewalls alive.
     """
 
     max_connections: Annotated[int, Meta(ge=1, description="connections at once")] = 10_000
@@ -143,3 +144,45 @@ class Limits(Record, frozen=True):
         int,
         Meta(ge=0, le=32_767, description="seconds of silence until TCP asks the peer; 0: never"),
     ] = 60
+
+
+class ClientSettings(Record, frozen=True):
+    """
+    The bounds of a client; sizes in bytes, times in seconds.
+
+    - ``call_timeout``: with more than the server's own ``command_timeout`` and a round trip the
+      caller would get the server's error, but few want to wait as long.
+    - ``max_calls``: calls without an answer, those that wait for a connection included; one more
+      fails with ``too_many_calls``. Calls that were cancelled count until their answer arrives.
+    - ``max_line``: after a longer line the connection is aborted. A listing of 1000 clients has
+      some 200 KiB.
+    - ``max_events``, ``when_full``: events that are not consumed yet, and what happens to one
+      more; ``disconnect`` aborts the connection, and connects again.
+    - ``connect_timeout``: for the connection, TLS and AUTH together.
+    - ``reconnect_base``, ``reconnect_cap``: the wait after *n* failures in a row is drawn evenly
+      from 0 to ``base * 2**n``, at most ``cap`` ("full jitter"), so that the clients of a server
+      that restarts do not reconnect in step. A connection counts as a failure until it has lasted
+      for ``cap``.
+    """
+
+    call_timeout: Annotated[
+        float, Meta(gt=0, le=86_400, description="seconds for an answer, unless the call says")
+    ] = 30.0
+    max_calls: Annotated[int, Meta(ge=1, description="calls that wait for an answer")] = 1000
+    max_line: Annotated[int, Meta(ge=1024, description="longest answer or event, in bytes")] = (
+        16_777_216
+    )
+    max_events: Annotated[int, Meta(ge=1, description="events that wait to be taken")] = 1000
+    when_full: Annotated[
+        Literal["drop_oldest", "drop_newest", "disconnect"],
+        Meta(description="what is done with an event for which there is no room"),
+    ] = "drop_oldest"
+    connect_timeout: Annotated[
+        float, Meta(gt=0, le=3600, description="seconds to connect and log in")
+    ] = 10.0
+    reconnect_base: Annotated[
+        float, Meta(gt=0, le=3600, description="seconds, the longest first wait")
+    ] = 0.1
+    reconnect_cap: Annotated[
+        float, Meta(gt=0, le=3600, description="seconds, the longest wait of all")
+    ] = 30.0

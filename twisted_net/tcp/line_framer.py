@@ -1,9 +1,9 @@
-"""Cutting a byte stream into lines."""
+"""Line framer: cuts a byte stream into lines."""
 
 from __future__ import annotations
 
-# Numbers, as bytes in bytes take ten times as long to find: CPython takes them for a number first,
-# and makes an error of it.
+# Integers: `b"\n" in data` takes ten times as long, as CPython first tries to convert the bytes
+# to an integer, and raises an error for it.
 _LF, _CR = b"\n\r"
 
 
@@ -16,17 +16,17 @@ class LineFramer:
     Bytes after the last LF wait for the next call; no more than the limit is kept.
 
     :param max_length: longest line accepted, in bytes, its end not counted.
-    :param most: lines that one call gives at most; all where it is -1.
-    :ivar max_length: as given; it may be set to more at any time.
-    :ivar rest: bytes that are not looked at yet, since one call would have given too many lines.
+    :param max_lines: lines that one call returns at most; all if it is -1.
+    :ivar max_length: the same; it may be raised at any time.
+    :ivar rest: bytes that are not cut yet, since one call would have returned too many lines.
     """
 
-    __slots__ = ("_most", "_skipping", "_tail", "max_length", "rest")
+    __slots__ = ("_max_lines", "_skipping", "_tail", "max_length", "rest")
 
-    def __init__(self, max_length: int, most: int = -1) -> None:
+    def __init__(self, max_length: int, max_lines: int = -1) -> None:
         self.max_length = max_length
         self.rest = b""
-        self._most = most
+        self._max_lines = max_lines
         # A bytearray from a line's second piece on, so that tiny pieces are not costly.
         self._tail: bytes | bytearray = b""
         self._skipping = False
@@ -37,11 +37,11 @@ class LineFramer:
         return bool(self._tail)
 
     def __len__(self) -> int:
-        """Give how many bytes are kept."""
+        """How many bytes are kept."""
         return len(self._tail) + len(self.rest)
 
     def keep(self, data: bytes) -> None:
-        """Take the next bytes, and look at none of them before :meth:`feed` is called."""
+        """Keep the next bytes uncut until :meth:`feed` is called."""
         self.rest += data
 
     def feed(self, data: bytes) -> list[bytes | None]:
@@ -50,7 +50,7 @@ class LineFramer:
 
         None stands for a line over the limit, and comes as soon as the limit is passed:
         its bytes are dropped, its end is found, and the lines after it are whole.
-        Where *rest* is not empty afterwards, a call with no bytes gives the lines that follow.
+        If *rest* is not empty afterwards, a call with no bytes returns the lines that follow.
         """
         if self.rest:
             data, self.rest = self.rest + data, b""
@@ -67,9 +67,9 @@ class LineFramer:
                 self._tail += data
                 return []
             data = b"".join((self._tail, data))
-        lines: list[bytes | None] = data.split(b"\n", self._most)  # type: ignore[assignment]  # None comes below
+        lines: list[bytes | None] = data.split(b"\n", self._max_lines)  # type: ignore[assignment]  # None comes below
         tail: bytes = lines.pop()  # type: ignore[assignment]  # split gives bytes alone
-        if len(lines) == self._most:
+        if len(lines) == self._max_lines:
             # A line of two bytes takes some sixty as an object.
             self.rest, tail = tail, b""
         if _CR in data:

@@ -1,4 +1,4 @@
-"""Builds a listener out of its settings: the port, and what lies between it and the commands."""
+"""Listener: builds the port of a listener from its settings, and the layers above it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import format_address
+from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.drain import DRAIN_RATE
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.listener_settings import Listener
@@ -24,20 +25,20 @@ from twisted_net.tcp.unix import listen_unix
 
 class CommandPort:
     """
-    A place where commands are served.
+    One port at which commands are served, with its layers (PROXY header, TLS, WebSocket).
 
-    :param listener: where, and through which layers.
-    :param commands: serves them, under its own limits, of which those for handshakes hold here.
+    :param listener: where it listens, and with which layers.
+    :param commands: the server; its limits of handshakes apply to the layers.
     :ivar commands: the same.
-    :ivar handshakes: what is under way before a client is a session.
-    :ivar certificates: those of TLS, or None without it.
-    :ivar transport: the layers in words, such as ``tcp+proxy+tls``.
-    :raises ConfigError: for a description that is none, for files or an extra that is missing.
+    :ivar handshakes: those under way; a client has no session before they are done.
+    :ivar certificates: the certificates of TLS; None without TLS.
+    :ivar transport: the layers as STATS shows them, such as ``tcp+proxy+tls``.
+    :raises ConfigError: for an invalid endpoint description, missing files or a missing extra.
     """
 
     def __init__(
         self,
-        reactor: Any,  # Any: the half dozen interfaces of a reactor
+        reactor: Reactor,
         listener: Listener,
         commands: CommandFactory,
     ) -> None:
@@ -74,7 +75,7 @@ class CommandPort:
 
     @property
     def address(self) -> str:
-        """Where it is to listen, for people."""
+        """Where it is configured to listen, for messages to people."""
         listener = self._listener
         if listener.endpoint or listener.path:
             return listener.endpoint or listener.path
@@ -82,9 +83,9 @@ class CommandPort:
 
     def listen(self) -> IListeningPort:
         """
-        Bind, at once.
+        Bind the port, within this call.
 
-        :raises CannotListenError: where that cannot be.
+        :raises CannotListenError: if the port cannot be bound.
         """
         listener = self._listener
         if self._endpoint is not None:
@@ -106,7 +107,7 @@ class CommandPort:
         )
 
     async def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> None:
-        """End what is under way, as :meth:`CommandFactory.drain` does; stop listening first."""
+        """Abort handshakes, and drain the server as its own method does; stop listening before."""
         closed = self.handshakes.close()
         await self.commands.drain(timeout, per_second)
         await closed
@@ -123,7 +124,7 @@ class CommandPort:
 
 
 def bound_address(port: IListeningPort, default: str) -> str:
-    """Write where a port listens, or give *default* where its address is of no kind we know."""
+    """Return where a port listens, or *default* if its address is neither IP nor Unix."""
     host: object = port.getHost()
     if isinstance(host, IPv4Address | IPv6Address):
         return format_address(host.host, host.port)
@@ -132,12 +133,12 @@ def bound_address(port: IListeningPort, default: str) -> str:
     return default
 
 
-def _endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:  # Any: as above
+def _endpoint(reactor: Reactor, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    # Anybody's plugin may read the description, and raise what it likes.
+    # Any plugin may parse the description, and raise any exception.
     except Exception as error:
-        raise ConfigError([f"{description} is no endpoint: {error}"]) from error
+        raise ConfigError([f"{description} is not a valid endpoint: {error}"]) from error
     return endpoint
 
 
@@ -147,7 +148,7 @@ def _listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> I
     listening.addBoth(outcomes.append)
     if not outcomes:
         listening.cancel()
-        raise CannotListenError(None, None, "it does not listen at once, as it must here")
+        raise CannotListenError(None, None, "it did not listen at once, which is required here")
     (outcome,) = outcomes
     if isinstance(outcome, Failure):
         error = outcome.value

@@ -1,4 +1,4 @@
-"""Takes the PROXY header off a connection, which then has the address of the real client."""
+"""PROXY protocol on the server's side: a connection gets the addresses its proxy announces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IProtocolFactory
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -14,62 +14,52 @@ from zope.interface import directlyProvides, providedBy
 
 from twisted_net.errors import BadProxyHeader
 from twisted_net.reasons import End
-from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.proxy_header import TrustedProxies, parse_header
 
 
-class ProxyFactory(Factory):
+class ProxyFactory(HandshakeFactory):
     """
     Reads a PROXY header from each connection, and hands the rest to another factory.
 
-    That one builds its protocol when the header is whole, so that the protocol has the real
-    addresses from its ``connectionMade`` on, and may end either half of the connection. It may
-    itself be a factory for TLS.
+    The protocol of *inner* is built when the header is complete, so that it has the real addresses
+    from its ``connectionMade`` on, and can end either half of the connection. *inner* may itself be
+    a factory for TLS.
 
-    :param inner: whose protocols get the connections.
-    :param trusted: the others are disconnected, without a word, and counted.
-    :param handshakes: bounds the headers that are waited for.
+    :param inner: its protocols get the connections.
+    :param trusted: other peers are disconnected without an answer, and counted.
+    :param handshakes: limits the headers that are waited for.
     """
 
-    noisy = False
     log = Logger()
 
     def __init__(
         self, inner: IProtocolFactory, trusted: TrustedProxies, handshakes: Handshakes
     ) -> None:
-        self.inner = inner
+        super().__init__(inner, handshakes)
         self.trusted = trusted
-        self.handshakes = handshakes
-        self._told = False
-
-    @override
-    def startFactory(self) -> None:
-        self.inner.doStart()
-
-    @override
-    def stopFactory(self) -> None:
-        self.inner.doStop()
+        self._logged = False
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return _ProxyProtocol(self)
 
-    def tell_untrusted(self, peer: object) -> None:
-        """Log that somebody is refused who is not trusted; the first alone, as many may come."""
-        if not self._told:
-            self._told = True
+    def log_untrusted(self, peer: object) -> None:
+        """Log a peer that is refused as it is not trusted; the first alone, as many may come."""
+        if not self._logged:
+            self._logged = True
             self.log.warn(
-                "{peer} is not among the trusted proxies and is refused; further ones are "
-                "counted alone, as untrusted_proxy",
+                "{peer} is not a trusted proxy and is refused; further ones are only counted, "
+                "as untrusted_proxy",
                 peer=peer,
             )
 
 
 class ProxiedTransport:
     """
-    A transport whose ends are those that a proxy told of.
+    A transport with the addresses that a proxy announced.
 
-    :param transport: the proxy's connection.
+    :param transport: the connection to the proxy.
     """
 
     def __init__(self, transport: Any, peer: IAddress, host: IAddress) -> None:  # Any: a transport
@@ -83,21 +73,21 @@ class ProxiedTransport:
         return getattr(self._transport, name)
 
     def getPeer(self) -> IAddress:
-        """Give the address of the client."""
+        """Return the address of the client."""
         return self._peer
 
     def getHost(self) -> IAddress:
-        """Give the address that the client connected to."""
+        """Return the address that the client connected to."""
         return self._host
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Set it on the proxy's connection; it may be a Unix socket, which has no such thing."""
+        """Set it on the connection to the proxy, unless that is a Unix socket."""
         if _host(self._transport.getPeer()) is not None:
             self._transport.setTcpNoDelay(enabled)
 
 
 class _ProxyProtocol(Protocol):
-    """One connection, for as long as its header is not whole."""
+    """The protocol of a connection until its header is complete."""
 
     transport: Any  # a TCP or Unix transport, whose protocol can be set
 
@@ -110,7 +100,7 @@ class _ProxyProtocol(Protocol):
         peer = self.transport.getPeer()
         self._factory.handshakes.began(self)
         if not self._factory.trusted.trusts(_host(peer)):
-            self._factory.tell_untrusted(peer)
+            self._factory.log_untrusted(peer)
             self._factory.handshakes.failed(self, End.UNTRUSTED_PROXY)
 
     @override
@@ -134,7 +124,7 @@ class _ProxyProtocol(Protocol):
         if inner is None:
             self.abort()
             return
-        # All that follows is the other protocol's, without a detour over this one.
+        # What follows goes to that protocol directly, not through this one.
         self.transport.protocol = inner
         inner.makeConnection(transport)
         rest = self._head[header.length :]
@@ -151,7 +141,7 @@ class _ProxyProtocol(Protocol):
 
 
 def _host(peer: object) -> str | None:
-    """Give the address of a peer, or None for that of a Unix socket."""
+    """Return the address of a peer, or None if it is a Unix socket."""
     return peer.host if isinstance(peer, IPv4Address | IPv6Address) else None
 
 

@@ -1,4 +1,4 @@
-"""How connections end with words: those that are turned away, and those that we hang up on."""
+"""Rejection of connections with an answer, and closing so that the last bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from twisted_net.tcp.transport import StreamTransport
 
 LINGER_TIMEOUT = 2.0
 """
-Seconds in which a peer that we hang up on may read our last words and end its half.
+Seconds for a peer to read our last bytes and end its half, after we have ended ours.
 
-To close a socket that holds unread input resets the connection, and a reset may overtake the
-answers. So we end our half first, drop what still comes, and wait for the peer to end its own.
+Closing a socket with unread input resets the connection, and a reset may overtake the answers.
+So our half is ended first, input is dropped, and the peer is waited for.
 """
 
 MAX_LINGERING = 256
-"""Connections refused with words at one time; further ones are closed without."""
+"""Connections rejected with an answer at one time; further ones are closed without."""
 
 
 class Abortable(Seam):
-    """A connection that its owner may have to end."""
+    """A connection that can be ended at once."""
 
     def abort(self, end: End) -> None:
         """End the connection now."""
@@ -34,19 +34,19 @@ class Abortable(Seam):
 
 
 class _Owner(Seam):
-    """The factory that refuses: it counts the connection, and ends it where it stays."""
+    """The factory that rejects: it counts the connection, and aborts it at its time limit."""
 
-    def refusing(self, connection: RefusingProtocol) -> None: ...
-    def refused(self, connection: RefusingProtocol) -> None: ...
+    def rejecting(self, connection: RejectingProtocol) -> None: ...
+    def rejected(self, connection: RejectingProtocol) -> None: ...
     def watch(self, connection: Abortable, timeout: float, end: End) -> None: ...
 
 
 @implementer(IHalfCloseableProtocol)
-class RefusingProtocol(Protocol):
+class RejectingProtocol(Protocol):
     """
-    Tells a client why it is turned away, and waits a while for it to leave.
+    Answers a client why it is rejected, and waits for it to leave.
 
-    :param answer: the line that says why.
+    :param answer: a line of JSON, the error.
     """
 
     transport: StreamTransport
@@ -59,7 +59,7 @@ class RefusingProtocol(Protocol):
     def connectionMade(self) -> None:
         self.transport.write(self._answer)
         end_output(self.transport)
-        self._owner.refusing(self)
+        self._owner.rejecting(self)
         self._owner.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
 
     def readConnectionLost(self) -> None:
@@ -67,11 +67,11 @@ class RefusingProtocol(Protocol):
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """The client has been told."""
+        """The answer has left."""
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._owner.refused(self)
+        self._owner.rejected(self)
 
     def abort(self, end: End) -> None:
         """End the connection now."""
@@ -80,9 +80,9 @@ class RefusingProtocol(Protocol):
 
 class ClosingProtocol(Protocol):
     """
-    Closes one connection without a word.
+    Closes one connection without an answer.
 
-    ``buildProtocol`` might give None, but TLS and other wrapping factories fail on that.
+    ``buildProtocol`` might return None instead, but TLS and other wrapping factories fail on that.
     """
 
     @override
@@ -92,7 +92,7 @@ class ClosingProtocol(Protocol):
 
 
 def end_output(transport: StreamTransport) -> None:
-    """End our half of a connection once what was written has left."""
+    """End our half of a connection once everything written has left."""
     # TLS has no half of a connection to end.
     if ISSLTransport.providedBy(transport):
         transport.loseConnection()

@@ -1,4 +1,4 @@
-"""The command server: a factory, which has all that its connections share."""
+"""Command server: a factory of connections, with everything that they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
-from twisted_net.tcp.admission import Access, Turned
+from twisted_net.tcp.admission import Access, Rejection
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.connection_owner import AnswerTo
@@ -29,26 +29,26 @@ from twisted_net.tcp.rejection import (
     MAX_LINGERING,
     Abortable,
     ClosingProtocol,
-    RefusingProtocol,
+    RejectingProtocol,
 )
 
 SWEEP_INTERVAL = 1.0
-"""Seconds between two looks at the connections that have a time limit."""
+"""Seconds between two checks of the connections that have a time limit."""
 
 
 class CommandFactory(Factory):
     """
-    A command server: give it to ``listenTCP`` or to any stream server endpoint.
+    A command server: pass it to ``listenTCP`` or to any stream server endpoint.
 
-    :param reactor: whose time it uses; its threads too, for blocking commands.
-    :param commands: what the clients may ask for.
-    :param limits: what they may not.
-    :param sessions: who is connected, where several servers share it; one of its own if None.
-    :param access: who may log in, and what those may do who have not; everybody everything if None.
-    :ivar sessions: who is connected; its ``broadcast`` and ``spread`` reach them all.
-    :ivar watched: true where somebody watches what clients ask.
-    :ivar turn_time: seconds for the lines of one connection in a turn. It is at most what makes a
-        command slow, so that each slow one ends its turn and is known.
+    :param reactor: its time is used, and its threads for blocking commands.
+    :param commands: the commands that clients may call.
+    :param limits: bounds of connections; the defaults if None.
+    :param sessions: the clients that are connected, if several servers share them; else None.
+    :param access: who may log in, and what clients may do before; if None, all may do everything.
+    :ivar sessions: the clients that are connected; its ``broadcast`` and ``spread`` reach them all.
+    :ivar watched: true while a client uses MONITOR.
+    :ivar turn_time: seconds for the lines of one connection in a turn; no more than makes a command
+        slow, so that every slow command ends its turn and is noticed.
     """
 
     noisy = False
@@ -78,13 +78,13 @@ class CommandFactory(Factory):
         self.fanout = Fanout(reactor)
         self.turns = TurnScheduler(reactor)
         self._protocols: set[CommandProtocol] = set()
-        self._refusing: set[RefusingProtocol] = set()
+        self._rejecting: set[RejectingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}
         self._sweeping: IDelayedCall | None = None
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
-        self._idle_looks = ceil(limits.idle_timeout / self._idle_interval) + 1
-        self._idle_look = 0.0
-        # Looked up once for each turn, so kept at hand.
+        self._idle_checks = ceil(limits.idle_timeout / self._idle_interval) + 1
+        self._idle_check = 0.0
+        # Attributes of its own: they are looked up in every turn.
         self.answer: AnswerTo = self.runner.answer
         self.seconds = reactor.seconds
         self.turn_time = min(
@@ -102,31 +102,31 @@ class CommandFactory(Factory):
         if self._drain is not None:
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
-        most, host = self.limits.max_connections, getattr(addr, "host", UNIX)
-        if len(self._protocols) >= most:
-            turned: Turned | None = Turned(End.TOO_MANY_CONNECTIONS, TooManyConnections(most))
-        else:
-            turned = self.guard.admission.refusal(host)
-        if turned is None:
+        host = getattr(addr, "host", UNIX)
+        limit = self.limits.max_connections
+        rejection = self.guard.admission.rejection(host)
+        if len(self._protocols) >= limit:
+            rejection = Rejection(End.TOO_MANY_CONNECTIONS, TooManyConnections(limit))
+        if rejection is None:
             return CommandProtocol(self)
-        self.sessions.turned_away(turned.end, host, getattr(addr, "port", 0))
-        if len(self._refusing) < MAX_LINGERING:
-            return RefusingProtocol(self, encode_error(turned.error))
+        self.sessions.turned_away(rejection.end, host, getattr(addr, "port", 0))
+        if len(self._rejecting) < MAX_LINGERING:
+            return RejectingProtocol(self, encode_error(rejection.error))
         return ClosingProtocol()
 
     def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> Deferred[None]:
         """
-        Tell all clients that the server goes, then end them by and by: answer, and close.
+        Announce the end to all clients, then end them at a limited rate: answer, and close.
 
         Those whose turn has not come are served meanwhile. Stop listening first: a connection that
-        still comes is closed without a word.
+        is accepted nevertheless is closed without an answer.
 
         :param timeout: seconds after which the connections that are left are aborted.
         :param per_second: how many are ended a second, see :class:`Drain`.
         :return: fires when no connection is left.
         """
         if self._drain is None:
-            # Not to all sessions: those of other servers may share them, and go on.
+            # Not to all sessions: other servers may share them, and go on.
             event = encode_event({"event": "shutdown", "timeout": timeout})
             protocols = list(self._protocols)
             self._drain = Drain(self.reactor, protocols, per_second, timeout)
@@ -139,47 +139,47 @@ class CommandFactory(Factory):
 
     def abort(self) -> None:
         """End all connections now."""
-        connections: list[Abortable] = [*self._protocols, *self._refusing]
+        connections: list[Abortable] = [*self._protocols, *self._rejecting]
         for connection in connections:
             connection.abort(End.ABORTED)
 
-    # --- what the protocols tell and ask ---
+    # --- its connections call ---
 
     def opened(self, connection: CommandProtocol) -> None:
-        """Take in a client that is connected."""
+        """Register a connection that is made."""
         self._protocols.add(connection)
-        self._look_at_times()
+        self._start_sweeping()
 
     def closed(self, connection: CommandProtocol) -> None:
-        """Let go of a client whose connection is lost."""
+        """Remove a connection that is lost."""
         self._protocols.discard(connection)
-        self._forget(connection)
+        self._remove(connection)
 
-    def refusing(self, connection: RefusingProtocol) -> None:
-        """Take in a connection that is turned away."""
-        self._refusing.add(connection)
-        self._look_at_times()
+    def rejecting(self, connection: RejectingProtocol) -> None:
+        """Register a connection that is rejected."""
+        self._rejecting.add(connection)
+        self._start_sweeping()
 
-    def refused(self, connection: RefusingProtocol) -> None:
-        """Let go of a connection that was turned away and is lost."""
-        self._refusing.discard(connection)
-        self._forget(connection)
+    def rejected(self, connection: RejectingProtocol) -> None:
+        """Remove a rejected connection that is lost."""
+        self._rejecting.discard(connection)
+        self._remove(connection)
 
     def watch(self, connection: Abortable, timeout: float, end: End) -> None:
         """Abort a connection with this reason in so many seconds; a later call replaces this."""
         self._deadlines[connection] = (self.reactor.seconds() + timeout, end)
 
     def unwatch(self, connection: Abortable) -> None:
-        """Forget the time limit of a connection."""
+        """Cancel the time limit of a connection."""
         self._deadlines.pop(connection, None)
 
-    def _look_at_times(self) -> None:
+    def _start_sweeping(self) -> None:
         if self._sweeping is None:
             self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
 
-    def _forget(self, connection: Abortable) -> None:
+    def _remove(self, connection: Abortable) -> None:
         self._deadlines.pop(connection, None)
-        if not self._protocols and not self._refusing and self._sweeping is not None:
+        if not self._protocols and not self._rejecting and self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
             self.fanout.stop()
@@ -187,9 +187,9 @@ class CommandFactory(Factory):
         self._end_drain()
 
     def _end_drain(self) -> None:
-        """Let the drain be over where there is one and nobody is left."""
-        if self._drain is not None and not self._protocols and not self._refusing:
-            self._drain.over()
+        """Complete the drain, if there is one and no connection is left."""
+        if self._drain is not None and not self._protocols and not self._rejecting:
+            self._drain.complete()
 
     def _sweep(self) -> None:
         """Abort the connections whose time is over, and close those that are idle."""
@@ -202,11 +202,11 @@ class CommandFactory(Factory):
             elif isinstance(connection, CommandProtocol):
                 connection.weigh_messages()
         self.guard.sweep()
-        if self.limits.idle_timeout and now >= self._idle_look:
-            self._idle_look = now + self._idle_interval
+        if self.limits.idle_timeout and now >= self._idle_check:
+            self._idle_check = now + self._idle_interval
             for protocol in list(self._protocols):
-                protocol.quiet += 1
-                if protocol.quiet >= self._idle_looks and protocol.idle:
+                protocol.idle_checks += 1
+                if protocol.idle_checks >= self._idle_checks and protocol.idle:
                     protocol.deliver(_IDLE)
                     protocol.hang_up(End.IDLE_TIMEOUT)
 

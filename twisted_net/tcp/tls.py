@@ -1,4 +1,4 @@
-"""Speaks TLS in front of another factory, which hears of a client when its handshake is done."""
+"""TLS on the server's side: another factory gets the connection once its handshake is done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IHandshakeListener, IProtocolFactory, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -14,21 +14,21 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.net.certificates import Certificates, user_of
-from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 
 
 class TlsFactory(TLSMemoryBIOFactory):
     """
     The server's side of TLS.
 
-    The protocols of *inner* are built after the handshake, which Twisted itself does before: a
-    client that never finishes it is no session, and gets no broadcast. Their transport has an
-    ``identity``: the user whose certificate the client proved to have, or None.
+    The protocols of *inner* are built after the handshake; Twisted itself builds them before. So a
+    client that never finishes it has no session and gets no broadcast. The transport of a protocol
+    has an ``identity``: the user that the client's certificate names, or None.
 
-    :param inner: whose protocols get the connections.
-    :param certificates: what the server proves to be.
-    :param handshakes: bounds those that are under way.
-    :param clock: its turns gather small writes into one record.
+    :param inner: its protocols get the connections.
+    :param certificates: selects the server's certificate.
+    :param handshakes: limits those that are under way.
+    :param clock: small writes of one turn are joined into one record.
     """
 
     def __init__(
@@ -38,54 +38,40 @@ class TlsFactory(TLSMemoryBIOFactory):
         handshakes: Handshakes,
         clock: IReactorTime,
     ) -> None:
-        super().__init__(certificates, False, _Gates(inner, handshakes), clock)
+        super().__init__(certificates, False, _TlsHandshakeFactory(inner, handshakes), clock)
 
 
-class _Gates(Factory):
-    noisy = False
-
-    def __init__(self, inner: IProtocolFactory, handshakes: Handshakes) -> None:
-        self.inner = inner
-        self.handshakes = handshakes
-
-    @override
-    def startFactory(self) -> None:
-        self.inner.doStart()
-
-    @override
-    def stopFactory(self) -> None:
-        self.inner.doStop()
-
+class _TlsHandshakeFactory(HandshakeFactory):
     @override
     def buildProtocol(self, addr: object) -> Protocol:
-        return _Gate(self)
+        return _TlsHandshake(self)
 
 
 @implementer(IHandshakeListener)
-class _Gate(Protocol):
-    """Stands in for the real protocol while the handshake goes on."""
+class _TlsHandshake(Protocol):
+    """The protocol of a connection until its TLS handshake is done."""
 
     log = Logger()
     transport: Any  # a TLSMemoryBIOProtocol, which has few types
 
-    def __init__(self, gates: _Gates) -> None:
-        self._gates = gates
+    def __init__(self, factory: _TlsHandshakeFactory) -> None:
+        self._factory = factory
 
     @override
     def connectionMade(self) -> None:
-        self._gates.handshakes.began(self)
+        self._factory.handshakes.began(self)
 
     def handshakeCompleted(self) -> None:
-        """Let the client in."""
-        self._gates.handshakes.succeeded(self)
+        """Hand the connection to a protocol of the inner factory."""
+        self._factory.handshakes.succeeded(self)
         tls = self.transport
         certificate = tls.getHandle().get_peer_certificate(as_cryptography=True)
         tls.identity = None if certificate is None else user_of(certificate)
-        inner = self._gates.inner.buildProtocol(tls.getPeer())
+        inner = self._factory.inner.buildProtocol(tls.getPeer())
         if inner is None:
             self.abort()
             return
-        # All that follows is the other protocol's, without a detour over this one.
+        # What follows goes to that protocol directly, not through this one.
         tls.wrappedProtocol = inner
         inner.makeConnection(tls)
 
@@ -93,7 +79,7 @@ class _Gate(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(SSL.Error):
             self.log.debug("handshake failed: {reason}", reason=reason.value)
-        self._gates.handshakes.lost(self)
+        self._factory.handshakes.lost(self)
 
     def abort(self) -> None:
         """End the connection now."""

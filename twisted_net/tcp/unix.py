@@ -1,4 +1,4 @@
-"""Listens on a Unix socket that has its permissions from its first moment on."""
+"""Unix socket port: a listening socket that has its permissions from the moment it exists."""
 
 # mypy: disallow-untyped-calls=False
 # Few of the methods that the port derives from have types.
@@ -20,6 +20,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.transport import FairPort
 
 
@@ -27,12 +28,12 @@ class UnixPort(FairPort, unix.Port):
     """
     A listening Unix socket.
 
-    Twisted's own makes the file with whatever permissions the umask leaves, and changes them a
-    moment later; who connects in between is in. This one has them when the file appears.
+    Twisted's own creates the file with the permissions that the umask leaves, and changes them
+    afterwards; a client that connects in between is accepted. Here the file is created with them.
 
-    A file that a server left behind which is no more is replaced; one at which somebody listens,
-    or which is no socket, is left alone, and the address is taken. When the port closes its file
-    is removed, unless another has taken its name.
+    The file of a server that has ended is replaced. One at which a server listens, or which is not
+    a socket, is left alone, and listening fails as the address is in use. When the port closes, its
+    file is removed, unless another file has its name by then.
     """
 
     socket: Any  # a socket; Twisted's annotations have none here
@@ -53,7 +54,7 @@ class UnixPort(FairPort, unix.Port):
 
     @override
     def connectionLost(self, reason: Failure) -> None:
-        # Privileges may have been shed since; the file is then replaced at the next start.
+        # After privileges were dropped this may fail; the file is then replaced at the next start.
         with contextlib.suppress(OSError):
             if _identity(self._bindPath) == self._file:
                 os.unlink(self._bindPath)
@@ -63,7 +64,7 @@ class UnixPort(FairPort, unix.Port):
         sock: socket.socket = self.createInternetSocket()
         try:
             with _locked(os.path.dirname(self._bindPath) or b"."), _umask(0o777 & ~self.mode):
-                _remove_left_behind(self._bindPath)
+                _remove_stale_socket(self._bindPath)
                 sock.bind(self._bindPath)
                 sock.listen(self.backlog)
                 self._file = _identity(self._bindPath)
@@ -74,28 +75,28 @@ class UnixPort(FairPort, unix.Port):
 
 
 def listen_unix(
-    reactor: Any,  # Any: the half dozen interfaces of a reactor
+    reactor: Reactor,
     path: str,
     factory: IProtocolFactory,
     backlog: int,
     mode: int,
 ) -> IListeningPort:
     """
-    Listen on a Unix socket; on a reactor that is a fake for tests, as that does it.
+    Listen on a Unix socket; with a fake reactor for tests, call its ``listenUNIX``.
 
-    :param mode: the permissions of its file, such as 0o660; to connect takes the right to write.
-    :raises CannotListenError: where the file cannot be had.
+    :param mode: the permissions of its file, such as 0o660; connecting requires write permission.
+    :raises CannotListenError: if the file cannot be created.
     """
     if not isinstance(reactor, PosixReactorBase):
-        listening: IListeningPort = reactor.listenUNIX(path, factory, backlog, mode)
-        return listening
+        # The annotation of Twisted's interface demands a Factory, its code does not.
+        return reactor.listenUNIX(path, factory, backlog, mode)  # type: ignore[arg-type]
     port = UnixPort(os.fsencode(path), factory, backlog, mode, reactor)
     port.startListening()
     return port
 
 
-def _remove_left_behind(path: bytes) -> None:
-    """Remove a socket at which nobody listens."""
+def _remove_stale_socket(path: bytes) -> None:
+    """Remove a socket at which no server listens."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -109,7 +110,7 @@ def _remove_left_behind(path: bytes) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
         except OSError:
-            return  # a queue that is full, another kind of socket: somebody's
+            return  # a server with a full queue, or another kind of socket
 
 
 def _identity(path: bytes) -> tuple[int, int]:
@@ -119,7 +120,7 @@ def _identity(path: bytes) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _locked(directory: bytes) -> Iterator[None]:
-    """Keep out another server that starts now, and would remove what we have just made."""
+    """Exclude another server that starts now, and would remove the socket just created."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Carries the lines of the command protocol in the text messages of a WebSocket (RFC 6455)."""
+"""WebSocket on the server's side (RFC 6455): text messages carry lines of the command protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -34,36 +34,35 @@ from wsproto.utilities import RemoteProtocolError
 from zope.interface import implementer
 
 from twisted_net.tcp.flow_control import FlowControl
-from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 
 EVENTS_PER_TURN = 64
-"""Frames of one connection that are taken in one reactor turn; then others have theirs."""
+"""Frames of one connection that are processed in one reactor turn; others follow in the next."""
 
 ANY_ORIGIN = "*"
-"""Among the origins that may connect: all of them."""
+"""Stands for all origins in the list of those that may connect."""
 
 
-class WebSocketFactory(Factory):
+class WebSocketFactory(HandshakeFactory):
     """
     The server's side of WebSockets.
 
-    What a text message holds is lines, the last of which needs no end; a message of a client may
-    be cut into frames anywhere. Each line of the server's is a message of its own, without its
-    end. A client that closes gets the answers that are due first, as one that ends its half of a
-    TCP connection does. Messages that are not text are refused with code 1003.
+    A text message holds lines, the last of which needs no end; a client may cut a message into
+    frames anywhere. Each line of the server is a message of its own, without its end. A client
+    that closes first gets the answers that are due, like one that ends its half of a TCP
+    connection. Messages that are not text are refused with code 1003.
 
-    The protocols of *inner* are built after the handshake. Nothing of a message is kept here: how
-    long a line may be is their affair. Compression is not offered, as a few bytes could become a
+    The protocols of *inner* are built after the handshake. Messages are not kept here: *inner*
+    limits the length of lines. Compression is not offered, since a few bytes could expand to a
     thousand times as many.
 
-    :param inner: whose protocols get the connections; what they write ends with a line.
-    :param handshakes: bounds those that are under way.
+    :param inner: its protocols get the connections; whatever they write ends with a line.
+    :param handshakes: limits those that are under way.
     :param origins: web sites whose pages may connect, such as ``https://example.org``. Pages of
-        others are refused, since their users' browsers would lend them access to this network;
-        clients that are no browsers name no origin, and are let in.
+        other sites are refused, since they would use the access that their visitor's browser has
+        to this network. Clients that are not browsers send no origin, and are accepted.
     """
 
-    noisy = False
     log = Logger()
 
     def __init__(
@@ -73,25 +72,16 @@ class WebSocketFactory(Factory):
         clock: IReactorTime,
         origins: Collection[str] = (),
     ) -> None:
-        self.inner = inner
-        self.handshakes = handshakes
+        super().__init__(inner, handshakes)
         self.clock = clock
         self.origins = frozenset(origins)
-
-    @override
-    def startFactory(self) -> None:
-        self.inner.doStart()
-
-    @override
-    def stopFactory(self) -> None:
-        self.inner.doStop()
 
     @override
     def buildProtocol(self, addr: object) -> Protocol:
         return _WebSocket(self)
 
     def admits(self, request: Request) -> bool:
-        """Say whether the page that the request comes from, if any, may connect."""
+        """Return whether the page that the request comes from, if any, may connect."""
         origins = [value for name, value in request.extra_headers if name == b"origin"]
         return (
             ANY_ORIGIN in self.origins
@@ -101,8 +91,8 @@ class WebSocketFactory(Factory):
 
 
 @implementer(IPushProducer)
-class _Output:
-    """Hears from the transport whether the client reads, for a socket and the protocol within."""
+class _SocketProducer:
+    """Pauses a WebSocket and the protocol within it while the client does not read."""
 
     def __init__(self, socket: _WebSocket, producer: IPushProducer) -> None:
         self._socket = socket
@@ -128,8 +118,8 @@ class _WebSocket(Protocol):
     """
     One WebSocket: the protocol of its connection, and the transport of the protocol within.
 
-    Its methods with names of a transport's are those of the latter; what is not here is the
-    connection's own.
+    Methods with the names of a transport's methods are called by the protocol within; those that
+    are not defined here are the connection's own.
     """
 
     transport: Any  # TCP, Unix or TLS
@@ -137,12 +127,12 @@ class _WebSocket(Protocol):
     _flow: FlowControl  # from connectionMade on
     _inner: IProtocol | None = None
     _turn: IDelayedCall | None = None
-    _wanted = True  # whether the protocol within wants to read
+    _wanted = True  # whether the protocol within reads
     _refused = False
     _ended = False  # no message follows: the client has closed, or has broken a rule
     _closed = False  # our own closing frame is sent
     _code = int(CloseReason.NORMAL_CLOSURE)
-    _line_ended = False  # whether the message that is coming ends with a line so far
+    _line_ended = False  # whether the message that is being received ends with a line so far
     _ping: Ping | None = None
     _rest = b""
 
@@ -169,7 +159,7 @@ class _WebSocket(Protocol):
         except RemoteProtocolError as error:
             self._refuse(error.event_hint or RejectConnection())
             return
-        except ValueError as error:  # the request has bytes where there are none, as in its Host
+        except ValueError as error:  # the request has bytes that may not be there, as in its Host
             self._factory.log.debug("{error}", error=error)
             self._refuse(RejectConnection())
             return
@@ -201,7 +191,7 @@ class _WebSocket(Protocol):
         self.transport.write(b"".join(map(_text_frame, lines)))
 
     def writeSequence(self, iovec: Any) -> None:  # Any: an iterable of bytes
-        """Send what is written together."""
+        """Send each line of what is written as a message."""
         self.write(b"".join(iovec))
 
     def loseWriteConnection(self) -> None:
@@ -217,21 +207,21 @@ class _WebSocket(Protocol):
         self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
-        """Read no more for now."""
+        """Stop reading for now."""
         self._wanted = False
         self._flow.set_reading(False)
 
     def resumeProducing(self) -> None:
-        """Read on, first of all what has come already."""
+        """Read on, beginning with what has been received already."""
         self._wanted = True
         if self._turn is None:
             self._turn = self._factory.clock.callLater(0, self._take_turn)
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """Let the protocol within know whether the client reads."""
-        self.transport.registerProducer(_Output(self, producer), streaming)
+        """Pause the protocol within while the client does not read."""
+        self.transport.registerProducer(_SocketProducer(self, producer), streaming)
 
-    # --- what comes ---
+    # --- frames received ---
 
     def answer_ping(self) -> None:
         """Answer the last ping that came while the client did not read (§5.5.3)."""
@@ -240,7 +230,7 @@ class _WebSocket(Protocol):
             self.transport.write(self._wire.send(ping.response()))
 
     def _take_turn(self) -> None:
-        """Take what has come, up to a number of frames, and hand over its lines at once."""
+        """Process some of the frames received, and hand over their lines together."""
         self._turn = None
         text: list[str] = []
         more = True
@@ -255,7 +245,7 @@ class _WebSocket(Protocol):
         if text and self._inner is not None:
             self._inner.dataReceived("".join(text).encode())
         if self._ended:
-            self._tell_end()
+            self._close_inner()
         elif not self._refused and self._wanted and self._turn is None:
             self._flow.set_reading(not more)
             if more:
@@ -282,9 +272,9 @@ class _WebSocket(Protocol):
             self._ended = True
             self._code = int(CloseReason.UNSUPPORTED_DATA)
         elif isinstance(event, Request):
-            self._greet(event)
+            self._accept(event)
 
-    def _greet(self, request: Request) -> None:
+    def _accept(self, request: Request) -> None:
         if not self._factory.admits(request):
             self._refuse(RejectConnection(status_code=403))
             return
@@ -298,13 +288,13 @@ class _WebSocket(Protocol):
         self._inner.makeConnection(self)  # type: ignore[arg-type]  # by __getattr__ it is one
 
     def _refuse(self, answer: Event) -> None:
-        """Refuse the handshake; should the client not leave, its time will be over."""
+        """Refuse the handshake; a client that does not leave is aborted at its time limit."""
         self._refused = True
         self.transport.write(self._wire.send(answer))
         self.transport.loseConnection()
 
-    def _tell_end(self) -> None:
-        """Let the protocol within answer what is due, and close."""
+    def _close_inner(self) -> None:
+        """Close, once the protocol within has written the answers that are due."""
         half_closeable = IHalfCloseableProtocol(self._inner, None)
         if self._closed or half_closeable is None:
             self.loseConnection()
