@@ -27,8 +27,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from twisted_net import quiet_reactor as module
-from twisted_net.quiet_reactor import EVENTS_AT_ONCE, LEANED_ON, QuietEPollReactor
-from twisted_net.twisted_internals import changed
+from twisted_net.quiet_reactor import EVENTS_PER_BATCH, QuietEPollReactor
+from twisted_net.twisted_internals import quiet_reactor_changes
 
 
 class Descriptor:
@@ -276,7 +276,7 @@ class QuietEPollReactorTests(SynchronousTestCase):
 
     def test_pending_writes_are_bounded(self) -> None:
         """After so many events they are made, though others have not read yet."""
-        descriptors = self.pending(2 * EVENTS_AT_ONCE)
+        descriptors = self.pending(2 * EVENTS_PER_BATCH)
         unread: list[int] = []
 
         def count() -> None:
@@ -288,8 +288,8 @@ class QuietEPollReactorTests(SynchronousTestCase):
                 # The events of those that write nothing count too.
                 descriptor.on_event = lambda: None
         self.reactor.doPoll(0)
-        self.assertEqual(len(unread), EVENTS_AT_ONCE)
-        self.assertEqual(set(unread), {EVENTS_AT_ONCE, 0})
+        self.assertEqual(len(unread), EVENTS_PER_BATCH)
+        self.assertEqual(set(unread), {EVENTS_PER_BATCH, 0})
 
     def test_pending_write_that_fails(self) -> None:
         """It is logged and ends its descriptor, and the others write."""
@@ -329,10 +329,11 @@ class InstallTests(SynchronousTestCase):
         """
         No method of Twisted's that the quiet reactor replaces or calls has changed.
 
-        If this fails, Twisted has: until it is mended, ``--reactor=quiet`` is the stock epoll
-        reactor. Read what changed, make QuietEPollReactor fit, and write the names into LEANED_ON.
+        If this fails, Twisted has: until then, ``--reactor=quiet`` is the stock epoll
+        reactor. Read what changed, adapt QuietEPollReactor, and update the table in
+        twisted_internals.
         """
-        self.assertEqual(changed(LEANED_ON), [])
+        self.assertEqual(quiet_reactor_changes(), [])
 
     def test_installs(self) -> None:
         """It becomes the reactor of the process."""
@@ -353,12 +354,12 @@ class InstallTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         installed: list[str] = []
         self.patch(epollreactor, "install", lambda: installed.append("stock"))
-        with patch.object(module, "LEANED_ON", [(QuietEPollReactor, "doPoll", "all new")]):
+        with patch.object(module, "quiet_reactor_changes", lambda: ["EPollReactor.doPoll"]):
             module.install()
         self.assertEqual(installed, ["stock"])
         self.assertEqual(
             [event["changes"] for event in events if "changes" in event],
-            ["QuietEPollReactor.doPoll"],
+            ["EPollReactor.doPoll"],
         )
 
     def test_plugin(self) -> None:

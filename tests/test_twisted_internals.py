@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from unittest.mock import patch
 
 from twisted.internet import endpoints
@@ -10,7 +11,14 @@ from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import twisted_internals
-from twisted_net.twisted_internals import Absent, changed, http_client_changes, systemd_sockets
+from twisted_net.twisted_internals import (
+    Absent,
+    changed,
+    fast_transport_changes,
+    http_client_changes,
+    quiet_reactor_changes,
+    systemd_sockets,
+)
 
 
 class Ours:
@@ -65,6 +73,33 @@ class HttpClientTests(SynchronousTestCase):
         self.assertIs(twisted_internals.DataLoss, Absent)
         with self.assertRaisesRegex(AttributeError, "has no attribute 'NoSuchName'"):
             _ = twisted_internals.NoSuchName  # type: ignore[attr-defined]  # it is not there
+
+
+class TransportAndReactorTests(SynchronousTestCase):
+    """The methods that the fast transport and the quiet reactor rely on."""
+
+    def test_present(self) -> None:
+        """The installed Twisted has all of them, and they use the known names."""
+        self.assertEqual(fast_transport_changes(), [])
+        self.assertEqual(quiet_reactor_changes(), [])
+
+    def test_changed(self) -> None:
+        """A method of any of the classes that uses other names is reported."""
+        tables = twisted_internals._FAST_TRANSPORT_METHODS
+        expected = []
+        for owner, methods in tables.items():
+            for method in methods:
+                expected.append(f"{owner}.{method}")
+                with patch.dict(methods, {method: "nothing"}):
+                    self.assertEqual(fast_transport_changes(), expected[-1:])
+        self.assertEqual(len(expected), len(set(expected)))
+        self.patch(twisted_internals, "_EPOLL_REACTOR_METHODS", {"doPoll": "nothing"})
+        self.assertEqual(quiet_reactor_changes(), ["EPollReactor.doPoll"])
+
+    def test_without_private_module(self) -> None:
+        """If Twisted's private module of TLS is gone, that is a change and not an error."""
+        with patch.dict(sys.modules, {"twisted.internet._newtls": None}):
+            self.assertEqual(fast_transport_changes(), ["ConnectionMixin"])
 
 
 class SystemdSocketsTests(SynchronousTestCase):

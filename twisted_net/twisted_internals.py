@@ -1,4 +1,14 @@
-"""Private parts of Twisted that are relied on, and whether the installed Twisted still has them."""
+"""
+Private names of Twisted that this package relies on, compared with the installed Twisted.
+
+This is the only module that imports private names of Twisted. For each use there is a fallback:
+
+- The fast transport (:mod:`twisted_net.tcp.transport`): the stock transport, and a warning.
+- The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
+- The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
+- Exceptions of the HTTP client: :class:`Absent`, which is never raised.
+- systemd sockets: the environment.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +89,78 @@ _HTTP_CLIENT_METHODS = {
 }
 
 
+# By class: the methods that FastTransport replaces or shares state with, and the names they use.
+_FAST_TRANSPORT_METHODS = {
+    "FileDescriptor": {
+        "write": (
+            "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
+            "append connected len startWriting"
+        ),
+        "writeSequence": (
+            "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
+            "connected extend len startWriting"
+        ),
+        "doWrite": (
+            "Exception SEND_LIMIT _closeWriteConnection _concatenate _postLoseConnection "
+            "_tempDataBuffer _tempDataLen _writeDisconnected _writeDisconnecting dataBuffer "
+            "disconnecting isinstance join lazyByteSlice len offset producer producerPaused "
+            "resumeProducing stopWriting streamingProducer writeSomeData"
+        ),
+        "loseConnection": (
+            "CONNECTION_DONE Failure _writeDisconnected connected connectionLost disconnecting "
+            "failure main startWriting stopReading stopWriting"
+        ),
+        "loseWriteConnection": "_writeDisconnecting startWriting",
+        "unregisterProducer": "connected disconnecting producer startWriting",
+        "_maybePauseProducer": (
+            "_isSendBufferFull pauseProducing producer producerPaused streamingProducer"
+        ),
+        "_isSendBufferFull": "_tempDataLen bufferSize dataBuffer len",
+        "startWriting": "addWriter reactor",
+        "stopWriting": "reactor removeWriter",
+        "connectionLost": "connected disconnected producer stopProducing stopReading stopWriting",
+    },
+    "ConnectionMixin": {
+        "write": "FileDescriptor TLS connected protocol write",
+    },
+    "Connection": {
+        "doRead": (
+            "CONNECTION_LOST EWOULDBLOCK OSError _dataReceived args bufferSize main recv socket"
+        ),
+        "_dataReceived": "CONNECTION_DONE dataReceived main protocol",
+        "writeSomeData": (
+            "CONNECTION_LOST ENOBUFS EWOULDBLOCK OSError SEND_LIMIT args main memoryview send "
+            "socket untilConcludes"
+        ),
+        "abortConnection": (
+            "ConnectionAborted Failure _aborting callLater connectionLost disconnected doRead "
+            "doWrite error failure reactor stopReading stopWriting"
+        ),
+    },
+    "PosixReactorBase": {
+        "listenTCP": "Port startListening tcp",
+    },
+}
+
+# The methods that QuietEPollReactor replaces or calls, and the names they use.
+_EPOLL_REACTOR_METHODS = {
+    "doPoll": (
+        "EINTR KeyError OSError _doReadOrWrite _poller _selectables callWithLogger errno len log "
+        "poll"
+    ),
+    "_doReadOrWrite": (
+        "BaseException CONNECTION_DONE CONNECTION_LOST _NO_FILEDESC _POLL_DISCONNECTED _POLL_IN "
+        "_POLL_OUT _disconnectSelectable _reads doRead doWrite err exc_info fileno log sys"
+    ),
+    "_disconnectSelectable": (
+        "ConnectionDone Failure IHalfCloseableDescriptor __class__ connectionLost error failure "
+        "get providedBy readConnectionLost removeReader removeWriter"
+    ),
+}
+
+
 class Absent(Exception):
-    """Stands for an exception that the installed Twisted does not have: it is never raised."""
+    """Stand-in for an exception that the installed Twisted does not have; never raised."""
 
 
 def http_client_changes() -> list[str]:
@@ -95,6 +175,32 @@ def _http_class(name: str, *modules: str) -> type:
         if isinstance(found, type):
             return found
     return Absent
+
+
+def fast_transport_changes() -> list[str]:
+    """Return what has changed in the methods that ``FastTransport`` relies on."""
+    from twisted.internet import abstract, posixbase, tcp
+
+    try:
+        mixin: type = import_module("twisted.internet._newtls").ConnectionMixin
+    except (ImportError, AttributeError):
+        return ["ConnectionMixin"]
+    owners = (abstract.FileDescriptor, mixin, tcp.Connection, posixbase.PosixReactorBase)
+    return changed(
+        (owner, method, names)
+        for owner in owners
+        for method, names in _FAST_TRANSPORT_METHODS[owner.__name__].items()
+    )
+
+
+def quiet_reactor_changes() -> list[str]:
+    """Return what has changed in the methods that ``QuietEPollReactor`` relies on."""
+    # Not at the top: it exists on Linux only.
+    from twisted.internet.epollreactor import EPollReactor
+
+    return changed(
+        (EPollReactor, method, names) for method, names in _EPOLL_REACTOR_METHODS.items()
+    )
 
 
 def systemd_sockets() -> ListenFDs:

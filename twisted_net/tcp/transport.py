@@ -22,7 +22,6 @@ from typing import Any, TypeGuard
 
 from twisted.copyright import version as twisted_version
 from twisted.internet import tcp
-from twisted.internet._newtls import ConnectionMixin
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -40,7 +39,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.twisted_internals import changed
+from twisted_net.twisted_internals import fast_transport_changes
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own limit (somaxconn) is the same."""
@@ -70,71 +69,6 @@ HELD = -1
 In place of the number of sends left: what is written waits until ``dataReceived`` returns, or until
 the events of this turn are through.
 """
-
-LEANED_ON = (
-    (
-        FileDescriptor,
-        "write",
-        "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
-        "append connected len startWriting",
-    ),
-    (
-        FileDescriptor,
-        "writeSequence",
-        "_dataMustBeBytes _maybePauseProducer _tempDataBuffer _tempDataLen _writeDisconnected "
-        "connected extend len startWriting",
-    ),
-    (
-        FileDescriptor,
-        "doWrite",
-        "Exception SEND_LIMIT _closeWriteConnection _concatenate _postLoseConnection "
-        "_tempDataBuffer _tempDataLen _writeDisconnected _writeDisconnecting dataBuffer "
-        "disconnecting isinstance join lazyByteSlice len offset producer producerPaused "
-        "resumeProducing stopWriting streamingProducer writeSomeData",
-    ),
-    (
-        FileDescriptor,
-        "loseConnection",
-        "CONNECTION_DONE Failure _writeDisconnected connected connectionLost disconnecting "
-        "failure main startWriting stopReading stopWriting",
-    ),
-    (FileDescriptor, "loseWriteConnection", "_writeDisconnecting startWriting"),
-    (FileDescriptor, "unregisterProducer", "connected disconnecting producer startWriting"),
-    (
-        FileDescriptor,
-        "_maybePauseProducer",
-        "_isSendBufferFull pauseProducing producer producerPaused streamingProducer",
-    ),
-    (FileDescriptor, "_isSendBufferFull", "_tempDataLen bufferSize dataBuffer len"),
-    (FileDescriptor, "startWriting", "addWriter reactor"),
-    (FileDescriptor, "stopWriting", "reactor removeWriter"),
-    (
-        FileDescriptor,
-        "connectionLost",
-        "connected disconnected producer stopProducing stopReading stopWriting",
-    ),
-    (ConnectionMixin, "write", "FileDescriptor TLS connected protocol write"),
-    (
-        tcp.Connection,
-        "doRead",
-        "CONNECTION_LOST EWOULDBLOCK OSError _dataReceived args bufferSize main recv socket",
-    ),
-    (tcp.Connection, "_dataReceived", "CONNECTION_DONE dataReceived main protocol"),
-    (
-        tcp.Connection,
-        "writeSomeData",
-        "CONNECTION_LOST ENOBUFS EWOULDBLOCK OSError SEND_LIMIT args main memoryview send socket "
-        "untilConcludes",
-    ),
-    (
-        tcp.Connection,
-        "abortConnection",
-        "ConnectionAborted Failure _aborting callLater connectionLost disconnected doRead doWrite "
-        "error failure reactor stopReading stopWriting",
-    ),
-    (PosixReactorBase, "listenTCP", "Port startListening tcp"),
-)
-"""The code of Twisted that :class:`FastTransport` replaces or shares its state with."""
 
 _log = Logger()
 
@@ -425,11 +359,11 @@ def listen_tcp(
 
 @cache
 def _known() -> bool:
-    """Whether this Twisted is one that :class:`FastTransport` fits; told once if it is not."""
-    if changes := changed(LEANED_ON):
+    """Whether :class:`FastTransport` fits the installed Twisted; logged once if it does not."""
+    if changes := fast_transport_changes():
         _log.warn(
-            "Twisted {version} is not one that the fast transport was made for, so TCP "
-            "connections use the stock one, which is slower: {changes} changed",
+            "the fast transport does not support Twisted {version}; TCP connections use the "
+            "stock transport, which is slower; changed methods: {changes}",
             version=twisted_version,
             changes=", ".join(changes),
         )
