@@ -1,4 +1,4 @@
-"""Tests for :mod:`twisted_net.coap.waiting`, through a server."""
+"""Tests for :mod:`twisted_net.coap.waiting_requests`, through a server."""
 
 from __future__ import annotations
 
