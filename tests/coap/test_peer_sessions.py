@@ -46,10 +46,10 @@ class PeerSessionsTests(ServerTests):
         """There are no more sessions than ``max_peers``; the one quiet for longest ends."""
         self.driver.leftovers()
         self.driver = Driver(standard_commands(), CoapLimits(max_peers=2))
-        for number in range(3):
-            self.driver.ask(Code.GET, "ping", source=("127.0.0.1", 40_000 + number))
+        for port in (40_000, 40_001, 40_000, 40_002):
+            self.driver.ask(Code.GET, "ping", source=("127.0.0.1", port))
         names = [session.name for session in self.driver.server.sessions]
-        self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+        self.assertEqual(names, ["127.0.0.1:40000", "127.0.0.1:40002"])
 
     def test_sessions_end(self) -> None:
         """A peer that has been silent for long has no session any more."""

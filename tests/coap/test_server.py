@@ -360,7 +360,7 @@ class GroupTests(ServerTests):
         self.ask_group(Code.POST, "later")
         self.ask_group(Code.GET, "ping", kind=Type.CON)
         self.driver.clock.advance(10)
-        self.assertEqual(self.driver.answers(), [])
+        self.assertEqual((self.driver.answers(), self.waiting), ([], []))
 
     def test_no_observers(self) -> None:
         """A group is not observed."""
