@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TypeAlias
 
 from attrs import frozen
@@ -125,7 +125,7 @@ def check_interface(interface: str) -> None:
             'interface must be a numeric address, such as 127.0.0.1 or ::1, or "", '
             f"not {_shown(interface)}"
         ) from None
-    if address.version == 6 and address.is_link_local and address.scope_id is None:
+    if isinstance(address, IPv6Address) and address.is_link_local and address.scope_id is None:
         raise ValueError(
             f"interface needs a scope, as {interface} is link-local: write {interface}%eth0"
         )
