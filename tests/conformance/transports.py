@@ -20,6 +20,7 @@ not, unless :data:`KNOWN` gives the reason.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,7 +209,14 @@ def run_here(variant: str, modules: Sequence[str]) -> Outcomes:
             if outcomes.get(name, "success") == "success":
                 outcomes[name] = outcome
 
-    with tempfile.TemporaryDirectory() as directory, open(os.devnull, "w") as nowhere:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open(os.devnull, "w") as nowhere,
+        closing(asyncio.new_event_loop()) as loop,
+    ):
+        # Twisted's tests set the current loop aside and put it back. From Python 3.14 on asyncio
+        # makes none by itself, and without one they skip all cases of the asyncio reactor.
+        asyncio.set_event_loop(loop)
         runner = TrialRunner(Recorder, workingDirectory=f"{directory}/trial", stream=nowhere)
         runner.run(TestLoader().loadByNames(list(modules)))
     return outcomes
