@@ -1,4 +1,4 @@
-"""The console script ``twisted-net``: chooses the subcommand that its first word names."""
+"""The console script ``twisted-net``: dispatches to the subcommand named by its first word."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from twisted_net.cli.subcommands import SUBCOMMANDS
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Run the subcommand that the command line names; ``run`` if it names none.
+    Run a subcommand; by default ``run``.
 
-    :param arguments: without the name of the script; those of the process if None.
-    :raises SystemExit: with 0, 1 or 2, or with the mistakes, which Python prints for status 1.
+    :param arguments: the command line without the name of the program; None: that of the process.
+    :raises SystemExit: with the exit status, or with a message, which Python prints, and status 1.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in SUBCOMMANDS else "run"
-    # Only the module that is asked for: clients start without what only the service needs.
+    # Import one module only: clients start faster without the modules of the service.
     module, _, function = SUBCOMMANDS[name].partition(":")
     getattr(import_module(f"twisted_net.cli.{module}"), function)(words)
 

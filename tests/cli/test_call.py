@@ -12,7 +12,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.cli.call import UNANSWERED, CallOptions, ClientOptions, parse_address, parsed
+from twisted_net.cli.call import (
+    UNANSWERED,
+    CallOptions,
+    ClientOptions,
+    parse_address,
+    parse_or_exit,
+)
 
 
 class AddressTests(SynchronousTestCase):
@@ -55,7 +61,7 @@ class OptionsTests(SynchronousTestCase):
         """A mistake ends the process with its own status."""
         for words in ([], ["host"], ["--nope", "host", "X"], ["--timeout=x", "host", "X"]):
             with self.subTest(words=words):
-                error = self.assertRaises(SystemExit, parsed, CallOptions(), "call", words)
+                error = self.assertRaises(SystemExit, parse_or_exit, CallOptions(), "call", words)
                 self.assertEqual(error.code, UNANSWERED)
 
     def test_client(self) -> None:
@@ -73,7 +79,9 @@ class OptionsTests(SynchronousTestCase):
             [f"--ca={path}", "host"],
         ):
             with self.subTest(words=words):
-                options = parsed(ClientOptions(), "console", words)
+                options = parse_or_exit(ClientOptions(), "console", words)
                 self.assertRaises(UsageError, options.client, self.reactor)
-        options = parsed(ClientOptions(), "console", ["--tls", f"--auth-file={path}", "host"])
+        options = parse_or_exit(
+            ClientOptions(), "console", ["--tls", f"--auth-file={path}", "host"]
+        )
         self.assertEqual(options.client(self.reactor)._hello, b'AUTH ada "pass word"\n')

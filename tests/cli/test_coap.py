@@ -11,7 +11,7 @@ import sys
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.cli.call import UNANSWERED, parsed
+from twisted_net.cli.call import UNANSWERED, parse_or_exit
 from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import Option
@@ -30,15 +30,15 @@ class Screen(io.StringIO):
 class OptionsTests(SynchronousTestCase):
     """:class:`CoapOptions`."""
 
-    def parsed(self, *words: str) -> CoapOptions:
+    def parse_or_exit(self, *words: str) -> CoapOptions:
         """Parse."""
-        options = parsed(CoapOptions(), "coap", words)
+        options = parse_or_exit(CoapOptions(), "coap", words)
         assert isinstance(options, CoapOptions)
         return options
 
     def test_words(self) -> None:
         """A method, a URI and a payload, after options with short and long names."""
-        options = self.parsed(
+        options = self.parse_or_exit(
             "-N", "--content-format=json", "-a", "40", "-t", "2", "-b", "64", "post", URI, "[1]"
         )
         self.assertEqual((options.method, options.uri), ("post", URI))
@@ -49,16 +49,16 @@ class OptionsTests(SynchronousTestCase):
 
     def test_options_after_the_method(self) -> None:
         """Options may follow the method too, as people write them."""
-        options = self.parsed("get", "-v", "--accept", "json", URI)
+        options = self.parse_or_exit("get", "-v", "--accept", "json", URI)
         self.assertEqual((options.method, options.uri, options.accept), ("get", URI, 50))
         self.assertTrue(options["verbose"])
 
     def test_payloads(self) -> None:
         """``-`` is the standard input; without a payload the body is empty."""
-        self.assertEqual(self.parsed("put", URI, "-").body(io.BytesIO(b"\x00in")), b"\x00in")
-        self.assertEqual(self.parsed("put", URI, "é").body(io.BytesIO(b"in")), "é".encode())
-        self.assertEqual(self.parsed("put", URI, "--", "-5").body(io.BytesIO()), b"-5")
-        self.assertEqual(self.parsed("delete", URI).body(io.BytesIO(b"in")), b"")
+        self.assertEqual(self.parse_or_exit("put", URI, "-").body(io.BytesIO(b"\x00in")), b"\x00in")
+        self.assertEqual(self.parse_or_exit("put", URI, "é").body(io.BytesIO(b"in")), "é".encode())
+        self.assertEqual(self.parse_or_exit("put", URI, "--", "-5").body(io.BytesIO()), b"-5")
+        self.assertEqual(self.parse_or_exit("delete", URI).body(io.BytesIO(b"in")), b"")
 
     def test_interrupted(self) -> None:
         """Ctrl-C while the payload is read ends the process, and nothing is sent."""
@@ -73,12 +73,12 @@ class OptionsTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """Whom to believe over DTLS, and what to show, is said by files."""
-        self.assertIsNone(self.parsed("get", "coaps://host/").tls)
+        self.assertIsNone(self.parse_or_exit("get", "coaps://host/").tls)
         words = ("--ca=ca.pem", "--cert=me.pem", "--key=me.key", "get", "coaps://host/")
         settings = DtlsClientSettings(ca="ca.pem", certificate="me.pem", key="me.key")
-        self.assertEqual(self.parsed(*words).tls, settings)
+        self.assertEqual(self.parse_or_exit(*words).tls, settings)
         settings = DtlsClientSettings(verify=False)
-        self.assertEqual(self.parsed("--insecure", "get", "coaps://host/").tls, settings)
+        self.assertEqual(self.parse_or_exit("--insecure", "get", "coaps://host/").tls, settings)
 
     def test_mistakes(self) -> None:
         """A mistake ends the process before anything is sent."""
@@ -105,7 +105,7 @@ class OptionsTests(SynchronousTestCase):
             ["get", "--key", "key.pem", "coaps://[::1]/time"],
         ):
             with self.subTest(words=words):
-                error = self.assertRaises(SystemExit, parsed, CoapOptions(), "coap", words)
+                error = self.assertRaises(SystemExit, parse_or_exit, CoapOptions(), "coap", words)
                 self.assertEqual(error.code, UNANSWERED)
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.test_client import ClientCase, lines, reply
 from twisted_net.cli.console import (
-    HISTORY_KEPT,
+    HISTORY_LIMIT,
     LineHistory,
     ask,
     colored,
@@ -65,10 +65,10 @@ class HistoryTests(SynchronousTestCase):
     def test_bounded(self) -> None:
         """The newest are kept where there are too many."""
         self.path.parent.mkdir(parents=True)
-        everything = [f"ECHO {i}" for i in range(2 * HISTORY_KEPT + 1)]
+        everything = [f"ECHO {i}" for i in range(2 * HISTORY_LIMIT + 1)]
         self.path.write_text("\n".join(everything) + "\n")
-        self.assertEqual(self.history.load(), everything[-HISTORY_KEPT:])
-        self.assertEqual(self.path.read_text().splitlines(), everything[-HISTORY_KEPT:])
+        self.assertEqual(self.history.load(), everything[-HISTORY_LIMIT:])
+        self.assertEqual(self.path.read_text().splitlines(), everything[-HISTORY_LIMIT:])
 
     def test_done_without(self) -> None:
         """A file that cannot be is done without."""

@@ -33,14 +33,14 @@ class MainTests(SynchronousTestCase):
         self.patch(sys, "path", [*sys.path])
 
     def test_check_config(self) -> None:
-        """A configuration without mistakes is fine, and the file is named if there is one."""
+        """A configuration without mistakes is valid, and the file is named if there is one."""
         main(["check-config"])
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
         path = Path(holder.name) / "net.toml"
         path.write_text("threads = 1\n")
         main(["check-config", "-c", str(path)])
-        self.assertEqual(self.printed.getvalue(), f"the configuration is fine\n{path} is fine\n")
+        self.assertEqual(self.printed.getvalue(), f"the configuration is valid\n{path} is valid\n")
 
     def test_check_config_finds_mistakes(self) -> None:
         """Mistakes in settings, and then in own commands, end it with status 1."""
@@ -109,7 +109,7 @@ class MainTests(SynchronousTestCase):
 
         self.patch(hashing, "hash_password", missing)
         error = self.assertRaises(CannotStart, main, ["hash-password", "--argon2"])
-        self.assertEqual(error.code, "argon2 needs twisted_net[auth]")
+        self.assertEqual(error.code, 'argon2 requires an extra: pip install "twisted_net[auth]"')
 
     def test_hash_password_refused(self) -> None:
         """Two different passwords, an empty one, and one among the arguments are refused."""
@@ -142,7 +142,7 @@ class MainTests(SynchronousTestCase):
         """Without arguments it takes those of the process."""
         self.patch(sys, "argv", ["twisted-net", "check-config"])
         main()
-        self.assertEqual(self.printed.getvalue(), "the configuration is fine\n")
+        self.assertEqual(self.printed.getvalue(), "the configuration is valid\n")
 
     def test_help(self) -> None:
         """``--help`` names the commands, and is no mistake."""
@@ -161,13 +161,13 @@ class MainTests(SynchronousTestCase):
         """A log level that there is not is told with those that there are."""
         error = self.assertRaises(CannotStart, main, ["--log-level=loud"])
         self.assertEqual(
-            error.code, "--log-level: loud is none of debug, info, warn, error, critical"
+            error.code, "--log-level: loud is not one of debug, info, warn, error, critical"
         )
 
     def test_reactor_that_is_none(self) -> None:
         """A reactor that there is not is told with those that there are."""
         error = self.assertRaises(CannotStart, main, ["--reactor=nuclear"])
-        self.assertIn("--reactor: nuclear is none of default, asyncio,", str(error.code))
+        self.assertIn("--reactor: nuclear is not one of default, asyncio,", str(error.code))
 
     def test_reactor_that_cannot_be_used(self) -> None:
         """A reactor whose library is missing is told with the reason."""

@@ -19,7 +19,7 @@ PROGRAM = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted_net.cli.run import run_to_the_end
+from twisted_net.cli.run import run_until_done
 
 def say(what):
     print(what, flush=True)
@@ -29,7 +29,7 @@ async def main(reactor):
     {main}
 
 {before}
-run_to_the_end(main)
+run_until_done(main)
 """
 
 

@@ -309,7 +309,7 @@ async def test_check_and_print(own_commands: Path, reactor: Any) -> None:
     assert "port = 7  # --tcp-port" in printed.stdout
     (own_commands / "net.toml").write_text(printed.stdout)
     checked = await run(reactor, [script, "check-config", "-c", "net.toml"], own_commands)
-    assert checked == Ended(0, "net.toml is fine\n", "")
+    assert checked == Ended(0, "net.toml is valid\n", "")
 
 
 class Flaky(Resource):

@@ -208,7 +208,7 @@ class UsersFileTests(FileTestCase):
             return real(name, *rest)
 
         self.patch(builtins, "__import__", missing)
-        self.assertEqual(self.mistakes(), ["user ann: password: argon2 needs twisted_net[auth]"])
+        self.assertEqual(self.mistakes(), ["user ann: password: argon2 requires twisted_net[auth]"])
 
 
 class AuthenticatorTests(SynchronousTestCase):

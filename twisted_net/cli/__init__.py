@@ -1,3 +1,3 @@
-"""The console script's subcommands."""
+"""The subcommands of ``twisted-net``. No name is public: it is a program, not a library."""
 
 from __future__ import annotations

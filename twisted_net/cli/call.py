@@ -1,7 +1,7 @@
-"""``twisted-net call``: asks a command server one thing, from a shell."""
+"""``twisted-net call``: sends one command to a command server and prints the answer."""
 
 # mypy: disallow-untyped-calls=False
-# The class of options that these derive from has no types.
+# The base class of the options is untyped.
 
 from __future__ import annotations
 
@@ -14,47 +14,52 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.run import run_to_the_end
+from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
+from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
 
 DEFAULT_PORT = 8888
 
 REFUSED = 1
-"""Exit status where the server answered with an error, which is printed as any answer is."""
+"""Exit status if the server answered with an error, which is printed like any answer."""
 
 UNANSWERED = 2
-"""Exit status where there is no answer; standard error says why."""
+"""Exit status if there is no answer; standard error has the reason."""
 
 
 class ClientOptions(Options):
     """
-    How to reach a server.
+    Options of the clients: how to connect to a server.
 
-    Credentials come from a file, as everybody on a machine can see the words of a command line.
+    Credentials are read from a file: all users of a machine can see its command lines.
     """
 
     synopsis = "Usage: twisted-net console [options] HOST[:PORT]"
-    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
-        ["tls", None, "speak TLS, and believe the certificates that this machine trusts"],
+    longdesc = (
+        "Sends the lines that you type, and shows answers and events. Leave it with Ctrl-D or "
+        "quit. The default port is 8888."
+    )
+    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options has them
+        ["tls", None, "use TLS, and verify the certificate with the CAs of this machine"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
-        ["ca", None, None, "speak TLS, and believe the certificates in this PEM file alone"],
-        ["auth-file", None, None, "file with what follows AUTH: a token, or a user and a password"],
-        ["timeout", "t", 30.0, "seconds for an answer", float],
+        ["ca", None, None, "use TLS, and verify the certificate with this CA only (PEM file)"],
+        ["auth-file", None, None, "file with credentials: a token, or a user and a password"],
+        ["timeout", "t", 30.0, "seconds to wait for an answer", float],
     ]
 
-    def parseArgs(self, address: str) -> None:  # type: ignore[override]  # of any form
-        """Take what is no option."""
+    def parseArgs(self, address: str) -> None:  # type: ignore[override]  # fixed arity
+        """Take the arguments that are not options."""
         self.host, self.port = parse_address(address)
 
-    def client(self, reactor: Any) -> CommandClient:  # Any: reactors have no one type
+    def client(self, reactor: Reactor) -> CommandClient:
         """
-        Make the client that the options describe.
+        Return the client that the options describe.
 
-        :raises UsageError: for a file that cannot be used.
+        :raises UsageError: for a file that cannot be used, or a value out of bounds.
         """
         try:
             settings = ClientSettings(call_timeout=self["timeout"])
@@ -73,8 +78,10 @@ class ClientOptions(Options):
             pem = _read(self["ca"])
             try:
                 trust = trustRootFromCertificates([Certificate.loadPEM(pem.encode())])
-            except Exception as error:  # whatever OpenSSL has to say of it
-                raise UsageError(f"{self['ca']}: this is no certificate in PEM: {error}") from None
+            except Exception as error:  # OpenSSL raises many kinds
+                raise UsageError(
+                    f"{self['ca']}: not a certificate in PEM format: {error}"
+                ) from None
         made: IOpenSSLClientConnectionCreator = optionsForClientTLS(self.host, trust)
         return made
 
@@ -88,40 +95,44 @@ class ClientOptions(Options):
 
 
 class CallOptions(ClientOptions):
-    """How to reach a server, and what to ask it."""
+    """Options of ``call``: how to connect to a server, and the command to send."""
 
     synopsis = "Usage: twisted-net call [options] HOST[:PORT] COMMAND [arguments ...]"
+    longdesc = (
+        "Sends one command and prints the answer, one line of JSON. The default port is 8888. "
+        "Exit status: 0 for success, 1 for an error answer, 2 for no answer."
+    )
 
-    def parseArgs(self, address: str, command: str, *arguments: str) -> None:  # type: ignore[override]  # more of them
-        """Take what is no option."""
+    def parseArgs(self, address: str, command: str, *arguments: str) -> None:  # type: ignore[override]  # more arguments
+        """Take the arguments that are not options."""
         super().parseArgs(address)
         self.words = (command, *arguments)
 
 
 def parse_address(address: str) -> tuple[str, int]:
     """
-    Take ``host``, ``host:port``, ``::1`` or ``[::1]:port`` apart.
+    Split ``host``, ``host:port``, ``::1`` or ``[::1]:port`` into host and port.
 
-    :raises UsageError: for a port that is none.
+    :raises UsageError: for an empty host or an invalid port.
     """
     host, colon, port = address.rpartition(":")
     if not colon or (":" in host and not host.endswith("]")):
         host, port = address, str(DEFAULT_PORT)
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535) or not host:
-        raise UsageError(f"{address!r} is no HOST[:PORT]; a port is from 1 to 65535")
+        raise UsageError(f"{address!r} is not HOST[:PORT] with a port from 1 to 65535")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def call(arguments: Sequence[str]) -> None:
     """
-    Call a server, print its answer as one line of JSON, and end the process.
+    Send the command, print the answer as one line of JSON, and end the process.
 
     :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
         :data:`~twisted_net.cli.run.INTERRUPTED`.
     """
-    options = parsed(CallOptions(), "call", arguments)
+    options = parse_or_exit(CallOptions(), "call", arguments)
 
-    async def run(reactor: Any) -> None:  # Any: as above
+    async def run(reactor: Reactor) -> None:
         try:
             async with options.client(reactor) as client:
                 answer = await client.call(*options.words)
@@ -133,16 +144,17 @@ def call(arguments: Sequence[str]) -> None:
             raise SystemExit(UNANSWERED) from None
         _print(answer)
 
-    run_to_the_end(run)
+    run_until_done(run)
 
 
-def parsed(
+def parse_or_exit(
     options: Any, name: str, arguments: Sequence[str]
 ) -> Any:  # Any: one of ours, given back
     """
-    Parse the arguments of a sub-command.
+    Parse the arguments of a subcommand.
 
-    :raises SystemExit: with :data:`UNANSWERED`, for mistakes, which are then on standard error.
+    :return: *options*.
+    :raises SystemExit: with :data:`UNANSWERED` for mistakes, which are printed to standard error.
     """
     try:
         options.parseOptions(list(arguments))

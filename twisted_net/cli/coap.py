@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.call import REFUSED, UNANSWERED, parsed
-from twisted_net.cli.run import INTERRUPTED, run_to_the_end
+from twisted_net.cli.call import REFUSED, UNANSWERED, parse_or_exit
+from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_name
@@ -344,7 +344,7 @@ def coap(arguments: Sequence[str]) -> None:
     :raises SystemExit: with 0, :data:`REFUSED`, :data:`UNANSWERED` or
         :data:`~twisted_net.cli.run.INTERRUPTED`.
     """
-    options = parsed(CoapOptions(), "coap", arguments)
+    options = parse_or_exit(CoapOptions(), "coap", arguments)
     try:
         # Before the reactor runs: Ctrl-C could not stop it while this waits.
         body = options.body(sys.stdin.buffer)
@@ -360,4 +360,4 @@ def coap(arguments: Sequence[str]) -> None:
             command.status = UNANSWERED
         raise SystemExit(command.status)
 
-    run_to_the_end(run)
+    run_until_done(run)

@@ -1,7 +1,7 @@
-"""``twisted-net console``: speaks to a server line by line, and shows events as they come."""
+"""``twisted-net console``: an interactive client of a command server, which also shows events."""
 
 # mypy: disallow-untyped-calls=False
-# As in calling: options have no types.
+# As in call.py: options are untyped.
 
 from __future__ import annotations
 
@@ -12,59 +12,60 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.usage import UsageError
 
-from twisted_net.cli.call import UNANSWERED, ClientOptions, parsed
-from twisted_net.cli.run import run_to_the_end
+from twisted_net.cli.call import UNANSWERED, ClientOptions, parse_or_exit
+from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
 from twisted_net.net.addresses import format_address
+from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient
 
-HISTORY_KEPT = 1000
-"""Lines that the history holds; the older half is forgotten when there are twice as many."""
+HISTORY_LIMIT = 1000
+"""Lines of history to keep; at twice this number, the older half is deleted."""
 
 Fragments = list[tuple[str, str]]
-"""Pieces of text, each after the name of its color, as prompt_toolkit takes them."""
+"""Formatted text of prompt_toolkit: pairs of a style and a text."""
 
 
 def console(arguments: Sequence[str]) -> None:
     """
-    Run the console until the person leaves it with Ctrl-D, ``quit`` or ``exit``.
+    Run the console until Ctrl-D, ``quit`` or ``exit``.
 
-    :raises SystemExit: with 0, or with 2 where the server cannot be reached.
-    :raises CannotStart: where prompt_toolkit is missing.
+    :raises SystemExit: with 0, or with :data:`~twisted_net.cli.call.UNANSWERED` if the server
+        cannot be reached.
+    :raises CannotStart: if prompt_toolkit is not installed.
     """
-    options = parsed(ClientOptions(), "console", arguments)
+    options = parse_or_exit(ClientOptions(), "console", arguments)
     try:
-        import prompt_toolkit  # noqa: F401  # whether it is there
+        import prompt_toolkit  # noqa: F401  # is it installed?
     except ImportError:
         raise CannotStart(
-            'the console needs prompt_toolkit: pip install "twisted_net[console]"'
+            'the console requires an extra: pip install "twisted_net[console]"'
         ) from None
-    # prompt_toolkit waits for keys in asyncio's loop alone.
+    # prompt_toolkit reads keys in an asyncio event loop only.
     from twisted.internet import asyncioreactor
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
 
-    async def run(reactor: Any) -> None:  # Any: reactors have no one type
+    async def run(reactor: Reactor) -> None:
         try:
             async with options.client(reactor) as client:
-                await _converse(client, f"{format_address(options.host, options.port)}> ")
+                await _read_and_show(client, f"{format_address(options.host, options.port)}> ")
         except (CallError, UsageError) as error:
             sys.stderr.write(f"twisted-net console: {error}\n")
             raise SystemExit(UNANSWERED) from None
 
-    run_to_the_end(run)
+    run_until_done(run)
 
 
-async def _converse(client: CommandClient, prompt: str) -> None:
-    """Read lines and show what comes, until the person leaves."""
+async def _read_and_show(client: CommandClient, prompt: str) -> None:
+    """Read lines, and show answers and events, until the user quits."""
     from prompt_toolkit import PromptSession, print_formatted_text
     from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
     from prompt_toolkit.completion import WordCompleter
@@ -95,7 +96,7 @@ async def _converse(client: CommandClient, prompt: str) -> None:
                 try:
                     line = await Deferred.fromFuture(asyncio.ensure_future(session.prompt_async()))
                 except KeyboardInterrupt:
-                    continue  # a line that was given up
+                    continue  # the user abandoned the line
                 except EOFError:
                     return
                 if line.strip().lower() in ("quit", "exit"):
@@ -109,7 +110,7 @@ async def _converse(client: CommandClient, prompt: str) -> None:
 
 
 async def known_commands(client: CommandClient) -> tuple[list[str], dict[str, str]]:
-    """Ask for the commands: names, and by name usage and help; there are none if it is refused."""
+    """Return the names of the commands, and usage and help by name; empty if HELP is refused."""
     try:
         commands = (await client.call("HELP"))["commands"]
     except CallRefused:
@@ -120,9 +121,9 @@ async def known_commands(client: CommandClient) -> tuple[list[str], dict[str, st
 
 async def ask(client: CommandClient, line: str) -> Mapping[str, object]:
     """
-    Have a line as a person types it run, and give what to show: the answer, or the error.
+    Send a line that a user typed, and return what to show: the answer, or the error.
 
-    What it subscribes to is kept when the connection is made anew.
+    Subscriptions are renewed after a reconnection.
     """
     try:
         words = split_arguments(line)
@@ -141,7 +142,7 @@ async def ask(client: CommandClient, line: str) -> Mapping[str, object]:
 
 
 def colored(value: object) -> Fragments:
-    """Write a value as JSON, with a color for each kind of thing."""
+    """Return a value as JSON, with a color for each kind of token."""
     text = json.dumps(value, ensure_ascii=False)
     return [(_COLORS[match.lastgroup or ""], _shown(match[0])) for match in _JSON.finditer(text)]
 
@@ -163,38 +164,38 @@ _COLORS = {
 
 
 def _shown(text: str) -> str:
-    # C1 controls and the like steer a terminal, and JSON does not escape them.
+    # JSON does not escape C1 control characters, which terminals interpret.
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def history_path() -> Path:
-    """Give the file of the history, where the XDG Base Directory Specification puts it."""
+    """Return the path of the history file (XDG Base Directory Specification)."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "twisted_net" / "history"
 
 
 class LineHistory:
     """
-    The lines of former consoles, in a file that its owner alone may read.
+    The history of lines, in a file that only its owner can read.
 
-    Lines with AUTH are never kept. A file that cannot be used is done without.
+    Lines with AUTH are never stored. If the file cannot be used, there is no history.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self) -> list[str]:
-        """Give the lines, oldest first, at most :data:`HISTORY_KEPT`."""
+        """Return the lines, oldest first, at most :data:`HISTORY_LIMIT`."""
         try:
             lines = self._path.read_text(errors="replace").splitlines()
         except OSError:
             return []
-        if len(lines) > 2 * HISTORY_KEPT:
-            self._write(lines[-HISTORY_KEPT:], os.O_TRUNC)
-        return lines[-HISTORY_KEPT:]
+        if len(lines) > 2 * HISTORY_LIMIT:
+            self._write(lines[-HISTORY_LIMIT:], os.O_TRUNC)
+        return lines[-HISTORY_LIMIT:]
 
     def add(self, line: str) -> None:
-        """Keep a line."""
+        """Store a line."""
         if line.split(None, 1)[0].upper() != "AUTH":
             self._write([line], os.O_APPEND)
 

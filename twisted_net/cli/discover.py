@@ -1,7 +1,7 @@
-"""``twisted-net discover``: shows the servers that announce themselves to a group, from a shell."""
+"""``twisted-net discover``: lists the servers that announce themselves to a multicast group."""
 
 # mypy: disallow-untyped-calls=False
-# The class of options that this derives from has no types.
+# The base class of the options is untyped.
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.run import INTERRUPTED, run_to_the_end
+from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
 from twisted_net.discovery.settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryGroup
+from twisted_net.net.reactor import DatagramReactor
 
-NOBODY = 1
-"""Exit status where no server was found."""
+NOT_FOUND = 1
+"""Exit status if no server was found."""
 
 UNUSABLE = 2
-"""Exit status where the group cannot be used; standard error says why."""
+"""Exit status if the group cannot be used; standard error has the reason."""
 
 
 class DiscoverOptions(Options):
-    """Where to look for servers, and for how long."""
+    """Options of ``discover``: which group to join, and for how long."""
 
     synopsis = "Usage: twisted-net discover [options]"
     longdesc = (
-        "Prints a line of JSON for each server that is found; status 1 where there is none. "
+        "Prints one line of JSON for each server; the exit status is 1 if there is none. "
         "Announcements are not authenticated."
     )
-    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
-        ["watch", "w", "go on until Ctrl-C, and print what is found, changed or lost"],
+    optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options has them
+        ["watch", "w", "run until Ctrl-C, and print each server that is found, changed or lost"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["timeout", "t", 3.0, "seconds to wait for servers", float],
         ["group", "g", DEFAULT_GROUP, "multicast or broadcast address"],
         ["port", "p", DEFAULT_PORT, "port of the group", int],
-        ["interface", "i", None, "where to look: a name, or an address of IPv4"],
+        ["interface", "i", None, "network interface, by name or IPv4 address"],
     ]
 
     def group(self) -> DiscoveryGroup:
         """
-        Give the group that the options describe.
+        Return the group that the options describe.
 
-        :raises UsageError: for what is none.
+        :raises UsageError: for an invalid group.
         """
         interfaces = (self["interface"],) if self["interface"] else ()
         try:
@@ -60,10 +61,10 @@ class DiscoverOptions(Options):
 
 def discover(arguments: Sequence[str]) -> None:
     """
-    Do what the command line says.
+    Run the subcommand.
 
-    :raises SystemExit: with 0, with one of the statuses above, or with
-        :data:`~twisted_net.cli.run.INTERRUPTED`; a watch ends with 0.
+    :raises SystemExit: with 0, one of the statuses above, or
+        :data:`~twisted_net.cli.run.INTERRUPTED`; with ``--watch``, Ctrl-C means 0.
     """
     options = DiscoverOptions()
     try:
@@ -73,33 +74,34 @@ def discover(arguments: Sequence[str]) -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(UNUSABLE) from None
 
-    async def look(reactor: Any) -> None:  # Any: reactors have no one type
+    async def search(reactor: DatagramReactor) -> None:
         try:
             found = await show(reactor, group, options["timeout"], watch=options["watch"])
         except CancelledError:
-            # The way to end it where it watches.
+            # With --watch, this is the normal end.
             raise SystemExit(0 if options["watch"] else INTERRUPTED) from None
         except CannotListenError as error:
             sys.stderr.write(f"cannot use {group.group}: {_reason(error)}\n")
             raise SystemExit(UNUSABLE) from None
         if not found:
-            raise SystemExit(NOBODY)
+            raise SystemExit(NOT_FOUND)
 
-    run_to_the_end(look)
+    run_until_done(search)
 
 
 async def show(
-    reactor: Any,  # Any: reactors have no one type
+    reactor: DatagramReactor,
     group: DiscoveryGroup,
     timeout: float,
     *,
     watch: bool = False,
 ) -> int:
     """
-    Print what is found, and give how many servers that were.
+    Print the servers that are found.
 
-    :param watch: whether to go on until cancelled, and to print what happened too.
-    :raises CannotListenError: where the group cannot be joined.
+    :param watch: run until cancelled, and print changes and losses too.
+    :return: the number of servers found.
+    :raises CannotListenError: if the group cannot be joined.
     """
     found = 0
 
@@ -107,7 +109,7 @@ async def show(
         nonlocal found
         found += change.kind is ChangeKind.FOUND
         if watch or change.kind is ChangeKind.FOUND:
-            sys.stdout.write(line_of(change, watch=watch))
+            sys.stdout.write(format_change(change, watch=watch))
             sys.stdout.flush()
 
     listener = DiscoveryListener(reactor, reactor, group, changed)
@@ -125,8 +127,8 @@ def _reason(error: CannotListenError) -> str:
     return getattr(error.socketError, "strerror", None) or str(error.socketError)
 
 
-def line_of(change: InstanceChange, *, watch: bool) -> str:
-    """Write a change as a line of JSON; *watch* adds what happened."""
+def format_change(change: InstanceChange, *, watch: bool) -> str:
+    """Return a change as a line of JSON; with *watch*, it includes the kind of the change."""
     instance = change.instance
     members: dict[str, object] = {"happened": change.kind.value} if watch else {}
     members |= {

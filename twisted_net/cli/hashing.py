@@ -1,4 +1,4 @@
-"""The subcommands ``hash-password`` and ``hash-token``: print what goes into a users file."""
+"""``twisted-net hash-password`` and ``hash-token``: hash passwords and tokens for a users file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from twisted_net.errors import CannotStart
 
 
 def print_password_hash(words: list[str]) -> None:
-    """Print the hash of a password, which is asked for twice, or is the first line of a pipe."""
+    """Print the hash of a password, from a prompt or the first line of standard input."""
     if words not in ([], ["--argon2"]):
-        raise CannotStart("hash-password takes no words but --argon2; the password is asked for")
+        raise CannotStart(
+            "hash-password takes no arguments except --argon2; it prompts for the password"
+        )
     if sys.stdin.isatty():
         password = getpass("Password: ")
         if getpass("Again: ") != password:
@@ -28,18 +30,18 @@ def print_password_hash(words: list[str]) -> None:
     except ValueError as error:
         raise CannotStart(str(error)) from None
     except ImportError:
-        raise CannotStart("argon2 needs twisted_net[auth]") from None
+        raise CannotStart('argon2 requires an extra: pip install "twisted_net[auth]"') from None
 
 
 def print_token_hash(words: list[str]) -> None:
-    """Make a token and print it with its hash, or print the hash of the first line of a pipe."""
+    """Print a new token and its hash, or the hash of a token, the first line of standard input."""
     if words:
-        raise CannotStart("hash-token takes no words; it makes a token, or reads one from a pipe")
+        raise CannotStart("hash-token takes no arguments; it reads a token or makes one")
     if sys.stdin.isatty():
         token = secrets.token_urlsafe(32)
         sys.stdout.write(f"token   {token}\nSHA-256 {hash_token(token)}\n")
         return
     token = sys.stdin.readline().rstrip("\n")
     if not token:
-        raise CannotStart("there is no token on the standard input")
+        raise CannotStart("no token on standard input")
     sys.stdout.write(hash_token(token) + "\n")

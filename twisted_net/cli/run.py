@@ -1,4 +1,4 @@
-"""Runs what a command of the shell does, until it is done or Ctrl-C ends it."""
+"""Runs a coroutine in the reactor until it is done, or cancelled by Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from typing import Any, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 
 INTERRUPTED = 130
-"""Exit status where Ctrl-C came first: 128 and the number of SIGINT, as shells have it."""
+"""Exit status after Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
+
+Main = Callable[[Any], Coroutine[Deferred[Any], Any, object]]  # Any: any type of reactor
 
 
-Main = Callable[[Any], Coroutine[Deferred[Any], Any, object]]  # Any: reactors have no one type
-
-
-def run_to_the_end(main: Main) -> NoReturn:
+def run_until_done(main: Main) -> NoReturn:
     """
-    Run the reactor while *main* does what it does, then end the process.
+    Run *main* in the reactor, then end the process.
 
-    It begins once the reactor runs, and so Ctrl-C and SIGTERM cancel it, and wait for it to clean
-    up; Twisted's own ``react`` begins before, and leaves it where it is. Before that, Ctrl-C ends
-    the process without a word.
+    *main* is called when the reactor runs. Ctrl-C and SIGTERM then cancel it and wait until it has
+    cleaned up. Twisted's own ``react`` calls it before the reactor handles signals, and abandons
+    it on Ctrl-C. Ctrl-C before the reactor runs ends the process without a message.
 
-    :param main: is given the reactor; it may raise SystemExit with a status of its own.
-    :raises SystemExit: with 0, the status that *main* raised, 1 for a bug of its, which is
-        printed, or :data:`INTERRUPTED` where it was cancelled.
+    :param main: called with the reactor; may raise SystemExit with a status.
+    :raises SystemExit: with 0; the status that *main* raised; 1 for any other exception, which is
+        printed; or :data:`INTERRUPTED` if *main* was cancelled.
     """
-    # It brings the reactor, if none is installed.
+    # Not at the top: it installs a reactor, if there is none.
     from twisted.internet.task import react
 
-    async def begin(reactor: Any) -> None:  # Any: as above
+    async def start(reactor: Any) -> None:  # Any: as above
         runs: Deferred[None] = Deferred()
         reactor.callWhenRunning(runs.callback, None)
         await runs
@@ -51,6 +50,6 @@ def run_to_the_end(main: Main) -> NoReturn:
             ended.callback(None)
 
     try:
-        react(begin)
+        react(start)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

@@ -1,4 +1,4 @@
-"""The subcommands ``run``, ``check-config`` and ``print-config``: the service and its settings."""
+"""``twisted-net run``, ``check-config`` and ``print-config``: run the service, check settings."""
 
 from __future__ import annotations
 
@@ -21,24 +21,29 @@ from twisted_net.tap import Options, add_working_directory_to_path, makeService
 
 
 class ScriptOptions(Options):
-    """The options of the service, and those that twistd has for a process."""
+    """The options of the service, and those of the process, which ``twistd`` has itself."""
 
     synopsis = f"Usage: twisted-net [{' | '.join(SUBCOMMANDS)}] [options]"
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
         [
             *("reactor", "r", "default"),
-            "reactor to run on, such as epoll or asyncio; by default quiet where there is epoll, "
-            "and what Twisted chooses elsewhere (run)",
+            "reactor, such as quiet, epoll or asyncio; default: quiet if epoll is available, else "
+            "the default of Twisted (run)",
         ],
-        ["log-level", None, "info", "debug, info, warn, error or critical (run)"],
+        [
+            "log-level",
+            None,
+            "info",
+            "lowest level logged: debug, info, warn, error or critical (run)",
+        ],
     ]
 
 
 def parse_options(arguments: Sequence[str]) -> ScriptOptions:
     """
-    Read the options that follow the subcommand.
+    Parse the options after the subcommand.
 
-    :raises UsageError: for what is no option.
+    :raises CannotStart: for an unknown option or argument.
     """
     options = ScriptOptions()
     options.parseOptions(list(arguments))
@@ -49,7 +54,7 @@ def check_config(arguments: Sequence[str]) -> None:
     """
     Check the configuration without starting: settings, commands, users, certificates.
 
-    :raises CannotStart: with every mistake in it.
+    :raises CannotStart: with all mistakes.
     """
     options = parse_options(arguments)
     try:
@@ -60,9 +65,9 @@ def check_config(arguments: Sequence[str]) -> None:
 
 def print_config(arguments: Sequence[str]) -> None:
     """
-    Print the configuration that would be used, as TOML.
+    Print the configuration that would be used, as TOML, with the origin of each value.
 
-    :raises CannotStart: with every mistake in it.
+    :raises CannotStart: with all mistakes.
     """
     try:
         loaded = parse_options(arguments).load(os.environ)
@@ -74,14 +79,14 @@ def print_config(arguments: Sequence[str]) -> None:
 def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
     add_working_directory_to_path()
     configured_commands(loaded.record, _no_fetch)
-    # A clock will do: nobody logs in here.
+    # Any clock: there are no logins.
     configured_authenticator(Clock(), loaded.record.auth)
     _check_certificates(loaded.record)
-    sys.stdout.write(f"{options['config'] or 'the configuration'} is fine\n")
+    sys.stdout.write(f"{options['config'] or 'the configuration'} is valid\n")
 
 
 def _check_certificates(config: Config) -> None:
-    # Not at the top: OpenSSL takes a tenth of a second to import.
+    # Not at the top: OpenSSL takes 0.1 s to import.
     from twisted_net.net.certificates import check_certificates
 
     sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
@@ -90,15 +95,15 @@ def _check_certificates(config: Config) -> None:
 
 
 async def _no_fetch(url: str) -> Mapping[str, object]:
-    """Stand for the HTTP client where commands are declared and none is run."""
+    """Stand-in for the HTTP client: commands are declared here, and never run."""
     raise NotImplementedError
 
 
 def run(arguments: Sequence[str]) -> None:
     """
-    Run the service until it is told to stop.
+    Run the service until a signal stops it.
 
-    :raises CannotStart: where it cannot start.
+    :raises CannotStart: if it cannot start.
     """
     options = parse_options(arguments)
     from twisted.logger import (
@@ -114,13 +119,13 @@ def run(arguments: Sequence[str]) -> None:
         level = LogLevel.levelWithName(options["log-level"])
     except InvalidLogLevelError:
         known = ", ".join(level.name for level in LogLevel.iterconstants())
-        raise CannotStart(f"--log-level: {options['log-level']} is none of {known}") from None
+        raise CannotStart(f"--log-level: {options['log-level']} is not one of {known}") from None
     reactor = _install_reactor(options["reactor"])
     service = makeService(options)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    # What was logged so far has been kept and comes now: a start that fails says it once.
+    # Only now: if the start fails, its message is printed once. Earlier events are buffered.
     observer = FilteringLogObserver(
         textFileLogObserver(sys.stdout), [LogLevelFilterPredicate(defaultLogLevel=level)]
     )
@@ -128,21 +133,21 @@ def run(arguments: Sequence[str]) -> None:
     reactor.run()
 
 
-def _install_reactor(name: str) -> Any:  # Any: it has many interfaces and no type
+def _install_reactor(name: str) -> Any:  # Any: its class is unknown
     from twisted.application.reactors import NoSuchReactor, getReactorTypes, installReactor
 
     try:
         if name != "default":
             installReactor(name)
         elif hasattr(select, "epoll") and "twisted.internet.reactor" not in sys.modules:
-            # Known to be there, so not looked for among the plugins. With a Twisted that it does
-            # not know it installs the stock epoll reactor, and says so.
+            # Imported, not searched for among the plugins, which takes time. With a Twisted that
+            # it does not support, it installs the stock epoll reactor and logs a warning.
             from twisted_net.quiet_reactor import install
 
             install()
     except NoSuchReactor:
         known = ", ".join(sorted(kind.shortName for kind in getReactorTypes()))
-        raise CannotStart(f"--reactor: {name} is none of default, {known}") from None
+        raise CannotStart(f"--reactor: {name} is not one of default, {known}") from None
     except ImportError as error:
         raise CannotStart(f"--reactor: {name} cannot be used: {error}") from None
     from twisted.internet import reactor

@@ -13,4 +13,4 @@ SUBCOMMANDS = {
     "coap": "coap:coap",
     "discover": "discover:discover",
 }
-"""What the first word may be, and the function in ``twisted_net.cli`` that takes the others."""
+"""For each subcommand, its module in ``twisted_net.cli`` and the function to run."""

@@ -193,7 +193,7 @@ class UsersFile:
                 mistakes.append(f"{self._path}: user {name}: password: {error}")
             except ImportError:
                 mistakes.append(
-                    f"{self._path}: user {name}: password: argon2 needs twisted_net[auth]"
+                    f"{self._path}: user {name}: password: argon2 requires twisted_net[auth]"
                 )
         if mistakes:
             raise ConfigError(mistakes)
