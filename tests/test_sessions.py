@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
+from twisted_net.errors import CommandError
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event, unpaced
@@ -204,6 +205,13 @@ class SessionTests(SynchronousTestCase):
         self.assertFalse(self.session.kill())
         self.assertEqual(self.session.figures(), {})
         self.assertEqual(self.carrier.killed, 1)
+
+    def test_subscribing_after_its_end(self) -> None:
+        """A handler that outlives the connection subscribes for nobody."""
+        self.session.open_mailbox()
+        self.sessions.close(self.session, End.KILLED)
+        self.assertFalse(self.session.has_connection)
+        self.assertRaises(CommandError, self.session.open_mailbox)
 
     def test_log_in(self) -> None:
         """Another user begins without subscriptions; the same one keeps them."""

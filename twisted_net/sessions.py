@@ -143,15 +143,21 @@ class Session:
             self._data = {}
         return self._data
 
+    @property
+    def has_connection(self) -> bool:
+        """Whether a connection carries it, so that events can be sent to this client alone."""
+        return self._connection is not None
+
     def open_mailbox(self) -> Mailbox:
         """
         Return the mailbox by which the client subscribes to topics; made at the first call.
 
         :raises CommandError: if the transport cannot deliver messages.
         """
+        # Asked first: a handler may outlive the connection, and subscribe for nobody.
+        if self._connection is None:
+            raise CommandError("messages of topics cannot be sent to this client")
         if self.mailbox is None:
-            if self._connection is None:
-                raise CommandError("messages of topics cannot be sent to this client")
             self.mailbox = self._connection.open_mailbox(self.sessions.topics)
         return self.mailbox
 
@@ -338,7 +344,7 @@ class Sessions:
 
         :param deliver: sends one line, or returns in a word why it cannot.
         :param connection: carries the session; without one the client can neither subscribe nor
-            be killed.
+            use MONITOR nor be killed.
         """
         name = format_address(host, port)
         # One client port may connect to two ports of ours.

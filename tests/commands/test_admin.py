@@ -236,6 +236,7 @@ class AdministrationTests(SynchronousTestCase):
 
     def test_monitor(self) -> None:
         """MONITOR lets the client watch, at a rate, until it says off."""
+        self.session = self.sessions.open("::1", 7, self.events.append, FakeConnection())
         self.assertEqual(
             self.answer("MONITOR"), {"command": "MONITOR", "watching": True, "per_second": 100}
         )
@@ -247,9 +248,17 @@ class AdministrationTests(SynchronousTestCase):
         for line in ("MONITOR 0", "MONITOR 10001", "MONITOR all"):
             self.assertEqual(self.answer(line)["code"], "bad_arguments")
 
+    def test_monitor_without_connection(self) -> None:
+        """A client without a connection cannot watch: others would see its events."""
+        session = self.sessions.open("127.0.0.1", 50001, self.events.append)
+        self.assertEqual(self.answer("MONITOR", session)["code"], "refused")
+        self.assertEqual(len(self.sessions.instruments.monitors), 0)
+
     def test_monitor_that_leaves(self) -> None:
         """A client that has gone watches no more."""
+        self.session = self.sessions.open("::1", 7, self.events.append, FakeConnection())
         self.wire("MONITOR")
+        self.assertEqual(len(self.sessions.instruments.monitors), 1)
         self.sessions.close(self.session, End.CLIENT_CLOSED)
         self.assertEqual(len(self.sessions.instruments.monitors), 0)
 

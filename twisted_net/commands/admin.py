@@ -134,6 +134,9 @@ def _monitor(
     if per_second == "off":
         monitors.remove(session)
         return Fields(watching=False)
+    # CoAP peers share one resource of events: all would be shown what one may see.
+    if not session.has_connection:
+        raise CommandError("MONITOR needs a connection of its own, which this client has not")
     monitors.add(session, per_second)
     return Fields(watching=True, per_second=per_second)
 
