@@ -22,6 +22,7 @@ from twisted_net.tcp.server import CommandFactory
 LINES = (
     *(b"ECHO a", b"PING", b"NOPE", b"", b"\xff", b'ECHO "', b"REFUSE", b"BUG", b"x" * 100),
     *(b"SLOW", b"WAIT", b"WAIT", b"FIRE", b"LEAVE", b"SUBSCRIBE a", b"PUBLISH a b"),
+    *(b"SLOWLY", b"LEAVE_LATER"),
 )
 
 
@@ -55,6 +56,8 @@ class Client:
         commands.command("WAIT")(self.wait)
         commands.command("FIRE")(self.fire)
         commands.command("LEAVE")(self.leave)
+        commands.command("SLOWLY")(self.slowly)
+        commands.command("LEAVE_LATER")(self.leave_later)
         return commands
 
     def refuse(self) -> None:
@@ -81,6 +84,14 @@ class Client:
     def leave(self, request: Request) -> bool:
         """End the connection of the client that asks."""
         return request.session.kill()
+
+    async def slowly(self) -> None:
+        """Hold the reactor for 2 ms before the first wait."""
+        self.slow()
+
+    async def leave_later(self, request: Request) -> bool:
+        """End the connection of the client that asks, in a handler that may wait."""
+        return self.leave(request)
 
     def run(self, lines: Sequence[bytes], half_close: bool) -> dict[str, object]:
         """Send lines, each alone, and collect all that can be seen of it."""

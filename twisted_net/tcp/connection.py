@@ -469,18 +469,18 @@ class CommandProtocol(Protocol):
     def _run_one(self, line: bytes | None) -> None:
         """Do what :meth:`_run` would for a line that comes alone: most do, where nobody waits."""
         factory = self._factory
-        seconds = factory.seconds
-        began = seconds()
+        began = factory.seconds()
         self._running = True
         answer = factory.answer(line, self.session) if line is not None else self._refuse_long()
+        queue = self._enqueue(answer, line) if type(answer) is not bytes else None
         self._running = False
-        took = seconds() - began
+        took = factory.seconds() - began
         if took >= factory.turn_time:
             self._took_long(line, took)
         self._lines = self._cut_rest() if self._framer.rest else None
         if type(answer) is bytes:
             self._write(answer)
-        elif answers := self._take_due(self._enqueue(answer, line)):
+        elif queue is not None and (answers := self._take_due(queue)):
             self._write(b"".join(answers))
         settled = self._lines is None and self._queue is None and self._finish_reason is None
         if not (settled and self._writable and self._flow.reading):
