@@ -119,6 +119,19 @@ class RequestTests(ServerTests):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), TRACEBACK_BURST)
         self.assertEqual(self.driver.server.sessions.counters.failures, 3 * TRACEBACK_BURST)
 
+    def test_bug_of_permit(self) -> None:
+        """A bug of the embedding application's check is answered 5.00 too, be it SystemExit."""
+
+        def permit(command: Command, session: Session) -> None:
+            raise SystemExit(1)
+
+        clock = cast(IReactorTime, self.driver.clock)
+        server = CoapServer(clock, standard_commands(), permit=permit, chance=lambda: 0.5)
+        server.transport = self.driver.transport  # type: ignore[assignment]  # a fake
+        self.driver.server = server
+        self.assertEqual(self.ask(Code.GET, "ping").code, Code.INTERNAL_SERVER_ERROR)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
     def test_runs_once(self) -> None:
         """A command runs once, however often its request comes."""
         datagram = self.driver.send(Code.POST, "note", b"x")

@@ -204,6 +204,17 @@ class ServerTopicTests(SynchronousTestCase):
             self.driver.ask(Code.POST, "topics/c", b"x").code, Code.SERVICE_UNAVAILABLE
         )
 
+    def test_notification_is_no_message(self) -> None:
+        """A notification is neither counted as a message of the observer nor shown to MONITOR."""
+        sessions = self.driver.server.sessions
+        self.observe()
+        shown: list[bytes] = []
+        watcher = sessions.open("watcher", 1, shown.append)
+        sessions.instruments.monitors.add(watcher, 100)
+        self.topics.publish("a.b", "one")
+        self.assertEqual(len(self.driver.answers()), 1)
+        self.assertEqual((sessions.messages, shown), (1, []))
+
     def test_unproven(self) -> None:
         """An address that may be forged has to prove itself before it publishes or observes."""
         for code, options in ((Code.POST, []), (Code.GET, [OBSERVE])):

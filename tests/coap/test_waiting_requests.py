@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from tests.coap.coap_driver import (
     OTHER,
+    REMOTE,
     ServerTests,
 )
 from twisted_net.coap.codec import (
@@ -79,6 +80,17 @@ class WaitingRequestsTests(ServerTests):
             waiting.callback("")
         self.driver.send(Code.POST, "later")
         self.assertEqual(len(self.waiting), 4)
+
+    def test_not_awaited(self) -> None:
+        """What a handler returned to a request that is refused is cancelled, not left behind."""
+        cancelled: list[object] = []
+        self.driver.server.commands.command("WAIT", safe=True)(lambda: Deferred(cancelled.append))
+        self.assertEqual(self.ask(Code.GET, "wait", source=REMOTE).code, Code.UNAUTHORIZED)
+        self.driver.send(Code.GET, "wait", group=True, kind=Type.NON)
+        self.assertEqual(len(cancelled), 2)
+        for _ in range(3):
+            self.driver.send(Code.GET, "wait")
+        self.assertEqual(len(cancelled), 3)
 
     def test_drain(self) -> None:
         """A drain refuses what comes, and waits for what is under way."""

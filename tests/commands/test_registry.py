@@ -184,6 +184,19 @@ class AnswerTests(SynchronousTestCase):
         """Give the bytes of an answer."""
         return finish(run_line(registry(handler), line, new_session()))
 
+    def test_alone(self) -> None:
+        """A command declared so is alone, whichever way its handler waits."""
+
+        async def wait() -> None: ...
+
+        handlers: tuple[Callable[[], object], ...] = (wait, lambda: Deferred())
+        for handler in handlers:
+            for alone in (False, True):
+                commands = registry(handler, alone=alone)
+                waiting = run_line(commands, b"TRY", new_session())
+                assert isinstance(waiting, Waiting)
+                self.assertIs(waiting.alone, alone)
+
     def test_result(self) -> None:
         """Any value that JSON has is the result."""
         values: list[tuple[object, bytes]] = [

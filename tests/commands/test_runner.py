@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -429,6 +431,46 @@ class RefusalTests(RunnerTestCase):
         self.assertEqual((self.audited, sum(self.sessions.counters.refusals.values())), ([], 0))
 
 
+class DiscardTests(RunnerTestCase):
+    """A command that waits, and that nobody is to be answered, is dropped."""
+
+    def discard(self, handler: Callable[[], object]) -> None:
+        """Run a command, which must wait, and drop it."""
+        self.commands.command("WAIT")(handler)
+        (command,) = self.commands
+        waiting = self.runner.run(command, [], self.session)
+        assert isinstance(waiting, Waiting)
+        self.runner.discard(waiting)
+
+    def test_not_called(self) -> None:
+        """A handler that was not called yet never is."""
+
+        async def handler() -> None:
+            self.fail("called")
+
+        self.discard(handler)
+
+    def test_deferred(self) -> None:
+        """A Deferred that a plain handler returned is cancelled, its failure ignored."""
+        cancelled: list[object] = []
+        self.discard(lambda: Deferred(cancelled.append))
+        self.assertEqual(len(cancelled), 1)
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_coroutine(self) -> None:
+        """A coroutine that a plain handler returned does not begin, and no warning follows."""
+
+        async def begin() -> None:
+            self.fail("begun")
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.discard(lambda: begin())
+            gc.collect()
+        self.assertEqual(caught, [])
+
+
 class StructuredTests(RunnerTestCase):
     """A door that has a name and arguments gets what a line gets."""
 
@@ -489,8 +531,24 @@ class StructuredTests(RunnerTestCase):
         (command,) = self.commands
         self.runner.run(command, ["0"], self.session)
         self.assertRaises(CommandError, self.runner.run, command, ["1"], self.session)
-        shown = [(slow.line, slow.waited) for slow in self.sessions.instruments.slow_log.latest(9)]
-        self.assertEqual(shown, [("SLOW …", False)] * 2)
+        self.assertEqual(self.slow(), [("SLOW …", False)] * 2)
+
+    def test_slow_start(self) -> None:
+        """So does an async one that holds it before its first wait."""
+
+        async def slow() -> None:
+            self.clock.advance(0.02)
+
+        self.commands.command("SLOW")(slow)
+        (command,) = self.commands
+        waiting = self.runner.run(command, [], self.session)
+        assert isinstance(waiting, Waiting)
+        self.successResultOf(self.runner.start(waiting, self.session, lambda: "SLOW"))
+        self.assertEqual(self.slow(), [("SLOW", False)])
+
+    def slow(self) -> list[tuple[str, bool]]:
+        """Return the lines of the slow log, and whether they waited."""
+        return [(slow.line, slow.waited) for slow in self.sessions.instruments.slow_log.latest(9)]
 
 
 def run_threads(clock: ThreadClock) -> None:

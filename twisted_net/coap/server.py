@@ -70,7 +70,7 @@ from twisted_net.dtls.peer import SecurePeer, identity_of
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.reasons import End
-from twisted_net.sessions import Sessions
+from twisted_net.sessions import Session, Sessions
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
@@ -261,8 +261,8 @@ class CoapServer(CoapEndpoint):
             return ResourceResponse(error.code, diagnostic(str(error)))
         except ANSWERED as error:
             return error_response(error, _name(request.options), request.options.accept)
-        # A bug outside of the handlers, whose own the runner answers.
-        except Exception:
+        # A bug outside of the handlers, as in a permit; the runner answers those of handlers.
+        except BaseException:
             return self._failed(request)
 
     def _serve(self, request: ServerRequest, payload: bytes, now: float) -> ResourceResponse | None:
@@ -328,7 +328,7 @@ class CoapServer(CoapEndpoint):
             raise RequestRefused(Code.NOT_FOUND, "there are no topics")
         if request.method == _GET:
             session = self._peers.of(request.source, now)
-            self.runner.admit(command, [topic], session)
+            self._admit(request, command, [topic], session)
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
                     session.permissions.check_subscribe(topic)
@@ -355,7 +355,7 @@ class CoapServer(CoapEndpoint):
             return ResourceResponse(Code.UNAUTHORIZED)
         source = request.source
         session = self._peers.of(source, now)
-        self.runner.admit(command, arguments, session)
+        self._admit(request, command, arguments, session)
         if topic is not None:
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
@@ -367,19 +367,37 @@ class CoapServer(CoapEndpoint):
             if request.method == _GET:
                 response.max_age = 0
             return response
-        if not request.verified:
-            # A separate response is retransmitted: several datagrams for one that may be forged.
-            return ResourceResponse(Code.UNAUTHORIZED)
         incoming = request.incoming
-        if incoming is None or incoming.group:
-            raise RequestRefused(
-                Code.NOT_IMPLEMENTED, "commands that wait do not answer multicast requests"
-            )
-        with self.runner.refusals_counted(command.name, session):
-            self._waiting.check(source)
+        try:
+            if not request.verified:
+                # A separate response is retransmitted: several datagrams for one that may be
+                # forged.
+                raise RequestRefused(Code.UNAUTHORIZED, "")
+            if incoming is None or incoming.group:
+                raise RequestRefused(
+                    Code.NOT_IMPLEMENTED, "commands that wait do not answer multicast requests"
+                )
+            with self.runner.refusals_counted(command.name, session):
+                self._waiting.check(source)
+        except (RequestRefused, CommandError):
+            self.runner.discard(answer)
+            raise
         result = self.runner.start(answer, session, partial(command.shown, arguments))
         self._waiting.start(source, self._respond_later(request, incoming, answer, result))
         return None
+
+    def _admit(
+        self, request: ServerRequest, command: Command, arguments: list[str], session: Session
+    ) -> None:
+        """
+        Admit a command. A notification is no command that came, and is checked alone.
+
+        :raises CommandError: if the peer may not run it.
+        """
+        if request.incoming is None:
+            self.runner.check(command, arguments, session)
+        else:
+            self.runner.admit(command, arguments, session)
 
     def _assemble(
         self, request: ServerRequest, block: Block, payload: bytes, now: float

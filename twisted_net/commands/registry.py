@@ -158,7 +158,7 @@ class Command:
         except TypeError:
             # A plain function may return a Deferred; checking only now keeps the others fast.
             if isinstance(value, Awaitable):
-                return Waiting(self.name, lambda: value, self.answer)
+                return Waiting(self.name, lambda: value, self.answer, alone=self.alone, begun=True)
             raise
 
     def shown(self, words: Sequence[str]) -> str:
@@ -188,9 +188,10 @@ class Waiting:
     :param encode: makes the answer of the value.
     :param blocking: whether *start* must run in a thread, since it may block.
     :param alone: whether later lines of the same client must not run before it is answered.
+    :param begun: whether the handler was called already, and *start* returns its awaitable.
     """
 
-    __slots__ = ("_encode", "alone", "blocking", "name", "start")
+    __slots__ = ("_encode", "alone", "begun", "blocking", "name", "start")
 
     def __init__(
         self,
@@ -199,11 +200,13 @@ class Waiting:
         encode: Callable[[object], bytes | Waiting],
         blocking: bool = False,
         alone: bool = False,
+        begun: bool = False,
     ) -> None:
         self.name = name
         self.start = start
         self.blocking = blocking
         self.alone = alone
+        self.begun = begun
         self._encode = encode
 
     def answer(self, value: object) -> bytes:
@@ -352,7 +355,7 @@ def encode_whole(value: object) -> bytes | Waiting:
     :raises TypeError: for a value that JSON cannot represent.
     """
     if isinstance(value, Awaitable):
-        return Waiting(None, lambda: value, encode_whole)
+        return Waiting(None, lambda: value, encode_whole, begun=True)
     return _encode(value) + b"\n"
 
 

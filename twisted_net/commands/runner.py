@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -167,8 +167,8 @@ class CommandRunner:
 
         :return: fires with the answer; fails only with CancelledError, if the caller cancels it.
         """
-        result = self.start(waiting, session, partial(self.commands.shown, line))
-        return result.addErrback(_encode_failure, waiting)
+        execution = _Execution(self, waiting, session, partial(self.commands.shown, line))
+        return execution.answer.addErrback(_encode_failure, waiting)
 
     def show(self, line: bytes, session: Session) -> None:
         """Show a line to the clients that watch by MONITOR."""
@@ -189,13 +189,21 @@ class CommandRunner:
 
     def admit(self, command: Command, words: list[str], session: Session) -> None:
         """
-        Count a command, check that the client may run it, and audit it if it is administrative.
+        Count a command that came, show it to MONITOR, and :meth:`check` it.
 
-        :raises CommandError: if the client may not.
+        :raises CommandError: if the client may not run it.
         """
         session.messages += 1
         if self.sessions.instruments.monitors.views:
             self._show(command.shown(words), session)
+        self.check(command, words, session)
+
+    def check(self, command: Command, words: list[str], session: Session) -> None:
+        """
+        Check that a client may run a command, and audit it if it is administrative.
+
+        :raises CommandError: if the client may not.
+        """
         with self.refusals_counted(command.name, session):
             if session.permissions is not None:
                 _check_permissions(session.permissions, command, command.name)
@@ -238,7 +246,29 @@ class CommandRunner:
             (CommandTimeout, TooBusy, Internal, or what the handler raised), or with
             CancelledError if the caller cancels it, which cancels the handler too.
         """
-        return _Execution(self, waiting, session, show).answer
+        began = self.seconds()
+        execution = _Execution(self, waiting, session, show)
+        took = self.seconds() - began
+        if took >= self.sessions.instruments.slow_log.settings.threshold:
+            self._note(show(), session, took, waited=False)
+        return execution.answer
+
+    def discard(self, waiting: Waiting) -> None:
+        """
+        Drop a command that :meth:`execute` returned, instead of starting it.
+
+        A handler that was not called yet is not called; an awaitable that a plain one returned is
+        cancelled, and its outcome ignored.
+        """
+        if not waiting.begun:
+            return
+        value = waiting.start()
+        if isinstance(value, Coroutine):
+            value.close()
+        else:
+            result = Deferred.fromCoroutine(_value_of(waiting))
+            result.addErrback(lambda failure: None)
+            result.cancel()
 
     # --- what both share ---
 
