@@ -157,7 +157,8 @@ def serve(name: str, port: int) -> None:
 
     if name in ("ours", "quiet"):
         limits = Limits(max_connections=50_000)
-        listen_tcp(reactor, port, CommandFactory(reactor, standard_commands(), limits))
+        server = CommandFactory(reactor, standard_commands(), limits)
+        listen_tcp(reactor, port, server)  # type: ignore[arg-type]  # reactors have all abilities
     else:
         factory = ServerFactory()
         factory.protocol = {"loop": Loop, "once": Once}[name]

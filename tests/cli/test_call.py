@@ -84,4 +84,4 @@ class OptionsTests(SynchronousTestCase):
         options = parse_or_exit(
             ClientOptions(), "console", ["--tls", f"--auth-file={path}", "host"]
         )
-        self.assertEqual(options.client(self.reactor)._hello, b'AUTH ada "pass word"\n')
+        self.assertEqual(options.client(self.reactor)._auth_line, b'AUTH ada "pass word"\n')

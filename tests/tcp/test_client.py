@@ -207,7 +207,7 @@ class CallTests(ClientCase):
         reply(server, {"command": "B"}, {"command": "A"})
         self.reactor.settle()
         error = self.failureResultOf(call, AnswerLost).value
-        self.assertIn("the answer to A was due, not B", str(error))
+        self.assertIn("the answer to A was expected, not B", str(error))
         self.assertTrue(server.gone)
         self.close(client)
 

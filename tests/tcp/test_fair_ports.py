@@ -21,7 +21,7 @@ class FairPortTests(SynchronousTestCase):
         ports = [
             FairPort(0, Factory(), reactor=reactor),
             FastPort(0, Factory(), reactor=reactor),
-            UnixPort(b"/nowhere", Factory(), reactor=reactor),
+            UnixPort(b"/nowhere", Factory(), 50, 0o660, reactor),
         ]
         for port in ports:
             port.numberAccepts += 20

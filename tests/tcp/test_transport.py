@@ -772,7 +772,7 @@ class KnownTwistedTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         transport._known.cache_clear()
         self.addCleanup(transport._known.cache_clear)
-        reactor = PretendedPosixReactor()
+        reactor: Any = PretendedPosixReactor()  # Any: listenTCP is all that is called
         with patch.object(transport, "fast_transport_changes", lambda: ["Server.write"]):
             for _ in range(2):
                 listen_tcp(reactor, 8888, Factory.forProtocol(Protocol))

@@ -1,4 +1,4 @@
-"""A client of the command server: awaitable calls, events, and a connection that is kept up."""
+"""Client of the command server: awaitable calls, events, and automatic reconnection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds after which :meth:`CommandClient.close` no longer waits for the last bytes to leave."""
+"""Seconds for the last bytes to leave in :meth:`CommandClient.close`; then it aborts."""
 
 
 def server_endpoint(
@@ -50,7 +50,7 @@ def server_endpoint(
     tls: IOpenSSLClientConnectionCreator | None = None,
 ) -> IStreamClientEndpoint:
     """
-    Give the endpoint of a server by its name or address.
+    Return the endpoint of a server by its host name or address.
 
     :param tls: such as ``twisted.internet.ssl.optionsForClientTLS(host)``; plain TCP if None.
     """
@@ -59,7 +59,7 @@ def server_endpoint(
 
 
 class _Call:
-    """One call: what to send, and who waits. Nobody waits once the result has fired."""
+    """One call: its line, and the Deferred of its answer, which may fire before (timeout)."""
 
     __slots__ = ("command", "line", "result", "sent")
 
@@ -67,17 +67,17 @@ class _Call:
         self.command = command
         self.line = line
         self.sent = False
-        # A call that is cancelled keeps its place: its answer is still to come.
+        # A call that is cancelled keeps its place in the pipeline: its answer still arrives.
         self.result: Deferred[Answer] = Deferred()
 
 
 @implementer(IHandshakeListener)
 class _Connection(Protocol):
     """
-    One connection to the server, from its first to its last byte.
+    One connection to the server.
 
-    :ivar ready: fires when requests may be sent, or when it is clear that none ever will be.
-    :ivar lost: fires when nothing is left of it; *reason* then says why.
+    :ivar ready: fires when requests may be sent, or when the connection is lost before.
+    :ivar lost: fires when the connection is lost; *reason* then says why.
     """
 
     transport: ITCPTransport
@@ -99,7 +99,7 @@ class _Connection(Protocol):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """The server has proved who it is, as far as it was to."""
+        """The TLS handshake is done, if there was to be one."""
         if not self.ready.called:
             self.ready.callback(None)
 
@@ -116,7 +116,7 @@ class _Connection(Protocol):
                 if self._over():
                     return
         except BadAnswer as error:
-            self.give_up(str(error))
+            self.abort(str(error))
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -132,13 +132,13 @@ class _Connection(Protocol):
         return bool(self.reason)
 
     def send(self, call: _Call) -> None:
-        """Send a call; its result fires in any case."""
+        """Send a call; its result fires in every case, also if the connection is lost."""
         call.sent = True
         self.pipeline.expect(call.command, call)
         self.transport.write(call.line)
 
-    def give_up(self, reason: str) -> None:
-        """End the connection now; what still comes belongs to nobody."""
+    def abort(self, reason: str) -> None:
+        """Abort the connection; what still arrives is ignored."""
         if not self.reason:
             self.reason = reason
             self.transport.abortConnection()
@@ -146,21 +146,21 @@ class _Connection(Protocol):
 
 class CommandClient:
     """
-    A client of one command server, which is connected again whenever the connection is lost.
+    A client of one command server; it reconnects when the connection is lost.
 
-    Calls may be made at any time and at once: they are sent as they are made, without waiting for
-    each other, and each gets its own answer. What is called without a connection is sent with
-    the next one. No call is ever sent twice.
+    Any number of calls may be made at one time: each is sent at once, without waiting for the
+    others (pipelining), and gets its own answer. Calls made without a connection are sent when
+    there is one. No call is ever sent twice.
 
-    A client is an async context, too: it is connected at its beginning and closed at its end.
+    A client is an async context manager: it connects at the beginning and closes at the end.
 
-    :param reactor: whose time it uses; any that Twisted has.
-    :param endpoint: where the server is; :func:`server_endpoint` makes one.
+    :param reactor: any reactor of Twisted's; its time is used.
+    :param endpoint: the server's; :func:`server_endpoint` makes one.
     :param credentials: the words after AUTH, a token or a name and a password; sent first on each
-        connection. None are sent where it is empty.
-    :param chance: gives numbers drawn evenly from 0 to 1, for the waits between connections.
+        connection. If it is empty, AUTH is not sent.
+    :param chance: returns numbers drawn evenly from 0 to 1, for the waits between connections.
     :ivar reconnections: connections that were made after the first one.
-    :ivar dropped: events that were dropped since nobody took them in time.
+    :ivar dropped: events that were dropped as they were not consumed in time.
     """
 
     log = Logger()
@@ -178,18 +178,18 @@ class CommandClient:
         self.dropped = 0
         self._reactor = reactor
         self._endpoint = endpoint
-        self._hello = encode_request(["AUTH", *credentials]) if credentials else b""
+        self._auth_line = encode_request(["AUTH", *credentials]) if credentials else b""
         self._chance = chance
         self._connection: _Connection | None = None  # logged in
-        self._greeting: _Connection | None = None  # connected, not yet logged in
-        self._connecting: Deferred[Any] | None = None  # Any: endpoints give any protocol
+        self._authenticating: _Connection | None = None  # connected, not yet authenticated
+        self._connecting: Deferred[Any] | None = None  # Any: endpoints fire with any protocol
         self._unsent: deque[_Call] = deque()
         self._patterns: dict[str, tuple[str, ...]] = {}
         self._events: deque[Answer] = deque()
-        self._takers: deque[Deferred[None]] = deque()
+        self._event_waiters: deque[Deferred[None]] = deque()
         self._running: Deferred[None] | None = None
         self._closed = False
-        self._trouble = "not connected yet"
+        self._failure = "not connected yet"
 
     async def __aenter__(self) -> CommandClient:
         await self.connect()
@@ -210,10 +210,10 @@ class CommandClient:
 
     async def connect(self) -> None:
         """
-        Connect and log in; from then on the connection is kept up.
+        Connect and log in; from then on the client reconnects when it has to.
 
-        :raises NotConnected: where this first time fails; the client is closed then.
-        :raises CallRefused: where the server refuses the credentials, likewise.
+        :raises NotConnected: if this first connection fails; the client is closed then.
+        :raises CallRefused: if the server refuses the credentials; the same.
         """
         assert self._running is None, "a client starts once"
         try:
@@ -221,52 +221,52 @@ class CommandClient:
         except CallError:
             self._closed = True
             self._fail_unsent()
-            self._wake_takers()
+            self._wake_event_waiters()
             raise
-        self._running = Deferred.fromCoroutine(self._keep_up(connection))
+        self._running = Deferred.fromCoroutine(self._maintain(connection))
 
     def start(self) -> None:
-        """Begin to connect, and try until it succeeds; calls wait for it meanwhile."""
+        """Begin to connect, and retry until it succeeds; calls wait for it."""
         assert self._running is None, "a client starts once"
-        self._running = Deferred.fromCoroutine(self._keep_up(None))
+        self._running = Deferred.fromCoroutine(self._maintain(None))
 
     async def close(self) -> None:
         """
-        End the connection, and all that waits: calls fail, and the events end. Twice is as once.
+        End the connection; calls that wait fail, and the events end. Idempotent.
 
-        Nothing of the client is left in the reactor when it returns.
+        When it returns, nothing of the client is left in the reactor.
         """
         self._closed = True
-        self._trouble = "the client was closed"
-        connection = self._connection or self._greeting
+        self._failure = "the client was closed"
+        connection = self._connection or self._authenticating
         if connection is not None:
             await self._ended(connection)
         elif self._connecting is not None:
             self._connecting.cancel()
         running, self._running = self._running, None
         if running is not None:
-            # It waits to connect again, or has come to its end.
+            # It waits to reconnect, or has ended.
             running.cancel()
             await running
 
     async def call(self, command: str, *arguments: str, timeout: float | None = None) -> Answer:
         """
-        Have the server run a command, and give its answer.
+        Call a command of the server.
 
         :param timeout: seconds, in place of ``call_timeout``.
-        :return: the answer, all its members: ``result``, or those of the command.
-        :raises CallRefused: where the server answers with an error.
-        :raises AnswerLost: where the connection is lost meanwhile: it may or may not have run.
-        :raises CallTimeout: where no answer comes in time; likewise.
-        :raises NotConnected: where it could not be sent in time, or the client was closed.
-        :raises TooManyCalls: where ``max_calls`` wait already.
-        :raises ValueError: for words that no line can carry.
+        :return: all members of the answer: ``result``, or those of the command.
+        :raises CallRefused: if the server answers with an error.
+        :raises AnswerLost: if the connection is lost meanwhile: it may or may not have run.
+        :raises CallTimeout: if no answer arrives in time; the same.
+        :raises NotConnected: if it could not be sent in time, or the client was closed.
+        :raises TooManyCalls: if ``max_calls`` wait already.
+        :raises ValueError: for words that a line cannot carry.
         """
         call = _Call(command, encode_request([command, *arguments]))
         limit = self.settings.call_timeout if timeout is None else timeout
         waiting = len(self._unsent) + len(self._connection.pipeline if self._connection else ())
         if self._closed:
-            raise NotConnected(self._trouble)
+            raise NotConnected(self._failure)
         if waiting >= self.settings.max_calls:
             raise TooManyCalls(self.settings.max_calls)
         if self._connection is not None:
@@ -277,9 +277,9 @@ class CommandClient:
 
     async def subscribe(self, pattern: str, when_slow: str | None = None) -> Answer:
         """
-        Get the messages of the topics that fit a pattern, as events, also on later connections.
+        Receive the messages of matching topics as events, also on later connections.
 
-        :raises CallError: as :meth:`call` does; the pattern is not kept then.
+        :raises CallError: as :meth:`call` does; then the pattern is not subscribed again later.
         """
         words = (pattern,) if when_slow is None else (pattern, when_slow)
         answer = await self.call("SUBSCRIBE", *words)
@@ -287,50 +287,50 @@ class CommandClient:
         return answer
 
     async def unsubscribe(self, pattern: str) -> Answer:
-        """Get them no more, also where the call itself fails: a later connection lacks them."""
+        """Stop receiving them; even if the call fails, later connections do not subscribe again."""
         self._patterns.pop(pattern, None)
         return await self.call("UNSUBSCRIBE", pattern)
 
     async def events(self) -> AsyncIterator[Answer]:
         """
-        Go through the events as they come; it ends when the client is closed.
+        Iterate over the events as they arrive, until the client is closed.
 
-        They are those of the server, and two of the client's own: ``reconnected``, since messages
-        may have been missed, with the ``reason`` why the last connection was lost; and
-        ``unsubscribed``, with the ``pattern`` and the ``code``, where the server refused a
-        pattern on a new connection. Where several go through them, each event goes to one.
+        They are the server's, and two of the client's own: ``reconnected``, as messages may have
+        been missed, with the ``reason`` why the last connection was lost; and ``unsubscribed``,
+        with the ``pattern`` and the ``code``, if the server refused a pattern on a new
+        connection. If there are several iterators, each event goes to one of them.
         """
         while True:
             while self._events:
                 yield self._events.popleft()
             if self._closed:
                 return
-            taker: Deferred[None] = Deferred()
-            self._takers.append(taker)
+            waiter: Deferred[None] = Deferred()
+            self._event_waiters.append(waiter)
             try:
-                await taker
+                await waiter
             finally:
-                if taker in self._takers:
-                    self._takers.remove(taker)
+                if waiter in self._event_waiters:
+                    self._event_waiters.remove(waiter)
 
     def event(self, connection: _Connection, event: Answer) -> None:
-        """Take in an event, as far as there is room; for the connection's own use."""
+        """Queue an event if there is room; only the connection calls this."""
         if len(self._events) >= self.settings.max_events:
             self.dropped += 1
             if self.settings.when_full == "drop_oldest":
                 self._events.popleft()
             else:
                 if self.settings.when_full == "disconnect":
-                    connection.give_up("events came faster than they were taken")
+                    connection.abort("events came faster than they were consumed")
                 return
         self._events.append(event)
-        if self._takers:
-            self._takers.popleft().callback(None)
+        if self._event_waiters:
+            self._event_waiters.popleft().callback(None)
 
-    # --- one connection after the other ---
+    # --- one connection after another ---
 
-    async def _keep_up(self, connection: _Connection | None) -> None:
-        """Stay connected until closed."""
+    async def _maintain(self, connection: _Connection | None) -> None:
+        """Reconnect until closed."""
         failures = 0
         settings = self.settings
         try:
@@ -340,31 +340,31 @@ class CommandClient:
                     if connection is None:
                         connection = await self._connected()
                     await connection.lost
-                    self._trouble = connection.reason
+                    self._failure = connection.reason
                 except CallError as error:
-                    self._trouble = str(error)
+                    self._failure = str(error)
                 connection = self._connection = None
                 if self._over():
                     return
                 if self._reactor.seconds() - began >= settings.reconnect_cap:
                     failures = 0
-                most = min(
+                longest = min(
                     settings.reconnect_cap, settings.reconnect_base * 2.0 ** min(failures, 64)
                 )
                 failures += 1
-                await deferLater(self._reactor, self._chance() * most)
+                await deferLater(self._reactor, self._chance() * longest)
         except CancelledError:
-            assert self._closed  # nobody else has the Deferred of this
+            assert self._closed  # close has the only reference to this Deferred
         finally:
             self._fail_unsent()
-            self._wake_takers()
+            self._wake_event_waiters()
 
     async def _connected(self) -> _Connection:
         """
-        Connect, log in, subscribe again, and send what waits.
+        Connect, log in, subscribe again, and send the calls that wait.
 
-        :raises NotConnected: where it fails.
-        :raises CallRefused: where the server refuses the credentials.
+        :raises NotConnected: if it fails.
+        :raises CallRefused: if the server refuses the credentials.
         """
         settings = self.settings
         factory = Factory.forProtocol(lambda: _Connection(self, settings.max_line))
@@ -379,44 +379,44 @@ class CommandClient:
             raise NotConnected(too_long) from None
         except CancelledError:
             if self._closed:
-                raise NotConnected(self._trouble) from None
+                raise NotConnected(self._failure) from None
             raise
-        # Whatever an endpoint fails with is a reason for its user to read.
+        # An endpoint may fail with any exception; its text is shown to the caller.
         except Exception as error:
             raise NotConnected(str(error) or type(error).__name__) from error
         finally:
             self._connecting = None
-        # TLS wraps the factory, and gives our own protocol all the same.
+        # TLS wraps the factory, but the endpoint fires with our own protocol.
         assert isinstance(connection, _Connection)
-        self._greeting = connection
+        self._authenticating = connection
         left = max(deadline - self._reactor.seconds(), 0.0)
-        limit = self._reactor.callLater(left, connection.give_up, too_long)
+        limit = self._reactor.callLater(left, connection.abort, too_long)
         try:
-            await self._greet(connection)
+            await self._authenticate(connection)
         except BaseException:
             await self._ended(connection)
             raise
         finally:
-            self._greeting = None
+            self._authenticating = None
             if limit.active():
                 limit.cancel()
         self._connection = connection
         connection.lost.addCallback(self._disconnected)
-        self._take_up(connection)
+        self._resume(connection)
         return connection
 
-    async def _greet(self, connection: _Connection) -> None:
+    async def _authenticate(self, connection: _Connection) -> None:
         """
         Wait for TLS, and log in.
 
         :raises CallError: as :meth:`_connected` does.
         """
         await connection.ready
-        if self._hello and not connection.gone:
-            hello = _Call("AUTH", self._hello)
+        if self._auth_line and not connection.gone:
+            hello = _Call("AUTH", self._auth_line)
             connection.send(hello)
             try:
-                _refuse(await hello.result)
+                _raise_refusal(await hello.result)
             except AnswerLost as error:
                 raise NotConnected(error.reason) from None
         if connection.gone or connection.reason:
@@ -426,11 +426,11 @@ class CommandClient:
         # At once, so that no call is sent to a connection that is lost.
         self._connection = None
 
-    def _take_up(self, connection: _Connection) -> None:
-        """Do on a new connection what was done on those before, then send what waits."""
-        if self._trouble != "not connected yet":
+    def _resume(self, connection: _Connection) -> None:
+        """Subscribe again on a new connection, then send the calls that wait."""
+        if self._failure != "not connected yet":
             self.reconnections += 1
-            self.event(connection, {"event": "reconnected", "reason": self._trouble})
+            self.event(connection, {"event": "reconnected", "reason": self._failure})
         for pattern, words in self._patterns.items():
             call = _Call("SUBSCRIBE", encode_request(["SUBSCRIBE", *words]))
             call.result.addCallbacks(
@@ -451,35 +451,35 @@ class CommandClient:
             )
 
     async def _answer(self, call: _Call, limit: float) -> Answer:
-        """Wait for the result of a call, and tell an answer from an error."""
+        """Wait for the result of a call, and raise it if it is an error."""
         call.result.addTimeout(limit, self._reactor)
         try:
             answer = await call.result
         except DeferredTimeout:
-            self._forget(call)
+            self._discard_unsent(call)
             if call.sent:
                 raise CallTimeout(call.command, limit) from None
-            raise NotConnected(self._trouble) from None
+            raise NotConnected(self._failure) from None
         except CancelledError:
-            self._forget(call)
+            self._discard_unsent(call)
             raise
-        return _refuse(answer)
+        return _raise_refusal(answer)
 
-    def _forget(self, call: _Call) -> None:
-        """Do not send a call that nobody waits for."""
+    def _discard_unsent(self, call: _Call) -> None:
+        """Remove a call that was cancelled before it was sent."""
         if not call.sent and call in self._unsent:
             self._unsent.remove(call)
 
     def _end(self, connection: _Connection) -> None:
-        """End a connection, and see to it that it comes to its end."""
-        connection.reason = connection.reason or self._trouble
+        """End a connection, and abort it if that takes too long."""
+        connection.reason = connection.reason or self._failure
         connection.transport.loseConnection()
         if not connection.gone:
             limit = self._reactor.callLater(CLOSE_TIMEOUT, connection.transport.abortConnection)
             connection.lost.addBoth(lambda _: limit.cancel() if limit.active() else None)
 
     async def _ended(self, connection: _Connection) -> None:
-        """End a connection, and wait until it has."""
+        """End a connection, and wait until it is lost."""
         if not connection.gone:
             self._end(connection)
             ended: Deferred[None] = Deferred()
@@ -493,16 +493,16 @@ class CommandClient:
         while self._unsent:
             call = self._unsent.popleft()
             if not call.result.called:
-                call.result.errback(NotConnected(self._trouble))
+                call.result.errback(NotConnected(self._failure))
 
-    def _wake_takers(self) -> None:
-        while self._takers:
-            self._takers.popleft().callback(None)
+    def _wake_event_waiters(self) -> None:
+        while self._event_waiters:
+            self._event_waiters.popleft().callback(None)
 
 
-def _refuse(answer: Answer) -> Answer:
+def _raise_refusal(answer: Answer) -> Answer:
     """
-    Give an answer back that is none of refusal.
+    Return an answer that is not an error.
 
     :raises CallRefused: for one that is.
     """

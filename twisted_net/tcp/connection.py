@@ -467,7 +467,7 @@ class CommandProtocol(Protocol):
             self._go_on()
 
     def _run_one(self, line: bytes | None) -> None:
-        """Do what :meth:`_run` would for a line that comes alone: most do, where nobody waits."""
+        """Do what :meth:`_run` does, for the usual case of one line alone that nothing precedes."""
         factory = self._factory
         began = factory.seconds()
         self._running = True

@@ -68,7 +68,7 @@ class LineFramer:
                 return []
             data = b"".join((self._tail, data))
         lines: list[bytes | None] = data.split(b"\n", self._max_lines)  # type: ignore[assignment]  # None comes below
-        tail: bytes = lines.pop()  # type: ignore[assignment]  # split gives bytes alone
+        tail: bytes = lines.pop()  # type: ignore[assignment]  # split returns bytes alone
         if len(lines) == self._max_lines:
             # A line of two bytes takes some sixty as an object.
             self.rest, tail = tail, b""

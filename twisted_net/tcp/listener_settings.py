@@ -1,4 +1,4 @@
-"""What can be set for one listener beside those of ``[tcp]``: where it listens, and its layers."""
+"""Listener settings: where one listener beside that of ``[tcp]`` listens, and its layers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twisted_net.tcp.proxy_header import TrustedProxies
 
 class Listener(Record, frozen=True):
     """
-    One more place where commands are served.
+    One more port at which commands are served.
 
-    It listens at one of *port*, *path* and *endpoint*. On top of that come, in this order: a
-    PROXY header, TLS, WebSocket, each where it is set. By default the group of the service may
-    use its Unix socket, and nobody else; one for administration its owner alone.
+    It listens at one of *port*, *path* and *endpoint*. Its layers are, in this order and each if it
+    is set: a PROXY header, TLS, WebSocket. By default a Unix socket is accessible to the group of
+    the service, and one for administration to its owner only.
 
     :raises ValueError: for settings that contradict each other.
     """
@@ -84,17 +84,17 @@ class Listener(Record, frozen=True):
 
     @property
     def placed(self) -> bool:
-        """Whether it is said where to listen, which the default listener does not."""
+        """Whether *port*, *path* or *endpoint* is set; the default listener has none of them."""
         return self.port is not None or bool(self.path or self.endpoint)
 
     @property
     def permissions(self) -> int:
-        """The permissions of the Unix socket, as a file has them."""
+        """The permissions of the Unix socket's file, as a number."""
         return int(self.mode or ("600" if self.admin else "660"), 8)
 
     def limits_over(self, limits: Limits) -> Limits:
         """
-        Give the limits of this listener: its own, and *limits* for the others.
+        Return the limits of this listener: its own, and those of *limits* for the rest.
 
         :raises ValueError: for a limit that does not exist or is out of its bounds.
         """
@@ -109,7 +109,7 @@ class Listener(Record, frozen=True):
 
 def check_interface(record: Record, interface: str) -> None:
     """
-    Refuse what is no address; a name would be looked up where it is bound, and may fail there.
+    Check that an interface is an address: a host name would be looked up later, and may fail then.
 
     :raises ValueError: for anything but a numeric address and the empty string.
     """

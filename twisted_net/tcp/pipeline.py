@@ -1,4 +1,4 @@
-"""The wire from the client's side: writing a request as a line, matching answers to requests."""
+"""Client pipeline: encodes requests as lines, and matches answers to requests in order."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Answer = dict[str, Any]
 
 def encode_request(words: Sequence[str]) -> bytes:
     r"""
-    Write a command and its arguments as the line that the server reads them from.
+    Encode a command and its arguments as the line that the server parses.
 
-    Arguments that are empty, hold white space, or begin with a quote are quoted.
+    Arguments that are empty, contain white space, or begin with a quote are quoted.
 
-    :return: with its LF.
-    :raises ValueError: where there is no command or it is none, or for a control character, of
-        which the protocol has none but the tab. So no argument ever becomes a second line.
+    :return: the line with its LF.
+    :raises ValueError: if the command is missing or invalid, or for a control character other than
+        a tab. So no argument ever becomes a second line.
     """
     if not words or not _COMMAND.fullmatch(words[0]):
-        raise ValueError(f"{words[0] if words else ''!r} is no command")
+        raise ValueError(f"{words[0] if words else ''!r} is not a command")
     for word in words:
         if _CONTROL.search(word):
             raise ValueError(f"a control character cannot be sent: {word[:64]!r}")
@@ -38,7 +38,7 @@ def encode_request(words: Sequence[str]) -> bytes:
 
 class Pipeline(Generic[Call]):
     """
-    Which answer belongs to which call, on one connection: they come in the order of the calls.
+    Matches answers to calls on one connection: they arrive in the order of the calls.
 
     :param max_line: longest answer or event, in bytes.
     """
@@ -49,21 +49,21 @@ class Pipeline(Generic[Call]):
         self._waiting: deque[tuple[str, Call]] = deque()
 
     def __len__(self) -> int:
-        """How many answers are waited for."""
+        """How many answers are still to come."""
         return len(self._waiting)
 
     def expect(self, command: str, call: Call) -> None:
-        """Note that a request was sent; *call* is given back with its answer."""
+        """Register a request that was sent; *call* is returned with its answer."""
         self._waiting.append((command.upper(), call))
 
     def receive(self, data: bytes) -> Iterator[tuple[Call | None, Answer]]:
         """
-        Take the next bytes, and go through the answers in them, each with its call.
+        Process the next bytes, and iterate over the answers in them, each with its call.
 
-        An event comes with None in place of a call.
+        An event has None in place of a call.
 
-        :raises BadAnswer: once it comes to a line that cannot be an answer to its call. What
-            follows on this connection belongs to nobody then.
+        :raises BadAnswer: at a line that cannot be the answer to its call. Then nothing that
+            follows on this connection can be matched.
         """
         for line in self._framer.feed(data):
             if line is None:
@@ -71,20 +71,20 @@ class Pipeline(Generic[Call]):
             try:
                 answer = _decode(line)
             except msgspec.DecodeError:
-                raise BadAnswer("a line of the server is no JSON object") from None
+                raise BadAnswer("a line of the server is not a JSON object") from None
             if "event" in answer:
                 yield None, answer
                 continue
             if not self._waiting:
-                raise BadAnswer(f"an answer came that nobody asked for: {_shown(answer)}")
+                raise BadAnswer(f"an answer came without a request: {_shown(answer)}")
             command, call = self._waiting[0]
             if answer.get("command", command) != command:
-                raise BadAnswer(f"the answer to {command} was due, not {_shown(answer)}")
+                raise BadAnswer(f"the answer to {command} was expected, not {_shown(answer)}")
             self._waiting.popleft()
             yield call, answer
 
     def lost(self) -> list[Call]:
-        """Take out the calls that get no answer any more, oldest first."""
+        """Remove and return the calls that will get no answer, oldest first."""
         calls = [call for _, call in self._waiting]
         self._waiting.clear()
         return calls
@@ -104,5 +104,5 @@ def _quoted(word: str) -> str:
 
 
 def _shown(answer: Answer) -> str:
-    """Show what an answer is about, without all that is in it."""
+    """Return a short description of an answer, for an error message."""
     return str(answer.get("error") or answer.get("command") or "another")[:100]

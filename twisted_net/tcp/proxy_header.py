@@ -1,5 +1,5 @@
 """
-Reads the header of the PROXY protocol, versions 1 and 2, out of the first bytes of a connection.
+PROXY protocol header: parses versions 1 and 2 from the first bytes of a connection.
 
 The rules are those of HAProxy's specification of 2020, "The PROXY protocol, versions 1 & 2":
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
@@ -23,8 +23,8 @@ V2_MAX = 4096
 """
 Bytes of the longest header of version 2 that is read; the format itself allows 65 551.
 
-The addresses take 232. Beside them are fields that we skip, of which a name of a host, a token
-and the name of a certificate are ordinary.
+The addresses take 232 bytes at most. Further fields are skipped; a host name, a token and the name
+of a certificate are common.
 """
 
 _V1 = b"PROXY "
@@ -46,12 +46,12 @@ _V2_FAMILIES: dict[int, tuple[type[IPv4Address | IPv6Address], int]] = {
 @frozen
 class ProxyHeader:
     """
-    What a proxy says about the connection that it forwards.
+    The addresses that a proxy announces for the connection that it forwards.
 
-    :param length: bytes that the header takes; what follows is the client's.
-    :param source: address and port of the client; None where the proxy speaks for itself, as in
-        its health checks, or does not know.
-    :param destination: where the client connected to; None together with *source*.
+    :param length: bytes of the header; the client's own bytes follow.
+    :param source: address and port of the client; None if the connection is the proxy's own, such
+        as a health check, or if the proxy does not know.
+    :param destination: address and port that the client connected to; None if *source* is.
     """
 
     length: int
@@ -61,11 +61,11 @@ class ProxyHeader:
 
 def parse_header(data: bytes) -> ProxyHeader | None:
     """
-    Read a header.
+    Parse a header.
 
-    :param data: all that has come on the connection so far.
-    :return: None where more bytes are needed.
-    :raises BadProxyHeader: as soon as it is certain that no valid header comes.
+    :param data: all bytes received on the connection so far.
+    :return: None if more bytes are needed.
+    :raises BadProxyHeader: as soon as no continuation can make a valid header.
     """
     if data.startswith(_V2):
         return _parse_v2(data)
@@ -113,7 +113,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     command, family = data[12], data[13]
     length = _V2_FIXED + int.from_bytes(data[14:16])
     if command not in (_LOCAL, _PROXIED):
-        raise BadProxyHeader(f"0x{command:02x} is no version and command")
+        raise BadProxyHeader(f"0x{command:02x} is not a valid version and command")
     if length > V2_MAX:
         raise BadProxyHeader(f"it is {length} bytes long, and no more than {V2_MAX} are read")
     if command == _PROXIED and family in _V2_FAMILIES:
@@ -121,7 +121,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
         if length < _V2_FIXED + 2 * size + 4:
             raise BadProxyHeader("it is too short for its addresses")
     elif command == _PROXIED and family not in (_UNSPECIFIED, _UNIX_STREAM):
-        raise BadProxyHeader(f"0x{family:02x} is no family of stream addresses")
+        raise BadProxyHeader(f"0x{family:02x} is not a family of stream addresses")
     else:
         address_type, size = None, 0
     if len(data) < length:
@@ -138,7 +138,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
 
 class TrustedProxies:
     """
-    Who may speak for others with a PROXY header.
+    The peers whose PROXY headers are accepted.
 
     :param words: addresses and networks, such as ``10.0.0.0/8``, and ``unix`` for the peers of a
         Unix socket.
@@ -152,7 +152,7 @@ class TrustedProxies:
 
     def trusts(self, host: str | None) -> bool:
         """
-        Say whether a peer is one of them.
+        Return whether a peer is one of them.
 
         :param host: its address; None for the peer of a Unix socket.
         """

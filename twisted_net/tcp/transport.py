@@ -1,13 +1,13 @@
 """
-A TCP transport that sends at once, and the port that gives it to the connections it accepts.
+TCP transport that sends at once, and the port that creates it for accepted connections.
 
-Twisted's own transport never sends within ``write``: it asks the reactor to say when the socket
-takes data, which it nearly always does, and sends in the next turn. That costs two system calls
-and a second event for each answer. Here what is written while data is being received leaves as
-soon as ``dataReceived`` returns, in one send, and what is written at other times leaves at once.
-On the quiet reactor the former leaves when the events of the turn are through (``reactor.py``).
-Only what the kernel does not take waits for the reactor, in Twisted's own buffers and by
-Twisted's own code; so do producers that were paused, and connections that are being closed.
+Twisted's own transport never sends within ``write``: it asks the reactor to report when the socket
+is writable, which it nearly always is, and sends in the next turn. That costs two system calls and
+a second event for each answer. Here, what is written while data is being received leaves as soon as
+``dataReceived`` returns, in one send, and what is written at other times leaves at once. On the
+quiet reactor the former leaves after all events of the turn (``quiet_reactor.py``). Only what the
+kernel does not accept waits for the reactor, in Twisted's own buffers and by Twisted's own code;
+the same holds for producers that are paused and for connections that are being closed.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -18,7 +18,7 @@ from __future__ import annotations
 import socket
 from errno import ENOBUFS, EPIPE, EWOULDBLOCK
 from functools import cache
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from twisted.copyright import version as twisted_version
 from twisted.internet import tcp
@@ -39,35 +39,36 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.net.reactor import Reactor
 from twisted_net.twisted_internals import fast_transport_changes
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel's own limit (somaxconn) is the same."""
+"""Connections that may wait to be accepted; Linux's own limit (somaxconn) is the same."""
 
 SENDS_IN_A_ROW = 8
 """
-Sends at once outside ``dataReceived`` before the reactor must have told us something.
+Sends at once outside ``dataReceived`` until the reactor reports an event of the connection.
 
-A loop of a thousand small writes would otherwise make a thousand system calls; after so many
+A loop of a thousand small writes would otherwise make a thousand system calls; after this many
 its writes are joined, as on the stock transport.
 """
 
 ACCEPTS_PER_TURN = 4
 """
-Connections that one port accepts before others have their turn.
+Connections that one port accepts in one reactor turn.
 
-Twisted accepts 100, and 20 more after every turn in which that many came: a flood of them ends in
-turns of thousands, while each costs some 0.1 ms under TLS, and nobody else is served. 3000 a second
-then made the PING of another client take 166 ms (median); with this, 0.7 ms.
+Twisted accepts 100, and 20 more after every turn in which that many came. Under a flood that grows
+to thousands per turn, each costs some 0.1 ms with TLS, and no other client is served: 3000 per
+second made the PING of another client take 166 ms (median); with this limit, 0.7 ms.
 """
 
 BUFFER_SIZE = tcp.Server.bufferSize
-"""Bytes that are read at once, and that wait before a producer is paused: 64 KiB."""
+"""Bytes that are read in one call, and that may wait before a producer is paused: 64 KiB."""
 
 HELD = -1
 """
-In place of the number of sends left: what is written waits until ``dataReceived`` returns, or until
-the events of this turn are through.
+Value of ``_sends_left`` while writes wait until ``dataReceived`` returns, or until all events of
+this turn are processed.
 """
 
 _log = Logger()
@@ -81,19 +82,19 @@ class FastTransport(tcp.Server):
     """
     An accepted TCP connection that sends at once.
 
-    To its protocol it is Twisted's own transport, also with TLS above or within it
-    (``startTLS``), with push and pull producers, half-closed and aborted. Three things differ:
-    ``write`` may already have sent when it returns; a producer is paused for what the kernel
-    did not take, where the stock transport counts all that was written in this turn; and a
-    ``dataReceived`` that itself runs the reactor waits in vain for its own words to leave.
+    It behaves as Twisted's own transport, also with TLS above or within it (``startTLS``), with
+    push and pull producers, half-closed and aborted. Three things differ: ``write`` may already
+    have sent when it returns; a producer is paused for what the kernel did not accept, where the
+    stock transport counts all that was written in this turn; and what ``dataReceived`` writes does
+    not leave while it runs the reactor itself.
 
-    No error of a send reaches the protocol from within ``write``: the reactor reports the loss
-    in its next turn, as ever.
+    An error of a send is not reported from within ``write``: the reactor reports the loss in its
+    next turn, as usual.
     """
 
-    # In slots, as a new attribute on a connection long made would cost it a dict of its own. The
-    # others are Twisted's: what write asks lies side by side here, so that a message to thousands
-    # of connections does not wait for memory a dozen times for each.
+    # In slots: a new attribute on an existing connection would cost it a dict of its own. Most are
+    # Twisted's: what write looks at lies side by side here, so that a message to thousands of
+    # connections does not wait for memory a dozen times for each.
     __slots__ = (
         "TLS",
         "_aborting",
@@ -124,7 +125,7 @@ class FastTransport(tcp.Server):
         sessionno: int,
         reactor: IReactorFDSet,
     ) -> None:
-        # The quiet reactor's; on others nothing waits for the end of a turn.
+        # Only the quiet reactor has it; on others nothing waits for the end of a turn.
         self._pending_writes: list[FastTransport] | None = getattr(reactor, "pending_writes", None)
         self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
@@ -147,11 +148,11 @@ class FastTransport(tcp.Server):
         except OSError as error:
             return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
         if not data:
-            # A failed send has taken the error off the socket, which then looks cleanly closed.
-            # Not so EPIPE: there the peer had ended its half before.
+            # A failed send has cleared the error of the socket, which then looks cleanly closed.
+            # With EPIPE it is clean: the peer had ended its half before.
             return CONNECTION_DONE if self._send_error in (0, EPIPE) else CONNECTION_LOST
         self._sends_left = HELD
-        # Should this fail, the reactor ends the connection, and what was written is dropped.
+        # If this raises, the reactor ends the connection, and what was written is dropped.
         self.protocol.dataReceived(data)
         if self._wants_to_write and self._pending_writes is not None:
             self._pending_writes.append(self)
@@ -160,7 +161,7 @@ class FastTransport(tcp.Server):
         return None
 
     def write_pending(self) -> None:
-        """Send what was held back; where there is nothing, or no longer, do nothing."""
+        """Send what was held back, if there is something."""
         self._sends_left = SENDS_IN_A_ROW
         if self._wants_to_write:
             self._wants_to_write = False
@@ -175,7 +176,7 @@ class FastTransport(tcp.Server):
 
     @override
     def write(self, data: bytes) -> None:
-        # What FileDescriptor.write does in the state that connections are nearly always in.
+        # What FileDescriptor.write does in the usual state of a connection.
         if (
             type(data) is bytes
             and data
@@ -195,7 +196,7 @@ class FastTransport(tcp.Server):
 
     @override
     def startWriting(self) -> None:
-        """See to it that what is to be written, or ended, is: at once where that can be done."""
+        """Send what waits at once if that is possible; else let the reactor report writability."""
         if self._sends_left == HELD:
             self._wants_to_write = True
             return
@@ -208,7 +209,7 @@ class FastTransport(tcp.Server):
             or self.disconnecting
             or self._writeDisconnecting
             or self._aborting
-            # One that waits to be resumed is resumed by doWrite, not within its own write.
+            # A paused producer is resumed by doWrite, not within its own write.
             or (producer is not None and (self.producerPaused or not self.streamingProducer))
         ):
             self.reactor.addWriter(self)
@@ -225,13 +226,13 @@ class FastTransport(tcp.Server):
             self._keep(data, sent)
 
     def _note(self, error: OSError) -> int:
-        """Note why the kernel took nothing; give the number of bytes that it took."""
+        """Record why the kernel accepted nothing; return 0, the bytes that it accepted."""
         if error.errno not in (EWOULDBLOCK, ENOBUFS):
             self._send_error = error.errno or EPIPE
         return 0
 
     def _keep(self, data: bytes, sent: int) -> None:
-        """Leave to the reactor what was not sent, or to tell of the error."""
+        """Let the reactor send the rest, or report the error."""
         self.dataBuffer, self.offset = data, sent
         self.reactor.addWriter(self)
 
@@ -243,14 +244,15 @@ class FastTransport(tcp.Server):
 
 class Batch:
     """
-    One small write to each of many connections, all made at once.
+    One small write to each of many connections, all in one pass.
 
-    A system call leaves the processor little of Python at hand. So what has to be found out is
-    found out for all before the first of them, and what follows comes after the last: 5000 sends of
-    150 bytes then take 30 ms where as many calls of ``write`` take 38, and nothing but sends 23.
+    System calls evict Python's data from the processor's caches. So all checks are made before the
+    first of them, and all that follows after the last: 5000 sends of 150 bytes take 30 ms this way,
+    38 ms as calls of ``write``, and 23 ms as bare sends.
 
-    They do not count among :data:`SENDS_IN_A_ROW`, as a batch joins what a connection has to write
-    already; with these, each ninth message to a client that only listens went through the reactor.
+    They do not count towards :data:`SENDS_IN_A_ROW`, as a batch joins what a connection has to
+    write. If they did, every ninth message to a client that only listens would go through the
+    reactor.
     """
 
     __slots__ = ("_chunks", "_transports")
@@ -260,12 +262,12 @@ class Batch:
         self._chunks: list[bytes] = []
 
     def takes(self, transport: object) -> TypeGuard[FastTransport]:
-        """Whether it may be written to: one that sends at once, and has nothing to see to."""
+        """Return whether a transport can be in a batch: it sends at once, and is idle."""
         return (
             isinstance(transport, FastTransport)
             and transport._sends_left > 0
             and transport.connected == 1
-            # A pull producer writes when it is asked.
+            # A pull producer writes when it is resumed.
             and (transport.producer is None or transport.streamingProducer)
             and not (
                 transport.TLS
@@ -280,7 +282,7 @@ class Batch:
 
     def add(self, transport: FastTransport, data: bytes) -> None:
         """
-        Write to a connection that it takes, and that is not in it yet.
+        Add a write to a transport that :meth:`takes` accepts, and that is not in the batch yet.
 
         :param data: 1 byte to 64 KiB.
         """
@@ -288,7 +290,7 @@ class Batch:
         self._chunks.append(data)
 
     def send(self) -> None:
-        """Make the writes; none of the connections may have been used since it was added."""
+        """Send; no connection may have been used since it was added."""
         sends = [transport.socket.send for transport in self._transports]
         results: list[int | OSError] = []
         for send, data in zip(sends, self._chunks, strict=True):
@@ -303,24 +305,24 @@ class Batch:
 
 
 class FairPort(tcp.Port):
-    """A listening port that takes few connections at once, so that a flood of them waits."""
+    """A listening port that accepts few connections per turn, so that a flood of them waits."""
 
     @property
     def numberAccepts(self) -> int:
-        """How many connections are accepted in one turn; Twisted asks."""
+        """How many connections are accepted in one turn; Twisted reads it."""
         return ACCEPTS_PER_TURN
 
     @numberAccepts.setter
-    def numberAccepts(self, wished: int) -> None:
-        """Leave it: Twisted wishes for 20 more after each turn that had enough to do."""
+    def numberAccepts(self, number: int) -> None:
+        """Ignore it: Twisted raises the number by 20 after each turn in which it was reached."""
 
 
 class FastPort(FairPort):
     """
     A listening TCP port whose connections are each a :class:`FastTransport`.
 
-    They have TCP_NODELAY set, as asyncio's have: answers that leave at once would otherwise
-    wait for the peer to acknowledge the one before, 40 ms. A protocol may set it off again.
+    TCP_NODELAY is set on them, as in asyncio: otherwise an answer would wait until the peer has
+    acknowledged the one before, 40 ms. A protocol may unset it.
     """
 
     transport = FastTransport
@@ -333,7 +335,7 @@ class FastPort(FairPort):
 
 
 def listen_tcp(
-    reactor: Any,  # Any: the half dozen interfaces of a reactor
+    reactor: Reactor,
     port: int | Binding,
     factory: IProtocolFactory,
     backlog: int = BACKLOG,
@@ -342,16 +344,16 @@ def listen_tcp(
     """
     Listen for TCP connections that send at once.
 
-    On a reactor that is not one of Twisted's own for POSIX, such as a fake for tests, and with a
-    Twisted that we do not know, it is ``reactor.listenTCP``; the latter is logged as a warning.
+    It calls ``reactor.listenTCP`` on a reactor that is not one of Twisted's for POSIX, such as a
+    fake for tests, and with a version of Twisted that is not known, which is logged as a warning.
 
     :param port: 0 for a free one; with :func:`twisted.internet.tcp.makeBinding` for its options.
     :param interface: an IPv4 or IPv6 address; the empty string for all of IPv4.
-    :raises CannotListenError: where the port cannot be had.
+    :raises CannotListenError: if the port cannot be bound.
     """
     if not isinstance(reactor, PosixReactorBase) or not _known():
-        listening: IListeningPort = reactor.listenTCP(port, factory, backlog, interface)
-        return listening
+        # Twisted's annotations demand an int and a ServerFactory, its code does not.
+        return reactor.listenTCP(port, factory, backlog, interface)  # type: ignore[arg-type]
     fast = FastPort(port, factory, backlog, interface, reactor)  # type: ignore[arg-type]  # Binding
     fast.startListening()
     return fast
@@ -359,7 +361,7 @@ def listen_tcp(
 
 @cache
 def _known() -> bool:
-    """Whether :class:`FastTransport` fits the installed Twisted; logged once if it does not."""
+    """Return whether :class:`FastTransport` fits the installed Twisted; log it once if not."""
     if changes := fast_transport_changes():
         _log.warn(
             "the fast transport does not support Twisted {version}; TCP connections use the "

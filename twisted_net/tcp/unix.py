@@ -38,7 +38,13 @@ class UnixPort(FairPort, unix.Port):
 
     socket: Any  # a socket; Twisted's annotations have none here
     fileno: Any  # its method
-    _file: tuple[int, int]
+    _file: tuple[int, int]  # device and inode of the file that was created
+
+    def __init__(
+        self, path: bytes, factory: IProtocolFactory, backlog: int, mode: int, reactor: Reactor
+    ) -> None:
+        super().__init__(path, factory, backlog, mode, reactor)
+        self._path = path
 
     @override
     def startListening(self) -> None:
@@ -46,7 +52,7 @@ class UnixPort(FairPort, unix.Port):
         try:
             self.socket = self._bind()
         except OSError as error:
-            raise CannotListenError(None, os.fsdecode(self._bindPath), error) from error
+            raise CannotListenError(None, os.fsdecode(self._path), error) from error
         self.factory.doStart()
         self.fileno = self.socket.fileno
         self.connected = True
@@ -56,18 +62,18 @@ class UnixPort(FairPort, unix.Port):
     def connectionLost(self, reason: Failure) -> None:
         # After privileges were dropped this may fail; the file is then replaced at the next start.
         with contextlib.suppress(OSError):
-            if _identity(self._bindPath) == self._file:
-                os.unlink(self._bindPath)
+            if _identity(self._path) == self._file:
+                os.unlink(self._path)
         tcp.Port.connectionLost(self, reason)
 
     def _bind(self) -> socket.socket:
         sock: socket.socket = self.createInternetSocket()
         try:
-            with _locked(os.path.dirname(self._bindPath) or b"."), _umask(0o777 & ~self.mode):
-                _remove_stale_socket(self._bindPath)
-                sock.bind(self._bindPath)
+            with _locked(os.path.dirname(self._path) or b"."), _umask(0o777 & ~self.mode):
+                _remove_stale_socket(self._path)
+                sock.bind(self._path)
                 sock.listen(self.backlog)
-                self._file = _identity(self._bindPath)
+                self._file = _identity(self._path)
         except OSError:
             sock.close()
             raise
