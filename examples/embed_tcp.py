@@ -10,7 +10,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import react
 
 from twisted_net.commands import standard_commands
-from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp import CommandFactory
 
 
 # Any: a reactor is many interfaces at once.

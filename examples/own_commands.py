@@ -2,7 +2,7 @@
 Commands of your own: plain, async and blocking.
 
 Served beside the standard ones by ``twistd -n net --commands own_commands:commands`` in this
-folder, or by a :class:`~twisted_net.tcp.server.CommandFactory` that is given the registry.
+folder, or by a :class:`~twisted_net.tcp.CommandFactory` that is given the registry.
 """
 
 from __future__ import annotations

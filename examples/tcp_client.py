@@ -1,4 +1,4 @@
-"""Call a command server and hear what happens there: ``python examples/tcp_client.py PORT``."""
+"""Call commands of a server and receive its events: ``python examples/tcp_client.py PORT``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
 from twisted_net.errors import AnswerLost, CallRefused
-from twisted_net.tcp.client import CommandClient, server_endpoint
+from twisted_net.tcp import CommandClient, server_endpoint
 
 
 # Any: a reactor is many interfaces at once.
 async def main(reactor: Any, port: str = "8888") -> None:
-    """Ask a few things at once, then say something and hear it."""
+    """Call some commands at once, then publish a message and receive it."""
     async with CommandClient(reactor, server_endpoint(reactor, "127.0.0.1", int(port))) as client:
         # Sent together, answered in order; each caller gets its own answer.
         calls = [Deferred.fromCoroutine(client.call("ECHO", str(i))) for i in range(3)]
@@ -29,7 +29,7 @@ async def main(reactor: Any, port: str = "8888") -> None:
         try:
             await client.call("PUBLISH", "chat.lobby", "hello, all")
         except AnswerLost:
-            print("it may or may not have been said; to say it twice does no harm here")
+            print("it may or may not have been published; publishing it twice does no harm here")
             await client.call("PUBLISH", "chat.lobby", "hello, all")
 
         async for event in client.events():

@@ -1,7 +1,7 @@
 """
-A server that publishes what it finds out: ``python examples/topics.py [PORT]``.
+A server that publishes measurements: ``python examples/topics.py [PORT]``.
 
-Every second it tells those who listen to ``weather.*`` the temperature of a town. Try it with
+Every second it publishes the temperature of two towns to the topics ``weather.<town>``. Try it with
 ``twisted-net console 127.0.0.1:PORT`` and ``SUBSCRIBE weather.>``.
 """
 
@@ -18,14 +18,14 @@ from twisted.internet.task import LoopingCall, react
 
 from twisted_net.commands import standard_commands
 from twisted_net.sessions import Sessions
-from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp import CommandFactory
 from twisted_net.topics import Topics, TopicSettings
 
 
 # Any: a reactor is many interfaces at once.
 async def main(reactor: Any, port: str = "0") -> None:
     """Serve and publish until Ctrl-C."""
-    # A temperature that is old is of no use: who reads too slowly gets the newest.
+    # Old temperatures are of no use: clients that read too slowly get the newest.
     topics = Topics(TopicSettings(when_slow="drop_oldest", max_queue=65_536))
     factory = CommandFactory(reactor, standard_commands(), sessions=Sessions(time.time, topics))
 
