@@ -309,7 +309,7 @@ class Sessions:
         :param figure: returns its value, any JSON, when STATS is asked.
         :raises ValueError: if the name is taken.
         """
-        if name in self.figures:
+        if name in self.figures or name in _STATS_MEMBERS:
             raise ValueError(f"STATS shows a figure {name} already")
         self.figures[name] = figure
 
@@ -320,7 +320,7 @@ class Sessions:
         :param section: returns its members when INFO is asked.
         :raises ValueError: if the name is taken.
         """
-        if name in self.sections:
+        if name in self.sections or name in _INFO_MEMBERS:
             raise ValueError(f"INFO has a section {name} already")
         self.sections[name] = section
 
@@ -422,6 +422,21 @@ class Sessions:
                 else:
                     failures[session.name] = failure
             yield delivered
+
+
+# What these answers have anyway: a figure of the same name would hide it, or make them fail.
+_PROTOCOL_MEMBERS = frozenset({"command", "error", "code", "event"})
+_STATS_MEMBERS = _PROTOCOL_MEMBERS | {
+    "message_count",
+    "connections",
+    "connections_opened",
+    "connections_ended",
+    "refused",
+    "undelivered",
+    "topics",
+    "uptime",
+}
+_INFO_MEMBERS = _PROTOCOL_MEMBERS | {"clients", "commands", "topics", "latency"}
 
 
 def _gone(line: bytes) -> str:

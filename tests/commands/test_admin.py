@@ -185,6 +185,12 @@ class AdministrationTests(SynchronousTestCase):
             },
         )
 
+    def test_names_of_info(self) -> None:
+        """No section can be added under a name that INFO has, or that the protocol reserves."""
+        for name in (*self.answer("INFO"), "error", "code", "event"):
+            with self.subTest(name=name):
+                self.assertRaises(ValueError, self.sessions.add_section, name, dict)
+
     def test_info_of_one(self) -> None:
         """INFO with a section gives this one; an unknown one is refused with those there are."""
         self.assertEqual(self.answer("INFO topics").keys(), {"command", "topics"})

@@ -60,6 +60,14 @@ class StandardTests(SynchronousTestCase):
         self.now = 0.0
         self.assertEqual(self.answer("TIME")["result"], "1970-01-01T00:00:00.000000+00:00")
 
+    def test_names_of_stats(self) -> None:
+        """No figure can be added under a name that STATS has, or that the protocol reserves."""
+        for name in (*self.answer("STATS"), "error", "code", "event"):
+            with self.subTest(name=name):
+                self.assertRaises(ValueError, self.sessions.add_figure, name, lambda: 1)
+        self.sessions.add_figure("mine", lambda: 1)
+        self.assertEqual(self.answer("STATS")["mine"], 1)
+
     def test_stats(self) -> None:
         """STATS counts itself, and every line before it."""
         self.wire("")
