@@ -764,45 +764,6 @@ class ScheduleTests(ServerTestCase):
             deferred.callback(word)
 
 
-class OneLineTests(ServerTestCase):
-    """A line that comes alone has a path of its own, and is answered as on the path of many."""
-
-    def test_like_many(self) -> None:
-        """Every kind of line is answered, counted and left over as beside a rate limit."""
-        for kind, line, _ in LINES:
-            for following in (b"", b"ECHO 2\n", b"ECHO"):
-                alone, limited = (
-                    self.outcome((line % 1 if b"%d" in line else line) + b"\n", following, **limits)
-                    for limits in ({}, {"commands_per_listener": 1e6})
-                )
-                self.assertEqual(alone, limited, (kind, following))
-
-    def outcome(self, line: bytes, following: bytes, **limits: Any) -> object:
-        """Send a line alone, then other bytes, and return all that can be seen of the server."""
-        self.setUp()
-        self.serve(max_line=64, command_timeout=5, **limits)
-        client = self.reactor.connect(self.factory)
-        seen: list[object] = []
-        for data in (line, following):
-            client.send(data)
-            self.reactor.turn()
-            [session] = self.factory.sessions
-            seen += [client.received(), session.figures(), session.messages, client.reading]
-        self.reactor.settle()
-        seen += [client.received(), session.messages, session.sent, self.handlers.log]
-        while self.reactor.threads:
-            self.reactor.run_thread()
-        for wait in self.handlers.waits:
-            wait.callback("1")
-        self.reactor.pass_time(10)
-        seen += [client.answers(), session.figures(), session.sent, client.reading]
-        calls = [(name, command.calls) for name, command in self.handlers.commands.by_name.items()]
-        self.flushLoggedErrors()
-        client.end()
-        self.reactor.settle()
-        return [*seen, calls, self.ended()]
-
-
 class ReentryTests(ServerTestCase):
     """A transport may deliver bytes from within a handler, as TLS can."""
 

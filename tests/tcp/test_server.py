@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tcp.memory import Reactor
 from tests.tcp.server_case import GRACE, ServerTestCase
 from twisted_net.commands.registry import Request
+from twisted_net.commands.standard import standard_commands
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.rejection import MAX_LINGERING
-from twisted_net.tcp.server import SWEEP_INTERVAL
+from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 
 
 class TimeTests(ServerTestCase):
@@ -476,3 +480,38 @@ class SweepTests(ServerTestCase):
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         self.leave(clients[2])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class SharedSessionsTests(SynchronousTestCase):
+    """Two :class:`CommandFactory` over the same :class:`Sessions`."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.sessions = Sessions(self.reactor.seconds)
+        self.first, self.second = (
+            CommandFactory(self.reactor, standard_commands(), sessions=self.sessions)
+            for _ in range(2)
+        )
+
+    def test_one_registry(self) -> None:
+        """A broadcast of one server's client reaches the clients of the other."""
+        asking = self.reactor.connect(self.first)
+        other = self.reactor.connect(self.second)
+        self.reactor.settle()
+        asking.send(b"BROADCAST hello\n")
+        self.reactor.settle()
+        self.assertEqual(other.answers()[0]["message"], "hello")
+        self.assertEqual(len(self.sessions), 2)
+
+    def test_drain_of_one(self) -> None:
+        """Draining one server tells and ends its own clients alone."""
+        gone = self.reactor.connect(self.first)
+        stays = self.reactor.connect(self.second)
+        drained = self.first.drain(10)
+        self.reactor.settle()
+        self.successResultOf(drained)
+        self.assertEqual(gone.answers()[0]["event"], "shutdown")
+        self.assertEqual(stays.received(), b"")
+        stays.send(b"PING\n")
+        self.reactor.settle()
+        self.assertEqual(stays.answers()[0]["result"], "PONG")
