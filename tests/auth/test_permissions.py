@@ -71,6 +71,17 @@ class CommandsTests(PermissionsTestCase):
         )
         self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_REQUIRED], 2)
 
+    def test_same_answer(self) -> None:
+        """But for its name, the answer to an unknown command is that to one of others."""
+        for permissions in (Permissions(None, User(commands=())), Permissions("ann", User())):
+            self.session.permissions = permissions
+            known = run_line(self.commands, b"kill a", self.session)
+            del self.commands.by_name["KILL"]
+            if permissions.name is not None:
+                self.session.permissions = Permissions("ann", User(commands=("GO",)))
+            self.assertEqual(run_line(self.commands, b"kill a", self.session), known)
+            self.commands.command("KILL", admin=True)(lambda *words: None)
+
     def test_fallback(self) -> None:
         """The fallback is asked only for words that the user may use as commands."""
         self.commands.fallback = lambda request, text: {"text": text}

@@ -450,14 +450,15 @@ class RegistryTests(SynchronousTestCase):
         self.assertIn(b"not_permitted", finish(run_line(commands, b"SHUT", session)))
 
     def test_name_of(self) -> None:
-        """The name of the command that a line asks for, or None; any bytes will do."""
+        """The name that a line calls, known or not, or None; any bytes will do."""
         commands = registry(echo)
         for line, name in (
             (b"try a", "TRY"),
             (b"  TRY", "TRY"),
             (b"try \xff", "TRY"),
-            (b"\xfftry", None),
-            (b"nope", None),
+            (b"\xfftry", "\ufffdTRY"),
+            (b"nope a", "NOPE"),
+            (b"x" * 65, "X" * 64),
             (b"", None),
             (b"  ", None),
         ):

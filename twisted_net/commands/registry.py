@@ -20,6 +20,9 @@ from twisted_net.sessions import Session
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to refuse a command; any other is a bug in the handler."""
 
+MAX_NAME = 64
+"""Characters that are shown of a name that is no command's."""
+
 _encode = msgspec.json.Encoder().encode
 _Handler = TypeVar("_Handler", bound=Callable[..., object])
 
@@ -316,10 +319,15 @@ class Commands:
         self.fallback = other.fallback or self.fallback
 
     def name_of(self, line: bytes) -> str | None:
-        """Return the name of the command that a line calls, or None if there is no such one."""
+        """
+        Return the name of the command that a line calls, or None if it calls none.
+
+        One that there is not is named too, as :func:`shown_name` does: the answer to a client
+        that may not run it must not say which exist.
+        """
         words = line.decode(errors="replace").split(None, 1)
         command = self.get(words[0]) if words else None
-        return command.name if command else None
+        return command.name if command else shown_name(words[0]) if words else None
 
     def shown(self, line: bytes) -> str:
         """
@@ -357,6 +365,11 @@ def encode_whole(value: object) -> bytes | Waiting:
     if isinstance(value, Awaitable):
         return Waiting(None, lambda: value, encode_whole, begun=True)
     return _encode(value) + b"\n"
+
+
+def shown_name(word: str) -> str:
+    """Return the name of a command that there is not as that of one: its first 64 characters."""
+    return word.upper()[:MAX_NAME]
 
 
 def cut_shown(text: str) -> str:

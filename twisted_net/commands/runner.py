@@ -23,9 +23,11 @@ from twisted_net.commands.registry import (
     Waiting,
     encode_error,
     encode_whole,
+    shown_name,
 )
 from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import (
+    AuthRequired,
     CommandTimeout,
     EmptyMessage,
     Internal,
@@ -156,9 +158,8 @@ class CommandRunner:
             request = Request(session, self.commands) if command.wants_request else None
             return command.run(words, request)
         except ANSWERED as error:
-            known = command.name if command else None
-            self.count_refusal(error, known or name, session)
-            return encode_error(error, known)
+            self.count_refusal(error, command.name if command else name, session)
+            return encode_error(error, command.name if command else _refused_name(error, name))
         except BaseException:
             known = command.name if command else None
             return encode_error(self._failed(Failure(), known, session), known)
@@ -462,6 +463,11 @@ def _check_permissions(permissions: Permissions, command: Command | None, word: 
         permissions.check_command(word.upper(), admin=False, known=False)
     else:
         permissions.check_command(command.name, command.admin)
+
+
+def _refused_name(error: TwistedNetError, word: str) -> str | None:
+    """Return what the answer to an unknown name calls it: the same as if it were known."""
+    return shown_name(word) if isinstance(error, AuthRequired | NotPermitted) else None
 
 
 _join = b"".join
