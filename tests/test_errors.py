@@ -1,4 +1,4 @@
-"""Each error has a code of its own, a sentence to act on, and its data."""
+"""Each error has a unique code, a message and its data."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ ALL = {
 
 
 class CodeTests(SynchronousTestCase):
-    """Codes are the wire's names of errors."""
+    """Codes identify errors on the wire."""
 
     def test_own(self) -> None:
-        """Each class has a code of its own, which no other has."""
+        """Each class has a unique code."""
         codes = [cls.__dict__.get("code") for cls in ALL]
         self.assertNotIn(None, codes)
         self.assertEqual(len(set(codes)), len(ALL))
 
     def test_spelling(self) -> None:
-        """A code is made of small letters, digits and underscores."""
+        """A code consists of lower case letters, digits and underscores."""
         for cls in ALL:
             self.assertTrue(re.fullmatch(r"[a-z][a-z0-9_]*", cls.code), cls)
 
@@ -216,27 +216,27 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
 
 
 class SentenceTests(SynchronousTestCase):
-    """The text is for a person, the details are for a program."""
+    """The message is for people, the details are for programs."""
 
     def test_text_and_details(self) -> None:
-        """Each error says what it is about, and gives the figures beside it."""
+        """Each error has a message and details."""
         for error, text, details in CASES:
             self.assertEqual(str(error), text)
             self.assertEqual(error.details(), details, error)
 
     def test_all_answers_are_tried(self) -> None:
-        """No error that clients of the command server see is left out of these tests."""
+        """All errors that clients of the command server see are in these tests."""
         tried = {type(error).__name__ for error, _, _ in CASES}
         self.assertEqual(WIRE_CODES.keys() - tried, set())
 
     def test_details_are_json(self) -> None:
-        """Details can go over the wire, and take no name that an answer needs."""
+        """Details can be encoded, and do not use the names of other members of an answer."""
         for error, _, details in CASES:
             json.dumps(details)
             self.assertFalse(details.keys() & {"error", "code", "command", "event"}, error)
 
     def test_long_name(self) -> None:
-        """Of an unknown command's name 64 characters are shown, and all are kept."""
+        """The message has 64 characters of an unknown command's name, the attribute all."""
         self.assertEqual(str(UnknownCommand("x" * 64)), "unknown command: " + "x" * 64)
         error = UnknownCommand("x" * 65)
         self.assertEqual(str(error), "unknown command: " + "x" * 64 + "…")
@@ -244,10 +244,10 @@ class SentenceTests(SynchronousTestCase):
 
 
 class FetchErrorTests(SynchronousTestCase):
-    """Errors of fetches tell whether to try again."""
+    """Errors of fetches say whether a retry may help."""
 
     def test_transient_and_unsent(self) -> None:
-        """What may pass is transient; what never left this machine is unsent."""
+        """Temporary failures are transient; requests that were never sent are unsent."""
         told = {
             type(error).__name__: (error.transient, error.unsent)
             for error, _, _ in CASES
@@ -276,7 +276,7 @@ class FetchErrorTests(SynchronousTestCase):
         )
 
     def test_timeout(self) -> None:
-        """Of a phase it is transient, of the whole call not; of connecting it is unsent."""
+        """A timeout of a phase is transient, of the whole call not; while connecting, unsent."""
         self.assertTrue(FetchTimeout("headers", 1).transient)
         self.assertFalse(FetchTimeout("headers", 1, total=True).transient)
         self.assertTrue(FetchTimeout("connect", 1).unsent)

@@ -1,4 +1,4 @@
-"""The quiet reactor does what the epoll reactor does, without its log context."""
+"""The quiet reactor behaves like the epoll reactor, without its log context."""
 
 from __future__ import annotations
 
@@ -33,59 +33,59 @@ from twisted_net.twisted_internals import quiet_reactor_changes
 
 class Descriptor:
     """
-    A descriptor that does what a test says.
+    A descriptor whose behaviour a test sets.
 
-    :ivar told: what the reactor has told it, and under which log prefix.
+    :ivar calls: the methods that the reactor has called, each with the log prefix.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.told: list[tuple[object, object]] = []
+        self.calls: list[tuple[object, object]] = []
         self.on_event: Any = lambda: None  # Any: reasons are of any form
         self.on_pending: Any = lambda: None
 
     def fileno(self) -> int:
-        """Give the number of the file."""
+        """Return the file descriptor."""
         return self.fd
 
     def logPrefix(self) -> str:
-        """Give the prefix that the reactor's own messages have."""
+        """Return the log prefix, for the reactor's own messages."""
         return "prefix"
 
     def doRead(self) -> object:
-        """There is something to read."""
+        """Record that it is readable."""
         self._note("read")
         return self.on_event()
 
     def doWrite(self) -> object:
-        """There is room to write."""
+        """Record that it is writable."""
         self._note("write")
         return self.on_event()
 
     def write_pending(self) -> None:
-        """The events of the turn are through."""
+        """Record that the batch of events is complete."""
         self._note("write pending")
         self.on_pending()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor gives it up."""
+        """Record that it is lost."""
         self._note(reason.type)
 
     def _note(self, what: object) -> None:
         system = cast(dict[str, object], context.get(log.ILogContext))["system"]
-        self.told.append((what, system))
+        self.calls.append((what, system))
 
 
 @implementer(IHalfCloseableDescriptor)
 class HalfDescriptor(Descriptor):
-    """The same, and the ends are told one by one."""
+    """The same with half-close."""
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """The reading has ended."""
+        """Record that the reading side was closed."""
         self._note("half")
 
     def writeConnectionLost(self, reason: Failure) -> None:
-        """No reactor of Twisted's calls it."""
+        """Do nothing: no reactor of Twisted's calls it."""
 
 
 class QuietEPollReactorTests(SynchronousTestCase):
@@ -107,7 +107,7 @@ class QuietEPollReactorTests(SynchronousTestCase):
             self.writable = -1
 
     def read(self, on_event: Any = lambda: None, kind: Any = Descriptor) -> Descriptor:
-        """Have a descriptor told that there is something to read."""
+        """Make a descriptor readable, and run a turn."""
         descriptor: Descriptor = kind(self.readable)
         descriptor.on_event = on_event
         self.reactor.addReader(descriptor)
@@ -117,14 +117,14 @@ class QuietEPollReactorTests(SynchronousTestCase):
 
     def test_no_prefix(self) -> None:
         """Reading and writing run without a log context of their own."""
-        self.assertEqual(self.read().told, [("read", "-")])
+        self.assertEqual(self.read().calls, [("read", "-")])
         descriptor = Descriptor(self.writable)
         self.reactor.addWriter(descriptor)
         self.reactor.doIteration(0)
-        self.assertEqual(descriptor.told, [("write", "-")])
+        self.assertEqual(descriptor.calls, [("write", "-")])
 
     def test_logging(self) -> None:
-        """What a protocol logs has its level, format and namespace, and no prefix as its system."""
+        """Messages of a protocol have level, format and namespace, and no prefix as system."""
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)  # mypy sees no function's interface
         globalLogPublisher.addObserver(observer)
@@ -146,7 +146,7 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.assertEqual(old["system"], "-")
 
     def test_nothing_to_do(self) -> None:
-        """A poll without events calls nobody, and a wait that a signal cuts short is no error."""
+        """A poll without events calls no descriptor; an interrupted one is not an error."""
         descriptor = Descriptor(self.readable)
         self.reactor.addReader(descriptor)
         self.reactor.doPoll(0)
@@ -158,33 +158,33 @@ class QuietEPollReactorTests(SynchronousTestCase):
             else:
                 self.reactor.doPoll(None)
                 self.assertEqual(self.reactor._poller.timeout, -1)
-        self.assertEqual(descriptor.told, [])
+        self.assertEqual(descriptor.calls, [])
 
     def test_reasons(self) -> None:
-        """What doRead or doWrite gives ends the descriptor, under its prefix."""
+        """A reason returned by doRead or doWrite ends the descriptor, under its prefix."""
         for reason, kind in ((CONNECTION_LOST, ConnectionLost), (CONNECTION_DONE, ConnectionDone)):
             descriptor = self.read(lambda reason=reason: reason)
-            self.assertEqual(descriptor.told, [("read", "-"), (kind, "prefix")])
+            self.assertEqual(descriptor.calls, [("read", "-"), (kind, "prefix")])
             self.assertNotIn(descriptor, self.reactor.getReaders())
         descriptor = Descriptor(self.writable)
         descriptor.on_event = lambda: CONNECTION_DONE
         self.reactor.addWriter(descriptor)
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.told, [("write", "-"), (ConnectionDone, "prefix")])
+        self.assertEqual(descriptor.calls, [("write", "-"), (ConnectionDone, "prefix")])
         self.assertEqual(self.reactor.getWriters(), [])
 
     def test_half_close(self) -> None:
-        """The end of the reading alone is told as such; not so an error, or one of the writing."""
+        """Only a clean end of reading is a half-close; errors and ends of writing are not."""
         descriptor = self.read(lambda: CONNECTION_DONE, HalfDescriptor)
-        self.assertEqual(descriptor.told, [("read", "-"), ("half", "prefix")])
+        self.assertEqual(descriptor.calls, [("read", "-"), ("half", "prefix")])
         descriptor = self.read(raising(ConnectionDone()), HalfDescriptor)
-        self.assertEqual(descriptor.told, [("read", "-"), (ConnectionDone, "prefix")])
+        self.assertEqual(descriptor.calls, [("read", "-"), (ConnectionDone, "prefix")])
         self.flushLoggedErrors(ConnectionDone)
         descriptor = HalfDescriptor(self.writable)
         descriptor.on_event = lambda: CONNECTION_DONE
         self.reactor.addWriter(descriptor)
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.told, [("write", "-"), (ConnectionDone, "prefix")])
+        self.assertEqual(descriptor.calls, [("write", "-"), (ConnectionDone, "prefix")])
 
     def test_exception(self) -> None:
         """An exception is logged under the prefix and ends the descriptor, whatever it is."""
@@ -194,13 +194,13 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         for error in (ZeroDivisionError(), KeyboardInterrupt()):
             descriptor = self.read(raising(error))
-            self.assertEqual(descriptor.told, [("read", "-"), (type(error), "prefix")])
+            self.assertEqual(descriptor.calls, [("read", "-"), (type(error), "prefix")])
             self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
         failures = [event for event in events if event.get("isError")]
         self.assertEqual([event["system"] for event in failures], ["prefix", "prefix"])
 
     def test_exception_at_the_end(self) -> None:
-        """An exception of connectionLost is logged, and the others have their events."""
+        """An exception in connectionLost is logged, and the other events are handled."""
         descriptor = Descriptor(self.readable)
         other = Descriptor(self.writable)
         descriptor.on_event = lambda: CONNECTION_LOST
@@ -210,21 +210,21 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.reactor.addWriter(other)
         self.reactor.doPoll(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(other.told, [("write", "-")])
+        self.assertEqual(other.calls, [("write", "-")])
 
     def test_other_events(self) -> None:
-        """A hang-up, alone or with bytes, is for the stock reactor's code, under the prefix."""
+        """Hang-ups, with or without data, are handled by the stock code, under the prefix."""
         descriptor = self.read()
         self._close_writable()
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.told, [("read", "-"), ("read", "prefix")])
+        self.assertEqual(descriptor.calls, [("read", "-"), ("read", "prefix")])
         os.read(self.readable, 10)
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.told[2:], [(ConnectionDone, "prefix")])
+        self.assertEqual(descriptor.calls[2:], [(ConnectionDone, "prefix")])
         self.assertFalse({EPOLLIN | EPOLLHUP, EPOLLHUP} & {EPOLLIN, EPOLLOUT})
 
     def test_closed_by_an_earlier_event(self) -> None:
-        """A descriptor that an earlier event of the same poll removed hears nothing more."""
+        """A descriptor that an earlier event of the same poll removed gets no event."""
         descriptors = [Descriptor(self.readable), Descriptor(self.writable)]
 
         def remove_both() -> None:
@@ -237,19 +237,19 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.reactor.addReader(descriptors[0])
         self.reactor.addWriter(descriptors[1])
         self.reactor.doPoll(0)
-        self.assertEqual(sum(len(descriptor.told) for descriptor in descriptors), 1)
+        self.assertEqual(sum(len(descriptor.calls) for descriptor in descriptors), 1)
 
     def test_file_gone(self) -> None:
-        """A descriptor without a file is given up, and not read."""
+        """A descriptor whose file is closed is disconnected, and not read."""
         descriptor = Descriptor(self.readable)
         self.reactor.addReader(descriptor)
         os.write(self.writable, b"x")
         descriptor.fd = -1
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.told, [(ConnectionFdescWentAway, "prefix")])
+        self.assertEqual(descriptor.calls, [(ConnectionFdescWentAway, "prefix")])
 
     def pending(self, number: int) -> list[Descriptor]:
-        """Make so many descriptors that have bytes to read, and write when the turn ends."""
+        """Make readable descriptors, which write after the batch."""
         descriptors = []
         for _ in range(number):
             readable, writable = os.pipe()
@@ -263,24 +263,24 @@ class QuietEPollReactorTests(SynchronousTestCase):
         return descriptors
 
     def test_pending_writes(self) -> None:
-        """Who has something to write does it when all have read, once, and without a prefix."""
+        """Pending writes are made after all reads, once, and without a prefix."""
         first, second = self.pending(2)
         read = [0, 0]
-        first.on_pending = lambda: read.__setitem__(0, len(first.told) + len(second.told))
-        second.on_pending = lambda: read.__setitem__(1, len(first.told) + len(second.told))
+        first.on_pending = lambda: read.__setitem__(0, len(first.calls) + len(second.calls))
+        second.on_pending = lambda: read.__setitem__(1, len(first.calls) + len(second.calls))
         self.reactor.doPoll(0)
-        self.assertEqual(first.told, [("read", "-"), ("write pending", "-")])
-        self.assertEqual(second.told, first.told)
+        self.assertEqual(first.calls, [("read", "-"), ("write pending", "-")])
+        self.assertEqual(second.calls, first.calls)
         self.assertEqual(sorted(read), [3, 4])
         self.assertEqual(self.reactor.pending_writes, [])
 
     def test_pending_writes_are_bounded(self) -> None:
-        """After so many events they are made, though others have not read yet."""
+        """Writes are made after each batch, before the next one is read."""
         descriptors = self.pending(2 * EVENTS_PER_BATCH)
         unread: list[int] = []
 
         def count() -> None:
-            unread.append(sum(not descriptor.told for descriptor in descriptors))
+            unread.append(sum(not descriptor.calls for descriptor in descriptors))
 
         for i, descriptor in enumerate(descriptors):
             descriptor.on_pending = count
@@ -292,20 +292,20 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.assertEqual(set(unread), {EVENTS_PER_BATCH, 0})
 
     def test_pending_write_that_fails(self) -> None:
-        """It is logged and ends its descriptor, and the others write."""
+        """An exception is logged and ends its descriptor; the others write."""
         descriptors = self.pending(3)
         for descriptor in descriptors[:2]:
             descriptor.on_pending = raising(ZeroDivisionError())
         self.reactor.doPoll(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         for descriptor in descriptors[:2]:
-            self.assertEqual(descriptor.told[2:], [(ZeroDivisionError, "prefix")])
+            self.assertEqual(descriptor.calls[2:], [(ZeroDivisionError, "prefix")])
             self.assertNotIn(descriptor, self.reactor.getReaders())
-        self.assertEqual(descriptors[2].told[1:], [("write pending", "-")])
+        self.assertEqual(descriptors[2].calls[1:], [("write pending", "-")])
         self.assertEqual(self.reactor.pending_writes, [])
 
     def test_pending_writes_of_a_turn_within(self) -> None:
-        """Where a handler runs the reactor, the turn within makes the writes of both."""
+        """If a handler runs the reactor, the inner turn makes the pending writes of both."""
         first, second = self.pending(2)
         self.reactor.removeReader(second)
 
@@ -314,12 +314,12 @@ class QuietEPollReactorTests(SynchronousTestCase):
             self.reactor.removeReader(first)
             self.reactor.addReader(second)
             self.reactor.doPoll(0)
-            self.assertEqual(first.told[1:], [("write pending", "-")])
-            self.assertEqual(second.told[1:], [("write pending", "-")])
+            self.assertEqual(first.calls[1:], [("write pending", "-")])
+            self.assertEqual(second.calls[1:], [("write pending", "-")])
 
         first.on_event = read
         self.reactor.doPoll(0)
-        self.assertEqual(first.told, [("read", "-"), ("write pending", "-")])
+        self.assertEqual(first.calls, [("read", "-"), ("write pending", "-")])
 
 
 class InstallTests(SynchronousTestCase):
@@ -347,7 +347,7 @@ class InstallTests(SynchronousTestCase):
             os.close(end)
 
     def test_falls_back(self) -> None:
-        """With another Twisted it is the stock epoll reactor, and the log says why."""
+        """If Twisted has changed, the stock epoll reactor is installed, and the log says why."""
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)  # as above
         globalLogPublisher.addObserver(observer)
@@ -381,11 +381,11 @@ class Failing:
         raise self._error
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def raising(error: BaseException) -> Any:  # Any: a function that gives nothing
-    """Give a function that raises."""
+    """Return a function that raises."""
 
     def fail() -> None:
         raise error

@@ -1,4 +1,4 @@
-"""The plugin's options are those of the configuration, and its mistakes are lines."""
+"""The plugin has an option for each setting; each mistake is one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse(*words: str) -> Options:
 
 
 class OptionsTests(SynchronousTestCase):
-    """:class:`Options` takes one option for each setting."""
+    """:class:`Options` has one option for each setting."""
 
     def setUp(self) -> None:
         holder = tempfile.TemporaryDirectory()
@@ -37,13 +37,13 @@ class OptionsTests(SynchronousTestCase):
         self.directory = Path(holder.name)
 
     def write(self, data: bytes) -> str:
-        """Write a file and give its name."""
+        """Write a file and return its name."""
         path = self.directory / "net.toml"
         path.write_bytes(data)
         return str(path)
 
     def test_every_setting(self) -> None:
-        """Every setting is an option, is in the help, and is not given by itself."""
+        """Every setting is an option, is in the help, and is unset by default."""
         options = parse()
         text = " ".join(str(options).split())
         for setting in settings(Config()):
@@ -52,7 +52,7 @@ class OptionsTests(SynchronousTestCase):
                 self.assertIn(f"--{setting.option}=", text)
 
     def test_auth(self) -> None:
-        """``--auth`` adds a checker, as often as it is given; ``--help-auth`` lists them."""
+        """``--auth`` adds a checker, and can be repeated; ``--help-auth`` lists them."""
         loaded = parse("--auth=file:a,b", "--auth", "memory:x:y").load({})
         self.assertEqual(loaded.record.auth.checkers, ("file:a,b", "memory:x:y"))
         shown = io.StringIO()
@@ -65,7 +65,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(parse().load({}).record, Config())
 
     def test_layers(self) -> None:
-        """The file, the environment and the options are read, later ones winning."""
+        """The file, the environment and the options are read; later ones override."""
         name = self.write(b"[tcp]\nport = 1\nbacklog = 1\nmax_line = 100\n")
         loaded = parse("-c", name, "--tcp-port", "3").load(
             {"TWISTED_NET_TCP__PORT": "2", "TWISTED_NET_TCP__BACKLOG": "2"}
@@ -74,7 +74,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(loaded.origins["tcp.max_line"], name)
 
     def test_files_that_cannot_be_read(self) -> None:
-        """A file that is not there, or not text, is a mistake beside the others."""
+        """A file that is missing or not UTF-8 is reported together with other mistakes."""
         cases = {
             str(self.directory / "none.toml"): "No such file or directory",
             str(self.directory): "Is a directory",
@@ -88,7 +88,7 @@ class OptionsTests(SynchronousTestCase):
                 self.assertEqual(len(error.mistakes), 2)
 
     def test_command_lines_that_are_wrong(self) -> None:
-        """A wrong command line is one line, with the nearest option, and status 1."""
+        """An invalid command line is reported in one line, with the most similar option."""
         cases = {
             ("--tcp-prot=1",): "option --tcp-prot not recognized; did you mean --tcp-port?",
             ("--zzz",): "option --zzz not recognized",
@@ -104,7 +104,7 @@ class OptionsTests(SynchronousTestCase):
                 self.assertNotIn("\n", str(error))
 
     def test_version(self) -> None:
-        """``--version`` prints ours, not Twisted's."""
+        """``--version`` prints the version of this package, not of Twisted."""
         printed = io.StringIO()
         self.patch(sys, "stdout", printed)
         error = self.assertRaises(SystemExit, parse, "--version")
@@ -122,7 +122,7 @@ class MakeServiceTests(SynchronousTestCase):
         self.patch(sys, "path", [*sys.path])
 
     def test_service(self) -> None:
-        """It makes the service of a process, from options and the environment."""
+        """It returns the service of a process, from options and the environment."""
         service = makeService(parse("--udp-enabled=false"))
         assert isinstance(service, ProcessService)
         assert service.tcp is not None
@@ -139,7 +139,7 @@ class MakeServiceTests(SynchronousTestCase):
         )
 
     def test_commands(self) -> None:
-        """Own commands that are not there are such mistakes."""
+        """Missing command modules are such mistakes."""
         error = self.assertRaises(CannotStart, makeService, parse("--commands=nowhere_at_all:x"))
         self.assertEqual(
             error.code, "commands: nowhere_at_all:x: there is no module nowhere_at_all"
@@ -147,17 +147,17 @@ class MakeServiceTests(SynchronousTestCase):
 
 
 class LookForModulesHereTests(SynchronousTestCase):
-    """:func:`add_working_directory_to_path` makes all launchers alike."""
+    """:func:`add_working_directory_to_path`: the same path with all launchers."""
 
     def test_last(self) -> None:
-        """The working directory comes after all others, and once."""
+        """The working directory is added at the end, once."""
         self.patch(sys, "path", ["/a"])
         add_working_directory_to_path()
         add_working_directory_to_path()
         self.assertEqual(sys.path, ["/a", os.getcwd()])
 
     def test_there_already(self) -> None:
-        """A path that has it, under its name or as nothing, stays as it is."""
+        """A path that contains it, by name or as an empty string, is not changed."""
         for path in (["", "/a"], [os.getcwd(), "/a"]):
             with self.subTest(path=path):
                 self.patch(sys, "path", [*path])

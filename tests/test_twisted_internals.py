@@ -1,4 +1,4 @@
-"""What has changed in a class is found, and what has not is left alone."""
+"""Changes of private names of Twisted are detected, and have fallbacks."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from twisted_net.twisted_internals import (
 
 
 class Ours:
-    """Stands for a class of Twisted's."""
+    """Stands in for a class of Twisted's."""
 
     state = 0
 
     def act(self) -> int:
-        """Touch a state and a builtin."""
+        """Use an attribute and a builtin."""
         return len([self.state])
 
 
 class ChangedTests(SynchronousTestCase):
-    """:func:`changed` compares the names that a method touches."""
+    """:func:`changed` compares the names that a method uses."""
 
     def test_same(self) -> None:
-        """The same names, in whatever order, are no change."""
+        """The same names in another order are not a change."""
         self.assertEqual(changed([(Ours, "act", "state  len")]), [])
         self.assertEqual(changed([]), [])
 
     def test_other_names(self) -> None:
-        """A name more or a name less is a change."""
+        """An additional or a missing name is a change."""
         for names in ("state", "state len other", ""):
             self.assertEqual(changed([(Ours, "act", names)]), ["Ours.act"])
 
     def test_gone(self) -> None:
-        """A method that is gone, or is no function any more, is a change."""
+        """A missing method, or one that is not a function, is a change."""
         known = [(Ours, "gone", ""), (Ours, "act", "state len"), (Ours, "state", "")]
         self.assertEqual(changed(known), ["Ours.gone", "Ours.state"])
 
@@ -54,20 +54,20 @@ class HttpClientTests(SynchronousTestCase):
     """The parts of Twisted's HTTP client that are relied on."""
 
     def test_present(self) -> None:
-        """The installed Twisted has all of them, as they are known."""
+        """The installed Twisted has all of them, and they use the known names."""
         self.assertEqual(http_client_changes(), [])
         for name in twisted_internals._HTTP_NAMES:
             self.assertIsNot(getattr(twisted_internals, name), Absent, name)
 
     def test_changed(self) -> None:
-        """A method that uses other names is noticed."""
+        """A method that uses other names is reported."""
         known = {"request": "_state", "dataReceived": "nothing"}
         self.patch(twisted_internals, "_HTTP_CLIENT_METHODS", known)
         expected = ["HTTP11ClientProtocol.request", "HTTP11ClientProtocol.dataReceived"]
         self.assertEqual(http_client_changes(), expected)
 
     def test_absent(self) -> None:
-        """An exception that is gone becomes one that is never raised; other names are no names."""
+        """A missing exception becomes one that is never raised; other names are errors."""
         names = {"DataLoss": ("_NoSuchName", "twisted.web.http")}
         self.patch(twisted_internals, "_HTTP_NAMES", names)
         self.assertIs(twisted_internals.DataLoss, Absent)
@@ -103,10 +103,10 @@ class TransportAndReactorTests(SynchronousTestCase):
 
 
 class SystemdSocketsTests(SynchronousTestCase):
-    """:func:`systemd_sockets` finds what systemd has passed, with and without Twisted's help."""
+    """:func:`systemd_sockets` returns the sockets that systemd has passed."""
 
     def test_twisteds(self) -> None:
-        """The attribute in which Twisted keeps them is still there, and is used."""
+        """Twisted's private attribute exists, and is used."""
         passed = ListenFDs([3, 4], ["tcp", "udp"])
         self.patch(endpoints._SystemdParser, "_sddaemon", passed)
         self.assertIs(systemd_sockets(), passed)

@@ -35,11 +35,11 @@ def changed(known: Iterable[tuple[type, str, str]]) -> list[str]:
     return [
         f"{owner.__name__}.{method}"
         for owner, method, names in known
-        if names_touched(owner, method) != set(names.split())
+        if names_used(owner, method) != set(names.split())
     ]
 
 
-def names_touched(owner: type, method: str) -> set[str] | None:
+def names_used(owner: type, method: str) -> set[str] | None:
     """Return the attributes and globals that a method's code uses; None if there is no method."""
     code = getattr(getattr(owner, method, None), "__code__", None)
     return None if code is None else set(code.co_names)

@@ -1,4 +1,4 @@
-"""A hash tells its password from all others, and none asks for more than it may."""
+"""A hash matches its password only, and its parameters are bounded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHEAP = 4
 
 
 class ScryptTests(SynchronousTestCase):
-    """scrypt needs nothing but Python."""
+    """scrypt, from the standard library."""
 
     def test_known(self) -> None:
-        """The second vector of RFC 7914 §12 is what this computes."""
+        """The second test vector of RFC 7914 §12."""
         hashed = (
             "$scrypt$ln=10,r=8,p=16$TmFDbA$"
             "/bq+HJ00cgB4VucZDQHp/nxq18vII3gw53N2Y0s3MWIurzDZLiKjiG/xCSedmDDaxyevuUqD7m2DYMvfoswGQA"
@@ -28,7 +28,7 @@ class ScryptTests(SynchronousTestCase):
         self.assertFalse(verify(hashed, "Password"))
 
     def test_round_trip(self) -> None:
-        """A hash fits its password and no other; it names the figures of the check."""
+        """A hash matches its password only, and contains the parameters."""
         hashed = hash_password("pässword", SALT, cost=CHEAP)
         self.assertTrue(hashed.startswith("$scrypt$ln=4,r=8,p=3$AAECAwQFBgcICQoLDA0ODw$"))
         check_hash(hashed)
@@ -37,13 +37,13 @@ class ScryptTests(SynchronousTestCase):
             self.assertFalse(verify(hashed, other))
 
     def test_usual_cost(self) -> None:
-        """The usual cost is 2**15, r = 8, p = 3, within the bounds, those of OpenSSL too."""
+        """The default is 2**15, r = 8, p = 3, within our limits and those of OpenSSL."""
         hashed = hash_password("x", SALT)
         self.assertTrue(hashed.startswith("$scrypt$ln=15,r=8,p=3$"))
         self.assertTrue(verify(hashed, "x"))
 
     def test_length(self) -> None:
-        """No password is empty or endless; a longer one is wrong."""
+        """Empty and too long passwords cannot be hashed; a longer one is wrong."""
         longest = "x" * MAX_PASSWORD
         hashed = hash_password(longest, SALT, cost=CHEAP)
         self.assertTrue(verify(hashed, longest))
@@ -52,7 +52,7 @@ class ScryptTests(SynchronousTestCase):
             self.assertRaises(ValueError, hash_password, password, SALT)
 
     def test_too_long_is_unread(self) -> None:
-        """A password over the limit is wrong without a look, were it the right one too."""
+        """A password over the limit is wrong without hashing, even if it is the right one."""
         hashed = hash_password("secret", SALT, cost=CHEAP)
         self.patch(passwords, "MAX_PASSWORD", 5)
         self.assertFalse(verify(hashed, "secret"))
@@ -68,7 +68,7 @@ class ScryptTests(SynchronousTestCase):
                 self.assertRaises(ValueError, check_hash, hashed)
 
     def test_no_hash(self) -> None:
-        """What is no hash, or asks for too much, is refused before any work is done."""
+        """Invalid hashes, and parameters out of bounds, are refused without hashing."""
         good = hash_password("x", SALT, cost=CHEAP)
         for hashed in (
             "",
@@ -91,10 +91,10 @@ class ScryptTests(SynchronousTestCase):
 
 
 class Argon2Tests(SynchronousTestCase):
-    """argon2id comes with the extra ``auth``."""
+    """argon2id, from the extra ``auth``."""
 
     def test_round_trip(self) -> None:
-        """A hash fits its password and no other."""
+        """A hash matches its password only."""
         hashed = hash_password("secret", SALT, "argon2")
         self.assertTrue(hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$"))
         check_hash(hashed)
@@ -102,7 +102,7 @@ class Argon2Tests(SynchronousTestCase):
         self.assertFalse(verify(hashed, "Secret"))
 
     def test_not_installed(self) -> None:
-        """Without the extra, hashing and checking say what is missing."""
+        """Without the extra, hashing and verifying raise ImportError."""
         hashed = hash_password("secret", SALT, "argon2")
         real = builtins.__import__
 

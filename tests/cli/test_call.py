@@ -1,4 +1,4 @@
-"""What the words of ``twisted-net call`` and ``console`` mean."""
+"""Command lines of ``twisted-net call`` and ``console``."""
 
 # mypy: disallow-untyped-calls=False
 # The class of options has no types.
@@ -38,7 +38,7 @@ class AddressTests(SynchronousTestCase):
                 self.assertEqual(parse_address(address), expected)
 
     def test_wrong(self) -> None:
-        """What is no address is a mistake."""
+        """Invalid addresses are mistakes."""
         for address in ("", ":1", "host:", "host:0", "host:65536", "host:x", "host:²"):
             with self.subTest(address=address):
                 self.assertRaises(UsageError, parse_address, address)
@@ -51,21 +51,21 @@ class OptionsTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def test_words(self) -> None:
-        """What looks like an option after the address belongs to the command."""
+        """Options after the address belong to the command."""
         options = CallOptions()
         options.parseOptions(["--timeout=2", "host", "ECHO", "--tls", "-1"])
         self.assertEqual((options.host, options.words), ("host", ("ECHO", "--tls", "-1")))
         self.assertEqual((options["timeout"], options["tls"]), (2.0, 0))
 
     def test_mistakes(self) -> None:
-        """A mistake ends the process with its own status."""
+        """A mistake ends the process with the status for mistakes."""
         for words in ([], ["host"], ["--nope", "host", "X"], ["--timeout=x", "host", "X"]):
             with self.subTest(words=words):
                 error = self.assertRaises(SystemExit, parse_or_exit, CallOptions(), "call", words)
                 self.assertEqual(error.code, UNANSWERED)
 
     def test_client(self) -> None:
-        """Files and bounds that cannot be used are mistakes; those that can make a client."""
+        """Invalid files and values are mistakes; valid ones make a client."""
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         path = Path(folder.name) / "credentials"

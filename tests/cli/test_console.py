@@ -1,4 +1,4 @@
-"""What the console keeps, colors and asks; tests/live/test_client.py has it in a terminal."""
+"""The console: history, colors, requests. tests/live/test_client.py runs it in a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ColorTests(SynchronousTestCase):
     """:func:`colored`."""
 
     def test_kinds(self) -> None:
-        """Each kind of thing has its color; the text is the JSON, whole."""
+        """Each kind of token has a color; together they are the JSON."""
         value = {"error": "no", "event": [1, -2.5e3, True, None, {"a": 'q"ü: '}], "x": "error"}
         fragments = colored(value)
         self.assertEqual(
@@ -40,7 +40,7 @@ class ColorTests(SynchronousTestCase):
         self.assertEqual(errors, ["ansired bold", "ansigreen"])
 
     def test_harmless(self) -> None:
-        """No character of an answer steers the terminal."""
+        """Control characters in an answer are escaped."""
         text = "".join(text for _, text in colored("\x9b2J\x1b[2J\u202e"))
         self.assertEqual(text, '"\\u009b2J\\u001b[2J\\u202e"')
 
@@ -55,7 +55,7 @@ class HistoryTests(SynchronousTestCase):
         self.history = LineHistory(self.path)
 
     def test_kept(self) -> None:
-        """Lines come back in order, those with AUTH do not; only the owner may read them."""
+        """Lines are stored in order, except those with AUTH; only the owner can read them."""
         self.assertEqual(self.history.load(), [])
         for line in ("ECHO a", " auth secret", "AUTH x y", "TIME"):
             self.history.add(line)
@@ -63,7 +63,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
     def test_bounded(self) -> None:
-        """The newest are kept where there are too many."""
+        """Over the limit, the newest are kept."""
         self.path.parent.mkdir(parents=True)
         everything = [f"ECHO {i}" for i in range(2 * HISTORY_LIMIT + 1)]
         self.path.write_text("\n".join(everything) + "\n")
@@ -71,13 +71,13 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text().splitlines(), everything[-HISTORY_LIMIT:])
 
     def test_done_without(self) -> None:
-        """A file that cannot be is done without."""
+        """If the file cannot be used, there is no history."""
         self.path.parent.write_text("a file where a folder should be")
         self.history.add("ECHO")
         self.assertEqual(self.history.load(), [])
 
     def test_place(self) -> None:
-        """It is where the state of a person's programs is."""
+        """The path follows the XDG Base Directory Specification."""
         with patch.dict("os.environ", {"XDG_STATE_HOME": "/state"}):
             self.assertEqual(history_path(), Path("/state/twisted_net/history"))
         with patch.dict("os.environ", {"XDG_STATE_HOME": "", "HOME": "/home/ada"}):
@@ -88,7 +88,7 @@ class AskTests(ClientCase):
     """:func:`ask` and :func:`known_commands`."""
 
     def test_lines(self) -> None:
-        """A line is sent as it was meant; what subscribes is kept by the client."""
+        """A line is sent as typed; subscriptions are renewed by the client."""
         client, server = self.connected()
         asked: list[Deferred[Any]] = [
             Deferred.fromCoroutine(ask(client, line))
@@ -112,7 +112,7 @@ class AskTests(ClientCase):
         self.close(client)
 
     def test_mistakes(self) -> None:
-        """What cannot be sent or answered is shown as an error, too."""
+        """Failures to send, and missing answers, are shown as errors, too."""
         client, server = self.connected()
         for line, code in (('ECHO "', "bad_quotes"), ('"a"b', "bad_quotes"), ('"a b"', None)):
             shown = self.successResultOf(Deferred.fromCoroutine(ask(client, line)))
@@ -124,7 +124,7 @@ class AskTests(ClientCase):
         self.close(client)
 
     def test_known(self) -> None:
-        """The names and uses of the commands are asked for; a server may refuse to tell."""
+        """Names and usages of commands are requested; a server may refuse."""
         client, server = self.connected()
         known = Deferred.fromCoroutine(known_commands(client))
         reply(

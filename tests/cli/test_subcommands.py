@@ -8,7 +8,7 @@ from twisted_net.cli.subcommands import SUBCOMMANDS
 
 
 class SubcommandsTests(SynchronousTestCase):
-    """:data:`SUBCOMMANDS` names functions that are there."""
+    """:data:`SUBCOMMANDS` names existing functions."""
 
     def test_functions(self) -> None:
         """Each subcommand has a function with a docstring, in a module of its folder."""

@@ -1,4 +1,4 @@
-"""Own commands are found by name, and what stands in the way is told in one line."""
+"""Commands of the operator's modules are imported; each failure is reported in one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def double(number: int) -> int:
 
 
 async def fetch(url: str) -> Mapping[str, object]:
-    """Stand for the HTTP client."""
+    """Stand in for the HTTP client."""
     return {"url": url}
 
 
@@ -48,17 +48,17 @@ class ConfiguredCommandsTests(SynchronousTestCase):
         self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - before])
 
     def write(self, name: str, text: str) -> None:
-        """Write a module, or one in a package, where it will be found."""
+        """Write a module, or one in a package, to a directory on the path."""
         path = self.directory / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
     def names(self, *entries: str) -> set[str]:
-        """Give the names of all commands with these entries in the configuration."""
+        """Return the names of all commands, with these entries in the configuration."""
         return {command.name for command in configured_commands(Config(commands=entries), fetch)}
 
     def mistake(self, entry: str) -> str:
-        """Give the one mistake that an entry makes, without what they all begin with."""
+        """Return the mistake of an entry, without the common prefix."""
         error = self.assertRaises(ConfigError, self.names, entry)
         (line,) = error.mistakes
         self.assertTrue(line.startswith(f"commands: {entry}: "), line)
@@ -71,7 +71,7 @@ class ConfiguredCommandsTests(SynchronousTestCase):
         self.assertIsNone(configured_commands(Config(), fetch).fallback)
 
     def test_fallback(self) -> None:
-        """The fallback is that of the configuration."""
+        """The fallback is the configured one."""
         config = Config(tcp=TcpSettings(fallback="acknowledge"))
         self.assertIs(configured_commands(config, fetch).fallback, acknowledge)
 
@@ -90,14 +90,14 @@ class ConfiguredCommandsTests(SynchronousTestCase):
                 self.assertIn("module:name", self.mistake(entry))
 
     def test_module_that_is_not_there(self) -> None:
-        """A module or package that is not there is told by its own name."""
+        """A missing module or package is reported with its own name."""
         self.assertEqual(self.mistake("own_none:commands"), "there is no module own_none")
         self.write("own_pack/__init__.py", "")
         self.assertEqual(self.mistake("own_pack.no:x"), "there is no module own_pack.no")
         self.assertEqual(self.mistake("own_none.no:x"), "there is no module own_none")
 
     def test_module_that_fails(self) -> None:
-        """A module that raises is told with what, and where."""
+        """A module that raises is reported with the exception and its position."""
         cases = {
             "import own_missing": "ModuleNotFoundError: No module named 'own_missing'",
             "\n1 / 0": "ZeroDivisionError: division by zero",
@@ -114,14 +114,14 @@ class ConfiguredCommandsTests(SynchronousTestCase):
                 self.assertTrue(mistake.endswith(f"own_bad{number}.py, line {line})"), mistake)
 
     def test_module_that_is_no_python(self) -> None:
-        """A syntax error is told with its own place."""
+        """A syntax error is reported with its own position."""
         self.write("own_broken.py", "x = 1\ndef\n")
         mistake = self.mistake("own_broken:commands")
         self.assertIn("SyntaxError: ", mistake)
         self.assertTrue(mistake.endswith("own_broken.py, line 2)"), mistake)
 
     def test_name_that_is_not_there(self) -> None:
-        """A name that the module does not have is told with the nearest that it has."""
+        """A missing name is reported with the most similar name of the module."""
         self.write("own_one.py", MODULE)
         self.assertEqual(
             self.mistake("own_one:comands"), "own_one has no comands; did you mean commands?"
@@ -129,7 +129,7 @@ class ConfiguredCommandsTests(SynchronousTestCase):
         self.assertEqual(self.mistake("own_one:zzz"), "own_one has no zzz")
 
     def test_something_else(self) -> None:
-        """A value that is no registry is told with its type."""
+        """A value that is not a registry is reported with its type."""
         self.write("own_one.py", MODULE)
         self.assertEqual(
             self.mistake("own_one:numbers"),
@@ -142,12 +142,12 @@ class ConfiguredCommandsTests(SynchronousTestCase):
         self.assertEqual(self.mistake("own_one:commands"), "there is a command ECHO already")
 
     def test_all_mistakes(self) -> None:
-        """Each entry that cannot be used has its line."""
+        """Each invalid entry is reported in a line of its own."""
         error = self.assertRaises(ConfigError, self.names, "x", "own_none:y")
         self.assertEqual(len(error.mistakes), 2)
 
     def test_registry_is_left_alone(self) -> None:
-        """The operator's registry is read, and does not get the standard commands."""
+        """The operator's registry is copied: the standard commands are not added to it."""
         self.write("own_one.py", MODULE)
         self.names("own_one:commands")
         registry = sys.modules["own_one"].commands

@@ -1,4 +1,4 @@
-"""The configuration: its defaults, its layers, and that every setting is explained."""
+"""The configuration: its defaults, its layers, and the descriptions of all settings."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from twisted_net.udp.limits import DatagramLimits, GroupSettings
 
 
 class ConfigTests(SynchronousTestCase):
-    """:class:`Config` nests the records that the parts themselves take."""
+    """:class:`Config` nests the settings records of the parts."""
 
     def test_addresses(self) -> None:
-        """By default both servers listen on loopback, at the ports of the original system."""
+        """By default both servers listen on loopback, on the ports of the original system."""
         config = Config()
         self.assertEqual((config.tcp.interface, config.tcp.port), ("127.0.0.1", 8888))
         self.assertEqual((config.udp.interface, config.udp.port), ("127.0.0.1", 9999))
 
     def test_sections(self) -> None:
-        """A section can be handed to the part that it configures, and has its defaults."""
+        """A section can be passed to the part that it configures, and has its defaults."""
         config = Config()
         for section, record in [
             (config.tcp, Limits()),
@@ -55,7 +55,7 @@ class ConfigTests(SynchronousTestCase):
                     self.assertEqual(value, setting.default)
 
     def test_nothing_to_serve(self) -> None:
-        """A configuration that serves nothing is refused; each server may be off alone."""
+        """A configuration that serves nothing is invalid; each server can be disabled."""
         Config(tcp=TcpSettings(enabled=False))
         Config(udp=UdpSettings(enabled=False))
         error = self.assertRaises(
@@ -64,7 +64,7 @@ class ConfigTests(SynchronousTestCase):
         self.assertIn("nothing is served", str(error))
 
     def test_numeric_interfaces(self) -> None:
-        """An interface is a numeric address of either family, or nothing for all."""
+        """An interface is an IPv4 or IPv6 address, or empty for all."""
         for interface in ("", "0.0.0.0", "::", "::1", "fe80::1%eth0"):
             with self.subTest(interface=interface):
                 self.assertEqual(TcpSettings(interface=interface).interface, interface)
@@ -74,7 +74,7 @@ class ConfigTests(SynchronousTestCase):
                 self.assertIn("127.0.0.1 or ::1", str(error))
 
     def test_udp_sockets(self) -> None:
-        """Further sockets stand beside that of the port, or alone where there is no port."""
+        """Sockets are added to that of the port, or are the only ones without a port."""
         sockets = ("udp:1:interface=", "systemd:0")
         settings = UdpSettings(sockets=sockets)
         self.assertEqual(
@@ -90,7 +90,7 @@ class ConfigTests(SynchronousTestCase):
         self.assertIn("fe80::1%eth0", str(error))
 
     def test_every_setting_is_explained(self) -> None:
-        """Every setting has a description of one line, and a name of its own in each layer."""
+        """Every setting has a description of one line, and a unique name in each layer."""
         all_settings = list(settings(Config()))
         for setting in all_settings:
             with self.subTest(setting=setting.key):
@@ -121,7 +121,7 @@ class ConfigTests(SynchronousTestCase):
         )
     )
     def test_round_trip(self, options: dict[str, object]) -> None:
-        """What print-config prints is the configuration that it was given."""
+        """The output of print-config can be loaded, and is the same configuration."""
         loaded = load_config(None, {}, {name: str(value) for name, value in options.items()})
         printed = to_toml(loaded.record, loaded.origins)
         self.assertEqual(load_config(("net.toml", printed), {}, {}).record, loaded.record)
@@ -141,13 +141,13 @@ class ListenersTests(SynchronousTestCase):
         )
 
     def test_alone(self) -> None:
-        """They are enough to have something to serve."""
+        """Listeners alone are something to serve."""
         off = TcpSettings(enabled=False)
         config = Config(tcp=off, udp=UdpSettings(enabled=False), listeners=("unix:1",))
         self.assertEqual(config.further_listeners, (Listener(endpoint="unix:1"),))
 
     def test_mistakes(self) -> None:
-        """What is wrong with one is told with its place in the list."""
+        """A mistake in a listener is reported with its index."""
         for table, mistake in [
             ("{}", "listeners[0]: port, path or endpoint must be set"),
             (
@@ -167,14 +167,14 @@ class ListenersTests(SynchronousTestCase):
 
 
 class ProtectionTests(SynchronousTestCase):
-    """Without users only this machine is served, unless the operator says otherwise."""
+    """Without users only this machine is served, unless ``auth.open`` is set."""
 
     def refused(self, **settings: Any) -> str:  # Any: fields of Config
-        """Give the message with which settings are refused."""
+        """Return the error message for invalid settings."""
         return str(self.assertRaises(ValueError, Config, **settings))
 
     def test_interface(self) -> None:
-        """An interface that others reach needs users, or the word that it is meant."""
+        """An interface that other machines can reach requires users, or ``auth.open``."""
         for interface in ("", "::", "0.0.0.0", "192.0.2.1"):
             tcp = TcpSettings(interface=interface)
             self.assertEqual(
@@ -193,7 +193,7 @@ class ProtectionTests(SynchronousTestCase):
         Config(tcp=TcpSettings(interface="", enabled=False))
 
     def test_listeners(self) -> None:
-        """Each listener that others reach is named."""
+        """Each listener that other machines can reach is named."""
         self.assertTrue(
             self.refused(
                 tcp=TcpSettings(interface=""),
@@ -202,7 +202,7 @@ class ProtectionTests(SynchronousTestCase):
         )
 
     def test_descriptions(self) -> None:
-        """Descriptions of TCP and TLS are read; others are judged when a client comes."""
+        """Descriptions of TCP and TLS endpoints are checked; others when a client connects."""
         for description in ("tcp:1", "tcp6:1", "ssl:1:interface=192.0.2.1", "tls:x:tcp:1"):
             self.assertIn("listeners[0]", self.refused(listeners=(description,)))
         for description in (
@@ -215,13 +215,13 @@ class ProtectionTests(SynchronousTestCase):
         Config(listeners=(Listener(path="/run/x"), Listener(port=1)))
 
     def test_coap(self) -> None:
-        """CoAP has no logins, and is not served where they are asked for."""
+        """CoAP without DTLS has no logins: it cannot be enabled if they are required."""
         coap = CoapSettings(enabled=True)
         self.assertIn("coap.enabled", self.refused(coap=coap, auth=AuthSettings(users="x")))
         Config(coap=coap)
 
     def test_coap_for_others(self) -> None:
-        """CoAP is for this machine, unless everybody may do everything, or there are users."""
+        """CoAP serves other machines only with ``auth.open``, or over DTLS with users."""
         for interface in ("", "::", "192.0.2.1"):
             coap = CoapSettings(enabled=True, interface=interface)
             self.assertTrue(self.refused(coap=coap).startswith("coap.interface: reachable"))
@@ -235,7 +235,7 @@ class ProtectionTests(SynchronousTestCase):
         Config(coap=CoapSettings(interface="::", dtls=CoapDtlsSettings(interface="::")))
 
     def test_coap_over_dtls(self) -> None:
-        """Over DTLS a certificate is a login, so that one must be asked for."""
+        """Over DTLS, logins require client certificates."""
         auth = AuthSettings(users="x")
         bare = CoapDtlsSettings(certificate="a.pem")
         self.assertIn("coap.dtls.client_ca", self.refused(coap=CoapSettings(dtls=bare), auth=auth))
@@ -249,7 +249,7 @@ class ProtectionTests(SynchronousTestCase):
             Config(coap=CoapSettings(dtls=tls), auth=auth)
 
     def test_dtls_alone(self) -> None:
-        """DTLS alone is something to serve; it is off where there is no certificate."""
+        """DTLS alone is something to serve; it is disabled without a certificate."""
         nothing = {"tcp": TcpSettings(enabled=False), "udp": UdpSettings(enabled=False)}
         self.assertIn("nothing is served", self.refused(**nothing))
         tls = CoapDtlsSettings(certificate="a.pem")
@@ -258,7 +258,7 @@ class ProtectionTests(SynchronousTestCase):
         self.assertEqual((Config().coap.dtls.port, Config().udp.dtls.port), (5684, 9998))
 
     def test_dtls_mistakes(self) -> None:
-        """What is wrong in a table within a table is named by its whole key."""
+        """A mistake in a nested table is reported with its whole key."""
         for text, mistake in (
             ("mtu = 255", "coap.dtls.mtu is 255, must be an integer from 256 to 16384"),
             ('interface = "x"', "coap.dtls.interface must be a numeric address"),
@@ -271,16 +271,16 @@ class ProtectionTests(SynchronousTestCase):
             self.assertTrue(line.startswith(f"net.toml: {mistake}"), line)
 
     def test_secret(self) -> None:
-        """The checkers, which may hold passwords, are not printed."""
+        """The checkers, which may contain passwords, are not printed."""
         text = to_toml(Config(auth=AuthSettings(checkers=("memory:ann:sesame",))))
         self.assertNotIn("sesame", text)
 
 
 class LoadConfigTests(SynchronousTestCase):
-    """:func:`load_config` lays the environment over the file, and options over both."""
+    """:func:`load_config`: the environment overrides the file, and options override both."""
 
     def test_precedence(self) -> None:
-        """Options win over variables, variables over the file, the file over defaults."""
+        """Options override variables, variables the file, the file the defaults."""
         file = ("net.toml", "threads = 1\n[tcp]\nport = 1\nbacklog = 1\nmax_line = 100")
         environ = {"TWISTED_NET_TCP__PORT": "2", "TWISTED_NET_TCP__BACKLOG": "2", "HOME": "/"}
         loaded = load_config(file, environ, {"tcp-port": "3"})
@@ -302,7 +302,7 @@ class LoadConfigTests(SynchronousTestCase):
         self.assertEqual(load_config(None, {}, {}).record, Config())
 
     def test_all_mistakes_at_once(self) -> None:
-        """Every mistake of every layer has its line."""
+        """Every mistake of every layer is reported in a line of its own."""
         file = ("net.toml", "[tcp]\nmax_conections = 5\nport = 'x'")
         error = self.assertRaises(
             ConfigError, load_config, file, {"TWISTED_NET_UPD__PORT": "1"}, {"udp-port": "-1"}
@@ -320,7 +320,7 @@ class LoadConfigTests(SynchronousTestCase):
         )
 
     def test_udp_sockets(self) -> None:
-        """A socket whose description is wrong is named by its place in the list."""
+        """A socket with an invalid description is reported with its index."""
         text = '[udp]\nport = "none"\nsockets = ["udp:1", "udp:x"]\n'
         error = self.assertRaises(ConfigError, load_config, ("net.toml", text), {}, {})
         self.assertEqual(
@@ -335,7 +335,7 @@ class LoadConfigTests(SynchronousTestCase):
         self.assertEqual(list(map(str, config.udp.socket_specs)), ["[::1]:1", "fd:3"])
 
     def test_earlier_mistakes(self) -> None:
-        """A mistake that was made before the layers comes first among theirs."""
+        """Mistakes that were found before are reported first."""
         error = self.assertRaises(
             ConfigError,
             load_config,
@@ -355,7 +355,7 @@ class LoadConfigTests(SynchronousTestCase):
         )
 
     def test_rules(self) -> None:
-        """What the configuration refuses as a whole names the layers that said so."""
+        """A contradiction between settings is reported with the layers that set them."""
         error = self.assertRaises(
             ConfigError,
             load_config,
@@ -373,10 +373,10 @@ class LoadConfigTests(SynchronousTestCase):
 
 
 class GroupTests(SynchronousTestCase):
-    """Groups that could not be answered are refused with the name of the setting."""
+    """Invalid multicast groups are reported with the name of the setting."""
 
     def test_family(self) -> None:
-        """A group of IPv6 needs a port of IPv6."""
+        """An IPv6 group requires an IPv6 port."""
         groups = GroupSettings(groups=("ff02::fd",), interfaces=("lo",))
         with self.assertRaises(ValueError) as raised:
             CoapSettings(multicast=groups)
@@ -384,7 +384,7 @@ class GroupTests(SynchronousTestCase):
         CoapSettings(multicast=groups, interface="::1")
 
     def test_no_port(self) -> None:
-        """Groups have the number of ``udp.port``, so there must be one."""
+        """Groups use ``udp.port``, which must be set."""
         groups = UdpGroupSettings(groups=("239.0.0.9",))
         with self.assertRaises(ValueError) as raised:
             UdpSettings(port=None, sockets=("udp:9",), multicast=groups)
@@ -392,7 +392,7 @@ class GroupTests(SynchronousTestCase):
 
 
 class DocumentationTests(SynchronousTestCase):
-    """The page about the configuration shows what there is."""
+    """The page about the configuration shows all settings."""
 
     def test_all_settings(self) -> None:
         """``docs/settings.toml`` is what ``twisted-net print-config`` prints without options."""

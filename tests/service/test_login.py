@@ -1,4 +1,4 @@
-"""Who logs in is found by checkers, off the reactor's thread, and slower after each failure."""
+"""Logins are checked by checkers, in threads, with growing delays after failures."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ OTHER = hash_password("other", bytes(16), cost=4)
 
 
 class PasswordVerifierTests(SynchronousTestCase):
-    """:class:`PasswordVerifier` runs one check at a time."""
+    """:class:`PasswordVerifier` runs one verification at a time."""
 
     def setUp(self) -> None:
         self.reactor = ThreadClock()
         self.checks = PasswordVerifier(self.reactor, 2)
 
     def test_one_at_a_time(self) -> None:
-        """The second check begins once the first is done; each gives its own verdict."""
+        """The second verification starts after the first; each has its own result."""
         first = self.checks.verify(HASH, "sesame")
         second = self.checks.verify(HASH, "wrong")
         self.assertEqual(len(self.reactor.threads), 1)
@@ -70,7 +70,7 @@ class PasswordVerifierTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(second))
 
     def test_limit(self) -> None:
-        """One above the limit is refused; then there is room again."""
+        """One over the limit is refused; later ones are accepted."""
         checks = [self.checks.verify(HASH, "sesame") for _ in range(2)]
         self.assertRaises(TooBusy, self.checks.verify, HASH, "sesame")
         self.reactor.run_thread()
@@ -78,7 +78,7 @@ class PasswordVerifierTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(checks[0]))
 
     def test_cancelled(self) -> None:
-        """A check whose client has gone is not begun; one that runs goes on to its end."""
+        """A cancelled verification is not started; a running one is completed."""
         running, waiting = (self.checks.verify(HASH, "sesame") for _ in range(2))
         running.cancel()
         waiting.cancel()
@@ -92,23 +92,23 @@ class PasswordVerifierTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(last))
 
     def test_failure(self) -> None:
-        """A hash that cannot be checked fails its own check alone."""
+        """An invalid hash fails its own verification only."""
         broken = self.checks.verify("nonsense", "sesame")
         self.reactor.run_thread()
         self.failureResultOf(broken, ValueError)
 
 
 class VerifyBelowTests(SynchronousTestCase):
-    """:func:`verify_at_low_priority` checks in a thread that gives way to this one."""
+    """:func:`verify_at_low_priority` verifies in a thread of lower priority."""
 
     def test_verdict(self) -> None:
-        """It tells what the check tells."""
+        """It returns the result of the verification, or raises its error."""
         self.assertTrue(verify_at_low_priority(HASH, "sesame"))
         self.assertFalse(verify_at_low_priority(HASH, "wrong"))
         self.assertRaises(ValueError, verify_at_low_priority, "nonsense", "sesame")
 
     def test_priority(self) -> None:
-        """The check is nicer than its caller, who stays as it was."""
+        """The thread has a higher niceness than its caller, whose niceness does not change."""
         if sys.platform != "linux":
             self.skipTest("threads have no priority of their own here")
 
@@ -121,7 +121,7 @@ class VerifyBelowTests(SynchronousTestCase):
         self.assertEqual(niceness(), before)
 
     def test_forbidden(self) -> None:
-        """Where that is not allowed, the check is made all the same."""
+        """If that is not permitted, the password is verified anyway."""
 
         def forbidden(by: int) -> int:
             raise PermissionError(by)
@@ -131,7 +131,7 @@ class VerifyBelowTests(SynchronousTestCase):
 
 
 class FileTestCase(SynchronousTestCase):
-    """A directory, and what was logged."""
+    """A test case with a directory and a log observer."""
 
     def setUp(self) -> None:
         holder = tempfile.TemporaryDirectory()
@@ -142,22 +142,22 @@ class FileTestCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.logged)
 
     def write(self, text: str) -> None:
-        """Write the users file, at a time of its own."""
+        """Write the users file, with a new modification time."""
         self.path.write_text(text)
         self.path.chmod(0o600)
         os.utime(self.path, ns=(0, len(text)))
 
     def mistakes(self) -> list[str]:
-        """Give the mistakes in the file, without its path."""
+        """Return the mistakes in the file, without its path."""
         error: ConfigError = self.assertRaises(ConfigError, UsersFile, str(self.path))
         return [line.removeprefix(f"{self.path}: ") for line in error.mistakes]
 
 
 class UsersFileTests(FileTestCase):
-    """:class:`UsersFile` follows the changes of a file."""
+    """:class:`UsersFile` reads a file again when it changes."""
 
     def test_changes(self) -> None:
-        """A file that has changed is read again; one that has not is not."""
+        """A changed file is read again; an unchanged one is not."""
         self.write("[ann]")
         file = UsersFile(str(self.path))
         users = file.current()
@@ -166,7 +166,7 @@ class UsersFileTests(FileTestCase):
         self.assertEqual(len(file.current()), 2)
 
     def test_broken_change(self) -> None:
-        """A mistake in a changed file, or none at all, is logged, and the users stay."""
+        """If a changed file has a mistake or is missing, that is logged, and the users stay."""
         self.write("[ann]")
         file = UsersFile(str(self.path))
         self.write("[ann")
@@ -178,14 +178,14 @@ class UsersFileTests(FileTestCase):
         self.flushLoggedErrors()
 
     def test_readable_by_all(self) -> None:
-        """A file that everybody can read is warned of."""
+        """If the file is world-readable, that is logged as a warning."""
         self.write("[ann]")
         self.path.chmod(0o644)
         UsersFile(str(self.path))
         self.assertEqual([event["log_level"] for event in self.logged], [LogLevel.warn])
 
     def test_mistakes(self) -> None:
-        """What cannot be read, or checked, is told in the beginning."""
+        """Files that cannot be read, and invalid hashes, are reported at the start."""
         self.assertEqual(self.mistakes(), ["No such file or directory"])
         self.path.write_bytes(b"\xff")
         self.assertEqual(self.mistakes(), ["byte 0 is not UTF-8"])
@@ -198,7 +198,7 @@ class UsersFileTests(FileTestCase):
         self.assertEqual(self.mistakes(), ["Is a directory"])
 
     def test_without_the_extra(self) -> None:
-        """A hash of argon2 is a mistake where the extra is not installed."""
+        """An argon2 hash is a mistake if the extra is not installed."""
         self.write('[ann]\npassword = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaA"')
         real = builtins.__import__
 
@@ -232,11 +232,11 @@ class AuthenticatorTests(SynchronousTestCase):
         self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
 
     def hear(self, event: str, client: Audited, what: str) -> None:
-        """Keep a line of the audit."""
+        """Record a line of the audit log."""
         self.heard.append(f"{event} {what}")
 
     def verify(self, hashed: str, password: str) -> Deferred[bool]:
-        """Check a password here and now."""
+        """Verify a password synchronously."""
         self.verified.append((hashed, password))
         return succeed(passwords.verify(hashed, password))
 
@@ -249,28 +249,28 @@ class AuthenticatorTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.logins.log_in(session, who, password))
 
     def test_password(self) -> None:
-        """The right password makes the session the user's."""
+        """The right password logs the session in."""
         session = self.session()
         self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
         self.assertIs(session.permissions, self.users.permissions("ann"))
         self.assertEqual(self.heard, ["login by password"])
 
     def test_token(self) -> None:
-        """A token names its user."""
+        """A token identifies its user."""
         session = self.session()
         self.assertEqual(self.successResultOf(self.log_in(session, "purr")), "tom")
         self.assertEqual((session.user, self.heard), ("tom", ["login by token"]))
         self.assertEqual(self.verified, [])
 
     def test_other_checkers(self) -> None:
-        """Whom the file does not know another checker may, with the file's permissions."""
+        """Another checker can accept users; their permissions are those of the file."""
         for name, password in (("eve", "apple"), ("tom", "cat")):
             session = self.session()
             self.assertEqual(self.successResultOf(self.log_in(session, name, password)), name)
             self.assertEqual(session.user, name)
 
     def test_failures(self) -> None:
-        """Wrong in any part, the answer is the same, and nothing is changed."""
+        """Whatever part is wrong, the answer is the same, and nothing changes."""
         for i, (who, password) in enumerate(
             (("ann", "wrong"), ("nobody", "sesame"), ("tom", "sesame"), ("ann", ""), ("x", ""))
         ):
@@ -282,19 +282,19 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
 
     def test_equally_long(self) -> None:
-        """A user that there is not, or has no password, costs a check as any other does."""
+        """Unknown users, and users without a password, cost a verification like others."""
         for who in ("ann", "nobody", "tom"):
             self.failureResultOf(self.log_in(self.session(f"h{who}"), who, "x"), AuthFailed)
         self.assertEqual(self.verified, [(HASH, "x")] * 3)
 
     def test_decoy(self) -> None:
-        """Where no user has a password there is a hash to be checked all the same."""
+        """If no user has a password, there is still a hash to verify."""
         self.users = Users({"tom": User()})
         self.failureResultOf(self.log_in(self.session(), "tom", "x"), AuthFailed)
         self.assertEqual(self.verified, [(logins.DECOY, "x")])
 
     def test_delays(self) -> None:
-        """After three failures of an address nothing is checked for a while, right or wrong."""
+        """After three failures of an address, no login is checked for a while."""
         session = self.session()
         for _ in range(3):
             self.failureResultOf(self.log_in(session, "ann", "wrong"), AuthFailed)
@@ -307,7 +307,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
 
     def test_not_admitted(self) -> None:
-        """A user with too many connections is refused, which is no failed attempt."""
+        """A user at the limit of connections is refused; that is not a failed attempt."""
 
         def refuse(permissions: Permissions) -> None:
             raise TooManyConnections(1, "user")
@@ -318,7 +318,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.failureResultOf(self.log_in(session, "purr"), TooManyConnections)
 
     def test_too_busy(self) -> None:
-        """Where too many wait it is no failed attempt either."""
+        """A refusal because too many wait is not a failed attempt."""
 
         def busy(hashed: str, password: str) -> Deferred[bool]:
             raise TooBusy(1)
@@ -330,7 +330,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.failureResultOf(self.log_in(session, "ann", "sesame"), TooBusy)
 
     def test_no_checker(self) -> None:
-        """A token is wrong where no checker takes any."""
+        """A token is wrong if no checker accepts tokens."""
         others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple")
         self.logins = Authenticator(self.reactor, AuthSettings(checkers=("x",)), [others])
         self.failureResultOf(self.log_in(self.session(), "letmein"), AuthFailed)
@@ -340,14 +340,14 @@ class AuthenticatorTests(SynchronousTestCase):
 
 
 class CredTests(SynchronousTestCase):
-    """The parts are those of twisted.cred."""
+    """The parts fit into twisted.cred."""
 
     def test_token(self) -> None:
-        """A token is credentials that other checkers may take."""
+        """Other checkers can accept tokens."""
         self.assertTrue(IToken.providedBy(Token("x")))
 
     def test_realm(self) -> None:
-        """The realm gives permissions alone, and to nobody none."""
+        """The avatars are permissions only; there is no anonymous avatar."""
         realm = PermissionsRealm(lambda name: Permissions(name, User()))
         _, permissions, log_out = realm.requestAvatar(b"ann", None, IPermissions)
         assert isinstance(permissions, Permissions)
@@ -357,7 +357,7 @@ class CredTests(SynchronousTestCase):
         self.assertRaises(NotImplementedError, realm.requestAvatar, b"ann", None)
 
     def test_first_of(self) -> None:
-        """A checker may answer at once; another's bug is not a wrong password."""
+        """A checker may return a plain value; an unexpected exception is not a wrong password."""
 
         class Plain:
             def requestAvatarId(self, credentials: object) -> object:
@@ -375,14 +375,14 @@ class CredTests(SynchronousTestCase):
 
 
 class ConfiguredAuthenticatorTests(FileTestCase):
-    """:func:`configured_authenticator` makes what the settings say."""
+    """:func:`configured_authenticator` follows the settings."""
 
     def test_nobody(self) -> None:
-        """Without users and checkers nobody logs in."""
+        """Without users and checkers there is no authenticator."""
         self.assertIsNone(configured_authenticator(ThreadClock(), AuthSettings()))
 
     def test_both(self) -> None:
-        """A users file and a plugin of Twisted serve together, passwords in a thread."""
+        """A users file and a checker plugin are used together, with passwords in a thread."""
         self.write(f'[ann]\npassword = "{HASH}"\ntokens = ["{hash_token("letmein")}"]')
         passwd = self.path.with_name("passwd")
         passwd.write_text("eve:apple\n")
@@ -403,7 +403,7 @@ class ConfiguredAuthenticatorTests(FileTestCase):
             self.assertIn(self.successResultOf(result), ("ann", "eve"))
 
     def test_mistakes(self) -> None:
-        """All mistakes come at once, and repeat no argument of a checker."""
+        """All mistakes are reported at once, without the arguments of checkers."""
         settings = AuthSettings(
             users=str(self.path),
             checkers=("nonsense:sesame", "memory:sesame", "anonymous", "memory:a:b"),

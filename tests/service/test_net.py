@@ -1,4 +1,4 @@
-"""The assembled service starts as a whole, serves what it is told, and drains."""
+"""The assembled service starts completely or not at all, serves, and drains."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ TCP_ALONE = UdpSettings(enabled=False)
 
 
 class TakenReactor(MemoryReactorClock):
-    """Has a port that somebody else listens on."""
+    """A reactor whose ports are all in use."""
 
     def listenTCP(self, *arguments: Any, **options: Any) -> Any:  # Any: never reached
-        """Refuse, as Linux does."""
+        """Fail as Linux does."""
         raise CannotListenError("", 8888, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
 
 
 class ThreadedReactor(ThreadClock, MemoryReactorClock):
-    """Has threads as well."""
+    """A reactor in memory with threads."""
 
 
 class Wire(StringTransportWithDisconnection):
-    """A TCP transport in memory; what is ended by one side is ended."""
+    """A TCP transport in memory without half-close."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Be there, as on any TCP transport."""
+        """Do nothing: every TCP transport has this method."""
 
     def loseWriteConnection(self) -> None:
-        """End the whole connection: the peer in these tests ends its half at once."""
+        """Close the whole connection: the peer in these tests closes its side at once."""
         self.loseConnection()
 
 
@@ -78,7 +78,7 @@ def connect(service: NetService, listener: CommandListener | None = None) -> Wir
 
 
 def ask(wire: Wire, line: bytes) -> Any:  # Any: whatever JSON holds
-    """Send a line to the server behind *wire* and give its answer."""
+    """Send a line to the server of *wire* and return its answer."""
     wire.clear()
     wire.protocol.dataReceived(line + b"\n")
     return json.loads(wire.value())
@@ -116,7 +116,7 @@ class NetServiceTests(NetServiceTestCase):
         )
 
     def test_listens_once(self) -> None:
-        """What was bound with privileges is not bound again at the start."""
+        """A port that was bound with privileges is not bound again at the start."""
         service = self.service()
         service.privilegedStartService()
         service.startService()
@@ -125,12 +125,12 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(service.tcp.port, 8888)
 
     def test_launchers_without_privileges(self) -> None:
-        """A launcher that has no privileged step gets its port at the start."""
+        """If the launcher has no privileged step, the port is bound at the start."""
         self.service().startService()
         self.assertEqual(len(self.reactor.tcpServers), 1)
 
     def test_parts(self) -> None:
-        """A server that is not enabled is not made."""
+        """A server that is not enabled is not created."""
         self.assertIsNone(self.service().udp)
         service = NetService(self.reactor, Config(tcp=TcpSettings(enabled=False)))
         self.assertIsNone(service.tcp)
@@ -143,7 +143,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertIsNotNone(service.udp)
 
     def test_port_that_is_taken(self) -> None:
-        """The error names the address, the transport and the reason; nothing runs after it."""
+        """The error names the address, the transport and the reason; nothing is running then."""
         service = NetService(cast(ServiceReactor, TakenReactor()), Config(udp=TCP_ALONE))
         error = self.assertRaises(CannotListen, service.privilegedStartService)
         self.assertEqual(
@@ -154,7 +154,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertFalse(service.running)
 
     def test_addresses_in_words(self) -> None:
-        """An IPv6 address stands in brackets, and no address is all of IPv4."""
+        """An IPv6 address is in brackets; an empty one is shown as 0.0.0.0."""
         for interface, address in (("::1", "[::1]:8888"), ("", "0.0.0.0:8888")):
             with self.subTest(interface=interface):
                 config = Config(tcp=TcpSettings(interface=interface), udp=TCP_ALONE, auth=OPEN)
@@ -163,7 +163,7 @@ class NetServiceTests(NetServiceTestCase):
                 self.assertEqual(error.address, address)
 
     def test_reasons_that_are_no_errors(self) -> None:
-        """A reactor that gives its reason as text is repeated."""
+        """If the reactor has a message in place of an error number, it is repeated."""
 
         def refuse(*arguments: Any) -> None:
             raise CannotListenError("", 8888, "Not today")
@@ -173,7 +173,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(error.reason, "not today")
 
     def test_answers(self) -> None:
-        """The standard commands answer; the fallback of the configuration is one of them."""
+        """The standard commands answer, and so does the configured fallback."""
         wire = connect(self.service())
         self.assertEqual(ask(wire, b"ECHO a b")["result"], "a b")
         self.assertEqual(ask(wire, b"NOPE")["code"], "unknown_command")
@@ -181,12 +181,12 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(ask(wire, b"NOPE")["message"], "received: NOPE")
 
     def test_limits(self) -> None:
-        """The limits of the configuration hold."""
+        """The configured limits apply."""
         wire = connect(self.service(tcp=TcpSettings(max_line=64)))
         self.assertEqual(ask(wire, b"x" * 65)["limit"], 64)
 
     def test_fetch(self) -> None:
-        """FETCH reaches what the configuration allows; its client is imported in a thread, once."""
+        """FETCH follows the egress policy; its client is imported once, in a thread."""
         self.reactor = ThreadedReactor()
         service = self.service()
         wire = connect(service)
@@ -200,24 +200,24 @@ class NetServiceTests(NetServiceTestCase):
         self.successResultOf(service.stopService())
 
     def test_own_commands(self) -> None:
-        """A registry handed in is served beside the standard commands."""
+        """The commands of a registry argument are added to the standard ones."""
         own = Commands()
         own.command("DOUBLE", help="Twice.")(_double)
         self.assertEqual(ask(connect(self.service(own)), b"DOUBLE 4")["result"], 8)
 
     def test_own_command_of_a_taken_name(self) -> None:
-        """An own command may not take the name of a standard one."""
+        """A command with the name of a standard one is refused."""
         own = Commands()
         own.command("ECHO", help="Mine.")(_double)
         self.assertRaises(ValueError, self.service, own)
 
     def test_commands_that_are_not_there(self) -> None:
-        """Commands that the configuration names and that are not there are refused."""
+        """Configured commands that do not exist are refused."""
         config = Config(commands=("nowhere_at_all:commands",), udp=TCP_ALONE)
         self.assertRaises(ConfigError, NetService, self.reactor, config)
 
     def test_drains(self) -> None:
-        """Stopping tells the clients, waits for their ends, and says how it went."""
+        """Stopping notifies the clients, waits for them, and logs a summary."""
         service = self.service(drain_timeout=5)
         service.startService()
         wire = connect(service)
@@ -233,7 +233,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_drain_has_a_deadline(self) -> None:
-        """A connection that still waits when the time is over is aborted and counted."""
+        """A connection that is pending after the drain timeout is aborted and counted."""
         own = Commands()
         own.command("WAIT", help="For ever.")(_wait)
         service = self.service(own, drain_timeout=5)
@@ -249,7 +249,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual((event["seconds"], event["connected"], event["aborted"]), (5, 1, 1))
 
     def test_stops_without_a_start(self) -> None:
-        """A service that was never started has nothing to stop; nor has one stopped twice."""
+        """Stopping a service that does not run does nothing."""
         service = self.service()
         self.successResultOf(service.stopService())
         service.startService()
@@ -259,7 +259,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertIsNone(service.tcp.port)
 
     def test_starts_again(self) -> None:
-        """After a stop it can be started again, and answers."""
+        """A stopped service can be started again."""
         service = self.service()
         service.startService()
         self.successResultOf(service.stopService())
@@ -270,7 +270,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(ask(connect(service), b"PING")["result"], "PONG")
 
     def test_progress(self) -> None:
-        """While it drains the log says every second how many connections are left."""
+        """While it drains, it logs every second how many connections are left."""
         own = Commands()
         own.command("WAIT", help="For ever.")(_wait)
         service = self.service(own, drain_timeout=3)
@@ -285,7 +285,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_info(self) -> None:
-        """INFO tells the versions, what listens where, and what the process uses."""
+        """INFO has versions, listeners and resource usage."""
         service = self.service(listeners=(Listener(path="/run/x", admin=True),))
         service.startService()
         answer = ask(connect(service, service.listeners[0]), b"INFO")
@@ -321,7 +321,7 @@ class NetServiceTests(NetServiceTestCase):
         )
 
     def test_latency(self) -> None:
-        """The reactor is timed while the service runs."""
+        """The latency of the reactor is measured while the service runs."""
         service = self.service()
         service.startService()
         self.reactor.advance(0.5)
@@ -330,7 +330,7 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_slow_log(self) -> None:
-        """What is slow, and how much is kept, is configured."""
+        """The thresholds and the size of the slow log are configured."""
         service = self.service(slowlog=SlowLogSettings(threshold=0.5, kept=3))
         self.assertEqual(service.sessions.instruments.slow_log.settings.threshold, 0.5)
         assert service.tcp is not None
@@ -338,10 +338,10 @@ class NetServiceTests(NetServiceTestCase):
 
 
 class ListenersTests(NetServiceTestCase):
-    """The further listeners of :class:`NetService`."""
+    """The additional listeners of :class:`NetService`."""
 
     def test_all_listen(self) -> None:
-        """Each listens, in order after that of ``[tcp]``, and is logged with its layers."""
+        """They start in order, after that of ``[tcp]``, and are logged with their layers."""
         service = self.service(
             listeners=("tcp:1", Listener(port=2, proxy=("10.0.0.0/8",)), Listener(path="/run/x"))
         )
@@ -355,14 +355,14 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual([listener.port for listener in service.listeners], [1, 2, None])
 
     def test_without_the_default(self) -> None:
-        """They serve alone where ``[tcp]`` is not enabled."""
+        """They work without ``[tcp]``."""
         service = self.service(tcp=TcpSettings(enabled=False), listeners=("tcp:1",))
         self.assertIsNone(service.tcp)
         service.startService()
         self.assertEqual(len(self.reactor.tcpServers), 1)
 
     def test_same_clients(self) -> None:
-        """The clients of all listeners know of each other."""
+        """The listeners share their sessions."""
         service = self.service(listeners=("tcp:1",))
         first = connect(service)
         second = connect(service, service.listeners[0])
@@ -372,7 +372,7 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual(len(service.sessions), 2)
 
     def test_administration(self) -> None:
-        """A socket for administration takes it from the other listeners, and asks no login."""
+        """With an administration socket, only its clients administer, without a login."""
         admin = Listener(path="/run/x", admin=True)
         for auth in (OPEN, AuthSettings(checkers=("memory:ann:secret",))):
             service = self.service(listeners=("tcp:1", admin), auth=auth)
@@ -384,7 +384,7 @@ class ListenersTests(NetServiceTestCase):
             self.assertEqual(codes, [refused, refused, None])
 
     def test_limits_of_their_own(self) -> None:
-        """A limit that a listener has goes before that of ``[tcp]``; the others are shared."""
+        """The limits of a listener override those of ``[tcp]``; the others are inherited."""
         service = self.service(
             tcp=TcpSettings(max_line=100, max_pending=7),
             listeners=(Listener(port=1, limits={"max_line": 200}), "tcp:2"),
@@ -395,7 +395,7 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual(service.listeners[0].factory.limits.max_pending, 7)
 
     def test_drains_all(self) -> None:
-        """Stopping ends the clients of all listeners, and says so in one line."""
+        """Stopping drains all listeners, and logs one summary."""
         service = self.service(listeners=("tcp:1",), drain_timeout=5)
         service.startService()
         wires = [connect(service), connect(service, service.listeners[0])]
@@ -409,7 +409,7 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_taken(self) -> None:
-        """A place that is taken is named as it was written, with its layers."""
+        """An address in use is reported as configured, with its layers."""
         reactor: Any = TakenReactor()  # Any: it has no threads
         cases: list[tuple[str | Listener, str]] = [
             ("tcp:1", "cannot listen on tcp:1 (endpoint): address already in use"),
@@ -425,7 +425,7 @@ class ListenersTests(NetServiceTestCase):
             self.assertEqual(str(error), message)
 
     def test_mistakes(self) -> None:
-        """All that cannot be built is told at once, with its place in the list."""
+        """All invalid listeners are reported at once, with their indexes."""
         nowhere = TlsSettings(certificate="/nowhere.pem")
         error = self.assertRaises(
             ConfigError, self.service, listeners=("x:1", "tcp:1", Listener(port=1, tls=nowhere))
@@ -435,7 +435,7 @@ class ListenersTests(NetServiceTestCase):
         self.assertEqual(second, "listeners[2]: /nowhere.pem: No such file or directory")
 
     def test_certificates(self) -> None:
-        """STATS tells how long the certificates are valid; of two for one host, the less."""
+        """STATS has the seconds until certificates expire; of two for one host, the smaller."""
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         authority = Authority()
@@ -470,7 +470,7 @@ class SecureListenersTests(NetServiceTestCase):
         self.assertNotIn("dtls", ask(connect(service), b"STATS"))
 
     def test_figures(self) -> None:
-        """STATS tells of the certificates, and what became of sessions."""
+        """STATS has the certificates and the sessions of DTLS."""
         coap = CoapSettings(dtls=CoapDtlsSettings(certificate=self.certificate))
         service = self.service(coap=coap)
         figures = ask(connect(service), b"STATS")
@@ -482,13 +482,13 @@ class SecureListenersTests(NetServiceTestCase):
         self.assertEqual(list(own), ["certificates", "dtls"])
 
     def test_mistakes(self) -> None:
-        """A certificate that cannot be used ends it with its section."""
+        """An invalid certificate is reported with its section."""
         coap = CoapSettings(dtls=CoapDtlsSettings(certificate="/nowhere.pem"))
         error = self.assertRaises(ConfigError, self.service, coap=coap)
         self.assertEqual(error.mistakes, ["coap.dtls: /nowhere.pem: No such file or directory"])
 
     def test_users(self) -> None:
-        """Where there are users, certificates say who may do what; without, nobody administers."""
+        """With users, certificates decide the permissions; without, there is no administration."""
         tls = CoapDtlsSettings(certificate=self.certificate, client_ca=self.ca)
         service = self.service(coap=CoapSettings(dtls=tls))
         assert service.secure_coap is not None

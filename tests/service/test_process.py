@@ -1,4 +1,4 @@
-"""The service as a process: how it fails to start, how signals end it, and who holds it."""
+"""The service as a process: failing starts, signals, threads that delay its exit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from twisted_net.service.process import (
 
 
 class Reactor(MemoryReactorClock):
-    """A reactor in memory with what the real ones have beside."""
+    """A reactor in memory with thread pool and signal handlers, like real ones."""
 
     threadpool: Any = None  # Any: a fake
     threads = 0
@@ -37,7 +37,7 @@ class Reactor(MemoryReactorClock):
     running = True
 
     def suggestThreadPoolSize(self, size: int) -> None:
-        """Remember the size."""
+        """Record the size."""
         self.threads = size
 
     def callFromThread(self, function: Callable[[], object]) -> None:
@@ -45,7 +45,7 @@ class Reactor(MemoryReactorClock):
         self.callLater(0, function)
 
     def stop(self) -> None:
-        """Stop once, as real ones do."""
+        """Raise when stopped twice, as real reactors do."""
         self.stops += 1
         if self.stops > 1:
             raise ReactorNotRunning
@@ -58,15 +58,15 @@ class Reactor(MemoryReactorClock):
 
 
 class TakenReactor(Reactor):
-    """Has a port that somebody else listens on."""
+    """A reactor whose ports are all in use."""
 
     def listenTCP(self, *arguments: Any, **options: Any) -> Any:  # Any: never reached
-        """Refuse, as Linux does."""
+        """Fail as Linux does."""
         raise CannotListenError("", 8888, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
 
 
 class Handlers(SynchronousTestCase):
-    """Gives back the handlers of signals that a test replaced."""
+    """Restores the signal handlers that a test replaced."""
 
     def setUp(self) -> None:
         self.reactor: Any = Reactor()  # Any: without what the service does not use
@@ -77,7 +77,7 @@ class Handlers(SynchronousTestCase):
 
 
 class StopSignalsTests(Handlers):
-    """:class:`StopSignals` counts the signals that are meant to stop the process."""
+    """:class:`StopSignals` handles the signals that stop the process."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -85,7 +85,7 @@ class StopSignalsTests(Handlers):
         StopSignals(self.reactor, self.ended.append).install()
 
     def test_first(self) -> None:
-        """The first signal stops the reactor from within its own turn, and ends nothing."""
+        """The first signal stops the reactor in its next turn, and does not end the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(number=number):
                 self.setUp()
@@ -96,13 +96,13 @@ class StopSignalsTests(Handlers):
                 self.assertEqual(self.ended, [])
 
     def test_second(self) -> None:
-        """The second one ends the process at once, whichever of the two it is."""
+        """The second signal ends the process at once, whether SIGTERM or SIGINT."""
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         self.assertEqual(self.ended, [signal.SIGINT])
 
     def test_second_while_the_log_fails(self) -> None:
-        """A log that cannot be written to just then does not save the process."""
+        """The second signal ends the process even if logging fails."""
         signal.raise_signal(signal.SIGTERM)
 
         def fail(event: LogEvent) -> None:
@@ -120,7 +120,7 @@ class StopSignalsTests(Handlers):
         self.assertEqual(self.reactor.stops, 2)
 
     def test_handlers_of_others(self) -> None:
-        """A handler that is not the reactor's own, as a debugger's, is left alone."""
+        """Handlers other than the reactor's, such as a debugger's, are kept."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         StopSignals(self.reactor, self.ended.append).install()
         self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
@@ -130,7 +130,7 @@ class EndBySignalTests(Handlers):
     """:func:`end_by_signal` does not return."""
 
     def test_signal_then_exit(self) -> None:
-        """The signal has its default effect; where the kernel ignores it, the process exits."""
+        """The signal has its default effect; if the kernel ignores it, the process exits."""
         done: list[object] = []
         self.patch(os, "kill", lambda pid, number: done.append((pid, number)))
         self.patch(os, "_exit", done.append)
@@ -141,10 +141,10 @@ class EndBySignalTests(Handlers):
 
 
 class DescriptorLimitTests(SynchronousTestCase):
-    """:func:`raise_descriptor_limit` raises the soft limit as far as it may."""
+    """:func:`raise_descriptor_limit` raises the soft limit, at most to the hard one."""
 
     def limit(self, needed: int, soft: int, hard: int) -> tuple[list[int], list[LogEvent]]:
-        """Give the soft limits that were set, and what was logged."""
+        """Return the soft limits that were set, and the log events."""
         made: list[int] = []
         logged: list[LogEvent] = []
         self.patch(resource, "getrlimit", lambda _: (soft, hard))
@@ -156,24 +156,24 @@ class DescriptorLimitTests(SynchronousTestCase):
         return made, logged
 
     def test_enough(self) -> None:
-        """A limit that is high enough stays."""
+        """A sufficient limit is not changed."""
         for soft in (5000, 6000, resource.RLIM_INFINITY):
             self.assertEqual(self.limit(5000, soft, resource.RLIM_INFINITY), ([], []))
 
     def test_raised(self) -> None:
-        """A soft limit below the need is raised to it."""
+        """A lower soft limit is raised to the number needed."""
         for hard in (5000, 9000, resource.RLIM_INFINITY):
             self.assertEqual(self.limit(5000, 1024, hard), ([5000], []))
 
     def test_hard_limit(self) -> None:
-        """Where the hard limit is too low, it is raised to that, with a warning."""
+        """If the hard limit is too low, the soft limit is raised to it, with a warning."""
         made, logged = self.limit(5000, 1024, 4096)
         self.assertEqual(made, [4096])
         self.assertEqual([(event["allowed"], event["needed"]) for event in logged], [(4096, 5000)])
 
 
 class ProcessServiceTests(Handlers):
-    """:class:`ProcessService` is the service and its process."""
+    """:class:`ProcessService`: start, signals and threads."""
 
     def service(self, reactor: Reactor | None = None) -> ProcessService:
         """Make a service without UDP, whose port is always a real socket."""
@@ -181,7 +181,7 @@ class ProcessServiceTests(Handlers):
         return ProcessService(cast(ProcessReactor, reactor or self.reactor), config)
 
     def test_start(self) -> None:
-        """It sizes the reactor's threads, and takes the signals when the reactor runs."""
+        """It sets the size of the thread pool, and handles signals when the reactor runs."""
         service = self.service()
         service.privilegedStartService()
         service.startService()
@@ -192,7 +192,7 @@ class ProcessServiceTests(Handlers):
         self.assertNotEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
 
     def test_port_that_is_taken(self) -> None:
-        """Either step of the start ends with the message alone and status 1."""
+        """Both steps of the start exit with a message and status 1 if a port is in use."""
         service = self.service(TakenReactor())
         for start in (service.privilegedStartService, service.startService):
             with self.subTest(start=start.__name__):
@@ -204,7 +204,7 @@ class ProcessServiceTests(Handlers):
                 )
 
     def test_standard_error_that_is_the_log(self) -> None:
-        """Where standard error goes to the log, the person who started it is told as well."""
+        """If standard error is redirected to a log, the message is also written to the real one."""
         real = io.StringIO()
         self.patch(sys, "__stderr__", real)
         self.patch(sys, "stderr", io.StringIO())
@@ -219,7 +219,7 @@ class ProcessServiceTests(Handlers):
         self.assertRaises(CannotStart, self.service(TakenReactor()).startService)
 
     def test_standard_error_as_it_is(self) -> None:
-        """Where standard error is the real one, Python alone prints the message."""
+        """If standard error is not redirected, the message is printed once, by Python."""
         real = io.StringIO()
         self.patch(sys, "__stderr__", real)
         self.patch(sys, "stderr", real)
@@ -227,7 +227,7 @@ class ProcessServiceTests(Handlers):
         self.assertEqual(real.getvalue(), "")
 
     def stop(self, busy: int | None) -> list[object]:
-        """Stop a service while so many threads work, and give the timers that were set."""
+        """Stop a service while *busy* threads work, and return the timers that were set."""
         timers: list[object] = []
         self.patch(signal, "setitimer", lambda which, seconds: timers.append(seconds))
         if busy is not None:
@@ -238,12 +238,12 @@ class ProcessServiceTests(Handlers):
         return timers
 
     def test_no_threads(self) -> None:
-        """With no pool, or one that is idle, the process ends by itself."""
+        """Without busy threads, no timer is set."""
         self.assertEqual(self.stop(None), [])
         self.assertEqual(self.stop(0), [])
 
     def test_busy_threads(self) -> None:
-        """With busy threads the process ends after a grace, with status 1."""
+        """With busy threads the process exits after a grace period, with status 1."""
         heard: list[LogEvent] = []
         observe: Any = heard.append  # Any: an observer is any callable
         globalLogPublisher.addObserver(observe)

@@ -1,0 +1,135 @@
+"""Checking and printing a configuration, choosing a reactor. tests/live runs services."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import twisted.internet
+from twisted.application import reactors
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net import quiet_reactor as quiet
+from twisted_net.__main__ import main
+from twisted_net.cli import serve
+from twisted_net.errors import CannotStart
+from twisted_net.service.config import load_config
+
+
+class ServeTests(SynchronousTestCase):
+    """:func:`check_config`, :func:`print_config` and the options of :func:`run`."""
+
+    def setUp(self) -> None:
+        self.printed = io.StringIO()
+        self.patch(sys, "stdout", self.printed)
+        self.patch(os, "environ", {})
+        self.patch(sys, "path", [*sys.path])
+
+    def test_check_config(self) -> None:
+        """A configuration without mistakes is valid, and the file is named if there is one."""
+        main(["check-config"])
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        path = Path(holder.name) / "net.toml"
+        path.write_text("threads = 1\n")
+        main(["check-config", "-c", str(path)])
+        self.assertEqual(self.printed.getvalue(), f"the configuration is valid\n{path} is valid\n")
+
+    def test_check_config_finds_mistakes(self) -> None:
+        """Mistakes in settings, or then in command modules, are reported."""
+        error = self.assertRaises(CannotStart, main, ["check-config", "--threads=0"])
+        self.assertIn("threads is", str(error.code))
+        error = self.assertRaises(CannotStart, main, ["check-config", "--commands=x"])
+        self.assertIn("module:name", str(error.code))
+        self.assertEqual(self.printed.getvalue(), "")
+
+    def test_print_config(self) -> None:
+        """It prints the configuration, with the origin of each value."""
+        main(["print-config", "--threads=7"])
+        text = self.printed.getvalue()
+        self.assertIn("threads = 7  # --threads", text)
+        self.assertEqual(load_config(("printed", text), {}, {}).record.threads, 7)
+
+    def test_check_config_reads_users(self) -> None:
+        """An invalid users file is a mistake of the configuration."""
+        error = self.assertRaises(CannotStart, main, ["check-config", "--auth-users=/nowhere"])
+        self.assertIn("auth.users: /nowhere: No such file", str(error.code))
+        error = self.assertRaises(CannotStart, main, ["check-config", "--auth=nonsense:x"])
+        self.assertIn("there is no checker nonsense", str(error.code))
+
+    def test_check_config_reads_certificates(self) -> None:
+        """Invalid certificates are mistakes, each with its section."""
+        words = [
+            *("--udp-dtls-certificate=/a.pem", "--coap-dtls-folder=/nowhere"),
+            '--listeners=[{"port": 1, "tls": {"certificate": "/b.pem"}}]',
+        ]
+        error = self.assertRaises(CannotStart, main, ["check-config", *words])
+        self.assertEqual(
+            str(error.code).splitlines(),
+            [
+                "listeners[0]: /b.pem: No such file or directory",
+                "udp.dtls: /a.pem: No such file or directory",
+                "coap.dtls: /nowhere: No such file or directory",
+            ],
+        )
+
+    def test_log_level_that_is_none(self) -> None:
+        """An unknown log level is reported with the known ones."""
+        error = self.assertRaises(CannotStart, main, ["--log-level=loud"])
+        self.assertEqual(
+            error.code, "--log-level: loud is not one of debug, info, warn, error, critical"
+        )
+
+    def test_reactor_that_is_none(self) -> None:
+        """An unknown reactor is reported with the known ones."""
+        error = self.assertRaises(CannotStart, main, ["--reactor=nuclear"])
+        self.assertIn("--reactor: nuclear is not one of default, asyncio,", str(error.code))
+
+    def test_reactor_that_cannot_be_used(self) -> None:
+        """A reactor whose library is missing is reported with the reason."""
+
+        def fail(name: str) -> None:
+            raise ImportError("no module named gi")
+
+        self.patch(reactors, "installReactor", fail)
+        error = self.assertRaises(CannotStart, main, ["--reactor=gtk3"])
+        self.assertEqual(error.code, "--reactor: gtk3 cannot be used: no module named gi")
+
+    def choose(self, installed: bool = False) -> list[str]:
+        """Choose the default reactor, with or without one installed; return the new ones."""
+        importlib.import_module("twisted.internet.reactor")  # or there is none to be patched
+        chosen = object()
+        self.patch(twisted.internet, "reactor", chosen)
+        modules = dict(sys.modules)
+        if not installed:
+            del modules["twisted.internet.reactor"]
+        self.patch(sys, "modules", modules)
+        names: list[str] = []
+        self.patch(quiet, "install", lambda: names.append("quiet"))
+        self.patch(reactors, "installReactor", names.append)
+        self.assertIs(serve._install_reactor("default"), chosen)
+        return names
+
+    def test_reactor_by_default(self) -> None:
+        """The default is the quiet reactor, if epoll is available."""
+        self.assertEqual(self.choose(), ["quiet"])
+
+    def test_reactor_without_epoll(self) -> None:
+        """Without epoll, the default is Twisted's default reactor."""
+        self.patch(serve, "select", object())
+        self.assertEqual(self.choose(), [])
+
+    def test_reactor_that_is_there(self) -> None:
+        """A reactor that is installed already is kept."""
+        self.assertEqual(self.choose(installed=True), [])
+
+    def test_fetch_is_not_called(self) -> None:
+        """Checking a configuration declares FETCH and never runs it."""
+        self.failureResultOf(
+            Deferred.fromCoroutine(serve._no_fetch("http://x/")), NotImplementedError
+        )

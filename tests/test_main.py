@@ -1,0 +1,41 @@
+"""The console script dispatches to subcommands."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.__main__ import main
+from twisted_net.errors import CannotStart
+
+
+class MainTests(SynchronousTestCase):
+    """:func:`main` runs the subcommand that the first argument names."""
+
+    def setUp(self) -> None:
+        self.printed = io.StringIO()
+        self.patch(sys, "stdout", self.printed)
+        self.patch(os, "environ", {})
+        self.patch(sys, "path", [*sys.path])
+
+    def test_arguments_of_the_process(self) -> None:
+        """Without arguments it uses those of the process."""
+        self.patch(sys, "argv", ["twisted-net", "check-config"])
+        main()
+        self.assertEqual(self.printed.getvalue(), "the configuration is valid\n")
+
+    def test_help(self) -> None:
+        """``--help`` lists the subcommands, and exits with status 0."""
+        error = self.assertRaises(SystemExit, main, ["--help"])
+        self.assertEqual(error.code, 0)
+        words = self.printed.getvalue().split("[", 1)[1].split("]")[0].split(" | ")
+        known = {"run", "check-config", "print-config", "hash-password", "hash-token"}
+        self.assertEqual(known - set(words), set())
+
+    def test_unknown_command(self) -> None:
+        """An unknown subcommand is a mistake."""
+        error = self.assertRaises(CannotStart, main, ["chek-config"])
+        self.assertIn("chek-config", str(error.code))
