@@ -434,6 +434,16 @@ class AnonymousTests(GuardTestCase):
         self.serve(keepalive=0)
         self.assertEqual(self.ask(self.connect(), b"PING\n"), ["PONG"])
 
+    def test_login_without_users(self) -> None:
+        """Where no login is required one may log in all the same, and leaves as any other does."""
+        for name in ("ann", "bob"):
+            client = self.connect(b"AUTH %s\n" % name.encode())
+            self.assertEqual([session.user for session in self.factory.sessions], [name])
+            client.end()
+            self.reactor.settle()
+            self.assertEqual(len(self.factory.sessions), 0)
+        self.successResultOf(self.factory.drain(1))
+
     def test_certificate_without_users(self) -> None:
         """Where nobody needs to log in a certificate changes nothing."""
         self.certify("bob")

@@ -139,10 +139,12 @@ class ConnectionGuard:
     def leave(self, connection: GuardedConnection) -> None:
         """Count a connection out that is lost, with what it held in memory."""
         session = connection.session
+        # Where no login is required nobody was counted as a user, whoever has logged in.
+        user = None if session.admit is None else session.user
         # The login of a handler that still runs must not be counted any more.
         session.admit = None
         self.buffers.set(connection, 0)
-        self.admission.leave(connection, session.client[0], session.user)
+        self.admission.leave(connection, session.client[0], user)
 
     def hold(self, connection: GuardedConnection, size: int) -> None:
         """
