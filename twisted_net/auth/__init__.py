@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted_net.auth.users import hash_token as hash_token
     from twisted_net.auth.users import read_users as read_users
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from twisted_net.coap.settings import CoapLimits as CoapLimits
     from twisted_net.coap.settings import limits_over_dtls as limits_over_dtls
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from twisted_net.commands.standard import acknowledge as acknowledge
     from twisted_net.commands.standard import standard_commands as standard_commands
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

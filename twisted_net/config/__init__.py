@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted_net.config.record import Record as Record
     from twisted_net.config.tls import TlsSettings as TlsSettings
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_net.discovery.settings import DiscoveryGroup as DiscoveryGroup
     from twisted_net.discovery.settings import DiscoverySettings as DiscoverySettings
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted_net.dtls.settings import DtlsClientSettings as DtlsClientSettings
     from twisted_net.dtls.settings import DtlsSettings as DtlsSettings
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from twisted_net.http.settings import HttpSettings as HttpSettings
     from twisted_net.http.streaming import StreamedResponse as StreamedResponse
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

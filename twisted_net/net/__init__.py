@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted_net.net.reactor import ServiceReactor as ServiceReactor
     from twisted_net.net.reactor import ThreadedReactor as ThreadedReactor
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted_net.ops.slowlog import SlowLog as SlowLog
     from twisted_net.ops.slowlog import SlowLogSettings as SlowLogSettings
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted_net.service.login import configured_authenticator as configured_authenticator
     from twisted_net.service.net import NetService as NetService
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted_net.tcp.unix import listen_unix as listen_unix
     from twisted_net.tcp.websocket import WebSocketFactory as WebSocketFactory
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from twisted_net.udp.socket_spec import SocketSpec as SocketSpec
     from twisted_net.udp.socket_spec import parse_socket_spec as parse_socket_spec
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_net.http.cache.stores import MemoryStore as MemoryStore
     from twisted_net.http.cache.stores import Store as Store
 else:
-    from twisted_net.lazy_exports import lazy_exports
+    from twisted_net import lazy_exports
 
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
