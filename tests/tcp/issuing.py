@@ -45,7 +45,7 @@ class Authority:
         days: float = 90,
         password: bytes | None = None,
     ) -> tuple[bytes, bytes]:
-        """Issue a certificate for names and addresses; give its chain and its key as PEM."""
+        """Issue a certificate for names and addresses; return its chain and its key as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]

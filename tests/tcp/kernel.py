@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 class FakeSocket:
     """
-    A connected socket whose kernel does what a test tells it to.
+    A connected socket whose kernel does what a test says.
 
     :ivar room: bytes that it takes before EWOULDBLOCK.
     :ivar error: an errno with which the next send fails, once, as SO_ERROR does.
@@ -35,11 +35,11 @@ class FakeSocket:
         """Sockets of transports never block."""
 
     def fileno(self) -> int:
-        """Give a number, or -1 for a socket that is closed."""
+        """Return a number, or -1 for a socket that is closed."""
         return -1 if self.closed else 7
 
     def recv(self, size: int) -> bytes:
-        """Give the next of :attr:`incoming`."""
+        """Return the next of :attr:`incoming`."""
         item = self.incoming.pop(0) if self.incoming else errno.EWOULDBLOCK
         if isinstance(item, int):
             raise OSError(item, "told to")
@@ -100,7 +100,7 @@ class FakeReactor(Clock, _DisconnectSelectableMixin):
         """Watch no more."""
         self.writers.discard(writer)
 
-    def turn(self, on_read: Any = lambda: None) -> None:  # Any: what a lambda gives
+    def turn(self, on_read: Any = lambda: None) -> None:  # Any: what a lambda returns
         """
         Run what is due, then let every descriptor that is watched read, then write.
 

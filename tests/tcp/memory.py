@@ -1,9 +1,9 @@
 """
-TCP in memory: a reactor that turns when told, and connections with both ends at hand.
+TCP in memory: a reactor that turns when a test says, and both ends of connections.
 
-The transport does as Twisted's does where a server can tell: it buffers what is written, pauses
+To a server the transport behaves as Twisted's: it buffers what is written, pauses
 its producer above 64 KiB and resumes it at zero, ends either half of a connection alone, tells
-of an abort a turn later, and gives what the client sent only while it is read.
+of an abort a turn later, and delivers what the client sent only while it is read.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Connection:
     # --- the reactor ---
 
     def read_turn(self) -> bool:
-        """Give the protocol what is there, once."""
+        """Return the protocol what is there, once."""
         if self.gone or not self.reading or self._disconnecting or self._aborting:
             return False
         if self._inbox:

@@ -86,7 +86,7 @@ class Handlers:
         return word
 
     def big(self, size: int) -> str:
-        """Give many bytes."""
+        """Return many bytes."""
         return "x" * size
 
     def fire(self) -> str:
@@ -95,7 +95,7 @@ class Handlers:
         return "FIRE"
 
     async def stubborn(self) -> str:
-        """Give a value although it is cancelled."""
+        """Return a value although it is cancelled."""
         try:
             await Deferred()
         except CancelledError:
@@ -130,11 +130,11 @@ class ServerTestCase(SynchronousTestCase):
         self.reactor.settle()
 
     def results(self, client: Connection) -> list[object]:
-        """Give the results, or codes of errors, of the answers received."""
+        """Return the results, or codes of errors, of the answers received."""
         return [answer.get("result", answer.get("code")) for answer in client.answers()]
 
     def ended(self) -> dict[str, int]:
-        """Give the counts of the reasons that occurred."""
+        """Return the counts of the reasons that occurred."""
         return {
             end.value: count for end, count in self.factory.sessions.counters.ended.items() if count
         }

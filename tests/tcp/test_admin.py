@@ -1,4 +1,4 @@
-"""The server tells operators what is slow and what goes on, and sends away whom they name."""
+"""The server shows operators slow commands and connections, and disconnects clients they name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted_net.tcp.server import CommandFactory
 
 
 class KillTests(ServerTestCase):
-    """A client that is sent away is told, and is gone."""
+    """A client that is disconnected is notified, and is gone."""
 
     def kill(self, operator: Connection, victim: Connection) -> None:
         """Have one client killed by another."""
@@ -98,7 +98,7 @@ class SlowTests(ServerTestCase):
         return "in"
 
     def slow(self) -> list[tuple[str, float, bool]]:
-        """Give what the slow log has, oldest first."""
+        """Return what the slow log has, oldest first."""
         found = [
             (slow.line, round(slow.seconds, 6), slow.waited)
             for slow in self.factory.sessions.instruments.slow_log.latest(100)
@@ -180,7 +180,7 @@ class MonitorTests(ServerTestCase):
         self.assertEqual([event["line"] for event in watcher.answers()], ["PING", "PING"])
 
     def test_off(self) -> None:
-        """After MONITOR off, and after a watcher has gone, nobody is shown anything."""
+        """After MONITOR off, and after a watcher has gone, nothing is shown."""
         watcher = self.connect(b"MONITOR\nMONITOR off\n")
         other = self.connect(b"MONITOR\n")
         self.leave(other)
@@ -243,7 +243,7 @@ class AdministrativeTests(ServerTestCase):
     def code(
         self, host: str | None, *, elsewhere: bool = False, required: bool = False
     ) -> Any:  # Any: JSON
-        """Give the code with which CLIENTS is refused to a client at this address."""
+        """Return the code with which CLIENTS is refused to a client at this address."""
         settings = AuthSettings(open=True, users="users.toml" if required else None)
         permissions = Permissions("ann", User(commands=("@admin",)))
         access = Access(settings, lambda name: permissions, elsewhere)
@@ -265,7 +265,7 @@ class AdministrativeTests(ServerTestCase):
         self.assertEqual(self.code("192.0.2.1"), "not_permitted")
 
     def test_elsewhere(self) -> None:
-        """Where administration has a socket of its own, nobody may on the others."""
+        """Where administration has a socket of its own, administration is refused on the others."""
         self.assertEqual(self.code("127.0.0.1", elsewhere=True), "not_permitted")
 
     def test_users(self) -> None:
@@ -273,5 +273,5 @@ class AdministrativeTests(ServerTestCase):
         self.assertIsNone(self.code("192.0.2.1", elsewhere=True, required=True))
 
     def test_embedded(self) -> None:
-        """A factory that was given no access leaves everything to everybody."""
+        """Without access control everybody may do everything."""
         self.assertIn("count", self.connect(b"CLIENTS\n").answers()[0])

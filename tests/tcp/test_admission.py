@@ -135,7 +135,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(admission.take_overdue(11.0), [3])
 
     def test_never_late(self) -> None:
-        """With a time of 0 nobody is late."""
+        """With a time of 0 no client is late."""
         admission: Admission[int] = Admission(
             Limits(), access(AuthSettings(users="x", timeout=0.0))
         )
@@ -219,7 +219,7 @@ class AdmissionTests(SynchronousTestCase):
             self.assertAlmostEqual(meter.charge(101, 0.0), 10.0)
 
     def meter(self, admission: Admission[int], host: str, user: str | None) -> Meter:
-        """Give the meter of a client, of which something is limited."""
+        """Return the meter of a client, of which something is limited."""
         meter = admission.meter(host, user)
         assert meter is not None
         return meter

@@ -56,7 +56,7 @@ class BroadcastTests(SynchronousTestCase):
             self.assertEqual(self.got(client), ["one", "two"])
 
     def test_left(self) -> None:
-        """One whose client has left goes on; those who leave meanwhile are told as failures."""
+        """One whose client has left goes on; those who leave meanwhile are reported as failures."""
         self.first.send(b"BROADCAST one\n")
         self.clients[1].send(b"BROADCAST two\n")
         self.reactor.turn()

@@ -49,7 +49,7 @@ class Endpoint:
         return any(not deferred.called for _, deferred in self.attempts)
 
     def accept(self, *, tls: bool = False) -> Connection:
-        """Let the attempt succeed, and give the server's side of the connection."""
+        """Let the attempt succeed, and return the server's side of the connection."""
         factory, deferred = self.attempts.pop()
         connection = self._reactor.connect(factory, tls=tls)
         deferred.callback(connection.protocol)
@@ -145,7 +145,7 @@ class CallTests(ClientCase):
         self.close(client)
 
     def test_timeout(self) -> None:
-        """A call that is not answered in time fails; its late answer goes to nobody else."""
+        """A call that is not answered in time fails; its late answer goes to no other call."""
         client, server = self.connected(call_timeout=5)
         late, next_one = self.call(client, "A"), self.call(client, "B", timeout=9)
         self.reactor.pass_time(6)
@@ -201,7 +201,7 @@ class CallTests(ClientCase):
         self.close(client)
 
     def test_wrong_answer(self) -> None:
-        """An answer that is another command's is given to nobody, and ends the connection."""
+        """An answer that is another command's is dropped, and ends the connection."""
         client, server = self.connected()
         call = self.call(client, "A")
         reply(server, {"command": "B"}, {"command": "A"})
@@ -212,7 +212,7 @@ class CallTests(ClientCase):
         self.close(client)
 
     def test_closed_by_an_answer(self) -> None:
-        """Whoever closes on an answer has the answers after it reported as lost."""
+        """A caller that closes on an answer has the answers after it reported as lost."""
         client, server = self.connected()
         first, second = self.call(client, "A"), self.call(client, "B")
         closing: list[Deferred[None]] = []
@@ -239,7 +239,7 @@ class ConnectingTests(ClientCase):
         self.close(client)
 
     def test_too_long(self) -> None:
-        """A connection, and a handshake, that take too long are given up."""
+        """A connection, and a handshake, that take too long are aborted."""
         client = self.make(connect_timeout=3)
         done = Deferred.fromCoroutine(client.connect())
         self.reactor.pass_time(4)
@@ -304,7 +304,7 @@ class ConnectingTests(ClientCase):
         self.failureResultOf(done, NotConnected)
 
     def test_turned_away(self) -> None:
-        """What the server says unasked before it closes is the reason given."""
+        """What the server says unasked before it closes is the reason."""
         client = self.make("token")
         done = Deferred.fromCoroutine(client.connect())
         server = self.endpoint.accept(tls=True)
@@ -470,7 +470,7 @@ class EventTests(ClientCase):
         return client, server
 
     def test_in_order(self) -> None:
-        """Events come as they were sent, to whoever waits and to whoever comes later."""
+        """Events come as they were sent, to iterators that wait and to later ones."""
         client, server = self.connected()
         first, second = self.take(client), self.take(client)
         reply(server, *({"event": "message", "n": n} for n in range(3)))
@@ -495,7 +495,7 @@ class EventTests(ClientCase):
         self.assertEqual(client.dropped, 2)
 
     def test_disconnect(self) -> None:
-        """The connection is given up."""
+        """The connection is aborted."""
         client, server = self.flood("disconnect")
         self.assertTrue(server.gone)
         self.assertEqual(client.dropped, 1)
@@ -507,7 +507,7 @@ class LossMachine(RuleBasedStateMachine):
     A server that may answer, refuse, or lose the connection at every step.
 
     Each call has a number of its own, which the server sends back in its answer. So an answer
-    that is given to another call shows, and so does a line that is sent twice.
+    that reaches another call shows, and so does a line that is sent twice.
     """
 
     def __init__(self) -> None:

@@ -96,7 +96,7 @@ class ConnectionTests(ServerTestCase):
         self.assertEqual(self.factory.sessions.counters.opened, 3)
 
     def test_default_limits(self) -> None:
-        """A factory has limits where none are given."""
+        """A factory has default limits."""
         self.assertEqual(CommandFactory(self.reactor, Commands()).limits, Limits())
 
     def test_not_noisy(self) -> None:
@@ -298,10 +298,10 @@ class BudgetTests(ServerTestCase):
         self.assertEqual(len(client.answers()), 1000)
 
     def test_pieces_of_one_segment(self) -> None:
-        """Data that a transport gives although it is not read waits for its turn, in order."""
+        """Data that a transport delivers although it is not read waits for its turn, in order."""
         self.serve(turn_budget=10)
         client = self.reactor.connect(self.factory)
-        # TLS gives one segment in several pieces.
+        # TLS delivers one segment in several pieces.
         for i in range(4):
             client.protocol.dataReceived(b"ECHO %d\n" % i * 15)
         self.assertEqual(self.factory.sessions.messages, 10)
@@ -489,7 +489,7 @@ class PeerNotReadingTests(ServerTestCase):
 
 
 class EventTests(ServerTestCase):
-    """Events reach clients between answers; one that does not read loses some, and is told of."""
+    """Events reach clients between answers; one that does not read loses some."""
 
     def test_broadcast(self) -> None:
         """A broadcast reaches all, the asking client before its answer."""
@@ -577,7 +577,7 @@ class HalfCloseTests(ServerTestCase):
         self.assert_over(client_closed=1)
 
     def test_unterminated(self) -> None:
-        """A last line without an end is not run, and told so, after all other answers."""
+        """A last line without an end is not run, but answered, after all other answers."""
         for rest in (b"BROADCAST half", b"\r", b"\0"):
             client = self.connect(b"WAIT\nECHO a\n" + rest)
             self.leave(client)
@@ -684,7 +684,7 @@ class LostTests(ServerTestCase):
         self.assert_over(connection_lost=1)
 
     def test_late_answer(self) -> None:
-        """A handler that answers when it is cancelled speaks to nobody."""
+        """A handler that answers when it is cancelled is not answered."""
         client = self.connect(b"STUBBORN\n")
         client.reset()
         self.assertEqual(client.received(), b"")

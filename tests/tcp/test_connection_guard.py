@@ -28,7 +28,7 @@ from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 
 
 def peer(host: str, port: int = 50_000) -> IPv4Address:
-    """Give the address of a client."""
+    """Return the address of a client."""
     return IPv4Address("TCP", host, port)
 
 
@@ -58,7 +58,7 @@ class GuardTestCase(SynchronousTestCase):
         self.heard.append((event, what))
 
     async def log_in(self, request: Request, name: str) -> str:
-        """Log in once the test says so; nobody may be nobody."""
+        """Log in once the test says so; the name nobody is refused."""
         if name == "nobody":
             raise AuthFailed
         if name.startswith("slow-"):
@@ -69,7 +69,7 @@ class GuardTestCase(SynchronousTestCase):
         return name
 
     def big(self, size: int) -> str:
-        """Give many bytes."""
+        """Return many bytes."""
         return "x" * size
 
     def connect(self, send: bytes = b"", **how: Any) -> Connection:  # Any: of Reactor.connect
@@ -80,7 +80,7 @@ class GuardTestCase(SynchronousTestCase):
         return client
 
     def ask(self, client: Connection, lines: bytes) -> list[Any]:  # Any: JSON
-        """Send lines, and give the result or the code of each answer."""
+        """Send lines, and return the result or the code of each answer."""
         client.send(lines)
         self.reactor.settle()
         return [line.get("result", line.get("code")) for line in client.answers()]
@@ -91,7 +91,7 @@ class GuardTestCase(SynchronousTestCase):
         self.addCleanup(delattr, Connection, "identity")
 
     def ended(self) -> dict[str, int]:
-        """Give the reasons for which connections ended, and how many."""
+        """Return the reasons for which connections ended, and how many."""
         return {end.value: n for end, n in self.factory.sessions.counters.ended.items() if n}
 
     def tearDown(self) -> None:
@@ -239,7 +239,7 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.heard, [("closed", "anonymous_limit")])
 
     def test_login_in_time(self) -> None:
-        """Those without a login are told when their time is over, and hung up on once."""
+        """Those without a login are notified when their time is over, and hung up on once."""
         self.serve(AuthSettings(users="users.toml", timeout=10.0))
         late, logged_in, closing = self.enter(), self.enter(), self.enter()
         logged_in.session.log_in(self.users.permissions("ann"))
@@ -348,7 +348,7 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual(self.ask(client, line), ["x" * 2000])
 
     def test_timeout(self) -> None:
-        """Who does not log in in time is told so, hung up on and counted; who did is not."""
+        """Who does not log in in time is notified, hung up on and counted; who did is not."""
         self.serve(REQUIRED)
         client, other = self.connect(), self.connect(b"AUTH ann\n")
         self.reactor.pass_time(10 + SWEEP_INTERVAL)
@@ -358,7 +358,7 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual(self.heard, [("closed", "auth_timeout")])
 
     def test_timeout_of_one_that_goes(self) -> None:
-        """A client that is hung up on already is not told once more."""
+        """A client that is hung up on already is not notified once more."""
         self.serve(AuthSettings(users="users.toml", timeout=1.0))
         client = self.connect()
         client.polite = False
@@ -369,7 +369,7 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual((client.answers(), self.heard), ([], []))
 
     def test_login_of_one_that_is_gone(self) -> None:
-        """A login that ends after its connection counts for nobody."""
+        """A login that ends after its connection is not counted."""
         self.serve(REQUIRED)
         client = self.connect()
         [session] = self.factory.sessions
@@ -397,7 +397,7 @@ class AnonymousTests(GuardTestCase):
         self.assertEqual([c.gone for c in (first, second, third)], [False, True, False])
 
     def test_crowd_that_never_logs_in(self) -> None:
-        """Whoever comes and logs in at once gets in, however many hold on without a word."""
+        """A client that logs in at once is accepted, however many idle connections there are."""
         self.serve(AuthSettings(users="users.toml", max_anonymous=5))
         for _ in range(20):
             crowd = [self.connect(b"ECHO slow") for _ in range(7)]
@@ -445,7 +445,7 @@ class AnonymousTests(GuardTestCase):
         self.successResultOf(self.factory.drain(1))
 
     def test_certificate_without_users(self) -> None:
-        """Where nobody needs to log in a certificate changes nothing."""
+        """If no login is required, a certificate changes nothing."""
         self.certify("bob")
         self.connect()
         [session] = self.factory.sessions
@@ -456,7 +456,7 @@ class ConnectionsTests(GuardTestCase):
     """Connections are limited by where they come from, and as whom."""
 
     def test_address(self) -> None:
-        """One more of an address is told so and closed; others are not touched."""
+        """One more of an address is notified and closed; others are not touched."""
         self.serve(connections_per_address=2)
         first = self.connect(peer=peer("192.0.2.1"))
         self.connect(peer=peer("192.0.2.1"))
@@ -662,7 +662,7 @@ class KeepAliveTests(SynchronousTestCase):
     """:func:`keep_alive` asks peers that may be dead."""
 
     def test_tcp(self) -> None:
-        """A TCP socket is set to ask after the time, and to give up after as long again."""
+        """A TCP socket is set to probe after the time, and to give up as long after."""
         connection = socket.socket()
         self.addCleanup(connection.close)
         holder: Any = type("Holder", (), {"socket": connection})()

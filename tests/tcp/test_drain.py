@@ -38,7 +38,7 @@ class DrainTests(SynchronousTestCase):
         self.clock = Clock()
 
     def drain(self, count: int, per_second: float, timeout: float) -> list[Client]:
-        """Drain so many clients, and give them once all were ended or time is out."""
+        """Drain so many clients, and return them once all were ended or time is out."""
         clock = self.clock = Clock()
         clients = [Client(clock) for _ in range(count)]
         Drain(clock, clients, per_second, timeout).begin()
@@ -67,7 +67,7 @@ class DrainTests(SynchronousTestCase):
             self.assertLessEqual(client.finished, timeout / 2 + STEP)
 
     def test_over_early(self) -> None:
-        """Where nobody is left, nothing is waited for, and no call remains."""
+        """If no connection is left, nothing is waited for, and no call remains."""
         clients = [Client(self.clock) for _ in range(10)]
         drain = Drain(self.clock, clients, 20, 10)
         aborted: list[None] = []
@@ -95,7 +95,7 @@ class DrainTests(SynchronousTestCase):
 
 
 class ServedMeanwhileTests(ServerTestCase):
-    """Clients whose turn has not come are told, and served until it does."""
+    """Clients whose turn has not come are notified, and served until it does."""
 
     def test_served(self) -> None:
         """The last of three clients is answered while the first two go."""

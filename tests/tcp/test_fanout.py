@@ -80,7 +80,7 @@ class Server:
         return self.waits[-1]
 
     def join(self, request: Request) -> str:
-        """Subscribe to a, whoever asks."""
+        """Subscribe to a, for any client."""
         request.session.open_mailbox().subscribe("a")
         return "joined"
 
@@ -127,11 +127,11 @@ class Client:
             self.transport.doRead()
 
     def answers(self) -> list[Any]:  # Any: JSON
-        """Give the whole lines that have come."""
+        """Return the whole lines that have come."""
         return [json.loads(line) for line in self.socket.sent.split(b"\n")[:-1]]
 
     def texts(self) -> list[str]:
-        """Give the texts of the messages among them."""
+        """Return the texts of the messages among them."""
         return [line["message"] for line in self.answers() if line.get("event") == "message"]
 
 
@@ -424,7 +424,7 @@ class AloneTests(SynchronousTestCase):
         )
 
     def test_not_reading(self) -> None:
-        """One whose kernel is full stops the messages of nobody else, and reads on later."""
+        """One whose kernel is full stops no messages to others, and reads on later."""
         server = Server()
         stuck, other = server.connect("SUBSCRIBE a"), server.connect("SUBSCRIBE a")
         stuck.socket.room = 10

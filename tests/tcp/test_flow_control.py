@@ -94,7 +94,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual((self.throttle.paused, self.changes), (False, []))
 
     def test_paused_until_paid(self) -> None:
-        """More bytes pause the connection until they are within the rate; each change is told."""
+        """More bytes pause the connection until they are within the rate; changes are reported."""
         self.throttle.charge(50)
         self.assertEqual(self.changes, [True])
         self.clock.advance(2.9)
@@ -128,7 +128,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertFalse(self.throttle.paused)
 
     def test_stop(self) -> None:
-        """After stop no timer runs, none is started, and no change is told."""
+        """After stop no timer runs, none is started, and no change is reported."""
         self.throttle.charge(50)
         self.throttle.stop()
         self.throttle.charge(50)

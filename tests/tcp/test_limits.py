@@ -18,7 +18,7 @@ class LimitsTests(SynchronousTestCase):
     """:class:`Limits`, from Python and from a file."""
 
     def refused(self, **limits: Any) -> str:  # Any: fields of Limits, wrong ones too
-        """Give the text of the refusal."""
+        """Return the text of the refusal."""
         return str(self.assertRaises(ValueError, Limits, **limits))
 
     def test_defaults(self) -> None:

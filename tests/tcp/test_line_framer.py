@@ -15,12 +15,12 @@ LIMIT = 8
 
 
 def feed(framer: LineFramer, *pieces: bytes) -> list[bytes | None]:
-    """Give the lines of all pieces."""
+    """Return the lines of all pieces."""
     return [line for piece in pieces for line in framer.feed(piece)]
 
 
 class Unsearched(bytearray):
-    """Bytes that grow, and whose first ones nobody looks for or looks at again."""
+    """Bytes that grow, and whose first ones may not be searched again."""
 
     def __contains__(self, part: object) -> bool:
         raise AssertionError("it is searched")
@@ -50,7 +50,7 @@ def by_bytes(stream: bytes, limit: int) -> tuple[list[bytes | None], bool]:
 
 
 class CuttingTests(SynchronousTestCase):
-    """:class:`LineFramer` gives the same lines however the stream is cut."""
+    """:class:`LineFramer` yields the same lines however the stream is cut."""
 
     def test_lines_of_the_stream(self) -> None:
         """The stream that the other tests cut holds a line of each kind."""
@@ -59,13 +59,13 @@ class CuttingTests(SynchronousTestCase):
         self.assertTrue(framer.unfinished)
 
     def test_two_pieces(self) -> None:
-        """Every way of cutting in two gives the same lines."""
+        """Every way of cutting in two yields the same lines."""
         whole = LineFramer(LIMIT).feed(STREAM)
         for cut in range(len(STREAM) + 1):
             self.assertEqual(feed(LineFramer(LIMIT), STREAM[:cut], STREAM[cut:]), whole, cut)
 
     def test_three_pieces(self) -> None:
-        """Every way of cutting in three gives the same lines."""
+        """Every way of cutting in three yields the same lines."""
         whole = LineFramer(LIMIT).feed(STREAM)
         for second in range(len(STREAM) + 1):
             for first in range(second + 1):
@@ -73,7 +73,7 @@ class CuttingTests(SynchronousTestCase):
                 self.assertEqual(feed(LineFramer(LIMIT), *pieces), whole, pieces)
 
     def test_single_bytes(self) -> None:
-        """A stream that comes byte by byte gives the same lines."""
+        """A stream that comes byte by byte yields the same lines."""
         pieces = [STREAM[i : i + 1] for i in range(len(STREAM))]
         self.assertEqual(feed(LineFramer(LIMIT), *pieces), LineFramer(LIMIT).feed(STREAM))
 
@@ -82,7 +82,7 @@ class CuttingTests(SynchronousTestCase):
         st.integers(1, 5),
     )
     def test_like_the_model(self, pieces: list[bytes], limit: int) -> None:
-        """Any pieces, at any limit, give what the byte-by-byte model gives."""
+        """Any pieces, at any limit, yield what the byte-by-byte model yields."""
         framer = LineFramer(limit)
         lines, unfinished = by_bytes(b"".join(pieces), limit)
         self.assertEqual(feed(framer, *pieces), lines)
@@ -90,7 +90,7 @@ class CuttingTests(SynchronousTestCase):
 
     @given(st.lists(st.binary(max_size=40), max_size=8))
     def test_any_bytes_like_the_model(self, pieces: list[bytes]) -> None:
-        """Any bytes at all give what the byte-by-byte model gives."""
+        """Any bytes at all yield what the byte-by-byte model yields."""
         self.assertEqual(feed(LineFramer(64), *pieces), by_bytes(b"".join(pieces), 64)[0])
 
 
@@ -159,7 +159,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(feed(framer, b"x" * 100, b"\r", b"\n", b"y\n"), [b"y"])
 
     def test_ten_megabytes(self) -> None:
-        """A line of 10 MB is told once, and no more than the limit of it is ever kept."""
+        """A line of 10 MB is reported once, and no more than the limit of it is ever kept."""
         framer = LineFramer(16_384)
         lines: list[bytes | None] = []
         for _ in range(160):
@@ -194,7 +194,7 @@ class LimitTests(SynchronousTestCase):
 
 
 class FewAtATimeTests(SynchronousTestCase):
-    """A framer that is told how many lines to give keeps the bytes after them as they are."""
+    """A framer with a limit of lines keeps the bytes after them as they are."""
 
     def test_rest(self) -> None:
         """So many lines come with each call; then come the bytes that end no line."""

@@ -52,7 +52,7 @@ class CommandPortTests(SynchronousTestCase):
         return CommandPort(self.reactor, Listener(**settings), commands)
 
     def tls(self) -> TlsSettings:
-        """Give settings with a certificate."""
+        """Return settings with a certificate."""
         file = write_pair(self.folder / "a.pem", Authority().issue("a.test"))
         return TlsSettings(certificate=str(file))
 
@@ -159,14 +159,14 @@ class CommandPortTests(SynchronousTestCase):
         self.assertIn("needs twisted_net[websocket]", error.mistakes[0])
 
     def listen_with(self, outcome: Deferred[IListeningPort]) -> CommandPort:
-        """Give a port whose endpoint has this outcome."""
+        """Return a port whose endpoint has this outcome."""
 
         @implementer(IStreamServerEndpoint)
         class Endpoint:
             """Does as the test says."""
 
             def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-                """Give the outcome."""
+                """Return the outcome."""
                 return outcome
 
         self.patch(listeners, "serverFromString", lambda reactor, description: Endpoint())
@@ -188,7 +188,7 @@ class CommandPortTests(SynchronousTestCase):
         self.assertEqual(str(error.socketError), "no pigeons")
 
     def test_later(self) -> None:
-        """An endpoint that wants to listen later is refused; nobody would hear of its failure."""
+        """An endpoint that wants to listen later is refused; its failure would not be noticed."""
         later: Deferred[IListeningPort] = Deferred()
         error = self.assertRaises(CannotListenError, self.listen_with(later).listen)
         self.assertIn("at once", str(error.socketError))

@@ -11,10 +11,10 @@ from twisted_net.tcp.listener_settings import Listener
 
 
 class Refusals(SynchronousTestCase):
-    """Tells why a record is refused."""
+    """Returns why a record is refused."""
 
     def refused(self, record: type, **settings: Any) -> str:  # Any: wrong ones too
-        """Give the reason."""
+        """Return the reason."""
         return str(self.assertRaises(ValueError, record, **settings))
 
 
@@ -68,7 +68,7 @@ class ListenerTests(Refusals):
         self.assertIn("origins", self.refused(Listener, port=1, origins=("https://a.test",)))
 
     def test_limits(self) -> None:
-        """Its own limits go before those that it is given."""
+        """Its own limits go before those of its server."""
         listener = Listener(port=1, limits={"max_line": 100})
         limits = listener.limits_over(Limits(max_line=200, max_pending=5))
         self.assertEqual((limits.max_line, limits.max_pending), (100, 5))

@@ -65,7 +65,7 @@ class EncodeTests(SynchronousTestCase):
 
 
 class PipelineTests(SynchronousTestCase):
-    """:class:`Pipeline` gives each answer to the call that it answers."""
+    """:class:`Pipeline` yields each answer to the call that it answers."""
 
     def setUp(self) -> None:
         self.pipeline: Pipeline[int] = Pipeline(1024)
@@ -102,7 +102,7 @@ class PipelineTests(SynchronousTestCase):
                 self.assertEqual(self.pipeline.lost(), [])
 
     def test_unasked(self) -> None:
-        """An answer that nobody asked for is bad, and shown."""
+        """An answer without a request is bad, and shown."""
         pipeline: Pipeline[int] = Pipeline(1024)
         stream = b'{"error":"too many connections","code":"too_many_connections"}\n'
         with self.assertRaisesRegex(BadAnswer, "too many connections"):

@@ -49,7 +49,7 @@ RIGHT = {
     v2(0x21, 0x31, bytes(216)): None,
     v2(0x21, 0x11, V4 + bytes(V2_MAX - 16 - len(V4))): ("192.0.2.1", 50_000),
 }
-"""Headers, and the client that each tells of."""
+"""Headers, and the client that each announces."""
 
 WRONG = {
     b"GET / HTTP/1.1\r\n": "signature",
@@ -139,7 +139,7 @@ class ParseHeaderTests(SynchronousTestCase):
 
     @given(st.ip_addresses(v=4), st.ip_addresses(v=4), st.integers(0, 65_535))
     def test_versions_agree(self, source: object, destination: object, port: int) -> None:
-        """The same connection, told in either version, is read alike."""
+        """The same connection, announced in either version, is read alike."""
         first = f"PROXY TCP4 {source} {destination} {port} 8888\r\n".encode()
         packed = socket.inet_aton(str(source)) + socket.inet_aton(str(destination))
         second = v2(0x21, 0x11, packed + port.to_bytes(2) + (8888).to_bytes(2))
@@ -152,7 +152,7 @@ class TrustedProxiesTests(SynchronousTestCase):
     """:class:`TrustedProxies`."""
 
     def test_trusts(self) -> None:
-        """Addresses and networks of both families are trusted, and nobody else."""
+        """Addresses and networks of both families are trusted, and no others."""
         trusted = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"])
         for host in ("127.0.0.1", "10.255.0.1", "2001:db8::9", "::ffff:10.0.0.1"):
             self.assertTrue(trusted.trusts(host), host)

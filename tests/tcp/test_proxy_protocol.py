@@ -1,4 +1,4 @@
-"""A session behind a proxy has the real address; nobody else may give himself one."""
+"""A session behind a proxy has the real address; no other peer may set one."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Proxied(SynchronousTestCase):
         return connection
 
     def clients(self) -> Iterator[str]:
-        """Give the names of the sessions."""
+        """Return the names of the sessions."""
         return (session.name for session in self.commands.sessions)
 
     def ended(self) -> dict[str, int]:
-        """Give the reasons for which connections have ended."""
+        """Return the reasons for which connections have ended."""
         ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
@@ -156,7 +156,7 @@ class ProxyFactoryTests(Proxied):
         self.assertFalse(connection.gone)
 
     def test_many_half_headers(self) -> None:
-        """A crowd of unfinished headers keeps nobody out."""
+        """A crowd of unfinished headers keeps no client out."""
         crowd = [self.talk(HEADER[:20]) for _ in range(150)]
         self.assertEqual(len(self.handshakes), 100)
         self.assertEqual(self.talk(HEADER + b"PING\n").answers()[0]["result"], "PONG")
@@ -221,10 +221,10 @@ class InnerFactoryTests(Proxied):
         )
 
     def test_no_protocol(self) -> None:
-        """Where it gives no protocol the connection ends."""
+        """If it returns no protocol the connection ends."""
 
         class Refusing(Factory):
-            """Takes nobody."""
+            """Accepts no connection."""
 
             def buildProtocol(self, addr: IAddress | None) -> None:
                 """Refuse."""

@@ -20,7 +20,7 @@ class TimeTests(ServerTestCase):
     """Silence and slow commands come to an end."""
 
     def idle_client(self, timeout: float, **how: Any) -> float:
-        """Give the seconds after which a silent client is told and closed."""
+        """Return the seconds after which a silent client is notified and closed."""
         self.serve(idle_timeout=timeout)
         client = self.connect(**how)
         start = self.reactor.seconds()
@@ -86,7 +86,7 @@ class TimeTests(ServerTestCase):
         self.assertTrue(waiting.gone)
 
     def test_peer_that_stays(self) -> None:
-        """One that does not end its half when it is told is cut off; what it sends is dropped."""
+        """One that does not end its half is cut off in time; what it sends is dropped."""
         self.serve(idle_timeout=10)
         client = self.connect()
         client.polite = False
@@ -177,7 +177,7 @@ class BlockingTests(ServerTestCase):
         self.assertEqual(self.results(second), ["f"])
 
     def test_client_leaves(self) -> None:
-        """What nobody waits for any more does not begin."""
+        """A command that is not waited for any more does not begin."""
         self.connect(b"BLOCK a\n").reset()
         self.reactor.run_thread()
         self.assertEqual(self.handlers.log, [])
@@ -204,7 +204,7 @@ class BlockingTests(ServerTestCase):
 
 
 class FullTests(ServerTestCase):
-    """One client above the limit is told so, and given a moment to read it."""
+    """One client above the limit is notified, and has a moment to read it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -275,10 +275,10 @@ class FullTests(ServerTestCase):
 
 
 class DrainTests(ServerTestCase):
-    """:meth:`CommandFactory.drain` tells, answers, closes, and has a deadline."""
+    """:meth:`CommandFactory.drain` notifies, answers, closes, and has a deadline."""
 
     def test_idle_clients(self) -> None:
-        """Clients that wait for nothing are told, and closed."""
+        """Clients that wait for nothing are notified, and closed."""
         clients = [self.connect(), self.connect(tls=True)]
         drained = self.factory.drain(10)
         self.assertNoResult(drained)
@@ -289,7 +289,7 @@ class DrainTests(ServerTestCase):
         self.assert_over(drained=2)
 
     def test_nobody(self) -> None:
-        """With nobody connected it is done at once."""
+        """Without connections it is done at once."""
         self.successResultOf(self.factory.drain(10))
         self.assert_over()
 
@@ -357,7 +357,7 @@ class DrainTests(ServerTestCase):
         self.assert_over(client_closed=1)
 
     def test_twice(self) -> None:
-        """Both calls end together, clients are told once, and the shorter time holds."""
+        """Both calls end together, clients are notified once, and the shorter time holds."""
         client = self.connect(b"WAIT\n")
         first, second = self.factory.drain(10), self.factory.drain(5)
         self.reactor.pass_time(1)
@@ -452,7 +452,7 @@ class AbortTests(ServerTestCase):
         self.assert_over(aborted=1)
 
     def test_nobody(self) -> None:
-        """With nobody connected it does nothing."""
+        """Without connections it does nothing."""
         self.factory.abort()
         self.assert_over()
 
@@ -504,7 +504,7 @@ class SharedSessionsTests(SynchronousTestCase):
         self.assertEqual(len(self.sessions), 2)
 
     def test_drain_of_one(self) -> None:
-        """Draining one server tells and ends its own clients alone."""
+        """Draining one server notifies and ends its own clients alone."""
         gone = self.reactor.connect(self.first)
         stays = self.reactor.connect(self.second)
         drained = self.first.drain(10)

@@ -88,7 +88,7 @@ class Client:
         return True
 
     def ask(self, *lines: bytes) -> list[Any]:  # Any: JSON
-        """Send lines, and give the answers."""
+        """Send lines, and return the answers."""
         if lines:
             self.tls.send(b"\n".join(lines) + b"\n")
         self.flush()
@@ -127,7 +127,7 @@ class TlsCase(SynchronousTestCase):
         return Client(self.reactor, self.reactor.connect(self.factory), **options)
 
     def pair(self, *common_names: str, authority: Authority = AUTHORITY) -> tuple[Path, Path]:
-        """Give the files of a client's certificate."""
+        """Return the files of a client's certificate."""
         chain, key = authority.issue("client.test", common_names=common_names)
         files = self.folder / "client.pem", self.folder / "client.key"
         for file, content in zip(files, (chain, key), strict=True):
@@ -135,11 +135,11 @@ class TlsCase(SynchronousTestCase):
         return files
 
     def identities(self) -> list[str | None]:
-        """Give the users of the sessions."""
+        """Return the users of the sessions."""
         return [session.identity for session in self.commands.sessions]
 
     def ended(self) -> dict[str, int]:
-        """Give the reasons for which connections have ended."""
+        """Return the reasons for which connections have ended."""
         ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
@@ -203,7 +203,7 @@ class TlsTests(TlsCase):
         self.assertEqual(self.identities(), ["ada"])
 
     def test_required(self) -> None:
-        """Without a certificate, or with one that a stranger signed, nobody is let in."""
+        """Without a certificate, or with one of another CA, a client is refused."""
         self.factory = self.mutual()
         for pair in (None, self.pair("ada", authority=STRANGER)):
             with self.subTest(pair=pair):
@@ -291,7 +291,7 @@ class TlsTests(TlsCase):
         self.assertEqual(self.ended(), {"handshake_failed": 1})
 
     def test_crowd(self) -> None:
-        """A crowd of unfinished handshakes keeps nobody out."""
+        """A crowd of unfinished handshakes keeps no client out."""
         crowd = [self.client() for _ in range(50)]
         client = self.client()
         client.shake()
@@ -370,10 +370,10 @@ class InnerFactoryTests(TlsCase):
         self.assertEqual(self.commands.numPorts, 0)
 
     def test_no_protocol(self) -> None:
-        """Where it gives no protocol the connection ends."""
+        """If it returns no protocol the connection ends."""
 
         class Refusing(Factory):
-            """Takes nobody."""
+            """Accepts no connection."""
 
             def buildProtocol(self, addr: IAddress | None) -> None:
                 """Refuse."""

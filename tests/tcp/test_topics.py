@@ -56,14 +56,14 @@ class TopicCase(SynchronousTestCase):
         return client
 
     def ask(self, client: Connection, *lines: str) -> list[Any]:  # Any: JSON
-        """Send lines, and give what has come when all is quiet."""
+        """Send lines, and return what has come when all is quiet."""
         client.send("".join(line + "\n" for line in lines).encode())
         self.reactor.settle()
         return client.answers()
 
 
 def message(topic: str, text: str) -> dict[str, str]:
-    """Give a message as a client gets it."""
+    """Return a message as a client gets it."""
     return {"event": "message", "topic": topic, "message": text}
 
 
@@ -71,7 +71,7 @@ class CommandTests(TopicCase):
     """SUBSCRIBE, UNSUBSCRIBE and PUBLISH, STATS and CLIENTS."""
 
     def test_message(self) -> None:
-        """A message reaches those who listen, its sender among them, and nobody else."""
+        """A message reaches those who listen, its sender among them, and no others."""
         listener, other = self.connect("SUBSCRIBE news.*"), self.connect("SUBSCRIBE sports.*")
         sender = self.connect("SUBSCRIBE >")
         answers = self.ask(sender, 'PUBLISH news.de "a  b" c')
@@ -203,10 +203,10 @@ class OrderTests(TopicCase):
 
 
 class SlowTests(TopicCase):
-    """A slow reader loses by its rule, and delays nobody."""
+    """A slow reader loses by its rule, and delays no others."""
 
     def stuck(self, policy: str) -> tuple[Connection, Connection]:
-        """Give a client that has stopped to read with its transport full, and a sender."""
+        """Return a client that has stopped to read with its transport full, and a sender."""
         self.start(TopicSettings(max_queue=10_000))
         client, sender = self.connect(f"SUBSCRIBE a {policy}"), self.connect()
         client.reads = False
@@ -217,7 +217,7 @@ class SlowTests(TopicCase):
         return client, sender
 
     def texts(self, client: Connection) -> list[str]:
-        """Let the client read again, and give the texts of the messages that are short."""
+        """Let the client read again, and return the texts of the messages that are short."""
         client.reads = True
         self.reactor.settle()
         return [line["message"][:1] for line in client.answers() if line.get("event")]
@@ -324,10 +324,10 @@ class SlowTests(TopicCase):
 
 
 class EndTests(TopicCase):
-    """Whoever goes leaves nothing behind."""
+    """A client that leaves leaves nothing behind."""
 
     def test_gone(self) -> None:
-        """A client that is gone listens no more; messages under way to it harm nobody."""
+        """A client that is gone listens no more; messages under way to it harm no others."""
         client, sender = self.connect("SUBSCRIBE a"), self.connect()
         sender.send(b"PUBLISH a 1\n")
         self.reactor.turn()

@@ -38,7 +38,7 @@ from twisted_net.twisted_internals import fast_transport_changes
 
 class Peer(Protocol):
     """
-    Does in ``dataReceived`` what a test says, and notes what it is told.
+    Does in ``dataReceived`` what a test says, and records what happens to it.
 
     :ivar told: the names of the events, in order; the class of the reason for the last one.
     """
@@ -46,7 +46,7 @@ class Peer(Protocol):
     def __init__(self) -> None:
         self.told: list[object] = []
         self.received = b""
-        self.on_data: Any = lambda: None  # Any: what a lambda gives is nobody's business
+        self.on_data: Any = lambda: None  # Any: what a lambda returns is not used
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -71,7 +71,7 @@ class HalfPeer(Peer):
 
 @implementer(IPushProducer)
 class Producer:
-    """Notes what its consumer tells it."""
+    """Records the calls of its consumer."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -281,7 +281,7 @@ class PendingWriteTests(SynchronousTestCase):
                 self.setUp()
 
     def test_closed_meanwhile(self) -> None:
-        """One that is told to close before the turn ends still sends its answer."""
+        """One that is to close before the turn ends still sends its answer."""
         self.turn(lambda: self.transport.write(b"answer"), self.transport.loseConnection)
         self.assertEqual(self.socket.sent, b"answer")
         self.assertEqual(self.connection.protocol.told, [ConnectionDone])
@@ -691,7 +691,7 @@ def play(
     script: Any,
     reactor: type[FakeReactor] = FakeReactor,
 ) -> tuple[object, ...]:
-    """Give what the peer and the protocol of a transport see of a script, once all has settled."""
+    """Return what the peer and the protocol of a transport see of a script in the end."""
     connection = Connection(kind, protocol, reactor)
     # With too little room the stock transport still has bytes to send where ours has none, and
     # ends later: what is said to it in between still counts.
@@ -811,7 +811,7 @@ class ListenTests(SynchronousTestCase):
         )
 
     def test_endpoint(self) -> None:
-        """A description gives an endpoint that listens where it says."""
+        """A description yields an endpoint that listens where it says."""
         reactor: Any = MemoryReactorClock()  # Any: it is a reactor to the parser
         factory = Factory.forProtocol(Protocol)
         parser = FastServerParser()

@@ -48,7 +48,7 @@ class Client:
         self._wire = WSConnection(ConnectionType.CLIENT)
 
     def open(self, origin: str | None = None) -> Event | None:
-        """Shake hands, and give what came of it."""
+        """Shake hands, and return what came of it."""
         headers = [] if origin is None else [(b"Origin", origin.encode())]
         request = Request(host="a.test", target="/any", extra_headers=headers)
         self.connection.send(self._wire.send(request))
@@ -102,7 +102,7 @@ class WebSocketCase(SynchronousTestCase):
         return client
 
     def ended(self) -> dict[str, int]:
-        """Give the reasons for which connections have ended."""
+        """Return the reasons for which connections have ended."""
         ended = self.commands.sessions.counters.ended
         return {end.value: count for end, count in ended.items() if count}
 
@@ -361,7 +361,7 @@ class EndTests(WebSocketCase):
         self.registry.update(own)
 
     def test_client_closes(self) -> None:
-        """A client that closes is told so in turn."""
+        """A client that closes gets a closing frame in turn."""
         client = self.opened()
         client.say("PING")
         client.send(CloseConnection(code=1001))
@@ -439,7 +439,7 @@ class EndTests(WebSocketCase):
 
 
 class TransportTests(WebSocketCase):
-    """What a protocol may do with the transport that it is given."""
+    """What a protocol may do with its transport."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -512,10 +512,10 @@ class InnerFactoryTests(WebSocketCase):
         self.assertEqual(self.commands.numPorts, 0)
 
     def test_no_protocol(self) -> None:
-        """Where it gives no protocol the connection ends."""
+        """If it returns no protocol the connection ends."""
 
         class Refusing(Factory):
-            """Takes nobody."""
+            """Accepts no connection."""
 
             def buildProtocol(self, addr: IAddress | None) -> None:
                 """Refuse."""

@@ -169,7 +169,7 @@ class CommandProtocol(Protocol):
             self.transport.setTcpNoDelay(True)
             self.session = sessions.open(peer.host, peer.port, self.deliver, self)
         else:
-            # The peer of a UNIX socket has no address: a running number tells them apart.
+            # The peer of a UNIX socket has no address: a running number distinguishes them.
             self.session = sessions.open(UNIX, sessions.counters.opened + 1, self.deliver, self)
         self.session.identity = getattr(self.transport, "identity", None)
         self.transport.registerProducer(self, True)
