@@ -123,7 +123,7 @@ class Session:
 
     def log_in(self, permissions: Permissions) -> None:
         """
-        Give the client the permissions of this user, from its next line on.
+        Log the client in: this user's permissions hold from its next line on.
 
         Subscriptions that it made as another user end.
 

@@ -7,10 +7,13 @@ from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from twisted_net.net.reactor import DatagramReactor
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
 
-Main = Callable[[Any], Coroutine[Deferred[Any], Any, object]]  # Any: any type of reactor
+# Any: as Twisted types coroutines.
+Main = Callable[[DatagramReactor], Coroutine[Deferred[Any], Any, object]]
 
 
 def run_until_done(main: Main) -> NoReturn:
@@ -28,7 +31,7 @@ def run_until_done(main: Main) -> NoReturn:
     # Not at the top: it installs a reactor, if there is none.
     from twisted.internet.task import react
 
-    async def start(reactor: Any) -> None:  # Any: as above
+    async def start(reactor: DatagramReactor) -> None:
         runs: Deferred[None] = Deferred()
         reactor.callWhenRunning(runs.callback, None)
         await runs

@@ -1,0 +1,104 @@
+"""The package keeps to the bounds and habits that its maintainers set themselves."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_net
+
+PACKAGE = Path(twisted_net.__file__).parent
+
+MAX_ENTRIES = 27
+"""Modules and folders of the package, and modules of one folder."""
+
+MAX_LINES = 600
+"""Lines of one module."""
+
+MAX_FUNCTION = 60
+"""Lines of one function, its docstring not counted."""
+
+
+VAGUE = ("Give", "Gives", "Tell", "Tells")
+"""Words with which no docstring of a function begins."""
+
+
+def modules() -> Iterator[tuple[str, str, ast.Module]]:
+    """Iterate over the modules: path within the package, text, syntax tree."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        yield str(path.relative_to(PACKAGE)), text, ast.parse(text)
+
+
+class SizeTests(SynchronousTestCase):
+    """No part is too large to be read in one sitting."""
+
+    def test_folders(self) -> None:
+        """The package has at most so many entries, and each folder so many modules."""
+        entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+        self.assertLessEqual(len(entries), MAX_ENTRIES)
+        folders = [path for path in PACKAGE.rglob("*") if (path / "__init__.py").is_file()]
+        self.assertIn(PACKAGE / "http" / "cache", folders)
+        for folder in folders:
+            self.assertLessEqual(len(list(folder.glob("*.py"))), MAX_ENTRIES, folder.name)
+
+    def test_modules(self) -> None:
+        """No module is longer than its bound."""
+        for path, text, _ in modules():
+            self.assertLessEqual(text.count("\n"), MAX_LINES, path)
+
+    def test_functions(self) -> None:
+        """No function is longer than its bound."""
+        for path, _, tree in modules():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    docstring = ast.get_docstring(node, clean=False) or ""
+                    lines = (node.end_lineno or 0) - node.lineno - docstring.count("\n")
+                    self.assertLessEqual(lines, MAX_FUNCTION, f"{path}: {node.name}")
+
+
+class NameTests(SynchronousTestCase):
+    """Names tell parts apart."""
+
+    def test_classes(self) -> None:
+        """A class name occurs once in the package."""
+        places = defaultdict(list)
+        for path, _, tree in modules():
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(path)
+        self.assertIn("CommandFactory", places)
+        twice = {name: found for name, found in places.items() if len(found) > 1}
+        self.assertEqual(twice, {})
+
+    def test_reactors(self) -> None:
+        """No reactor is passed as ``Any``: ``net/reactor.py`` names what is needed of it."""
+        untyped = [path for path, text, _ in modules() if "reactor: Any" in text]
+        self.assertEqual(untyped, [])
+
+
+class DocstringTests(SynchronousTestCase):
+    """Docstrings say at their first line what a thing is."""
+
+    def test_first_lines(self) -> None:
+        """Each module and public class has one, and its first line is one sentence."""
+        for path, _, tree in modules():
+            first = (ast.get_docstring(tree) or "").partition("\n")[0]
+            self.assertTrue(first.endswith("."), f"{path}: {first!r}")
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    self.assertTrue(ast.get_docstring(node), f"{path}: {node.name}")
+
+    def test_plain_words(self) -> None:
+        """A function returns or raises; it does not give or tell."""
+        for path, _, tree in modules():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    first = (ast.get_docstring(node) or "").partition(" ")[0]
+                    self.assertNotIn(
+                        first, ("Give", "Gives", "Tell", "Tells"), f"{path}: {node.name}"
+                    )
