@@ -50,13 +50,16 @@ class TopicSettings(Record, frozen=True):
         int, Meta(ge=1, le=65_536, description="longest topic or pattern, in bytes")
     ] = 256
     max_levels: Annotated[
-        int, Meta(ge=1, le=32, description="levels of a topic or pattern, which dots separate")
+        int,
+        Meta(
+            ge=1, le=32, description="limit of the levels of a topic or pattern, separated by dots"
+        ),
     ] = 8
     when_slow: Annotated[
-        WhenSlow, Meta(description="what is done where a subscriber reads too slowly")
+        WhenSlow, Meta(description="what to do if a subscriber reads too slowly")
     ] = "drop_oldest"
     max_queue: Annotated[
-        int, Meta(ge=4096, description="bytes of messages that wait for one subscriber")
+        int, Meta(ge=4096, description="limit of bytes of messages queued for one subscriber")
     ] = 1_048_576
 
 

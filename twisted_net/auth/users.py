@@ -42,13 +42,11 @@ class AuthSettings(Record, frozen=True):
     checkers: Annotated[
         Patterns,
         Meta(
-            description="checkers of twisted.cred, as twistd's --auth takes them: file:/etc/passwd",
+            description="twisted.cred checkers, as for --auth of twistd: file:/etc/passwd",
             extra={"secret": True},
         ),
     ] = ()
-    open: Annotated[
-        bool, Meta(description="whether a server without users serves other machines too")
-    ] = False
+    open: Annotated[bool, Meta(description="without users, serve other machines too")] = False
     anonymous: Annotated[
         Patterns, Meta(description="commands that a client may use before it has logged in")
     ] = ("PING",)
@@ -59,19 +57,25 @@ class AuthSettings(Record, frozen=True):
         int, Meta(ge=64, le=65_536, description="longest line before a login, in bytes")
     ] = 1024
     max_anonymous: Annotated[
-        int, Meta(ge=1, description="connections at once that have not logged in")
+        int, Meta(ge=1, description="concurrent connections that have not logged in")
     ] = 1000
     max_waiting: Annotated[
-        int, Meta(ge=1, le=10_000, description="password checks that wait for their turn")
+        int, Meta(ge=1, le=10_000, description="limit of passwords waiting to be verified")
     ] = 100
     free_attempts: Annotated[
-        int, Meta(ge=1, le=1000, description="attempts of a source that fail without a delay")
+        int,
+        Meta(ge=1, le=1000, description="failed logins of a source before delays begin"),
     ] = 3
     first_delay: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds that it then waits; each failure doubles")
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="first login delay of a source, in seconds; each failure doubles it",
+        ),
     ] = 1.0
     longest_delay: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds that it waits at most")
+        float, Meta(gt=0, le=86_400, description="longest login delay of a source, in seconds")
     ] = 60.0
 
     @property

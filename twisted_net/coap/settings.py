@@ -174,7 +174,7 @@ class CoapLimits(TransmissionParameters, frozen=True):
         ),
     ] = 5.0
     command_timeout: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds that a command may take")
+        float, Meta(gt=0, le=86_400, description="seconds after which a command is cancelled")
     ] = 30.0
     max_waiting: Annotated[
         int, Meta(ge=1, le=1_000_000, description="waiting commands of all peers")

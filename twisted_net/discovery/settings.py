@@ -73,9 +73,7 @@ class DiscoverySettings(DiscoveryGroup, frozen=True):
     intervals, so that two may be lost.
     """
 
-    enabled: Annotated[
-        bool, Meta(description="whether this server announces itself to a group")
-    ] = False
+    enabled: Annotated[bool, Meta(description="announce this server to a group")] = False
     name: Annotated[
         str,
         Meta(

@@ -155,7 +155,7 @@ class EgressPolicy(Record, frozen=True):
         tuple[Annotated[int, Meta(ge=1, le=65_535)], ...],
         Meta(description="ports that may be reached; empty for all"),
     ] = (80, 443)
-    public: Annotated[bool, Meta(description="whether public addresses may be reached")] = True
+    public: Annotated[bool, Meta(description="permit requests to public addresses")] = True
     allow: Annotated[
         tuple[str, ...],
         Meta(description="names, addresses and networks reached besides, at any port"),

@@ -24,14 +24,12 @@ class SlowLogSettings(Record, frozen=True):
 
     threshold: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="seconds for which a command may hold the reactor"),
+        Meta(gt=0, le=86_400, description="seconds in the reactor from which a command is slow"),
     ] = 0.01
     waiting_threshold: Annotated[
-        float, Meta(gt=0, le=86_400, description="seconds for which a command may wait")
+        float, Meta(gt=0, le=86_400, description="seconds of waiting from which a command is slow")
     ] = 1.0
-    kept: Annotated[
-        int, Meta(ge=1, le=10_000, description="slow commands kept, the latest ones")
-    ] = 128
+    kept: Annotated[int, Meta(ge=1, le=10_000, description="limit of slow commands kept")] = 128
 
 
 @frozen

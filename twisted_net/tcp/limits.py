@@ -56,9 +56,9 @@ class Limits(Record, frozen=True):
       firewalls alive.
     """
 
-    max_connections: Annotated[int, Meta(ge=1, description="connections at once")] = 10_000
+    max_connections: Annotated[int, Meta(ge=1, description="concurrent connections")] = 10_000
     max_line: Annotated[
-        int, Meta(ge=64, le=16_777_216, description="longest line, in bytes, without its end")
+        int, Meta(ge=64, le=16_777_216, description="longest line, in bytes, without its ending")
     ] = 16_384
     max_pending: Annotated[
         int, Meta(ge=1, le=65_536, description="unanswered lines per connection")
@@ -75,7 +75,7 @@ class Limits(Record, frozen=True):
     ] = 1_048_576
     write_timeout: Annotated[
         float,
-        Meta(gt=0, le=86_400, description="seconds in which a peer must read what waits for it"),
+        Meta(gt=0, le=86_400, description="seconds in which a peer must read queued data"),
     ] = 30.0
     idle_timeout: Annotated[
         float,
@@ -94,18 +94,20 @@ class Limits(Record, frozen=True):
     handshake_timeout: Annotated[
         float,
         Meta(
-            gt=0, le=86_400, description="seconds for a PROXY header, a TLS handshake, a WebSocket"
+            gt=0,
+            le=86_400,
+            description="seconds for a PROXY header, a TLS or a WebSocket handshake",
         ),
     ] = 10.0
-    max_handshakes: Annotated[int, Meta(ge=1, description="handshakes under way at once")] = 1000
+    max_handshakes: Annotated[int, Meta(ge=1, description="concurrent handshakes")] = 1000
     connections_per_address: (
-        Annotated[int, Meta(ge=1, description="connections of one address at once")] | None
+        Annotated[int, Meta(ge=1, description="concurrent connections of one address")] | None
     ) = None
     connections_per_network: (
-        Annotated[int, Meta(ge=1, description="connections of one /24 or /64 at once")] | None
+        Annotated[int, Meta(ge=1, description="concurrent connections of one /24 or /64")] | None
     ) = None
     connections_per_user: (
-        Annotated[int, Meta(ge=1, description="connections of one user at once")] | None
+        Annotated[int, Meta(ge=1, description="concurrent connections of one user")] | None
     ) = None
     commands_per_listener: (
         Annotated[float, Meta(gt=0, description="commands per second of all clients")] | None
@@ -120,7 +122,7 @@ class Limits(Record, frozen=True):
         Annotated[float, Meta(gt=0, description="commands per second of one user")] | None
     ) = None
     command_burst: Annotated[
-        int, Meta(ge=1, description="commands that may come at once after a rest")
+        int, Meta(ge=1, description="burst: commands accepted at once after a pause")
     ] = 100
     bytes_per_listener: (
         Annotated[float, Meta(gt=0, description="bytes per second of all clients")] | None
@@ -135,14 +137,16 @@ class Limits(Record, frozen=True):
         Annotated[float, Meta(gt=0, description="bytes per second of one user")] | None
     ) = None
     byte_burst: Annotated[
-        int, Meta(ge=1, description="bytes that may come and go at once after a rest")
+        int, Meta(ge=1, description="burst: bytes received and sent at once after a pause")
     ] = 1_048_576
     max_buffered: Annotated[
         int, Meta(ge=1_048_576, description="bytes in all buffers of the server together")
     ] = 268_435_456
     keepalive: Annotated[
         int,
-        Meta(ge=0, le=32_767, description="seconds of silence until TCP asks the peer; 0: never"),
+        Meta(
+            ge=0, le=32_767, description="idle seconds until TCP sends a keepalive probe; 0: never"
+        ),
     ] = 60
 
 

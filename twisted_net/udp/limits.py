@@ -98,7 +98,7 @@ class DatagramLimits(Record, frozen=True):
     ] = "public"
     refusal: Annotated[
         Literal["pad", "silence"],
-        Meta(description="reply to a question shorter than its answer; guarded sockets"),
+        Meta(description="reply to a request shorter than its answer; guarded sockets"),
     ] = "pad"
     lowest_source_port: Annotated[
         int,

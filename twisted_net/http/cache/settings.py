@@ -23,7 +23,7 @@ class CacheSettings(Record, frozen=True):
     responses and 64 MiB in all, with no body larger than a sixteenth of that.
     """
 
-    enabled: Annotated[bool, Meta(description="whether responses are cached at all")] = True
+    enabled: Annotated[bool, Meta(description="cache responses")] = True
     shared: Annotated[
         bool, Meta(description="serve one user's responses to others, as a proxy does")
     ] = False
