@@ -1,10 +1,9 @@
 """
-Ends code that would run for hours, so that a test of linear work fails where it would hang.
+Ends a computation that would run for hours, so that a test of linear time fails and does not hang.
 
-Work that grows with the square of its input cannot be counted inside a regular expression, and
-the time of two sizes is noise on a busy machine. So such a test takes an input of a megabyte:
-linear work on it is some milliseconds, quadratic work is hours. Between the two lies no doubt,
-whatever else the machine does; the limit here only keeps the hours from passing.
+The steps of a regular expression cannot be counted, and a ratio of two times is noise on a busy
+machine. So such a test takes an input of a megabyte: linear work takes milliseconds, quadratic
+work hours. The limit lies far from both, and counts this process's processor time alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 LIMIT = 60.0
-"""Seconds of this process's own processor time; those of other processes do not count."""
+"""Seconds of processor time of this process."""
 
 MEGABYTE = 10**6
 """Characters of the inputs."""
@@ -23,12 +22,12 @@ MEGABYTE = 10**6
 
 @contextmanager
 def ended_if_runaway() -> Iterator[None]:
-    """Raise AssertionError inside the block once it has taken :data:`LIMIT`."""
+    """Raise AssertionError in the block after :data:`LIMIT`."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"still at work after {LIMIT:g} s: the work is not linear")
+        raise AssertionError(f"not finished after {LIMIT:g} s: the time is not linear")
 
-    # Regular expressions look for signals as they go, so that they can be ended.
+    # The engine of regular expressions checks for signals while it runs, so this ends it, too.
     before = signal.signal(signal.SIGVTALRM, end)
     signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
     try:

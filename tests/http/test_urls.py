@@ -162,11 +162,10 @@ class RedactTests(SynchronousTestCase):
 
     def test_linear(self) -> None:
         """A megabyte of any text takes time linear in its length."""
-        for part in ("a", "a.", ":", "://", "a://", "://@", "?", "&key", "&key=", "?token=@"):
-            for start in ("", "http://", "http://a/?"):
-                with self.subTest(start=start, part=part), ended_if_runaway():
-                    shown = redact(start + part * (MEGABYTE // len(part)))
-                    self.assertLessEqual(len(shown), 201)
+        for part in ("a", "a.", ":", "a://", "://@", "&key", "&key=", "?token=@"):
+            with self.subTest(part=part), ended_if_runaway():
+                shown = redact("http://" + part * (MEGABYTE // len(part)))
+                self.assertLessEqual(len(shown), 201)
 
     def test_length(self) -> None:
         """A long URL is cut."""

@@ -1,4 +1,4 @@
-"""The tests of TLS pass on any day: no certificate in them carries a date of its own."""
+"""The tests of TLS pass on any date: their certificates are valid from when they are made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 Issues certificates for tests, and writes them into files.
 
-They are as RFC 5280 §4.2 wants them, which Python checks from 3.13 on (``VERIFY_X509_STRICT``).
+They meet RFC 5280 §4.2, which Python checks by default from 3.13 on (``VERIFY_X509_STRICT``).
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class DirectivesTests(SynchronousTestCase):
 
     def test_linear(self) -> None:
         """A field of a megabyte is parsed in linear time, whatever it contains."""
-        for start in ("", "x=", 'x="', "x", 'x="a", "'):
-            for part in (" ", ",", '"', r"\"", "\\", '",', ' "', "a", "=", 'a="', "a ,"):
+        for start in ("", 'x="'):
+            for part in (" ", ",", '"', r"\"", "\\", '",', 'a="'):
                 with self.subTest(start=start, part=part), ended_if_runaway():
                     self.read(start + part * (MEGABYTE // len(part)) + "\x00")
 
