@@ -1,4 +1,4 @@
-"""Shows the endpoint ``fast:`` to Twisted; imported at every stale start."""
+"""Plugin of Twisted: the endpoint ``fast:``. Imported whenever the plugin cache is stale."""
 
 from __future__ import annotations
 

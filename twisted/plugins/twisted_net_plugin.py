@@ -1,4 +1,4 @@
-"""Shows ``net`` to twistd and twist; imported at every stale start, so nothing else is here."""
+"""Plugin of twistd and twist: the service ``net``. Imported whenever the plugin cache is stale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows the reactor ``quiet`` to twistd and twist; imported at every stale start."""
+"""Plugin of twistd and twist: the reactor ``quiet``. Imported if the plugin cache is stale."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from twisted.application.reactors import Reactor
 quiet = Reactor(
     "quiet",
     "twisted_net.quiet_reactor",
-    "epoll, without a log context around each event: faster, for Linux",
+    "epoll without a log context per event: faster; Linux only",
 )
