@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import warnings
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -378,6 +379,32 @@ class TimeLimitTests(RunnerTestCase):
         started.cancel()
         self.failureResultOf(started, CancelledError)
         self.assertEqual((len(cancelled), self.clock.getDelayedCalls()), (1, []))
+
+    def test_freed(self) -> None:
+        """What a command held is freed when it is answered, without the garbage collector."""
+
+        class Held:
+            """Something that a waiting command keeps."""
+
+        gate: Deferred[None] = Deferred()
+
+        def started() -> tuple[Deferred[bytes], weakref.ref[Held]]:
+            held = Held()
+
+            def encode(value: object) -> bytes:
+                return repr((held, value)).encode()
+
+            waiting = Waiting("WAIT", lambda: gate, encode)
+            return self.runner.start_line(waiting, b"WAIT", self.session), weakref.ref(held)
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+        answer, freed = started()
+        self.assertIsNotNone(freed())
+        gate.callback(None)
+        self.assertIn(b"Held", self.successResultOf(answer))
+        del answer
+        self.assertIsNone(freed())
 
     def test_at_once(self) -> None:
         """A command whose value is there at once needs no timer."""

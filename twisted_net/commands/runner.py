@@ -171,7 +171,7 @@ class CommandRunner:
         :return: fires with the answer; fails only with CancelledError, if the caller cancels it.
         """
         execution = _Execution(self, waiting, session, partial(self.commands.shown, line))
-        return execution.answer.addErrback(_encode_failure, waiting)
+        return execution.begin().addErrback(_encode_failure, waiting)
 
     def show(self, line: bytes, session: Session) -> None:
         """Show a line to the clients that watch by MONITOR."""
@@ -254,11 +254,11 @@ class CommandRunner:
             CancelledError if the caller cancels it, which cancels the handler too.
         """
         began = self.seconds()
-        execution = _Execution(self, waiting, session, show)
+        answer = _Execution(self, waiting, session, show).begin()
         took = self.seconds() - began
         if took >= self._slow:
             self._note(show(), session, took, waited=False)
-        return execution.answer
+        return answer
 
     def discard(self, waiting: Waiting) -> None:
         """
@@ -342,10 +342,12 @@ class _Execution:
     """
     One waiting command: its handler, its time limit, its answer.
 
-    :ivar answer: see :meth:`CommandRunner.start`.
+    It lets go of the answer as soon as that has fired: the answer refers to it by its canceller,
+    and the two would otherwise live until the cyclic garbage collector runs.
     """
 
     __slots__ = (
+        "_answer",
         "_began",
         "_cancelled",
         "_result",
@@ -355,7 +357,6 @@ class _Execution:
         "_timed_out",
         "_timer",
         "_waiting",
-        "answer",
     )
 
     def __init__(
@@ -368,20 +369,27 @@ class _Execution:
         self._began = runner.seconds()
         self._cancelled = self._timed_out = False
         self._timer: IDelayedCall | None = None
-        self.answer: Deferred[bytes] = Deferred(self._cancel)
+        self._answer: Deferred[bytes] | None = None
+
+    def begin(self) -> Deferred[bytes]:
+        """Call the handler; return the answer, see :meth:`CommandRunner.start`."""
+        runner, waiting = self._runner, self._waiting
+        answer: Deferred[bytes] = Deferred(self._cancel)
         if waiting.blocking:
             try:
                 self._result = runner._blocking.call(waiting.start)
             except ANSWERED as error:
-                runner.count_refusal(error, str(waiting.name), session)
-                self.answer.errback(error)
-                return
+                runner.count_refusal(error, str(waiting.name), self._session)
+                answer.errback(error)
+                return answer
         else:
             self._result = Deferred.fromCoroutine(_value_of(waiting))
+        self._answer = answer
         # A fresh answer from a cache is there at once, and needs no timer.
         if not self._result.called:
             self._timer = runner.reactor.callLater(runner.limits.timeout, self._time_out)
         self._result.addBoth(self._ended)
+        return answer
 
     def _ended(self, value: object) -> None:
         """The handler has ended: answer, unless the caller or the time limit came first."""
@@ -392,14 +400,15 @@ class _Execution:
         outcome = self._outcome(value)
         if self._cancelled:
             return
-        if self.answer.called:
+        answer, self._answer = self._answer, None
+        if answer is None:
             runner.sessions.counters.overdue -= 1
             return
         runner._note_waited(self._show, self._session, runner.seconds() - self._began)
         if isinstance(outcome, bytes):
-            self.answer.callback(outcome)
+            answer.callback(outcome)
         else:
-            self.answer.errback(outcome)
+            answer.errback(outcome)
 
     def _outcome(self, value: object) -> bytes | TwistedNetError:
         """Encode what the handler returned, or make its failure an error that can be answered."""
@@ -424,7 +433,8 @@ class _Execution:
         self._timer = None
         self._timed_out = True
         self._result.cancel()
-        if not self.answer.called:
+        answer, self._answer = self._answer, None
+        if answer is not None:
             runner = self._runner
             runner.sessions.counters.overdue += 1
             runner.log.warn(
@@ -432,11 +442,12 @@ class _Execution:
                 command=self._waiting.name,
             )
             runner._note_waited(self._show, self._session, runner.seconds() - self._began)
-            self.answer.errback(CommandTimeout(runner.limits.timeout))
+            answer.errback(CommandTimeout(runner.limits.timeout))
 
     def _cancel(self, answer: Deferred[bytes]) -> None:
         """The caller no longer wants the answer."""
         self._cancelled = True
+        self._answer = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
