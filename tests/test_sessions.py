@@ -12,7 +12,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.errors import CommandError
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
-from twisted_net.sessions import CLIENTS_AT_ONCE, Session, Sessions, encode_event, unpaced
+from twisted_net.sessions import CLIENTS_AT_ONCE, Pacing, Session, Sessions, encode_event, unpaced
 
 
 class Client:
@@ -267,6 +267,26 @@ class DeliveryTests(SynchronousTestCase):
             self.assertEqual(delivery.delivered, CLIENTS_AT_ONCE + 2)
             self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
         self.assertEqual(reached, [CLIENTS_AT_ONCE - 2, CLIENTS_AT_ONCE + 2])
+
+    def test_pacing_of_the_first(self) -> None:
+        """The first server's pacing is used, unless one was given."""
+        used: list[str] = []
+
+        def pacing(name: str) -> Pacing:
+            async def by_turns(steps: Iterable[int]) -> list[int]:
+                used.append(name)
+                return list(steps)
+
+            return by_turns
+
+        for sessions, expected in (
+            (Sessions(lambda: 0.0), "first"),
+            (Sessions(lambda: 0.0, pacing=pacing("given")), "given"),
+        ):
+            sessions.use_pacing(pacing("first"))
+            sessions.use_pacing(pacing("second"))
+            self.successResultOf(Deferred.fromCoroutine(sessions.spread({"event": "x"})))
+            self.assertEqual(used.pop(), expected)
 
     def test_one_object(self) -> None:
         """A broadcast is encoded once: all clients get the same bytes object."""

@@ -269,7 +269,8 @@ class Sessions:
     :param wall: returns the seconds of the wall clock.
     :param topics: the subscriptions; its own, with the default bounds, if None.
     :param instruments: what observes the sessions; its own, with the defaults, if None.
-    :param pacing: spreads an event to many clients over turns of the reactor.
+    :param pacing: spreads an event to many clients over turns of the reactor; if None, that of the
+        first server which uses these sessions.
     :ivar started: when the server was made, in seconds of the wall clock.
     :ivar counters: of all sessions that ever were.
     :ivar figures: what STATS shows beside these, by name; see :meth:`add_figure`.
@@ -281,7 +282,7 @@ class Sessions:
         wall: Callable[[], float],
         topics: Topics | None = None,
         instruments: Instruments | None = None,
-        pacing: Pacing = unpaced,
+        pacing: Pacing | None = None,
     ) -> None:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
@@ -301,6 +302,11 @@ class Sessions:
         """Lines received by all sessions, the ended ones included."""
         # Added up when asked, so that each line counts one integer and not two.
         return self.counters.messages + sum([session.messages for session in self._open.values()])
+
+    def use_pacing(self, pacing: Pacing) -> None:
+        """Spread events by this, unless a pacing was given or another server was first."""
+        if self._pacing is None:
+            self._pacing = pacing
 
     def add_figure(self, name: str, figure: Callable[[], object]) -> None:
         """
@@ -407,7 +413,8 @@ class Sessions:
         comes. Cancelling the wait does not stop the event.
         """
         failures: dict[str, str] = {}
-        delivered = await self._pacing(self._sending(encode_event(event), failures))
+        pacing = self._pacing or unpaced
+        delivered = await pacing(self._sending(encode_event(event), failures))
         return Delivery(sum(delivered), failures)
 
     def _sending(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:

@@ -69,6 +69,7 @@ from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
 from twisted_net.dtls.peer import SecurePeer, identity_of
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.udp.port import CappedPort
@@ -126,6 +127,7 @@ class CoapServer(CoapEndpoint):
         self._permissions_of = permissions_of
         self.commands = commands
         self.sessions = Sessions(time.time) if sessions is None else sessions
+        self.sessions.use_pacing(StepScheduler(reactor))
         self.datagrams = DatagramCounts()
         self._observable = observable_commands(commands, observable)
         self._notifier = Notifier(

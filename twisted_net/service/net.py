@@ -116,9 +116,8 @@ class NetService(MultiService):
         self._new_fetcher = partial(_guarded_fetcher, reactor, config)
         self._fetcher: Fetcher | None = None
         instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
-        self.sessions = Sessions(
-            time.time, Topics(config.topics), instruments, StepScheduler(reactor)
-        )
+        self.sessions = Sessions(time.time, Topics(config.topics), instruments)
+        self.sessions.use_pacing(StepScheduler(reactor))
         self.sessions.add_section("server", self._server_figures)
         self.sessions.add_section("process", usage)
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)

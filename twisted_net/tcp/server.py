@@ -65,9 +65,8 @@ class CommandFactory(Factory):
         self.reactor = reactor
         self.commands = commands
         self.limits = limits = limits or Limits()
-        self.sessions = (
-            Sessions(time.time, pacing=StepScheduler(reactor)) if sessions is None else sessions
-        )
+        self.sessions = Sessions(time.time) if sessions is None else sessions
+        self.sessions.use_pacing(StepScheduler(reactor))
         self.runner = CommandRunner(
             reactor,
             commands,
