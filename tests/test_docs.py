@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commands.lines import run_line
 from twisted_net.auth.users import read_users
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError, FetchError, NotPermitted, TwistedNetError
 from twisted_net.http import errors as http_errors
 from twisted_net.reasons import End
-from twisted_net.sessions import Session
+from twisted_net.sessions import Session, Sessions
 from twisted_net.udp.limits import DatagramLimits
 from twisted_net.udp.responder import DatagramResponder
 
@@ -51,6 +53,16 @@ class ProtocolPageTests(SynchronousTestCase):
         """Each command has its entry, with its arguments as HELP shows them."""
         for command in standard_commands(_fetch, _log_in):
             self.assertTrue(f"\n`{command.usage}`\n" in self.page, command.usage)
+
+    def test_members(self) -> None:
+        """Each member of the answers that tell figures is named."""
+        commands = standard_commands(_fetch, _log_in)
+        session = Sessions(lambda: 0.0).open("192.0.2.1", 5000, lambda line: None)
+        for line in (b"STATS", b"CLIENTS", b"CLOSED", b"SLOWLOG", b"LATENCY", b"MONITOR", b"HELP"):
+            answer = run_line(commands, line, session)
+            assert isinstance(answer, bytes)
+            for member in json.loads(answer).keys() - {"command"}:
+                self.assertTrue(f"`{member}`" in self.page, f"{line.decode()}: {member}")
 
     def test_ends(self) -> None:
         """Each reason for which a connection ends is explained."""
