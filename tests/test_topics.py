@@ -385,4 +385,4 @@ class TopicMachine(RuleBasedStateMachine):
 
 
 TopicMachineTests = TopicMachine.TestCase
-TopicMachineTests.settings = hypothesis_settings(max_examples=50, deadline=None)
+TopicMachineTests.settings = hypothesis_settings(max_examples=50)

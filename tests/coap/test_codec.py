@@ -39,7 +39,7 @@ whole_messages = st.builds(
 class RoundTripTests(SynchronousTestCase):
     """A message is read as it was written."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(whole_messages)
     def test_any(self, message: CoapMessage) -> None:
         """Any message comes back the same."""
@@ -117,7 +117,7 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(self.rejected(datagram), 7, datagram)
             self.assertIsNone(self.rejected(bytes((datagram[0] | 0x10,)) + datagram[1:]))
 
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=1000)
     @given(st.binary(max_size=100).map(lambda rest: b"\x41\x01" + rest) | st.binary(max_size=100))
     @example(b"\x40\x01\x00\x07\xff\xff")
     def test_any_bytes(self, datagram: bytes) -> None:

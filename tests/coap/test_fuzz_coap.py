@@ -22,14 +22,14 @@ class ReaderTests(SynchronousTestCase):
                 self.assertLessEqual(len(data), fuzz_coap.LONGEST)
                 fuzz_coap.feed(data)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.binary(max_size=200))
     @example(b"")
     def test_any_bytes(self, data: bytes) -> None:
         """Any bytes are an answer, a refusal or silence; a stranger gets three times as many."""
         self.assertLessEqual(fuzz_coap.feed(data), 3 * len(data))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.sampled_from([0, 1]),
         st.sampled_from([int(code) for code in Code if code]),

@@ -17,7 +17,7 @@ NON_LIFETIME = TransmissionParameters().non_lifetime
 class MessageIdsTests(SynchronousTestCase):
     """:class:`MessageIds` uses no ID again within its lifetime."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.lists(
             st.tuples(

@@ -540,7 +540,7 @@ class SendTests(SynchronousTestCase):
         self.layer.send_response(incoming, response(), lifetime)
         self.assertEqual(len(self.layer.messages_to_send()), 1)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.lists(
             st.tuples(
@@ -631,7 +631,7 @@ class TimerTests(SynchronousTestCase):
 class FuzzTests(SynchronousTestCase):
     """Whatever comes, nothing is raised."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.floats(0, 50)), max_size=20)
     )
@@ -651,7 +651,7 @@ class FuzzTests(SynchronousTestCase):
             self.assertLessEqual(layer.sizes["peers"], 2)
         self.assertEqual(layer.counts.received, len(steps))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(
             st.tuples(

@@ -390,7 +390,7 @@ class GroupTests(ServerTests):
 class FuzzTests(SynchronousTestCase):
     """Whatever comes, the server goes on."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.lists(
             st.builds(

@@ -336,7 +336,7 @@ class GarbageTests(DtlsTestCase):
         self.shared = self.wire()
         self.client = self.shared.connect()
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.binary(max_size=300))
     def test_of_strangers(self, noise: bytes) -> None:
         """What is no ClientHello is dropped and counted, with no answer."""
@@ -347,7 +347,7 @@ class GarbageTests(DtlsTestCase):
         self.assertEqual(len(wire.carried), sent)
         self.assertEqual(wire.server.handshakes, 0)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(CHANGES)
     def test_in_a_session(self, change: _Change) -> None:
         """A session outlives whatever comes from its address, and is answered after it."""
@@ -357,7 +357,7 @@ class GarbageTests(DtlsTestCase):
         self.assertEqual(wire.server.sessions, 1)
         self.check_talks(wire, self.client)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(CHANGES, st.integers(1, 8))
     def test_in_a_handshake(self, change: _Change, number: int) -> None:
         """A handshake that is disturbed goes on or fails, and leaves nothing."""

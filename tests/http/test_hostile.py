@@ -119,7 +119,7 @@ class HostileTests(HttpTestCase):
         self.reactor = MemoryReactorClock()
         self.answered = 0
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         responses=st.lists(RESPONSES, min_size=1, max_size=4),
         then=st.sampled_from(["close", "stall", "drip"]),

@@ -49,7 +49,7 @@ class Client(Protocol):
     transport: Any  # Any: a transport of TCP, TLS or UNIX
 
     def __init__(self) -> None:
-        self.received = b""
+        self.received = bytearray()
         self.reason: Failure | None = None
         self._changed: Deferred[None] = Deferred()
 
@@ -88,7 +88,7 @@ class Client(Protocol):
         """Wait for the end of the connection, and take all lines that came."""
         while self.reason is None:
             await self._changed
-        received, self.received = self.received, b""
+        received, self.received = self.received, bytearray()
         assert not received or received.endswith(b"\n"), received[-500:]
         return [json.loads(line) for line in received.splitlines()]
 

@@ -714,6 +714,4 @@ class LossMachine(RuleBasedStateMachine):
 
 
 LossMachineTests = LossMachine.TestCase
-LossMachineTests.settings = hypothesis_settings(
-    max_examples=100, stateful_step_count=60, deadline=None
-)
+LossMachineTests.settings = hypothesis_settings(max_examples=100, stateful_step_count=60)

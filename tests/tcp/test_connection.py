@@ -713,7 +713,7 @@ LINES: Sequence[Line] = [
 class ScheduleTests(ServerTestCase):
     """Whatever the handlers do and in whatever order, the answers are those of one by one."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_like_the_sequential_model(self, data: st.DataObject) -> None:
         """Random lines, cuts, limits, stalls, and orders in which handlers are done."""

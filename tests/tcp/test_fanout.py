@@ -550,6 +550,4 @@ class DeliveryMachine(RuleBasedStateMachine):
 
 
 DeliveryMachineTests = DeliveryMachine.TestCase
-DeliveryMachineTests.settings = hypothesis_settings(
-    max_examples=100, stateful_step_count=40, deadline=None
-)
+DeliveryMachineTests.settings = hypothesis_settings(max_examples=100, stateful_step_count=40)

@@ -734,7 +734,7 @@ def play(
 class LikenessTests(SynchronousTestCase):
     """Whatever is done with it, it comes to the same as with the stock transport."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.sampled_from([Peer, HalfPeer]),
         SCRIPTS,
