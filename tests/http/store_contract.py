@@ -231,7 +231,10 @@ class StoreContract:
         self.case.assertEqual(self.found(store, "k"), ())
 
     # Executors differ because each store's test case runs this very method.
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        max_examples=25,
+        suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+    )
     @given(STEPS)
     def test_contract_any_steps(self, steps: list[tuple[str, str, bytes, int]]) -> None:
         """After any steps only entries that were put last are found, and the limits hold."""
