@@ -11,9 +11,9 @@ from twisted.internet.error import MessageLengthError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dtls.dtls_wire import HERE, SERVER, Client, Files, Inner, Wire, stop
+from twisted_net.dtls.cookies import COOKIE_LIFETIME, ClientHello
 from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
-from twisted_net.dtls.records import COOKIE_LIFETIME, ClientHello
 from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.errors import ConfigError

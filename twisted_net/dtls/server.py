@@ -19,16 +19,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.dtls.cookies import ClientHello, CookieSecret, hello_verify_request
 from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
-from twisted_net.dtls.records import (
-    MAX_PLAINTEXT,
-    OVERHEAD,
-    ClientHello,
-    CookieSecret,
-    hello_verify_request,
-    protected_records,
-)
+from twisted_net.dtls.records import MAX_PLAINTEXT, OVERHEAD, protected_records
 from twisted_net.dtls.session import (
     DtlsSession,
     server_context,

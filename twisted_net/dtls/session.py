@@ -6,8 +6,9 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
+from twisted_net.dtls.cookies import ClientHello
 from twisted_net.dtls.errors import DtlsFailed
-from twisted_net.dtls.records import MAX_PLAINTEXT, ClientHello, pack_records
+from twisted_net.dtls.records import MAX_PLAINTEXT, pack_records
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
 
