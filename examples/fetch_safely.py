@@ -1,4 +1,8 @@
-"""Fetch URLs that strangers hand in, which policy public addresses at ports 80 and 443 alone."""
+"""
+Fetch URLs from untrusted sources: ``python examples/fetch_safely.py URL ...``.
+
+The policy allows public addresses only, at ports 80 and 443.
+"""
 
 from __future__ import annotations
 

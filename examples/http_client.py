@@ -1,4 +1,4 @@
-"""GET a URL twice: print its status and body, and whether the second answer came from the cache."""
+"""GET a URL twice, the second time from the cache: ``python examples/http_client.py URL``."""
 
 from __future__ import annotations
 

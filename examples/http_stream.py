@@ -1,4 +1,4 @@
-"""Download a URL into a file, piece by piece, however large it is."""
+"""Download a URL of any size into a file: ``python examples/http_stream.py URL FILE``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test code that makes HTTP requests, without a network and without waiting, in any test runner."""
+"""
+Test code that makes HTTP requests, without a network and without waiting.
+
+Run it with any test runner: ``python -m unittest discover examples``.
+"""
 
 from __future__ import annotations
 

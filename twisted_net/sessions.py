@@ -1,4 +1,4 @@
-"""Session registry: the clients that are connected, and counters of all that ever were."""
+"""Session registry: the clients that are connected, and counters since the start."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,11 +60,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options["timeout"], options["tls"]), (2.0, 0))
 
     def test_mistakes(self) -> None:
-        """A mistake ends the process with the status for mistakes."""
+        """A mistake ends the process with the status for mistakes, after one line."""
         for words in ([], ["host"], ["--nope", "host", "X"], ["--timeout=x", "host", "X"]):
             with self.subTest(words=words):
+                stderr = StringIO()
+                self.patch(sys, "stderr", stderr)
                 error = self.assertRaises(SystemExit, parse_or_exit, CallOptions(), "call", words)
                 self.assertEqual(error.code, UNANSWERED)
+                line = r"twisted-net call: .*[^.]; see twisted-net call --help\n"
+                self.assertRegex(stderr.getvalue(), rf"\A{line}\Z")
 
     def test_client(self) -> None:
         """Invalid files and values are mistakes; valid ones make a client."""

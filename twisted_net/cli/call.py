@@ -159,7 +159,8 @@ def parse_or_exit(
     try:
         options.parseOptions(list(arguments))
     except UsageError as error:
-        sys.stderr.write(f"twisted-net {name}: {error}; see twisted-net {name} --help\n")
+        mistake = str(error).rstrip(".")  # Some of Twisted's sentences end with a full stop.
+        sys.stderr.write(f"twisted-net {name}: {mistake}; see twisted-net {name} --help\n")
         raise SystemExit(UNANSWERED) from None
     return options
 

@@ -1,4 +1,4 @@
-"""Responses of a CoAP client, and observations of a resource (RFC 7641)."""
+"""CoAP client response: what a server answered, and observations of a resource (RFC 7641)."""
 
 from __future__ import annotations
 

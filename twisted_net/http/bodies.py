@@ -1,4 +1,4 @@
-"""HTTP bodies: request body producers, responses with a body from elsewhere, limits, collection."""
+"""HTTP bodies: producers for requests; relaying, time and size limits, collection for responses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-What all wings share: addresses, certificates, rate limits, reactor types, turns.
+Network basics: addresses, certificates, rate limits, reactor types, turns of the reactor.
 
 The names below are public; all other modules and names are internal.
 """

@@ -1,4 +1,4 @@
-"""Histograms with fixed buckets."""
+"""Metrics: histograms with fixed buckets, for latencies."""
 
 from __future__ import annotations
 
