@@ -8,7 +8,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from twisted_net.ops.metrics import Histogram
+from twisted_net.ops.histogram import Histogram
 
 PROBE_INTERVAL = 0.1
 """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.ops.metrics import SECONDS, Histogram
+from twisted_net.ops.histogram import SECONDS, Histogram
 
 BOUNDS = (1.0, 2.0, 5.0)
 
