@@ -546,6 +546,18 @@ class StructuredTests(RunnerTestCase):
         self.assertEqual(self.sessions.counters.refusals[Refusal.NOT_PERMITTED], 2)
         self.assertEqual(command.calls, 0)
 
+    def test_administrative(self) -> None:
+        """A client that may not administrate is refused alike, and no call is counted."""
+        self.session.administrative = False
+        self.commands.command("KILL", admin=True)(lambda: self.fail("called"))
+        (command,) = self.commands
+        answer = self.runner.answer(b"KILL", self.session)
+        assert isinstance(answer, bytes)
+        self.assertEqual(self.code(answer), "not_permitted")
+        self.assertRaises(NotPermitted, self.runner.run, command, [], self.session)
+        self.assertEqual(self.audited, [("refused", "not_permitted: KILL")] * 2)
+        self.assertEqual(command.calls, 0)
+
     def test_slow(self) -> None:
         """A command that holds the reactor for long enters the slow log, failing or not."""
 

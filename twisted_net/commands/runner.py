@@ -140,6 +140,8 @@ class CommandRunner:
                 return self._fall_back(text, name, session)
             if self._permit is not None:
                 self._permit(command, session)
+            if command.admin:
+                self._check_administrative(command, session)
             command.calls += 1
             if '"' in text:
                 words = split_quoted(text)
@@ -153,7 +155,6 @@ class CommandRunner:
                     return _join((command.result_prefix, _encode(value), b"}\n"))
                 return command.answer(value)
             if command.admin:
-                self._check_administrative(command, session)
                 self.sessions.audit("command", session, self.commands.shown(line))
             request = Request(session, self.commands) if command.wants_request else None
             return command.run(words, request)
