@@ -106,6 +106,20 @@ class ReadTests(PortTestCase):
             self.assertEqual(self.reactor.getReaders(), [] if ends else [port])
         self.assertEqual((recorder.refusals, port.counts.read_errors), (1, 2))
 
+    def test_queue_after_error(self) -> None:
+        """A connected port that survives an error sends what is in its queue."""
+        port, fake = self.open_port(Recorder())
+        port.connect(*HERE)
+        fake.send_errors.append(errno.EAGAIN)
+        port.write(b"queued")
+        self.reactor.removeReader(port)
+        self.reactor.removeWriter(port)
+        fake.error = errno.ECONNREFUSED
+        port.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.reactor.getWriters(), [port])
+        port.doWrite()
+        self.assertEqual(fake.outgoing, [(b"queued", HERE)])
+
     def test_lasting_errors(self) -> None:
         """An error that does not pass leaves, so that the reactor closes the port."""
         port, fake = self.open_port(Recorder())
@@ -130,6 +144,49 @@ class ReadTests(PortTestCase):
         fake.incoming.extend([(b"a", ("::1", 5, 0, 0)), (b"b", ("fe80::1", 6, 0, 2))])
         port.doRead()
         self.assertEqual(recorder.datagrams, [(b"a", ("::1", 5)), (b"b", ("fe80::1%2", 6))])
+
+
+class StopTests(PortTestCase):
+    """:meth:`CappedPort.stopListening` closes the port once."""
+
+    def test_twice(self) -> None:
+        """Each call before the end gets a Deferred, and all fire at the end."""
+        port, fake = self.open_port(Recorder())
+        stopped = [port.stopListening(), port.stopListening()]
+        self.reactor.advance(0)
+        for deferred in stopped:
+            assert deferred is not None
+            self.successResultOf(deferred)
+        self.assertTrue(fake.closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_after_the_end(self) -> None:
+        """A port that is closed has nothing to wait for."""
+        port, _ = self.open_port(Recorder())
+        self.stop(port)
+        self.assertIsNone(port.stopListening())
+
+    def test_error_before_the_end(self) -> None:
+        """A port that the reactor closes for an error while it stops is closed once."""
+        port, fake = self.open_port(Recorder())
+        stopped = port.stopListening()
+        assert stopped is not None
+        port.connectionLost(Failure(ConnectionLost()))
+        self.successResultOf(stopped)
+        self.assertTrue(fake.closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_survived_error_before_the_end(self) -> None:
+        """A transient error while the port stops does not make it read again."""
+        port, fake = self.open_port(Recorder())
+        port.connect(*HERE)
+        stopped = port.stopListening()
+        assert stopped is not None
+        fake.error = errno.ECONNREFUSED
+        port.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.reactor.getReaders(), [])
+        self.reactor.advance(0)
+        self.successResultOf(stopped)
 
 
 class WriteTests(PortTestCase):

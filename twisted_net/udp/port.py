@@ -9,14 +9,14 @@ import errno
 import os
 import socket
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import udp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, InvalidAddressError, MessageLengthError
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -146,6 +146,9 @@ class CappedPort(udp.Port):
         self._answers: list[QueuedAnswer] = []
         self._gso = False
         self._drops_before = 0
+        # The calls of stopListening() that wait for the end, and the delayed call that brings it.
+        self._stopping: list[Deferred[None]] = []
+        self._closing: IDelayedCall | None = None
 
     @override
     def startListening(self) -> None:
@@ -224,15 +227,27 @@ class CappedPort(udp.Port):
 
     @override
     def stopListening(self) -> Deferred[None] | None:
+        if not self.connected:
+            return None
         if self._queue:
             self.doWrite()
-        stopped: Deferred[None] | None = udp.Port.stopListening(self)
+        self.stopReading()
+        if not self._stopping:
+            # Not now, as Twisted's: the protocol may have called this from datagramReceived.
+            clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
+            self._closing = clock.callLater(0, self.connectionLost)
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
         return stopped
 
     @override
     def connectionLost(self, reason: Failure | None = None) -> None:
         if reason is not None and self._survives_error():
             return
+        closing, self._closing = self._closing, None
+        if closing is not None and closing.active():
+            # The reactor closes the socket for an error, before its turn.
+            closing.cancel()
         self.counts.dropped += len(self._queue) + len(self._answers)
         self._queue.clear()
         self._answers.clear()
@@ -243,9 +258,8 @@ class CappedPort(udp.Port):
         self.protocol.doStop()
         self.socket.close()
         del self.socket, self.fileno
-        # Made by the stock port's stopListening().
-        stopped: Deferred[None] | None = self.__dict__.pop("d", None)
-        if stopped is not None:
+        stopping, self._stopping = self._stopping, []
+        for stopped in stopping:
             stopped.callback(None)
 
     @override
@@ -265,7 +279,11 @@ class CappedPort(udp.Port):
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number not in _TRANSIENT_READ_ERRORS:
             return False
-        self.startReading()
+        # The reactor has removed both.
+        if not self._stopping:
+            self.startReading()
+        if self._queue:
+            self.startWriting()
         self._read_failed(OSError(number, os.strerror(number)))
         return True
 
