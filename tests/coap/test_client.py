@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -12,7 +13,12 @@ from twisted_net.coap.blockwise import Block
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
-from twisted_net.coap.errors import CoapClientClosed, CoapTimeout, TransferFailed
+from twisted_net.coap.errors import (
+    CoapClientClosed,
+    CoapHostUnreachable,
+    CoapTimeout,
+    TransferFailed,
+)
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import DatagramReactor
 
@@ -28,6 +34,7 @@ class Reactor(Clock):
         self.sent: list[CoapMessage] = []
         self.protocol: Any = None
         self.resolved: Deferred[str] = Deferred()
+        self.send_error: OSError | None = None
 
     def listenUDP(self, port: int, protocol: Any, interface: str, maxPacketSize: int) -> Reactor:
         self.protocol = protocol
@@ -45,6 +52,8 @@ class Reactor(Clock):
         return self.resolved
 
     def write(self, datagram: bytes, addr: Source) -> None:
+        if self.send_error is not None:
+            raise self.send_error
         self.sent.append(parse_message(datagram))
 
     def answer(self, message: CoapMessage, question: CoapMessage | None = None) -> None:
@@ -66,6 +75,42 @@ class ClientTests(SynchronousTestCase):
     def tearDown(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self.client.close()))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_unreachable(self) -> None:
+        """Requests to a host that the kernel cannot send to fail at once, the queued ones too."""
+        self.reactor.send_error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        first, second = self.client.get(URI), self.client.get(URI)
+        elsewhere = self.client.get("coap://192.0.2.2/")
+        self.assertNoResult(first)
+        self.reactor.send_error = OSError(errno.ENETUNREACH, "Network is unreachable")
+        third = self.client.get("coap://192.0.2.3/")
+        error = self.failureResultOf(third, CoapHostUnreachable).value
+        self.assertEqual(str(error), "cannot reach 192.0.2.3: Network is unreachable")
+        self.assertNoResult(first)
+        self.reactor.advance(3.0)
+        for call in (first, second, elsewhere):
+            self.failureResultOf(call, CoapHostUnreachable)
+        self.assertEqual(self.reactor.sent, [])
+
+    def test_lost_in_the_kernel(self) -> None:
+        """A datagram for which the kernel has no memory is retransmitted as a lost one."""
+        self.reactor.send_error = OSError(errno.ENOBUFS, "No buffer space available")
+        call = self.client.get(URI)
+        self.reactor.send_error = None
+        self.reactor.advance(3.0)
+        self.reactor.answer(CoapMessage(Type.ACK, Code.CONTENT, payload=b"a"))
+        self.assertEqual(self.successResultOf(call).payload, b"a")
+
+    def test_observation_of_unreachable_server(self) -> None:
+        """An observation outlives a network that is away for a while."""
+        observation = self.observe()
+        registration = self.reactor.sent[-1]
+        self.reactor.send_error = OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.failureResultOf(self.client.get(URI), CoapHostUnreachable)
+        self.reactor.send_error = None
+        self.reactor.answer(state(1, 2), registration)
+        for _ in range(2):
+            self.successResultOf(Deferred.fromCoroutine(observation.__anext__()))
 
     def observe(self) -> Observation:
         """Begin to observe."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twisted_net.coap.codec import Option as Option
     from twisted_net.coap.errors import CoapClientClosed as CoapClientClosed
     from twisted_net.coap.errors import CoapHostNotFound as CoapHostNotFound
+    from twisted_net.coap.errors import CoapHostUnreachable as CoapHostUnreachable
     from twisted_net.coap.errors import CoapTimeout as CoapTimeout
     from twisted_net.coap.errors import InvalidCoapURI as InvalidCoapURI
     from twisted_net.coap.errors import QueueFull as QueueFull
@@ -42,6 +43,7 @@ else:
             "errors": [
                 "CoapClientClosed",
                 "CoapHostNotFound",
+                "CoapHostUnreachable",
                 "CoapTimeout",
                 "InvalidCoapURI",
                 "QueueFull",

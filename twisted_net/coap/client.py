@@ -122,8 +122,8 @@ class CoapClient:
         :param confirmable: False to send each message once, without acknowledgement.
         :param progress: called after each block, if there are several.
         :return: fires with the response, whatever its code; or fails with
-            :class:`~twisted_net.errors.CoapError`: an invalid URI, a host without an address, a
-            timeout, a Reset, a failed transfer, a closed client.
+            :class:`~twisted_net.errors.CoapError`: an invalid URI, a host without an address or
+            a route, a timeout, a Reset, a failed transfer, a closed client.
         """
         seconds = self._settings.timeout if timeout is None else timeout
         options: OptionList = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,8 +16,14 @@ from typing_extensions import override
 
 from twisted_net.coap.codec import CoapMessage
 from twisted_net.coap.endpoint import CoapEndpoint
-from twisted_net.coap.errors import SecureSessionFailed
-from twisted_net.coap.exchange import Event, MessageFailed, OutgoingMessage, ResponseReceived
+from twisted_net.coap.errors import CoapHostUnreachable, SecureSessionFailed
+from twisted_net.coap.exchange import (
+    Event,
+    MessageFailed,
+    OutgoingMessage,
+    OutgoingState,
+    ResponseReceived,
+)
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.coap.uris import CoapURI
 from twisted_net.dtls.errors import DtlsError
@@ -32,6 +39,9 @@ if TYPE_CHECKING:
     from twisted_net.dtls.client import DtlsClient
 
 _MAX_DATAGRAM = 65_535
+
+# The kernel is short of memory for now: the datagram is lost, and retransmitted.
+_TRANSIENT_SEND_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ClientEndpoint(CoapEndpoint):
@@ -88,6 +98,20 @@ class ClientEndpoint(CoapEndpoint):
             finish = self.waiting.pop(event.outgoing, None)
             if finish is not None:
                 finish(event.error)
+
+    @override
+    def _datagram_rejected(self, source: Source, error: OSError) -> None:
+        if error.errno in _TRANSIENT_SEND_ERRORS:
+            return
+        failure = CoapHostUnreachable(source[0], error.strerror or str(error))
+        now = self._seconds()
+        # Last first: queued messages are not sent when the one before them ends.
+        for outgoing in reversed(list(self.waiting)):
+            # An observation that was accepted outlives a network that is away for a while.
+            if outgoing.source == source and outgoing.state < OutgoingState.DONE:
+                finish = self.waiting.pop(outgoing)
+                self.layer.cancel(outgoing, now)
+                finish(failure)
 
 
 class DtlsEndpoint(ClientEndpoint):

@@ -19,6 +19,8 @@ class CoapEndpoint(DatagramProtocol):
     """
     Feeds a message layer with datagrams and time, and writes what it has to send.
 
+    A datagram that the transport rejects does not hold back those after it, nor the timer.
+
     One delayed call at most runs, for all peers; it ends with the transport.
 
     :param first_id: as :class:`~twisted_net.coap.messages.MessageLayer` takes it.
@@ -68,6 +70,8 @@ class CoapEndpoint(DatagramProtocol):
                 transport.write(datagram, source)
             except MessageLengthError as error:
                 self._datagram_too_long(error)
+            except OSError as error:
+                self._datagram_rejected(source, error)
         due = self.layer.next_timeout()
         # The write may have ended a DTLS session, and with it the transport.
         if due is None or self.transport is None or (self._timer is not None and due >= self._wake):
@@ -91,3 +95,6 @@ class CoapEndpoint(DatagramProtocol):
     def _datagram_too_long(self, error: MessageLengthError) -> None:
         """Raise the error of a datagram that the transport cannot carry, unless overridden."""
         raise error
+
+    def _datagram_rejected(self, source: Source, error: OSError) -> None:
+        """Treat a datagram that the kernel rejects as lost, unless overridden."""

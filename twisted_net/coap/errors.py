@@ -41,6 +41,21 @@ class CoapHostNotFound(CoapError):
         self.host = host
 
 
+class CoapHostUnreachable(CoapError):
+    """
+    The kernel cannot send to the host of a URI: there is no route, or its scope does not exist.
+
+    :param reason: the kernel's, in words.
+    """
+
+    code = "coap_host_unreachable"
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"cannot reach {host}: {reason}")
+        self.host = host
+        self.reason = reason
+
+
 class SecureSessionFailed(CoapError):
     """
     The DTLS session of a ``coaps`` request could not be established, or ended before the answer.
