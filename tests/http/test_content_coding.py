@@ -7,6 +7,7 @@ import zlib
 from importlib import import_module
 from typing import Any, cast
 from unittest import SkipTest
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +193,18 @@ class DecodeResponseTests(HttpTestCase):
         decode_response(source.response, 10**6).deliverBody(gatherer)
         source.send(gzip.compress(b"\0" * 500_000))
         self.assertEqual(len(gatherer.body), 65_536)
+
+    def test_receiver_that_fails(self) -> None:
+        """An error of the receiver is its own, and not damage of the body."""
+        for coding, compress in {"gzip": gzip.compress, **compressors()}.items():
+            for error in (EOFError, zlib.error):
+                with self.subTest(coding=coding, error=error):
+                    source = Source([("Content-Encoding", coding)])
+                    gatherer = Gatherer()
+                    self.patch(gatherer, "dataReceived", Mock(side_effect=error))
+                    decode_response(source.response, 10**6).deliverBody(gatherer)
+                    self.assertRaises(error, source.send, compress(b"hello"))
+                    self.assertEqual((gatherer.reason, source.aborted), (None, 0))
 
     def test_at_the_limit(self) -> None:
         """A body of exactly the limit is allowed."""

@@ -256,11 +256,16 @@ class ContentDecoder(BodyRelay):
         if self._over:
             return
         self._started = self._started or bool(data)
+        for piece in self._decoded(data):
+            if not self._relay(piece):
+                return
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        """Yield what *data* decompresses to, and fail if it is damaged."""
+        # A generator, so that it does not catch the errors of the receiver.
         try:
             for start in range(0, len(data), INPUT_CHUNK):
-                for piece in self._decoder.decode(data[start : start + INPUT_CHUNK]):
-                    if not self._relay(piece):
-                        return
+                yield from self._decoder.decode(data[start : start + INPUT_CHUNK])
         except _ERRORS:
             self.fail(BadResponse(f"its {self._coding} body is damaged"))
 
