@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.http.fakes import HttpTestCase
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.request import RequestBody, _EncodedUrl, encode_url
+from twisted_net.http.urls import parse_target
 
 _SAFE = "abcXYZ019-._~/=&"
 
@@ -25,6 +26,13 @@ class EncodeTests(HttpTestCase):
         """All other URLs are encoded, or refused."""
         self.assertEqual(encode_url("http://h/ü?ä b#c"), "http://h/%C3%BC?%C3%A4%20b#c")
         self.assertRaises(InvalidURL, encode_url, "http://[x/")
+
+    def test_no_secret_in_the_error(self) -> None:
+        """The error does not contain user name and password."""
+        for url in ("//me:s3cret@[h/ü", "me:s3cret@h/ü", "//me:s3cret@h:1:2/ü", "//me:s3cret@h ü/"):
+            with self.subTest(url=url):
+                error = self.assertRaises(InvalidURL, lambda u: parse_target(encode_url(u)), url)
+                self.assertNotIn("s3cret", str(error))
 
 
 class BodyTests(HttpTestCase):

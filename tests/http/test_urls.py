@@ -136,6 +136,12 @@ class JoinTests(SynchronousTestCase):
         """A malformed reference is refused."""
         self.assertRaises(InvalidURL, join, "http://a/", "http://[x/")
 
+    def test_no_secret_in_the_error(self) -> None:
+        """The error does not contain user name and password."""
+        for reference in ("http://me:s3cret@[x/", "//me:s3cret@h\u2100/"):
+            error = self.assertRaises(InvalidURL, join, "http://a/", reference)
+            self.assertNotIn("s3cret", str(error))
+
 
 class RedactTests(SynchronousTestCase):
     """:func:`redact` hides secrets."""
@@ -160,9 +166,17 @@ class RedactTests(SynchronousTestCase):
         self.assertEqual(redact("a://u@h/b://v@i?c://w@j"), "a://***@h/b://***@i?c://***@j")
         self.assertEqual(redact("http://h/@p?@q#@r"), "http://h/@p?@q#@r")
 
+    def test_without_a_scheme(self) -> None:
+        """They are hidden too where the scheme, or a slash after it, has been forgotten."""
+        for start in ("", "/", "//", "///", "http:/", "HTTP:/", "http:///", " http://"):
+            with self.subTest(start=start):
+                self.assertEqual(redact(f"{start}u:p@h/a"), f"{start}***@h/a")
+        for url in ("h/@p", "/p/@q", "//h/@p", "http:/h/@p", "h?@q", "h#@r"):
+            self.assertEqual(redact(url), url)
+
     def test_linear(self) -> None:
         """A megabyte of any text takes time linear in its length."""
-        for part in ("a", "a.", ":", "a://", "://@", "&key", "&key=", "?token=@"):
+        for part in ("a", "a.", ":", "/", "a://", "://@", "&key", "&key=", "?token=@"):
             with self.subTest(part=part), ended_if_runaway():
                 shown = redact("http://" + part * (MEGABYTE // len(part)))
                 self.assertLessEqual(len(shown), 201)

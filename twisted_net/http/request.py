@@ -90,7 +90,10 @@ class _EncodedUrl(EncodedURL):
                 host = EncodedURL(scheme="http", host=host).to_uri().host
             encoded = EncodedURL.to_uri(parsed.replace(host="")).replace(host=host)
             return cast(_EncodedUrl, encoded)  # replace() keeps the class
-        except (URLParseError, ValueError) as error:
+        except URLParseError:
+            # Its message may contain the user name and password.
+            raise InvalidURL(redact(url), "its host or port is malformed") from None
+        except ValueError as error:
             raise InvalidURL(redact(url), str(error)) from None
 
     @override

@@ -28,8 +28,10 @@ _HOST = re.compile(
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
-# Without the scheme: a search for it would start again at each letter of a long word.
-_ANY_USERINFO = re.compile(r"://[^/?#]*@")
+# The scheme is searched for at the beginning only: elsewhere the search would start again at each
+# letter of a long word. There it may be missing, or have one slash: such a URL is refused, and the
+# error shows it.
+_ANY_USERINFO = re.compile(r"(?P<start>://|^(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#]*@")
 _SECRET_PARAMETER = re.compile(
     r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
     r"|signature|token|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^&#]+"
@@ -118,8 +120,9 @@ def join(base: str, reference: str) -> str:
     """
     try:
         return urljoin(base, reference)
-    except ValueError as error:
-        raise _refusal(reference, str(error)) from None
+    except ValueError:
+        # Its message may contain the user name and password.
+        raise _refusal(reference, "its host is malformed") from None
 
 
 def redact(url: str) -> str:
@@ -129,7 +132,7 @@ def redact(url: str) -> str:
     User name and password, and the values of parameters whose names say that they are secret
     (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
     """
-    shown = _ANY_USERINFO.sub("://***@", url)
+    shown = _ANY_USERINFO.sub(r"\g<start>***@", url)
     shown = _SECRET_PARAMETER.sub(r"\g<name>***", shown)
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
 
