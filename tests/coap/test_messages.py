@@ -535,6 +535,24 @@ class SendTests(SynchronousTestCase):
             self.assertIsNone(self.layer.send_response(incoming, response(), 0))
         self.assertEqual(len(self.layer.messages_to_send()), 8)
         self.assertEqual(self.layer.counts.responses_dropped, 2)
+
+    def test_no_id_for_an_untracked_message(self) -> None:
+        """A message that nothing answers is dropped and counted where no ID is free."""
+        self.patch(message_ids, "COUNT", 8)
+        self.patch(message_ids, "BLOCK", 4)
+        for _ in range(10):
+            self.layer.send_untracked(response(), PEER, 0)
+        self.assertEqual(len(self.layer.messages_to_send()), 8)
+        self.assertEqual(self.layer.counts.responses_dropped, 2)
+
+    def test_no_peer_for_an_untracked_message(self) -> None:
+        """It is dropped and counted where the table of peers is full of those that wait."""
+        layer = Layer(TransmissionParameters(max_peers=1))
+        layer.send_request(question(token=b"1"), PEER, 0, 0)
+        layer.send_untracked(response(), ("192.0.2.77", 5683), 0)
+        self.assertEqual(len(layer.messages_to_send()), 1)
+        self.assertEqual(layer.counts.peers_refused, 1)
+
         lifetime = STEADY.non_lifetime
         incoming = self.layer.incoming(request(11, kind=Type.NON), lifetime)
         self.layer.send_response(incoming, response(), lifetime)

@@ -184,6 +184,24 @@ class NotifierTests(ServerTests):
         )
         self.assertIsNone(self.observe("stats").option(Option.OBSERVE))
 
+    def test_drain_while_notified(self) -> None:
+        """Each observation ends with 5.03 at once, also behind a notification under way."""
+        for token in (b"1", b"2"):
+            self.observe("stats", token)
+        self.observe("stats", b"3", OTHER)
+        self.driver.server.notify("stats")
+        (told,) = self.driver.answers()
+        self.driver.answers(OTHER)
+        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        gone = [(last.type, last.code, last.token) for last in self.driver.answers()]
+        self.assertEqual(
+            gone, [(Type.NON, Code.SERVICE_UNAVAILABLE, token) for token in (b"1", b"2")]
+        )
+        self.driver.answers(OTHER)
+        self.driver.acknowledge(told)
+        self.driver.clock.advance(100)
+        self.assertEqual(self.driver.answers(), [])
+
     def test_registered_during_a_drain(self) -> None:
         """While the server drains, what can still be read is answered once, and not observed."""
         self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))

@@ -40,8 +40,8 @@ class MessageCounts:
     :ivar retransmissions: those of them that repeat a confirmable message of ours.
     :ivar timeouts: messages of ours that ended without acknowledgement or response.
     :ivar resets: messages of ours that the peer rejected with a Reset.
-    :ivar responses_dropped: responses to non-confirmable requests that were not sent, as all
-        message IDs towards the peer were in use.
+    :ivar responses_dropped: responses to non-confirmable requests, and last notifications, that
+        were not sent, as all message IDs towards the peer were in use.
     """
 
     __slots__ = (
@@ -229,6 +229,24 @@ class MessageLayer:
         peer.queue.append(outgoing)
         self._transmit_queued(peer, now)
         return outgoing
+
+    def send_untracked(self, message: CoapMessage, source: Source, now: float) -> None:
+        """
+        Send a non-confirmable message that nothing answers, ahead of those in the queue.
+
+        It is dropped, and counted, if the table of peers is full or no message ID is free. The
+        type and the message ID of *message* are set here.
+        """
+        peer = self._peers.get(source) or self._table.admit(source, self._next_id, now)
+        if peer is None:
+            self.counts.peers_refused += 1
+            return
+        if now < peer.ids.free_at():
+            self.counts.responses_dropped += 1
+            return
+        message.type = Type.NON
+        message.message_id = self._take_id(peer, now + self._non_lifetime)
+        self._outbox.append((encode_message(message), source))
 
     def send_response(
         self,

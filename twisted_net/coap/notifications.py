@@ -102,12 +102,20 @@ class Notifier:
             self.observers.remove(observer)
 
     def terminate(self) -> None:
-        """Remove all observers, each with a last notification: 5.03 Service Unavailable."""
+        """
+        Remove all observers, each with a last notification: 5.03 Service Unavailable.
+
+        It does not wait for those before it, which are sent no more.
+        """
         now = self._reactor.seconds()
+        # Last first: queued ones are not sent when the one before them is cancelled.
+        for outgoing in reversed(self._outstanding):
+            self._layer.cancel(outgoing, now)
+        self._outstanding.clear()
         for observer in self.observers.all():
             self.observers.remove(observer)
             last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
-            self._send(last, observer.source, now)
+            self._layer.send_untracked(last, observer.source, now)
         self._flush()
 
     def close(self) -> None:
