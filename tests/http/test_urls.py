@@ -174,9 +174,18 @@ class RedactTests(SynchronousTestCase):
         for url in ("h/@p", "/p/@q", "//h/@p", "http:/h/@p", "h?@q", "h#@r"):
             self.assertEqual(redact(url), url)
 
+    def test_slash_in_the_password(self) -> None:
+        """A password with a slash that is not encoded is hidden: it cannot be a port."""
+        for start in ("", "//", "http:/", "http://", "http:///"):
+            with self.subTest(start=start):
+                self.assertEqual(redact(f"{start}u:p/w/x@h/a"), f"{start}***@h/a")
+        for url in ("http://h:80/@p", "http://h:/@p", "http://[::1]/@p", "http://h/a:b@p"):
+            self.assertEqual(redact(url), url)
+        self.assertEqual(redact("http://u:p@h/p/@q"), "http://***@h/p/@q")
+
     def test_linear(self) -> None:
         """A megabyte of any text takes time linear in its length."""
-        for part in ("a", "a.", ":", "/", "a://", "://@", "&key", "&key=", "?token=@"):
+        for part in ("a", "a.", ":", "/", "7", "a:b/", "a://", "://@", "&key", "&key=", "?token=@"):
             with self.subTest(part=part), ended_if_runaway():
                 shown = redact("http://" + part * (MEGABYTE // len(part)))
                 self.assertLessEqual(len(shown), 201)

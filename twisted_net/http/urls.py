@@ -29,9 +29,12 @@ _HOST = re.compile(
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
 # The scheme is searched for at the beginning only: elsewhere the search would start again at each
-# letter of a long word. There it may be missing, or have one slash: such a URL is refused, and the
-# error shows it.
+# letter of a long word. There it may be missing or have one slash, and a slash in the password may
+# not be encoded: such a URL is refused, and the error shows it.
 _ANY_USERINFO = re.compile(r"(?P<start>://|^(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#]*@")
+_USERINFO_WITH_SLASH = re.compile(
+    r"(?P<start>(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#@:\[]*:(?![0-9]*/)[^/?#@]*/[^?#]*@"
+)
 _SECRET_PARAMETER = re.compile(
     r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
     r"|signature|token|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^&#]+"
@@ -132,7 +135,9 @@ def redact(url: str) -> str:
     User name and password, and the values of parameters whose names say that they are secret
     (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
     """
-    shown = _ANY_USERINFO.sub(r"\g<start>***@", url)
+    match = _USERINFO_WITH_SLASH.match(url)
+    shown = url if match is None else f"{match['start']}***@{url[match.end() :]}"
+    shown = _ANY_USERINFO.sub(r"\g<start>***@", shown)
     shown = _SECRET_PARAMETER.sub(r"\g<name>***", shown)
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
 
