@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.coap.coap_driver import Transport
 from tests.dtls.dtls_wire import Files, Wire
 from tests.tcp.memory import Reactor
 from tests.tcp.test_websocket import Client as WebSocketClient
@@ -17,7 +19,7 @@ from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_messa
 from twisted_net.coap.server import CoapServer
 from twisted_net.commands.registry import Commands
 from twisted_net.dtls.settings import DtlsSettings
-from twisted_net.errors import CommandError
+from twisted_net.errors import CommandError, TooBusy
 from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.reasons import Audited
@@ -26,21 +28,28 @@ from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.websocket import WebSocketFactory
 
-ANN = Permissions("ann", User(commands=("@admin", "MARK", "SLOW", "BUG", "REFUSE")))
+ANN = Permissions("ann", User(commands=("*", "-FORBIDDEN")))
 Ask: TypeAlias = Callable[[str, str], None]
 """Sends a command and its one argument through a door."""
 
 
 class World:
-    """One registry and one record of instruments, for all doors."""
+    """
+    One registry and one record of instruments, for all doors.
 
-    def __init__(self, test: SynchronousTestCase) -> None:
+    :param permissions: of the client; None where there are no users.
+    """
+
+    def __init__(self, test: SynchronousTestCase, permissions: Permissions | None) -> None:
+        self.permissions = permissions
         self.reactor, self.clock = Reactor(), Clock()
         self.audited: list[tuple[str, str | None, str]] = []
         self.shown: list[bytes] = []
         self.commands = commands = Commands()
         commands.command("SETKEY", admin=True, secret=True)(lambda key: "set")
         commands.command("ROTATE", admin=True)(lambda key: "rotated")
+        commands.command("HIDE", secret=True)(lambda key: "hidden")
+        commands.command("LATER")(self.later)
         commands.command("MARK")(lambda text: text)
         commands.command("FORBIDDEN")(lambda text: text)
         commands.command("SLOW")(self.slow)
@@ -67,6 +76,11 @@ class World:
             clock.rightNow += 0.02
         return text
 
+    async def later(self, text: str) -> str:
+        """Wait for something that is there, and refuse."""
+        await succeed(None)
+        raise TooBusy(7)
+
     def bug(self, text: str) -> str:
         """End by what no handler should end by."""
         raise SystemExit(text)
@@ -86,7 +100,7 @@ def lines(world: World) -> tuple[Ask, Session]:
     factory = CommandFactory(world.reactor, world.commands, sessions=sessions)
     client = world.reactor.connect(factory)
     (session,) = sessions
-    session.permissions = ANN
+    session.permissions = world.permissions
 
     def ask(name: str, argument: str) -> None:
         client.send(f"{name} {argument}\n".encode())
@@ -106,7 +120,7 @@ def websocket(world: World) -> tuple[Ask, Session]:
     )
     client.open()
     (session,) = sessions
-    session.permissions = ANN
+    session.permissions = world.permissions
 
     def ask(name: str, argument: str) -> None:
         client.say(f"{name} {argument}")
@@ -115,17 +129,56 @@ def websocket(world: World) -> tuple[Ask, Session]:
     return ask, session
 
 
-def coaps(world: World) -> tuple[Ask, Session]:
-    """A client over DTLS, whose certificate names the user."""
-    sessions = world.sessions()
-    server = CoapServer(
+def coap_server(world: World) -> CoapServer:
+    """A CoAP server of the same commands."""
+    permissions = world.permissions
+    return CoapServer(
         cast(IReactorTime, world.clock),
         world.commands,
-        sessions=sessions,
-        permissions_of=lambda user: ANN,
+        sessions=world.sessions(),
+        permissions_of=None if permissions is None else lambda user: permissions,
         observable=[],
         chance=lambda: 0.5,
     )
+
+
+def request(number: int, name: str, argument: str) -> bytes:
+    """A command as a CoAP request."""
+    options = [(int(Option.URI_PATH), name.lower().encode())]
+    message = CoapMessage(Type.CON, Code.POST, number, b"t", options, argument.encode())
+    return encode_message(message)
+
+
+def forget_first(world: World, ask: Ask, sessions: Sessions) -> Session:
+    """Open the session of a CoAP client, which its first request does; count nothing of that."""
+    ask("MARK", "first")
+    (session,) = sessions
+    session.messages = 0
+    world.commands.by_name["MARK"].calls = 0
+    world.audited.clear()
+    world.shown.clear()
+    return session
+
+
+def coap(world: World) -> tuple[Ask, Session]:
+    """A client over plain CoAP."""
+    server = coap_server(world)
+    transport = Transport()
+    server.transport = transport  # type: ignore[assignment]  # a fake
+    server.startProtocol()
+    numbers = iter(range(1, 100))
+
+    def ask(name: str, argument: str) -> None:
+        before = len(transport.written)
+        server.datagramReceived(request(next(numbers), name, argument), ("127.0.0.1", 40_000))
+        assert len(transport.written) == before + 1
+
+    return ask, forget_first(world, ask, server.sessions)
+
+
+def coaps(world: World) -> tuple[Ask, Session]:
+    """A client over DTLS, whose certificate names the user."""
+    server = coap_server(world)
     settings = DtlsSettings(
         certificate=world.files.server,
         client_ca=world.files.ca,
@@ -137,31 +190,30 @@ def coaps(world: World) -> tuple[Ask, Session]:
 
     def ask(name: str, argument: str) -> None:
         before = len(client.heard)
-        options = [(int(Option.URI_PATH), name.lower().encode())]
-        number = next(numbers)
-        request = CoapMessage(Type.CON, Code.POST, number, b"t", options, argument.encode())
-        client.say(encode_message(request))
+        client.say(request(next(numbers), name, argument))
         wire.run()
         assert len(client.heard) == before + 1
 
-    ask("MARK", "first")
-    (session,) = sessions
-    session.messages = 0
-    (command,) = (command for command in world.commands if command.name == "MARK")
-    command.calls = 0
-    world.audited.clear()
-    world.shown.clear()
-    return ask, session
+    return ask, forget_first(world, ask, server.sessions)
+
+
+OPEN = ("HIDE", "LATER", "MARK", "SLOW", "BUG", "REFUSE")
+"""Commands that every client may run where there are no users."""
 
 
 class DoorsTests(SynchronousTestCase):
-    """Lines, WebSocket and CoAP over DTLS run a command in one way."""
+    """Lines, WebSocket, CoAP and CoAP over DTLS run a command in one way."""
 
-    def outcome(self, door: Callable[[World], tuple[Ask, Session]]) -> dict[str, object]:
+    def outcome(
+        self,
+        door: Callable[[World], tuple[Ask, Session]],
+        permissions: Permissions | None,
+        names: Sequence[str],
+    ) -> dict[str, object]:
         """What is counted, audited and shown of the same commands through one door."""
-        world = World(self)
+        world = World(self, permissions)
         ask, session = door(world)
-        for name in ("SETKEY", "ROTATE", "MARK", "FORBIDDEN", "SLOW", "BUG", "REFUSE"):
+        for name in names:
             ask(name, "hunter2")
         failures = self.flushLoggedErrors(SystemExit)
         slow = [(one.line, one.user, one.waited) for one in world.instruments.slow_log.latest(99)]
@@ -176,27 +228,33 @@ class DoorsTests(SynchronousTestCase):
             "monitor": [line.partition(b'"line":')[2] for line in world.shown],
         }
 
-    def test_same(self) -> None:
-        """Audit, calls, messages, refusals, slow log, failures and MONITOR are the same."""
-        expected = self.outcome(lines)
+    def test_user(self) -> None:
+        """All that a user does fares the same, administrative commands among it."""
+        names = ("SETKEY", "ROTATE", "FORBIDDEN", *OPEN)
+        expected = self.outcome(lines, ANN, names)
         self.assertEqual(
             expected["audit"],
             [
                 ("command", "ann", "SETKEY …"),
                 ("command", "ann", "ROTATE hunter2"),
                 ("refused", "ann", "not_permitted: FORBIDDEN"),
+                ("refused", "ann", "busy: LATER"),
             ],
         )
         self.assertEqual(expected["slow"], [("SLOW hunter2", "ann", False)])
-        self.assertEqual(
-            expected["calls"],
-            {
-                **dict.fromkeys(("SETKEY", "ROTATE", "MARK", "SLOW", "BUG", "REFUSE"), 1),
-                "FORBIDDEN": 0,
-            },
-        )
-        self.assertEqual((expected["messages"], expected["failures"]), (7, 1))
-        self.assertEqual(len(cast(list[bytes], expected["monitor"])), 7)
+        self.assertEqual(expected["calls"], {**dict.fromkeys(names, 1), "FORBIDDEN": 0})
+        self.assertEqual((expected["messages"], expected["failures"]), (len(names), 1))
+        self.assertEqual(len(cast(list[bytes], expected["monitor"])), len(names))
         for door in (websocket, coaps):
             with self.subTest(door=door.__name__):
-                self.assertEqual(self.outcome(door), expected)
+                self.assertEqual(self.outcome(door, ANN, names), expected)
+
+    def test_without_users(self) -> None:
+        """All that anybody may do where there are no users fares the same."""
+        expected = self.outcome(lines, None, OPEN)
+        self.assertEqual(expected["audit"], [("refused", None, "busy: LATER")])
+        self.assertEqual(expected["slow"], [("SLOW hunter2", None, False)])
+        self.assertNotIn(b"hunter2", cast(list[bytes], expected["monitor"])[0])
+        for door in (websocket, coap, coaps):
+            with self.subTest(door=door.__name__):
+                self.assertEqual(self.outcome(door, None, OPEN), expected)
