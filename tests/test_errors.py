@@ -154,7 +154,7 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
         {},
     ),
     (CommandTimeout(2.5), "the command took longer than 2.5 seconds", {"limit": 2.5}),
-    (TooBusy(4), "busy: 4 blocking commands are pending; try again later", {"limit": 4}),
+    (TooBusy(4), "busy: 4 commands are pending; try again later", {"limit": 4}),
     (Internal(), "internal error; see the log of the server", {}),
     (FetchError("no"), "no", {}),
     (InvalidURL("x:", "no host"), "cannot request x:: no host", {}),

@@ -155,12 +155,12 @@ class CommandTimeout(CommandError):
 
 
 class TooBusy(CommandError):
-    """The limit of blocking commands that wait or run is reached; this one was not started."""
+    """As many commands wait or run as may; this one was not started."""
 
     code = "busy"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"busy: {limit} blocking commands are pending; try again later")
+        super().__init__(f"busy: {limit} commands are pending; try again later")
         self.limit = limit
 
     def details(self) -> dict[str, object]:

@@ -28,6 +28,7 @@ from tests.commands.lines import (
 )
 from tests.threads import ThreadClock
 from twisted_net.auth.users import Permissions, User
+from twisted_net.commands import runner as runner_module
 from twisted_net.commands.registry import (
     Command,
     Commands,
@@ -35,7 +36,7 @@ from twisted_net.commands.registry import (
     Waiting,
     encode_error,
 )
-from twisted_net.commands.runner import CommandRunner, RunnerLimits
+from twisted_net.commands.runner import TRACEBACK_BURST, CommandRunner, RunnerLimits
 from twisted_net.errors import CommandError, NotPermitted
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
@@ -339,6 +340,46 @@ class TimeLimitTests(RunnerTestCase):
         self.assertEqual(self.sessions.counters.overdue, 1)
         gates[1].callback("too late")
         self.assertEqual((self.sessions.counters.overdue, self.clock.getDelayedCalls()), (0, []))
+
+    def test_many_swallowed(self) -> None:
+        """Handlers that go on are bounded and not all logged; then commands are ``busy``."""
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        gate: Deferred[str] = Deferred()
+        events = capture_events(self, self.runner)
+        self.patch(runner_module, "MAX_OVERDUE", 3 * TRACEBACK_BURST)
+        self.commands.command("WAIT")(stubborn)
+        started = [self.start(b"WAIT") for _ in range(3 * TRACEBACK_BURST)]
+        self.clock.advance(5)
+        for answer in started:
+            self.assertEqual(self.code(self.successResultOf(answer)), "timeout")
+        self.assertEqual(self.sessions.counters.overdue, 3 * TRACEBACK_BURST)
+        self.assertEqual(len(events), TRACEBACK_BURST)
+        self.assertEqual(self.code(self.successResultOf(self.start(b"WAIT"))), "busy")
+        self.assertEqual(self.audited, [("refused", "busy: WAIT")])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_late_refusal(self) -> None:
+        """A handler that refuses after its command was answered counts as no refusal."""
+        gate: Deferred[str] = Deferred()
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        self.commands.command("WAIT")(stubborn)
+        started = self.start(b"WAIT")
+        self.clock.advance(5)
+        gate.errback(NotPermitted("WAIT"))
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+        self.assertEqual((self.audited, self.sessions.counters.overdue), ([], 0))
 
     def test_late_bug(self) -> None:
         """A handler that fails after its command was answered is logged."""

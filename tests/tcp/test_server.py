@@ -164,7 +164,7 @@ class BlockingTests(ServerTestCase):
         self.assertEqual(
             answers[2],
             {
-                "error": "busy: 2 blocking commands are pending; try again later",
+                "error": "busy: 2 commands are pending; try again later",
                 "code": "busy",
                 "limit": 2,
                 "command": "BLOCK",

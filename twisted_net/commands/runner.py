@@ -33,6 +33,7 @@ from twisted_net.errors import (
     Internal,
     NotPermitted,
     NotUTF8,
+    TooBusy,
     TwistedNetError,
     UnknownCommand,
 )
@@ -44,6 +45,12 @@ TRACEBACKS_PER_SECOND, TRACEBACK_BURST = 1.0, 10
 """
 Tracebacks of failing handlers that are logged: a flood of requests that make a handler fail must
 not fill the disk. Those left out are counted in :class:`~twisted_net.sessions.SessionCounters`.
+"""
+
+MAX_OVERDUE = 1000
+"""
+Handlers that may go on after the time limit of their commands. Nothing else bounds them, as they
+no longer count for their client; at the bound, commands that wait are refused as ``busy``.
 """
 
 Permit = Callable[[Command, Session], None]
@@ -326,9 +333,7 @@ class CommandRunner:
     def _failed(self, failure: Failure, command: str | None, session: Session) -> Internal:
         """Log a handler's bug, and return what its client is answered."""
         self.sessions.counters.failures += 1
-        now = self.seconds()
-        if self._tracebacks.wait("", now) <= 0:
-            self._tracebacks.charge("", now)
+        if self._may_log():
             self.log.failure(
                 "the handler of {command} failed; called by {client} as {user}",
                 failure,
@@ -337,6 +342,14 @@ class CommandRunner:
                 user=session.user or "nobody",
             )
         return Internal()
+
+    def _may_log(self) -> bool:
+        """Whether one more line about a handler may be logged now; counts it if so."""
+        now = self.seconds()
+        if self._tracebacks.wait("", now) > 0:
+            return False
+        self._tracebacks.charge("", now)
+        return True
 
 
 class _Execution:
@@ -376,14 +389,17 @@ class _Execution:
         """Call the handler; return the answer, see :meth:`CommandRunner.start`."""
         runner, waiting = self._runner, self._waiting
         answer: Deferred[bytes] = Deferred(self._cancel)
-        if waiting.blocking:
-            try:
+        try:
+            if runner.sessions.counters.overdue >= MAX_OVERDUE:
+                runner.discard(waiting)
+                raise TooBusy(MAX_OVERDUE)
+            if waiting.blocking:
                 self._result = runner._blocking.call(waiting.start)
-            except ANSWERED as error:
-                runner.count_refusal(error, str(waiting.name), self._session)
-                answer.errback(error)
-                return answer
-        else:
+        except ANSWERED as error:
+            runner.count_refusal(error, str(waiting.name), self._session)
+            answer.errback(error)
+            return answer
+        if not waiting.blocking:
             self._result = Deferred.fromCoroutine(_value_of(waiting))
         self._answer = answer
         # A fresh answer from a cache is there at once, and needs no timer.
@@ -409,6 +425,7 @@ class _Execution:
         if isinstance(outcome, bytes):
             answer.callback(outcome)
         else:
+            runner.count_refusal(outcome, str(self._waiting.name), self._session)
             answer.errback(outcome)
 
     def _outcome(self, value: object) -> bytes | TwistedNetError:
@@ -424,7 +441,6 @@ class _Execution:
                 failure = Failure()
         error = failure.value
         if isinstance(error, ANSWERED):
-            runner.count_refusal(error, str(waiting.name), self._session)
             return error
         if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
             return CommandTimeout(runner.limits.timeout)
@@ -438,10 +454,11 @@ class _Execution:
         if answer is not None:
             runner = self._runner
             runner.sessions.counters.overdue += 1
-            runner.log.warn(
-                "the handler of {command} goes on after it was cancelled at its time limit",
-                command=self._waiting.name,
-            )
+            if runner._may_log():
+                runner.log.warn(
+                    "the handler of {command} goes on after it was cancelled at its time limit",
+                    command=self._waiting.name,
+                )
             runner._note_waited(self._show, self._session, runner.seconds() - self._began)
             answer.errback(CommandTimeout(runner.limits.timeout))
 
