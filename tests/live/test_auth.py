@@ -15,7 +15,7 @@ from tests.live.programs import port_of, serving
 from tests.patience import PATIENCE, until
 from twisted_net.auth.passwords import hash_password
 from twisted_net.auth.users import AuthSettings, hash_token
-from twisted_net.service import login
+from twisted_net.service import password_verifier
 from twisted_net.tcp.listener_settings import Listener
 
 USERS = f"""
@@ -95,7 +95,7 @@ async def test_flood(reactor: Any, users: Path, monkeypatch: pytest.MonkeyPatch)
         assert go_on.wait(PATIENCE)
         return False
 
-    monkeypatch.setattr(login, "verify", verify)
+    monkeypatch.setattr(password_verifier, "verify", verify)
     auth = AuthSettings(users=str(users), first_delay=PATIENCE, longest_delay=PATIENCE, timeout=0)
     async with serving(reactor, Listener(port=0), auth=auth) as service:
         with Line(port_of(service)) as known, Line(port_of(service)) as flood:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
-import os
-import sys
-import tempfile
-import threading
-from pathlib import Path
-from typing import Any
-
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.service.users_case import UsersFileTestCase
 from tests.threads import ThreadClock
 from twisted_net.auth import passwords
 from twisted_net.auth.passwords import hash_password
@@ -30,185 +21,21 @@ from twisted_net.errors import (
 )
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
-from twisted_net.service import login as logins
 from twisted_net.service.login import (
-    NICENESS,
     Authenticator,
     CheckerChain,
     IPermissions,
     IToken,
-    PasswordVerifier,
     PermissionsRealm,
     Token,
     UsersChecker,
-    UsersFile,
     configured_authenticator,
-    verify_at_low_priority,
 )
+from twisted_net.service.password_verifier import DECOY
 from twisted_net.sessions import Session, Sessions
 
 HASH = hash_password("sesame", bytes(16), cost=4)
 OTHER = hash_password("other", bytes(16), cost=4)
-
-
-class PasswordVerifierTests(SynchronousTestCase):
-    """:class:`PasswordVerifier` runs one verification at a time."""
-
-    def setUp(self) -> None:
-        self.reactor = ThreadClock()
-        self.checks = PasswordVerifier(self.reactor, 2)
-
-    def test_one_at_a_time(self) -> None:
-        """The second verification starts after the first; each has its own result."""
-        first = self.checks.verify(HASH, "sesame")
-        second = self.checks.verify(HASH, "wrong")
-        self.assertEqual(len(self.reactor.threads), 1)
-        self.reactor.run_thread()
-        self.assertTrue(self.successResultOf(first))
-        self.assertEqual(len(self.reactor.threads), 1)
-        self.reactor.run_thread()
-        self.assertFalse(self.successResultOf(second))
-
-    def test_limit(self) -> None:
-        """One over the limit is refused; later ones are accepted."""
-        checks = [self.checks.verify(HASH, "sesame") for _ in range(2)]
-        self.assertRaises(TooBusy, self.checks.verify, HASH, "sesame")
-        self.reactor.run_thread()
-        self.checks.verify(HASH, "sesame").addErrback(lambda _: None)
-        self.assertTrue(self.successResultOf(checks[0]))
-
-    def test_cancelled(self) -> None:
-        """A cancelled verification is not started; a running one is completed."""
-        running, waiting = (self.checks.verify(HASH, "sesame") for _ in range(2))
-        running.cancel()
-        waiting.cancel()
-        for gone in (running, waiting):
-            self.failureResultOf(gone)
-        self.assertRaises(TooBusy, self.checks.verify, HASH, "sesame")
-        self.reactor.run_thread()
-        self.assertEqual(len(self.reactor.threads), 0)
-        last = self.checks.verify(HASH, "sesame")
-        self.reactor.run_thread()
-        self.assertTrue(self.successResultOf(last))
-
-    def test_failure(self) -> None:
-        """An invalid hash fails its own verification only."""
-        broken = self.checks.verify("nonsense", "sesame")
-        self.reactor.run_thread()
-        self.failureResultOf(broken, ValueError)
-
-
-class VerifyBelowTests(SynchronousTestCase):
-    """:func:`verify_at_low_priority` verifies in a thread of lower priority."""
-
-    def test_verdict(self) -> None:
-        """It returns the result of the verification, or raises its error."""
-        self.assertTrue(verify_at_low_priority(HASH, "sesame"))
-        self.assertFalse(verify_at_low_priority(HASH, "wrong"))
-        self.assertRaises(ValueError, verify_at_low_priority, "nonsense", "sesame")
-
-    def test_priority(self) -> None:
-        """The thread has a higher niceness than its caller, whose niceness does not change."""
-        if sys.platform != "linux":
-            self.skipTest("threads have no priority of their own here")
-
-        def niceness(*_: str) -> int:
-            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-        self.patch(logins, "verify", niceness)
-        before = niceness()
-        self.assertEqual(verify_at_low_priority("", ""), min(before + NICENESS, 19))
-        self.assertEqual(niceness(), before)
-
-    def test_forbidden(self) -> None:
-        """If that is not permitted, the password is verified anyway."""
-
-        def forbidden(by: int) -> int:
-            raise PermissionError(by)
-
-        self.patch(os, "nice", forbidden)
-        self.assertTrue(verify_at_low_priority(HASH, "sesame"))
-
-
-class FileTestCase(SynchronousTestCase):
-    """A test case with a directory and a log observer."""
-
-    def setUp(self) -> None:
-        holder = tempfile.TemporaryDirectory()
-        self.addCleanup(holder.cleanup)
-        self.path = Path(holder.name) / "users.toml"
-        self.logged = EventLoggingObserver()
-        globalLogPublisher.addObserver(self.logged)
-        self.addCleanup(globalLogPublisher.removeObserver, self.logged)
-
-    def write(self, text: str) -> None:
-        """Write the users file, with a new modification time."""
-        self.path.write_text(text)
-        self.path.chmod(0o600)
-        os.utime(self.path, ns=(0, len(text)))
-
-    def mistakes(self) -> list[str]:
-        """Return the mistakes in the file, without its path."""
-        error: ConfigError = self.assertRaises(ConfigError, UsersFile, str(self.path))
-        return [line.removeprefix(f"{self.path}: ") for line in error.mistakes]
-
-
-class UsersFileTests(FileTestCase):
-    """:class:`UsersFile` reads a file again when it changes."""
-
-    def test_changes(self) -> None:
-        """A changed file is read again; an unchanged one is not."""
-        self.write("[ann]")
-        file = UsersFile(str(self.path))
-        users = file.current()
-        self.assertIs(file.current(), users)
-        self.write("[ann]\n[bob]")
-        self.assertEqual(len(file.current()), 2)
-
-    def test_broken_change(self) -> None:
-        """If a changed file has a mistake or is missing, that is logged, and the users stay."""
-        self.write("[ann]")
-        file = UsersFile(str(self.path))
-        self.write("[ann")
-        self.assertIsNotNone(file.current().get("ann"))
-        self.path.unlink()
-        self.assertIsNotNone(file.current().get("ann"))
-        levels = [event["log_level"] for event in self.logged]
-        self.assertEqual(levels, [LogLevel.error, LogLevel.error])
-        self.flushLoggedErrors()
-
-    def test_readable_by_all(self) -> None:
-        """If the file is world-readable, that is logged as a warning."""
-        self.write("[ann]")
-        self.path.chmod(0o644)
-        UsersFile(str(self.path))
-        self.assertEqual([event["log_level"] for event in self.logged], [LogLevel.warn])
-
-    def test_mistakes(self) -> None:
-        """Files that cannot be read, and invalid hashes, are reported at the start."""
-        self.assertEqual(self.mistakes(), ["No such file or directory"])
-        self.path.write_bytes(b"\xff")
-        self.assertEqual(self.mistakes(), ["byte 0 is not UTF-8"])
-        self.write('[ann]\npassword = "$scrypt$ln=99,r=8,p=1$AA$AA"')
-        self.assertEqual(
-            self.mistakes(), ["user ann: password: the parameters of this hash are out of bounds"]
-        )
-        self.path.unlink()
-        self.path.mkdir()
-        self.assertEqual(self.mistakes(), ["Is a directory"])
-
-    def test_without_the_extra(self) -> None:
-        """An argon2 hash is a mistake if the extra is not installed."""
-        self.write('[ann]\npassword = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaA"')
-        real = builtins.__import__
-
-        def missing(name: str, *rest: Any) -> Any:  # Any: as the original's
-            if name.partition(".")[0] == "argon2":
-                raise ImportError("no argon2")
-            return real(name, *rest)
-
-        self.patch(builtins, "__import__", missing)
-        self.assertEqual(self.mistakes(), ["user ann: password: argon2 requires twisted_net[auth]"])
 
 
 class AuthenticatorTests(SynchronousTestCase):
@@ -291,7 +118,7 @@ class AuthenticatorTests(SynchronousTestCase):
         """If no user has a password, there is still a hash to verify."""
         self.users = Users({"tom": User()})
         self.failureResultOf(self.log_in(self.session(), "tom", "x"), AuthFailed)
-        self.assertEqual(self.verified, [(logins.DECOY, "x")])
+        self.assertEqual(self.verified, [(DECOY, "x")])
 
     def test_delays(self) -> None:
         """After three failures of an address, no login is checked for a while."""
@@ -374,7 +201,7 @@ class CredTests(SynchronousTestCase):
         self.failureResultOf(broken, ZeroDivisionError)
 
 
-class ConfiguredAuthenticatorTests(FileTestCase):
+class ConfiguredAuthenticatorTests(UsersFileTestCase):
     """:func:`configured_authenticator` follows the settings."""
 
     def test_nobody(self) -> None:

@@ -1,14 +1,8 @@
-"""Logins through twisted.cred: passwords are verified in threads, failures delay the next login."""
+"""Logins through twisted.cred: users and checkers; each failure delays the next login."""
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import Any, cast
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -17,24 +11,17 @@ from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import InvalidAuthArgumentString, InvalidAuthType, makeChecker
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_net.auth.passwords import check_hash, verify
-from twisted_net.auth.users import AuthSettings, Permissions, Users, read_users
-from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
+from twisted_net.auth.users import AuthSettings, Permissions, Users
+from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError
 from twisted_net.net.addresses import client_prefix
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.reasons import Refusal
+from twisted_net.service.password_verifier import DECOY, PasswordVerifier
+from twisted_net.service.users_file import UsersFile
 from twisted_net.sessions import Session
-
-DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
-"""Hash that is verified for unknown users, so that the time does not show which users exist."""
-
-log = Logger()
 
 
 class IToken(ICredentials):
@@ -53,151 +40,6 @@ class Token:
 
 class IPermissions(Interface):
     """The avatar of a client: its :class:`~twisted_net.auth.users.Permissions`."""
-
-
-NICENESS = 10
-"""
-The niceness (nice(2)), above that of the reactor, of the thread that verifies a password.
-
-If they share a busy core, the thread gets a tenth of it. With a higher niceness, clients with the
-right password would exceed the time limit of logins, and the reactor would gain little.
-"""
-
-
-def verify_at_low_priority(hashed: str, password: str) -> bool:
-    """
-    Verify as :func:`~twisted_net.auth.passwords.verify` does, in a thread of lower priority.
-
-    The priority is lowered on Linux only, the one system where threads have their own. A thread
-    cannot raise its priority again: hence a new thread, not one of the reactor's pool.
-    """
-    # Not at the top: it takes a while to import, and only this function needs it.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, initializer=_lower_priority) as executor:
-        return executor.submit(verify, hashed, password).result()
-
-
-def _lower_priority() -> None:
-    if sys.platform == "linux":
-        # A sandbox may forbid it; the password is verified anyway.
-        with suppress(OSError):
-            os.nice(NICENESS)
-
-
-class PasswordVerifier:
-    """
-    Verifies passwords in threads, one at a time and in order.
-
-    One verification takes tens of megabytes and up to half a second of CPU time: nothing else that
-    a client can request before it has logged in costs as much. It runs at a lower priority than
-    the reactor.
-
-    :param limit: verifications that may wait or run; one whose client has disconnected counts
-        until its turn.
-    """
-
-    def __init__(self, reactor: IReactorTime, limit: int) -> None:
-        self._reactor = reactor
-        self._limit = limit
-        self._busy = False
-        self._waiting: deque[tuple[Deferred[bool], str, str]] = deque()
-
-    def verify(self, hashed: str, password: str) -> Deferred[bool]:
-        """
-        Return whether the password is the hashed one.
-
-        :raises TooBusy: at the limit.
-        """
-        if len(self._waiting) + self._busy >= self._limit:
-            raise TooBusy(self._limit)
-        result: Deferred[bool] = Deferred()
-        self._waiting.append((result, hashed, password))
-        self._next()
-        return result
-
-    def _next(self) -> None:
-        while self._waiting and not self._busy:
-            result, hashed, password = self._waiting.popleft()
-            if not result.called:
-                self._busy = True
-                pool = cast(IReactorThreads, self._reactor).getThreadPool()
-                reactor = cast(IReactorFromThreads, self._reactor)
-                checked = deferToThreadPool(
-                    reactor, pool, partial(verify_at_low_priority, hashed, password)
-                )
-                checked.addBoth(self._done, result)
-
-    def _done(self, value: bool | Failure, result: Deferred[bool]) -> None:
-        self._busy = False
-        if not result.called:
-            result.callback(cast(bool, value))  # a Failure calls the errbacks
-        self._next()
-
-
-class UsersFile:
-    """
-    The users of a file, which is read again when it has changed.
-
-    A change takes effect at the next login; clients that are logged in keep their permissions. A
-    mistake in a changed file is logged, and the users stay as they were.
-
-    :raises ConfigError: if the file cannot be read, or has a mistake, when it is first read.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._state = self._file_state()
-        self._users = self._read()
-
-    def current(self) -> Users:
-        """Return the users; read the file if it has changed."""
-        try:
-            state = self._file_state()
-            if state != self._state:
-                self._state = state
-                self._users = self._read()
-                log.info(
-                    "{path} has changed and was read: {count} users",
-                    path=self._path,
-                    count=len(self._users),
-                )
-        except ConfigError as error:
-            for mistake in error.mistakes:
-                log.error("users not updated: {mistake}", mistake=mistake)
-        return self._users
-
-    def _file_state(self) -> tuple[int, int, int]:
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            raise ConfigError([f"{self._path}: {error.strerror}"]) from None
-        if found.st_mode & stat.S_IROTH:
-            log.warn("{path} is readable by all users of this machine", path=self._path)
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _read(self) -> Users:
-        try:
-            with open(self._path, encoding="utf-8") as opened:
-                users = read_users(opened.read(), self._path)
-        except OSError as error:
-            raise ConfigError([f"{self._path}: {error.strerror}"]) from None
-        except UnicodeDecodeError as error:
-            raise ConfigError([f"{self._path}: byte {error.start} is not UTF-8"]) from None
-        mistakes = []
-        for name, user in users.items():
-            try:
-                if user.password is not None:
-                    check_hash(user.password)
-            except ValueError as error:
-                mistakes.append(f"{self._path}: user {name}: password: {error}")
-            except ImportError:
-                mistakes.append(
-                    f"{self._path}: user {name}: password: argon2 requires twisted_net[auth]"
-                )
-        if mistakes:
-            raise ConfigError(mistakes)
-        return users
 
 
 @implementer(ICredentialsChecker)
