@@ -8,9 +8,6 @@ from typing import Protocol, TypeAlias
 
 from attrs import frozen
 
-MAX_SHOWN = 200
-"""Characters of a command line that the audit, SLOWLOG and MONITOR show, at most."""
-
 
 class End(Enum):
     """Why a connection ended; the values are shown by STATS, CLOSED and the log."""

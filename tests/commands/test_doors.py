@@ -8,6 +8,8 @@ from typing import TypeAlias, cast
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import eventAsJSON, formatEventAsClassicLogText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.coap_driver import Transport
@@ -17,6 +19,7 @@ from tests.tcp.test_websocket import Client as WebSocketClient
 from twisted_net.auth.users import Permissions, User
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
 from twisted_net.coap.server import CoapServer
+from twisted_net.commands.failures import HiddenMessage
 from twisted_net.commands.registry import Commands
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.errors import CommandError, TooBusy
@@ -55,6 +58,10 @@ class World:
         commands.command("SLOW")(self.slow)
         commands.command("BUG")(self.bug)
         commands.command("REFUSE")(self.refuse)
+        commands.command("SEEK")(self.seek)
+        commands.command("HIDEBUG", secret=True)(self.leak)
+        commands.command("LEAK")(self.leak)
+        commands.command("LATELEAK")(self.leak_later)
         settings = SlowLogSettings(threshold=0.01)
         self.instruments = Instruments(self.audit, SlowLog(settings))
         watcher = Sessions(lambda: 0.0).open("watcher", 1, self.see)
@@ -84,6 +91,21 @@ class World:
     def bug(self, text: str) -> str:
         """End by what no handler should end by."""
         raise SystemExit(text)
+
+    def seek(self, text: str) -> str:
+        """Hold the reactor, and refuse."""
+        self.slow(text)
+        raise TooBusy(7)
+
+    def leak(self, text: str) -> str:
+        """Fail with what was said."""
+        local = text
+        raise ValueError(f"cannot take {local}")
+
+    async def leak_later(self, text: str) -> str:
+        """Wait for something that is there, and fail with what was said."""
+        await succeed(None)
+        return self.leak(text)
 
     def refuse(self, text: str) -> str:
         """Refuse."""
@@ -242,12 +264,41 @@ class DoorsTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(expected["slow"], [("SLOW hunter2", "ann", False)])
-        self.assertEqual(expected["calls"], {**dict.fromkeys(names, 1), "FORBIDDEN": 0})
+        calls = cast(dict[str, int], expected["calls"])
+        self.assertEqual(
+            {name: calls[name] for name in names if calls[name] != 1}, {"FORBIDDEN": 0}
+        )
         self.assertEqual((expected["messages"], expected["failures"]), (len(names), 1))
         self.assertEqual(len(cast(list[bytes], expected["monitor"])), len(names))
         for door in (websocket, coaps):
             with self.subTest(door=door.__name__):
                 self.assertEqual(self.outcome(door, ANN, names), expected)
+
+    def test_secrets(self) -> None:
+        """No door shows others a secret, be it in the audit, a watcher, the slow log or a crash."""
+        logged = EventLoggingObserver()
+        globalLogPublisher.addObserver(logged)
+        self.addCleanup(globalLogPublisher.removeObserver, logged)
+        for door in (lines, websocket, coaps):
+            with self.subTest(door=door.__name__):
+                world = World(self, ANN)
+                ask, _ = door(world)
+                for name in ("ROTATE", "SEEK", "LEAK", "LATELEAK", "MARK"):
+                    ask(name, "http://ann:hunter2@h/?api_key=hunter2")
+                ask("ROTATE", '"AUTH ann hunter2"')
+                ask("HIDEBUG", "hunter2")
+                ask("MARK", "surplus hunter2")
+                ask("SUNTER2-hunter2", "hunter2")
+                failures = self.flushLoggedErrors(HiddenMessage)
+                shown = [str(world.audited), *map(bytes.decode, world.shown)]
+                shown += [one.line for one in world.instruments.slow_log.latest(99)]
+                shown += [formatEventAsClassicLogText(event) or "" for event in logged]
+                shown += [eventAsJSON(event) for event in logged]
+                for text in shown:
+                    self.assertNotIn("hunter2", text)
+                self.assertEqual(len(failures), 3)
+                self.assertIn("in leak", failures[0].getTraceback())
+                self.assertIn("ValueError", failures[0].getErrorMessage())
 
     def test_without_users(self) -> None:
         """All that anybody may do where there are no users fares the same."""

@@ -39,7 +39,7 @@ from twisted_net.errors import (
     TwistedNetError,
 )
 from twisted_net.http.errors import NameNotFound
-from twisted_net.reasons import MAX_SHOWN
+from twisted_net.net.redaction import MAX_SHOWN
 from twisted_net.sessions import Sessions
 
 
@@ -416,17 +416,31 @@ class RegistryTests(SynchronousTestCase):
         commands = Commands()
         commands.command("ECHO")(lambda *words: "")
         commands.command("AUTH", secret=True)(lambda *words: "")
+        commands.command("NONE")(lambda: "")
+        commands.command("ONE")(lambda word: "")
         for line, shown in (
             (b" echo  a b ", "echo  a b"),
             (b"AUTH ann secret", "AUTH …"),
             (b"auth", "auth"),
             (b"AUHT ann secret", "AUHT …"),
+            (b"AUTHX ann secret", "AU… …"),
+            (b'"AUTH" ann secret', '"AU… …'),
+            (b" auth\tsecret", "auth …"),
+            (b"ECHO AUTH ann secret", "ECHO AUTH …"),
+            (b'ECHO {"command":"auth","arguments":["ann"]}', 'ECHO {"command":"auth …'),
+            (b"ECHO auth", "ECHO auth"),
+            (b"ECHO author and authority", "ECHO author and authority"),
+            (b"ECHO http://ann:secret@h/?token=x&a=b", "ECHO http://***@h/?token=***&a=b"),
+            (b"NONE ann secret", "NONE …"),
+            (b'ONE "ann b"', 'ONE "ann b"'),
+            (b'ONE "ann b', "ONE …"),
+            (b"ONE ann secret", "ONE …"),
             (b"", ""),
             (b"ECHO \xff", "ECHO \ufffd"),
             (b"ECHO " + b"x" * 500, "ECHO " + "x" * (MAX_SHOWN - 5) + "…"),
-            (b"x" * 500, "x" * MAX_SHOWN + "…"),
-            (b"x" * 200, "x" * 200),
-            (b"x" * 201, "x" * 200 + "…"),
+            (b"x" * 500, "xxxx…"),
+            (b"x" * 50_000 + b" y", "xxxx…"),
+            (b"x", "x"),
         ):
             self.assertEqual(commands.shown(line), shown)
 

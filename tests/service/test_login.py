@@ -106,6 +106,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertIsNone(session.permissions)
         self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_FAILED], 5)
         self.assertEqual(self.heard[0], "refused auth_failed: as ann")
+        self.assertEqual(self.heard[1], "refused auth_failed: as nob…")
         self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
 
     def test_equally_long(self) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.coap.blockwise import (
@@ -64,6 +65,7 @@ from twisted_net.coap.responses import ResponseBuilder, ServerRequest, echo_chal
 from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
 from twisted_net.coap.topics import TopicResources, path_of, text_of, topic_of
 from twisted_net.coap.waiting_requests import WaitingRequests
+from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
 from twisted_net.dtls.peer import SecurePeer, identity_of
@@ -384,7 +386,8 @@ class CoapServer(CoapEndpoint):
         except (RequestRefused, CommandError):
             self.runner.discard(answer)
             raise
-        result = self.runner.start(answer, session, partial(command.shown, arguments))
+        show = partial(self.runner.commands.shown_call, command, arguments)
+        result = self.runner.start(answer, session, show)
         self._waiting.start(source, self._respond_later(request, incoming, answer, result))
         return None
 
@@ -538,7 +541,12 @@ class CoapServer(CoapEndpoint):
         now = self._seconds()
         if now >= self._next_traceback:
             self._next_traceback = now + _SECONDS_BETWEEN_TRACEBACKS
-            self.log.failure("the request for {command} failed", command=name)
+            command = self.runner.commands.get(name or "")
+            self.log.failure(
+                "the request for {command} failed",
+                loggable_failure(Failure(), command, self.runner.commands),
+                command="no command" if command is None else command.name,
+            )
         return error_response(Internal(), name, request.options.accept)
 
 

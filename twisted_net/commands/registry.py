@@ -12,9 +12,9 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 from attrs import frozen
 
-from twisted_net.commands.arguments import parameters_of
-from twisted_net.errors import BadArguments, CommandError, FetchError, TwistedNetError
-from twisted_net.reasons import MAX_SHOWN
+from twisted_net.commands.arguments import parameters_of, split_quoted
+from twisted_net.errors import BadArguments, BadQuotes, CommandError, FetchError, TwistedNetError
+from twisted_net.net.redaction import LOOKED_AT, cut, shown_arguments, shown_unknown
 from twisted_net.sessions import Session
 
 ANSWERED = (CommandError, FetchError)
@@ -164,16 +164,6 @@ class Command:
                 return Waiting(self.name, lambda: value, self.answer, alone=self.alone, begun=True)
             raise
 
-    def shown(self, words: Sequence[str]) -> str:
-        """
-        Return the command as audit, SLOWLOG and MONITOR show it: :data:`MAX_SHOWN` characters.
-
-        :param words: its arguments, which are left out if the command is secret.
-        """
-        if self.secret:
-            return f"{self.name} …" if words else self.name
-        return cut_shown(" ".join((self.name, *words)))
-
     def _convert(self, words: list[str]) -> list[object]:
         values = []
         for i, word in enumerate(words):
@@ -241,6 +231,8 @@ class Commands:
     def __init__(self, fallback: Callable[[Request, str], object] | None = None) -> None:
         self.fallback = fallback
         self.by_name: dict[str, Command] = {}
+        # Also where there is no AUTH: a client may take this server for one that has it.
+        self._secret = {"AUTH"}
 
     def __iter__(self) -> Iterator[Command]:
         """Iterate over the commands in the order of their names."""
@@ -303,6 +295,8 @@ class Commands:
             )
             self._check_free(command.name)
             self.by_name[command.name] = command
+            if secret:
+                self._secret.add(command.name)
             return handler
 
         return declare
@@ -316,6 +310,7 @@ class Commands:
         for command in other:
             self._check_free(command.name)
         self.by_name |= other.by_name
+        self._secret |= other._secret
         self.fallback = other.fallback or self.fallback
 
     def name_of(self, line: bytes) -> str | None:
@@ -331,17 +326,40 @@ class Commands:
 
     def shown(self, line: bytes) -> str:
         """
-        Return a line as audit, SLOWLOG and MONITOR show it: :data:`MAX_SHOWN` characters.
+        Return a line as audit, SLOWLOG and MONITOR show it.
 
-        Arguments of a secret command are left out, and those of a word that is no command: it may
-        be AUTH, mistyped.
+        :return: at most 200 characters without secrets, see :mod:`twisted_net.net.redaction`. Of a
+            word that is no command, which may be AUTH, mistyped, no arguments are shown.
         """
-        text = line[: 4 * MAX_SHOWN].decode(errors="replace").strip()
+        text = line[: 8 * LOOKED_AT].decode(errors="replace").strip()
         words = text.split(None, 1)
         command = self.get(words[0]) if words else None
-        if words and (command is None or command.secret):
-            text = words[0] if len(words) == 1 else f"{words[0]} …"
-        return cut_shown(text)
+        if command is None:
+            return shown_unknown(text)
+        name = words[0]
+        arguments = text[len(name) :]
+        try:
+            surplus = len(split_quoted(arguments)) > command.max_arguments
+        except BadQuotes:
+            surplus = len(arguments.split()) > command.max_arguments
+        return self._shown(command, name, arguments, surplus)
+
+    def shown_call(self, command: Command, words: Sequence[str]) -> str:
+        """Return a command with its arguments, words, as :meth:`shown` does a line."""
+        arguments = "".join([f" {word}" for word in words])
+        return self._shown(command, command.name, arguments, len(words) > command.max_arguments)
+
+    def shown_text(self, text: str) -> str:
+        """Return a text that may repeat arguments of commands as these are shown."""
+        return shown_arguments(text, self._secret)
+
+    def _shown(self, command: Command, name: str, arguments: str, surplus: bool) -> str:
+        """Return a command as it may be shown; not even its own if it has too many arguments."""
+        if not arguments:
+            return name
+        if command.secret or surplus:
+            return f"{name} …"
+        return cut(name + self.shown_text(arguments))
 
     def _check_free(self, name: str) -> None:
         if name in self.by_name:
@@ -370,8 +388,3 @@ def encode_whole(value: object) -> bytes | Waiting:
 def shown_name(word: str) -> str:
     """Return the name of a command that there is not as that of one: its first 64 characters."""
     return word.upper()[:MAX_NAME]
-
-
-def cut_shown(text: str) -> str:
-    """Cut a text to :data:`MAX_SHOWN` characters."""
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.arguments import check_control_characters, split_quoted
+from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import (
     ANSWERED,
     Command,
@@ -38,6 +39,7 @@ from twisted_net.errors import (
     UnknownCommand,
 )
 from twisted_net.net.rate_limit import RateLimiter
+from twisted_net.net.redaction import shown_word
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session, Sessions
 
@@ -166,7 +168,7 @@ class CommandRunner:
             request = Request(session, self.commands) if command.wants_request else None
             return command.run(words, request)
         except ANSWERED as error:
-            self.count_refusal(error, command.name if command else name, session)
+            self.count_refusal(error, command.name if command else shown_word(name), session)
             return encode_error(error, command.name if command else _refused_name(error, name))
         except BaseException:
             known = command.name if command else None
@@ -206,7 +208,7 @@ class CommandRunner:
         """
         session.messages += 1
         if self._watchers:
-            self._show(command.shown(words), session)
+            self._show(self.commands.shown_call(command, words), session)
         self.check(command, words, session)
 
     def check(self, command: Command, words: list[str], session: Session) -> None:
@@ -223,7 +225,7 @@ class CommandRunner:
                 self._permit(command, session)
             if command.admin:
                 self._check_administrative(command, session)
-                self.sessions.audit("command", session, command.shown(words))
+                self.sessions.audit("command", session, self.commands.shown_call(command, words))
         except ANSWERED as error:
             self.count_refusal(error, command.name, session)
             raise
@@ -247,7 +249,7 @@ class CommandRunner:
         finally:
             took = self.seconds() - began
             if took >= self._slow:
-                self._note(command.shown(words), session, took, waited=False)
+                self._note(self.commands.shown_call(command, words), session, took, waited=False)
 
     def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
         """
@@ -336,7 +338,7 @@ class CommandRunner:
         if self._may_log():
             self.log.failure(
                 "the handler of {command} failed; called by {client} as {user}",
-                failure,
+                loggable_failure(failure, self.commands.get(command or ""), self.commands),
                 command=command or "an unknown command",
                 client=session.name,
                 user=session.user or "nobody",

@@ -22,8 +22,8 @@ from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BytesProducer, body_producer
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import CREDENTIALS, Redirect
-from twisted_net.http.urls import redact
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.redaction import redact_url
 
 # URLs that percent-encoding does not change.
 _ENCODED = re.compile(
@@ -92,9 +92,9 @@ class _EncodedUrl(EncodedURL):
             return cast(_EncodedUrl, encoded)  # replace() keeps the class
         except URLParseError:
             # Its message may contain the user name and password.
-            raise InvalidURL(redact(url), "its host or port is malformed") from None
+            raise InvalidURL(redact_url(url), "its host or port is malformed") from None
         except ValueError as error:
-            raise InvalidURL(redact(url), str(error)) from None
+            raise InvalidURL(redact_url(url), str(error)) from None
 
     @override
     def to_uri(self) -> _EncodedUrl:

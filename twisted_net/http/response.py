@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.urls import redact
+from twisted_net.net.redaction import redact_url
 
 _T = TypeVar("_T")
 
@@ -84,9 +84,11 @@ class Response:
         try:
             return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
         except msgspec.DecodeError as error:
-            raise BodyMismatch(f"the body from {redact(self.url)}: {error}") from None
+            raise BodyMismatch(f"the body from {redact_url(self.url)}: {error}") from None
         except RecursionError:
-            raise BodyMismatch(f"the body from {redact(self.url)} is nested too deeply") from None
+            raise BodyMismatch(
+                f"the body from {redact_url(self.url)} is nested too deeply"
+            ) from None
 
     def raise_for_status(self) -> Response:
         """
@@ -99,7 +101,7 @@ class Response:
         raise BadStatus(
             self.status,
             self.reason,
-            redact(self.url),
+            redact_url(self.url),
             self.headers,
             self.text()[:EXCERPT],
         )

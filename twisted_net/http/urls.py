@@ -1,4 +1,4 @@
-"""URLs: strict parsing into a target, credentials, reference resolution, and redaction for logs."""
+"""URLs: strict parsing into a target, credentials, reference resolution."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from attrs import frozen
 
 from twisted_net.http.errors import InvalidURL
 from twisted_net.net.addresses import format_address
+from twisted_net.net.redaction import redact_url
 
 MAX_URL = 8000
 """Longest URL requested, in characters: RFC 9110 §4.1 recommends to support at least this."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_SHOWN = 200
 
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)"
@@ -28,17 +28,6 @@ _HOST = re.compile(
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _USERINFO = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<userinfo>[^/?#]*)@")
-# The scheme is searched for at the beginning only: elsewhere the search would start again at each
-# letter of a long word. There it may be missing or have one slash, and a slash in the password may
-# not be encoded: such a URL is refused, and the error shows it.
-_ANY_USERINFO = re.compile(r"(?P<start>://|^(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#]*@")
-_USERINFO_WITH_SLASH = re.compile(
-    r"(?P<start>(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#@:\[]*:(?![0-9]*/)[^/?#@]*/[^?#]*@"
-)
-_SECRET_PARAMETER = re.compile(
-    r"(?i)(?P<name>[?&](?:access_token|api[_-]?key|auth|code|key|passw(?:or)?d|pwd|secret|sig"
-    r"|signature|token|x-amz-signature|x-amz-credential|x-amz-security-token)=)[^&#]+"
-)
 
 
 @frozen(slots=True)
@@ -128,19 +117,5 @@ def join(base: str, reference: str) -> str:
         raise _refusal(reference, "its host is malformed") from None
 
 
-def redact(url: str) -> str:
-    """
-    Return a URL without secrets, to be shown and logged.
-
-    User name and password, and the values of parameters whose names say that they are secret
-    (``token``, ``api_key``, ``signature`` …), become ``***``; at most 200 characters are shown.
-    """
-    match = _USERINFO_WITH_SLASH.match(url)
-    shown = url if match is None else f"{match['start']}***@{url[match.end() :]}"
-    shown = _ANY_USERINFO.sub(r"\g<start>***@", shown)
-    shown = _SECRET_PARAMETER.sub(r"\g<name>***", shown)
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
-
-
 def _refusal(url: str, reason: str) -> InvalidURL:
-    return InvalidURL(redact(url), reason)
+    return InvalidURL(redact_url(url), reason)

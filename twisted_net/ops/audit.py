@@ -6,7 +6,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from twisted_net.net.rate_limit import RateLimiter
-from twisted_net.reasons import MAX_SHOWN, Audited
+from twisted_net.net.redaction import cut
+from twisted_net.reasons import Audited
 
 LINES_PER_SECOND, BURST = 50, 500
 """
@@ -38,8 +39,7 @@ class Audit:
         Write a line.
 
         :param event: ``login``, ``refused``, ``command`` or ``closed``.
-        :param what: more about it, in words; :data:`~twisted_net.reasons.MAX_SHOWN` characters
-            are shown.
+        :param what: more about it, in words; see :func:`~twisted_net.net.redaction.cut`.
         """
         now = self._reactor.seconds()
         if self._rate.wait("", now) > 0:
@@ -55,5 +55,5 @@ class Audit:
             event=event,
             client=client.name,
             user=client.user or "nobody",
-            what=what if len(what) <= MAX_SHOWN else what[:MAX_SHOWN] + "…",
+            what=cut(what),
         )

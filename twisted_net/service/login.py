@@ -18,6 +18,7 @@ from twisted_net.auth.users import AuthSettings, Permissions, Users
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError
 from twisted_net.net.addresses import client_prefix
 from twisted_net.net.rate_limit import FailureDelays
+from twisted_net.net.redaction import shown_word
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import DECOY, PasswordVerifier
 from twisted_net.service.users_file import UsersFile
@@ -176,8 +177,10 @@ class Authenticator:
         try:
             _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
         except (UnauthorizedLogin, UnhandledCredentials):
-            # Not the token itself: it may be a valid one with a typing error.
-            what = f"as {who}" if password else "with a token"
+            # Not the token itself: it may be a valid one with a typing error. Nor a name that is
+            # none: it may be the password.
+            name = shown_word(who) if self._users().get(who) is None else who
+            what = f"as {name}" if password else "with a token"
             session.sessions.refuse_line(session, Refusal.AUTH_FAILED, what)
             failed = AuthFailed()
             failed.counted = True

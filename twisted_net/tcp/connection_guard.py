@@ -12,6 +12,7 @@ from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
+from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
 from twisted_net.tcp.admission import HTTP_FIRST_LINE, Access, Admission, Buffers, Meter
@@ -166,8 +167,7 @@ class ConnectionGuard:
         """
         if line is None or not HTTP_FIRST_LINE.match(line):
             return False
-        shown = line[:64].decode(errors="backslashreplace")
-        what = f"{End.CROSS_PROTOCOL.value}: {shown}"
+        what = f"{End.CROSS_PROTOCOL.value}: {shown_opening(line)}"
         self._sessions.audit("closed", connection.session, what)
         connection.abort(End.CROSS_PROTOCOL)
         return True

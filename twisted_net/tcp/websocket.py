@@ -160,7 +160,7 @@ class _WebSocket(Protocol):
             self._refuse(error.event_hint or RejectConnection())
             return
         except ValueError as error:  # the request has bytes that may not be there, as in its Host
-            self._factory.log.debug("{error}", error=error)
+            self._factory.log.debug("a malformed request: {kind}", kind=type(error).__name__)
             self._refuse(RejectConnection())
             return
         if self._turn is None:

@@ -37,7 +37,8 @@ from twisted_net.http.retry.circuit_breaker import CircuitBreaker, CircuitState
 from twisted_net.http.retry.hedging import hedge
 from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after, retry_delay
 from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
-from twisted_net.http.urls import parse_target, redact
+from twisted_net.http.urls import parse_target
+from twisted_net.net.redaction import redact_url
 
 log = Logger()
 
@@ -294,7 +295,7 @@ class _RetryLoop:
         report(
             Attempt(
                 method=self._request.method.decode("ascii"),
-                url=redact(self._request.uri.decode("latin-1")),
+                url=redact_url(self._request.uri.decode("latin-1")),
                 number=outcome.number,
                 seconds=outcome.seconds,
                 status=None if outcome.response is None else outcome.response.code,
