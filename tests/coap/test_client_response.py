@@ -16,3 +16,9 @@ class CoapResponseTests(SynchronousTestCase):
         self.assertEqual((response.content_format, response.max_age), (50, 5))
         self.assertEqual(response.json(), [1])
         self.assertIsNone(CoapResponse(69, b"").content_format)
+
+    def test_bad_json(self) -> None:
+        """Whatever a server sends in place of JSON is a ValueError."""
+        for payload in (b"", b"nope", b"\xff", b"NaN", b"[" * 100_000, b"[" * 900 + b"]" * 900):
+            with self.subTest(payload=payload[:20]):
+                self.assertRaises(ValueError, CoapResponse(69, payload).json)

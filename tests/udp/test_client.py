@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -351,6 +351,54 @@ class QueueTests(ClientTestCase):
         asked.append(self.ask(self.client.ping()))
         for one in asked:
             self.failureResultOf(one, DatagramClientClosed)
+        self.close()
+
+    def test_close_by_a_caller(self) -> None:
+        """A caller that hears of its failure may cancel others, close, and ask once more."""
+        asked = [self.ask(self.client.ask(b"x")) for _ in range(3)]
+        late: list[Deferred[Any]] = []
+
+        def react(failure: Failure) -> None:
+            asked[2].cancel()
+            late.append(self.ask(self.client.close()))
+            late.append(self.ask(self.client.ask(b"y")))
+
+        asked[0].addErrback(react)
+        self.close()
+        self.failureResultOf(asked[1], DatagramClientClosed)
+        self.failureResultOf(asked[2], CancelledError)
+        self.successResultOf(late[0])
+        self.failureResultOf(late[1], DatagramClientClosed)
+
+    def test_ask_when_failed(self) -> None:
+        """A caller asks again as soon as it hears of a failure: that question has its own turn."""
+        failures: tuple[Callable[[], object], ...] = (
+            lambda: self.reactor.advance(10),
+            lambda: self.answer(b"ERROR: too long"),
+            lambda: self.answer(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
+        )
+        again: list[Deferred[bytes]] = []
+
+        def ask_again(failure: Failure) -> None:
+            again.append(self.ask(self.client.ask(b"y")))
+
+        for fail_it in failures:
+            self.ask(self.client.ask(b"x", fits=b"a".__eq__)).addErrback(ask_again)
+            fail_it()
+            self.assertEqual(self.sent()[-1], b"y")
+            self.assertNoResult(again[-1])
+            self.answer(b"z")
+            self.assertEqual(self.successResultOf(again[-1]), b"z")
+        self.close()
+
+    def test_hostile_stats(self) -> None:
+        """Figures that are none are no answer, whatever they are."""
+        asking = self.ask(self.client.stats())
+        for answer in (b"[" * 60_000, b'{"a":' * 10_000, b"[]", b'{"a":1e99}', b"\xff", b"NaN"):
+            self.answer(answer)
+            self.assertNoResult(asking)
+        self.answer(b'{"a":1}')
+        self.assertEqual(self.successResultOf(asking), {"a": 1})
         self.close()
 
     def test_names(self) -> None:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import msgspec
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
@@ -14,6 +13,7 @@ from twisted_net.coap.codec import Option, code_name
 from twisted_net.coap.errors import UnexpectedCode
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.errors import CoapError
+from twisted_net.net.untrusted_json import decode_json
 
 _REORDERING_WINDOW = 128.0
 """Seconds after which a notification is newer whatever its number (RFC 7641 §3.4)."""
@@ -56,9 +56,9 @@ class CoapResponse:
         """
         Decode the payload.
 
-        :raises ValueError: if it is not JSON.
+        :raises ValueError: if it is not JSON, or has more than 256 levels.
         """
-        return msgspec.json.decode(self.payload)
+        return decode_json(self.payload)
 
     def raise_for_code(self) -> CoapResponse:
         """

@@ -26,6 +26,7 @@ from twisted_net.errors import (
     TwistedNetError,
     UnknownCommand,
 )
+from twisted_net.net.untrusted_json import JsonDecoder
 
 EVENTS = "events"
 """Path of the resource that is the last event broadcast to clients."""
@@ -274,14 +275,16 @@ class _CommandAnswer(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(_CommandAnswer).decode
-_decode_array = msgspec.json.Decoder(list[str | bool | int | float]).decode
+_decode_array: JsonDecoder[list[str | bool | int | float]] = JsonDecoder(
+    list[str | bool | int | float]
+)
 _encode = msgspec.json.Encoder().encode
 
 
 def _json_arguments(payload: bytes) -> list[str]:
     try:
         values = _decode_array(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise BadArguments(
             f"a JSON payload is an array of strings, numbers and booleans: {error}"
         ) from None

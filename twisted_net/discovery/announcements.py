@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from twisted_net.discovery.errors import BadAnnouncement
 from twisted_net.net.addresses import Source, client_prefix
+from twisted_net.net.untrusted_json import JsonDecoder
 
 MAX_ANNOUNCEMENT = 1200
 """Longest announcement in bytes: with headers it fits IPv6's minimum MTU (RFC 8200 §5)."""
@@ -203,8 +204,8 @@ def is_query(datagram: bytes) -> bool:
     if len(datagram) > MAX_ANNOUNCEMENT:
         return False
     try:
-        asked = msgspec.json.decode(datagram, type=Query)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        asked = _decode_query(datagram)
+    except ValueError:
         return False
     return asked.twisted_net == VERSION and asked.query
 
@@ -218,11 +219,15 @@ def parse_announcement(datagram: bytes) -> Announcement | None:
     if len(datagram) > MAX_ANNOUNCEMENT:
         raise BadAnnouncement(f"it is longer than {MAX_ANNOUNCEMENT} bytes")
     try:
-        announced = msgspec.json.decode(datagram, type=Announcement)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        announced = _decode_announcement(datagram)
+    except ValueError as error:
         if is_query(datagram):
             return None
         raise BadAnnouncement(str(error)) from None
     if announced.twisted_net != VERSION:
         raise BadAnnouncement(f"its version is {announced.twisted_net}, not {VERSION}")
     return announced
+
+
+_decode_query: JsonDecoder[Query] = JsonDecoder(Query)
+_decode_announcement: JsonDecoder[Announcement] = JsonDecoder(Announcement)

@@ -6,10 +6,10 @@ import base64
 from typing import Any
 
 from twisted_net.http.client import Client
-from twisted_net.http.errors import BodyMismatch
 from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.untrusted_json import decode_json
 
 _TEXTUAL = frozenset(
     {"application/xml", "application/xhtml+xml", "application/atom+xml", "application/rss+xml"}
@@ -58,8 +58,8 @@ class Fetcher:
         ``elapsed``
             seconds.
 
-        The kind is ``json`` for a JSON content type with valid JSON; ``text`` for a textual content
-        type, or none, with valid text.
+        The kind is ``json`` for a JSON content type with valid JSON of at most 256 levels; ``text``
+        for a textual content type, or none, with valid text.
 
         :raises FetchError: if there is no response.
         """
@@ -87,9 +87,9 @@ def _content(response: Response) -> tuple[str, Any]:  # Any: a JSON value
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            return "json", response.json()
-        except BodyMismatch:
-            pass  # not JSON in spite of its content type: shown as text, if it is text
+            return "json", decode_json(response.body.removeprefix(b"\xef\xbb\xbf"))
+        except ValueError:
+            pass  # not JSON in spite of its content type, or too deep: shown as text, if it is text
     elif kind and not kind.startswith("text/") and kind not in _TEXTUAL:
         return "base64", base64.b64encode(response.body).decode()
     text = response.text()

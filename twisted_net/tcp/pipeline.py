@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from twisted_net.errors import BadAnswer
+from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.tcp.line_framer import LineFramer
 
 Call = TypeVar("Call")
@@ -70,8 +69,8 @@ class Pipeline(Generic[Call]):
                 raise BadAnswer(f"a line of the server is longer than {self._max_line} bytes")
             try:
                 answer = _decode(line)
-            except msgspec.DecodeError:
-                raise BadAnswer("a line of the server is not a JSON object") from None
+            except ValueError as error:
+                raise BadAnswer(f"a line of the server is not a JSON object: {error}") from None
             if "event" in answer:
                 yield None, answer
                 continue
@@ -90,7 +89,7 @@ class Pipeline(Generic[Call]):
         return calls
 
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode: JsonDecoder[Answer] = JsonDecoder(dict[str, Any])
 _COMMAND = re.compile(r'[^\s"\x00-\x1f\x7f]\S*')
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _QUOTED = re.compile(r'\A\Z|\s|\A"')

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, DNSLookupError, MessageLengthError
 from twisted.internet.interfaces import IDelayedCall
@@ -17,6 +16,7 @@ from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.udp.amplification_guard import PAD
 from twisted_net.udp.errors import (
     DatagramClientClosed,
@@ -244,7 +244,9 @@ class DatagramClient:
         self._current = None
         self._change_port()
         for question in questions:
-            question.result.errback(DatagramClientClosed())
+            # The caller of one before may have cancelled it.
+            if not question.result.called:
+                question.result.errback(DatagramClientClosed())
         for closing in list(self._closing):
             await closing
 
@@ -395,6 +397,4 @@ def _read_time(answer: bytes) -> datetime:
     return stamp
 
 
-def _read_stats(answer: bytes) -> dict[str, int]:
-    figures: dict[str, int] = msgspec.json.decode(answer, type=dict[str, int])
-    return figures
+_read_stats: JsonDecoder[dict[str, int]] = JsonDecoder(dict[str, int])
