@@ -7,11 +7,12 @@ from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.blockwise import Block
 from twisted_net.coap.client import CoapClient
-from twisted_net.coap.client_response import Observation
+from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
 from twisted_net.coap.errors import (
     CoapClientClosed,
@@ -90,6 +91,45 @@ class ClientTests(SynchronousTestCase):
         self.reactor.advance(3.0)
         for call in (first, second, elsewhere):
             self.failureResultOf(call, CoapHostUnreachable)
+        self.assertEqual(self.reactor.sent, [])
+
+    def test_request_when_failed(self) -> None:
+        """A caller that hears of a failure may cancel others, request again, and close."""
+        failing, other = self.client.get(URI), self.client.get(URI)
+        again: list[Deferred[CoapResponse]] = []
+
+        def react(failure: Failure) -> None:
+            failure.trap(CoapHostUnreachable)
+            other.cancel()
+            self.reactor.send_error = None
+            again.append(self.client.get("coap://192.0.2.1/again"))
+
+        failing.addErrback(react)
+        other.addErrback(lambda failure: failure.trap(CancelledError, CoapHostUnreachable))
+        self.reactor.send_error = OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.reactor.advance(3.0)
+        self.successResultOf(failing)
+        self.successResultOf(other)
+        self.reactor.answer(CoapMessage(Type.ACK, Code.CONTENT, payload=b"a"))
+        self.assertEqual(self.successResultOf(again[0]).payload, b"a")
+
+    def test_close_when_failed(self) -> None:
+        """A caller that hears of a failure may close the client."""
+        calls = [self.client.get(f"coap://192.0.2.{i}/") for i in (1, 1, 2)]
+        closed: list[Deferred[None]] = []
+        for call in calls:
+            call.addErrback(lambda _: closed.append(Deferred.fromCoroutine(self.client.close())))
+        self.reactor.send_error = OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.reactor.advance(3.0)
+        self.assertEqual(len(closed), 3)
+        for closing in closed:
+            self.successResultOf(closing)
+        self.failureResultOf(self.client.get(URI), CoapClientClosed)
+
+    def test_bad_timeout(self) -> None:
+        """A time limit that is no time is refused before anything is sent."""
+        for timeout in (-1, float("nan"), float("inf")):
+            self.assertRaises(ValueError, self.client.get, URI, timeout=timeout)
         self.assertEqual(self.reactor.sent, [])
 
     def test_lost_in_the_kernel(self) -> None:

@@ -343,6 +343,76 @@ class QueueTests(AttemptTestCase):
         self.error(running, ConnectionBroken)
 
 
+class NextRequestTests(AttemptTestCase):
+    """A caller makes its next request as soon as it hears of the end of the one before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # No place to wait in: the slot must be free by then.
+        self.agent = self.make_agent(max_per_origin=1, max_queued=0)
+
+    def then(self, first: Deferred[Any]) -> list[Deferred[IResponse]]:
+        """Let a request follow, and return the list that will have it."""
+        following: list[Deferred[IResponse]] = []
+
+        def ask_again(result: object) -> None:
+            following.append(self.agent.request(b"GET", URL))
+
+        first.addBoth(ask_again)
+        return following
+
+    def assert_answered(self, following: list[Deferred[IResponse]]) -> None:
+        """Check that the request is sent on a connection that works."""
+        self.reactor.advance(0)
+        self.assertNoResult(following[0])
+        Wire(self.reactor).send(OK)
+        self.successResultOf(following[0])
+
+    def test_after_a_failure(self) -> None:
+        """The slot of a connection that is lost is free by then."""
+        for data in (b"", b"HTTP/1.1 200 OK\r\nX"):
+            with self.subTest(data=data):
+                asking, wire = self.ask()
+                following = self.then(asking)
+                wire.send(data)
+                wire.close(ConnectionLost())
+                self.assert_answered(following)
+                self.setUp()
+
+    def test_within_a_body(self) -> None:
+        """The same for a body that was cut off."""
+        for data in (OK[:-1], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"):
+            with self.subTest(data=data):
+                asking, wire = self.ask()
+                wire.send(data)
+                following = self.then(collect(self.successResultOf(asking)))
+                wire.close()
+                self.assert_answered(following)
+                self.setUp()
+
+    def test_after_a_body(self) -> None:
+        """After a body that ended well, the same connection is used again."""
+        for data in (
+            [OK],
+            [OK[:-1], OK[-1:]],
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", b"c\r\n0\r\n\r\n"],
+        ):
+            with self.subTest(data=data):
+                asking, wire = self.ask()
+                wire.send(data[0])
+                reading = collect(self.successResultOf(asking))
+                following = self.then(reading)
+                wire.received()
+                for piece in data[1:]:
+                    wire.send(piece)
+                self.reactor.advance(0)
+                self.assertNoResult(following[0])
+                self.assertEqual(len(self.reactor.tcpClients), 1)
+                wire.send(OK)
+                self.successResultOf(following[0])
+                self.setUp()
+
+
 class AttemptFailureTests(AttemptTestCase):
     """Failures are errors of this package."""
 

@@ -70,6 +70,28 @@ def reply(connection: Connection, *answers: Mapping[str, object]) -> None:
     connection.send(b"".join(json.dumps(answer).encode() + b"\n" for answer in answers))
 
 
+HOSTILE = (
+    b"[" * 100_000,
+    b'{"command":"A","result":' + b"[" * 100_000,
+    b'{"command":"A","result":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+    b'{"command":"A","result":' + b"[" * 900 + b"]" * 900 + b"}",
+    b'{"event":' + b"[" * 900 + b"]" * 900 + b"}",
+    b'{"command":"A","result":NaN}',
+    b'{"command":"A","result":1e999}',
+    b'{"command":"A","result":' + b"9" * 5000 + b"}",
+    b'{"command":"A","result":"\\ud800"}',
+    b'{"command":"A","result":"\xff"}',
+    b'{"command":["A"]}',
+    b'{"command":null}',
+    b'[{"command":"A"}]',
+    b'"A"',
+    b"\xef\xbb\xbf{}",
+    b"{}" * 2,
+    b"x" * 1_000_001,
+)
+"""Lines of a server that are no answers."""
+
+
 class ClientCase(SynchronousTestCase):
     """Has a client whose server the test plays."""
 
@@ -198,6 +220,105 @@ class CallTests(ClientCase):
         again = self.endpoint.accept()
         self.reactor.settle()
         self.assertEqual(lines(again), [])
+        self.close(client)
+
+    def test_call_when_lost(self) -> None:
+        """A call made as soon as one is lost takes the next connection."""
+        client, server = self.connected()
+        states: list[bool] = []
+        again: list[Deferred[Any]] = []
+
+        def call_again(failure: Failure) -> None:
+            failure.trap(AnswerLost)
+            states.append(client.connected)
+            again.append(self.call(client, "B"))
+
+        for _ in range(2):
+            self.call(client, "A").addErrback(call_again)
+        server.reset()
+        self.assertEqual(states, [False, False])
+        for call in again:
+            self.assertNoResult(call)
+        self.answered_on_next_connection(again, "B")
+        self.close(client)
+
+    def test_call_when_aborted(self) -> None:
+        """A call made while a connection is being aborted takes the next one."""
+        client, server = self.connected()
+        before = self.call(client, "A")
+        reply(server, {"command": "WRONG"})
+        self.reactor.connections[0].read_turn()
+        self.assertFalse(client.connected)
+        after = self.call(client, "B")
+        self.reactor.settle()
+        self.failureResultOf(before, AnswerLost)
+        self.answered_on_next_connection([after], "B")
+        self.close(client)
+
+    def test_close_when_lost(self) -> None:
+        """A caller may close the client when it hears of a loss, and cancel other calls."""
+        client, server = self.connected()
+        first, second, third = (self.call(client, "A") for _ in "abc")
+        closing: list[Deferred[None]] = []
+
+        def close(failure: Failure) -> None:
+            failure.trap(AnswerLost)
+            second.cancel()
+            closing.append(Deferred.fromCoroutine(client.close()))
+
+        first.addErrback(close)
+        server.reset()
+        self.failureResultOf(second, CancelledError)
+        self.failureResultOf(third, AnswerLost)
+        self.successResultOf(closing[0])
+        self.failureResultOf(self.call(client, "B"), NotConnected)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def answered_on_next_connection(self, calls: list[Deferred[Any]], command: str) -> None:
+        """Check that the calls are sent on the next connection, once each, and answered."""
+        self.reactor.pass_time(1)
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), [command] * len(calls))
+        reply(server, *[{"command": command}] * len(calls))
+        self.reactor.settle()
+        for call in calls:
+            self.assertEqual(self.successResultOf(call), {"command": command})
+
+    def test_bad_timeout(self) -> None:
+        """A time limit that is no time is refused before anything is sent."""
+        client, server = self.connected()
+        for timeout in (-1, float("nan"), float("inf"), "5"):
+            call = self.call(client, "A", timeout=timeout)  # type: ignore[arg-type]  # on purpose
+            self.failureResultOf(call, ValueError, TypeError)
+        self.reactor.settle()
+        self.assertEqual(lines(server), [])
+        self.close(client)
+
+    def test_hostile_answers(self) -> None:
+        """Whatever a server sends in place of an answer, the call fails and the next one works."""
+        for line in HOSTILE:
+            with self.subTest(line=line[:30]):
+                client, server = self.connected(max_line=1_000_000)
+                call = self.call(client, "A")
+                server.send(line + b"\n")
+                self.reactor.settle()
+                self.failureResultOf(call, AnswerLost)
+                self.answered_on_next_connection([self.call(client, "B")], "B")
+                self.close(client)
+
+    def test_odd_answers(self) -> None:
+        """An answer whose members have odd types is that of its call all the same."""
+        client, server = self.connected()
+        for line in (
+            b'{"error":[],"code":{}}',
+            b'{"error":null,"code":1e300,"command":"A"}',
+            b'{"error":{"a":1},"code":"x","code":"y"}',
+        ):
+            call = self.call(client, "A")
+            server.send(line + b"\n")
+            self.reactor.settle()
+            self.failureResultOf(call, CallRefused)
         self.close(client)
 
     def test_wrong_answer(self) -> None:
@@ -499,6 +620,27 @@ class EventTests(ClientCase):
         client, server = self.flood("disconnect")
         self.assertTrue(server.gone)
         self.assertEqual(client.dropped, 1)
+        self.close(client)
+
+    def test_disconnected_by_its_own_event(self) -> None:
+        """Calls wait for the next connection, if the first event on one ends it at once."""
+        client, server = self.connected(max_events=1, when_full="disconnect")
+        reply(server, {"event": "message"})
+        self.reactor.settle()
+        server.reset()
+        call = self.call(client, "A")
+        self.reactor.pass_time(1)
+        self.endpoint.accept()  # "reconnected" finds no room
+        self.reactor.settle()
+        self.assertNoResult(call)
+        self.successResultOf(self.take(client))
+        self.reactor.pass_time(1)
+        server = self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual(lines(server), ["A"])
+        reply(server, {"command": "A"})
+        self.reactor.settle()
+        self.successResultOf(call)
         self.close(client)
 
 

@@ -33,6 +33,7 @@ from twisted_net.coap.errors import (
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.coap.uris import CoapURI, parse_uri
+from twisted_net.config.type_checks import checked_seconds
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
@@ -124,8 +125,9 @@ class CoapClient:
         :return: fires with the response, whatever its code; or fails with
             :class:`~twisted_net.errors.CoapError`: an invalid URI, a host without an address or
             a route, a timeout, a Reset, a failed transfer, a closed client.
+        :raises ValueError: for a negative *timeout*.
         """
-        seconds = self._settings.timeout if timeout is None else timeout
+        seconds = self._settings.timeout if timeout is None else checked_seconds(timeout)
         options: OptionList = []
         if content_format is not None:
             options.append((Option.CONTENT_FORMAT, encode_uint(content_format)))

@@ -195,6 +195,8 @@ class HttpConnection(HTTP11ClientProtocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # First: a caller that hears of the loss may make its next request at once.
+        self._pool.release_slot_of(self)
         HTTP11ClientProtocol.connectionLost(self, reason)
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
@@ -316,7 +318,7 @@ class ConnectionPool:
         """Note that a connection is lost."""
         self._open.discard(connection)
         self._remove_idle(connection)
-        self._release_slot_of(connection)
+        self.release_slot_of(connection)
         if not self._open:
             waiting, self._closing = self._closing, []
             for done in waiting:
@@ -324,7 +326,7 @@ class ConnectionPool:
 
     def put_idle(self, connection: HttpConnection) -> None:
         """Keep an idle connection, or close one where the limits are reached."""
-        self._release_slot_of(connection)
+        self.release_slot_of(connection)
         of_origin = self._idle_by_origin.setdefault(connection.origin, [])
         of_origin.append(connection)
         self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
@@ -366,7 +368,8 @@ class ConnectionPool:
                 return
             self.drop(connection)
 
-    def _release_slot_of(self, connection: HttpConnection) -> None:
+    def release_slot_of(self, connection: HttpConnection) -> None:
+        """Release the slot that a connection holds, if it holds one."""
         if connection.holds_slot:
             connection.holds_slot = False
             self._limiter.release(connection.origin)

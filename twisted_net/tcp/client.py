@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.config.type_checks import checked_seconds
 from twisted_net.errors import (
     AnswerLost,
     BadAnswer,
@@ -105,7 +106,7 @@ class _Connection(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._over():
+        if self.over():
             return
         try:
             for call, answer in self.pipeline.receive(data):
@@ -113,22 +114,25 @@ class _Connection(Protocol):
                     self._client.event(self, answer)
                 elif not call.result.called:
                     call.result.callback(answer)
-                if self._over():
+                if self.over():
                     return
         except BadAnswer as error:
             self.abort(str(error))
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        # First: a call that is made within one of these callbacks must not be sent here.
         self.gone = True
-        self.reason = self.reason or reason.getErrorMessage()
+        self.reason = self.reason or reason.getErrorMessage() or "it was closed"
         for call in self.pipeline.lost():
             if not call.result.called:
                 call.result.errback(AnswerLost(call.command, self.reason))
         self.handshakeCompleted()
         self.lost.callback(None)
 
-    def _over(self) -> bool:
+    # Not a property: type checkers take for granted that it does not change meanwhile.
+    def over(self) -> bool:
+        """Whether it is lost, or about to be: nothing more is to be sent."""
         return bool(self.reason)
 
     def send(self, call: _Call) -> None:
@@ -206,7 +210,7 @@ class CommandClient:
     @property
     def connected(self) -> bool:
         """Whether calls are sent at once."""
-        return self._connection is not None
+        return self._connection is not None and not self._connection.over()
 
     async def connect(self) -> None:
         """
@@ -260,17 +264,18 @@ class CommandClient:
         :raises CallTimeout: if no answer arrives in time; the same.
         :raises NotConnected: if it could not be sent in time, or the client was closed.
         :raises TooManyCalls: if ``max_calls`` wait already.
-        :raises ValueError: for words that a line cannot carry.
+        :raises ValueError: for words that a line cannot carry, and for a negative *timeout*.
         """
         call = _Call(command, encode_request([command, *arguments]))
-        limit = self.settings.call_timeout if timeout is None else timeout
-        waiting = len(self._unsent) + len(self._connection.pipeline if self._connection else ())
+        limit = self.settings.call_timeout if timeout is None else checked_seconds(timeout)
+        connection = self._connection
+        waiting = len(self._unsent) + len(connection.pipeline if connection else ())
         if self._closed:
             raise NotConnected(self._failure)
         if waiting >= self.settings.max_calls:
             raise TooManyCalls(self.settings.max_calls)
-        if self._connection is not None:
-            self._connection.send(call)
+        if connection is not None and not connection.over():
+            connection.send(call)
         else:
             self._unsent.append(call)
         return await self._answer(call, limit)
@@ -401,7 +406,6 @@ class CommandClient:
             if limit.active():
                 limit.cancel()
         self._connection = connection
-        connection.lost.addCallback(self._disconnected)
         self._resume(connection)
         return connection
 
@@ -419,18 +423,17 @@ class CommandClient:
                 _raise_refusal(await hello.result)
             except AnswerLost as error:
                 raise NotConnected(error.reason) from None
-        if connection.gone or connection.reason:
+        if connection.over():
             raise NotConnected(connection.reason)
-
-    def _disconnected(self, result: None) -> None:
-        # At once, so that no call is sent to a connection that is lost.
-        self._connection = None
 
     def _resume(self, connection: _Connection) -> None:
         """Subscribe again on a new connection, then send the calls that wait."""
         if self._failure != "not connected yet":
             self.reconnections += 1
             self.event(connection, {"event": "reconnected", "reason": self._failure})
+            # It may have found no room, or have woken a consumer that closes the client.
+            if connection.over():
+                return
         for pattern, words in self._patterns.items():
             call = _Call("SUBSCRIBE", encode_request(["SUBSCRIBE", *words]))
             call.result.addCallbacks(

@@ -1,0 +1,19 @@
+"""Type checks: arguments of public constructors and functions, each with one clear error."""
+
+from __future__ import annotations
+
+import math
+
+
+def checked_seconds(value: float, name: str = "timeout") -> float:
+    """
+    Return a time limit.
+
+    :raises TypeError: if it is no number.
+    :raises ValueError: if it is negative, infinite or not a number (NaN).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r:.60}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be 0 or more seconds, and finite, not {value}")
+    return value
