@@ -4,7 +4,8 @@ What attackers do to the others, and to the server: ``python -m benchmarks.attac
 Each attack comes from a crowd of clients (:mod:`benchmarks.crowds`), in a process of its own that
 runs behind all others, against the service as an operator starts it, on a processor of its own.
 Meanwhile another client, which logs in where that is asked, sends PING again and again, and a new
-one comes twice a second. For each attack this prints
+one comes twice a second. Where clients log in, two users do so with their password, 20 times each
+(:mod:`benchmarks.right_users`). For each attack this prints
 
 - ``sent``: connections and MB that the crowd opened and sent;
 - ``CPU``: the share of its processor that the server used; ``away``: the share of the time in which
@@ -13,9 +14,12 @@ one comes twice a second. For each attack this prints
 - ``PING``: ms, median, 99 of 100, and the worst; ``own p99`` leaves out the time in which another
   program had the server's processor, which is what the bound is for;
 - ``new``: newcomers that were served of those who came, and the ms that the slowest of them took;
-- what the server counted meanwhile, by reason;
+- ``logins``: of 20 with the right password, those that took less than 2 s, of a user whose address
+  is known, and of one whose address is another one each time; the ms of the slowest of these;
+- what the server counted meanwhile, by reason, and what became of the other logins;
 - whether the bounds held: memory as each attack has it, 10 ms for 99 of 100 PINGs, every newcomer
-  served, and the refusals counted.
+  served, every right password taken in time, the refusals counted, no command of a page run, and
+  nothing that only members may hear sent to others.
 
 Where the machine itself is busy, look at the first row, which is measured without any attack.
 """
@@ -28,121 +32,29 @@ import multiprocessing
 import os
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from attrs import define, field, frozen
 
+from benchmarks.attack_rows import ATTACKS, COUNTED_COMMANDS, MB, NO_ATTACK, Attack
+from benchmarks.attacked import NAME, PASSWORD, PROBE_TOKEN, TWISTD, CannotRun, serving
 from benchmarks.crowds import Counts, attack
 from benchmarks.fairness import percentile, urgent
-from benchmarks.servers import Server, free_ports, started
-from twisted_net.auth.passwords import hash_password
-from twisted_net.auth.users import hash_token
+from benchmarks.right_users import TRIES, Logins, RightUsers
+from benchmarks.servers import Server
 
-MB = 1e6
 LONGEST_P99 = 10.0
 """Milliseconds that 99 of 100 PINGs may take at most."""
 
-TOKEN = "the-token-of-the-other-client"
+LONGEST_ROW = 90.0
+"""Seconds after which a row ends, though not all of the crowd have come, or not all logins made."""
+
 PROBER = "127.9.0.1"
 """Where the other clients come from, of which no attacker comes."""
-
-DEFAULTS = """
-[udp]
-enabled = false
-[tcp]
-port = {port}
-max_connections = 12_000
-"""
-"""All as it comes, but for the room that 10 000 attackers and the others need."""
-
-SECURED = """
-[udp]
-enabled = false
-[auth]
-users = "{folder}/users.toml"
-[tcp]
-port = {port}
-max_connections = 12_000
-connections_per_address = 20
-connections_per_network = 100
-commands_per_address = 100.0
-bytes_per_address = 1_000_000.0
-"""
-"""As docs/howto/securing.rst has it for the open internet."""
-
-TLS = (
-    SECURED
-    + """
-[[listeners]]
-port = {other}
-tls = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
-"""
-)
-
-PROXY = (
-    SECURED
-    + """
-[[listeners]]
-port = {other}
-proxy = ["127.0.0.1"]
-"""
-)
-
-
-@frozen
-class Attack:
-    """
-    One attack, and what must hold.
-
-    :param config: the server's configuration.
-    :param memory: bytes by which the server may grow.
-    :param why: what bounds its memory.
-    :param counted: reasons of which the server must have counted some.
-    :param other: whether the crowd goes to the second listener.
-    """
-
-    config: str
-    memory: float
-    why: str
-    counted: tuple[str, ...] = ()
-    other: bool = False
-
-
-ATTACKS: dict[str, Attack] = {
-    "slowloris": Attack(
-        SECURED, 30 * MB, "auth.max_anonymous and two per address", ("anonymous_limit",)
-    ),
-    "slowloris_tls": Attack(
-        TLS, 150 * MB, "tcp.max_handshakes, 50 KiB each", ("too_many_handshakes",), other=True
-    ),
-    "never_reading": Attack(DEFAULTS, 200 * MB, "tcp.max_pending, and 64 KiB for each of 200"),
-    "single_bytes": Attack(DEFAULTS, 20 * MB, "tcp.max_line for each of 100"),
-    "flood_ping": Attack(DEFAULTS, 30 * MB, "64 KiB in and out for each of 50"),
-    "flood_help": Attack(DEFAULTS, 30 * MB, "64 KiB in and out for each of 50"),
-    "flood_clients": Attack(DEFAULTS, 120 * MB, "what a turn of each of 50 may answer"),
-    "flood_limited": Attack(SECURED, 30 * MB, "tcp.commands_per_address", ("rate_limited",)),
-    "flood_auth": Attack(
-        SECURED, 100 * MB, "one check at a time, of 32 MiB", ("auth_failed", "auth_delayed")
-    ),
-    "flood_connections": Attack(SECURED, 30 * MB, "tcp.connections_per_address"),
-    "flood_subscribe": Attack(
-        DEFAULTS, 150 * MB, "topics.max_subscriptions_in_all", ("subscription_limit",)
-    ),
-    "fanout": Attack(
-        DEFAULTS, 400 * MB, "80 KiB, and topics.max_queue of shared lines, for each of 10 000"
-    ),
-    "endless_lines": Attack(DEFAULTS, 20 * MB, "tcp.max_line for each of 100", ("line_too_long",)),
-    "proxy_lies": Attack(
-        PROXY, 30 * MB, "tcp.max_handshakes", ("untrusted_proxy", "handshake_failed"), other=True
-    ),
-}
 
 
 @define
@@ -152,6 +64,7 @@ class Seen:
     pings: list[float] = field(factory=list)
     own: list[float] = field(factory=list)  # the same, less what other programs took
     newcomers: list[float | None] = field(factory=list)
+    users: tuple[Logins, ...] = ()  # who log in with a password, if anybody does
 
 
 @frozen
@@ -177,130 +90,31 @@ class Probe:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
         if secured:
-            self.ask(f"AUTH {TOKEN}")
+            self.ask(f"AUTH {PROBE_TOKEN}")
 
     def ask(self, line: str) -> Any:  # Any: JSON
-        """Send a line, and give its answer."""
+        """
+        Send a line, and return its answer; what the server says unasked is skipped.
+
+        :raises ConnectionError: for an answer that is an error.
+        """
         self._sock.sendall(line.encode() + b"\n")
-        while b"\n" not in self._rest:
-            data = self._sock.recv(65_536)
-            if not data:
-                raise ConnectionError("the server has closed the connection")
-            self._rest += data
-        answer, _, self._rest = self._rest.partition(b"\n")
-        decoded = json.loads(answer)
-        if "error" in decoded:
-            raise ConnectionError(decoded["error"])
-        return decoded
+        while True:
+            while b"\n" not in self._rest:
+                data = self._sock.recv(65_536)
+                if not data:
+                    raise ConnectionError("the server has closed the connection")
+                self._rest += data
+            answer, _, self._rest = self._rest.partition(b"\n")
+            decoded = json.loads(answer)
+            if "error" in decoded:
+                raise ConnectionError(decoded["error"])
+            if "event" not in decoded:
+                return decoded
 
     def close(self) -> None:
         """End the connection."""
         self._sock.close()
-
-
-def look(server: Server, probe: Probe, secured: bool, seconds: float, crowd: Crowding) -> Seen:
-    """Be the other clients for so long, and until all of the crowd have come."""
-    seen = Seen()
-    # A hundred a second are allowed where the server is secured.
-    rest = 0.015 if secured else 0.002
-    begun = newcomer = time.monotonic()
-    while time.monotonic() < begun + seconds or not crowd.complete():
-        assert time.monotonic() < begun + 60, "the crowd does not come"
-        ran, waited = server.times()
-        begin = time.perf_counter()
-        probe.ask("PING")
-        took = (time.perf_counter() - begin) * 1000
-        ran_after, waited_after = server.times()
-        # What it waited for a thread of its own is its own fault.
-        others = min(waited_after - waited, max(took / 1000 - (ran_after - ran), 0.0)) * 1000
-        seen.pings.append(took)
-        seen.own.append(took - others)
-        if time.monotonic() >= newcomer:
-            newcomer = time.monotonic() + 0.5
-            seen.newcomers.append(come(server, secured))
-        time.sleep(rest)
-    return seen
-
-
-def come(server: Server, secured: bool) -> float | None:
-    """Be a newcomer: connect, log in, be answered; give the milliseconds, or None if refused."""
-    begin = time.perf_counter()
-    try:
-        probe = Probe(server, secured, timeout=5.0)
-        probe.ask("PING")
-    except OSError:
-        return None
-    probe.close()
-    return (time.perf_counter() - begin) * 1000
-
-
-def counts_of(probe: Probe) -> dict[str, int]:
-    """Give all that the server counts by a reason."""
-    stats = probe.ask("STATS")
-    topics = {f"topics.{name}": value for name, value in stats["topics"].items()}
-    return {**stats["connections_ended"], **stats["refused"], **topics}
-
-
-def measure(name: str, found: Attack, seconds: float, cores: tuple[int, int] | None) -> Outcome:
-    """Run one attack, or none where its name is that of no crowd."""
-    secured = found.config is not DEFAULTS
-    with serving(found, cores) as (server, port), crowding(name, port, cores) as crowd:
-        probe = Probe(server, secured)
-        before = counts_of(probe)
-        server.forget_peak()
-        resident = server.resident()
-        (ran, waited), began = server.times(), time.monotonic()
-        crowd.begin()
-        with urgent():
-            seen = look(server, probe, secured, seconds, crowd)
-        took = time.monotonic() - began
-        ran_after, waited_after = server.times()
-        cpu, away = (ran_after - ran) / took, (waited_after - waited) / took
-        counts = crowd.end()
-        peak = server.peak() - resident
-        time.sleep(3.0)
-        counted = {
-            reason: value - before.get(reason, 0)
-            for reason, value in counts_of(probe).items()
-            if value != before.get(reason, 0)
-        }
-        after = server.resident() - resident
-        probe.close()
-    return Outcome(counts, seen, cpu, away, peak, after, counted)
-
-
-@contextmanager
-def serving(found: Attack, cores: tuple[int, int] | None) -> Iterator[tuple[Server, int]]:
-    """Run the service, and give it with the port that is attacked."""
-    tcp_port, _ = free_ports()
-    other, _ = free_ports()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "users.toml").write_text(
-            f'[probe]\ntokens = ["{hash_token(TOKEN)}"]\n'
-            f'[root]\npassword = "{hash_password("sesame", os.urandom(16))}"\n'
-        )
-        os.chmod(Path(folder, "users.toml"), 0o600)
-        if found.config is TLS:
-            certify(folder)
-        config = Path(folder, "net.toml")
-        config.write_text(found.config.format(port=tcp_port, other=other, folder=folder))
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        command = [twistd, "-n", "--pidfile=", "net", f"--config={config}"]
-        with started("ours", command, tcp_port, 0, cores and cores[0]) as server:
-            yield server, other if found.other else tcp_port
-
-
-def certify(folder: str) -> None:
-    """Make a certificate for localhost."""
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-subj", "/CN=localhost", "-keyout", f"{folder}/key.pem"),
-            *("-out", f"{folder}/cert.pem"),
-        ],
-        check=True,
-        capture_output=True,
-    )
 
 
 class Crowding:
@@ -330,11 +144,12 @@ class Crowding:
         return self._complete or self._process is None
 
     def end(self) -> Counts:
-        """Call it back, and give what it did."""
+        """Call it back, and return what it did."""
         if self._process is None:
             return Counts()
         self._pipe.send(None)
-        counts: Counts = self._pipe.recv()
+        while not isinstance(counts := self._pipe.recv(), Counts):
+            pass  # that it was complete
         return counts
 
     def close(self) -> None:
@@ -355,63 +170,205 @@ def crowding(name: str, port: int, cores: tuple[int, int] | None) -> Iterator[Cr
         crowd.close()
 
 
+class Bystanders:
+    """
+    Those who use the server while it is attacked.
+
+    :param seconds: how long they do so, at least.
+    """
+
+    def __init__(self, server: Server, secured: bool, seconds: float) -> None:
+        self._server = server
+        self._secured = secured
+        self._seconds = seconds
+        self._probe = Probe(server, secured)
+        self._users = RightUsers(server.tcp_port, NAME, PASSWORD, seconds) if secured else None
+        if self._users is not None:
+            self._users.introduce()
+
+    def counts(self) -> dict[str, int]:
+        """Return all that the server counts by a reason, and the commands that a page would run."""
+        stats = self._probe.ask("STATS")
+        ran = self._probe.ask("INFO commands")["commands"]
+        return {
+            **stats["connections_ended"],
+            **stats["refused"],
+            **{f"topics.{name}": value for name, value in stats["topics"].items()},
+            **{name: ran.get(name, 0) for name in COUNTED_COMMANDS},
+        }
+
+    def use(self, crowd: Crowding) -> Seen:
+        """Use the server until the time is over, all of the crowd have come, and all logged in."""
+        seen = Seen()
+        with ExitStack() as opened:
+            users = self._users
+            if users is not None:
+                seen.users = users.known, users.fresh
+                opened.enter_context(users.at_work())
+            begun = newcomer = time.monotonic()
+            while (now := time.monotonic()) < begun + LONGEST_ROW:
+                if now >= begun + self._seconds and crowd.complete() and not self._logging_in():
+                    break
+                self._ping(seen)
+                if now >= newcomer:
+                    newcomer = now + 0.5
+                    seen.newcomers.append(self._come())
+                # A hundred a second are allowed where the server is secured.
+                time.sleep(0.015 if self._secured else 0.002)
+        return seen
+
+    def close(self) -> None:
+        """End what is left."""
+        self._probe.close()
+
+    def _logging_in(self) -> bool:
+        return self._users is not None and not self._users.done()
+
+    def _ping(self, seen: Seen) -> None:
+        ran, waited = self._server.times()
+        begin = time.perf_counter()
+        self._probe.ask("PING")
+        took = (time.perf_counter() - begin) * 1000
+        ran_after, waited_after = self._server.times()
+        # What it waited for a thread of its own is its own fault.
+        others = min(waited_after - waited, max(took / 1000 - (ran_after - ran), 0.0)) * 1000
+        seen.pings.append(took)
+        seen.own.append(took - others)
+
+    def _come(self) -> float | None:
+        """Be a newcomer, and be answered; return the milliseconds, or None if refused."""
+        begin = time.perf_counter()
+        try:
+            probe = Probe(self._server, self._secured, timeout=5.0)
+            probe.ask("PING")
+        except OSError:
+            return None
+        probe.close()
+        return (time.perf_counter() - begin) * 1000
+
+
+def measure(
+    name: str, found: Attack, seconds: float, cores: tuple[int, int] | None, twistd: str
+) -> Outcome:
+    """
+    Run one attack, or none where its name is that of no crowd.
+
+    :raises CannotRun: where this system does not let us.
+    """
+    with (
+        serving(found, cores and cores[0], twistd) as (server, port),
+        crowding(name, port, cores) as crowd,
+    ):
+        bystanders = Bystanders(server, found.logins, seconds)
+        before = bystanders.counts()
+        server.forget_peak()
+        resident = server.resident()
+        (ran, waited), began = server.times(), time.monotonic()
+        crowd.begin()
+        with urgent():
+            seen = bystanders.use(crowd)
+        took = time.monotonic() - began
+        ran_after, waited_after = server.times()
+        cpu, away = (ran_after - ran) / took, (waited_after - waited) / took
+        counts = crowd.end()
+        peak = server.peak() - resident
+        time.sleep(3.0)
+        counted = {
+            reason: value - before.get(reason, 0)
+            for reason, value in bystanders.counts().items()
+            if value != before.get(reason, 0)
+        }
+        after = server.resident() - resident
+        bystanders.close()
+    return Outcome(counts, seen, cpu, away, peak, after, counted)
+
+
 def faults(found: Attack, outcome: Outcome) -> list[str]:
     """Say which bounds did not hold."""
     wrong = []
-    p99 = percentile(outcome.seen.own, 0.99)
+    crowd, seen, counted = outcome.crowd, outcome.seen, outcome.counted
+    p99 = percentile(seen.own, 0.99)
     if p99 > LONGEST_P99:
         wrong.append(f"PING p99 {p99:.1f} ms")
     if outcome.peak > found.memory:
         wrong.append(f"{outcome.peak / MB:.0f} MB, over {found.memory / MB:.0f} ({found.why})")
-    if None in outcome.seen.newcomers:
+    if None in seen.newcomers:
         wrong.append("newcomers were turned away")
-    wrong += [
-        f"{reason} is not counted" for reason in found.counted if reason not in outcome.counted
-    ]
+    for which, logins in zip(("known", "fresh"), seen.users, strict=False):
+        if len(logins.times) < TRIES:
+            wrong.append(f"right passwords from {which}: {len(logins.times)} of {TRIES}")
+    wrong += [f"{reason} is not counted" for reason in found.counted if reason not in counted]
+    if found.ended and counted.get(found.ended, 0) != crowd.opened:
+        wrong.append(f"{counted.get(found.ended, 0)} {found.ended} of {crowd.opened}")
+    wrong += [f"ran {name} {counted[name]} times" for name in found.not_run if name in counted]
+    if found.heard and not crowd.heard:
+        wrong.append("no member heard anything")
+    if crowd.leaked:
+        wrong.append(f"{crowd.leaked} bytes reached strangers")
     return wrong
 
 
-def show(name: str, found: Attack, outcome: Outcome) -> None:
-    """Print the row of an attack."""
+HEADINGS = (
+    f"{'attack':18}{'clients':>8}{'sent MB':>9}{'CPU':>6}{'away':>6}{'MB peak':>8}{'after':>8}"
+    f"{'PING p50':>9}{'p99':>8}{'worst':>8}{'own p99':>8}{'new':>7}{'slowest':>8}"
+    f"{'logins':>12}{'slowest':>8}  bounds"
+)
+
+
+def row(name: str, found: Attack, outcome: Outcome) -> str:
+    """Return the lines of an attack: its figures, and what was counted."""
     seen, crowd = outcome.seen, outcome.crowd
     served = [time for time in seen.newcomers if time is not None]
-    print(
+    in_time = [time for logins in seen.users for time in logins.times]
+    logged_in = " ".join(f"{len(logins.times)}/{TRIES}" for logins in seen.users)
+    figures = (
         f"{name:18}{crowd.opened:8}{crowd.sent / MB:9.1f}"
         f"{outcome.cpu:6.0%}{outcome.away:6.0%}"
         f"{outcome.peak / MB:8.1f}{outcome.after / MB:8.1f}"
-        f"{statistics.median(seen.pings):8.2f}{percentile(seen.pings, 0.99):8.2f}"
+        f"{statistics.median(seen.pings):9.2f}{percentile(seen.pings, 0.99):8.2f}"
         f"{max(seen.pings):8.2f}{percentile(seen.own, 0.99):8.2f}"
-        f"{f'{len(served)}/{len(seen.newcomers)}':>8}{max(served, default=0):8.1f}"
+        f"{f'{len(served)}/{len(seen.newcomers)}':>7}{max(served, default=0):8.1f}"
+        f"{logged_in:>12}{f'{max(in_time, default=0):.0f}' if seen.users else '':>8}"
         f"  {'; '.join(faults(found, outcome)) or 'held'}"
     )
-    counted = ", ".join(f"{reason} {number}" for reason, number in outcome.counted.items())
-    print(f"{'':18}{counted}", flush=True)
+    notes = [f"{reason} {number}" for reason, number in outcome.counted.items()]
+    for which, logins in zip(("known", "fresh"), seen.users, strict=False):
+        notes += [f"logins ({which}) {why} {number}" for why, number in logins.failures.items()]
+    return f"{figures}\n{'':18}{', '.join(notes)}"
 
 
 def main() -> None:
     """Attack, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().split("\n", 1)[0])
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(ATTACKS))
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each attack")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack, at least")
+    parser.add_argument(
+        "--twistd",
+        default=TWISTD,
+        metavar="path",
+        help="the program that starts the server, such as that of another checkout's environment",
+    )
     options = parser.parse_args()
     unknown = set(options.names) - set(ATTACKS)
     if unknown:
         parser.error(f"there is no attack {min(unknown)}; there are {', '.join(ATTACKS)}")
+    if not os.access(options.twistd, os.X_OK):
+        parser.error(f"--twistd: {options.twistd}: no program")
     usable = sorted(os.sched_getaffinity(0))
     cores = (usable[0], usable[1]) if len(usable) > 1 else None
     if cores is not None:
         os.sched_setaffinity(0, {cores[1]})
     raise_file_limit()
-    print(
-        f"{'attack':18}{'clients':>8}{'sent MB':>9}{'CPU':>6}{'away':>6}{'MB peak':>8}{'after':>8}"
-        f"{'PING p50':>8}{'p99':>8}{'worst':>8}{'own p99':>8}{'new':>8}{'slowest':>8}  bounds"
-    )
+    print(HEADINGS)
     failed = 0
-    none = Attack(DEFAULTS, 20 * MB, "nothing grows")
     for name in ["(no attack)", *(options.names or ATTACKS)]:
-        found = ATTACKS.get(name, none)
-        outcome = measure(name, found, options.seconds, cores)
-        show(name, found, outcome)
+        found = ATTACKS.get(name, NO_ATTACK)
+        try:
+            outcome = measure(name, found, options.seconds, cores, options.twistd)
+        except CannotRun as reason:
+            print(f"{name:18}did not run: {reason}", flush=True)
+            continue
+        print(row(name, found, outcome), flush=True)
         failed += bool(faults(found, outcome))
     sys.exit(1 if failed else 0)
 

@@ -17,6 +17,8 @@ from struct import pack
 
 from attrs import define, field, frozen
 
+from benchmarks.attacked import DEAF_TOKEN, MEMBER_TOKEN, NAME
+
 Script = Callable[[int], Iterator[bytes]]
 """What the connection of a number sends, piece by piece; it holds still at the end."""
 
@@ -25,6 +27,12 @@ OPENINGS_PER_ROUND = 64
 
 SENDS_PER_ROUND = 64
 """Pieces that one connection sends between two looks at the others."""
+
+FINISH_TIME = 3.0
+"""Seconds in which the server ends those who are there, where a crowd finishes."""
+
+SECRET = b"~"
+"""A byte of a message that only some may get; no server says it on its own account."""
 
 
 @frozen
@@ -39,6 +47,9 @@ class Crowd:
     :param most: connections that are opened in all; those that end are replaced up to that.
     :param leaves: whether a client closes its connection as soon as it has an answer.
     :param pause: seconds between two pieces of one connection; none if 0.
+    :param may_hear: whether the connection of a number may get the :data:`SECRET`.
+    :param finishes: whether, when it is stopped, those who are there stay until the server ends
+        them, for :data:`FINISH_TIME` at most.
     """
 
     script: Script
@@ -48,6 +59,8 @@ class Crowd:
     most: int = 0
     leaves: bool = False
     pause: float = 0.0
+    may_hear: Callable[[int], bool] = lambda number: True
+    finishes: bool = False
 
 
 @define(eq=False)
@@ -62,15 +75,30 @@ class _Client:
 
 @define
 class Counts:
-    """What a crowd did: connections that it began, and bytes."""
+    """
+    What a crowd did: connections that it began, and bytes.
+
+    :param ended: connections that the server ended.
+    :param heard: bytes of the secret that came to those who may hear it.
+    :param leaked: bytes of the secret that came to others.
+    """
 
     opened: int = 0
     failed: int = 0
+    ended: int = 0
     sent: int = 0
     received: int = 0
+    heard: int = 0
+    leaked: int = 0
 
 
-class _Running:
+class Running:
+    """
+    A crowd that attacks a port.
+
+    :ivar counts: what it has done so far.
+    """
+
     def __init__(self, crowd: Crowd, port: int) -> None:
         self.counts = Counts()
         self._crowd = crowd
@@ -93,15 +121,21 @@ class _Running:
                 if len(self._clients) >= crowd.size or counts.opened + counts.failed >= most:
                     break
                 self._open()
-            for descriptor, events in self._poll.poll(0.01, 1024):
-                client = self._clients.get(descriptor)
-                if client is not None:
-                    self._serve(client, events)
-            while self._resting and self._resting[0][0] <= time.monotonic():
-                _, _, client = heappop(self._resting)
-                if client.sock.fileno() >= 0:
-                    client.rests = False
-                    self._want(client)
+            self._turn()
+        end = time.monotonic() + FINISH_TIME * crowd.finishes
+        while self._clients and time.monotonic() < end:
+            self._turn()
+
+    def _turn(self) -> None:
+        for descriptor, events in self._poll.poll(0.01, 1024):
+            client = self._clients.get(descriptor)
+            if client is not None:
+                self._serve(client, events)
+        while self._resting and self._resting[0][0] <= time.monotonic():
+            _, _, client = heappop(self._resting)
+            if client.sock.fileno() >= 0:
+                client.rests = False
+                self._want(client)
 
     def close(self) -> None:
         """End all connections."""
@@ -145,11 +179,13 @@ class _Running:
         try:
             if events & select.EPOLLIN:
                 data = client.sock.recv(262_144)
-                self.counts.received += len(data)
+                self._take(client, data)
                 if not data or self._crowd.leaves:
+                    self.counts.ended += not data
                     self._drop(client)
                     return
             elif events & (select.EPOLLHUP | select.EPOLLERR):
+                self.counts.ended += 1
                 self._drop(client)
                 return
             if events & select.EPOLLOUT:
@@ -157,7 +193,17 @@ class _Running:
         except BlockingIOError:
             pass
         except OSError:
+            self.counts.ended += 1
             self._drop(client)
+
+    def _take(self, client: _Client, data: bytes) -> None:
+        counts = self.counts
+        counts.received += len(data)
+        if secret := data.count(SECRET):
+            if self._crowd.may_hear(client.number):
+                counts.heard += secret
+            else:
+                counts.leaked += secret
 
     def _send(self, client: _Client) -> None:
         for _ in range(SENDS_PER_ROUND):
@@ -191,7 +237,7 @@ def attack(crowd_name: str, port: int, core: int | None, pipe: Connection) -> No
     if core is not None:
         os.sched_setaffinity(0, {core})
     os.nice(10)
-    running = _Running(CROWDS[crowd_name](), port)
+    running = Running(CROWDS[crowd_name](), port)
     with suppress(BrokenPipeError):
         pipe.send(None)
         running.run(pipe.poll, lambda: pipe.send(None))
@@ -205,6 +251,11 @@ def attack(crowd_name: str, port: int, core: int | None, pipe: Connection) -> No
 def scattered(number: int) -> str:
     """Give an address of which there are 20 clients, and 100 of its /24, as securing.rst allows."""
     return f"127.1.{number // 100 % 250}.{number // 20 % 5 + 1}"
+
+
+def scattered_singly(number: int) -> str:
+    """Return an address that no other client has, of a /24 that few have."""
+    return f"127.2.{number % 8}.{number // 8 % 200 + 1}"
 
 
 def half_lines(number: int) -> Iterator[bytes]:
@@ -249,6 +300,67 @@ def wrong_passwords(number: int) -> Iterator[bytes]:
     """Try to log in, without waiting for what comes of it."""
     for i in count():
         yield f"AUTH root wrong{number}-{i}\n".encode()
+
+
+def mixed(number: int) -> str:
+    """Return one of 500 addresses: of one /24, of as many /24s of one /16, and of all /16s."""
+    i = number % 500
+    if i < 100:
+        return f"127.3.0.{i + 1}"
+    if i < 300:
+        return f"127.4.{i - 100}.7"
+    return f"127.{i - 280}.5.9"
+
+
+def guesses(number: int) -> Iterator[bytes]:
+    """Guess a password of a user that there is, or is not; the user who logs in is among them."""
+    names = ("root", NAME, f"nobody{number}")
+    return iter([f"AUTH {names[number % 3]} guess{number}\n".encode()])
+
+
+def slow_calls(number: int) -> Iterator[bytes]:
+    """Call commands that each block a thread for seconds, as many as the server takes."""
+    return chain([_AS_MEMBER], repeat(b"SLOW 3\n"))
+
+
+def unknown_names(number: int) -> Iterator[bytes]:
+    """Fetch of servers whose names nobody resolves, each another one."""
+    fetches = (f"FETCH http://h{number}-{i}.example.com/\n".encode() for i in count())
+    return chain([_AS_MEMBER], fetches)
+
+
+def strangers(number: int) -> Iterator[bytes]:
+    """Say nothing; the first one broadcasts, ten others are members, ten hear nothing."""
+    if number == 0:
+        return chain([_AS_MEMBER], repeat(b"BROADCAST " + SECRET * 100 + b"\n"))
+    if number <= 20:
+        return iter([_AS_MEMBER if number <= 10 else _AS_DEAF])
+    return iter([])
+
+
+_AS_MEMBER = f"AUTH {MEMBER_TOKEN}\n".encode()
+_AS_DEAF = f"AUTH {DEAF_TOKEN}\n".encode()
+
+
+def page_requests(number: int) -> Iterator[bytes]:
+    """Send one request as a browser does when a page asks it to; commands are in its body."""
+    return iter([_PAGES[number % len(_PAGES)]])
+
+
+def _page_requests() -> Iterator[bytes]:
+    body = b"PUBLISH news hello\nBROADCAST hello\nFETCH http://192.0.2.1/\nKILL user ann\n"
+    fields = (
+        b"Host: localhost:8888\r\nConnection: keep-alive\r\nContent-Length: %d\r\n"
+        b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nContent-Type: text/plain\r\n"
+        b"Accept: */*\r\nOrigin: https://page.example\r\nReferer: https://page.example/\r\n\r\n"
+    ) % len(body)
+    for method in (b"POST", b"PUT", b"OPTIONS"):
+        # As long as no line, longer than a line before a login, and longer than any line.
+        for length in (0, 1100, 17_000, 70_000):
+            yield b"%b /?%b HTTP/1.1\r\n" % (method, b"a" * length) + fields + body
+
+
+_PAGES = tuple(_page_requests())
 
 
 def new_topics(number: int) -> Iterator[bytes]:
@@ -306,11 +418,18 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
     "flood_clients": lambda: Crowd(full_listings, 1000),
     "flood_limited": lambda: Crowd(over_and_over(b"PING\n"), 100, source=scattered),
     "flood_auth": lambda: Crowd(wrong_passwords, 500, source=scattered, most=100_000),
+    "guessers": lambda: Crowd(guesses, 500, source=mixed, most=1_000_000, leaves=True),
+    "slow_handlers": lambda: Crowd(slow_calls, 16, source=scattered_singly, pause=0.02),
+    "dead_name_server": lambda: Crowd(unknown_names, 32, source=scattered_singly, pause=0.02),
     "flood_connections": lambda: Crowd(
         lambda number: iter([b"PING\n"]), 500, source=scattered, most=100_000, leaves=True
     ),
     "flood_subscribe": lambda: Crowd(new_topics, 100),
     "fanout": lambda: Crowd(audience, 10_001, reads=lambda number: number % 2 == 0, pause=0.1),
+    "strangers": lambda: Crowd(
+        strangers, 5021, source=scattered, pause=0.05, may_hear=lambda number: number <= 10
+    ),
+    "page": lambda: Crowd(page_requests, 200, source=scattered, most=1_000_000, finishes=True),
     "endless_lines": lambda: Crowd(lambda number: repeat(b"x" * 65_536), 100),
     "proxy_lies": lambda: Crowd(lying_headers, 500, source=proxied, most=100_000),
 }

@@ -7,7 +7,7 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,15 +98,22 @@ def started(
     udp_port: int = 0,
     core: int | None = None,
     look_every: float = 0.05,
+    cwd: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """
     Run the server that this command starts at these ports, until the block ends.
 
     :param look_every: seconds between two looks whether it accepts connections.
+    :param cwd: its working directory; by default that of the checkout.
+    :param environment: its environment; by default ours.
     """
-    root = Path(__file__).resolve().parent.parent
     process = subprocess.Popen(
-        command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command,
+        cwd=cwd or Path(__file__).resolve().parent.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     )
     try:
         # Ahead of other programs, where the system lets us: they are not what is measured.
