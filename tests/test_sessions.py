@@ -71,10 +71,21 @@ class CounterTests(SynchronousTestCase):
     """Figures are right at each moment, and outlive their sessions."""
 
     def test_times(self) -> None:
-        """Registry and sessions know when they began."""
-        sessions = Sessions(at(10.0, 11.5))
-        self.assertEqual(sessions.started, 10.0)
-        self.assertEqual(sessions.open("h", 1, Client().deliver).connected, 11.5)
+        """A session knows when it began, and when it ended, by the wall clock."""
+        sessions = Sessions(at(11.5, 10.0))
+        session = sessions.open("h", 1, Client().deliver)
+        self.assertEqual(session.connected, 11.5)
+        sessions.close(session, End.CLIENT_CLOSED)
+        self.assertEqual(sessions.counters.closed[0].ended, 10.0)
+
+    def test_uptime(self) -> None:
+        """It is counted by the steady clock of the first server, whatever the wall clock shows."""
+        sessions = Sessions(at())
+        self.assertEqual(sessions.uptime, 0.0)
+        sessions.use_clock(at(5.0, 7.5, 8.0))
+        self.assertEqual(sessions.uptime, 2.5)
+        sessions.use_clock(at())
+        self.assertEqual(sessions.uptime, 3.0)
 
     def test_messages(self) -> None:
         """Lines are counted for the session and for all together."""

@@ -7,6 +7,10 @@ import sys
 from unittest.mock import patch
 
 from twisted.internet import endpoints
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.selectreactor import SelectReactor
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +21,7 @@ from twisted_net.twisted_internals import (
     fast_transport_changes,
     http_client_changes,
     quiet_reactor_changes,
+    reactor_time_changes,
     systemd_sockets,
 )
 
@@ -100,6 +105,36 @@ class TransportAndReactorTests(SynchronousTestCase):
         """If Twisted's private module of TLS is gone, that is a change and not an error."""
         with patch.dict(sys.modules, {"twisted.internet._newtls": None}):
             self.assertEqual(fast_transport_changes(), ["ConnectionMixin"])
+
+
+class ReactorTimeTests(SynchronousTestCase):
+    """Timers read the time by ``seconds`` alone, which the steady clock replaces."""
+
+    KINDS = (SelectReactor, PollReactor, EPollReactor, AsyncioSelectorReactor)
+
+    def test_present(self) -> None:
+        """
+        The installed Twisted does so in every reactor.
+
+        If this fails, read what changed: until the table in twisted_internals and, if need be,
+        :func:`~twisted_net.net.steady_clock.steady` are adapted, the wall clock moves timers.
+        """
+        for kind in self.KINDS:
+            self.assertEqual(reactor_time_changes(kind), [])
+
+    def test_changed(self) -> None:
+        """A method of a reactor, or of a class that it inherits from, is reported."""
+        tables = twisted_internals._REACTOR_TIME_METHODS
+        self.assertEqual(
+            set(tables), {"ReactorBase", "DelayedCall", AsyncioSelectorReactor.__name__}
+        )
+        for kind in self.KINDS:
+            used = {"DelayedCall", *(one.__name__ for one in kind.__mro__)}
+            for owner, methods in tables.items():
+                for method in methods:
+                    expected = [f"{owner}.{method}"] if owner in used else []
+                    with patch.dict(methods, {method: "nothing"}):
+                        self.assertEqual(reactor_time_changes(kind), expected)
 
 
 class SystemdSocketsTests(SynchronousTestCase):

@@ -13,6 +13,8 @@ Python and sending in turn for each client: the code of the kernel's receive and
 in the processor's cache, and a client is not woken for each answer. Redis, too, writes its replies
 at the end of a turn.
 
+Its clock is steady (:mod:`twisted_net.net.steady_clock`).
+
 ::
 
     twistd --reactor=quiet -n net
@@ -36,6 +38,7 @@ from twisted.logger import Logger
 from twisted.python import log
 from typing_extensions import override
 
+from twisted_net.net.steady_clock import steady
 from twisted_net.twisted_internals import quiet_reactor_changes
 
 _DESCRIPTOR_LOST = ConnectionFdescWentAway("the file descriptor was closed")
@@ -62,6 +65,7 @@ class QuietEPollReactor(EPollReactor):
     def __init__(self) -> None:
         self.pending_writes: list[PendingWrite] = []
         super().__init__()
+        steady(self)
 
     @override
     def doPoll(self, timeout: float | None) -> None:

@@ -271,7 +271,6 @@ class Sessions:
     :param instruments: what observes the sessions; its own, with the defaults, if None.
     :param pacing: spreads an event to many clients over turns of the reactor; if None, that of the
         first server which uses these sessions.
-    :ivar started: when the server was made, in seconds of the wall clock.
     :ivar counters: of all sessions that ever were.
     :ivar figures: what STATS shows beside these, by name; see :meth:`add_figure`.
     :ivar sections: what INFO shows beside these, by section; see :meth:`add_section`.
@@ -287,11 +286,12 @@ class Sessions:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
         self.instruments = Instruments() if instruments is None else instruments
-        self.started = wall()
         self.counters = SessionCounters()
         self.figures: dict[str, Callable[[], object]] = {}
         self.sections: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._pacing = pacing
+        self._seconds: Callable[[], float] | None = None
+        self._started = 0.0
         self._open: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -307,6 +307,17 @@ class Sessions:
         """Spread events by this, unless a pacing was given or another server was first."""
         if self._pacing is None:
             self._pacing = pacing
+
+    def use_clock(self, seconds: Callable[[], float]) -> None:
+        """Count :attr:`uptime` by this steady clock, unless another server was first."""
+        if self._seconds is None:
+            self._seconds = seconds
+            self._started = seconds()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the first server was made that uses these sessions; 0 without one."""
+        return 0.0 if self._seconds is None else self._seconds() - self._started
 
     def add_figure(self, name: str, figure: Callable[[], object]) -> None:
         """

@@ -114,12 +114,13 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from twisted_net.net.reactor import ProcessReactor
+    from twisted_net.net.steady_clock import steady
     from twisted_net.service.process import ProcessService
 
     try:
         config = options.load(os.environ).record
         add_working_directory_to_path()
-        return ProcessService(cast(ProcessReactor, reactor), config)
+        return ProcessService(steady(cast(ProcessReactor, reactor)), config)
     except ConfigError as error:
         raise CannotStart(str(error)) from None
 

@@ -5,6 +5,7 @@ This is the only module that imports private names of Twisted. For each use ther
 
 - The fast transport (:mod:`twisted_net.tcp.transport`): the stock transport, and a warning.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
+- The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
 - Exceptions of the HTTP client: :class:`Absent`, which is never raised.
 - systemd sockets: the environment.
@@ -158,6 +159,45 @@ _EPOLL_REACTOR_METHODS = {
     ),
 }
 
+# The methods of all reactors' timers that must read the time by ``seconds`` alone, and the names
+# they use.
+_REACTOR_TIME_METHODS = {
+    "ReactorBase": {
+        "callLater": (
+            "DelayedCall _cancelCallLater _moveCallLaterSooner _newTimedCalls append seconds"
+        ),
+        "timeout": "_insertNewDelayedCalls _pendingTimedCalls max min seconds time",
+        "runUntilCurrent": (
+            "_DEFAULT_DELAYED_CALL_LOGGING_HANDLER _cancellations _insertNewDelayedCalls "
+            "_justStopped _log _pendingTimedCalls _threadCallHandler activate_delay args called "
+            "cancelled creator delayed_time failuresHandled fireSystemEvent func heapify heappop "
+            "heappush kw len seconds threadCallQueue time wakeUp"
+        ),
+        "_insertNewDelayedCalls": (
+            "_cancellations _newTimedCalls _pendingTimedCalls activate_delay cancelled heappush"
+        ),
+    },
+    "DelayedCall": {
+        "reset": (
+            "AlreadyCalled AlreadyCancelled called cancelled delayed_time error resetter seconds "
+            "time"
+        ),
+        "delay": (
+            "AlreadyCalled AlreadyCancelled activate_delay called cancelled delayed_time error "
+            "resetter"
+        ),
+    },
+    "AsyncioSelectorReactor": {
+        "callLater": (
+            "PosixReactorBase _asyncioEventloop _reschedule _scheduledAt callLater time timeout"
+        ),
+        "_reschedule": (
+            "_asyncioEventloop _onTimer _scheduledAt _timerHandle call_at cancel time timeout"
+        ),
+        "_onTimer": "_reschedule _scheduledAt runUntilCurrent",
+    },
+}
+
 
 class Absent(Exception):
     """Stand-in for an exception that the installed Twisted does not have; never raised."""
@@ -200,6 +240,17 @@ def quiet_reactor_changes() -> list[str]:
 
     return changed(
         (EPollReactor, method, names) for method, names in _EPOLL_REACTOR_METHODS.items()
+    )
+
+
+def reactor_time_changes(reactor: type) -> list[str]:
+    """Return what has changed in the timers of a class of reactors, or in their delayed calls."""
+    from twisted.internet.base import DelayedCall
+
+    return changed(
+        (owner, method, names)
+        for owner in (*reactor.__mro__, DelayedCall)
+        for method, names in _REACTOR_TIME_METHODS.get(owner.__name__, {}).items()
     )
 
 

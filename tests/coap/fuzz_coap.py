@@ -164,7 +164,7 @@ def feed_arguments(data: bytes) -> None:
 
 def feed_responder(data: bytes) -> None:
     """Have the plain datagram server answer."""
-    answer = DatagramResponder(DatagramLimits()).answer(data, SOURCES[0], 0.0, 0.0)
+    answer = DatagramResponder(DatagramLimits()).answer(data, SOURCES[0], 0.0, lambda: 0.0)
     if answer is not None and len(answer) > 4096 + len(b"ECHO: "):
         raise AssertionError(f"an answer of {len(answer)} bytes")
 

@@ -13,10 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.net.addresses import Source
 from twisted_net.udp.amplification_guard import PAD, AmplificationGuard
 from twisted_net.udp.limits import MAX_PAYLOAD, REFLECTOR_PORTS, DatagramLimits
-from twisted_net.udp.responder import DatagramHandler, DatagramResponder
+from twisted_net.udp.responder import DatagramHandler, DatagramResponder, Wall
 
 CLIENT: Source = ("192.0.2.1", 50_000)
-WALL = 1_795_339_800.123456
+
+
+def wall() -> float:
+    """Return the time of day."""
+    return 1_795_339_800.123456
 
 
 def guarded(
@@ -31,7 +35,7 @@ def guarded(
 
 def answer(data: bytes, source: Source = CLIENT) -> bytes | None:
     """Ask a guard that has seen nothing yet."""
-    return guarded()[0].answer(data, source, 0.0, WALL)
+    return guarded()[0].answer(data, source, 0.0, wall)
 
 
 DATAGRAMS = (
@@ -71,30 +75,30 @@ class LengthTests(SynchronousTestCase):
         """A question no longer than the refusal gets silence; all that is withheld is counted."""
         guard, responder = guarded()
         for question in (b"", b"hi", b"\xff\xff\xff", PAD):
-            self.assertIsNone(guard.answer(question, CLIENT, 0.0, WALL))
+            self.assertIsNone(guard.answer(question, CLIENT, 0.0, wall))
         self.assertEqual(responder.counts.too_short, 4)
 
     def test_silence(self) -> None:
         """Where silence is set, there is no refusal either, but the count is the same."""
         guard, responder = guarded(refusal="silence")
-        self.assertIsNone(guard.answer(b"TIME", CLIENT, 0.0, WALL))
+        self.assertIsNone(guard.answer(b"TIME", CLIENT, 0.0, wall))
         self.assertEqual(responder.counts.too_short, 1)
 
     def test_refusal_of_long_datagrams(self) -> None:
         """A datagram over the limit is told so where that is shorter than itself."""
         guard, responder = guarded(max_datagram=10)
-        self.assertEqual(guard.answer(b"a" * 11, CLIENT, 0.0, WALL), PAD)
+        self.assertEqual(guard.answer(b"a" * 11, CLIENT, 0.0, wall), PAD)
         self.assertEqual(responder.counts.refused, 1)
         guard, _ = guarded(max_datagram=100)
         self.assertEqual(
-            guard.answer(b"a" * 101, CLIENT, 0.0, WALL), b"ERROR: datagram longer than 100 bytes"
+            guard.answer(b"a" * 101, CLIENT, 0.0, wall), b"ERROR: datagram longer than 100 bytes"
         )
 
     def test_handlers(self) -> None:
         """The rule holds for handlers too; what they keep to themselves is no refusal."""
         guard, responder = guarded(lambda data, source: data if data else None)
-        self.assertEqual(guard.answer(b"abcd", CLIENT, 0.0, WALL), PAD)
-        self.assertIsNone(guard.answer(b"", CLIENT, 0.0, WALL))
+        self.assertEqual(guard.answer(b"abcd", CLIENT, 0.0, wall), PAD)
+        self.assertIsNone(guard.answer(b"", CLIENT, 0.0, wall))
         self.assertEqual((responder.counts.too_short, responder.counts.unanswered), (1, 1))
 
     @given(DATAGRAMS)
@@ -118,8 +122,8 @@ class PortTests(SynchronousTestCase):
         """Ports below 1024 are not answered: echo, chargen and DNS are among them."""
         guard, responder = guarded()
         for port in (0, 7, 19, 53, 1023):
-            self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", port), 0.0, WALL))
-        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 1024), 0.0, WALL), b"PONG")
+            self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", port), 0.0, wall))
+        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 1024), 0.0, wall), b"PONG")
         counts = responder.counts
         self.assertEqual((counts.received, counts.ignored), (6, 5))
         self.assertEqual(len(responder.clients), 1)
@@ -132,16 +136,16 @@ class PortTests(SynchronousTestCase):
     def test_own(self) -> None:
         """Nor is a port that we listen on, from any address."""
         guard, responder = guarded()
-        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 9999), 0.0, WALL), b"PONG")
+        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 9999), 0.0, wall), b"PONG")
         guard.own_ports.add(9999)
-        self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", 9999), 0.0, WALL))
+        self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", 9999), 0.0, wall))
         self.assertEqual(responder.counts.ignored, 1)
 
     def test_settings(self) -> None:
         """Both can be set."""
         guard, _ = guarded(lowest_source_port=1, reflector_ports=(4000,))
-        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 53), 0.0, WALL), b"PONG")
-        self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", 4000), 0.0, WALL))
+        self.assertEqual(guard.answer(b"PING", ("192.0.2.1", 53), 0.0, wall), b"PONG")
+        self.assertIsNone(guard.answer(b"PING", ("192.0.2.1", 4000), 0.0, wall))
 
 
 class RateTests(SynchronousTestCase):
@@ -149,7 +153,7 @@ class RateTests(SynchronousTestCase):
 
     def ask(self, guard: AmplificationGuard, host: str, now: float) -> bool:
         """Whether a question of *host* is answered."""
-        return guard.answer(b"PING", (host, 50_000), now, WALL) is not None
+        return guard.answer(b"PING", (host, 50_000), now, wall) is not None
 
     def test_networks(self) -> None:
         """Hosts of one /24 or /64 share a rate; others have their own."""
@@ -188,7 +192,7 @@ class Network:
     :ivar carried: the datagrams that were carried, each with its sender.
     """
 
-    def __init__(self, *answers: Callable[[bytes, Source, float, float], bytes | None]) -> None:
+    def __init__(self, *answers: Callable[[bytes, Source, float, Wall], bytes | None]) -> None:
         self._servers = {("192.0.2.1", 40_000 + i): answers[i] for i in range(len(answers))}
         self.carried: list[tuple[Source, bytes]] = []
 
@@ -207,7 +211,7 @@ class Network:
                 said: bytes | None = data
                 while said is not None and len(self.carried) <= limit:
                     source, target = way
-                    said = self._servers[target](said, source, 0.0, WALL)
+                    said = self._servers[target](said, source, 0.0, wall)
                     if said is not None:
                         self.carried.append((target, said))
                         way = (target, source)
@@ -285,7 +289,7 @@ class LoopTests(SynchronousTestCase):
             said: bytes | None = data
             answers = 0
             while said is not None and answers < 100:
-                said = guard.answer(said, CLIENT, 0.0, WALL)
+                said = guard.answer(said, CLIENT, 0.0, wall)
                 answers += said is not None
             self.assertLessEqual(answers, 3)
 
@@ -294,6 +298,6 @@ class LoopTests(SynchronousTestCase):
         guard, responder = guarded(datagrams_per_network=10.0, datagram_burst=5)
         answered = 0
         for tick in range(10_000):
-            answered += guard.answer(b"x" * 1000, CLIENT, tick / 1000, WALL) is not None
+            answered += guard.answer(b"x" * 1000, CLIENT, tick / 1000, wall) is not None
         self.assertLessEqual(answered, 105)
         self.assertEqual(responder.counts.rate_limited, 10_000 - answered)

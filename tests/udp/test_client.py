@@ -144,7 +144,7 @@ class QuestionTests(ClientTestCase):
             self.client.increment(0),
         ):
             asked = self.ask(question)
-            answer = guard.answer(self.sent()[-1], ("192.0.2.9", 50_000), 0.0, 0.0)
+            answer = guard.answer(self.sent()[-1], ("192.0.2.9", 50_000), 0.0, lambda: 0.0)
             assert answer is not None
             self.answer(answer)
             self.successResultOf(asked)

@@ -21,12 +21,16 @@ from twisted_net.udp.responder import (
 )
 
 HERE: Source = ("127.0.0.1", 50_000)
-WALL = 1_795_339_800.123456
+
+
+def wall() -> float:
+    """Return the time of day."""
+    return 1_795_339_800.123456
 
 
 def answer(data: bytes) -> bytes | None:
     """Ask a responder that has seen nothing yet."""
-    return DatagramResponder(DatagramLimits()).answer(data, HERE, 0.0, WALL)
+    return DatagramResponder(DatagramLimits()).answer(data, HERE, 0.0, wall)
 
 
 def obvious_answer(data: bytes) -> bytes:
@@ -123,13 +127,13 @@ class TextAnswerTests(SynchronousTestCase):
         assert reply is not None
         stamp = datetime.fromisoformat(reply.decode())
         self.assertEqual(stamp.utcoffset(), timedelta(0))
-        self.assertEqual(stamp.timestamp(), WALL)
+        self.assertEqual(stamp.timestamp(), wall())
 
     def test_stats(self) -> None:
         """STATS is answered with the totals, the datagram that asks among them."""
         responder = DatagramResponder(DatagramLimits(max_datagram=8, max_clients=2))
         for port, data in ((1, b"a"), (2, b"too long!"), (3, b"b"), (3, b"stats")):
-            reply = responder.answer(data, ("127.0.0.1", port), 0.0, WALL)
+            reply = responder.answer(data, ("127.0.0.1", port), 0.0, wall)
         assert reply is not None
         self.assertEqual(
             json.loads(reply),
@@ -184,9 +188,9 @@ class AnyDatagramTests(SynchronousTestCase):
         limits = DatagramLimits(max_datagram=1024, max_clients=2)
         responder = DatagramResponder(limits)
         for sent in (data, data + b"\xff", b"STATS", b"TIME"):
-            said = responder.answer(sent, (host, port), now, now)
+            said = responder.answer(sent, (host, port), now, lambda: now)
             self.assertIsInstance(said, bytes)
-            AmplificationGuard(responder, limits).answer(sent, (host, port), now, now)
+            AmplificationGuard(responder, limits).answer(sent, (host, port), now, lambda: now)
         self.assertEqual(responder.counts.failed, 0)
 
 
@@ -245,11 +249,11 @@ class RefusalTests(SynchronousTestCase):
             with self.subTest(fill=fill):
                 responder = DatagramResponder(DatagramLimits(max_datagram=100))
                 self.assertEqual(
-                    responder.answer(fill * 100, HERE, 0.0, WALL), obvious_answer(fill * 100)
+                    responder.answer(fill * 100, HERE, 0.0, wall), obvious_answer(fill * 100)
                 )
                 self.assertEqual(responder.counts.refused, 0)
                 self.assertEqual(
-                    responder.answer(fill * 101, HERE, 0.0, WALL),
+                    responder.answer(fill * 101, HERE, 0.0, wall),
                     b"ERROR: datagram longer than 100 bytes",
                 )
                 self.assertEqual(responder.counts.refused, 1)
@@ -263,8 +267,8 @@ class RefusalTests(SynchronousTestCase):
             seen.append(data)
 
         responder = DatagramResponder(DatagramLimits(max_datagram=3), handler)
-        responder.answer(b"abcd", HERE, 0.0, WALL)
-        responder.answer(b"abc", HERE, 0.0, WALL)
+        responder.answer(b"abcd", HERE, 0.0, wall)
+        responder.answer(b"abc", HERE, 0.0, wall)
         self.assertEqual(seen, [b"abc"])
         self.assertEqual([client.packets for _, client in responder.clients.recent(1)], [2])
 
@@ -281,15 +285,15 @@ class HandlerTests(SynchronousTestCase):
             return data[::-1]
 
         responder = DatagramResponder(DatagramLimits(), handler)
-        self.assertEqual(responder.answer(b"PING", HERE, 0.0, WALL), b"GNIP")
-        self.assertEqual(responder.answer(b"", HERE, 0.0, WALL), b"")
+        self.assertEqual(responder.answer(b"PING", HERE, 0.0, wall), b"GNIP")
+        self.assertEqual(responder.answer(b"", HERE, 0.0, wall), b"")
         self.assertEqual(calls, [(b"PING", HERE), (b"", HERE)])
         self.assertEqual(responder.counts.unanswered, 0)
 
     def test_silence(self) -> None:
         """None is no answer, and is counted; an empty answer is one."""
         responder = DatagramResponder(DatagramLimits(), lambda data, source: None)
-        self.assertIsNone(responder.answer(b"PING", HERE, 0.0, WALL))
+        self.assertIsNone(responder.answer(b"PING", HERE, 0.0, wall))
         self.assertEqual(responder.counts.unanswered, 1)
 
     def test_exception(self) -> None:
@@ -299,7 +303,7 @@ class HandlerTests(SynchronousTestCase):
             raise KeyError(data)
 
         responder = DatagramResponder(DatagramLimits(), handler)
-        self.assertRaises(KeyError, responder.answer, b"x", HERE, 0.0, WALL)
+        self.assertRaises(KeyError, responder.answer, b"x", HERE, 0.0, wall)
         self.assertEqual((responder.counts.received, len(responder.clients)), (1, 1))
 
 
@@ -325,7 +329,7 @@ class RecentClientsTests(SynchronousTestCase):
         """Of more clients than five, the five most recent are told, with packets and ages."""
         responder = DatagramResponder(DatagramLimits())
         for now, port in enumerate((1, 2, 3, 4, 5, 6, 2), 1):
-            responder.answer(b"x", ("127.0.0.1", port), float(now), WALL)
+            responder.answer(b"x", ("127.0.0.1", port), float(now), wall)
         told = responder.recent_clients(10.0)
         self.assertEqual(
             [client["client"] for client in told], [f"127.0.0.1:{port}" for port in (2, 6, 5, 4, 3)]

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_net.net.reactor import DatagramReactor
+from twisted_net.net.steady_clock import steady
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
@@ -32,6 +33,7 @@ def run_until_done(main: Main) -> NoReturn:
     from twisted.internet.task import react
 
     async def start(reactor: DatagramReactor) -> None:
+        steady(reactor)
         runs: Deferred[None] = Deferred()
         reactor.callWhenRunning(runs.callback, None)
         await runs

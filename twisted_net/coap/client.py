@@ -38,6 +38,7 @@ from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import DatagramReactor
+from twisted_net.net.steady_clock import steady
 
 
 class CoapClient:
@@ -65,7 +66,7 @@ class CoapClient:
         settings: CoapClientSettings | None = None,
         tls: DtlsClientSettings | None = None,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._settings = settings or CoapClientSettings()
         self._endpoints = EndpointPool(reactor, self._settings, tls)
         self._calls: set[Deferred[CoapResponse]] = set()

@@ -13,6 +13,7 @@ from twisted_net.coap.exchange import Event
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
+from twisted_net.net.steady_clock import steady
 
 
 class CoapEndpoint(DatagramProtocol):
@@ -31,7 +32,7 @@ class CoapEndpoint(DatagramProtocol):
     def __init__(
         self, reactor: IReactorTime, parameters: TransmissionParameters, first_id: int
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._seconds = reactor.seconds
         self.layer = MessageLayer(parameters, first_id)
         self._timer: IDelayedCall | None = None

@@ -18,6 +18,7 @@ from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, pars
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
 from twisted_net.net.addresses import Source
+from twisted_net.net.steady_clock import steady
 from twisted_net.udp.multicast import sending_socket
 from twisted_net.udp.port import CappedPort
 
@@ -111,7 +112,7 @@ async def get_from_group(
     port.startListening()
     message_id = int.from_bytes(secrets.token_bytes(2), "big")
     request = CoapMessage(Type.NON, Code.GET, message_id, token, target.options)
-    timer = clock.callLater(wait, collector.complete.cancel)
+    timer = steady(clock).callLater(wait, collector.complete.cancel)
     try:
         port.write(encode_message(request), (target.host, target.port))
         await collector.complete

@@ -40,6 +40,7 @@ from twisted_net.errors import (
 )
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.net.redaction import shown_word
+from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.reasons import Refusal
 from twisted_net.sessions import Session, Sessions
 
@@ -98,11 +99,11 @@ class CommandRunner:
         limits: RunnerLimits,
         permit: Permit | None = None,
     ) -> None:
-        self.reactor = reactor
+        self.reactor = steady(reactor)
         self.commands = commands
         self.sessions = sessions
         self.limits = limits
-        self.seconds = reactor.seconds
+        self.seconds = stopwatch(reactor)
         self._permit = permit
         self._by_name = commands.by_name
         self._watchers = sessions.instruments.monitors.views

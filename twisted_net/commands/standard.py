@@ -80,7 +80,7 @@ def _stats(request: Request) -> Fields:
         refused={refusal.value: sessions.counters.refusals[refusal] for refusal in Refusal},
         undelivered=sessions.counters.undelivered,
         topics=sessions.topics.figures(),
-        uptime=round(sessions.wall() - sessions.started, 3),
+        uptime=round(sessions.uptime, 3),
         **{name: figure() for name, figure in sessions.figures.items()},
     )
 

@@ -27,6 +27,7 @@ from twisted_net.discovery.announcements import (
 )
 from twisted_net.discovery.settings import DiscoveryGroup, DiscoverySettings
 from twisted_net.net.addresses import Source
+from twisted_net.net.steady_clock import steady
 from twisted_net.udp.groups import Group, is_broadcast
 from twisted_net.udp.multicast import ANY, join, sending_socket
 from twisted_net.udp.port import CappedPort
@@ -108,7 +109,7 @@ class Announcer(Service):
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = reactor
-        self._clock = clock
+        self._clock = steady(clock)
         self._settings = settings
         self._name = name
         self._version = version
@@ -184,7 +185,7 @@ class DiscoveryListener(Service):
         changed: Callable[[InstanceChange], object] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._clock = clock
+        self._clock = steady(clock)
         self._group = group or DiscoveryGroup()
         self._changed = changed
         self._sockets: GroupSockets | None = None

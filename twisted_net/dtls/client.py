@@ -17,6 +17,7 @@ from twisted_net.dtls.records import protected_records
 from twisted_net.dtls.session import DtlsSession
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.addresses import Source, format_address
+from twisted_net.net.steady_clock import steady
 
 
 class DtlsClient(DatagramProtocol):
@@ -53,7 +54,7 @@ class DtlsClient(DatagramProtocol):
         numeric: bool = False,
         lost: Callable[[DtlsError], None] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._inner = inner
         self._settings = settings
         self._address = address

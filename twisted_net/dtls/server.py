@@ -31,6 +31,7 @@ from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
 from twisted_net.net.rate_limit import KeyedCounts
+from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
@@ -134,7 +135,7 @@ class DtlsServer(DatagramProtocol):
         ended: Callable[[SecurePeer, End], None] | None = None,
         session_limit: Callable[[str], int | None] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._seconds = reactor.seconds
         self._inner = inner
         self._certificates = certificates

@@ -50,6 +50,7 @@ from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.steady_clock import steady
 
 _T = TypeVar("_T")
 
@@ -91,7 +92,7 @@ class HTTPAgent:
         report: Callable[[Attempt], None] = log_attempt,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._settings = settings = settings or HttpSettings()
         guard = None if egress is None else SsrfGuard(egress)
         connector = Connector(

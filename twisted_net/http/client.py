@@ -41,6 +41,7 @@ from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, split_credentials
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.steady_clock import steady
 
 _T = TypeVar("_T")
 
@@ -131,7 +132,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         cookiejar: IndexableCookieJar | None = None,
         **layers: Any,  # Any: as HTTPAgent types them
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._settings = settings or HttpSettings()
         self._agent = HTTPAgent(reactor, self._settings, **layers)
         self._cookiejar = cookiejar

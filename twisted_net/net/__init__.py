@@ -1,5 +1,5 @@
 """
-Network basics: addresses, certificates, rate limits, reactor types, turns of the reactor.
+Network basics: addresses, certificates, rate limits, the clock, types and turns of the reactor.
 
 The names below are public; all other modules and names are internal.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twisted_net.net.reactor import Reactor as Reactor
     from twisted_net.net.reactor import ServiceReactor as ServiceReactor
     from twisted_net.net.reactor import ThreadedReactor as ThreadedReactor
+    from twisted_net.net.steady_clock import steady as steady
 else:
     from twisted_net import lazy_exports
 
@@ -24,5 +25,6 @@ else:
             "addresses": ["Source"],
             "certificates": ["Certificates"],
             "reactor": ["DatagramReactor", "Reactor", "ServiceReactor", "ThreadedReactor"],
+            "steady_clock": ["steady"],
         },
     )

@@ -7,6 +7,7 @@ from twisted.logger import Logger
 
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.net.redaction import cut
+from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import Audited
 
 LINES_PER_SECOND, BURST = 50, 500
@@ -29,7 +30,7 @@ class Audit:
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._rate = RateLimiter(LINES_PER_SECOND, BURST)
         self._unsaid = 0
         self.left_out = 0

@@ -8,6 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from typing_extensions import override
 
+from twisted_net.net.steady_clock import steady
 from twisted_net.ops.latency import PROBE_INTERVAL, Latency
 
 
@@ -21,7 +22,7 @@ class LatencyProbe(Service):
     """
 
     def __init__(self, reactor: IReactorTime, latency: Latency, wall: Callable[[], float]) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._latency = latency
         self._wall = wall
         self._call: IDelayedCall | None = None

@@ -22,6 +22,7 @@ from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.net.addresses import is_local
 from twisted_net.net.reactor import ServiceReactor
+from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
@@ -101,7 +102,7 @@ class NetService(MultiService):
         commands: Commands | None = None,
     ) -> None:
         MultiService.__init__(self)
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         config = config or Config()
         authenticator = configured_authenticator(reactor, config.auth)
         self._access = Access(
@@ -118,6 +119,7 @@ class NetService(MultiService):
         instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
         self.sessions = Sessions(time.time, Topics(config.topics), instruments)
         self.sessions.use_pacing(StepScheduler(reactor))
+        self.sessions.use_clock(reactor.seconds)
         self.sessions.add_section("server", self._server_figures)
         self.sessions.add_section("process", usage)
         self.tcp, self.listeners = self._command_listeners(reactor, config, registry)
@@ -221,7 +223,7 @@ class NetService(MultiService):
     def _server_figures(self) -> Mapping[str, object]:
         return {
             **versions(self._reactor),
-            "uptime": round(self.sessions.wall() - self.sessions.started, 3),
+            "uptime": round(self.sessions.uptime, 3),
             "listeners": [part.description for part in self._served],
         }
 

@@ -37,6 +37,7 @@ from twisted_net.errors import (
     TooManyCalls,
 )
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
 
@@ -180,7 +181,7 @@ class CommandClient:
         self.settings = settings or ClientSettings()
         self.reconnections = 0
         self.dropped = 0
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._endpoint = endpoint
         self._auth_line = encode_request(["AUTH", *credentials]) if credentials else b""
         self._chance = chance

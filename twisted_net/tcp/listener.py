@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import format_address
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.drain import DRAIN_RATE
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.listener_settings import Listener
@@ -42,7 +43,7 @@ class CommandPort:
         listener: Listener,
         commands: CommandFactory,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._listener = listener
         self._endpoint = _endpoint(reactor, listener.endpoint) if listener.endpoint else None
         self.commands = commands

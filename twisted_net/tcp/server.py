@@ -15,6 +15,7 @@ from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
+from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions, encode_event
@@ -62,11 +63,12 @@ class CommandFactory(Factory):
         sessions: Sessions | None = None,
         access: Access | None = None,
     ) -> None:
-        self.reactor = reactor
+        self.reactor = steady(reactor)
         self.commands = commands
         self.limits = limits = limits or Limits()
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.sessions.use_pacing(StepScheduler(reactor))
+        self.sessions.use_clock(reactor.seconds)
         self.runner = CommandRunner(
             reactor,
             commands,
@@ -85,7 +87,7 @@ class CommandFactory(Factory):
         self._idle_check = 0.0
         # Attributes of its own: they are looked up in every turn.
         self.answer: AnswerTo = self.runner.answer
-        self.seconds = reactor.seconds
+        self.seconds = stopwatch(reactor)
         self.turn_time = min(
             limits.turn_time, self.sessions.instruments.slow_log.settings.threshold
         )

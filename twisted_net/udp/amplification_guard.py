@@ -19,7 +19,7 @@ from __future__ import annotations
 from twisted_net.net.addresses import Source, network_of
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.udp.limits import DatagramLimits
-from twisted_net.udp.responder import DatagramResponder
+from twisted_net.udp.responder import DatagramResponder, Wall
 
 PAD = b"PAD"
 """
@@ -48,7 +48,7 @@ class AmplificationGuard:
         rate = limits.datagrams_per_network
         self._rates = None if rate is None else RateLimiter(rate, limits.datagram_burst)
 
-    def answer(self, data: bytes, source: Source, now: float, wall: float) -> bytes | None:
+    def answer(self, data: bytes, source: Source, now: float, wall: Wall) -> bytes | None:
         """
         Return the answer to one datagram, or None where there is none or none may be sent.
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.steady_clock import steady
 from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.udp.amplification_guard import PAD
 from twisted_net.udp.errors import (
@@ -133,7 +134,7 @@ class DatagramClient:
         settings: DatagramClientSettings | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._host = host
         self._port = port
         self._settings = settings or DatagramClientSettings()

@@ -17,6 +17,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.net.steady_clock import steady
 from twisted_net.udp.groups import Group, is_broadcast, is_loopback_interface
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
@@ -64,7 +65,7 @@ class DelayedAnswers:
         counts: DatagramCounts,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         self._leisure = leisure
         self._chance = chance
         self._calls: set[IDelayedCall] = set()

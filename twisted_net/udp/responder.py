@@ -16,6 +16,9 @@ from twisted_net.udp.limits import DatagramLimits
 DatagramHandler: TypeAlias = Callable[[bytes, Source], bytes | None]
 """Returns the answer to a datagram, or None for none. It runs in the reactor and must not block."""
 
+Wall: TypeAlias = Callable[[], float]
+"""Returns seconds since 1970; a function, as few datagrams ask for the time."""
+
 ANSWER_TOO_LONG = b"ERROR: the answer is longer than a datagram can be"
 
 
@@ -152,13 +155,13 @@ class DatagramResponder:
         self._max_datagram = limits.max_datagram
         self._refusal = b"ERROR: datagram longer than %d bytes" % limits.max_datagram
 
-    def answer(self, data: bytes, source: Source, now: float, wall: float) -> bytes | None:
+    def answer(self, data: bytes, source: Source, now: float, wall: Wall) -> bytes | None:
         """
         Return the answer to one datagram, or None where its handler returns None.
 
         :param data: the complete datagram; one that may be truncated is longer than the limit.
         :param now: seconds of a steady clock.
-        :param wall: seconds since 1970, for ``TIME``.
+        :param wall: called for ``TIME``.
         """
         self.counts.received += 1
         self.clients.record(source, now)
@@ -183,7 +186,7 @@ class DatagramResponder:
             if command == b"PING":
                 return b"PONG"
             if command == b"TIME":
-                return datetime.fromtimestamp(wall, UTC).isoformat().encode()
+                return datetime.fromtimestamp(wall(), UTC).isoformat().encode()
             if command == b"STATS":
                 return msgspec.json.encode(self.statistics())
         return b"ECHO: " + data

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_local
+from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.udp.amplification_guard import AmplificationGuard
 from twisted_net.udp.limits import DatagramLimits
 from twisted_net.udp.port import CappedPort, open_port
@@ -62,11 +63,9 @@ class DatagramServer(DatagramProtocol):
         self.responder = DatagramResponder(self.limits, handler)
         self._guard = AmplificationGuard(self.responder, self.limits)
         self._answer = self.responder.answer
-        self._clock = clock
-        self._seconds = clock.seconds
+        self._clock = steady(clock)
+        self._seconds = stopwatch(clock)
         self._wall = wall
-        # So with Twisted's reactors: then one clock reading per datagram is enough.
-        self._clock_is_wall = wall is clock.seconds
         self._summary = LoopingCall(self._log_summary)
         self._summary.clock = clock
         self._summarises = self.limits.summary_interval > 0
@@ -118,7 +117,7 @@ class DatagramServer(DatagramProtocol):
             self.responder.counts.refused += 1
             return None
         try:
-            return self._answer(datagram, addr, self._seconds(), self._wall())
+            return self._answer(datagram, addr, self._seconds(), self._wall)
         except Exception:
             self._count_failure()
             return None
@@ -129,8 +128,7 @@ class DatagramServer(DatagramProtocol):
         if transport is None:
             return
         try:
-            now = self._seconds()
-            answer = self._answer(datagram, addr, now, now if self._clock_is_wall else self._wall())
+            answer = self._answer(datagram, addr, self._seconds(), self._wall)
             if answer is not None:
                 transport.write(answer, addr)
         except MessageLengthError:

@@ -34,6 +34,7 @@ from twisted_net.http.cache.sqlite_file import (
     WriteBatch,
     is_busy,
 )
+from twisted_net.net.steady_clock import steady
 
 log = Logger()
 
@@ -129,7 +130,7 @@ class SQLiteStore:
         close_timeout: float = 5.0,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         # Absolute: twistd changes the working directory when it becomes a daemon.
         self._path = os.path.abspath(path)
         self._max_bytes = max_bytes

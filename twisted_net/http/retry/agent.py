@@ -39,6 +39,7 @@ from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after
 from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.urls import parse_target
 from twisted_net.net.redaction import redact_url
+from twisted_net.net.steady_clock import steady
 
 log = Logger()
 
@@ -132,7 +133,7 @@ class RetryAgent(AgentLayer):
         report: Callable[[Attempt], None] = log_attempt,
     ) -> None:
         self._agent = agent
-        self._clock = clock
+        self._clock = steady(clock)
         self._policy = policy
         self._call = call or Call(None, policy, None, 0)
         self._recovery = recovery or OriginRecovery()

@@ -1,0 +1,206 @@
+"""A step of the wall clock moves no timer of a steady reactor; nothing else of it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock, LoopingCall
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
+
+from twisted_net.net import steady_clock
+from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.quiet_reactor import QuietEPollReactor
+
+HOUR = 3600.0
+KINDS = (SelectReactor, PollReactor, EPollReactor, AsyncioSelectorReactor, QuietEPollReactor)
+STOCK = KINDS[:-1]
+
+
+class ReactorCase(SynchronousTestCase):
+    """Reactors of all kinds, each with a wall clock and a steady one that a test sets."""
+
+    @override
+    def setUp(self) -> None:
+        self.wall, self.elapsed = 1_795_339_800.0, 12.0
+        self.patch(ReactorBase, "seconds", staticmethod(lambda: self.wall))
+        self.monotonic = lambda: self.elapsed
+        self.patch(steady_clock, "monotonic", self.monotonic)
+        self.ran: list[object] = []
+
+    def make(self, kind: type[Any]) -> Any:  # Any: reactors have no one type
+        """Make a reactor, whose files are closed at the end."""
+        reactor = kind()
+        self.addCleanup(self.close, reactor)
+        return reactor
+
+    def close(self, reactor: Any) -> None:  # Any: as above
+        """Close what it has opened."""
+        reactor.removeAll()
+        for reader in list(reactor._internalReaders):
+            reactor._removeInternalReader(reader)
+            reader.connectionLost(None)
+        if isinstance(reactor, AsyncioSelectorReactor):
+            reactor._asyncioEventloop.close()
+        elif isinstance(reactor, EPollReactor):
+            reactor._poller.close()
+
+    def pass_time(self, reactor: Any, seconds: float, step: float = 0.0) -> None:
+        """Let time pass, and the wall clock step; then run what is due."""
+        self.elapsed += seconds
+        self.wall += seconds + step
+        reactor.runUntilCurrent()
+
+    def run_at(self, reactor: Any, delay: float) -> DelayedCall:
+        """Schedule a call that notes its delay."""
+        call: DelayedCall = reactor.callLater(delay, self.ran.append, delay)
+        return call
+
+
+class SteadyTests(ReactorCase):
+    """:func:`steady` changes the clock of Twisted's reactors, and no other."""
+
+    def test_stock_clock(self) -> None:
+        """Without it a step back stops all timers, and a step forward runs them."""
+        for kind in STOCK:
+            reactor = self.make(kind)
+            self.run_at(reactor, 1.0)
+            self.pass_time(reactor, 2.0, -HOUR)
+            self.assertEqual(self.ran, [], kind)
+            self.pass_time(reactor, 0.0, HOUR)
+            self.assertEqual(self.ran, [1.0], kind)
+            self.ran.clear()
+
+    def test_steps(self) -> None:
+        """Timers run when their time is over, whatever the wall clock does before and after."""
+        for kind in KINDS:
+            for step in (-HOUR, HOUR):
+                with self.subTest(kind=kind.__name__, step=step):
+                    reactor = steady(self.make(kind))
+                    for delay in (1.0, 3.0):
+                        self.run_at(reactor, delay)
+                    self.pass_time(reactor, 0.5, step)
+                    self.assertEqual(self.ran, [])
+                    self.assertEqual(reactor.timeout(), 0.5)
+                    self.pass_time(reactor, 0.5, step)
+                    self.assertEqual(self.ran, [1.0])
+                    self.run_at(reactor, 1.5)
+                    self.pass_time(reactor, 1.5, -step)
+                    self.assertEqual(self.ran, [1.0, 1.5])
+                    self.pass_time(reactor, 0.5)
+                    self.assertEqual(self.ran, [1.0, 1.5, 3.0])
+                    self.ran.clear()
+
+    def test_pending_calls(self) -> None:
+        """Calls that were scheduled before keep their times, also where they are moved later."""
+        for kind in STOCK:
+            with self.subTest(kind=kind.__name__):
+                reactor = self.make(kind)
+                first, second, third, cancelled = (self.run_at(reactor, d) for d in (1, 2, 3, 1.5))
+                cancelled.cancel()
+                times = [first.getTime(), second.getTime()]
+                steady(reactor)
+                self.assertEqual([first.getTime(), second.getTime()], times)
+                self.pass_time(reactor, 0.5, HOUR)
+                second.reset(1.0)
+                third.delay(1.0)
+                self.assertEqual(second.getTime(), times[0] + 0.5)
+                self.pass_time(reactor, 0.5, -2 * HOUR)
+                self.assertEqual(self.ran, [1])
+                self.pass_time(reactor, 0.5)
+                self.assertEqual(self.ran, [1, 2])
+                self.pass_time(reactor, 2.0)
+                self.assertEqual(self.ran, [1, 2])
+                self.pass_time(reactor, 0.5)
+                self.assertEqual(self.ran, [1, 2, 3])
+                self.ran.clear()
+
+    def test_looping_call(self) -> None:
+        """A loop that was started before goes on at its interval, and counts no turn twice."""
+        for kind in STOCK:
+            reactor = self.make(kind)
+            loop = LoopingCall.withCount(self.ran.append)
+            loop.clock = reactor
+            loop.start(1.0, now=False)
+            steady(reactor)
+            for step in (HOUR, -HOUR, -HOUR, HOUR):
+                self.pass_time(reactor, 1.0, step)
+            self.assertEqual(self.ran, [1, 1, 1, 1], kind)
+            loop.stop()
+            self.ran.clear()
+
+    def test_seconds(self) -> None:
+        """They go on from what the wall clock showed, and never step; twice changes nothing."""
+        for kind in KINDS:
+            self.wall = 1_795_339_800.0
+            reactor = steady(self.make(kind))
+            self.assertEqual(reactor.seconds(), self.wall)
+            self.wall += HOUR
+            self.elapsed += 1.0
+            self.assertEqual(reactor.seconds(), 1_795_339_801.0)
+            self.assertIs(steady(reactor), reactor)
+            self.assertEqual(reactor.seconds(), 1_795_339_801.0)
+
+    def test_other_clocks(self) -> None:
+        """Clocks for tests, and reactors whose seconds somebody else has set, are left alone."""
+        for clock in (Clock(), MemoryReactorClock()):
+            self.assertIs(steady(clock), clock)
+            clock.advance(5.0)
+            self.assertEqual(clock.seconds(), 5.0)
+            self.assertEqual(stopwatch(clock)(), 5.0)
+        for kind in STOCK:
+            reactor = self.make(kind)
+            own: Callable[[], float] = lambda: 7.0  # noqa: E731
+            reactor.seconds = own
+            self.assertIs(steady(reactor).seconds, own)
+            self.assertIs(stopwatch(reactor), own)
+            reactor.seconds = kind.seconds
+            self.assertIs(steady(reactor).seconds, kind.seconds)
+        self.assertIs(steady(self.make(Simulated)).seconds, Simulated.seconds)
+
+    def test_changed_twisted(self) -> None:
+        """Where Twisted's timers have changed, they are left alone, and a warning says so."""
+        events: list[LogEvent] = []
+        observer: Any = events.append  # Any: mypy sees no function's interface
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        reactor = self.make(EPollReactor)
+        with patch.object(steady_clock, "reactor_time_changes", lambda kind: ["ReactorBase.x"]):
+            self.assertIs(steady(reactor), reactor)
+        self.wall += HOUR
+        self.assertEqual(reactor.seconds(), self.wall)
+        self.assertEqual(stopwatch(reactor)(), self.wall)
+        self.assertEqual([event["changes"] for event in events], ["ReactorBase.x"])
+
+
+class Simulated(SelectReactor):
+    """A reactor whose author has given it a clock."""
+
+    @staticmethod
+    @override
+    def seconds() -> float:
+        return 0.0
+
+
+class StopwatchTests(ReactorCase):
+    """:func:`stopwatch` measures durations only, at the price of a system call."""
+
+    def test_steady_reactor(self) -> None:
+        """It is the system's steady clock, not a function of ours on top of it."""
+        for kind in KINDS:
+            self.assertIs(stopwatch(steady(self.make(kind))), self.monotonic)
+
+    def test_other_reactor(self) -> None:
+        """Of a reactor that is not steady it is the clock, which the reactor's timers follow."""
+        for kind in STOCK:
+            reactor = self.make(kind)
+            self.assertIs(stopwatch(reactor), ReactorBase.seconds)

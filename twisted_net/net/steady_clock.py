@@ -1,0 +1,78 @@
+"""
+Steady clock: keeps a step of the wall clock from moving the timers of a reactor.
+
+The seconds of Twisted's reactors are those of ``time.time``. When the wall clock is set back by an
+hour, no timer runs for an hour; when it is set forward, all of them run at once. A reactor that
+:func:`steady` has changed counts on by CLOCK_MONOTONIC from what the wall clock showed then.
+
+Its seconds therefore look like seconds since 1970, as before, and differ from them by the steps
+since. Use them for durations, deadlines and rates; for a date use ``time.time``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+from weakref import WeakSet
+
+from twisted.copyright import version as twisted_version
+from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from twisted_net.twisted_internals import reactor_time_changes
+
+_log = Logger()
+_steady: WeakSet[ReactorBase] = WeakSet()
+
+_R = TypeVar("_R")
+
+
+def steady(reactor: _R) -> _R:
+    """
+    Make the clock of a reactor steady, and return the reactor.
+
+    Calls that are scheduled already run when they would have run if the wall clock had not been
+    set. A reactor that is steady, that has a clock of its own, such as those for tests, or whose
+    ``seconds`` were set by others, is left as it is. If Twisted has changed, it is left as it is
+    too, and a warning says so.
+    """
+    if (
+        not isinstance(reactor, ReactorBase)
+        or "seconds" in vars(reactor)
+        or type(reactor).seconds is not ReactorBase.seconds
+    ):
+        return reactor
+    if changes := reactor_time_changes(type(reactor)):
+        _log.warn(
+            "steady timers do not support Twisted {version}: a step of the wall clock moves "
+            "them; changed methods: {changes}",
+            version=twisted_version,
+            changes=", ".join(changes),
+        )
+        return reactor
+    # Not from zero: others may take these seconds for a date, or compare them with one.
+    ahead = reactor.seconds() - monotonic()
+
+    def seconds() -> float:
+        """Return seconds that never step."""
+        return monotonic() + ahead
+
+    setattr(reactor, "seconds", seconds)  # noqa: B010  # mypy: it is a method
+    for call in reactor.getDelayedCalls():
+        # It has its own reference to the clock, by which reset() reckons.
+        if isinstance(call, DelayedCall):
+            call.seconds = seconds
+    _steady.add(reactor)
+    return reactor
+
+
+def stopwatch(clock: IReactorTime) -> Callable[[], float]:
+    """
+    Return the fastest steady clock for durations alone; its seconds count from anywhere.
+
+    For a steady reactor it is ``time.monotonic``, in half the time that ``seconds()`` takes; for
+    any other clock it is that clock's ``seconds``.
+    """
+    return monotonic if clock in _steady else clock.seconds
