@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, gatherResults
 
 from tests.live.processes import Line, Running, command_line
 from tests.live.wall_steps import HOUR, WallClock
@@ -102,15 +103,30 @@ async def ask(line: Line, request: bytes) -> Any:  # Any: JSON
     return json.loads(await line.read())
 
 
-@pytest.mark.parametrize("direction", [-1, 1])
 @pytest.mark.parametrize("reactor_name", ["quiet", "epoll", "asyncio"])
-async def test_service(
-    reactor_name: str, direction: int, directory: Path, tmp_path: Path, reactor: Any
-) -> None:
+async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None:
     """Limits of time, rates, delays, uptime, latency and the drain hold through both steps."""
-    clock = WallClock(tmp_path / "wall")
-    launcher = "twistd" if direction < 0 else "twisted-net"
-    words = command_line(launcher, reactor_name, "--config=config.toml")
+    # Two services at one time: each waits for its limits.
+    await gatherResults(
+        [
+            Deferred.fromCoroutine(
+                serve_through(direction, command_line(launcher, reactor_name), directory, reactor)
+            )
+            for direction, launcher in ((-1, "twistd"), (1, "twisted-net"))
+        ],
+        consumeErrors=True,
+    )
+
+
+async def serve_through(
+    direction: int,
+    words: list[str],
+    directory: Path,
+    reactor: Any,  # Any: reactors have no one type
+) -> None:
+    """Start a service, and set its wall clock by an hour, and then another, in one direction."""
+    clock = WallClock(directory / f"wall{direction}")
+    words = [*words, "--config=config.toml"]
     async with Running(reactor, words, directory, clock.environ) as process:
         found = await process.logged(LISTENING)
         short, long, tls = map(int, found.groups())
@@ -132,6 +148,8 @@ async def test_service(
             assert (await ask(guest, b"AUTH wrong"))["code"] == "auth_failed"
             assert (await ask(guest, b"AUTH wrong"))["code"] == "auth_delayed"
             slow.send(b"FOREVER")
+            # Once this is answered, the timers of the others have begun.
+            assert (await ask(admin, b"PING"))["result"] == "PONG"
 
             clock.set(direction * HOUR)
             assert json.loads(await slow.read())["code"] == "timeout"
