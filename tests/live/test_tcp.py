@@ -197,11 +197,11 @@ async def test_hostile_bytes(reactor: Any) -> None:
     """Bytes that are no text, NUL, a bare CR, open quotes: each is refused, and no more."""
     async with serving(reactor) as (_, port):
         client = await connect(reactor, port)
-        client.send(b'\xff\xfe\nECHO a\0\nECHO a\rTIME\nECHO "a\nECHO "a"b\n\x16\x03\x01\nPING\n')
+        client.send(b'\xff\xfe\nECHO a\0\nECHO a\rTIME\nECHO "a\nECHO "a"b\nPING\n\x16\x03\x01\n')
         codes = [answer.get("code") for answer in await client.lines(7)]
         assert codes == [
             *("not_utf8", "control_character", "control_character"),
-            *("bad_quotes", "bad_quotes", "control_character", None),
+            *("bad_quotes", "bad_quotes", None, "control_character"),
         ]
         await client.close()
 

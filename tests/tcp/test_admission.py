@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import TooManyConnections
 from twisted_net.reasons import End
-from twisted_net.tcp.admission import HTTP_FIRST_LINE, Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
 from twisted_net.tcp.limits import Limits
 
 
@@ -273,21 +273,3 @@ class BuffersTests(SynchronousTestCase):
                 self.assertTrue(min(gone) >= max(held.values(), default=0))
                 # Not one more than is needed.
                 self.assertTrue(buffers.total + gone[-1] > 1800)
-
-
-class ForeignTests(SynchronousTestCase):
-    """:data:`HTTP_FIRST_LINE` knows the first lines of HTTP, and no commands."""
-
-    def test_lines(self) -> None:
-        """Requests of all methods, and the Host field in any case."""
-        for line in (
-            b"POST / HTTP/1.1",
-            b"GET /a?b HTTP/1.0",
-            b"PRI * HTTP/2.0",
-            b"OPTIONS * HTTP/1.1",
-            b"Host: example.org",
-            b"HOST:x",
-        ):
-            self.assertTrue(HTTP_FIRST_LINE.match(line), line)
-        for line in (b"POST", b"POST / ", b"ECHO GET / HTTP/1.1", b"HOSTS", b"get / HTTP/1.1", b""):
-            self.assertFalse(HTTP_FIRST_LINE.match(line), line)

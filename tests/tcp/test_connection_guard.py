@@ -23,6 +23,7 @@ from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection_guard import ConnectionGuard, keep_alive
+from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 
@@ -271,34 +272,52 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(self.heard, [("closed", "buffers_full")])
 
     def test_foreign(self) -> None:
-        """A line of HTTP's aborts the connection; a command and a line too long do not."""
+        """A line of another protocol aborts the connection; a command does not."""
         client = self.enter()
-        for line in (b"PING", b"ECHO POST / HTTP/1.1", None):
+        for line in (b"PING", b"ECHO POST / HTTP/1.1", b"PING /x"):
             self.assertFalse(self.guard.rejects_foreign(client, line))
+        self.assertFalse(self.guard.rejects_foreign(client, b"POST ", whole=False))
         self.assertEqual(client.events, [])
         self.assertTrue(self.guard.rejects_foreign(client, b"GET /\xff HTTP/1.1"))
-        self.assertEqual(client.events, [("abort", "cross_protocol")])
-        self.assertEqual(self.heard, [("closed", "cross_protocol: GET /\\xff HTTP/1.1")])
+        self.assertTrue(self.guard.rejects_foreign(client, b"PING /x", too_long=True))
+        self.assertTrue(self.guard.rejects_foreign(client, b"\x16\x03", whole=False))
+        self.assertEqual(client.events, [("abort", "cross_protocol")] * 3)
+        shown = (r"GET /\xff HTTP/1.1", "PING /x", "TLS")
+        self.assertEqual(self.heard, [("closed", f"cross_protocol: {text}") for text in shown])
 
     def test_rate(self) -> None:
         """A command over its rate is counted, audited and answered; within it nothing is done."""
         self.serve(commands_per_address=1.0, command_burst=1)
         session = self.enter().session
-        meter = self.guard.meter(session, None)
-        assert meter is not None
-        self.assertIsNone(self.guard.refuse_command(meter, b"PING", session))
-        refusal = json.loads(self.guard.refuse_command(meter, b"ping x", session) or b"")
+        throttle = self.guard.throttle(session, None, None, lambda: None)
+        assert throttle is not None
+        self.assertIsNone(self.guard.refuse_command(throttle.meter, b"PING", session))
+        refusal = json.loads(self.guard.refuse_command(throttle.meter, b"ping x", session) or b"")
         self.assertEqual((refusal["code"], refusal["command"]), ("rate_limited", "PING"))
         self.assertEqual(
             (session.messages, self.heard), (1, [("refused", "rate_limited: by address")])
         )
 
     def test_no_rate(self) -> None:
-        """Where no rate is limited there is no meter; one of users applies after a login alone."""
-        self.assertIsNone(self.guard.meter(self.enter().session, "ann"))
+        """Where no rate is limited nothing is; one of users applies after a login alone."""
+
+        def throttle(user: str | None) -> Throttle | None:
+            return self.guard.throttle(self.enter().session, user, None, lambda: None)
+
+        self.assertIsNone(throttle("ann"))
         self.serve(commands_per_user=1.0)
-        self.assertIsNone(self.guard.meter(self.enter().session, None))
-        self.assertIsNotNone(self.guard.meter(self.enter().session, "ann"))
+        self.assertIsNone(throttle(None))
+        self.assertIsNotNone(throttle("ann"))
+
+    def test_rate_after_a_login(self) -> None:
+        """What limited a client before its login does so afterwards, with the rates of its user."""
+        self.serve(commands_per_address=1.0, commands_per_user=1.0)
+        session = self.enter().session
+        before = self.guard.throttle(session, None, None, lambda: None)
+        assert before is not None
+        meter = before.meter
+        self.assertIs(self.guard.throttle(session, "ann", before, lambda: None), before)
+        self.assertIsNot(before.meter, meter)
 
     def test_long_line(self) -> None:
         """A line too long is counted as a message, and answered with the limit."""
@@ -576,32 +595,6 @@ class RatesTests(GuardTestCase):
         client.reset()
         self.reactor.settle()
         self.assertEqual(self.ended(), {"connection_lost": 1})
-
-
-class ForeignTests(GuardTestCase):
-    """What a web page makes a browser send is not run."""
-
-    def test_http(self) -> None:
-        """A first line of HTTP's closes the connection at once, unanswered, and is logged."""
-        for line in (b"POST / HTTP/1.1", b"GET /x HTTP/1.0", b"Host: example.org", b"host:x"):
-            self.serve()
-            client = self.connect(line + b"\r\nPING\n")
-            self.assertEqual((client.received(), client.gone), (b"", True), line)
-            self.assertEqual(self.ended(), {"cross_protocol": 1})
-        self.assertEqual(self.heard[0], ("closed", "cross_protocol: POST / HTTP/1.1"))
-
-    def test_others(self) -> None:
-        """Other first lines are commands, and so is a later line of that form."""
-        client = self.connect()
-        answers = self.ask(client, b"ECHO POST / HTTP/1.1\n")
-        self.assertEqual(
-            answers + self.ask(client, b"POST / HTTP/1.1\n"), ["POST / HTTP/1.1", "unknown_command"]
-        )
-
-    def test_first_line_too_long(self) -> None:
-        """A first line over the limit is answered as any is."""
-        self.serve(max_line=64)
-        self.assertEqual(self.ask(self.connect(), b"x" * 70 + b"\n"), ["line_too_long"])
 
 
 class BuffersTests(GuardTestCase):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.tcp.line_framer import LineFramer
+from twisted_net.tcp.line_framer import HEAD, LineFramer
 
 STREAM = b"ECHO a\r\n\n\r\nTI\rME\r\r\n" + b"x" * 9 + b"\n\0\r\nrest\r"
 LIMIT = 8
@@ -92,6 +92,51 @@ class CuttingTests(SynchronousTestCase):
     def test_any_bytes_like_the_model(self, pieces: list[bytes]) -> None:
         """Any bytes at all yield what the byte-by-byte model yields."""
         self.assertEqual(feed(LineFramer(64), *pieces), by_bytes(b"".join(pieces), 64)[0])
+
+
+class HeadTests(SynchronousTestCase):
+    """The first bytes of lines that are unfinished or over the limit can be looked at."""
+
+    def test_any_cut(self) -> None:
+        """Each line over the limit leaves its first bytes, however the stream is cut."""
+        stream = b"a" * 100 + b"\nok\n\r\n" + b"b" * 100 + b"\r\n" + b"c" * 70 + b"\n" + b"d" * 100
+        for cut in range(len(stream) + 1):
+            framer = LineFramer(70, long_heads=())
+            lines = feed(framer, stream[:cut], stream[cut:])
+            self.assertEqual(lines, [None, b"ok", b"", None, b"c" * 70, None], cut)
+            heads = [framer.take_long_head() for _ in range(3)]
+            self.assertEqual(heads, [b"a" * HEAD, b"b" * HEAD, b"d" * HEAD])
+            self.assertEqual(framer.long_heads, ())
+
+    def test_at_once(self) -> None:
+        """They are those of the lines that were cut off, not of those that are left."""
+        framer = LineFramer(2, 2, long_heads=())
+        self.assertEqual(framer.feed(b"aaa\nb\nccc\nddd\n"), [None, b"b"])
+        self.assertEqual(framer.long_heads, (b"aaa",))
+        self.assertEqual(framer.feed(b""), [None, None])
+        self.assertEqual(framer.long_heads, (b"aaa", b"ccc", b"ddd"))
+
+    def test_not_wanted(self) -> None:
+        """Nothing is kept where nobody wants it."""
+        framer = LineFramer(2)
+        framer.feed(b"aaa\nbbb\nccc")
+        self.assertIsNone(framer.long_heads)
+
+    def test_unfinished(self) -> None:
+        """The head is that of the line that has begun, whole lines and skipped ones left out."""
+        framer = LineFramer(80)
+        for piece, head in (
+            (b"", b""),
+            (b"ab", b"ab"),
+            (b"c", b"abc"),
+            (b"\nx", b"x"),
+            (b"y" * 70, b"x" + b"y" * 63),
+            (b"y" * 70, b""),
+            (b"\nz", b"z"),
+            (b"\n", b""),
+        ):
+            framer.feed(piece)
+            self.assertEqual(framer.head, head)
 
 
 class LineEndTests(SynchronousTestCase):

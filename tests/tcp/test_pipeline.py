@@ -12,6 +12,7 @@ from tests.commands.lines import run_line
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import BadAnswer
 from twisted_net.sessions import Sessions
+from twisted_net.tcp.foreign_protocols import foreign_protocol
 from twisted_net.tcp.pipeline import Pipeline, encode_request
 
 WORD = st.text(
@@ -47,6 +48,17 @@ class EncodeTests(SynchronousTestCase):
             encode_request(["ECHO", "a", "", "b c", '{"d":1}', '"e', "\\"]),
             b'ECHO a "" "b c" {"d":1} "\\"e" \\\n',
         )
+
+    @given(
+        st.lists(
+            st.sampled_from(["/", "http://a", "x", "HTTP/1.1", "SIP/2.0", "Host:", "EHLO", ""])
+        )
+    )
+    def test_no_other_protocol(self, words: list[str]) -> None:
+        """No arguments make it a line that opens another protocol, which would end a connection."""
+        for command in ("ECHO", "GET", "EHLO"):
+            line = encode_request([command, *words])[:-1]
+            self.assertIsNone(foreign_protocol(line, lambda name: True))
 
     def test_refused(self) -> None:
         """What is no command, and what would be another line, cannot be sent."""

@@ -23,6 +23,7 @@ ANSWERED = (CommandError, FetchError)
 MAX_NAME = 64
 """Characters that are shown of a name that is no command's."""
 
+_RESULT = b'{"command":'
 _encode = msgspec.json.Encoder().encode
 _Handler = TypeVar("_Handler", bound=Callable[..., object])
 
@@ -121,7 +122,7 @@ class Command:
         self.direct = self._plain and self._all_text and not (self.wants_request or admin)
         # One question for a line instead of three.
         self.takes_any = self.direct and unlimited and not self.min_arguments
-        self._prefix = b'{"command":' + _encode(name)
+        self._prefix = _RESULT + _encode(name)
         self.result_prefix = self._prefix + b',"result":'
 
     @property
@@ -372,6 +373,11 @@ def encode_error(error: TwistedNetError, command: str | None = None) -> bytes:
     if command is not None:
         members["command"] = command
     return _encode(members) + b"\n"
+
+
+def is_result(answer: bytes) -> bool:
+    """Return whether an answer is that of a command which succeeded: no error, no fallback's."""
+    return answer.startswith(_RESULT)
 
 
 def encode_whole(value: object) -> bytes | Waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -20,14 +19,6 @@ RELIEF = 0.9
 Share of the limit of all buffers that may be used after the largest connections were aborted.
 
 Sorting them takes a millisecond or more, so some room is made each time.
-"""
-
-HTTP_FIRST_LINE = re.compile(rb"[A-Z]{3,16} [^ ]+ HTTP/[0-9]|(?i:host):")
-"""
-The first line of an HTTP request, or of its Host header.
-
-A web page can make a browser send lines to this port in the body of such a request (cross-protocol
-attack); it cannot make it leave out either of these.
 """
 
 _C = TypeVar("_C", bound=Hashable)

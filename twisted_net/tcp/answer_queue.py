@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 
 class PendingAnswer:
@@ -68,3 +69,8 @@ class AnswerQueue:
         for pending in self._pending:
             if pending.command is not None:
                 pending.command.cancel()
+
+
+def drop_cancelled(failure: Failure) -> None:
+    """Ignore the answer of a command that was cancelled because the connection is lost."""
+    failure.trap(CancelledError)

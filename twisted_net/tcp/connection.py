@@ -68,8 +68,6 @@ All but those of the transport may be called from within a handler, while :meth:
 
 from __future__ import annotations
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -78,14 +76,13 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands.registry import Waiting, encode_error
+from twisted_net.commands.registry import Waiting, encode_error, is_result
 from twisted_net.errors import UnterminatedLine
-from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import FREE_LINES
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, encode_event
-from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer
-from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
+from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
+from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner, open_session
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
@@ -127,6 +124,7 @@ class CommandProtocol(Protocol):
         "_running",
         "_slow",
         "_throttle",
+        "_unproven",
         "_writable",
         "_writer",
         "idle_checks",
@@ -141,7 +139,8 @@ class CommandProtocol(Protocol):
     def __init__(self, factory: ConnectionOwner[CommandProtocol]) -> None:
         self._factory = factory
         guard = factory.guard
-        self._framer = LineFramer(guard.line_limit(logged_in=False), guard.lines_at_once)
+        self._framer = LineFramer(guard.line_limit(logged_in=False), guard.lines_at_once, ())
+        self._unproven = True  # no command has succeeded yet: it may speak another protocol
         self._lines: list[bytes | None] | None = None  # not run yet, from the index _next on
         self._next = 0
         self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
@@ -161,17 +160,8 @@ class CommandProtocol(Protocol):
     @override
     def connectionMade(self) -> None:
         factory = self._factory
-        sessions = factory.sessions
         self._flow = FlowControl(self.transport)
-        peer: object = self.transport.getPeer()
-        if isinstance(peer, IPv4Address | IPv6Address):
-            # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
-            self.transport.setTcpNoDelay(True)
-            self.session = sessions.open(peer.host, peer.port, self.deliver, self)
-        else:
-            # The peer of a UNIX socket has no address: a running number distinguishes them.
-            self.session = sessions.open(UNIX, sessions.counters.opened + 1, self.deliver, self)
-        self.session.identity = getattr(self.transport, "identity", None)
+        self.session = open_session(factory.sessions, self.transport, self.deliver, self)
         self.transport.registerProducer(self, True)
         factory.opened(self)
         self._limit_rates(None)
@@ -193,12 +183,12 @@ class CommandProtocol(Protocol):
         lines = framer.feed(data)
         if not lines:
             self._hold_input(len(framer))
+            if self._unproven:
+                self._rejects(framer.head, whole=False)
             return
         if self._flow.input_size or len(data) > UNCOUNTED:
             self._hold_input(len(framer))
         factory = self._factory
-        if self.session.messages == 0 and factory.guard.rejects_foreign(self, lines[0]):
-            return
         self._lines = lines
         others_wait = factory.turns.busy and (self._slow or len(lines) > FREE_LINES)
         if others_wait or not self._writable:
@@ -206,6 +196,7 @@ class CommandProtocol(Protocol):
         elif (
             len(lines) == 1
             and self._queue is None
+            and not self._unproven
             and self._throttle is None
             and not factory.watched
         ):
@@ -390,16 +381,10 @@ class CommandProtocol(Protocol):
 
     def _limit_rates(self, user: str | None) -> None:
         """Apply the rates that hold for this client, if there are some."""
-        factory = self._factory
-        meter = factory.guard.meter(self.session, user)
-        if meter is None:
-            return
-        if self._throttle is None:
-            self._throttle = Throttle(factory.reactor, meter, self._go_on)
-            if self._writer is not None:
-                self._writer.metered = True
-        else:
-            self._throttle.meter = meter
+        guard = self._factory.guard
+        self._throttle = guard.throttle(self.session, user, self._throttle, self._go_on)
+        if self._writer is not None:
+            self._writer.metered = self._throttle is not None
 
     def _hold_input(self, size: int) -> None:
         """Note how many bytes have come that are not run yet."""
@@ -425,7 +410,7 @@ class CommandProtocol(Protocol):
         factory = self._factory
         following, session = self._next, self.session
         answer_to: AnswerTo = factory.answer
-        if self._throttle is not None or factory.watched:
+        if self._unproven or self._throttle is not None or factory.watched:
             answer_to = self._answer_checked
         answers: list[bytes] = []
         self._running = True
@@ -454,6 +439,8 @@ class CommandProtocol(Protocol):
         self._running = False
         if following == len(lines):
             self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
+            if self._unproven and self._lines is None:
+                self._rejects(self._framer.head, whole=False)
         else:
             self._next = following
         queue = self._queue
@@ -493,18 +480,35 @@ class CommandProtocol(Protocol):
         return lines
 
     def _refuse_long(self) -> bytes:
-        return self._factory.guard.refuse_long_line(self.session, self._framer.max_length)
+        framer = self._framer
+        if self._unproven and self._rejects(framer.take_long_head(), whole=False, too_long=True):
+            return b""
+        return self._factory.guard.refuse_long_line(self.session, framer.max_length)
+
+    def _rejects(self, line: bytes, **kind: bool) -> bool:
+        """Whether an unproven connection has ended, or does as a line opens another protocol."""
+        return self._end is not None or self._factory.guard.rejects_foreign(self, line, **kind)
+
+    def _check_success(self, answer: bytes) -> None:
+        """Let a client whose command has succeeded send lines of any form."""
+        if self._unproven and is_result(answer):
+            self._unproven, self._framer.long_heads = False, None
 
     def _answer_checked(self, line: bytes, session: Session) -> bytes | Waiting:
-        """Answer a line that MONITOR may show, or that may be over its rate."""
+        """Answer a line that may be another protocol's, that MONITOR may show, or over its rate."""
         factory = self._factory
+        if self._unproven and self._rejects(line):
+            return b""
         if factory.watched:
             factory.runner.show(line, session)
         if self._throttle is not None:
             refusal = factory.guard.refuse_command(self._throttle.meter, line, session)
             if refusal is not None:
                 return refusal
-        return factory.answer(line, session)
+        answer = factory.answer(line, session)
+        if type(answer) is bytes:
+            self._check_success(answer)
+        return answer
 
     def _took_long(self, line: bytes | None, took: float) -> None:
         """End a turn whose time is over with this line; the others come first in the next."""
@@ -573,7 +577,7 @@ class CommandProtocol(Protocol):
                 self._pending_limit = 0
             started = self._factory.runner.start_line(answer, line or b"", self.session)
             pending.command = started.addCallbacks(
-                self._settle, _drop, callbackArgs=(pending, answer)
+                self._settle, drop_cancelled, callbackArgs=(pending, answer)
             )
         else:
             pending.answer = answer
@@ -585,16 +589,12 @@ class CommandProtocol(Protocol):
     def _settle(self, answer: bytes, pending: PendingAnswer, waiting: Waiting) -> None:
         """Keep the answer of a command that was waited for, and write it if it is due."""
         pending.answer = answer
+        self._check_success(answer)
         if waiting.alone:
             logged_in = self.session.user is not None
             self._pending_limit = self._factory.guard.pending_limit(logged_in)
         if self._queue is not None:
             self._go_on()
-
-
-def _drop(failure: Failure) -> None:
-    """Ignore the answer of a command that was cancelled because the connection is lost."""
-    failure.trap(CancelledError)
 
 
 _KILLED = encode_event({"event": "closing", "reason": End.KILLED.value})

@@ -15,7 +15,9 @@ from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions, encode_event
-from twisted_net.tcp.admission import HTTP_FIRST_LINE, Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
+from twisted_net.tcp.flow_control import Throttle
+from twisted_net.tcp.foreign_protocols import foreign_protocol
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.transport import StreamTransport
 
@@ -91,9 +93,26 @@ class ConnectionGuard:
         """Return how many unanswered lines a client may have, before and after its login."""
         return self._limits.max_pending if logged_in or self._access is None else 1
 
-    def meter(self, session: Session, user: str | None) -> Meter | None:
-        """Return what counts the commands and bytes of a client; None where no rate is limited."""
-        return self.admission.meter(session.client[0], user)
+    def throttle(
+        self,
+        session: Session,
+        user: str | None,
+        throttle: Throttle | None,
+        changed: Callable[[], None],
+    ) -> Throttle | None:
+        """
+        Return what applies the rates that hold for a client; None where no rate is limited.
+
+        :param throttle: that of before its login, which is kept.
+        :param changed: see :class:`Throttle`.
+        """
+        meter = self.admission.meter(session.client[0], user)
+        if meter is None:
+            return throttle
+        if throttle is None:
+            return Throttle(self._reactor, meter, changed)
+        throttle.meter = meter
+        return throttle
 
     # --- what happens to one connection ---
 
@@ -158,16 +177,27 @@ class ConnectionGuard:
                 self._sessions.audit("closed", largest.session, End.BUFFERS_FULL.value)
                 largest.abort(End.BUFFERS_FULL)
 
-    def rejects_foreign(self, connection: GuardedConnection, line: bytes | None) -> bool:
+    def rejects_foreign(
+        self,
+        connection: GuardedConnection,
+        line: bytes,
+        *,
+        whole: bool = True,
+        too_long: bool = False,
+    ) -> bool:
         """
-        Abort a client whose first line is HTTP's, which a web page may make a browser send.
+        Abort a client that opens another protocol, which a web page may make a browser do.
 
-        :param line: None for one that was too long, which is never taken for HTTP.
+        The parameters are those of
+        :func:`~twisted_net.tcp.foreign_protocols.foreign_protocol`.
+
         :return: whether it was aborted.
         """
-        if line is None or not HTTP_FIRST_LINE.match(line):
+        protocol = foreign_protocol(line, self._is_command, whole=whole, too_long=too_long)
+        if protocol is None:
             return False
-        what = f"{End.CROSS_PROTOCOL.value}: {shown_opening(line)}"
+        shown = shown_opening(line) if protocol == "HTTP" else protocol
+        what = f"{End.CROSS_PROTOCOL.value}: {shown}"
         self._sessions.audit("closed", connection.session, what)
         connection.abort(End.CROSS_PROTOCOL)
         return True
@@ -203,6 +233,9 @@ class ConnectionGuard:
             if connection.deliver(_AUTH_TIMEOUT) != "closing":
                 self._sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
                 connection.hang_up(End.AUTH_TIMEOUT)
+
+    def _is_command(self, name: str) -> bool:
+        return self._runner.commands.get(name) is not None
 
     def _make_room(self) -> None:
         """Abort the oldest connection that has not logged in, where there are too many of them."""

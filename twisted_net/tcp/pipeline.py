@@ -21,7 +21,8 @@ def encode_request(words: Sequence[str]) -> bytes:
     r"""
     Encode a command and its arguments as the line that the server parses.
 
-    Arguments that are empty, contain white space, or begin with a quote are quoted.
+    Arguments that are empty, contain white space, or begin with a quote are quoted, and those that
+    would make the line look like a request of HTTP.
 
     :return: the line with its LF.
     :raises ValueError: if the command is missing or invalid, or for a control character other than
@@ -92,7 +93,8 @@ class Pipeline(Generic[Call]):
 _decode: JsonDecoder[Answer] = JsonDecoder(dict[str, Any])
 _COMMAND = re.compile(r'[^\s"\x00-\x1f\x7f]\S*')
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_QUOTED = re.compile(r'\A\Z|\s|\A"')
+# A version of a protocol makes a line that of another protocol, see foreign_protocols.py.
+_QUOTED = re.compile(r'\A\Z|\s|\A"|\A(?:HTTP|ICAP|RTSP|SIP)/[0-9]')
 
 
 def _quoted(word: str) -> str:

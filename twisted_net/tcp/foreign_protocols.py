@@ -1,0 +1,109 @@
+"""
+Foreign protocols: recognizes the lines by which other protocols open a connection.
+
+A web page can make a browser send HTTP to any port, with commands of ours in the body or in the
+path (cross-protocol attack), and so can whoever gives a URL to a program that fetches it. Neither
+can leave out what comes first: a request line, or the bytes of a TLS handshake. Redis closes a
+connection at ``POST`` or ``Host:`` for this reason. Programs that take the port for another
+server's, and scanners, are recognized as well.
+
+A line counts as another protocol's in three ways:
+
+- *Its beginning is in* :data:`BEGINNINGS`; no command should have such a name.
+- *It ends with a version of a protocol*, as all request lines do: ``PING / HTTP/1.1`` is a request
+  with the method PING, which a page may choose, and no command. A command that needs such an
+  argument quotes it: ``ECHO x "HTTP/1.1"``.
+- *Its first word is in* :data:`GREETINGS` *or* :data:`METHODS`, unless a command of the server has
+  that name. So ``GET key`` runs where there is a command GET, but ``GET / HTTP/1.1`` does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from twisted_net.tcp.line_framer import HEAD
+
+HEADERS = (
+    rb"accept(?:-[a-z-]+)?|access-control-[a-z-]+|authorization|cache-control|connection"
+    rb"|content-[a-z-]+|cookie|host|if-[a-z-]+|origin|pragma|proxy-[a-z-]+|referer|sec-[a-z-]+"
+    rb"|transfer-encoding|upgrade(?:-insecure-requests)?|user-agent|x-forwarded-[a-z-]+"
+    rb"|x-requested-with"
+)
+"""Fields of the HTTP requests that browsers and proxies send (RFC 9110), in any case."""
+
+BEGINNINGS = {
+    # A ClientHello (RFC 8446 §5.1): its session ID and its ticket may hold commands.
+    "TLS": rb"\x16\x03",
+    # Two control characters within the first four bytes: SOCKS, STUN and TURN, SMB, RDP, DNS, LDAP,
+    # MQTT, X11, SSL 2, and the protocols of most databases.
+    "binary": rb".{0,2}?[\x00-\x08\x0b\x0c\x0e-\x1f]{2}",
+    "HTTP": rb"[ \t]*+(?:(?i:%b)[ \t]*:|HTTP/[0-9])" % HEADERS,
+    "SSH": rb"SSH-[0-9]",
+    "SMTP": rb"(?i:MAIL FROM|RCPT TO):",
+    "XML": rb"<(?:\?xml|policy-file-request|stream:)",
+    "PROXY": rb"PROXY (?:TCP[46]|UNKNOWN)",
+    "JDWP": rb"JDWP-Handshake",
+    "RMI": rb"JRMI\x00",
+    "AMQP": rb"AMQP[\x00-\x03]",
+}
+"""Beginnings of lines, by protocol. What follows them does not matter."""
+
+GREETINGS = {
+    b"EHLO": "SMTP",
+    b"HELO": "SMTP",
+    b"LHLO": "SMTP",
+    b"USER": "FTP",
+    b"PASV": "FTP",
+    b"NICK": "IRC",
+}
+"""First words of lines, in capitals, by which clients of a protocol begin."""
+
+METHODS = frozenset(
+    {b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"}
+)
+"""Methods of HTTP. Before a target they are foreign without a version, too, as in HTTP/0.9."""
+
+_BEGINNING = re.compile(
+    b"|".join(b"(?P<%b>%b)" % (name.encode(), regex) for name, regex in BEGINNINGS.items()),
+    re.DOTALL,
+)
+# As whole words of a request line; HTTP requires capitals (RFC 9112 §2.3).
+_VERSION = re.compile(rb"(HTTP|ICAP|RTSP|SIP)/[0-9]")
+_LAST_WORD = re.compile(rb"[ \t](HTTP|ICAP|RTSP|SIP)/[0-9]+(?:\.[0-9]+)?[ \t\r]*\Z")
+# A path or a URL, as what follows most methods.
+_TARGET = re.compile(rb"/|[A-Za-z][A-Za-z0-9+.-]*+://")
+
+
+def foreign_protocol(
+    line: bytes, is_command: Callable[[str], bool], *, whole: bool = True, too_long: bool = False
+) -> str | None:
+    """
+    Return the name of the other protocol that a line opens, or None if it opens none.
+
+    :param line: without its end; if it is not whole, its first bytes, :data:`HEAD` of them if there
+        are so many.
+    :param is_command: returns whether the server has a command of this name, in any case.
+    :param whole: whether this is all of the line. If not, it is another protocol's only if it is so
+        whatever follows.
+    :param too_long: whether the line is over the limit, so that its end is not known; if it begins
+        as a request line, it is taken for one.
+    """
+    beginning = _BEGINNING.match(line)
+    if beginning is not None:
+        return beginning.lastgroup
+    words = line.split(None, 3)
+    if len(words) > 2 and (version := _VERSION.match(words[2])):
+        return version[1].decode()
+    if not words or (len(words) == 1 and not (whole or line[-1:].isspace())):
+        # There is no first word yet.
+        return None
+    first = words[0].upper()
+    to_target = len(words) > 1 and _TARGET.match(words[1]) is not None
+    if to_target and (too_long or (whole and _LAST_WORD.search(line[-HEAD:]))):
+        return "HTTP"
+    protocol = GREETINGS.get(first)
+    if first in METHODS and (to_target or too_long):
+        protocol = "HTTP"
+    # Asked last: few lines come so far.
+    return None if protocol is None or is_command(first.decode()) else protocol
