@@ -251,6 +251,27 @@ async def test_commands_that_are_none(launcher: str, tmp_path: Path, reactor: An
     assert ended == Ended(1, "", "commands: nowhere:commands: there is no module nowhere\n")
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+async def test_commands_that_end_the_process(launcher: str, tmp_path: Path, reactor: Any) -> None:
+    """A module that calls ``sys.exit`` ends the start with a line that says where, and status 1."""
+    (tmp_path / "own.py").write_text("import sys\n\nsys.exit(0)\n")
+    ended = await run(
+        reactor, command_line(launcher, "epoll", *FREE, "--commands=own:commands"), tmp_path
+    )
+    assert ended == Ended(
+        1,
+        "",
+        "commands: own:commands: the module cannot be imported: it ends the process "
+        f"(SystemExit: 0) ({tmp_path}/own.py, line 3)\n",
+    )
+    checked = await run(
+        reactor,
+        [str(BIN / "twisted-net"), "check-config", "--commands=own:commands"],
+        tmp_path,
+    )
+    assert checked == ended
+
+
 @pytest.mark.parametrize(("launcher", "reactor_name"), EVERYWHERE)
 async def test_port_that_is_taken(
     launcher: str, reactor_name: str, tmp_path: Path, reactor: Any

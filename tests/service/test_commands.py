@@ -104,6 +104,14 @@ class ConfiguredCommandsTests(SynchronousTestCase):
             "\nraise KeyError": "KeyError",
             "raise ValueError('two\\nlines')": "ValueError: two lines",
             "raise ModuleNotFoundError": "ModuleNotFoundError",
+            "\nimport sys; sys.exit()": "it ends the process (SystemExit)",
+            "\nimport sys; sys.exit(0)": "it ends the process (SystemExit: 0)",
+            "raise SystemExit('no licence')": "it ends the process (SystemExit: no licence)",
+            "raise KeyboardInterrupt": "KeyboardInterrupt",
+            "raise GeneratorExit": "GeneratorExit",
+            "\nraise type('Odd', (BaseException,), {})": "own_bad10.Odd",
+            "\nexit()": "it ends the process (SystemExit: None)",
+            "raise BaseExceptionGroup('two', [SystemExit(1)])": "BaseExceptionGroup: two",
         }
         for number, (text, what) in enumerate(cases.items()):
             with self.subTest(text=text):
@@ -112,6 +120,16 @@ class ConfiguredCommandsTests(SynchronousTestCase):
                 self.assertIn(f"cannot be imported: {what}", mistake)
                 line = 1 + text.count("\n", 0, 1)
                 self.assertTrue(mistake.endswith(f"own_bad{number}.py, line {line})"), mistake)
+
+    def test_name_that_fails(self) -> None:
+        """A module that raises when it is asked for the name is reported so, too."""
+        for text in ("def __getattr__(name):\n    1 / 0", "def __getattr__(name):\n    exit(3)"):
+            with self.subTest(text=text):
+                self.write("own_lazy.py", text)
+                sys.modules.pop("own_lazy", None)
+                mistake = self.mistake("own_lazy:commands")
+                self.assertTrue(mistake.startswith("commands cannot be read: "), mistake)
+                self.assertTrue(mistake.endswith("own_lazy.py, line 2)"), mistake)
 
     def test_module_that_is_no_python(self) -> None:
         """A syntax error is reported with its own position."""

@@ -21,6 +21,7 @@ from twisted_net.errors import (
 )
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
+from twisted_net.service import login
 from twisted_net.service.login import (
     Authenticator,
     CheckerChain,
@@ -229,6 +230,25 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
             for _ in range(threads):
                 reactor.run_thread()
             self.assertIn(self.successResultOf(result), ("ann", "eve"))
+
+    def test_plugin_that_fails(self) -> None:
+        """A checker's plugin may raise anything; its message may be secret, and is not shown."""
+        for raised in (ValueError("sesame"), SystemExit("sesame"), KeyboardInterrupt("sesame")):
+
+            def make(description: str, raised: BaseException = raised) -> object:
+                raise raised
+
+            self.patch(login, "makeChecker", make)
+            settings = AuthSettings(checkers=("odd:sesame",))
+            error: ConfigError = self.assertRaises(
+                ConfigError, configured_authenticator, ThreadClock(), settings
+            )
+            (mistake,) = error.mistakes
+            self.assertTrue(
+                mistake.startswith("auth.checkers[0]: the checker odd cannot be made: ")
+            )
+            self.assertIn(type(raised).__name__, mistake)
+            self.assertNotIn("sesame", mistake)
 
     def test_mistakes(self) -> None:
         """All mistakes are reported at once, without the arguments of checkers."""

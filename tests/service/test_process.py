@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from twisted_net.service.process import (
     ProcessService,
     StopSignals,
     end_by_signal,
-    raise_descriptor_limit,
 )
 
 
@@ -138,38 +136,6 @@ class EndBySignalTests(Handlers):
         end(signal.SIGTERM)
         self.assertEqual(done, [(os.getpid(), signal.SIGTERM), 143])
         self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
-
-
-class DescriptorLimitTests(SynchronousTestCase):
-    """:func:`raise_descriptor_limit` raises the soft limit, at most to the hard one."""
-
-    def limit(self, needed: int, soft: int, hard: int) -> tuple[list[int], list[LogEvent]]:
-        """Return the soft limits that were set, and the log events."""
-        made: list[int] = []
-        logged: list[LogEvent] = []
-        self.patch(resource, "getrlimit", lambda _: (soft, hard))
-        self.patch(resource, "setrlimit", lambda _, pair: made.append(pair[0]))
-        observe: Any = logged.append  # Any: an observer is any callable
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        raise_descriptor_limit(needed)
-        return made, logged
-
-    def test_enough(self) -> None:
-        """A sufficient limit is not changed."""
-        for soft in (5000, 6000, resource.RLIM_INFINITY):
-            self.assertEqual(self.limit(5000, soft, resource.RLIM_INFINITY), ([], []))
-
-    def test_raised(self) -> None:
-        """A lower soft limit is raised to the number needed."""
-        for hard in (5000, 9000, resource.RLIM_INFINITY):
-            self.assertEqual(self.limit(5000, 1024, hard), ([5000], []))
-
-    def test_hard_limit(self) -> None:
-        """If the hard limit is too low, the soft limit is raised to it, with a warning."""
-        made, logged = self.limit(5000, 1024, 4096)
-        self.assertEqual(made, [4096])
-        self.assertEqual([(event["allowed"], event["needed"]) for event in logged], [(4096, 5000)])
 
 
 class ProcessServiceTests(Handlers):

@@ -187,6 +187,44 @@ class CommandPortTests(SynchronousTestCase):
         error = self.assertRaises(CannotListenError, self.listen_with(failed).listen)
         self.assertEqual(str(error.socketError), "no pigeons")
 
+    def test_plugin_that_ends_the_process(self) -> None:
+        """An endpoint's plugin that calls ``sys.exit`` is a mistake in one line, too."""
+
+        def parse(reactor: object, description: str) -> IStreamServerEndpoint:
+            raise SystemExit(0)
+
+        self.patch(listeners, "serverFromString", parse)
+        error = self.assertRaises(ConfigError, self.port, endpoint="some:thing")
+        (mistake,) = error.mistakes
+        self.assertTrue(mistake.startswith("some:thing: it ends the process (SystemExit: 0) ("))
+
+    def test_raised_at_once(self) -> None:
+        """So is one that raises when it is to listen, whatever it raises."""
+        for raised in (
+            SystemExit(0),
+            RuntimeError("no pigeons"),
+            CannotListenError("", 1, OSError()),
+        ):
+
+            @implementer(IStreamServerEndpoint)
+            class Endpoint:
+                """Raises."""
+
+                def listen(
+                    self, protocolFactory: IProtocolFactory, raised: BaseException = raised
+                ) -> Deferred[IListeningPort]:
+                    """Raise."""
+                    raise raised
+
+            def parse(
+                reactor: object, description: str, made: type[Endpoint] = Endpoint
+            ) -> IStreamServerEndpoint:
+                return made()
+
+            self.patch(listeners, "serverFromString", parse)
+            port = self.port(endpoint="some:thing")
+            self.assertRaises(CannotListenError, port.listen)
+
     def test_later(self) -> None:
         """An endpoint that wants to listen later is refused; its failure would not be noticed."""
         later: Deferred[IListeningPort] = Deferred()

@@ -231,6 +231,14 @@ class FullTests(ServerTestCase):
         self.leave(self.first)
         self.assert_over(client_closed=1, too_many_connections=1)
 
+    def test_lowered(self) -> None:
+        """The limit may be lower than the configured one, for want of file descriptors."""
+        self.serve(max_connections=9)
+        self.factory.max_connections = 1
+        self.connect()
+        (refusal,) = self.connect().answers()
+        self.assertEqual((refusal["code"], refusal["limit"]), ("too_many_connections", 1))
+
     def test_over_tls(self) -> None:
         """Over TLS the refusal is read too."""
         client = self.connect(b"PING\n", tls=True)

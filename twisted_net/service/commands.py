@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-import traceback
 from difflib import get_close_matches
+from typing import cast
 
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import Fetch, LogIn, acknowledge, standard_commands
+from twisted_net.config.foreign_code import describe_failure
 from twisted_net.errors import ConfigError
 from twisted_net.service.config import Config
 
@@ -54,26 +55,27 @@ def _registry(entry: str) -> Commands:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(f"there is no module {error.name}") from error
         raise ValueError(_import_failure(error)) from error
-    except Exception as error:
-        # The module is not ours and may raise anything; its author needs the reason.
+    # The module is not ours and may raise anything; its author needs the reason.
+    except BaseException as error:
         raise ValueError(_import_failure(error)) from error
-    if not hasattr(module, name):
+    try:
+        registry = getattr(module, name, _MISSING)
+        is_registry = isinstance(registry, Commands)
+    except BaseException as error:
+        raise ValueError(f"{name} cannot be read: {describe_failure(error)}") from error
+    if registry is _MISSING:
         near = get_close_matches(name, vars(module), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{module_name} has no {name}{hint}")
-    registry = getattr(module, name)
-    if not isinstance(registry, Commands):
+    if not is_registry:
         raise ValueError(
             f"{name} is of type {type(registry).__name__}, not twisted_net.commands.Commands"
         )
-    return registry
+    return cast(Commands, registry)
 
 
-def _import_failure(error: Exception) -> str:
-    """Describe in one line why an import failed, and where."""
-    what = " ".join(traceback.format_exception_only(error)[-1].split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
-    return f"the module cannot be imported: {what}{where}"
+def _import_failure(error: BaseException) -> str:
+    return f"the module cannot be imported: {describe_failure(error)}"
+
+
+_MISSING = object()

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_net.auth.users import AuthSettings, Permissions, Users
+from twisted_net.config.foreign_code import describe_failure
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError
 from twisted_net.net.addresses import client_prefix
 from twisted_net.net.rate_limit import FailureDelays
@@ -236,7 +237,11 @@ def _make_checker(description: str) -> Any:  # Any: as above
         raise ValueError(f"there is no checker {kind}; --help-auth lists the checkers") from None
     except InvalidAuthArgumentString:
         raise ValueError(f"the checker {kind} does not accept these arguments") from None
-    if not {IUsernamePassword, IToken} & set(checker.credentialInterfaces):
+    # A plugin may raise anything, SystemExit included.
+    except BaseException as error:
+        failure = describe_failure(error, secret=True)
+        raise ValueError(f"the checker {kind} cannot be made: {failure}") from None
+    if not {IUsernamePassword, IToken} & set(getattr(checker, "credentialInterfaces", ())):
         raise ValueError(f"the checker {kind} accepts neither passwords nor tokens")
     return checker
 

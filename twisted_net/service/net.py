@@ -187,6 +187,11 @@ class NetService(MultiService):
         if fetcher is not None:
             await fetcher.close()
 
+    @property
+    def command_listeners(self) -> list[CommandListener]:
+        """The command servers of ``[tcp]`` and of ``listeners``."""
+        return [*([] if self.tcp is None else [self.tcp]), *self.listeners]
+
     def _group_listeners(self, config: Config) -> list[ListenerService]:
         """Return the listeners of multicast groups; they start after the ports that answer."""
         made: list[ListenerService] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,13 +19,11 @@ from typing_extensions import override
 from twisted_net.errors import CannotListen, CannotStart
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
+from twisted_net.service.descriptors import fit_connections
 from twisted_net.service.net import NetService
 
 THREADS_GRACE = 1.0
 """Seconds after ``drain_timeout`` for blocking commands to return: a thread cannot be aborted."""
-
-SPARE_DESCRIPTORS = 256
-"""File descriptors besides TCP clients: ports, HTTP connections, files, rejected connections."""
 
 log = Logger()
 
@@ -88,7 +85,6 @@ class ProcessService(NetService):
         super().__init__(reactor, config)
         self._process_reactor = reactor
         self._threads = config.threads
-        self._connections = config.tcp.max_connections
 
     @override
     def privilegedStartService(self) -> None:
@@ -99,8 +95,7 @@ class ProcessService(NetService):
     def startService(self) -> None:
         with _exiting_on_cannot_listen():
             super().startService()
-        if self.tcp is not None:
-            raise_descriptor_limit(self._connections + SPARE_DESCRIPTORS)
+        fit_connections([listener.factory for listener in self.command_listeners])
         self._reactor.suggestThreadPoolSize(self._threads)
         # When the reactor runs: it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._process_reactor, end_by_signal).install)
@@ -132,21 +127,6 @@ def freeze_startup_objects() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def raise_descriptor_limit(needed: int) -> None:
-    """Raise the soft limit of file descriptors to *needed*, at most to the hard limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < needed:
-        log.warn(
-            "only {allowed} file descriptors are allowed; tcp.max_connections needs {needed}",
-            allowed=allowed,
-            needed=needed,
-        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
+from twisted_net.config.foreign_code import describe_failure
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import format_address
 from twisted_net.net.reactor import Reactor
@@ -140,21 +141,29 @@ def _endpoint(reactor: Reactor, description: str) -> IStreamServerEndpoint:
     # Any plugin may parse the description, and raise any exception.
     except Exception as error:
         raise ConfigError([f"{description} is not a valid endpoint: {error}"]) from error
+    except BaseException as error:
+        raise ConfigError([f"{description}: {describe_failure(error)}"]) from error
     return endpoint
 
 
 def _listen_now(endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> IListeningPort:
     outcomes: list[Any] = []  # Any: the Deferred's result
-    listening = endpoint.listen(factory)
+    try:
+        listening = endpoint.listen(factory)
+    except CannotListenError:
+        raise
+    # As above.
+    except BaseException as error:
+        raise CannotListenError(None, None, describe_failure(error)) from error
     listening.addBoth(outcomes.append)
     if not outcomes:
         listening.cancel()
         raise CannotListenError(None, None, "it did not listen at once, which is required here")
     (outcome,) = outcomes
     if isinstance(outcome, Failure):
-        error = outcome.value
-        if isinstance(error, CannotListenError):
-            raise error
-        raise CannotListenError(None, None, error) from error
+        cause = outcome.value
+        if isinstance(cause, CannotListenError):
+            raise cause
+        raise CannotListenError(None, None, cause) from cause
     port: IListeningPort = outcome
     return port

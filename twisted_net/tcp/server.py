@@ -47,6 +47,7 @@ class CommandFactory(Factory):
     :param sessions: the clients that are connected, if several servers share them; else None.
     :param access: who may log in, and what clients may do before; if None, all may do everything.
     :ivar sessions: the clients that are connected; its ``broadcast`` and ``spread`` reach them all.
+    :ivar max_connections: that of *limits*, or fewer where the process may not open as many files.
     :ivar watched: true while a client uses MONITOR.
     :ivar turn_time: seconds for the lines of one connection in a turn; no more than makes a command
         slow, so that every slow command ends its turn and is noticed.
@@ -66,6 +67,7 @@ class CommandFactory(Factory):
         self.reactor = steady(reactor)
         self.commands = commands
         self.limits = limits = limits or Limits()
+        self.max_connections = limits.max_connections
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.sessions.use_pacing(StepScheduler(reactor))
         self.sessions.use_clock(reactor.seconds)
@@ -104,7 +106,7 @@ class CommandFactory(Factory):
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
         host = getattr(addr, "host", UNIX)
-        limit = self.limits.max_connections
+        limit = self.max_connections
         rejection = self.guard.admission.rejection(host)
         if len(self._protocols) >= limit:
             rejection = Rejection(End.TOO_MANY_CONNECTIONS, TooManyConnections(limit))
