@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeConnection
@@ -12,7 +11,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.errors import CommandError
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
-from twisted_net.sessions import CLIENTS_AT_ONCE, Pacing, Session, Sessions, encode_event, unpaced
+from twisted_net.sessions import Session, Sessions
 
 
 class Client:
@@ -225,114 +224,22 @@ class SessionTests(SynchronousTestCase):
         self.assertRaises(CommandError, self.session.open_mailbox)
 
     def test_log_in(self) -> None:
-        """Another user begins without subscriptions; the same one keeps them."""
-        self.session.log_in(Permissions("ann", User()))
-        mailbox = self.session.open_mailbox()
-        mailbox.subscribe("news")
-        for name, subscribed in (("ann", True), ("bob", False)):
-            self.session.log_in(Permissions(name, User()))
+        """A login is as a new connection, be it as another user or as the same one."""
+        monitors = self.sessions.instruments.monitors
+        for name in ("ann", "ann", "bob"):
+            permissions = Permissions(name, User())
+            self.session.log_in(permissions)
+            self.assertEqual((self.session.user, self.session.data), (name, {}))
+            self.assertEqual(list(permissions.holders), [self.session])
+            self.assertEqual(len(monitors), 0)
+            mailbox = self.session.open_mailbox()
+            self.assertEqual((self.sessions.topics.count(mailbox), mailbox.waiting), (0, 0))
+            self.assertEqual(mailbox.when_slow, "drop_oldest")
+            mailbox.subscribe("news")
+            mailbox.when_slow = "disconnect"
             self.sessions.topics.publish("news", "hello")
-            self.assertEqual(bool(mailbox.next_chunk()), subscribed, name)
-            self.assertEqual(self.session.user, name)
-
-
-class DeliveryTests(SynchronousTestCase):
-    """An event reaches all who can be reached, and the others are counted."""
-
-    def setUp(self) -> None:
-        self.sessions = Sessions(lambda: 0.0)
-        self.clients = [Client(), Client("output_full"), Client(), Client("closing")]
-        self.opened = [
-            self.sessions.open("h", port, client.deliver)
-            for port, client in enumerate(self.clients)
-        ]
-
-    def test_broadcast(self) -> None:
-        """A failure is told by name and in a word, and does not touch those after it."""
-        delivery = self.sessions.broadcast({"event": "x", "text": "ä\n"})
-        line = '{"event":"x","text":"ä\\n"}\n'.encode()
-        self.assertEqual([client.got for client in self.clients], [[line], [], [line], []])
-        self.assertEqual(delivery.delivered, 2)
-        self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
-
-    def test_spread(self) -> None:
-        """Spread over turns an event fares the same, to so many in each; without turns, at once."""
-        clients = [*self.clients, *(Client() for _ in range(CLIENTS_AT_ONCE))]
-        for port, client in enumerate(clients[4:]):
-            self.sessions.open("more", port, client.deliver)
-        reached = []
-
-        async def by_turns(steps: Iterable[int]) -> list[int]:
-            given = []
-            for delivered in steps:
-                reached.append(sum(bool(client.got) for client in clients))
-                given.append(delivered)
-            return given
-
-        for pacing in (by_turns, unpaced):
-            sessions = Sessions(lambda: 0.0, pacing=pacing)
-            for session in self.sessions:
-                sessions.open(*session.client, session.deliver)
-            spread = Deferred.fromCoroutine(sessions.spread({"event": "x"}))
-            delivery = self.successResultOf(spread)
-            self.assertEqual(delivery.delivered, CLIENTS_AT_ONCE + 2)
-            self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
-        self.assertEqual(reached, [CLIENTS_AT_ONCE - 2, CLIENTS_AT_ONCE + 2])
-
-    def test_pacing_of_the_first(self) -> None:
-        """The first server's pacing is used, unless one was given."""
-        used: list[str] = []
-
-        def pacing(name: str) -> Pacing:
-            async def by_turns(steps: Iterable[int]) -> list[int]:
-                used.append(name)
-                return list(steps)
-
-            return by_turns
-
-        for sessions, expected in (
-            (Sessions(lambda: 0.0), "first"),
-            (Sessions(lambda: 0.0, pacing=pacing("given")), "given"),
-        ):
-            sessions.use_pacing(pacing("first"))
-            sessions.use_pacing(pacing("second"))
-            self.successResultOf(Deferred.fromCoroutine(sessions.spread({"event": "x"})))
-            self.assertEqual(used.pop(), expected)
-
-    def test_one_object(self) -> None:
-        """A broadcast is encoded once: all clients get the same bytes object."""
-        self.sessions.broadcast({"event": "x"})
-        self.assertIs(self.clients[0].got[0], self.clients[2].got[0])
-
-    def test_undelivered(self) -> None:
-        """What is not delivered is counted for the session and for all, by broadcast or not."""
-        self.sessions.broadcast({"event": "x"})
-        self.assertEqual(self.opened[1].deliver(b"\n"), "output_full")
-        self.assertIsNone(self.opened[0].deliver(b"\n"))
-        self.assertEqual([session.undelivered for session in self.opened], [0, 2, 0, 1])
-        self.assertEqual(self.sessions.counters.undelivered, 3)
-
-    def test_nobody(self) -> None:
-        """A broadcast to nobody fares well."""
-        delivery = Sessions(lambda: 0.0).broadcast({"event": "x"})
-        self.assertEqual((delivery.delivered, delivery.failures), (0, {}))
-
-    def test_ends_meanwhile(self) -> None:
-        """A session may end, and another begin, while an event goes out."""
-
-        def leave(line: bytes) -> None:
-            self.sessions.close(leaving, End.CLIENT_CLOSED)
-            self.sessions.open("new", 1, Client().deliver)
-
-        leaving = self.sessions.open("h", 9, leave)
-        self.assertEqual(self.sessions.broadcast({"event": "x"}).delivered, 3)
-        self.assertEqual([session.name for session in self.sessions][-1], "new:1")
-
-    def test_encode(self) -> None:
-        """An event is one line of JSON."""
-        self.assertEqual(encode_event({"event": "a\nb"}), b'{"event":"a\\nb"}\n')
-
-    def test_not_json(self) -> None:
-        """An event that is not JSON reaches nobody."""
-        self.assertRaises(TypeError, self.sessions.broadcast, {"event": object()})
-        self.assertEqual([client.got for client in self.clients], [[], [], [], []])
+            self.session.data["cart"] = name
+            monitors.add(self.session, 100)
+        self.assertEqual(self.sessions.topics.lost, 2)
+        self.session.log_in(Permissions("eve", User()))
+        self.assertEqual(len(permissions.holders), 0)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from attrs import frozen
-
 
 class End(Enum):
     """Why a connection ended; the values are shown by STATS, CLOSED and the log."""
@@ -62,12 +60,19 @@ class Audited(Protocol):
         ...
 
 
-@frozen
-class RefusedClient:
-    """A client that was turned away before it had a session."""
+class Caller:
+    """
+    A client as it was when it came or sent a command; it may have another user, or be gone, by now.
 
-    name: str
-    user: None = None
+    :ivar user: None if it had not logged in.
+    """
+
+    # No attrs class: one is made for each command that waits.
+    __slots__ = ("name", "user")
+
+    def __init__(self, name: str, user: str | None = None) -> None:
+        self.name = name
+        self.user = user
 
 
 AuditLog: TypeAlias = Callable[[str, Audited, str], None]

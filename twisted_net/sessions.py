@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-import msgspec
 from attrs import frozen
 
-from twisted_net.auth.users import Permissions
-from twisted_net.errors import CommandError
+from twisted_net.auth.users import NOBODY, Permissions
+from twisted_net.broadcasts import CLIENTS_AT_ONCE, Broadcasts, Delivery, Pacing, encode_event
+from twisted_net.errors import CommandError, NotPermitted
 from twisted_net.net.addresses import format_address
 from twisted_net.ops.instruments import Instruments
-from twisted_net.reasons import Audited, End, Refusal, RefusedClient
+from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
-
-CLIENTS_AT_ONCE = 64
-"""
-Clients that an event is sent to in one turn of the reactor.
-
-These take 1 ms; 9,000 at once kept all others waiting for 0.1 s.
-"""
 
 CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""
@@ -51,8 +44,13 @@ class Session:
     :ivar client: the address as the transport tells it: host and port.
     :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
     :ivar permissions: of its user; None if no users are configured and everybody may do everything.
+        Those of a user change by :meth:`log_in` alone.
+    :ivar proof: the hash of the password or token by which the client logged in, if a users file
+        has it.
     :ivar administrative: whether it may use administrative commands, if permissions is None.
     :ivar admit: called with the permissions of a user who logs in; raises to refuse.
+    :ivar reviewed: called after the permissions of its user have changed, with the name that it had
+        before; it has none any more if it was logged out.
     :ivar connected: when it connected, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar received: bytes received, unfinished lines included.
@@ -75,7 +73,9 @@ class Session:
         "messages",
         "name",
         "permissions",
+        "proof",
         "received",
+        "reviewed",
         "sessions",
         "undelivered",
         "written",
@@ -94,8 +94,10 @@ class Session:
         self.client = client
         self.identity: str | None = None
         self.permissions: Permissions | None = None
+        self.proof: str | None = None
         self.administrative = True
         self.admit: Callable[[Permissions], None] | None = None
+        self.reviewed: Callable[[str], None] | None = None
         self.connected = sessions.wall()
         self.messages = 0
         self.received = 0
@@ -121,24 +123,122 @@ class Session:
         """The name of the user who has logged in, if one has."""
         return None if self.permissions is None else self.permissions.name
 
-    def log_in(self, permissions: Permissions) -> None:
+    def log_in(self, permissions: Permissions, proof: str | None = None) -> None:
         """
         Log the client in: this user's permissions hold from its next line on.
 
-        Subscriptions that it made as another user end.
+        It is as a new connection, also for one that is logged in already: subscriptions, with the
+        messages that wait, MONITOR and :attr:`data` end.
 
+        :param proof: see :attr:`proof`; without it, the login is valid as long as the user exists.
         :raises CommandError: if the transport accepts no more connections of this user; then
             nothing has changed.
         """
         if self.admit is not None:
             self.admit(permissions)
-        if self.mailbox is not None and self.user != permissions.name:
-            self.sessions.topics.unsubscribe_all(self.mailbox)
+        self._become(permissions, proof)
+
+    def log_in_by_certificate(self, permissions: Permissions | None) -> None:
+        """
+        Log the client in as the user whose name its certificate has proved, and audit it.
+
+        :param permissions: of that user. None if there is no such user: then nothing but AUTH is
+            permitted, which is less than to a client without a certificate.
+        :raises CommandError: as :meth:`log_in` does; it is not audited.
+        """
+        if permissions is None:
+            self._become(NOBODY, None)
+            self.sessions.audit("refused", self, f"by certificate: no user {self.identity}")
+        else:
+            self.log_in(permissions)
+            self.sessions.audit("login", self, "by certificate")
+
+    def log_out(self) -> str | None:
+        """
+        Take the client's login from it: nothing but AUTH is permitted until it logs in again.
+
+        :return: the name of the user that it was.
+        """
+        before = self.user
+        self._become(NOBODY, None)
+        return before
+
+    def review(self) -> None:
+        """
+        End what the permissions, which have changed, no longer allow, and tell the client.
+
+        It is logged out if its user was removed, or no longer has its password or token.
+        Subscriptions that are no longer permitted end, with all messages that wait, and so does
+        MONITOR.
+        """
+        permissions = self.permissions
+        if permissions is None or self not in permissions.holders:
+            return
+        if not permissions.accepts(self.proof):
+            code = "user_removed" if permissions.withdrawn else "proof_removed"
+            self.log_out()
+            self.deliver(encode_event({"event": "logged_out", "code": code}))
+            self._reviewed_as(permissions)
+            return
+        ended: list[bytes] = []
+        monitors = self.sessions.instruments.monitors
+        if not permissions.allows_command("MONITOR", admin=True) and monitors.remove(self):
+            ended.append(_UNWATCHED)
+        if self.mailbox is not None:
+            ended += self._end_subscriptions(self.mailbox, permissions)
+        if ended:
+            self.deliver(b"".join(ended))
+        self._reviewed_as(permissions)
+
+    def may_run(self, name: str, admin: bool) -> bool:
+        """
+        Whether the client may run a command, which exists; *name* in capitals.
+
+        :param admin: whether it is administrative.
+        """
+        if self.permissions is not None:
+            return self.permissions.allows_command(name, admin)
+        return self.administrative or not admin
+
+    def _reviewed_as(self, permissions: Permissions) -> None:
+        if self.reviewed is not None and permissions.name is not None:
+            self.reviewed(permissions.name)
+
+    def _become(self, permissions: Permissions, proof: str | None) -> None:
+        """Be the session of this user, with nothing left of the one before."""
+        self.sessions.instruments.monitors.remove(self)
+        if self.mailbox is not None:
+            self.mailbox.reset()
+        self._data = None
+        if self.permissions is not None:
+            self.permissions.holders.pop(self, None)
         self.permissions = permissions
+        self.proof = proof
+        # A login may succeed after the client has left: nobody would remove it.
+        if permissions.name is not None and self._deliver is not _gone:
+            permissions.holders[self] = None
+
+    def _end_subscriptions(self, mailbox: Mailbox, permissions: Permissions) -> list[bytes]:
+        """End the subscriptions that are not permitted; return the event for each."""
+        topics = self.sessions.topics
+        refused = [
+            pattern
+            for pattern in topics.patterns(mailbox)
+            if not permissions.allows_subscribe(pattern)
+        ]
+        if refused:
+            # Messages are encoded, and may be of any topic: those that wait are dropped.
+            mailbox.drop_messages()
+        for pattern in refused:
+            topics.unsubscribe(mailbox, pattern)
+        return [
+            encode_event({"event": "unsubscribed", "pattern": pattern, "code": NotPermitted.code})
+            for pattern in refused
+        ]
 
     @property
     def data(self) -> dict[str, object]:
-        """State that handlers keep between the lines of this client, until the connection ends."""
+        """State that handlers keep between the lines of this client, until it ends or logs in."""
         if self._data is None:
             self._data = {}
         return self._data
@@ -174,6 +274,9 @@ class Session:
         thousands of connections of an attacker, one collection takes 60 ms.
         """
         self.close_mailbox()
+        if self.permissions is not None:
+            self.permissions.holders.pop(self, None)
+        self.reviewed = None
         self._deliver = _gone
         self._connection = None
 
@@ -214,14 +317,6 @@ class Closed:
     end: End
 
 
-@frozen
-class Delivery:
-    """The outcome of an event: how many clients got it, and why others did not, by name."""
-
-    delivered: int
-    failures: Mapping[str, str]
-
-
 class SessionCounters:
     """
     Counters of all sessions of one server.
@@ -253,15 +348,6 @@ class SessionCounters:
         self.sent = 0
 
 
-Pacing = Callable[[Iterable[int]], Awaitable[list[int]]]
-"""Goes through an iterable, one step in each turn of the reactor, and returns all values."""
-
-
-async def unpaced(steps: Iterable[int]) -> list[int]:
-    """Go through an iterable at once: the :data:`Pacing` of a server without a reactor."""
-    return list(steps)
-
-
 class Sessions:
     """
     The open sessions of one server, by name.
@@ -271,6 +357,8 @@ class Sessions:
     :param instruments: what observes the sessions; its own, with the defaults, if None.
     :param pacing: spreads an event to many clients over turns of the reactor; if None, that of the
         first server which uses these sessions.
+    :param broadcasts: those of other servers, so that an event reaches their clients, too; its own,
+        with *pacing*, if None.
     :ivar counters: of all sessions that ever were.
     :ivar figures: what STATS shows beside these, by name; see :meth:`add_figure`.
     :ivar sections: what INFO shows beside these, by section; see :meth:`add_section`.
@@ -282,6 +370,7 @@ class Sessions:
         topics: Topics | None = None,
         instruments: Instruments | None = None,
         pacing: Pacing | None = None,
+        broadcasts: Broadcasts | None = None,
     ) -> None:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
@@ -289,9 +378,10 @@ class Sessions:
         self.counters = SessionCounters()
         self.figures: dict[str, Callable[[], object]] = {}
         self.sections: dict[str, Callable[[], Mapping[str, object]]] = {}
-        self._pacing = pacing
         self._seconds: Callable[[], float] | None = None
         self._started = 0.0
+        self.broadcasts = Broadcasts(pacing) if broadcasts is None else broadcasts
+        self.broadcasts.join(self)
         self._open: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -305,8 +395,7 @@ class Sessions:
 
     def use_pacing(self, pacing: Pacing) -> None:
         """Spread events by this, unless a pacing was given or another server was first."""
-        if self._pacing is None:
-            self._pacing = pacing
+        self.broadcasts.use_pacing(pacing)
 
     def use_clock(self, seconds: Callable[[], float]) -> None:
         """Count :attr:`uptime` by this steady clock, unless another server was first."""
@@ -396,12 +485,12 @@ class Sessions:
     def turned_away(self, end: End, host: str, port: int) -> None:
         """Count and audit a client that was refused before it had a session."""
         self.refused(end)
-        self.audit("refused", RefusedClient(format_address(host, port)), end.value)
+        self.audit("refused", Caller(format_address(host, port)), end.value)
 
-    def refuse_line(self, session: Session, refusal: Refusal, what: str) -> None:
+    def refuse_line(self, client: Audited, refusal: Refusal, what: str) -> None:
         """Count and audit a command that was refused; *what* names it."""
         self.counters.refusals[refusal] += 1
-        self.audit("refused", session, f"{refusal.value}: {what}")
+        self.audit("refused", client, f"{refusal.value}: {what}")
 
     def audit(self, event: str, client: Audited, what: str) -> None:
         """Write a line of the audit; see :data:`~twisted_net.reasons.AuditLog`."""
@@ -409,31 +498,28 @@ class Sessions:
 
     def broadcast(self, event: Mapping[str, object]) -> Delivery:
         """
-        Send an event to every client now, encoded once; one failure does not affect the others.
+        Send an event to every client now, those of servers that share its broadcasts included.
+
+        Where users are configured, only to those that may subscribe to
+        :data:`~twisted_net.topics.BROADCAST`.
 
         :param event: its members; ``event`` names its kind.
         """
-        failures: dict[str, str] = {}
-        return Delivery(sum(self._sending(encode_event(event), failures)), failures)
+        return self.broadcasts.send(event)
 
     async def spread(self, event: Mapping[str, object]) -> Delivery:
-        """
-        Send an event to every client, to :data:`CLIENTS_AT_ONCE` in each turn of the reactor.
+        """Do as :meth:`broadcast` does, some clients in each turn of the reactor."""
+        return await self.broadcasts.spread(event)
 
-        Events are sent one after the other, each to those that are connected when its turn
-        comes. Cancelling the wait does not stop the event.
-        """
-        failures: dict[str, str] = {}
-        pacing = self._pacing or unpaced
-        delivered = await pacing(self._sending(encode_event(event), failures))
-        return Delivery(sum(delivered), failures)
-
-    def _sending(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
-        """Send to some in each step, whose value is how many got it; note the failures."""
+    def send_event(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
+        """Send an event to these sessions, see :class:`~twisted_net.broadcasts.Audience`."""
         everybody = list(self)
         for begin in range(0, len(everybody), CLIENTS_AT_ONCE):
             delivered = 0
             for session in everybody[begin : begin + CLIENTS_AT_ONCE]:
+                permissions = session.permissions
+                if permissions is not None and not permissions.hears_broadcasts:
+                    continue
                 failure = session.deliver(line)
                 if failure is None:
                     delivered += 1
@@ -462,9 +548,4 @@ def _gone(line: bytes) -> str:
     return "closing"
 
 
-_encode = msgspec.json.Encoder().encode
-
-
-def encode_event(event: Mapping[str, object]) -> bytes:
-    """Encode an event as the line that goes over the wire."""
-    return _encode(event) + b"\n"
+_UNWATCHED = encode_event({"event": "unwatched", "code": NotPermitted.code})

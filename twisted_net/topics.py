@@ -20,6 +20,13 @@ ONE_LEVEL = "*"
 ALL_LEVELS = ">"
 """Wildcard at the end of a pattern: one or more levels."""
 
+BROADCAST = "broadcast"
+"""
+The topic of BROADCAST, in the permissions of users: to subscribe is to receive, to publish to send.
+
+It has no subscribers and no messages of its own: PUBLISH and SUBSCRIBE refuse it.
+"""
+
 CHUNK = 16_384
 """Bytes of messages that are written to a transport at once, unless a single one is longer."""
 
@@ -222,7 +229,8 @@ class Topics:
         """
         Split a topic or pattern into levels.
 
-        :raises BadTopic: if it is too long or deep, has an empty level or white space.
+        :raises BadTopic: if it is too long or deep, has an empty level or white space, or is
+            :data:`BROADCAST`.
         """
         settings = self.settings
         if len(topic) > settings.max_topic or len(topic.encode()) > settings.max_topic:
@@ -234,6 +242,8 @@ class Topics:
             raise BadTopic("a topic has no empty level: neither at an end nor between two dots")
         if topic.split() != [topic] or not topic.isprintable():
             raise BadTopic("a topic has no white space and only printable characters")
+        if topic == BROADCAST:
+            raise BadTopic(f"{BROADCAST} is the topic of BROADCAST alone")
         return levels
 
 
@@ -404,12 +414,21 @@ class Mailbox:
         :return: how many messages were dropped.
         """
         self._topics.unsubscribe_all(self)
+        return self.drop_messages()
+
+    def drop_messages(self) -> int:
+        """Drop the messages that wait; return how many there were, which are counted as lost."""
         lines, self._lines = self._lines, None
         left = 0 if lines is None else 1 if isinstance(lines, bytes) else len(lines)
         self.waiting = 0
         self.dropped += left
         self._topics.lost += left
         return left
+
+    def reset(self) -> None:
+        """Begin anew, as for another client: empty, and with the default of ``when_slow``."""
+        self.close()
+        self.when_slow = self._topics.settings.when_slow
 
     def _make_room(self, size: int) -> bool:
         """Apply :attr:`when_slow` to a message of this size; return whether it now fits."""

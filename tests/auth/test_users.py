@@ -178,13 +178,27 @@ class UsersTests(SynchronousTestCase):
         self.assertIsNone(self.users.get("BOB"))
 
     def test_permissions(self) -> None:
-        """A user has its own; one known elsewhere has those of ``default``, or the usual."""
-        self.assertFalse(allows(self.users.permissions("bob"), "ECHO"))
-        self.assertIs(self.users.permissions("bob"), self.users.permissions("bob"))
-        self.assertTrue(allows(self.users.permissions("eve"), "ECHO"))
+        """A user has its own; who is not listed, or in another case, has none."""
+        bob = self.users.permissions("bob")
+        assert bob is not None
+        self.assertFalse(allows(bob, "ECHO"))
+        self.assertIs(self.users.permissions("bob"), bob)
+        for name in ("eve", "BOB", "Bob", "bob ", ""):
+            self.assertIsNone(self.users.permissions(name), name)
+
+    def test_unlisted(self) -> None:
+        """Where it is asked for, one known elsewhere has those of ``default``, or the usual."""
+        self.assertIs(self.users.unlisted("bob"), self.users.permissions("bob"))
+        self.assertTrue(allows(self.users.unlisted("eve"), "ECHO"))
         users = Users({"default": User(commands=("TIME",))})
-        self.assertFalse(allows(users.permissions("eve"), "ECHO"))
-        self.assertEqual(users.permissions("eve").name, "eve")
+        eve = users.unlisted("eve")
+        self.assertFalse(allows(eve, "ECHO"))
+        self.assertEqual(eve.name, "eve")
+        self.assertIs(users.unlisted("eve"), eve)
+
+    def test_default_is_no_user(self) -> None:
+        """The record ``default`` is a pattern for others; nobody is that user."""
+        self.assertIsNone(Users({"default": User(commands=("*",))}).permissions("default"))
 
 
 class ReadUsersTests(SynchronousTestCase):

@@ -219,7 +219,8 @@ class UsersTests(CoapsTestCase):
         self.assertEqual(self.ask(stranger, Code.GET, "ping").code, Code.CONTENT)
         for path in ("time", "stats", "events"):
             self.assertEqual(self.ask(stranger, Code.GET, path).code, Code.UNAUTHORIZED, path)
-        self.assertEqual(self.ask(stranger, Code.POST, "secret").code, Code.NOT_FOUND)
+        for path in ("secret", "nope", "auth2"):
+            self.assertEqual(self.ask(stranger, Code.POST, path).code, Code.UNAUTHORIZED, path)
         self.assertEqual(self.ask(self.client("bob", THERE), Code.GET, "events").code, Code.CONTENT)
 
     def test_no_users(self) -> None:

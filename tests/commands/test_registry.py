@@ -455,13 +455,18 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(command.calls, 3)
 
     def test_verdicts_of_names_that_are_none(self) -> None:
-        """That a name may be used which is no command says nothing of one declared later."""
+        """That there is no command of a name says nothing of one declared later."""
         commands = Commands()
         session = new_session()
-        session.permissions = Permissions("ann", User())
-        self.assertIn(b"unknown_command", finish(run_line(commands, b"SHUT", session)))
-        commands.command("SHUT", admin=True)(lambda: "")
-        self.assertIn(b"not_permitted", finish(run_line(commands, b"SHUT", session)))
+        for patterns, before, after in (
+            (("*",), b"unknown_command", b'"result"'),
+            (("*", "-@admin"), b"not_permitted", b"not_permitted"),
+        ):
+            commands.by_name.clear()
+            session.permissions = Permissions("ann", User(commands=patterns))
+            self.assertIn(before, finish(run_line(commands, b"SHUT", session)))
+            commands.command("SHUT", admin=True)(lambda: "")
+            self.assertIn(after, finish(run_line(commands, b"SHUT", session)))
 
     def test_name_of(self) -> None:
         """The name that a line calls, known or not, or None; any bytes will do."""

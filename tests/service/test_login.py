@@ -51,13 +51,15 @@ class AuthenticatorTests(SynchronousTestCase):
             }
         )
         self.verified: list[tuple[str, str]] = []
-        others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple", tom=b"cat")
-        checker = UsersChecker(lambda: self.users, self.verify)
-        self.logins = Authenticator(
-            self.reactor, AuthSettings(users="x"), [checker, others], lambda: self.users
-        )
+        self.serve(AuthSettings(users="x"))
         self.heard: list[str] = []
         self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
+
+    def serve(self, settings: AuthSettings) -> None:
+        """Make the authenticator."""
+        others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple", tom=b"cat")
+        checker = UsersChecker(lambda: self.users, self.verify)
+        self.logins = Authenticator(self.reactor, settings, [checker, others], lambda: self.users)
 
     def hear(self, event: str, client: Audited, what: str) -> None:
         """Record a line of the audit log."""
@@ -92,10 +94,30 @@ class AuthenticatorTests(SynchronousTestCase):
 
     def test_other_checkers(self) -> None:
         """Another checker can accept users; their permissions are those of the file."""
-        for name, password in (("eve", "apple"), ("tom", "cat")):
-            session = self.session()
-            self.assertEqual(self.successResultOf(self.log_in(session, name, password)), name)
-            self.assertEqual(session.user, name)
+        session = self.session()
+        self.assertEqual(self.successResultOf(self.log_in(session, "tom", "cat")), "tom")
+        self.assertIs(session.permissions, self.users.permissions("tom"))
+
+    def test_unlisted(self) -> None:
+        """Whom a checker accepts but the file does not list is refused as any other failure."""
+        session = self.session()
+        session.permissions = before = Permissions(None, User())
+        failure = self.failureResultOf(self.log_in(session, "eve", "apple"), AuthFailed)
+        self.assertEqual(str(failure.value), str(AuthFailed()))
+        self.assertIs(session.permissions, before)
+        self.assertEqual(self.heard, ["refused auth_failed: as eve, who is not in the users file"])
+
+    def test_unlisted_by_name(self) -> None:
+        """Where it is asked for, one who is not listed has the permissions of ``default``."""
+        self.users = Users({"default": User(commands=("TIME",))})
+        self.serve(AuthSettings(users="x", unlisted="default"))
+        session = self.session()
+        self.assertEqual(self.successResultOf(self.log_in(session, "eve", "apple")), "eve")
+        assert session.permissions is not None
+        self.assertTrue(session.permissions.allows_command("TIME", False))
+        self.assertFalse(session.permissions.allows_command("PING", False))
+        # By a password alone: a certificate of that name is no login.
+        self.assertIsNone(self.logins.permissions_of("eve"))
 
     def test_failures(self) -> None:
         """Whatever part is wrong, the answer is the same, and nothing changes."""
@@ -215,7 +237,9 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
         self.write(f'[ann]\npassword = "{HASH}"\ntokens = ["{hash_token("letmein")}"]')
         passwd = self.path.with_name("passwd")
         passwd.write_text("eve:apple\n")
-        settings = AuthSettings(users=str(self.path), checkers=(f"file:{passwd}",))
+        settings = AuthSettings(
+            users=str(self.path), checkers=(f"file:{passwd}",), unlisted="default"
+        )
         reactor = ThreadClock()
         made = configured_authenticator(reactor, settings)
         assert made is not None

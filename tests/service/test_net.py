@@ -492,16 +492,18 @@ class SecureListenersTests(NetServiceTestCase):
         tls = CoapDtlsSettings(certificate=self.certificate, client_ca=self.ca)
         service = self.service(coap=CoapSettings(dtls=tls))
         assert service.secure_coap is not None
-        self.assertIsNone(service.secure_coap.server._permissions_of)
+        self.assertIsNone(service.secure_coap.server._peers._permissions_of)
         service = self.service(
             coap=CoapSettings(dtls=tls), auth=AuthSettings(checkers=("memory:ann:x",))
         )
         assert service.secure_coap is not None
-        permissions_of = service.secure_coap.server._permissions_of
+        permissions_of = service.secure_coap.server._peers._permissions_of
         assert permissions_of is not None
-        self.assertIsNone(permissions_of(None).name)
-        self.assertEqual(permissions_of("ann").name, "ann")
-        self.assertRaises(AuthRequired, permissions_of(None).check_command, "TIME", False)
+        anonymous = permissions_of(None)
+        assert anonymous is not None
+        self.assertIsNone(anonymous.name)
+        self.assertRaises(AuthRequired, anonymous.check_command, "TIME", False)
+        self.assertIsNone(permissions_of("ann"))
 
 
 def _double(number: int) -> int:

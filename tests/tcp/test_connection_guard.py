@@ -66,7 +66,7 @@ class GuardTestCase(SynchronousTestCase):
             wait: Deferred[None] = Deferred()
             self.logins.append(wait)
             await wait
-        request.session.log_in(self.users.permissions(name.removeprefix("slow-")))
+        request.session.log_in(self.users.unlisted(name.removeprefix("slow-")))
         return name
 
     def big(self, size: int) -> str:
@@ -139,6 +139,10 @@ class FakeConnection:
         """Return what the test says."""
         return self.waits_for_login
 
+    def apply_limits(self, user: str | None) -> None:
+        """Record whose limits apply."""
+        self.events.append(("limits", user or "nobody"))
+
     def admit(self, permissions: Permissions) -> None:
         """Log in, as a connection does."""
         self._guard.log_in(self, permissions)
@@ -205,8 +209,8 @@ class GuardTests(SynchronousTestCase):
         """A login counts for its user until the connection leaves."""
         self.serve(REQUIRED)
         one, two = self.enter(), self.enter()
-        one.session.log_in(self.users.permissions("bob"))
-        bob = self.users.permissions("bob")
+        one.session.log_in(self.users.unlisted("bob"))
+        bob = self.users.unlisted("bob")
         self.assertRaises(TooManyConnections, two.session.log_in, bob)
         self.guard.leave(one)
         two.session.log_in(bob)
@@ -217,8 +221,8 @@ class GuardTests(SynchronousTestCase):
         self.serve(REQUIRED)
         gone = self.enter()
         self.guard.leave(gone)
-        gone.session.log_in(self.users.permissions("bob"))
-        self.enter().session.log_in(self.users.permissions("bob"))
+        gone.session.log_in(self.users.unlisted("bob"))
+        self.enter().session.log_in(self.users.unlisted("bob"))
 
     def test_certificate(self) -> None:
         """A certificate logs in at once; over the limit of its user the client is refused."""
@@ -243,7 +247,7 @@ class GuardTests(SynchronousTestCase):
         """Those without a login are notified when their time is over, and hung up on once."""
         self.serve(AuthSettings(users="users.toml", timeout=10.0))
         late, logged_in, closing = self.enter(), self.enter(), self.enter()
-        logged_in.session.log_in(self.users.permissions("ann"))
+        logged_in.session.log_in(self.users.unlisted("ann"))
         closing.hang_up(End.IDLE_TIMEOUT)
         self.clock.advance(9.9)
         self.guard.sweep()
@@ -393,7 +397,7 @@ class AnonymousTests(GuardTestCase):
         client = self.connect()
         [session] = self.factory.sessions
         client.reset()
-        session.log_in(self.users.permissions("bob"))
+        session.log_in(self.users.unlisted("bob"))
         self.assertEqual(self.ask(self.connect(), b"AUTH bob\n"), ["bob"])
 
     def test_no_timeout(self) -> None:

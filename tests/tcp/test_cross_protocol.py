@@ -90,7 +90,7 @@ class CrossProtocolCase(SynchronousTestCase):
 
     def log_in(self, request: Request, name: str) -> str:
         """Log in as a user, without a password."""
-        request.session.log_in(Users({"ann": User()}).permissions(name))
+        request.session.log_in(Users({"ann": User()}).unlisted(name))
         return name
 
     def connect(self, send: bytes = b"", **how: Any) -> Connection:  # Any: of Reactor.connect
@@ -296,7 +296,7 @@ class ProvenTests(CrossProtocolCase):
         users = Users({"ann": User()})
         self.serve(Access(AuthSettings(users="x"), users.permissions))
         client = self.connect(b"AUTH ann\n" + REQUEST + b"\nMARK a\n")
-        self.assertEqual(self.results(client), ["ann", "unknown_command", None])
+        self.assertEqual(self.results(client), ["ann", "not_permitted", None])
         self.assertEqual(self.marks, ["a"])
 
     def test_arguments(self) -> None:

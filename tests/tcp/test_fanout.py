@@ -467,7 +467,7 @@ class AloneTests(SynchronousTestCase):
         access = Access(AuthSettings(users="x", anonymous=("JOIN",)), users.permissions)
         server = Server(access=access, bytes_per_user=100, byte_burst=1000)
         client = server.connect("JOIN")
-        client.session.log_in(users.permissions("ann"))
+        client.session.log_in(users.unlisted("ann"))
         client.session.open_mailbox().subscribe("a")
         server.topics.publish("a", "x" * 2000)
         server.settle()

@@ -7,16 +7,25 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.config.record import Record
-from twisted_net.errors import AuthRequired, ConfigError, NotPermitted
+from twisted_net.errors import AuthRequired, CommandError, ConfigError, NotPermitted
+from twisted_net.topics import BROADCAST
 
 Patterns = tuple[str, ...]
+
+DEFAULT = "default"
+"""
+The record of a users file for those who are not listed in it; it is no user itself.
+
+See :attr:`AuthSettings.unlisted`.
+"""
 
 
 class AuthSettings(Record, frozen=True):
@@ -27,6 +36,11 @@ class AuthSettings(Record, frozen=True):
     everything, and only clients on this machine are served unless ``open`` is set. Redis calls
     this its protected mode: servers are lost most often by being opened to the network by mistake.
 
+    - ``unlisted``: a login that one of ``checkers`` accepts is refused if ``users`` does not list
+      the name; with ``default`` it has the permissions of the record ``default`` in ``users``. The
+      names of client certificates must be listed in any case.
+    - ``refresh_interval``: a user that was removed from the file, or may do less, loses it on open
+      connections within this time.
     - ``anonymous``: what a client may do before it has logged in. ``PING`` lets a load balancer
       check that the server is alive.
     - ``timeout``: ten seconds are enough to send a line; set more for people who type it.
@@ -46,6 +60,14 @@ class AuthSettings(Record, frozen=True):
             extra={"secret": True},
         ),
     ] = ()
+    unlisted: Annotated[
+        Literal["refuse", "default"],
+        Meta(description="what to do with names that a checker accepts and users does not list"),
+    ] = "refuse"
+    refresh_interval: Annotated[
+        float,
+        Meta(ge=0.1, le=3600, description="seconds between two looks whether users has changed"),
+    ] = 1.0
     open: Annotated[bool, Meta(description="without users, serve other machines too")] = False
     anonymous: Annotated[
         Patterns, Meta(description="commands that a client may use before it has logged in")
@@ -135,39 +157,101 @@ class User(Record, frozen=True):
                 )
 
 
+class PermissionsHolder(Protocol):
+    """What holds the permissions of a user: a session; hashable by identity."""
+
+    def review(self) -> None:
+        """End what the permissions, which have changed, no longer allow."""
+        ...
+
+
 class Permissions:
     """
     The permissions of one user, or of clients that have not logged in.
 
+    All sessions of a user hold the same object. :meth:`change` and :meth:`withdraw` therefore take
+    effect at once for all that is checked from then on; what was begun before, such as a
+    subscription, goes on until its holder's :meth:`~PermissionsHolder.review`.
+
     :param name: of the user, or None for clients that have not logged in.
+    :ivar withdrawn: whether the user has been removed, so that nothing but AUTH is permitted.
+    :ivar hears_broadcasts: whether it may receive what BROADCAST sends. Kept, since it is looked at
+        for each client of each broadcast.
+    :ivar holders: who holds it, oldest first; they add and remove themselves.
     """
 
     def __init__(self, name: str | None, user: User) -> None:
         self.name = name
+        self.withdrawn = False
+        self.holders: dict[PermissionsHolder, None] = {}
+        self.change(user)
+
+    def change(self, user: User) -> None:
+        """Replace all that the user may do."""
         self.max_connections = user.max_connections
         self._commands = tuple(pattern.upper() for pattern in user.commands)
         self._publish = user.publish
         self._subscribe = user.subscribe
+        self._proofs = frozenset((user.password, *user.tokens))
+        # Whatever is allowed to clients that have not logged in, they get nothing unasked.
+        self.hears_broadcasts = self.name is not None and _allows_topic(user.subscribe, BROADCAST)
         # Keyed by the names of existing commands, which bounds it.
         # Logging in, also as another user, is open to all.
         self._known: dict[str, bool] = {"AUTH": True}
+
+    def withdraw(self) -> None:
+        """Permit nothing but AUTH from now on: there is no such user any more."""
+        self.withdrawn = True
+        self.change(_NOTHING)
+
+    def accepts(self, proof: str | None) -> bool:
+        """
+        Whether a client that has logged in with this proof is still the user.
+
+        :param proof: the hash of the password or of the token; None if the users file has none of
+            it, as with a certificate.
+        """
+        return not self.withdrawn and (proof is None or proof in self._proofs)
 
     def check_command(self, name: str, admin: bool, known: bool = True) -> None:
         """
         Check that the user may run a command.
 
         :param name: in capitals.
-        :param known: whether there is such a command, so that the result may be cached.
+        :param known: whether there is such a command. One that there is not is permitted if it
+            would be both as an administrative command and as another, so that the answer is the
+            same as for a command that is not permitted.
         :raises NotPermitted: if the user may not.
         :raises AuthRequired: if the client must log in first.
         """
+        if self._known.get(name):
+            return
+        # Both in each case, also if the result is known: the time says not which commands exist.
+        allowed = _allows_command(self._commands, name, admin)
+        allowed_otherwise = _allows_command(self._commands, name, not admin)
+        if known:
+            self._known[name] = allowed
+        elif not allowed_otherwise:
+            allowed = False
+        if not allowed:
+            raise self._refusal(name)
+
+    def check_fallback(self, word: str) -> None:
+        """
+        Check that the user may send a line that is no command, where a fallback answers these.
+
+        :param word: its first word, in capitals.
+        :raises NotPermitted, AuthRequired: as :meth:`check_command`.
+        """
+        if not _allows_command(self._commands, word, admin=False):
+            raise self._refusal(word)
+
+    def allows_command(self, name: str, admin: bool) -> bool:
+        """Whether the user may run a command, which exists; *name* in capitals."""
         allowed = self._known.get(name)
         if allowed is None:
-            allowed = _allows_command(self._commands, name, admin)
-            if known:
-                self._known[name] = allowed
-        if not allowed:
-            raise NotPermitted(name) if self.name is not None else AuthRequired()
+            allowed = self._known[name] = _allows_command(self._commands, name, admin)
+        return allowed
 
     def check_publish(self, topic: str) -> None:
         """
@@ -176,7 +260,8 @@ class Permissions:
         :raises NotPermitted: if the user may not.
         :raises AuthRequired: if the client must log in first.
         """
-        self._check_topic(self._publish, topic)
+        if not _allows_topic(self._publish, topic):
+            raise self._refusal(topic)
 
     def check_subscribe(self, pattern: str) -> None:
         """
@@ -188,11 +273,30 @@ class Permissions:
         :raises NotPermitted: if the user may not.
         :raises AuthRequired: if the client must log in first.
         """
-        self._check_topic(self._subscribe, pattern)
+        if not self.allows_subscribe(pattern):
+            raise self._refusal(pattern)
 
-    def _check_topic(self, patterns: Sequence[str], topic: str) -> None:
-        if not _allows_topic(patterns, topic):
-            raise NotPermitted(topic) if self.name is not None else AuthRequired()
+    def check_broadcasts(self) -> None:
+        """
+        Check that the user may receive what BROADCAST sends.
+
+        :raises NotPermitted: if the user may not subscribe to its topic.
+        :raises AuthRequired: if the client must log in first.
+        """
+        if not self.hears_broadcasts:
+            raise self._refusal(BROADCAST)
+
+    def allows_subscribe(self, pattern: str) -> bool:
+        """Whether :meth:`check_subscribe` accepts a topic or pattern."""
+        return _allows_topic(self._subscribe, pattern)
+
+    def _refusal(self, what: str) -> CommandError:
+        if self.name is None or self.withdrawn:
+            return AuthRequired()
+        return NotPermitted(what)
+
+
+_NOTHING = User(commands=(), publish=(), subscribe=())
 
 
 @frozen
@@ -205,12 +309,16 @@ class Users:
     """
     The users of a server, by name.
 
-    :param users: the records, by name.
+    :param users: the records, by name; that of :data:`DEFAULT` is no user.
     """
 
     def __init__(self, users: Mapping[str, User]) -> None:
         self._users = dict(users)
-        self._permissions = {name: Permissions(name, user) for name, user in users.items()}
+        self._permissions = {
+            name: Permissions(name, user) for name, user in users.items() if name != DEFAULT
+        }
+        # As long as somebody holds them: how many names a checker accepts is not known.
+        self._unlisted: WeakValueDictionary[str, Permissions] = WeakValueDictionary()
         self._tokens = [
             _Token(digest, name) for name, user in users.items() for digest in user.tokens
         ]
@@ -244,17 +352,52 @@ class Users:
                 found = known.user
         return found
 
-    def permissions(self, name: str) -> Permissions:
-        """
-        Return the permissions of a user.
+    def permissions(self, name: str) -> Permissions | None:
+        """Return the permissions of a user; None if there is no user of exactly this name."""
+        return self._permissions.get(name)
 
-        A user that another checker knows, without a record here, has those of the record
-        ``default``; without one, those of a record that sets nothing.
+    def unlisted(self, name: str) -> Permissions:
         """
-        known = self._permissions.get(name)
-        if known is not None:
-            return known
-        return Permissions(name, self._users.get("default") or User())
+        Return the permissions of a user whom another checker knows, and who may not be listed here.
+
+        Without a record here, they are those of the record :data:`DEFAULT`; without one, those of
+        a record that sets nothing.
+        """
+        known = self._permissions.get(name) or self._unlisted.get(name)
+        if known is None:
+            known = self._unlisted[name] = Permissions(name, self._users.get(DEFAULT) or User())
+        return known
+
+    def replace(self, before: Users) -> list[Permissions]:
+        """
+        Take over the permissions that clients hold, and change them as these records say.
+
+        :param before: the users that these replace.
+        :return: those that have changed, or were withdrawn; their holders are to review them.
+        """
+        changed = []
+        for name, permissions in before._permissions.items():
+            if name not in self._permissions:
+                permissions.withdraw()
+                changed.append(permissions)
+                continue
+            self._permissions[name] = permissions
+            if self._users[name] != before._users[name]:
+                permissions.change(self._users[name])
+                changed.append(permissions)
+        default = self._users.get(DEFAULT) or User()
+        same_default = default == (before._users.get(DEFAULT) or User())
+        for name, permissions in list(before._unlisted.items()):
+            if name in self._permissions:
+                self._permissions[name] = permissions
+                permissions.change(self._users[name])
+            else:
+                self._unlisted[name] = permissions
+                if same_default:
+                    continue
+                permissions.change(default)
+            changed.append(permissions)
+        return changed
 
 
 def hash_token(token: str) -> str:
@@ -289,6 +432,9 @@ def read_users(text: str, file: str) -> Users:
             users[name] = msgspec.convert(table, User)
         except msgspec.ValidationError as error:
             mistakes.append(f"{file}: user {name}: {error}")
+            continue
+        if name == DEFAULT and (users[name].password or users[name].tokens):
+            mistakes.append(f"{file}: {DEFAULT} is no user, and has neither a password nor tokens")
     if not users and not mistakes:
         mistakes.append(f"{file}: there is no user in it")
     if mistakes:
@@ -329,3 +475,7 @@ def _allows_topic(patterns: Sequence[str], topic: str) -> bool:
 
 def _covers(rule: str, name: str) -> bool:
     return name.startswith(rule[:-1]) if rule.endswith("*") else name == rule
+
+
+NOBODY = Permissions(None, _NOTHING)
+"""Permissions of a client that has proved to be somebody who is no user: nothing but AUTH."""

@@ -84,6 +84,14 @@ class Notifier:
         self._flush()
         return bool(observers)
 
+    def renew_peer(self, source: Source) -> None:
+        """Notify all observers of a peer: what it may no longer observe ends with an error."""
+        now = self._reactor.seconds()
+        for observer in self.observers.of_peer(source):
+            if self.observers.begin_notification(observer):
+                self._send_state(observer, now)
+        self._flush()
+
     def acknowledged(self, outgoing: OutgoingMessage, now: float) -> None:
         """Process the acknowledgement of a notification: the next one may be due."""
         observer = self._outstanding.pop(outgoing, None)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from twisted_net.auth.users import Permissions
+from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.dtls.peer import identity_of
-from twisted_net.errors import AuthRequired
 from twisted_net.net.addresses import Source
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -17,8 +16,11 @@ from twisted_net.sessions import Session, Sessions
 SESSION_LIFETIME = 600.0
 """Seconds after its last request that a peer's session ends; the idle timeout of a TCP client."""
 
-PermissionsOf: TypeAlias = Callable[[str | None], Permissions]
-"""Returns the permissions of a user by name; for None, those of a peer without a certificate."""
+PermissionsOf: TypeAlias = Callable[[str | None], Permissions | None]
+"""
+Returns the permissions of a user by name, None if there is no such user; for None, those of a peer
+without a certificate.
+"""
 
 
 class PeerSessions:
@@ -30,6 +32,7 @@ class PeerSessions:
     :param permissions_of: the permissions of users, who are named by the certificates of DTLS
         peers; None if all peers may do everything.
     :param deliver: sends a line, such as a broadcast event, to a peer.
+    :param reviewed: called with each peer whose user may do less now, or is none any more.
     :param closed: called with each peer whose session ended because it was idle or over the limit.
     """
 
@@ -39,12 +42,14 @@ class PeerSessions:
         limit: int,
         permissions_of: PermissionsOf | None,
         deliver: Callable[[Source, bytes], str | None],
+        reviewed: Callable[[Source], None],
         closed: Callable[[Source], None],
     ) -> None:
         self._sessions = sessions
         self._limit = limit
         self._permissions_of = permissions_of
         self._deliver = deliver
+        self._reviewed = reviewed
         self._closed = closed
         # With the time of the last request; least recently active first.
         self._by_peer: OrderedDict[Source, tuple[Session, float]] = OrderedDict()
@@ -53,9 +58,12 @@ class PeerSessions:
         """Return the session of a peer that makes a request now; open it if there is none."""
         known = self._by_peer.get(source)
         if known is not None:
-            self._by_peer[source] = known[0], now
+            session = known[0]
+            self._by_peer[source] = session, now
             self._by_peer.move_to_end(source)
-            return known[0]
+            if session.identity is not None and session.user is None:
+                self._log_in_again(session)
+            return session
         while self._by_peer:
             oldest, (session, active) = next(iter(self._by_peer.items()))
             if active + SESSION_LIFETIME > now and len(self._by_peer) < self._limit:
@@ -83,17 +91,21 @@ class PeerSessions:
     def _log_in(self, session: Session, source: Source) -> None:
         """Log a session in as the user that its peer's certificate names, if it names one."""
         session.identity = identity_of(source)
-        if self._permissions_of is not None:
-            session.permissions = self._permissions_of(session.identity)
-            if session.identity is not None:
-                session.sessions.audit("login", session, "by certificate")
+        # Administrative commands are for users, see is_served.
+        session.administrative = False
+        if self._permissions_of is None:
+            return
+        permissions = self._permissions_of(session.identity)
+        if session.identity is None:
+            session.permissions = NOBODY if permissions is None else permissions
+            return
+        session.log_in_by_certificate(permissions)
+        session.reviewed = lambda before: self._reviewed(source)
 
-
-def check_user(session: Session) -> None:
-    """
-    Check that the peer is a user, if users are configured.
-
-    :raises AuthRequired: if it is not.
-    """
-    if session.permissions is not None and session.user is None:
-        raise AuthRequired
+    def _log_in_again(self, session: Session) -> None:
+        """Log a session in whose user did not exist, if it does now: a peer cannot do it itself."""
+        permissions = (
+            None if self._permissions_of is None else self._permissions_of(session.identity)
+        )
+        if permissions is not None:
+            session.log_in_by_certificate(permissions)

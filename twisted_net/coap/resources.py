@@ -27,6 +27,7 @@ from twisted_net.errors import (
     UnknownCommand,
 )
 from twisted_net.net.untrusted_json import JsonDecoder
+from twisted_net.sessions import Session
 
 EVENTS = "events"
 """Path of the resource that is the last event broadcast to clients."""
@@ -98,7 +99,7 @@ def is_served(command: Command) -> bool:
 
     Administrative commands are not, nor are those that change what a client may do: a peer is
     identified by an address that can be forged, so that it cannot log in. Over DTLS a certificate
-    may name a user, to whom administrative commands are served too, unlisted.
+    may name a user, to whom administrative commands are served too.
     """
     return not command.admin and not command.alone
 
@@ -202,12 +203,18 @@ def diagnostic(sentence: str) -> bytes:
     return payload[: MAX_DIAGNOSTIC - 3].decode(errors="ignore").encode() + "…".encode()
 
 
-def link_format(commands: Commands, observable: Iterable[str], queries: Sequence[str]) -> bytes:
+def link_format(
+    commands: Commands,
+    observable: Iterable[str],
+    queries: Sequence[str],
+    session: Session | None = None,
+) -> bytes:
     """
     Return the list of resources in link format (RFC 6690).
 
     :param observable: paths of the resources that can be observed.
     :param queries: filters (§4.1): ``href=/time`` or ``title=The*``; a link must match all.
+    :param session: of the peer, where users are configured: what it may not use is not listed.
     :raises RequestRefused: for a query that is not a filter, and for over :data:`MAX_FILTERS`.
     """
     if len(queries) > MAX_FILTERS:
@@ -220,7 +227,7 @@ def link_format(commands: Commands, observable: Iterable[str], queries: Sequence
         filters.append((name, value))
     observed = set(observable)
     shown = []
-    for target, attributes in _links(commands):
+    for target, attributes in _links(commands, session):
         if target[1:] in observed:
             attributes["obs"] = ""
         if all(_matches(target, attributes, *filter_) for filter_ in filters):
@@ -231,17 +238,26 @@ def link_format(commands: Commands, observable: Iterable[str], queries: Sequence
     return ",".join(shown).encode()
 
 
-def _links(commands: Commands) -> Iterator[tuple[str, dict[str, str]]]:
+def _links(commands: Commands, session: Session | None) -> Iterator[tuple[str, dict[str, str]]]:
     yield f"/{CORE}", {"ct": str(LINK_FORMAT)}
-    for command in filter(is_served, commands):
+    for command in commands:
+        if not (is_served(command) if session is None else _is_usable(command, session)):
+            continue
         title = command.help.replace("\\", "\\\\").replace('"', '\\"')
         methods = "get post" if command.safe else "post"
         formats = f"{TEXT} {JSON}"
         yield f"/{command.name.lower()}", {"title": title, "if": methods, "ct": formats}
-    yield (
-        f"/{EVENTS}",
-        {"title": "The last event broadcast to clients.", "if": "get", "ct": str(JSON)},
-    )
+    permissions = None if session is None else session.permissions
+    if permissions is None or permissions.hears_broadcasts:
+        yield (
+            f"/{EVENTS}",
+            {"title": "The last event broadcast to clients.", "if": "get", "ct": str(JSON)},
+        )
+
+
+def _is_usable(command: Command, session: Session) -> bool:
+    is_resource = is_served(command) or (session.user is not None and not command.alone)
+    return is_resource and session.may_run(command.name, command.admin)
 
 
 def _matches(target: str, attributes: dict[str, str], name: str, wanted: str) -> bool:

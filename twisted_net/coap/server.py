@@ -45,8 +45,8 @@ from twisted_net.coap.peer_sessions import (
     SESSION_LIFETIME,
     PeerSessions,
     PermissionsOf,
-    check_user,
 )
+from twisted_net.coap.resource_access import ResourceAccess
 from twisted_net.coap.resources import (
     CORE,
     EVENTS,
@@ -57,8 +57,6 @@ from twisted_net.coap.resources import (
     command_response,
     diagnostic,
     error_response,
-    find_command,
-    link_format,
     observable_commands,
 )
 from twisted_net.coap.responses import ResponseBuilder, ServerRequest, echo_challenge_message
@@ -68,12 +66,12 @@ from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
-from twisted_net.dtls.peer import SecurePeer, identity_of
+from twisted_net.dtls.peer import SecurePeer
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions import Sessions
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
@@ -102,8 +100,9 @@ class CoapServer(CoapEndpoint):
     :param permit: called before a command runs; it raises a
         :class:`~twisted_net.errors.CommandError` if the peer may not run it. None permits all.
     :param permissions_of: returns the permissions of a user whom the certificate of a DTLS peer
-        names; for None, those of a peer without a certificate. With it, administrative commands
-        are served to users who have the permission.
+        names, None if there is no such user; for None, those of a peer without a certificate. With
+        it, administrative commands are served to users who have the permission.
+    :param reviewed: called with each peer whose user's permissions have changed.
     :param chance: returns a number drawn evenly from 0 to 1.
     :ivar layer: the message layer, with its counters.
     :ivar datagrams: the counters of the port.
@@ -121,12 +120,13 @@ class CoapServer(CoapEndpoint):
         sessions: Sessions | None = None,
         permit: Permit | None = None,
         permissions_of: PermissionsOf | None = None,
+        reviewed: Callable[[Source], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits = limits or CoapLimits()
         super().__init__(reactor, limits, int(chance() * 65_536))
         self._chance = chance
-        self._permissions_of = permissions_of
+        self._on_review = reviewed
         self.commands = commands
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.sessions.use_pacing(StepScheduler(reactor))
@@ -157,9 +157,9 @@ class CoapServer(CoapEndpoint):
             limits.max_peers,
             permissions_of,
             self._deliver,
+            self._review,
             self._notifier.remove_peer,
         )
-        self._event = b"{}"
         self.runner = CommandRunner(
             reactor,
             commands,
@@ -167,6 +167,7 @@ class CoapServer(CoapEndpoint):
             RunnerLimits(limits.command_timeout, limits.max_blocking),
             permit,
         )
+        self._access = ResourceAccess(commands, self.runner, self._peers, bool(permissions_of))
         self._waiting = WaitingRequests(reactor, limits)
         self._draining = False
         self._next_traceback = float("-inf")
@@ -307,17 +308,17 @@ class CoapServer(CoapEndpoint):
         path = options.path
         if path == _CORE_PATH:
             check_request(request.method, options, (LINK_FORMAT,), safe=True, post=False)
-            body = link_format(self.commands, [*self._observable, EVENTS], options.queries)
+            observable = [*self._observable, EVENTS]
+            body = self._access.links(request.source, observable, options.queries, now)
             return ResourceResponse(Code.CONTENT, body, LINK_FORMAT)
         if path == _EVENTS_PATH:
+            self._access.check_events(request.source, now)
             check_request(request.method, options, (JSON,), safe=True, post=False)
-            check_user(self._peers.of(request.source, now))
-            return ResourceResponse(Code.CONTENT, self._event, JSON, 0)
+            return ResourceResponse(Code.CONTENT, self.sessions.broadcasts.last[:-1], JSON, 0)
         topic = topic_of(path)
         if topic is not None:
             return self._serve_topic(request, topic, payload, now)
-        is_user = self._permissions_of is not None and identity_of(request.source) is not None
-        command = find_command(self.commands, path, admin=is_user)
+        command = self._access.command(request, path, payload, now)
         check_request(request.method, options, _FORMATS, safe=command.safe, post=True)
         return self._run(request, command, command_arguments(options, payload), now)
 
@@ -326,14 +327,12 @@ class CoapServer(CoapEndpoint):
     ) -> ResourceResponse | None:
         """Return the last message of a topic, or publish one; permitted as SUBSCRIBE, PUBLISH."""
         options = request.options
-        check_request(request.method, options, _FORMATS, safe=True, post=True)
         name = "SUBSCRIBE" if request.method == _GET else "PUBLISH"
-        command = self.commands.get(name)
-        if command is None:
-            raise RequestRefused(Code.NOT_FOUND, "there are no topics")
+        command = self._access.command(request, [name], payload, now)
+        check_request(request.method, options, _FORMATS, safe=True, post=True)
         if request.method == _GET:
             session = self._peers.of(request.source, now)
-            self._admit(request, command, [topic], session)
+            self._access.admit(request, command, [topic], session)
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
                     session.permissions.check_subscribe(topic)
@@ -360,7 +359,7 @@ class CoapServer(CoapEndpoint):
             return ResourceResponse(Code.UNAUTHORIZED)
         source = request.source
         session = self._peers.of(source, now)
-        self._admit(request, command, arguments, session)
+        self._access.admit(request, command, arguments, session)
         if topic is not None:
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
@@ -391,19 +390,6 @@ class CoapServer(CoapEndpoint):
         result = self.runner.start(answer, session, show)
         self._waiting.start(source, self._respond_later(request, incoming, answer, result))
         return None
-
-    def _admit(
-        self, request: ServerRequest, command: Command, arguments: list[str], session: Session
-    ) -> None:
-        """
-        Admit a command. A notification is no command that came, and is checked alone.
-
-        :raises CommandError: if the peer may not run it.
-        """
-        if request.incoming is None:
-            self.runner.check(command, arguments, session)
-        else:
-            self.runner.admit(command, arguments, session)
 
     def _assemble(
         self, request: ServerRequest, block: Block, payload: bytes, now: float
@@ -532,9 +518,14 @@ class CoapServer(CoapEndpoint):
         return self._responses.message(request, response, now)
 
     def _deliver(self, source: Source, line: bytes) -> str | None:
-        """Send an event to a peer if it observes ``/events``; return why it was not sent."""
-        self._event = line[:-1]
+        """Notify a peer of the last event if it observes ``/events``; return why it was not."""
         return None if self._notifier.notify_peer(source, EVENTS) else "not_observing"
+
+    def _review(self, source: Source) -> None:
+        """End the observations of a peer that its changed permissions no longer allow."""
+        self._notifier.renew_peer(source)
+        if self._on_review is not None:
+            self._on_review(source)
 
     def _failed(self, request: ServerRequest) -> ResourceResponse:
         """Log the exception that is being handled, and return the response for it."""

@@ -64,6 +64,12 @@ class Request:
     session: Session
     commands: Commands
 
+    def may_run(self, command: Command) -> bool:
+        """Whether the client may run a command of the registry."""
+        # Without a connection of its own, as over CoAP, a client cannot log in.
+        served = not command.alone or self.session.has_connection
+        return served and self.session.may_run(command.name, command.admin)
+
 
 class Command:
     """
@@ -313,6 +319,16 @@ class Commands:
         self.by_name |= other.by_name
         self._secret |= other._secret
         self.fallback = other.fallback or self.fallback
+
+    def runs_alone(self, line: bytes | None) -> bool:
+        """
+        Whether a line calls a command that must run alone.
+
+        :param line: None for one that was too long.
+        """
+        words = line.decode(errors="replace").split(None, 1) if line else ()
+        command = self.get(words[0]) if words else None
+        return command is not None and command.alone
 
     def name_of(self, line: bytes) -> str | None:
         """

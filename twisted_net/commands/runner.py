@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_net.auth.users import Permissions
 from twisted_net.commands.arguments import check_control_characters, split_quoted
 from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import (
@@ -41,7 +40,7 @@ from twisted_net.errors import (
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.reasons import Refusal
+from twisted_net.reasons import Audited, Caller, Refusal
 from twisted_net.sessions import Session, Sessions
 
 TRACEBACKS_PER_SECOND, TRACEBACK_BURST = 1.0, 10
@@ -116,6 +115,11 @@ class CommandRunner:
         """How many blocking commands wait for a thread or run in one."""
         return len(self._blocking)
 
+    @property
+    def watched(self) -> bool:
+        """Whether some client uses MONITOR."""
+        return bool(self._watchers)
+
     # --- doors that receive lines ---
 
     def answer(self, line: bytes, session: Session) -> bytes | Waiting:
@@ -144,10 +148,10 @@ class CommandRunner:
                 raise EmptyMessage
             name = words[0]
             command = self._by_name.get(name) or self.commands.get(name)
-            if session.permissions is not None:
-                _check_permissions(session.permissions, command, name)
             if command is None:
                 return self._fall_back(text, name, session)
+            if session.permissions is not None:
+                session.permissions.check_command(command.name, command.admin)
             if self._permit is not None:
                 self._permit(command, session)
             if command.admin:
@@ -201,7 +205,7 @@ class CommandRunner:
         self.admit(command, words, session)
         return self.execute(command, words, session)
 
-    def admit(self, command: Command, words: list[str], session: Session) -> None:
+    def admit(self, command: Command, words: Sequence[str], session: Session) -> None:
         """
         Count a command that came, show it to MONITOR, and :meth:`check` it.
 
@@ -212,7 +216,23 @@ class CommandRunner:
             self._show(self.commands.shown_call(command, words), session)
         self.check(command, words, session)
 
-    def check(self, command: Command, words: list[str], session: Session) -> None:
+    def admit_unknown(self, name: str, session: Session) -> None:
+        """
+        Count a command that came, and is none: refuse it as one that the client may not run.
+
+        Nothing is done where it might run all, so that it may be told that there is no such one.
+
+        :raises NotPermitted, AuthRequired: as for a command that there is.
+        """
+        if session.permissions is None:
+            return
+        session.messages += 1
+        if self._watchers:
+            self._show(shown_word(name), session)
+        with self.refusals_counted(shown_word(name), session):
+            session.permissions.check_command(name.upper(), admin=False, known=False)
+
+    def check(self, command: Command, words: Sequence[str], session: Session) -> None:
         """
         Check that a client may run a command, and audit it if it is administrative.
 
@@ -221,7 +241,7 @@ class CommandRunner:
         # Not by refusals_counted: a context manager takes 1 µs, and each CoAP request comes here.
         try:
             if session.permissions is not None:
-                _check_permissions(session.permissions, command, command.name)
+                session.permissions.check_command(command.name, command.admin)
             if self._permit is not None:
                 self._permit(command, session)
             if command.admin:
@@ -290,11 +310,11 @@ class CommandRunner:
 
     # --- what both share ---
 
-    def count_refusal(self, error: TwistedNetError, what: str, session: Session) -> None:
+    def count_refusal(self, error: TwistedNetError, what: str, client: Audited) -> None:
         """Count and audit an error, if its code is a :class:`Refusal`; *what* is its command."""
         refusal = _REFUSALS.get(error.code)
         if refusal is not None and not getattr(error, "counted", False):
-            self.sessions.refuse_line(session, refusal, what)
+            self.sessions.refuse_line(client, refusal, what)
 
     @contextmanager
     def refusals_counted(self, what: str, session: Session) -> Iterator[None]:
@@ -311,8 +331,13 @@ class CommandRunner:
             self._note(self.commands.shown(line), session, took, waited=False)
 
     def _fall_back(self, text: str, name: str, session: Session) -> bytes | Waiting:
+        permissions = session.permissions
         if self.commands.fallback is None:
+            if permissions is not None:
+                permissions.check_command(name.upper(), admin=False, known=False)
             raise UnknownCommand(name)
+        if permissions is not None:
+            permissions.check_fallback(name.upper())
         return encode_whole(self.commands.fallback(Request(session, self.commands), text.strip()))
 
     def _check_administrative(self, command: Command, session: Session) -> None:
@@ -323,17 +348,17 @@ class CommandRunner:
         sessions = self.sessions
         sessions.instruments.monitors.show(session, shown, sessions.wall(), self.seconds())
 
-    def _note(self, shown: str, session: Session, took: float, *, waited: bool) -> None:
+    def _note(self, shown: str, client: Audited, took: float, *, waited: bool) -> None:
         sessions = self.sessions
         sessions.instruments.slow_log.note(
-            sessions.wall(), took, session.name, session.user, shown, waited=waited
+            sessions.wall(), took, client.name, client.user, shown, waited=waited
         )
 
-    def _note_waited(self, show: Callable[[], str], session: Session, took: float) -> None:
+    def _note_waited(self, show: Callable[[], str], client: Audited, took: float) -> None:
         if took >= self.sessions.instruments.slow_log.settings.waiting_threshold:
-            self._note(show(), session, took, waited=True)
+            self._note(show(), client, took, waited=True)
 
-    def _failed(self, failure: Failure, command: str | None, session: Session) -> Internal:
+    def _failed(self, failure: Failure, command: str | None, client: Audited) -> Internal:
         """Log a handler's bug, and return what its client is answered."""
         self.sessions.counters.failures += 1
         if self._may_log():
@@ -341,8 +366,8 @@ class CommandRunner:
                 "the handler of {command} failed; called by {client} as {user}",
                 loggable_failure(failure, self.commands.get(command or ""), self.commands),
                 command=command or "an unknown command",
-                client=session.name,
-                user=session.user or "nobody",
+                client=client.name,
+                user=client.user or "nobody",
             )
         return Internal()
 
@@ -366,10 +391,10 @@ class _Execution:
     __slots__ = (
         "_answer",
         "_began",
+        "_caller",
         "_cancelled",
         "_result",
         "_runner",
-        "_session",
         "_show",
         "_timed_out",
         "_timer",
@@ -381,7 +406,8 @@ class _Execution:
     ) -> None:
         self._runner = runner
         self._waiting = waiting
-        self._session = session
+        # As it is now: it may log in as another user meanwhile.
+        self._caller = Caller(session.name, session.user)
         self._show = show
         self._began = runner.seconds()
         self._cancelled = self._timed_out = False
@@ -399,7 +425,7 @@ class _Execution:
             if waiting.blocking:
                 self._result = runner._blocking.call(waiting.start)
         except ANSWERED as error:
-            runner.count_refusal(error, str(waiting.name), self._session)
+            runner.count_refusal(error, str(waiting.name), self._caller)
             answer.errback(error)
             return answer
         if not waiting.blocking:
@@ -424,11 +450,11 @@ class _Execution:
         if answer is None:
             runner.sessions.counters.overdue -= 1
             return
-        runner._note_waited(self._show, self._session, runner.seconds() - self._began)
+        runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
         if isinstance(outcome, bytes):
             answer.callback(outcome)
         else:
-            runner.count_refusal(outcome, str(self._waiting.name), self._session)
+            runner.count_refusal(outcome, str(self._waiting.name), self._caller)
             answer.errback(outcome)
 
     def _outcome(self, value: object) -> bytes | TwistedNetError:
@@ -447,7 +473,7 @@ class _Execution:
             return error
         if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
             return CommandTimeout(runner.limits.timeout)
-        return runner._failed(failure, waiting.name, self._session)
+        return runner._failed(failure, waiting.name, self._caller)
 
     def _time_out(self) -> None:
         self._timer = None
@@ -462,7 +488,7 @@ class _Execution:
                     "the handler of {command} goes on after it was cancelled at its time limit",
                     command=self._waiting.name,
                 )
-            runner._note_waited(self._show, self._session, runner.seconds() - self._began)
+            runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
             answer.errback(CommandTimeout(runner.limits.timeout))
 
     def _cancel(self, answer: Deferred[bytes]) -> None:
@@ -487,14 +513,6 @@ def _encode_failure(failure: Failure, waiting: Waiting) -> bytes:
     error = failure.value
     assert isinstance(error, TwistedNetError)
     return waiting.refuse(error)
-
-
-def _check_permissions(permissions: Permissions, command: Command | None, word: str) -> None:
-    # An unknown name is refused like one that is not permitted: neither says which exist.
-    if command is None:
-        permissions.check_command(word.upper(), admin=False, known=False)
-    else:
-        permissions.check_command(command.name, command.admin)
 
 
 def _refused_name(error: TwistedNetError, word: str) -> str | None:

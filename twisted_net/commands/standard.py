@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from twisted_net.broadcasts import CLIENTS_AT_ONCE, Delivery
 from twisted_net.commands.admin import declare_administration
 from twisted_net.commands.registry import Command, Commands, Fields, Request
 from twisted_net.commands.topics import declare_topics
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import CLIENTS_AT_ONCE, Delivery, Session, Sessions
+from twisted_net.sessions import Session, Sessions
+from twisted_net.topics import BROADCAST
 
 FAILURES_SHOWN = 20
 """Clients that BROADCAST names of those that it did not reach; all of them are counted."""
@@ -89,8 +91,10 @@ def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
     if not words:
         raise CommandError("there is no message to broadcast")
     session = request.session
+    if session.permissions is not None:
+        session.permissions.check_publish(BROADCAST)
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
-    if len(session.sessions) > CLIENTS_AT_ONCE:
+    if len(session.sessions.broadcasts) > CLIENTS_AT_ONCE:
         return _spread(session.sessions, event)
     return _outcome(session.sessions.broadcast(event))
 
@@ -109,9 +113,11 @@ def _outcome(delivery: Delivery) -> Fields:
 
 def _help(request: Request, command: str | None = None) -> Fields:
     if command is None:
-        return Fields(commands=[_description(known) for known in request.commands])
+        usable = [known for known in request.commands if request.may_run(known)]
+        return Fields(commands=[_description(known) for known in usable])
     known = request.commands.get(command)
-    if known is None:
+    # To a client that may not run it there is no such command.
+    if known is None or not request.may_run(known):
         raise UnknownCommand(command)
     return Fields(commands=[_description(known)])
 

@@ -248,6 +248,12 @@ class DtlsServer(DatagramProtocol):
         if association is not None:
             self._end(association, reason)
 
+    def enforce_limit(self, user: str) -> None:
+        """End sessions of a user whose limit was lowered: those that were silent for longest."""
+        limit = self._limit_of(user)
+        if limit is not None:
+            self._end_surplus(user, limit)
+
     def figures(self) -> dict[str, int]:
         """Return current numbers and counters by name."""
         counts = self.counts
@@ -328,15 +334,19 @@ class DtlsServer(DatagramProtocol):
         if len(self._sessions) >= self.settings.max_sessions:
             self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
         if identity is not None:
-            if limit is not None and self._per_user[identity] >= limit:
-                oldest = next(peer for peer in self._sessions if peer.identity == identity)
-                self._end(self._sessions[oldest], End.USER_LIMIT)
+            if limit is not None:
+                self._end_surplus(identity, limit - 1)
             self._per_user.add(identity)
         association.peer = SecurePeer(association.source, identity)
         association.deadline = now + self.settings.idle_timeout
         self._sessions[association.peer] = association
         self.counts.established += 1
         self._wake_at(association.deadline)
+
+    def _end_surplus(self, user: str, limit: int) -> None:
+        while self._per_user[user] > limit:
+            oldest = next(peer for peer in self._sessions if peer.identity == user)
+            self._end(self._sessions[oldest], End.USER_LIMIT)
 
     def _limit_of(self, user: str | None) -> int | None:
         """Return how many sessions a user may have; None for no limit."""

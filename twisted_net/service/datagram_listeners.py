@@ -12,6 +12,7 @@ from typing_extensions import override
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Commands
 from twisted_net.discovery.settings import DiscoverySettings
+from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import ServiceReactor
@@ -100,7 +101,8 @@ class CoapListener(_DrainingListener):
     """
     The CoAP server.
 
-    :param streams: the sessions of the stream listeners; it shares their topics and instruments.
+    :param streams: the sessions of the stream listeners; it shares their topics, broadcasts and
+        instruments.
     :ivar server: holds the sessions, the observers and the counters.
     """
 
@@ -118,8 +120,7 @@ class CoapListener(_DrainingListener):
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
         self._drain_timeout = config.drain_timeout
-        sessions = Sessions(streams.wall, streams.topics, streams.instruments)
-        self.server = CoapServer(reactor, commands, config.coap, sessions=sessions)
+        self.server = CoapServer(reactor, commands, config.coap, sessions=_sharing(streams))
 
     @override
     def listen(self, port: int, interface: str) -> object:
@@ -340,7 +341,8 @@ class SecureCoapListener(_DtlsListener, _DrainingListener):
     The CoAP server over DTLS.
 
     :param access: the permissions of users, whom client certificates name.
-    :param streams: the sessions of the stream listeners; it shares their topics and instruments.
+    :param streams: the sessions of the stream listeners; it shares their topics, broadcasts and
+        instruments.
     :ivar server: holds the sessions, the observers and the counters.
     """
 
@@ -362,15 +364,20 @@ class SecureCoapListener(_DtlsListener, _DrainingListener):
         super().__init__(reactor, settings, config.coap, streams.wall)
         self._drain_timeout = config.drain_timeout
 
-        def permissions_of(user: str | None) -> Permissions:
+        def permissions_of(user: str | None) -> Permissions | None:
             return access.anonymous if user is None else access.permissions_of(user)
+
+        def session_limit(user: str) -> int | None:
+            permissions = permissions_of(user)
+            return None if permissions is None else permissions.max_connections
 
         self.server = CoapServer(
             reactor,
             commands,
             limits_over_dtls(config.coap, settings),
-            sessions=Sessions(streams.wall, streams.topics, streams.instruments),
+            sessions=_sharing(streams),
             permissions_of=permissions_of if access.required else None,
+            reviewed=self._enforce_limit,
         )
         self.dtls = DtlsServer(
             reactor,
@@ -378,5 +385,17 @@ class SecureCoapListener(_DtlsListener, _DrainingListener):
             self.certificates,
             settings,
             ended=self.server.peer_lost,
-            session_limit=lambda user: permissions_of(user).max_connections,
+            session_limit=session_limit,
         )
+
+    def _enforce_limit(self, peer: Source) -> None:
+        user = identity_of(peer)
+        if user is not None:
+            self.dtls.enforce_limit(user)
+
+
+def _sharing(streams: Sessions) -> Sessions:
+    """Return sessions that share topics, broadcasts and instruments with others."""
+    return Sessions(
+        streams.wall, streams.topics, streams.instruments, broadcasts=streams.broadcasts
+    )

@@ -14,12 +14,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_net.auth.users import AuthSettings, Permissions, Users
+from twisted_net.auth.users import AuthSettings, Permissions, Users, hash_token
 from twisted_net.config.foreign_code import describe_failure
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError
 from twisted_net.net.addresses import client_prefix
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import DECOY, PasswordVerifier
 from twisted_net.service.users_file import UsersFile
@@ -75,7 +76,9 @@ class UsersChecker:
         user = users.get(name)
         hashed = None if user is None else user.password
         right = await self._verify(hashed or users.decoy or DECOY, _text(credentials.password))
-        if hashed is None or not right:
+        # The file may have changed meanwhile.
+        user = self._users().get(name)
+        if hashed is None or not right or user is None or user.password != hashed:
             raise UnauthorizedLogin
         return name
 
@@ -101,15 +104,28 @@ class CheckerChain:
         raise UnauthorizedLogin
 
 
+class Unlisted(UnauthorizedLogin):
+    """
+    A checker accepts the credentials, but the users file does not list the user.
+
+    :ivar name: of the user.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 @implementer(IRealm)
 class PermissionsRealm:
     """
     Realm whose avatars are the permissions of users.
 
-    :param permissions_of: returns the permissions, by the name of the user.
+    :param permissions_of: returns the permissions, by the name of the user; None if there is no
+        such user.
     """
 
-    def __init__(self, permissions_of: Callable[[str], Permissions]) -> None:
+    def __init__(self, permissions_of: Callable[[str], Permissions | None]) -> None:
         self._permissions_of = permissions_of
 
     def requestAvatar(
@@ -120,7 +136,11 @@ class PermissionsRealm:
         # The anonymous avatar ID of twisted.cred is an empty tuple; there are no anonymous logins.
         if not isinstance(avatarId, str | bytes):
             raise UnauthorizedLogin
-        return IPermissions, self._permissions_of(_text(avatarId)), _log_out
+        name = _text(avatarId)
+        permissions = self._permissions_of(name)
+        if permissions is None:
+            raise Unlisted(name)
+        return IPermissions, permissions, _log_out
 
 
 class Authenticator:
@@ -128,7 +148,9 @@ class Authenticator:
     Logs clients in; each failure delays the next attempt from the same address or IPv6 /64.
 
     :param checkers: credentials checkers (twisted.cred) of passwords and tokens; tried in order.
-    :param users: returns the users, for their permissions; there are none if None.
+    :param users: returns the users, for their permissions. Who is not listed is refused, unless
+        ``settings.unlisted`` says otherwise. If None, all that a checker accepts are users, with
+        the permissions of a record that sets nothing.
     """
 
     def __init__(
@@ -139,7 +161,9 @@ class Authenticator:
         users: Callable[[], Users] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._users = users or (lambda: Users({}))
+        nobody = Users({})
+        self._users = users or (lambda: nobody)
+        self._refuses_unlisted = users is not None and settings.unlisted == "refuse"
         self._delays = FailureDelays(
             settings.free_attempts, settings.first_delay, settings.longest_delay
         )
@@ -148,13 +172,29 @@ class Authenticator:
             for interface in checker.credentialInterfaces:
                 by_interface.setdefault(interface, []).append(checker)
         self._portal = Portal(
-            PermissionsRealm(self.permissions_of),
+            PermissionsRealm(self._permissions_by_checker),
             [CheckerChain(interface, found) for interface, found in by_interface.items()],
         )
 
-    def permissions_of(self, name: str) -> Permissions:
-        """Return the permissions of a user, as they are in the users file now."""
+    def permissions_of(self, name: str) -> Permissions | None:
+        """
+        Return the permissions of a user, as they are in the users file now.
+
+        :return: None if it has no user of exactly this name: a certificate with it is no login.
+        """
         return self._users().permissions(name)
+
+    def refresh(self) -> None:
+        """
+        Look whether the users file has changed, and apply the changes to open connections.
+
+        A service calls it every ``auth.refresh_interval``; each login does so, too.
+        """
+        self._users()
+
+    def _permissions_by_checker(self, name: str) -> Permissions | None:
+        users = self._users()
+        return users.permissions(name) if self._refuses_unlisted else users.unlisted(name)
 
     async def log_in(self, session: Session, who: str, password: str) -> str:
         """
@@ -177,11 +217,13 @@ class Authenticator:
         credentials = UsernamePassword(who.encode(), password.encode()) if password else Token(who)
         try:
             _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
-        except (UnauthorizedLogin, UnhandledCredentials):
+        except (UnauthorizedLogin, UnhandledCredentials) as error:
             # Not the token itself: it may be a valid one with a typing error. Nor a name that is
             # none: it may be the password.
             name = shown_word(who) if self._users().get(who) is None else who
             what = f"as {name}" if password else "with a token"
+            if isinstance(error, Unlisted):
+                what = f"as {error.name}, who is not in the users file"
             session.sessions.refuse_line(session, Refusal.AUTH_FAILED, what)
             failed = AuthFailed()
             failed.counted = True
@@ -191,9 +233,16 @@ class Authenticator:
             raise
         self._delays.succeeded(source)
         permissions = cast(Permissions, avatar)
-        session.log_in(permissions)
+        session.log_in(permissions, self._proof(permissions, who, password))
         session.sessions.audit("login", session, "by password" if password else "by token")
         return cast(str, permissions.name)
+
+    def _proof(self, permissions: Permissions, who: str, password: str) -> str | None:
+        """Return what the login needs to be in the users file as long as it lasts."""
+        user = self._users().get(permissions.name or "")
+        proof = None if user is None else user.password if password else hash_token(who)
+        # None if another checker has accepted the token, or the password.
+        return proof if permissions.accepts(proof) else None
 
 
 def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> Authenticator | None:
@@ -207,7 +256,7 @@ def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> A
     users = None
     if settings.users is not None:
         try:
-            users = UsersFile(settings.users).current
+            users = UsersFile(settings.users, StepScheduler(reactor), reactor.seconds).current
         except ConfigError as error:
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
         else:

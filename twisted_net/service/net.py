@@ -17,7 +17,6 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.net.addresses import is_local
@@ -43,6 +42,7 @@ from twisted_net.service.datagram_listeners import (
 )
 from twisted_net.service.listeners import CommandListener, ListenerService
 from twisted_net.service.login import configured_authenticator
+from twisted_net.service.users_file import UsersRefresher
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
@@ -144,8 +144,11 @@ class NetService(MultiService):
         )
         self._served: list[ListenerService] = [part for part in served if part is not None]
         self._served += self._group_listeners(config)
-        probe = LatencyProbe(reactor, self.sessions.instruments.latency, time.time)
-        parts: list[Service] = [probe, *self._served]
+        parts: list[Service] = [LatencyProbe(reactor, instruments.latency, time.time)]
+        if authenticator is not None and config.auth.users is not None:
+            interval = config.auth.refresh_interval
+            parts.append(UsersRefresher(reactor, interval, authenticator.refresh))
+        parts += self._served
         for part in parts:
             part.setServiceParent(self)
 
@@ -338,6 +341,5 @@ def _guarded_fetcher(reactor: ServiceReactor, config: Config) -> Fetcher:
     return Fetcher.guarded(reactor, config.http, config.fetch)
 
 
-def _no_permissions(name: str) -> Permissions:
-    """Return permissions for nothing: without users, no name is a user's."""
-    return Permissions(name, User(commands=()))
+def _no_permissions(name: str) -> None:
+    """Return no permissions: without users, no name is a user's."""

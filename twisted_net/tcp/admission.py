@@ -29,7 +29,8 @@ class Access:
     What clients may do before and after they log in.
 
     :param settings: whether there are users, and the limits before a login.
-    :param permissions_of: returns the permissions of the user with this name.
+    :param permissions_of: returns the permissions of the user with this name, which a client's
+        certificate proves; None if there is no such user.
     :param admin_elsewhere: whether administrative commands have a listener of their own; if not,
         and if there are no users, clients on this machine may use them.
     :ivar required: whether clients must log in.
@@ -39,7 +40,7 @@ class Access:
     def __init__(
         self,
         settings: AuthSettings,
-        permissions_of: Callable[[str], Permissions],
+        permissions_of: Callable[[str], Permissions | None],
         admin_elsewhere: bool = False,
     ) -> None:
         self.settings = settings
@@ -101,8 +102,13 @@ class Admission(Generic[_C]):
         self._addresses.add(host)
         self._networks.add(network_of(host))
         if self._access is not None and self._access.required:
-            timeout = self._access.settings.timeout
-            self._anonymous[connection] = now + timeout if timeout else float("inf")
+            self.expect_login(connection, now)
+
+    def expect_login(self, connection: _C, now: float) -> None:
+        """Count a connection as one that has not logged in; its time to do so begins."""
+        assert self._access is not None
+        timeout = self._access.settings.timeout
+        self._anonymous[connection] = now + timeout if timeout else float("inf")
 
     def leave(self, connection: _C, host: str, user: str | None) -> None:
         """Count a connection that is lost."""
@@ -128,6 +134,15 @@ class Admission(Generic[_C]):
         if before is not None:
             self._users.remove(before)
         self._anonymous.pop(connection, None)
+
+    def release(self, user: str) -> None:
+        """Count a connection no longer for a user, as it was logged out."""
+        self._users.remove(user)
+
+    def exceeds(self, permissions: Permissions) -> bool:
+        """Whether a user has more connections than it may, as its limit was lowered."""
+        limit = permissions.max_connections or self._limits.connections_per_user
+        return limit is not None and self._users[permissions.name or ""] > limit
 
     def administers(self, host: str) -> bool:
         """Whether a client at this address may administer, if its permissions do not say."""

@@ -80,13 +80,13 @@ from twisted_net.commands.registry import Waiting, encode_error, is_result
 from twisted_net.errors import UnterminatedLine
 from twisted_net.net.turn_scheduler import FREE_LINES
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, encode_event
+from twisted_net.sessions import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
 from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner, open_session
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
-from twisted_net.tcp.rejection import LINGER_TIMEOUT, end_output
+from twisted_net.tcp.rejection import LINGER_TIMEOUT, closing_event, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
 
@@ -164,7 +164,7 @@ class CommandProtocol(Protocol):
         self.session = open_session(factory.sessions, self.transport, self.deliver, self)
         self.transport.registerProducer(self, True)
         factory.opened(self)
-        self._limit_rates(None)
+        self.apply_limits(None)
         factory.guard.enter(self, self._admit)
 
     @override
@@ -295,8 +295,7 @@ class CommandProtocol(Protocol):
 
     def finish(self, end: End) -> None:
         """Take no more lines, answer those that were taken, then hang up; idempotent."""
-        if self._finish_reason is None:
-            self._finish_reason = end
+        self._finish_reason = self._finish_reason or end
         self._go_on()
 
     def hang_up(self, end: End) -> None:
@@ -372,16 +371,15 @@ class CommandProtocol(Protocol):
 
         :raises TooManyConnections: if this user has as many connections as it may.
         """
-        guard = self._factory.guard
-        guard.log_in(self, permissions)
-        self._framer.max_length = guard.line_limit(logged_in=True)
-        if self._pending_limit:
-            self._pending_limit = guard.pending_limit(logged_in=True)
-        self._limit_rates(permissions.name)
+        self._factory.guard.log_in(self, permissions)
+        self.apply_limits(permissions.name)
 
-    def _limit_rates(self, user: str | None) -> None:
-        """Apply the rates that hold for this client, if there are some."""
-        guard = self._factory.guard
+    def apply_limits(self, user: str | None) -> None:
+        """Apply the limits of a client that is logged in as this user, or as none."""
+        guard, logged_in = self._factory.guard, user is not None
+        self._framer.max_length = guard.line_limit(logged_in)
+        if self._pending_limit:
+            self._pending_limit = guard.pending_limit(logged_in)
         self._throttle = guard.throttle(self.session, user, self._throttle, self._go_on)
         if self._writer is not None:
             self._writer.metered = self._throttle is not None
@@ -422,8 +420,11 @@ class CommandProtocol(Protocol):
         if following or len(lines) > budget:
             batch = lines[following : following + budget]
         for line in batch:
-            if queue is not None and len(queue) >= limit:
-                break
+            if queue is not None:
+                if factory.commands.runs_alone(line):
+                    limit = self._pending_limit = 0
+                if len(queue) >= limit:
+                    break
             following += 1
             answer = answer_to(line, session) if line is not None else self._refuse_long()
             if queue is None and type(answer) is bytes:
@@ -551,6 +552,8 @@ class CommandProtocol(Protocol):
         answers = queue.take_due()
         if not queue:
             self._queue = None
+            if not self._pending_limit:  # a command has run alone, or waited for this to do so
+                self._pending_limit = self._factory.guard.pending_limit(bool(self.session.user))
         if self._writer is not None:
             self._writer.answers_taken()
         return answers
@@ -577,7 +580,7 @@ class CommandProtocol(Protocol):
                 self._pending_limit = 0
             started = self._factory.runner.start_line(answer, line or b"", self.session)
             pending.command = started.addCallbacks(
-                self._settle, drop_cancelled, callbackArgs=(pending, answer)
+                self._settle, drop_cancelled, callbackArgs=(pending,)
             )
         else:
             pending.answer = answer
@@ -586,15 +589,12 @@ class CommandProtocol(Protocol):
         self._queue.append(pending)
         return self._queue
 
-    def _settle(self, answer: bytes, pending: PendingAnswer, waiting: Waiting) -> None:
+    def _settle(self, answer: bytes, pending: PendingAnswer) -> None:
         """Keep the answer of a command that was waited for, and write it if it is due."""
         pending.answer = answer
         self._check_success(answer)
-        if waiting.alone:
-            logged_in = self.session.user is not None
-            self._pending_limit = self._factory.guard.pending_limit(logged_in)
         if self._queue is not None:
             self._go_on()
 
 
-_KILLED = encode_event({"event": "closing", "reason": End.KILLED.value})
+_KILLED = closing_event(End.KILLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -14,11 +15,12 @@ from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import Session, Sessions, encode_event
+from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
 from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.foreign_protocols import foreign_protocol
 from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.rejection import closing_event
 from twisted_net.tcp.transport import StreamTransport
 
 LINES_AT_ONCE = 256
@@ -47,6 +49,9 @@ class GuardedConnection(Hashable, Protocol):
 
     def logging_in(self) -> bool:
         """Whether a login is running, so that the client may stay until its outcome."""
+
+    def apply_limits(self, user: str | None) -> None:
+        """Apply the limits of a client that is logged in as this user, or as none."""
 
 
 class ConnectionGuard:
@@ -103,15 +108,14 @@ class ConnectionGuard:
         """
         Return what applies the rates that hold for a client; None where no rate is limited.
 
-        :param throttle: that of before its login, which is kept.
+        :param throttle: that of before its login or logout, which is kept.
         :param changed: see :class:`Throttle`.
         """
         meter = self.admission.meter(session.client[0], user)
-        if meter is None:
-            return throttle
-        if throttle is None:
-            return Throttle(self._reactor, meter, changed)
-        throttle.meter = meter
+        if throttle is not None:
+            throttle.meter = meter or Meter([], [])
+        elif meter is not None:
+            throttle = Throttle(self._reactor, meter, changed)
         return throttle
 
     # --- what happens to one connection ---
@@ -120,8 +124,9 @@ class ConnectionGuard:
         """
         Count a connection in, and log it in where its certificate names a user.
 
-        The connection is closed here where that user has too many already, and the oldest one
-        that has not logged in where there are too many of these.
+        Where it names somebody else, nothing but AUTH is permitted. The connection is closed here
+        where that user has too many already, and the oldest one that has not logged in where there
+        are too many of these.
 
         :param connection: its session is open, and its transport takes writes.
         :param admit: called when the client logs in, see :attr:`Session.admit`; it calls
@@ -141,12 +146,13 @@ class ConnectionGuard:
             self._make_room()
             return
         try:
-            session.log_in(self._access.permissions_of(session.identity))
+            session.log_in_by_certificate(self._access.permissions_of(session.identity))
         except CommandError as error:
             connection.transport.write(encode_error(error))
             connection.hang_up(End.USER_LIMIT)
-        else:
-            self._sessions.audit("login", session, "by certificate")
+            return
+        if session.user is None:
+            self._make_room()
 
     def log_in(self, connection: GuardedConnection, permissions: Permissions) -> None:
         """
@@ -155,6 +161,7 @@ class ConnectionGuard:
         :raises TooManyConnections: where this user has as many connections as it may.
         """
         self.admission.log_in(connection, connection.session.user, permissions)
+        connection.session.reviewed = partial(self._review, connection)
 
     def leave(self, connection: GuardedConnection) -> None:
         """Count a connection out that is lost, with what it held in memory."""
@@ -162,7 +169,7 @@ class ConnectionGuard:
         # Where no login is required nobody was counted as a user, whoever has logged in.
         user = None if session.admit is None else session.user
         # The login of a handler that still runs must not be counted any more.
-        session.admit = None
+        session.admit = session.reviewed = None
         self.buffers.set(connection, 0)
         self.admission.leave(connection, session.client[0], user)
 
@@ -237,6 +244,26 @@ class ConnectionGuard:
     def _is_command(self, name: str) -> bool:
         return self._runner.commands.get(name) is not None
 
+    def _review(self, connection: GuardedConnection, before: str) -> None:
+        """
+        Apply changed limits of a user; those of a client without a login if it was logged out.
+
+        :param before: the user that the connection is counted for.
+        """
+        session = connection.session
+        if session.user is None:
+            self.admission.release(before)
+            self.admission.expect_login(connection, self._reactor.seconds())
+            connection.apply_limits(None)
+            self._make_room()
+        elif session.permissions is not None and self.admission.exceeds(session.permissions):
+            if connection.deliver(_USER_LIMIT) == "closing":
+                return
+            self._sessions.audit("closed", session, End.USER_LIMIT.value)
+            session.log_out()
+            self.admission.release(before)
+            connection.hang_up(End.USER_LIMIT)
+
     def _make_room(self) -> None:
         """Abort the oldest connection that has not logged in, where there are too many of them."""
         oldest = self.admission.evict_anonymous(lambda connection: connection.logging_in())
@@ -245,7 +272,8 @@ class ConnectionGuard:
             oldest.abort(End.ANONYMOUS_LIMIT)
 
 
-_AUTH_TIMEOUT = encode_event({"event": "closing", "reason": End.AUTH_TIMEOUT.value})
+_USER_LIMIT = closing_event(End.USER_LIMIT)
+_AUTH_TIMEOUT = closing_event(End.AUTH_TIMEOUT)
 
 
 def keep_alive(transport: StreamTransport, seconds: int) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
 
-from twisted_net.commands.registry import Waiting
+from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.turn_scheduler import TurnScheduler
@@ -61,6 +61,7 @@ class ConnectionOwner(Protocol[_C_contra]):
     """
 
     answer: AnswerTo
+    commands: Commands
     fanout: Fanout
     guard: ConnectionGuard
     limits: Limits

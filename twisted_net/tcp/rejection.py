@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.broadcasts import encode_event
 from twisted_net.reasons import End
 from twisted_net.tcp.transport import StreamTransport
 
@@ -98,3 +99,8 @@ def end_output(transport: StreamTransport) -> None:
         transport.loseConnection()
     else:
         transport.loseWriteConnection()
+
+
+def closing_event(end: End) -> bytes:
+    """Return the event that tells a client why the server closes its connection."""
+    return encode_event({"event": "closing", "reason": end.value})

@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.broadcasts import encode_event
 from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.errors import TooManyConnections
@@ -18,7 +19,7 @@ from twisted_net.net.addresses import UNIX
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.reasons import End
-from twisted_net.sessions import Sessions, encode_event
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access, Rejection
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
@@ -31,6 +32,7 @@ from twisted_net.tcp.rejection import (
     Abortable,
     ClosingProtocol,
     RejectingProtocol,
+    closing_event,
 )
 
 SWEEP_INTERVAL = 1.0
@@ -214,4 +216,4 @@ class CommandFactory(Factory):
                     protocol.hang_up(End.IDLE_TIMEOUT)
 
 
-_IDLE = encode_event({"event": "closing", "reason": End.IDLE_TIMEOUT.value})
+_IDLE = closing_event(End.IDLE_TIMEOUT)

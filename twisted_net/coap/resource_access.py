@@ -1,0 +1,107 @@
+"""Resource access: which resources a CoAP peer may use, and which are listed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from twisted_net.coap.peer_sessions import PeerSessions
+from twisted_net.coap.resources import (
+    EVENTS,
+    RequestRefused,
+    command_arguments,
+    find_command,
+    link_format,
+)
+from twisted_net.coap.responses import ServerRequest
+from twisted_net.commands.registry import Command, Commands
+from twisted_net.commands.runner import CommandRunner
+from twisted_net.dtls.peer import identity_of
+from twisted_net.errors import CommandError
+from twisted_net.net.addresses import Source
+from twisted_net.sessions import Session
+
+
+class ResourceAccess:
+    """
+    Finds and lists the resources of a server, as far as a peer may use them.
+
+    Where users are configured, a command that the peer may not run and one that does not exist are
+    refused alike, before anything else of the request is looked at.
+
+    :param has_users: whether users are configured.
+    """
+
+    def __init__(
+        self, commands: Commands, runner: CommandRunner, peers: PeerSessions, has_users: bool
+    ) -> None:
+        self._commands = commands
+        self._runner = runner
+        self._peers = peers
+        self._has_users = has_users
+
+    def command(
+        self, request: ServerRequest, path: Sequence[str], payload: bytes, now: float
+    ) -> Command:
+        """
+        Return the command that a path names.
+
+        :raises RequestRefused: if there is none, and nothing is forbidden to the peer.
+        :raises NotPermitted, AuthRequired: if the peer may not run it, or if there is none.
+        """
+        if not self._has_users:
+            return find_command(self._commands, path)
+        session = self._peers.of(request.source, now)
+        is_user = identity_of(request.source) is not None
+        try:
+            command = find_command(self._commands, path, admin=is_user)
+        except RequestRefused:
+            if len(path) == 1:
+                self._runner.admit_unknown(path[0], session)
+            raise
+        if not session.may_run(command.name, command.admin):
+            self.admit(request, command, self._shown_arguments(request, payload), session)
+        return command
+
+    def _shown_arguments(self, request: ServerRequest, payload: bytes) -> list[str]:
+        """Return the arguments of a command that is refused, if somebody watches and sees them."""
+        if not self._runner.watched:
+            return []
+        try:
+            return command_arguments(request.options, payload)
+        except (RequestRefused, CommandError):
+            return []
+
+    def admit(
+        self, request: ServerRequest, command: Command, arguments: Sequence[str], session: Session
+    ) -> None:
+        """
+        Admit a command. A notification is no command that came, and is checked alone.
+
+        :raises CommandError: if the peer may not run it.
+        """
+        if request.incoming is None:
+            self._runner.check(command, arguments, session)
+        else:
+            self._runner.admit(command, arguments, session)
+
+    def check_events(self, source: Source, now: float) -> None:
+        """
+        Check that a peer may receive what BROADCAST sends: that it may subscribe to its topic.
+
+        :raises NotPermitted, AuthRequired: if it may not.
+        """
+        session = self._peers.of(source, now)
+        if session.permissions is not None:
+            with self._runner.refusals_counted(EVENTS, session):
+                session.permissions.check_broadcasts()
+
+    def links(
+        self, source: Source, observable: Iterable[str], queries: Sequence[str], now: float
+    ) -> bytes:
+        """
+        Return the list of resources, see :func:`~twisted_net.coap.resources.link_format`.
+
+        :raises RequestRefused: for queries that are no filters, or too many.
+        """
+        session = self._peers.of(source, now) if self._has_users else None
+        return link_format(self._commands, observable, queries, session)
