@@ -74,7 +74,7 @@ class NotUTF8(CommandError):
 
 
 class ControlCharacter(CommandError):
-    """The line has a control character (C0 or DEL) other than a tab, such as NUL or a bare CR."""
+    """A line or an argument has a control character other than a tab (of C0, C1, or DEL)."""
 
     code = "control_character"
 

@@ -197,6 +197,18 @@ class RequestOptionsTests(SynchronousTestCase):
         self.assertEqual(CoapRequestOptions([(11, b"a" * 256)]).unrecognized, 11)
         self.assertEqual(CoapRequestOptions([(11, b"\xff")]).path, ["\ufffd"])
 
+    def test_not_utf8(self) -> None:
+        """A path or a query that is not UTF-8 is known as such, with the position in it."""
+        self.assertIsNone(CoapRequestOptions([(11, "ü".encode()), (15, b"a")]).not_utf8)
+        for options in (
+            [(11, b"a\xff")],
+            [(11, b"a"), (11, b"b\xff")],
+            [(11, b"a"), (15, b"b"), (15, b"c\xed\xa0\x80")],
+        ):
+            error = CoapRequestOptions(options).not_utf8
+            assert error is not None
+            self.assertEqual(error.position, 1)
+
     def test_unknown(self) -> None:
         """An unknown option is passed over where it is elective, named where it is critical."""
         self.assertIsNone(CoapRequestOptions([(65_000, b"")]).unrecognized)

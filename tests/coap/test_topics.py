@@ -16,7 +16,7 @@ from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.topics import TopicResources, text_of, topic_of
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.standard import standard_commands
-from twisted_net.errors import AuthRequired, BadTopic, NotUTF8, TooBusy
+from twisted_net.errors import AuthRequired, BadTopic, ControlCharacter, NotUTF8, TooBusy
 from twisted_net.sessions import Session
 from twisted_net.topics import Topics, TopicSettings
 
@@ -40,7 +40,10 @@ class PathTests(SynchronousTestCase):
     def test_texts(self) -> None:
         """A message is the payload as it stands; bytes that are no text are refused."""
         self.assertEqual(text_of(b' a  "b\n'), ' a  "b\n')
+        self.assertEqual(text_of(b"a\r\nb\tc"), "a\r\nb\tc")
         self.assertRaises(NotUTF8, text_of, b"\xff")
+        for payload in (b"a\0", b"\x1b[31m", b"\x7f", "\u0085".encode(), "\u009b".encode()):
+            self.assertRaises(ControlCharacter, text_of, payload)
 
 
 class TopicResourcesTests(SynchronousTestCase):

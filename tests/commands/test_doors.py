@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
@@ -14,20 +16,24 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.coap_driver import Transport
 from tests.dtls.dtls_wire import Files, Wire
-from tests.tcp.memory import Reactor
+from tests.tcp.memory import Connection, Reactor
 from tests.tcp.test_websocket import Client as WebSocketClient
 from twisted_net.auth.users import Permissions, User
-from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
 from twisted_net.coap.server import CoapServer
 from twisted_net.commands.failures import HiddenMessage
 from twisted_net.commands.registry import Commands
+from twisted_net.commands.topics import declare_topics
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.errors import CommandError, TooBusy
+from twisted_net.net.characters import CONTROL_CHARACTER
 from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.reasons import Audited
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.proxy_header import TrustedProxies
+from twisted_net.tcp.proxy_protocol import ProxyFactory
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.websocket import WebSocketFactory
 
@@ -309,3 +315,157 @@ class DoorsTests(SynchronousTestCase):
         for door in (websocket, coap, coaps):
             with self.subTest(door=door.__name__):
                 self.assertEqual(self.outcome(door, None, OPEN), expected)
+
+
+TEXTS: tuple[tuple[bytes, str | None, int | None], ...] = (
+    (b"plain", None, None),
+    ("ä€𝄞 \u00a0\u2028\u3000\u200b".encode(), None, None),
+    (b"a\tb", None, None),
+    (b"a\x00", "control_character", 1),
+    (b"\x1b[31m", "control_character", 0),
+    (b"ab\x7f", "control_character", 2),
+    ("ä\u0080".encode(), "control_character", 1),
+    ("a\u0085b".encode(), "control_character", 1),
+    ("\u009b31m".encode(), "control_character", 0),
+    ("abc\u009f".encode(), "control_character", 3),
+    (b"a\rb", "control_character", 1),
+    (b"a\xff", "not_utf8", 1),
+    (b"\xc2", "not_utf8", 0),
+    (b"\xed\xa0\x80", "not_utf8", 0),
+)
+"""An argument, and the code and position of the error that refuses it."""
+
+
+class TextDoorsTests(SynchronousTestCase):
+    """Which characters an argument may have is the same on all doors."""
+
+    def setUp(self) -> None:
+        self.world = World(self, None)
+        self.got: list[str] = []
+        self.world.commands.command("TAKE", safe=True)(self.take)
+
+    def take(self, text: str, more: str = "") -> None:
+        """Take an argument."""
+        self.got.append(text + more)
+
+    def check(self, door: str, ask: Callable[[bytes], bytes], offset: int = 0) -> None:
+        """
+        Send each text through a door.
+
+        :param ask: returns the answer, JSON.
+        :param offset: characters before the argument, which count in the position.
+        """
+        for text, code, position in TEXTS:
+            with self.subTest(door=door, text=text):
+                self.got.clear()
+                answer = json.loads(ask(text))
+                self.assertEqual(answer.get("code"), code)
+                if position is not None:
+                    self.assertEqual(answer["position"], position + offset)
+                self.assertEqual(len(self.got), code is None)
+
+    def test_lines(self) -> None:
+        """Lines over TCP, Unix sockets and PROXY headers."""
+        factory = CommandFactory(self.world.reactor, self.world.commands)
+        handshakes = Handshakes(self.world.reactor, 10, 100, factory.sessions.refused)
+        proxied = ProxyFactory(factory, TrustedProxies(["192.0.2.1"]), handshakes)
+        client = self.world.reactor.connect(factory)
+        local = self.world.reactor.connect(factory, UNIXAddress(None))
+        behind = self.world.reactor.connect(proxied)
+        behind.send(b"PROXY TCP6 2001:db8::1 2001:db8::2 5 6\r\n")
+        for connection in (client, local, behind):
+
+            def ask(text: bytes, connection: Connection = connection) -> bytes:
+                connection.send(b'take "' + text + b'"\r\n')
+                self.world.reactor.settle()
+                return connection.received()
+
+            # A byte that is not UTF-8 is counted in bytes; these texts have ASCII before it.
+            self.check("lines", ask, offset=len('take "'))
+
+    def test_websocket(self) -> None:
+        """Messages of a WebSocket; what is not UTF-8 is refused by RFC 6455 §8.1 there."""
+        factory = CommandFactory(self.world.reactor, self.world.commands)
+        handshakes = Handshakes(self.world.reactor, 10, 100, factory.sessions.refused)
+        client = WebSocketClient(
+            self.world.reactor, WebSocketFactory(factory, handshakes, self.world.reactor)
+        )
+        client.open()
+        for text, code, _ in TEXTS:
+            if code != "not_utf8":
+                client.say(f'TAKE "{text.decode()}"')
+                self.assertEqual(client.answers()[0].get("code"), code, text)
+
+    def coap(self, *options: tuple[int, bytes], payload: bytes = b"") -> bytes:
+        """Ask over CoAP, for an answer in JSON."""
+        ordered = sorted([*options, (Option.ACCEPT, b"\x32")], key=lambda option: option[0])
+        self.number = getattr(self, "number", 0) + 1
+        message = CoapMessage(Type.CON, Code.POST, self.number, b"t", ordered, payload)
+        self.server.datagramReceived(encode_message(message), ("127.0.0.1", 40_000))
+        return parse_message(self.transport.written[-1][0]).payload
+
+    def serve_coap(self) -> None:
+        """Make the CoAP server."""
+        self.server, self.transport = coap_server(self.world), Transport()
+        self.server.transport = self.transport  # type: ignore[assignment]  # a fake
+        self.server.startProtocol()
+
+    def test_coap(self) -> None:
+        """Queries, payloads and JSON over CoAP."""
+        self.serve_coap()
+        path = (int(Option.URI_PATH), b"take")
+        self.check("query", lambda text: self.coap(path, (int(Option.URI_QUERY), text)))
+        self.check("payload", lambda text: self.coap(path, payload=b'"' + text + b'"'), offset=1)
+        json_format = (int(Option.CONTENT_FORMAT), b"\x32")
+        for text, code, position in TEXTS:
+            if code != "not_utf8":
+                payload = json.dumps([text.decode()]).encode()
+                answer = json.loads(self.coap(path, json_format, payload=payload))
+                self.assertEqual((answer.get("code"), answer.get("position")), (code, position))
+
+    def test_coap_paths(self) -> None:
+        """Paths and filters over CoAP, whether there is such a resource or not."""
+        self.serve_coap()
+        segment, query = int(Option.URI_PATH), int(Option.URI_QUERY)
+        for text, code, _ in TEXTS:
+            if code is None:
+                continue
+            for options in (
+                [(segment, text)],
+                [(segment, b"topics"), (segment, text)],
+                [(segment, b"take"), (segment, text)],
+                [(segment, b".well-known"), (segment, b"core"), (query, text)],
+                [(segment, b"events"), (query, text)],
+                [(segment, b"take"), (query, b"good"), (query, text)],
+            ):
+                with self.subTest(options=options):
+                    self.assertEqual(json.loads(self.coap(*options))["code"], code)
+        self.assertEqual(self.got, [])
+
+    def test_coap_topics(self) -> None:
+        """Messages of topics over CoAP, which may have several lines."""
+        declare_topics(self.world.commands)
+        self.serve_coap()
+        path = [(int(Option.URI_PATH), b"topics"), (int(Option.URI_PATH), b"a")]
+        for text, code, position in TEXTS:
+            expected = (None, None) if text == b"a\rb" else (code, position)
+            answer = json.loads(self.coap(*path, payload=text))
+            self.assertEqual((answer.get("code"), answer.get("position")), expected, text)
+
+    def test_nothing_raw_is_shown(self) -> None:
+        """MONITOR and SLOWLOG show no control character of any line or request."""
+        self.world.instruments.slow_log.settings = SlowLogSettings(threshold=1e-9)
+        factory = CommandFactory(
+            self.world.reactor, self.world.commands, sessions=self.world.sessions()
+        )
+        client = self.world.reactor.connect(factory)
+        for text, _, _ in TEXTS:
+            for line in (b'TAKE "' + text + b'"', text + b" x", b"SLOW " + text):
+                client.send(line + b"\n")
+        self.world.reactor.settle()
+        shown = [json.loads(line)["line"] for line in self.world.shown]
+        self.assertEqual(len(shown), 3 * len(TEXTS))
+        shown += [one.line for one in self.world.instruments.slow_log.latest(99)]
+        for line in shown:
+            self.assertIsNone(CONTROL_CHARACTER.search(line), ascii(line))
+            self.assertNotIn("\t", line)

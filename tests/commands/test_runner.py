@@ -52,15 +52,15 @@ class LineTests(SynchronousTestCase):
         return finish(run_line(registry(echo), line, new_session()))
 
     def test_any_case(self) -> None:
-        """The name is in any case, with white space of any kind about it."""
-        for line in ("TRY a", "try a", "tRy a", " \t try\u3000a\u00a0", "try\u2028a", "TRY\ta\t"):
+        """The name is in any case, with spaces and tabs about it."""
+        for line in ("TRY a", "try a", "tRy a", " \t try \t a ", "TRY\ta\t"):
             self.assertEqual(
                 self.wire(line.encode()), b'{"command":"TRY","result":["a"]}\n', ascii(line)
             )
 
     def test_empty(self) -> None:
-        """An empty line, or white space alone, is empty."""
-        for line in ("", " ", "\t \u3000", "\u0085"):
+        """An empty line, or spaces and tabs alone, is empty."""
+        for line in ("", " ", "\t \t"):
             self.assertEqual(
                 self.wire(line.encode()), b'{"error":"empty message","code":"empty"}\n'
             )
@@ -96,10 +96,10 @@ class LineTests(SynchronousTestCase):
             )
 
     def test_control_characters(self) -> None:
-        """C0 and DEL are refused, but for the tab; C1 and all others pass."""
+        """C0 but the tab, DEL and C1 are refused, wherever they are; all others pass."""
         for code in range(0xA1):
             answer = json.loads(self.wire(f"TRY a{chr(code)}b".encode()))
-            if (code < 0x20 and code != 9) or code == 0x7F:
+            if (code < 0x20 and code != 9) or 0x7F <= code < 0xA0:
                 self.assertEqual(
                     answer,
                     {

@@ -49,6 +49,14 @@ class AuditTests(SynchronousTestCase):
         self.assertIn(r"'KILL \u2028{x}yyy", line)
         self.assertTrue(len(line) < 300)
 
+    def test_name_of_the_user(self) -> None:
+        """Not even the name of a user, which may come from a checker, forges a line."""
+        self.session.permissions = Permissions("ann\n\x9b\u202e", User())
+        self.audit("login", self.session, "by\x85 \x1b[31m")
+        self.assertEqual(
+            self.lines, [r"login: 192.0.2.1:5000 as ann\n\x9b\u202e: 'by\x85 \x1b[31m'"]
+        )
+
     def test_bounded(self) -> None:
         """Too many lines at a time are left out; the next one says how many."""
         for _ in range(BURST + 7):

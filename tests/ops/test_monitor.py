@@ -60,6 +60,12 @@ class MonitorsTests(SynchronousTestCase):
             ],
         )
 
+    def test_printable(self) -> None:
+        """A line is shown printable, whatever the client sent."""
+        self.monitors.add(self.watcher, 10)
+        self.show("ECHO \x9b31m\x1b\u202e\x7f")
+        self.assertEqual(self.watcher.events()[0]["line"], r"ECHO \x9b31m\x1b\u202e\x7f")
+
     def test_not_its_own(self) -> None:
         """Nobody is shown its own commands."""
         self.monitors.add(self.watcher, 10)

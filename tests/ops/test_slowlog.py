@@ -34,6 +34,12 @@ class SlowLogTests(SynchronousTestCase):
             (7.0, 1.5, "h:1", None, "FETCH x", True),
         )
 
+    def test_printable(self) -> None:
+        """A line is kept printable, whatever the client sent."""
+        self.log.note(7.0, 1.5, "h:1", None, "ECHO \x9b31m\x1b\u202e", waited=True)
+        (slow,) = self.log.latest(1)
+        self.assertEqual(slow.line, r"ECHO \x9b31m\x1b\u202e")
+
     def test_reset(self) -> None:
         """A reset forgets the entries; their numbers go on."""
         self.note(2)

@@ -17,7 +17,7 @@ from twisted_net.tcp.pipeline import Pipeline, encode_request
 
 WORD = st.text(
     st.characters(exclude_categories=["Cs"]).filter(
-        lambda c: c == "\t" or (c >= " " and c != "\x7f")
+        lambda c: c == "\t" or (c >= " " and not "\x7f" <= c <= "\x9f")
     )
 )
 
@@ -45,8 +45,8 @@ class EncodeTests(SynchronousTestCase):
     def test_wire(self) -> None:
         """Quotes stand where they are needed alone."""
         self.assertEqual(
-            encode_request(["ECHO", "a", "", "b c", '{"d":1}', '"e', "\\"]),
-            b'ECHO a "" "b c" {"d":1} "\\"e" \\\n',
+            encode_request(["ECHO", "a", "", "b c", '{"d":1}', '"e', "\\", "f\u00a0g"]),
+            b'ECHO a "" "b c" {"d":1} "\\"e" \\ f\xc2\xa0g\n',
         )
 
     @given(
@@ -71,6 +71,10 @@ class EncodeTests(SynchronousTestCase):
             ["A", "\r"],
             ["A\x00"],
             ["A", "\x7f"],
+            ["A", "\x85"],
+            ["A", "\x9b"],
+            ["A\x80"],
+            ["A\t"],
         ):
             with self.subTest(words=words):
                 self.assertRaises(ValueError, encode_request, words)

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import TypeAlias
 
 from twisted_net.coap.errors import MalformedMessage
+from twisted_net.errors import NotUTF8
 
 
 class Type(IntEnum):
@@ -253,7 +254,9 @@ class CoapRequestOptions:
     :ivar unrecognized: number of the first critical option that is unknown, repeated against its
         definition, or of a wrong length (RFC 7252 §5.4.1, §5.4.3, §5.4.5); or None. Elective
         options of that kind are ignored.
-    :ivar path: the Uri-Path segments; bytes that are not UTF-8 are replaced.
+    :ivar not_utf8: the error for a segment of the path or a query that is not UTF-8, whose bytes
+        are replaced below; None if all are.
+    :ivar path: the Uri-Path segments.
     :ivar queries: the Uri-Query values, as text.
     """
 
@@ -267,6 +270,7 @@ class CoapRequestOptions:
         "etags",
         "if_match",
         "if_none_match",
+        "not_utf8",
         "observe",
         "options",
         "path",
@@ -287,6 +291,7 @@ class CoapRequestOptions:
         self.etags: Sequence[bytes] = ()
         self.if_match: Sequence[bytes] = ()
         self.if_none_match = False
+        self.not_utf8: NotUTF8 | None = None
         self.observe: int | None = None
         self.path: Sequence[str] = ()
         self.proxy = False
@@ -296,7 +301,7 @@ class CoapRequestOptions:
         self.unrecognized: int | None = None
         # Most requests have one option, which needs no table.
         if len(options) == 1 and options[0][0] == 11 and len(options[0][1]) < 256:
-            self.path = [options[0][1].decode(errors="replace")]
+            self.path = [self._text(options[0][1])]
         else:
             self._read(options)
 
@@ -316,7 +321,7 @@ class CoapRequestOptions:
                 continue
             previous = number
             if kind is _TEXTS:
-                self._append(name, value.decode(errors="replace"))
+                self._append(name, self._text(value))
             elif kind is _OPAQUES:
                 self._append(name, value)
             elif kind is _UINT:
@@ -325,6 +330,13 @@ class CoapRequestOptions:
                 setattr(self, name, True)
             elif kind is _OPAQUE:
                 setattr(self, name, value)
+
+    def _text(self, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            self.not_utf8 = NotUTF8(error.start, value[error.start])
+            return value.decode(errors="replace")
 
     def _append(self, name: str, value: str | bytes) -> None:
         values = getattr(self, name)

@@ -26,6 +26,7 @@ from twisted_net.errors import (
     TwistedNetError,
     UnknownCommand,
 )
+from twisted_net.net.characters import check_control_characters, decode_utf8
 from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.sessions import Session
 
@@ -128,6 +129,20 @@ def check_request(
         )
 
 
+def check_texts(options: CoapRequestOptions) -> None:
+    """
+    Check the path and the queries of a request as a line is checked.
+
+    :raises NotUTF8, ControlCharacter: for the first of them that is not valid as a line.
+    """
+    if options.not_utf8 is not None:
+        raise options.not_utf8
+    for text in options.path:
+        check_control_characters(text)
+    for text in options.queries:
+        check_control_characters(text)
+
+
 def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
     """
     Return the arguments of a command: each Uri-Query is one, and those of the payload follow.
@@ -136,10 +151,13 @@ def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
     strings, numbers and booleans, each one argument.
 
     :raises RequestRefused: for another content format.
-    :raises NotUTF8, ControlCharacter, BadQuotes: for text that is not valid as a line.
+    :raises NotUTF8, ControlCharacter, BadQuotes: for text that is not valid as a line, also in a
+        query or a string.
     :raises BadArguments: for JSON that is not such an array.
     """
     queries = list(options.queries)
+    if queries:
+        check_texts(options)
     if not payload:
         return queries
     if options.content_format == JSON:
@@ -148,10 +166,7 @@ def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
         raise RequestRefused(
             Code.UNSUPPORTED_CONTENT_FORMAT, f"content formats taken here: {TEXT}, {JSON}"
         )
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError as error:
-        raise NotUTF8(error.start, payload[error.start]) from None
+    text = decode_utf8(payload)
     return queries + split_arguments(text.removesuffix("\n").removesuffix("\r"))
 
 
@@ -304,6 +319,9 @@ def _json_arguments(payload: bytes) -> list[str]:
         raise BadArguments(
             f"a JSON payload is an array of strings, numbers and booleans: {error}"
         ) from None
+    for value in values:
+        if isinstance(value, str):
+            check_control_characters(value)
     return [value if isinstance(value, str) else _encode(value).decode() for value in values]
 
 

@@ -53,6 +53,7 @@ from twisted_net.coap.resources import (
     RequestRefused,
     ResourceResponse,
     check_request,
+    check_texts,
     command_arguments,
     command_response,
     diagnostic,
@@ -305,6 +306,7 @@ class CoapServer(CoapEndpoint):
                     Code.REQUEST_ENTITY_INCOMPLETE,
                     "the response is no longer kept; repeat the request from its first block",
                 )
+        check_texts(options)
         path = options.path
         if path == _CORE_PATH:
             check_request(request.method, options, (LINK_FORMAT,), safe=True, post=False)

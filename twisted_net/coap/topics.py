@@ -8,7 +8,8 @@ from itertools import islice
 
 from twisted_net.coap.codec import JSON, TEXT, Code
 from twisted_net.coap.resources import ResourceResponse
-from twisted_net.errors import NotUTF8, TooBusy
+from twisted_net.errors import TooBusy
+from twisted_net.net.characters import check_control_characters, decode_utf8
 from twisted_net.topics import TopicMessage, Topics
 
 TOPICS = "topics"
@@ -33,11 +34,11 @@ def text_of(payload: bytes) -> str:
     Return a payload as the text of a message, unchanged.
 
     :raises NotUTF8: for bytes that are not UTF-8.
+    :raises ControlCharacter: for a control character other than a tab and those that end lines.
     """
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise NotUTF8(error.start, payload[error.start]) from None
+    text = decode_utf8(payload)
+    check_control_characters(text, line_ends=True)
+    return text
 
 
 class TopicResources:

@@ -13,7 +13,8 @@ import msgspec
 from attrs import frozen
 
 from twisted_net.config.record import describe, split_meta
-from twisted_net.errors import BadArguments, BadQuotes, ControlCharacter
+from twisted_net.errors import BadArguments, BadQuotes
+from twisted_net.net.characters import SPACES, check_control_characters, split_words
 
 
 @frozen
@@ -102,19 +103,18 @@ def split_arguments(text: str) -> list[str]:
     :raises ControlCharacter: for one other than a tab.
     :raises BadQuotes: as :func:`split_quoted` does.
     """
-    if not text.isprintable():
-        check_control_characters(text)
-    return split_quoted(text) if '"' in text else text.split()
+    check_control_characters(text)
+    return split_quoted(text) if '"' in text else split_words(text)
 
 
 def split_quoted(text: str) -> list[str]:
     r"""
-    Split a line at white space; quoted arguments stay whole.
+    Split a line at spaces and tabs; quoted arguments stay whole.
 
     A quote opens an argument only at its start: ``{"a":1}`` is one plain word. Inside quotes
     ``\"`` is a quote and ``\\`` a backslash; any other backslash stands for itself.
 
-    :raises BadQuotes: for a quote without an end, or an end that no white space follows.
+    :raises BadQuotes: for a quote without an end, or an end that no space follows.
     """
     words = []
     position = 0
@@ -124,22 +124,11 @@ def split_quoted(text: str) -> list[str]:
             words.append(match["plain"])
         elif match["quoted"] is None:
             raise BadQuotes(f"the quote at position {match.start('open')} has no end")
-        elif position < len(text) and not text[position].isspace():
+        elif position < len(text) and text[position] not in SPACES:
             raise BadQuotes(f"white space must follow the closing quote at position {position - 1}")
         else:
             words.append(_ESCAPE.sub(r"\1", match["quoted"]))
     return words
-
-
-def check_control_characters(text: str) -> None:
-    """
-    Check that a line holds no control character but the tab.
-
-    :raises ControlCharacter: with the position of the first one.
-    """
-    match = _CONTROL.search(text)
-    if match is not None:
-        raise ControlCharacter(match.start(), match[0])
 
 
 def _is_readable(annotation: Any) -> bool:  # Any: annotations are of any form
@@ -160,10 +149,10 @@ def _is_readable(annotation: Any) -> bool:  # Any: annotations are of any form
 
 
 _WORD = re.compile(
-    r"""\s*(?:(?P<plain>[^"\s]\S*)|(?P<open>")(?:(?P<quoted>(?:[^"\\]|\\.)*)")?)""", re.DOTALL
+    r"""[ \t]*(?:(?P<plain>[^" \t][^ \t]*)|(?P<open>")(?:(?P<quoted>(?:[^"\\]|\\.)*)")?)""",
+    re.DOTALL,
 )
 _ESCAPE = re.compile(r'\\(["\\])')
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TYPES = (str, int, float, bool)
 # No float, which msgspec refuses, and no bool, which it never finds in a word.
 _CHOICES = (str, int)

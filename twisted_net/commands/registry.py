@@ -14,6 +14,7 @@ from attrs import frozen
 
 from twisted_net.commands.arguments import parameters_of, split_quoted
 from twisted_net.errors import BadArguments, BadQuotes, CommandError, FetchError, TwistedNetError
+from twisted_net.net.characters import SPACES, partition_word, split_words
 from twisted_net.net.redaction import LOOKED_AT, cut, shown_arguments, shown_unknown
 from twisted_net.sessions import Session
 
@@ -337,9 +338,9 @@ class Commands:
         One that there is not is named too, as :func:`shown_name` does: the answer to a client
         that may not run it must not say which exist.
         """
-        words = line.decode(errors="replace").split(None, 1)
-        command = self.get(words[0]) if words else None
-        return command.name if command else shown_name(words[0]) if words else None
+        word, _ = partition_word(line.decode(errors="replace"))
+        command = self.get(word)
+        return command.name if command else shown_name(word) if word else None
 
     def shown(self, line: bytes) -> str:
         """
@@ -348,17 +349,16 @@ class Commands:
         :return: at most 200 characters without secrets, see :mod:`twisted_net.net.redaction`. Of a
             word that is no command, which may be AUTH, mistyped, no arguments are shown.
         """
-        text = line[: 8 * LOOKED_AT].decode(errors="replace").strip()
-        words = text.split(None, 1)
-        command = self.get(words[0]) if words else None
+        text = line[: 8 * LOOKED_AT].decode(errors="replace").strip(SPACES)
+        name, _ = partition_word(text)
+        command = self.get(name)
         if command is None:
             return shown_unknown(text)
-        name = words[0]
         arguments = text[len(name) :]
         try:
             surplus = len(split_quoted(arguments)) > command.max_arguments
         except BadQuotes:
-            surplus = len(arguments.split()) > command.max_arguments
+            surplus = len(split_words(arguments)) > command.max_arguments
         return self._shown(command, name, arguments, surplus)
 
     def shown_call(self, command: Command, words: Sequence[str]) -> str:

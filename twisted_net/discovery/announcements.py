@@ -32,7 +32,9 @@ MAX_TTL = 86_400.0
 VERSION = 1
 """Version of the format; announcements of other versions count as malformed."""
 
-_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# Not $, which a line feed may follow.
+_PRINTED = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
+_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTED)]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
@@ -51,8 +53,8 @@ class Announcement(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omi
 
     twisted_net: int
     name: _Name
-    version: Annotated[str, Meta(max_length=64)]
-    instance: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    version: Annotated[str, Meta(max_length=64, pattern=_PRINTED)]
+    instance: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     services: Annotated[dict[_Name, _Port], Meta(max_length=32)]
     ttl: Annotated[float, Meta(ge=0, le=MAX_TTL)]
 

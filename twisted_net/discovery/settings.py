@@ -78,7 +78,7 @@ class DiscoverySettings(DiscoveryGroup, frozen=True):
         str,
         Meta(
             max_length=64,
-            pattern=r"^[^\x00-\x1f\x7f]*$",
+            pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z",
             description='display name; "": the host name',
         ),
     ] = ""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
+from twisted_net.net.characters import partition_word
+
 MAX_SHOWN = 200
 """Characters of a command line or a URL that are shown, at most."""
 
@@ -126,8 +128,8 @@ def shown_opening(line: bytes) -> str:
 
 def shown_unknown(text: str) -> str:
     """Return a line whose first word is no command as it may be shown: that word in part."""
-    words = text.split(None, 1)
-    return "" if not words else shown_word(words[0]) + (" …" if len(words) > 1 else "")
+    word, rest = partition_word(text)
+    return shown_word(word) + (" …" if rest else "")
 
 
 def cut(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_net.net.characters import printable
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.net.redaction import cut
 from twisted_net.net.steady_clock import steady
@@ -55,6 +56,6 @@ class Audit:
             "{event}: {client} as {user}: {what!r}",
             event=event,
             client=client.name,
-            user=client.user or "nobody",
+            user=printable(client.user or "nobody"),
             what=cut(what),
         )

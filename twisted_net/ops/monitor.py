@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from twisted_net.errors import CommandError
+from twisted_net.net.characters import printable
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.ops.timestamps import iso_time
 
@@ -91,7 +92,7 @@ class Monitors:
         Show a command to all clients that watch.
 
         :param client: the sender.
-        :param line: the command, as far as it may be shown.
+        :param line: the command, as far as it may be shown; it is made printable here.
         :param wall: its time, in seconds of the wall clock.
         :param now: seconds of a steady clock.
         """
@@ -100,7 +101,7 @@ class Monitors:
             "at": iso_time(wall),
             "client": client.name,
             "user": client.user,
-            "line": line,
+            "line": printable(line),
         }
         encoded = _encode(event) + b"\n"
         for monitor, view in list(self.views.items()):

@@ -11,6 +11,7 @@ from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.net.characters import printable
 
 
 class SlowLogSettings(Record, frozen=True):
@@ -41,7 +42,7 @@ class SlowCommand:
     :ivar at: when it ended, in seconds of the wall clock.
     :ivar seconds: how long it took.
     :ivar waited: whether it waited while others were served, rather than held the reactor.
-    :ivar line: the command as it was sent, as far as it may be shown.
+    :ivar line: the command as it was sent, printable, as far as it may be shown.
     """
 
     number: int
@@ -74,6 +75,7 @@ class SlowLog:
     ) -> None:
         """Add a slow command; at the bound the oldest is dropped."""
         self.count += 1
+        line = printable(line)
         self._latest.append(SlowCommand(self.count, at, seconds, waited, client, user, line))
 
     def latest(self, limit: int) -> Iterator[SlowCommand]:

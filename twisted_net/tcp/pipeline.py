@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from twisted_net.errors import BadAnswer
+from twisted_net.net.characters import CONTROL_CHARACTER
 from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.tcp.line_framer import LineFramer
 
@@ -21,17 +22,17 @@ def encode_request(words: Sequence[str]) -> bytes:
     r"""
     Encode a command and its arguments as the line that the server parses.
 
-    Arguments that are empty, contain white space, or begin with a quote are quoted, and those that
-    would make the line look like a request of HTTP.
+    Arguments that are empty, contain a space or a tab, or begin with a quote are quoted, and those
+    that would make the line look like a request of HTTP.
 
     :return: the line with its LF.
     :raises ValueError: if the command is missing or invalid, or for a control character other than
         a tab. So no argument ever becomes a second line.
     """
-    if not words or not _COMMAND.fullmatch(words[0]):
+    if not words or not _COMMAND.fullmatch(words[0]) or CONTROL_CHARACTER.search(words[0]):
         raise ValueError(f"{words[0] if words else ''!r} is not a command")
     for word in words:
-        if _CONTROL.search(word):
+        if CONTROL_CHARACTER.search(word):
             raise ValueError(f"a control character cannot be sent: {word[:64]!r}")
     return (" ".join([words[0], *map(_quoted, words[1:])]) + "\n").encode()
 
@@ -91,10 +92,9 @@ class Pipeline(Generic[Call]):
 
 
 _decode: JsonDecoder[Answer] = JsonDecoder(dict[str, Any])
-_COMMAND = re.compile(r'[^\s"\x00-\x1f\x7f]\S*')
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_COMMAND = re.compile(r'[^ \t"][^ \t]*')
 # A version of a protocol makes a line that of another protocol, see foreign_protocols.py.
-_QUOTED = re.compile(r'\A\Z|\s|\A"|\A(?:HTTP|ICAP|RTSP|SIP)/[0-9]')
+_QUOTED = re.compile(r'\A\Z|[ \t]|\A"|\A(?:HTTP|ICAP|RTSP|SIP)/[0-9]')
 
 
 def _quoted(word: str) -> str:

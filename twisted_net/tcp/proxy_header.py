@@ -93,6 +93,9 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     address_type = _V1_FAMILIES.get(words[1])
     if address_type is None or len(words) != 6:
         raise BadProxyHeader("its line is not TCP4 or TCP6, two addresses and two ports")
+    # A zone may be any text, control characters too, and has no meaning on another machine.
+    if "%" in words[2] + words[3]:
+        raise BadProxyHeader("an address in it has a zone")
     try:
         source, destination = (str(address_type(word)) for word in words[2:4])
     except AddressValueError:

@@ -38,6 +38,7 @@ from twisted_net.http.retry.hedging import hedge
 from twisted_net.http.retry.policy import Attempt, may_repeat, parse_retry_after, retry_delay
 from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.urls import parse_target
+from twisted_net.net.characters import printable
 from twisted_net.net.redaction import redact_url
 from twisted_net.net.steady_clock import steady
 
@@ -57,9 +58,9 @@ def log_attempt(attempt: Attempt) -> None:
     emit(
         "{method} {url} attempt {number}: {outcome} after {seconds:.3f} s{next}",
         method=attempt.method,
-        url=attempt.url,
+        url=printable(attempt.url),
         number=attempt.number,
-        outcome=attempt.outcome,
+        outcome=printable(attempt.outcome),
         seconds=attempt.seconds,
         wait=attempt.wait,
         next="" if attempt.wait is None else f"; the next one in {attempt.wait:.3f} s",
