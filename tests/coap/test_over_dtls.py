@@ -79,6 +79,10 @@ class CoapsTestCase(SynchronousTestCase):
             permissions_of=permissions_of if users else None,
             chance=lambda: 0.5,
         )
+        self.connect_to(settings)
+
+    def connect_to(self, settings: DtlsSettings) -> None:
+        """Serve CoAP over DTLS."""
         self.wire = Wire(self.files, settings, inner=self.coap)
         self.wire.server._ended = self.coap.peer_lost
         self.addCleanup(self._stop)

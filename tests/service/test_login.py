@@ -119,6 +119,29 @@ class AuthenticatorTests(SynchronousTestCase):
         # By a password alone: a certificate of that name is no login.
         self.assertIsNone(self.logins.permissions_of("eve"))
 
+    def test_proof(self) -> None:
+        """A login lasts as long as the file has its password or token."""
+        for who, password, proof in (
+            ("ann", "sesame", HASH),
+            ("letmein", "", hash_token("letmein")),
+            ("tom", "cat", None),
+        ):
+            session = self.session()
+            self.successResultOf(self.log_in(session, who, password))
+            self.assertEqual(session.proof, proof)
+
+    def test_changed_meanwhile(self) -> None:
+        """A password that is replaced, or whose user is removed, during its check is wrong."""
+        for after in ({"ann": User(password=OTHER)}, {"tom": User()}):
+            self.users = Users({"ann": User(password=HASH)})
+            verdict: Deferred[bool] = Deferred()
+            self.patch(self, "verify", lambda hashed, password, verdict=verdict: verdict)
+            self.serve(AuthSettings(users="x"))
+            login = self.log_in(self.session(), "ann", "sesame")
+            self.users = Users(after)
+            verdict.callback(True)
+            self.failureResultOf(login, AuthFailed)
+
     def test_failures(self) -> None:
         """Whatever part is wrong, the answer is the same, and nothing changes."""
         for i, (who, password) in enumerate(

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import os
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from tests.service.users_case import UsersFileTestCase
-from twisted_net.service.users_file import UsersFile
+from twisted_net.auth.users import hash_token
+from twisted_net.broadcasts import CLIENTS_AT_ONCE
+from twisted_net.reasons import End
+from twisted_net.service.users_file import (
+    COMPLAINT_INTERVAL,
+    MISTAKES_LOGGED,
+    UsersFile,
+    UsersRefresher,
+)
+from twisted_net.sessions import Session, Sessions
 
 
 class UsersFileTests(UsersFileTestCase):
@@ -33,6 +47,55 @@ class UsersFileTests(UsersFileTestCase):
         self.assertIsNotNone(file.current().get("ann"))
         levels = [event["log_level"] for event in self.logged]
         self.assertEqual(levels, [LogLevel.error, LogLevel.error])
+        self.flushLoggedErrors()
+
+    def test_unreadable(self) -> None:
+        """While it cannot be read it is tried each time, which is logged once in a while."""
+        now = 0.0
+        self.write("[ann]")
+        file = UsersFile(str(self.path), seconds=lambda: now)
+        self.write("[ann]\n[bob]")
+        real = builtins.open
+        tries = []
+
+        def refuse(*arguments: Any, **options: Any) -> Any:  # Any: as the original's
+            if arguments[0] == str(self.path):
+                tries.append(now)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(*arguments, **options)
+
+        self.patch(builtins, "open", refuse)
+        for _ in range(100):
+            self.assertEqual(len(file.current()), 1)
+            now += COMPLAINT_INTERVAL / 50
+        self.assertEqual((len(tries), len(self.logged)), (100, 2))
+        self.patch(builtins, "open", real)
+        self.assertEqual(len(file.current()), 2)
+        self.flushLoggedErrors()
+
+    def test_mode(self) -> None:
+        """A file that was replaced, or whose mode has changed, is looked at anew."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path))
+        before = os.stat(self.path)
+        other = self.path.with_name("other")
+        other.write_text("[bob]")
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        other.rename(self.path)
+        self.assertIsNotNone(file.current().get("bob"))
+        self.path.chmod(0o644)
+        file.current()
+        file.current()
+        levels = [event["log_level"] for event in self.logged]
+        self.assertEqual(levels.count(LogLevel.warn), 2)
+
+    def test_many_mistakes(self) -> None:
+        """A file of mistakes does not fill the log."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path))
+        self.write("".join(f"[user{i}]\nage = {i}\n" for i in range(1000)))
+        file.current()
+        self.assertEqual(len(self.logged), MISTAKES_LOGGED + 1)
         self.flushLoggedErrors()
 
     def test_readable_by_all(self) -> None:
@@ -67,3 +130,126 @@ class UsersFileTests(UsersFileTestCase):
 
         self.patch(builtins, "__import__", missing)
         self.assertEqual(self.mistakes(), ["user ann: password: argon2 requires twisted_net[auth]"])
+
+
+class ChangeTests(UsersFileTestCase):
+    """What has changed in the file holds for those who are logged in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sessions = Sessions(lambda: 0.0)
+        self.told: list[bytes] = []
+
+    def tell(self, line: bytes) -> None:
+        """Take an event."""
+        self.told.append(line)
+
+    def log_in(self, file: UsersFile, name: str, proof: str | None = None) -> Session:
+        """Return the session of a user."""
+        session = self.sessions.open("h", 1, self.tell)
+        permissions = file.current().permissions(name)
+        assert permissions is not None
+        session.log_in(permissions, proof)
+        return session
+
+    def test_same_object(self) -> None:
+        """Who is not changed is not reviewed; who is has the same permissions, changed."""
+        self.write('[ann]\n[bob]\ncommands = ["PING"]')
+        file = UsersFile(str(self.path))
+        ann, bob = (file.current().permissions(name) for name in ("ann", "bob"))
+        assert ann is not None
+        assert bob is not None
+        self.write('[ann]\ncommands = ["PING"]\n[bob]\ncommands = ["PING"]')
+        self.assertIs(file.current().permissions("ann"), ann)
+        self.assertIs(file.current().permissions("bob"), bob)
+        self.assertFalse(ann.allows_command("ECHO", False))
+        self.assertEqual(file.current().replace(file.current()), [])
+
+    def test_removed(self) -> None:
+        """A removed user is logged out."""
+        self.write("[ann]\n[bob]")
+        file = UsersFile(str(self.path))
+        ann, bob = self.log_in(file, "ann"), self.log_in(file, "bob")
+        self.write("[bob]")
+        self.assertEqual((ann.user, bob.user), ("ann", "bob"))
+        file.current()
+        self.assertEqual((ann.user, bob.user), (None, "bob"))
+        self.assertEqual(self.told, [b'{"event":"logged_out","code":"user_removed"}\n'])
+
+    def test_proofs(self) -> None:
+        """Who has logged in with a token is logged out with it; others of the user are not."""
+        old, new = hash_token("old"), hash_token("new")
+        self.write(f'[ann]\ntokens = ["{old}", "{new}"]')
+        file = UsersFile(str(self.path))
+        one, other, certified = (self.log_in(file, "ann", proof) for proof in (old, new, None))
+        self.write(f'[ann]\ntokens = ["{new}"]')
+        file.current()
+        self.assertEqual([one.user, other.user, certified.user], [None, "ann", "ann"])
+        self.assertEqual(self.told, [b'{"event":"logged_out","code":"proof_removed"}\n'])
+
+    def test_unlisted(self) -> None:
+        """Who is not listed changes with ``default``, and is listed once the file has it."""
+        self.write('[ann]\n[default]\ncommands = ["PING", "ECHO"]')
+        file = UsersFile(str(self.path))
+        eve = file.current().unlisted("eve")
+        self.sessions.open("h", 1, self.tell).log_in(eve)
+        self.write('[ann]\n[default]\ncommands = ["PING"]')
+        self.assertIs(file.current().unlisted("eve"), eve)
+        self.assertFalse(eve.allows_command("ECHO", False))
+        self.write('[ann]\n[default]\ncommands = ["PING"]\n[eve]\ncommands = ["ECHO"]')
+        self.assertIs(file.current().permissions("eve"), eve)
+        self.assertTrue(eve.allows_command("ECHO", False))
+        self.write('[ann]\n[default]\ncommands = ["PING"]')
+        file.current()
+        self.assertTrue(eve.withdrawn)
+        self.assertEqual(self.told, [b'{"event":"logged_out","code":"user_removed"}\n'])
+
+    def test_pace(self) -> None:
+        """Many are reviewed in many steps; what they may do has changed before."""
+
+        def pacing(work: Iterable[int]) -> Awaitable[list[int]]:
+            self.work = iter(work)
+            return Deferred()
+
+        self.write("[ann]")
+        file = UsersFile(str(self.path), pacing)
+        sessions = [self.log_in(file, "ann") for _ in range(CLIENTS_AT_ONCE + 10)]
+        self.write("[bob]")
+        file.current()
+        permissions = sessions[0].permissions
+        assert permissions is not None
+        self.assertFalse(permissions.allows_command("ECHO", False))
+        self.assertEqual(self.told, [])
+        self.assertEqual(next(self.work), CLIENTS_AT_ONCE)
+        self.assertEqual(len(self.told), CLIENTS_AT_ONCE)
+        # Some leave meanwhile, and some log in as somebody else.
+        bob = file.current().permissions("bob")
+        assert bob is not None
+        sessions[-1].log_in(bob)
+        self.sessions.close(sessions[-2], End.CLIENT_CLOSED)
+        self.assertEqual(list(self.work), [10])
+        self.assertEqual(len(self.told), CLIENTS_AT_ONCE + 8)
+        self.assertEqual({session.user for session in sessions[:-2]}, {None})
+        self.assertEqual(sessions[-1].user, "bob")
+
+
+class RefresherTests(UsersFileTestCase):
+    """:class:`UsersRefresher` looks at the file while it runs."""
+
+    def test_looks(self) -> None:
+        """Each interval, also after a failure, until it stops."""
+        clock = Clock()
+        looks: list[float] = []
+
+        def look() -> None:
+            looks.append(clock.seconds())
+            raise ZeroDivisionError
+
+        refresher = UsersRefresher(clock, 2.0, look)
+        refresher.startService()
+        refresher.startService()
+        for _ in range(3):
+            self.assertRaises(ZeroDivisionError, clock.advance, 2.0)
+        self.assertEqual(looks, [2.0, 4.0, 6.0])
+        refresher.stopService()
+        self.assertEqual(clock.getDelayedCalls(), [])
