@@ -119,6 +119,10 @@ class TopicPermissionsTests(SynchronousTestCase):
             (("*", "-secret.*", "secret.party.*"), "secret.>", False),
             (("*", "-secret"), "secret", False),
             (("*", "-secret"), "secret.>", True),
+            (("*", "-broadcast"), "broadcast", False),
+            (("*", "-broadcast"), ">", True),
+            (("*", "-broadcast*"), ">", False),
+            (("broadcast",), ">", False),
         ):
             self.assertEqual(self.permitted(patterns, topic), expected, (patterns, topic))
 

@@ -86,6 +86,7 @@ class AccessWorld:
         self.commands = commands = standard_commands(log_in=self.log_in)
         commands.command("WAIT")(self.wait)
         commands.command("KEEP")(self.keep)
+        commands.command("TAKEOVER", alone=True, admin=True)(lambda: "taken")
         instruments = Instruments(self.audit, SlowLog(SlowLogSettings(waiting_threshold=1.0)))
         self.sessions = Sessions(self.reactor.seconds, instruments=instruments)
         settings = settings or AuthSettings(users="users.toml", anonymous=("PING", "HELP"))
@@ -525,6 +526,24 @@ class ForbiddenTests(AccessDoorsTestCase):
                     self.assertEqual(expected, other)
                     self.assertIn(one["code"], ("auth_required", "not_permitted"))
             self.assertEqual(world.commands.by_name["KILL"].calls, 0)
+
+    def test_alone(self) -> None:
+        """One that would run alone keeps nothing waiting if it may not be run."""
+        for world, client in self.doors():
+            watcher = tcp(world)
+            watcher.ask("AUTH ann", "SUBSCRIBE a")
+            for user, name, at_once in (
+                ("bob", "TAKEOVES", True),
+                ("bob", "TAKEOVER", True),
+                ("ann", "TAKEOVER", False),
+            ):
+                client.ask(f"AUTH {user}")
+                client.ask("WAIT", name, "PUBLISH a hi")
+                self.assertEqual(bool(watcher.ask()), at_once, (user, name))
+                world.waits.pop().callback("done")
+                *_, answer = codes(client.ask())
+                self.assertEqual(answer, "PUBLISH")
+                watcher.ask()
 
     def test_everything_permitted(self) -> None:
         """Who may run everything is told that there is no such command."""

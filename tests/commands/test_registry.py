@@ -468,6 +468,26 @@ class RegistryTests(SynchronousTestCase):
             commands.command("SHUT", admin=True)(lambda: "")
             self.assertIn(after, finish(run_line(commands, b"SHUT", session)))
 
+    def test_runs_alone(self) -> None:
+        """Whether a line calls a command that runs alone; any bytes will do."""
+        commands = Commands()
+        commands.command("LOGIN", alone=True)(lambda: "")
+        commands.command("ECHO")(lambda *words: "")
+        session = new_session()
+        for line, alone in (
+            (b"login a", True),
+            (b" \xc2\xa0LOGIN", True),
+            (b"LOGINS", False),
+            (b"ECHO LOGIN", False),
+            (b"\xff", False),
+            (b"  ", False),
+            (b"", False),
+            (None, False),
+        ):
+            self.assertEqual(commands.runs_alone(line, session), alone, line)
+        session.permissions = Permissions("ann", User(commands=("ECHO",)))
+        self.assertFalse(commands.runs_alone(b"LOGIN", session))
+
     def test_name_of(self) -> None:
         """The name that a line calls, known or not, or None; any bytes will do."""
         commands = registry(echo)

@@ -504,6 +504,9 @@ class SecureListenersTests(NetServiceTestCase):
         self.assertIsNone(anonymous.name)
         self.assertRaises(AuthRequired, anonymous.check_command, "TIME", False)
         self.assertIsNone(permissions_of("ann"))
+        limit = service.secure_coap.dtls._session_limit
+        assert limit is not None
+        self.assertEqual(limit("ann"), 1)
 
 
 def _double(number: int) -> int:

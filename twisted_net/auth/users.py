@@ -467,8 +467,10 @@ def _allows_topic(patterns: Sequence[str], topic: str) -> bool:
             # To allow, the rule must cover all of it; an exact rule covers no wildcard.
             if _covers(rule, prefix) and (match is None or rule.endswith("*")):
                 allowed = True
-        # To forbid, it is enough that one topic may be covered.
-        elif _covers(rule, prefix) or (match is not None and rule.startswith(prefix)):
+        # To forbid, it is enough that one topic may be covered; no wildcard covers BROADCAST's.
+        elif _covers(rule, prefix) or (
+            match is not None and rule.startswith(prefix) and rule != BROADCAST
+        ):
             allowed = False
     return allowed
 

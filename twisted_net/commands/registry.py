@@ -321,15 +321,17 @@ class Commands:
         self._secret |= other._secret
         self.fallback = other.fallback or self.fallback
 
-    def runs_alone(self, line: bytes | None) -> bool:
+    def runs_alone(self, line: bytes | None, session: Session) -> bool:
         """
-        Whether a line calls a command that must run alone.
+        Whether a line calls a command that must run alone, and that the client may run.
 
         :param line: None for one that was too long.
         """
         words = line.decode(errors="replace").split(None, 1) if line else ()
         command = self.get(words[0]) if words else None
-        return command is not None and command.alone
+        if command is None or not command.alone:
+            return False
+        return session.may_run(command.name, command.admin)
 
     def name_of(self, line: bytes) -> str | None:
         """

@@ -369,7 +369,8 @@ class SecureCoapListener(_DtlsListener, _DrainingListener):
 
         def session_limit(user: str) -> int | None:
             permissions = permissions_of(user)
-            return None if permissions is None else permissions.max_connections
+            # One for a name that is no user's: no more than it had before it was removed.
+            return 1 if permissions is None else permissions.max_connections
 
         self.server = CoapServer(
             reactor,

@@ -421,7 +421,7 @@ class CommandProtocol(Protocol):
             batch = lines[following : following + budget]
         for line in batch:
             if queue is not None:
-                if factory.commands.runs_alone(line):
+                if factory.commands.runs_alone(line, session):
                     limit = self._pending_limit = 0
                 if len(queue) >= limit:
                     break
