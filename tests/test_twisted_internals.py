@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net import twisted_internals
 from twisted_net.twisted_internals import (
     Absent,
+    accept_changes,
     changed,
     fast_transport_changes,
     http_client_changes,
@@ -87,6 +88,7 @@ class TransportAndReactorTests(SynchronousTestCase):
         """The installed Twisted has all of them, and they use the known names."""
         self.assertEqual(fast_transport_changes(), [])
         self.assertEqual(quiet_reactor_changes(), [])
+        self.assertEqual(accept_changes(), [])
 
     def test_changed(self) -> None:
         """A method of any of the classes that uses other names is reported."""
@@ -100,6 +102,8 @@ class TransportAndReactorTests(SynchronousTestCase):
         self.assertEqual(len(expected), len(set(expected)))
         self.patch(twisted_internals, "_EPOLL_REACTOR_METHODS", {"doPoll": "nothing"})
         self.assertEqual(quiet_reactor_changes(), ["EPollReactor.doPoll"])
+        self.patch(twisted_internals, "_ACCEPT_METHODS", {"doRead": "nothing"})
+        self.assertEqual(accept_changes(), ["Port.doRead"])
 
     def test_without_private_module(self) -> None:
         """If Twisted's private module of TLS is gone, that is a change and not an error."""

@@ -30,6 +30,7 @@ class End(Enum):
     AUTH_TIMEOUT = "auth_timeout"
     CROSS_PROTOCOL = "cross_protocol"
     BUFFERS_FULL = "buffers_full"
+    NO_DESCRIPTORS = "no_descriptors"
     KILLED = "killed"
 
 

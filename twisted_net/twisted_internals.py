@@ -4,6 +4,8 @@ Private names of Twisted that this package relies on, compared with the installe
 This is the only module that imports private names of Twisted. For each use there is a fallback:
 
 - The fast transport (:mod:`twisted_net.tcp.transport`): the stock transport, and a warning.
+- The port that accepts few connections per turn (:mod:`twisted_net.tcp.fair_port`): the stock
+  port's way of accepting.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
@@ -143,6 +145,17 @@ _FAST_TRANSPORT_METHODS = {
     },
 }
 
+# What FairPort does in place of Twisted's ports, and the names that they use.
+_ACCEPT_METHODS = {
+    "doRead": (
+        "BaseException NI_NUMERICHOST NI_NUMERICSERV _BuffersLogs _accept _buildAddr _logger "
+        "_reservedFD buildProtocol close deferr enumerate factory getnameinfo len list log "
+        "makeConnection max namespace numberAccepts observer platformType range reactor sessionno "
+        "socket transport tuple"
+    ),
+    "_buildAddr": "_addressType",
+}
+
 # The methods that QuietEPollReactor replaces or calls, and the names they use.
 _EPOLL_REACTOR_METHODS = {
     "doPoll": (
@@ -231,6 +244,13 @@ def fast_transport_changes() -> list[str]:
         for owner in owners
         for method, names in _FAST_TRANSPORT_METHODS[owner.__name__].items()
     )
+
+
+def accept_changes() -> list[str]:
+    """Return what has changed in how ``tcp.Port`` accepts connections."""
+    from twisted.internet.tcp import Port
+
+    return changed((Port, method, names) for method, names in _ACCEPT_METHODS.items())
 
 
 def quiet_reactor_changes() -> list[str]:

@@ -234,7 +234,7 @@ class FullTests(ServerTestCase):
     def test_lowered(self) -> None:
         """The limit may be lower than the configured one, for want of file descriptors."""
         self.serve(max_connections=9)
-        self.factory.max_connections = 1
+        self.factory.max_descriptors = 1
         self.connect()
         (refusal,) = self.connect().answers()
         self.assertEqual((refusal["code"], refusal["limit"]), ("too_many_connections", 1))

@@ -23,16 +23,12 @@ from tests.tcp.kernel import FakeQuietReactor, FakeReactor, FakeSocket
 from twisted_net.tcp import transport
 from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
 from twisted_net.tcp.transport import (
-    ACCEPTS_PER_TURN,
     BUFFER_SIZE,
     SENDS_IN_A_ROW,
     Batch,
-    FairPort,
-    FastPort,
     FastTransport,
     listen_tcp,
 )
-from twisted_net.tcp.unix import UnixPort
 from twisted_net.twisted_internals import fast_transport_changes
 
 
@@ -835,23 +831,3 @@ class ListenTests(SynchronousTestCase):
         parser = FastServerParser()
         self.assertRaises(ValueError, parser.parseStreamServer, reactor, "http")
         self.assertRaises(ValueError, parser.parseStreamServer, reactor, "80", backlog="many")
-
-
-class FairPortTests(SynchronousTestCase):
-    """:class:`FairPort`, and the ports that are one."""
-
-    def test_number(self) -> None:
-        """The number of connections of a turn is small, and stays so whatever Twisted wishes."""
-        reactor: Any = object()  # Any: not used before the port listens
-        ports = [
-            FairPort(0, Factory(), reactor=reactor),
-            FastPort(0, Factory(), reactor=reactor),
-            UnixPort(b"/nowhere", Factory(), 50, 0o660, reactor),
-        ]
-        for port in ports:
-            port.numberAccepts += 20
-            self.assertEqual(port.numberAccepts, ACCEPTS_PER_TURN)
-
-    def test_asked(self) -> None:
-        """Twisted asks for the number, by this name, in each turn."""
-        self.assertIn("numberAccepts", tcp.Port.doRead.__code__.co_names)

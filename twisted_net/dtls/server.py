@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     IUDPTransport,
 )
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.dtls.cookies import ClientHello, CookieSecret, hello_verify_request
@@ -30,6 +29,7 @@ from twisted_net.dtls.session import (
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.certificates import Certificates, user_of
+from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
@@ -118,11 +118,11 @@ class DtlsServer(DatagramProtocol):
     :param session_limit: returns how many sessions a user may have; None for no limit. Over it,
         that user's session that was silent for longest is ended: a device that lost power could
         not close its session.
+    :ivar log: for what is wrong with a client's handshake, at a limited rate.
     :ivar counts: of handshakes and sessions.
     :ivar datagrams: counts of the port.
     """
 
-    log = Logger()
     noisy = False
 
     def __init__(
@@ -142,6 +142,7 @@ class DtlsServer(DatagramProtocol):
         self.settings = settings or DtlsSettings()
         self._ended = ended
         self._session_limit = session_limit
+        self.log = limited_logger(self)
         self.counts = DtlsCounts()
         self.datagrams = DatagramCounts()
         self._cookies = CookieSecret(os.urandom(32), reactor.seconds())

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
+from twisted_net.net.log_limiter import limited_logger
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 ciphers with forward secrecy and AEAD; TLS 1.3 has its own list."""
@@ -120,6 +121,8 @@ class Certificates:
         self._wall = wall
         self._plain_context = tls_context if context is None else context
         self._sources: dict[str, _CertificateFiles] = {}
+        # Each handshake may log that a file cannot be used.
+        self._log = limited_logger(self)
         mistakes: list[str] = []
         try:
             self._fallback = self._read_fallback()
@@ -202,7 +205,7 @@ class Certificates:
         try:
             return self._find(name)
         except ConfigError as error:
-            log.warn("no certificate for {host}: {error}", host=name, error=error)
+            self._log.warn("no certificate for {host}: {error}", host=name, error=error)
             return None
 
     def _choose(self, connection: SSL.Connection) -> None:

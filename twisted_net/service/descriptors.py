@@ -34,14 +34,14 @@ def fit_connections(servers: Sequence[CommandFactory]) -> None:
     available = allowed - min(SPARE_DESCRIPTORS, allowed // 2)
     for server in servers:
         share = available * server.limits.max_connections // wanted
-        server.max_connections = max(1, share)
+        server.max_descriptors = max(1, share)
     log.warn(
         "only {allowed} file descriptors are allowed, and {needed} are needed for the "
         "max_connections of all listeners; {available} connections are served. Raise the limit "
         "(ulimit -n, LimitNOFILE of systemd), or lower max_connections{reason}",
         allowed=allowed,
         needed=needed,
-        available=sum(server.max_connections for server in servers),
+        available=sum(server.max_descriptors for server in servers),
         reason=f"; it could not be raised: {reason}" if reason else "",
     )
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactor
 from twisted.internet.protocol import Factory
 from typing_extensions import override
 
+from twisted_net.net.log_limiter import limited_logger
 from twisted_net.reasons import End
 
 
@@ -118,6 +119,7 @@ class HandshakeFactory(Factory):
 
     :param inner: starts and stops with this one.
     :param handshakes: limits those that are under way.
+    :ivar log: for what is wrong with a client's handshake, at a limited rate.
     """
 
     noisy = False
@@ -125,6 +127,7 @@ class HandshakeFactory(Factory):
     def __init__(self, inner: IProtocolFactory, handshakes: Handshakes) -> None:
         self.inner = inner
         self.handshakes = handshakes
+        self.log = limited_logger(self)
 
     @override
     def startFactory(self) -> None:

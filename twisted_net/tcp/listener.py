@@ -99,6 +99,7 @@ class CommandPort:
                 self._factory,
                 listener.backlog,
                 listener.permissions,
+                self.commands.sessions.refused,
             )
         return listen_tcp(
             self._reactor,
@@ -106,6 +107,7 @@ class CommandPort:
             self._factory,
             listener.backlog,
             listener.interface,
+            self.commands.sessions.refused,
         )
 
     async def drain(self, timeout: float, per_second: float = DRAIN_RATE) -> None:

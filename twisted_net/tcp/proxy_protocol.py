@@ -7,7 +7,6 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
@@ -30,8 +29,6 @@ class ProxyFactory(HandshakeFactory):
     :param trusted: other peers are disconnected without an answer, and counted.
     :param handshakes: limits the headers that are waited for.
     """
-
-    log = Logger()
 
     def __init__(
         self, inner: IProtocolFactory, trusted: TrustedProxies, handshakes: Handshakes

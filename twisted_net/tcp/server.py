@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from math import ceil
 
@@ -49,7 +50,7 @@ class CommandFactory(Factory):
     :param sessions: the clients that are connected, if several servers share them; else None.
     :param access: who may log in, and what clients may do before; if None, all may do everything.
     :ivar sessions: the clients that are connected; its ``broadcast`` and ``spread`` reach them all.
-    :ivar max_connections: that of *limits*, or fewer where the process may not open as many files.
+    :ivar max_descriptors: connections for which the process has file descriptors.
     :ivar watched: true while a client uses MONITOR.
     :ivar turn_time: seconds for the lines of one connection in a turn; no more than makes a command
         slow, so that every slow command ends its turn and is noticed.
@@ -69,7 +70,7 @@ class CommandFactory(Factory):
         self.reactor = steady(reactor)
         self.commands = commands
         self.limits = limits = limits or Limits()
-        self.max_connections = limits.max_connections
+        self.max_descriptors = sys.maxsize
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.sessions.use_pacing(StepScheduler(reactor))
         self.sessions.use_clock(reactor.seconds)
@@ -108,7 +109,7 @@ class CommandFactory(Factory):
             self.sessions.refused(End.DRAINED)
             return ClosingProtocol()
         host = getattr(addr, "host", UNIX)
-        limit = self.max_connections
+        limit = min(self.limits.max_connections, self.max_descriptors)
         rejection = self.guard.admission.rejection(host)
         if len(self._protocols) >= limit:
             rejection = Rejection(End.TOO_MANY_CONNECTIONS, TooManyConnections(limit))

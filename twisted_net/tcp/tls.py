@@ -7,7 +7,6 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.interfaces import IHandshakeListener, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -51,7 +50,6 @@ class _TlsHandshakeFactory(HandshakeFactory):
 class _TlsHandshake(Protocol):
     """The protocol of a connection until its TLS handshake is done."""
 
-    log = Logger()
     transport: Any  # a TLSMemoryBIOProtocol, which has few types
 
     def __init__(self, factory: _TlsHandshakeFactory) -> None:
@@ -78,7 +76,7 @@ class _TlsHandshake(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(SSL.Error):
-            self.log.debug("handshake failed: {reason}", reason=reason.value)
+            self._factory.log.debug("handshake failed: {reason}", reason=reason.value)
         self._factory.handshakes.lost(self)
 
     def abort(self) -> None:

@@ -16,6 +16,7 @@ the same holds for producers that are paused and for connections that are being 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from errno import ENOBUFS, EPIPE, EWOULDBLOCK
 from functools import cache
 from typing import TypeGuard
@@ -40,6 +41,8 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.net.reactor import Reactor
+from twisted_net.reasons import End
+from twisted_net.tcp.fair_port import FairPort
 from twisted_net.twisted_internals import fast_transport_changes
 
 BACKLOG = 4096
@@ -51,15 +54,6 @@ Sends at once outside ``dataReceived`` until the reactor reports an event of the
 
 A loop of a thousand small writes would otherwise make a thousand system calls; after this many
 its writes are joined, as on the stock transport.
-"""
-
-ACCEPTS_PER_TURN = 4
-"""
-Connections that one port accepts in one reactor turn.
-
-Twisted accepts 100, and 20 more after every turn in which that many came. Under a flood that grows
-to thousands per turn, each costs some 0.1 ms with TLS, and no other client is served: 3000 per
-second made the PING of another client take 166 ms (median); with this limit, 0.7 ms.
 """
 
 BUFFER_SIZE = tcp.Server.bufferSize
@@ -304,19 +298,6 @@ class Batch:
                 transport._keep(data, sent)
 
 
-class FairPort(tcp.Port):
-    """A listening port that accepts few connections per turn, so that a flood of them waits."""
-
-    @property
-    def numberAccepts(self) -> int:
-        """How many connections are accepted in one turn; Twisted reads it."""
-        return ACCEPTS_PER_TURN
-
-    @numberAccepts.setter
-    def numberAccepts(self, number: int) -> None:
-        """Ignore it: Twisted raises the number by 20 after each turn in which it was reached."""
-
-
 class FastPort(FairPort):
     """
     A listening TCP port whose connections are each a :class:`FastTransport`.
@@ -340,6 +321,7 @@ def listen_tcp(
     factory: IProtocolFactory,
     backlog: int = BACKLOG,
     interface: str = "127.0.0.1",
+    refused: Callable[[End], object] | None = None,
 ) -> IListeningPort:
     """
     Listen for TCP connections that send at once.
@@ -349,12 +331,15 @@ def listen_tcp(
 
     :param port: 0 for a free one; with :func:`twisted.internet.tcp.makeBinding` for its options.
     :param interface: an IPv4 or IPv6 address; the empty string for all of IPv4.
+    :param refused: called with the reason for each connection that is closed at once, as the
+        process may open no more files.
     :raises CannotListenError: if the port cannot be bound.
     """
     if not isinstance(reactor, PosixReactorBase) or not _known():
         # Twisted's annotations demand an int and a ServerFactory, its code does not.
         return reactor.listenTCP(port, factory, backlog, interface)  # type: ignore[arg-type]
     fast = FastPort(port, factory, backlog, interface, reactor)  # type: ignore[arg-type]  # Binding
+    fast.refused = refused
     fast.startListening()
     return fast
 

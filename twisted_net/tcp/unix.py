@@ -10,18 +10,34 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.net.reactor import Reactor
-from twisted_net.tcp.transport import FairPort
+from twisted_net.reasons import End
+from twisted_net.tcp.fair_port import FairPort
+
+
+class UnixTransport(unix.Server):
+    """
+    An accepted connection of a Unix socket that takes no file descriptors.
+
+    Twisted's own receives those that a client sends beside its data, and logs and closes each;
+    here the kernel drops them.
+    """
+
+    @override
+    def doRead(  # type: ignore[override]  # abortConnection's is of any form
+        self,
+    ) -> ConnectionLost | ConnectionDone | None:
+        return tcp.Connection.doRead(self)
 
 
 class UnixPort(FairPort, unix.Port):
@@ -38,6 +54,7 @@ class UnixPort(FairPort, unix.Port):
 
     socket: Any  # a socket; Twisted's annotations have none here
     fileno: Any  # its method
+    transport = UnixTransport
     _file: tuple[int, int]  # device and inode of the file that was created
 
     def __init__(
@@ -64,7 +81,8 @@ class UnixPort(FairPort, unix.Port):
         with contextlib.suppress(OSError):
             if _identity(self._path) == self._file:
                 os.unlink(self._path)
-        tcp.Port.connectionLost(self, reason)
+        self._release()
+        tcp.Port.connectionLost(self, reason)  # not Unix's, which removes any file of this name
 
     def _bind(self) -> socket.socket:
         sock: socket.socket = self.createInternetSocket()
@@ -86,17 +104,20 @@ def listen_unix(
     factory: IProtocolFactory,
     backlog: int,
     mode: int,
+    refused: Callable[[End], object] | None = None,
 ) -> IListeningPort:
     """
     Listen on a Unix socket; with a fake reactor for tests, call its ``listenUNIX``.
 
     :param mode: the permissions of its file, such as 0o660; connecting requires write permission.
+    :param refused: as of :func:`~twisted_net.tcp.transport.listen_tcp`.
     :raises CannotListenError: if the file cannot be created.
     """
     if not isinstance(reactor, PosixReactorBase):
         # The annotation of Twisted's interface demands a Factory, its code does not.
         return reactor.listenUNIX(path, factory, backlog, mode)  # type: ignore[arg-type]
     port = UnixPort(os.fsencode(path), factory, backlog, mode, reactor)
+    port.refused = refused
     port.startListening()
     return port
 

@@ -14,7 +14,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 from wsproto import ConnectionType, WSConnection
@@ -62,8 +61,6 @@ class WebSocketFactory(HandshakeFactory):
         other sites are refused, since they would use the access that their visitor's browser has
         to this network. Clients that are not browsers send no origin, and are accepted.
     """
-
-    log = Logger()
 
     def __init__(
         self,

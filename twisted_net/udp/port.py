@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.net.log_limiter import limited_logger
 from twisted_net.udp.gso import KernelAddress, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec
@@ -131,6 +132,7 @@ class CappedPort(udp.Port):
         udp.Port.__init__(self, port, proto, interface, maxPacketSize, reactor)
         self.receive_buffer = 0
         self.counts = DatagramCounts() if counts is None else counts
+        self._stranger_log = limited_logger(self)
         self._opened = opened
         self._server: Source | None = None
         self._datagrams_per_turn = datagrams_per_turn
@@ -321,7 +323,9 @@ class CappedPort(udp.Port):
                 received(data, source)
             except Exception:
                 # A bug of the protocol; raised further, it would make the reactor close the port.
-                self._log.failure("{protocol} failed on a datagram", protocol=self.protocol)
+                self._stranger_log.failure(
+                    "{protocol} failed on a datagram", protocol=self.protocol
+                )
         self._source = None
 
     @override
