@@ -408,6 +408,20 @@ class BadProxyHeader(ProtocolError):
         self.reason = reason
 
 
+class BadHandshake(ProtocolError):
+    """
+    A connection does not begin with a valid request for a WebSocket, or with one that is refused.
+
+    :param status: of HTTP, to answer with.
+    """
+
+    code = "bad_handshake"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 # --- The operator's mistakes. ---
 
 

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.commands.lines import run_line
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import BadAnswer
+from twisted_net.net.foreign_protocols import foreign_protocol
 from twisted_net.sessions import Sessions
-from twisted_net.tcp.foreign_protocols import foreign_protocol
 from twisted_net.tcp.pipeline import Pipeline, encode_request
 
 WORD = st.text(

@@ -13,12 +13,12 @@ from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
+from twisted_net.net.foreign_protocols import foreign_protocol
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
 from twisted_net.tcp.flow_control import Throttle
-from twisted_net.tcp.foreign_protocols import foreign_protocol
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import closing_event
 from twisted_net.tcp.transport import StreamTransport
@@ -196,7 +196,7 @@ class ConnectionGuard:
         Abort a client that opens another protocol, which a web page may make a browser do.
 
         The parameters are those of
-        :func:`~twisted_net.tcp.foreign_protocols.foreign_protocol`.
+        :func:`~twisted_net.net.foreign_protocols.foreign_protocol`.
 
         :return: whether it was aborted.
         """

@@ -16,22 +16,18 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from typing_extensions import override
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
-from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import RemoteProtocolError
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol
 from zope.interface import implementer
 
+from twisted_net.errors import BadHandshake
+from twisted_net.net.websocket_handshake import (
+    HandshakeRequest,
+    RequestReader,
+    encode_acceptance,
+    encode_refusal,
+)
 from twisted_net.tcp.flow_control import FlowControl
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 
@@ -77,13 +73,13 @@ class WebSocketFactory(HandshakeFactory):
     def buildProtocol(self, addr: object) -> Protocol:
         return _WebSocket(self)
 
-    def admits(self, request: Request) -> bool:
+    def admits(self, request: HandshakeRequest) -> bool:
         """Return whether the page that the request comes from, if any, may connect."""
-        origins = [value for name, value in request.extra_headers if name == b"origin"]
+        origins = request.origins
         return (
             ANY_ORIGIN in self.origins
             or not origins
-            or (len(origins) == 1 and origins[0].decode("latin-1") in self.origins)
+            or (len(origins) == 1 and origins[0] in self.origins)
         )
 
 
@@ -135,7 +131,8 @@ class _WebSocket(Protocol):
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
-        self._wire = WSConnection(ConnectionType.SERVER)
+        self._reader: RequestReader | None = RequestReader()  # until the handshake is over
+        self._wire = _Frames()
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever the transport has
         return getattr(self.transport, name)
@@ -151,15 +148,17 @@ class _WebSocket(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._refused or self._ended:
             return
-        try:
-            self._wire.receive_data(data)
-        except RemoteProtocolError as error:
-            self._refuse(error.event_hint or RejectConnection())
-            return
-        except ValueError as error:  # the request has bytes that may not be there, as in its Host
-            self._factory.log.debug("a malformed request: {kind}", kind=type(error).__name__)
-            self._refuse(RejectConnection())
-            return
+        if self._reader is not None:
+            try:
+                request = self._reader.feed(data)
+                if request is None:
+                    return
+                self._accept(request)
+            except BadHandshake as error:
+                self._refuse(error)
+                return
+            data = request.rest
+        self._wire.receive_data(data)
         if self._turn is None:
             self._take_turn()
 
@@ -268,15 +267,13 @@ class _WebSocket(Protocol):
         elif isinstance(event, BytesMessage):
             self._ended = True
             self._code = int(CloseReason.UNSUPPORTED_DATA)
-        elif isinstance(event, Request):
-            self._accept(event)
 
-    def _accept(self, request: Request) -> None:
+    def _accept(self, request: HandshakeRequest) -> None:
         if not self._factory.admits(request):
-            self._refuse(RejectConnection(status_code=403))
-            return
+            raise BadHandshake(403, "pages of this origin may not connect")
+        self._reader = None
         self._factory.handshakes.succeeded(self)
-        self.transport.write(self._wire.send(AcceptConnection()))
+        self.transport.write(encode_acceptance(request))
         self._inner = self._factory.inner.buildProtocol(self.transport.getPeer())
         if self._inner is None:
             self._refused = True
@@ -284,10 +281,10 @@ class _WebSocket(Protocol):
             return
         self._inner.makeConnection(self)  # type: ignore[arg-type]  # by __getattr__ it is one
 
-    def _refuse(self, answer: Event) -> None:
+    def _refuse(self, error: BadHandshake) -> None:
         """Refuse the handshake; a client that does not leave is aborted at its time limit."""
         self._refused = True
-        self.transport.write(self._wire.send(answer))
+        self.transport.write(encode_refusal(error))
         self.transport.loseConnection()
 
     def _close_inner(self) -> None:
@@ -297,6 +294,33 @@ class _WebSocket(Protocol):
             self.loseConnection()
         else:
             half_closeable.readConnectionLost()
+
+
+class _FrameProtocol(FrameProtocol):
+    """
+    Knows a code of closing frames that was registered after RFC 6455 (§7.4.2).
+
+    wsproto refuses 1014 as reserved. Its method is private: once renamed, it does so again.
+    """
+
+    def _process_close(self, frame: Frame) -> Frame:
+        payload = frame.payload
+        if not isinstance(payload, bytes) or not payload.startswith(_BAD_GATEWAY):
+            return super()._process_close(frame)
+        known = super()._process_close(frame._replace(payload=_TRY_AGAIN_LATER + payload[2:]))
+        assert isinstance(known.payload, tuple)
+        return known._replace(payload=(int.from_bytes(_BAD_GATEWAY), known.payload[1]))
+
+
+class _Frames(Connection):
+    """The frames of a WebSocket, on the server's side, after the handshake."""
+
+    def __init__(self) -> None:
+        super().__init__(ConnectionType.SERVER)
+        self._proto = _FrameProtocol(client=False, extensions=[])
+
+
+_TRY_AGAIN_LATER, _BAD_GATEWAY = (1013).to_bytes(2), (1014).to_bytes(2)
 
 
 def _text_frame(payload: bytes) -> bytes:

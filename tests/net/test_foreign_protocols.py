@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.tcp.foreign_protocols import BEGINNINGS, GREETINGS, METHODS, foreign_protocol
-from twisted_net.tcp.line_framer import HEAD
+from twisted_net.net.foreign_protocols import BEGINNINGS, GREETINGS, METHODS, foreign_protocol
+
+HEAD = 64
 
 COMMANDS = ("PING", "ECHO", "PUBLISH", "FETCH", "AUTH", "DELETE")
 

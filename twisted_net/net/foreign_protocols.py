@@ -22,8 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from twisted_net.tcp.line_framer import HEAD
-
 HEADERS = (
     rb"accept(?:-[a-z-]+)?|access-control-[a-z-]+|authorization|cache-control|connection"
     rb"|content-[a-z-]+|cookie|host|if-[a-z-]+|origin|pragma|proxy-[a-z-]+|referer|sec-[a-z-]+"
@@ -71,6 +69,7 @@ _BEGINNING = re.compile(
 # As whole words of a request line; HTTP requires capitals (RFC 9112 §2.3).
 _VERSION = re.compile(rb"(HTTP|ICAP|RTSP|SIP)/[0-9]")
 _LAST_WORD = re.compile(rb"[ \t](HTTP|ICAP|RTSP|SIP)/[0-9]+(?:\.[0-9]+)?[ \t\r]*\Z")
+_LONGEST_VERSION = 32  # with spaces around it
 # A path or a URL, as what follows most methods.
 _TARGET = re.compile(rb"/|[A-Za-z][A-Za-z0-9+.-]*+://")
 
@@ -81,7 +80,7 @@ def foreign_protocol(
     """
     Return the name of the other protocol that a line opens, or None if it opens none.
 
-    :param line: without its end; if it is not whole, its first bytes, :data:`HEAD` of them if there
+    :param line: without its end; if it is not whole, its first bytes, some sixty of them if there
         are so many.
     :param is_command: returns whether the server has a command of this name, in any case.
     :param whole: whether this is all of the line. If not, it is another protocol's only if it is so
@@ -100,7 +99,7 @@ def foreign_protocol(
         return None
     first = words[0].upper()
     to_target = len(words) > 1 and _TARGET.match(words[1]) is not None
-    if to_target and (too_long or (whole and _LAST_WORD.search(line[-HEAD:]))):
+    if to_target and (too_long or (whole and _LAST_WORD.search(line[-_LONGEST_VERSION:]))):
         return "HTTP"
     protocol = GREETINGS.get(first)
     if first in METHODS and (to_target or too_long):
