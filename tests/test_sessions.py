@@ -223,6 +223,29 @@ class SessionTests(SynchronousTestCase):
         self.assertFalse(self.session.has_connection)
         self.assertRaises(CommandError, self.session.open_mailbox)
 
+    def test_login_after_its_end(self) -> None:
+        """A login that outlives the connection is no holder of permissions."""
+        self.sessions.close(self.session, End.KILLED)
+        permissions = Permissions("ann", User())
+        self.session.log_in(permissions)
+        self.assertEqual(len(permissions.holders), 0)
+
+    def test_review(self) -> None:
+        """With a subscription that is permitted no more, all messages go that wait."""
+        permissions = Permissions("ann", User())
+        self.session.log_in(permissions)
+        mailbox = self.session.open_mailbox()
+        for topic in ("a", "b"):
+            mailbox.subscribe(topic)
+            self.sessions.topics.publish(topic, "hello")
+        permissions.change(User(subscribe=("a", "b")))
+        self.session.review()
+        self.assertGreater(mailbox.waiting, 0)
+        permissions.change(User(subscribe=("b",)))
+        self.session.review()
+        self.assertEqual((mailbox.waiting, self.sessions.topics.patterns(mailbox)), (0, ["b"]))
+        self.assertEqual(self.sessions.topics.lost, 2)
+
     def test_log_in(self) -> None:
         """A login is as a new connection, be it as another user or as the same one."""
         monitors = self.sessions.instruments.monitors

@@ -8,12 +8,15 @@ from tests.coap.coap_driver import (
     Driver,
     ServerTests,
 )
+from twisted_net.auth.users import NOBODY
 from twisted_net.coap.codec import (
     Code,
 )
-from twisted_net.coap.peer_sessions import SESSION_LIFETIME
+from twisted_net.coap.peer_sessions import SESSION_LIFETIME, PeerSessions
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
+from twisted_net.dtls.peer import SecurePeer
+from twisted_net.sessions import Sessions
 
 
 class PeerSessionsTests(ServerTests):
@@ -50,6 +53,21 @@ class PeerSessionsTests(ServerTests):
             self.driver.ask(Code.GET, "ping", source=("127.0.0.1", port))
         names = [session.name for session in self.driver.server.sessions]
         self.assertEqual(names, ["127.0.0.1:40000", "127.0.0.1:40002"])
+
+    def test_no_permissions(self) -> None:
+        """Where strangers have no permissions, nothing is permitted to them, not everything."""
+        sessions = Sessions(lambda: 0.0)
+        peers = PeerSessions(
+            sessions,
+            10,
+            lambda name: None,
+            lambda source, line: None,
+            lambda source: None,
+            lambda source: None,
+        )
+        for source in (OTHER, SecurePeer(OTHER, "eve")):
+            self.assertIs(peers.of(source, 0.0).permissions, NOBODY)
+            self.assertIs(peers.of(source, 1.0).permissions, NOBODY)
 
     def test_sessions_end(self) -> None:
         """A peer that has been silent for long has no session any more."""

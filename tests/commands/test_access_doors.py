@@ -434,6 +434,25 @@ class CutBackTests(AccessDoorsTestCase):
             client.ask("AUTH bob")
             self.assertEqual(codes(client.ask("PING " + "x" * 2000)), ["bad_arguments"])
 
+    def test_running(self) -> None:
+        """What runs goes on to its end, as a command of the user that it was."""
+        for world, client in self.doors():
+            client.ask("AUTH ann", "WAIT")
+            world.remove("ann")
+            world.reactor.pass_time(2.0)
+            world.waits.pop().callback("done")
+            self.assertEqual(codes(client.ask()), ["logged_out", "done"])
+            [slow] = world.sessions.instruments.slow_log.latest(9)
+            self.assertEqual((slow.user, slow.line), ("ann", "WAIT"))
+
+    def test_rate(self) -> None:
+        """The rate of a removed user limits the client no longer."""
+        for world, client in self.doors(commands_per_user=1.0, command_burst=4):
+            client.ask("AUTH ann")
+            self.assertEqual(codes(client.ask(*["PING"] * 5))[-1], "rate_limited")
+            world.remove("ann")
+            self.assertEqual(codes(client.ask("PING")), ["logged_out", "auth_required"])
+
     def test_fewer_connections(self) -> None:
         """Over a lowered limit those that have been logged in for longest are closed."""
         for world, client in self.doors():
