@@ -42,7 +42,8 @@ class Session:
 
     :ivar name: ``host:port``, unique among the open sessions.
     :ivar client: the address as the transport tells it: host and port.
-    :ivar identity: the name that its certificate proved in a TLS handshake; None without one.
+    :ivar identity: the name that its certificate proved in a TLS handshake, empty if it has none
+        that could be a user's; None without a certificate.
     :ivar permissions: of its user; None if no users are configured and everybody may do everything.
         Those of a user change by :meth:`log_in` alone.
     :ivar proof: the hash of the password or token by which the client logged in, if a users file

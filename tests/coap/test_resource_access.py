@@ -150,6 +150,12 @@ class NamesTests(UsersOverDtlsTestCase):
             self.assertEqual(self.audited[0], ("refused", None, f"by certificate: no user {name}"))
             self.audited.clear()
 
+    def test_nameless(self) -> None:
+        """A certificate without a name is nobody's."""
+        client = self.wire.connect(THERE, certificate=self.files.write("nameless"))
+        self.assertEqual(self.ask(client, Code.GET, "ping").code, Code.UNAUTHORIZED)
+        self.assertEqual(self.ask(self.client(None), Code.GET, "ping").code, Code.CONTENT)
+
     def test_later(self) -> None:
         """Who becomes a user is one from its next request on."""
         client = self.client("eve")

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import NOW, Authority, write_pair
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
-from twisted_net.net.certificates import DAY, Certificates, user_of
+from twisted_net.net.certificates import DAY, NAMELESS, Certificates, identity_in, user_of
 
 AUTHORITY = Authority()
 
@@ -306,6 +306,14 @@ class UserOfTests(SynchronousTestCase):
         for names in ((), ("ada", "admin"), ("ada\nadmin",), ("\u202eada",)):
             with self.subTest(names=names):
                 self.assertIsNone(self.user(*names))
+
+    def test_identity(self) -> None:
+        """A certificate without a user's name is another thing than no certificate."""
+        for names, identity in ((("ada",), "ada"), ((), NAMELESS), (("ada", "admin"), NAMELESS)):
+            chain, _ = AUTHORITY.issue("a.test", common_names=names)
+            certificate = x509.load_pem_x509_certificates(chain)[0]
+            self.assertEqual(identity_in(certificate), identity)
+        self.assertIsNone(identity_in(None))
 
 
 class FilesTests(SynchronousTestCase):

@@ -493,6 +493,9 @@ class SecureListenersTests(NetServiceTestCase):
         service = self.service(coap=CoapSettings(dtls=tls))
         assert service.secure_coap is not None
         self.assertIsNone(service.secure_coap.server._peers._permissions_of)
+        limit = service.secure_coap.dtls._session_limit
+        assert limit is not None
+        self.assertIsNone(limit("ann"))
         service = self.service(
             coap=CoapSettings(dtls=tls), auth=AuthSettings(checkers=("memory:ann:x",))
         )

@@ -233,6 +233,24 @@ class GuardTests(SynchronousTestCase):
         self.assertIn(b"too_many_connections", two.output.value())
         self.assertEqual(self.heard, [("login", "by certificate")])
 
+    def test_certificate_of_nobody(self) -> None:
+        """One that names no user permits nothing but AUTH, for a while, and is audited."""
+        self.serve(AuthSettings(users="users.toml", max_anonymous=2, timeout=10.0))
+        for name in ("eve", "Bob", ""):
+            nobody = self.enter(identity=name)
+            self.assertIsNone(nobody.session.user)
+            assert nobody.session.permissions is not None
+            self.assertFalse(nobody.session.permissions.allows_command("PING", False))
+            self.assertTrue(nobody.session.permissions.allows_command("AUTH", False))
+            self.assertIn(("refused", f"by certificate: no user {name}"), self.heard)
+        nobody.session.log_in(self.users.unlisted("ann"))
+        self.assertEqual(nobody.session.user, "ann")
+        self.assertIn(("closed", "anonymous_limit"), self.heard)
+        self.clock.advance(10.0)
+        self.guard.sweep()
+        self.assertEqual(self.heard.count(("closed", "auth_timeout")), 1)
+        self.assertEqual(self.heard[-1], ("closed", "auth_timeout"))
+
     def test_oldest_makes_room(self) -> None:
         """One too many without a login aborts the oldest of them that does not wait for one."""
         self.serve(AuthSettings(users="users.toml", max_anonymous=2))

@@ -13,7 +13,8 @@ class SecurePeer(tuple[str, int]):
     (cached answers, uploads, subscriptions, logins) keeps it by session, and the next session
     from that address has no access to it.
 
-    :ivar identity: the user that its certificate names; None without a certificate.
+    :ivar identity: the user that its certificate names, empty if it names none; None without a
+        certificate.
     """
 
     identity: str | None
@@ -34,5 +35,5 @@ class SecurePeer(tuple[str, int]):
 
 
 def identity_of(source: Source) -> str | None:
-    """Return the user that a peer's certificate names; None without certificate or DTLS."""
+    """Return the identity of a secure peer; None without certificate or DTLS."""
     return source.identity if isinstance(source, SecurePeer) else None

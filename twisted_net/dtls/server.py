@@ -28,7 +28,7 @@ from twisted_net.dtls.session import (
 )
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
-from twisted_net.net.certificates import Certificates, user_of
+from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.steady_clock import steady
@@ -327,8 +327,7 @@ class DtlsServer(DatagramProtocol):
 
     def _establish(self, association: _Association, now: float) -> None:
         """Turn a completed handshake into a session; over a limit the oldest session is ended."""
-        certificate = association.session.certificate
-        identity = None if certificate is None else user_of(certificate)
+        identity = identity_in(association.session.certificate)
         # First, as it may read files, and raise.
         limit = self._limit_of(identity)
         self._leave_handshakes(association)

@@ -272,6 +272,19 @@ def check_certificates(sections: Mapping[str, TlsSettings], wall: Callable[[], f
         raise ConfigError(mistakes)
 
 
+NAMELESS = ""
+"""The identity of a client whose certificate names no user, as :func:`user_of` says."""
+
+
+def identity_in(certificate: x509.Certificate | None) -> str | None:
+    """
+    Return what a client's certificate proves it to be.
+
+    :return: the name of a user, who may not exist, or :data:`NAMELESS`; None without a certificate.
+    """
+    return None if certificate is None else user_of(certificate) or NAMELESS
+
+
 def user_of(certificate: x509.Certificate) -> str | None:
     """
     Return the user that a client's certificate names by its common name.

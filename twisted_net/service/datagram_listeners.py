@@ -368,6 +368,8 @@ class SecureCoapListener(_DtlsListener, _DrainingListener):
             return access.anonymous if user is None else access.permissions_of(user)
 
         def session_limit(user: str) -> int | None:
+            if not access.required:
+                return None
             permissions = permissions_of(user)
             # One for a name that is no user's: no more than it had before it was removed.
             return 1 if permissions is None else permissions.max_connections

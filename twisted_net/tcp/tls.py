@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.net.certificates import Certificates, user_of
+from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 
 
@@ -64,7 +64,7 @@ class _TlsHandshake(Protocol):
         self._factory.handshakes.succeeded(self)
         tls = self.transport
         certificate = tls.getHandle().get_peer_certificate(as_cryptography=True)
-        tls.identity = None if certificate is None else user_of(certificate)
+        tls.identity = identity_in(certificate)
         inner = self._factory.inner.buildProtocol(tls.getPeer())
         if inner is None:
             self.abort()
