@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from io import StringIO
 from pathlib import Path
@@ -18,9 +19,12 @@ from twisted_net.cli.call import (
     UNANSWERED,
     CallOptions,
     ClientOptions,
+    _print,
     parse_address,
     parse_or_exit,
 )
+from twisted_net.cli.discover import format_change
+from twisted_net.discovery.announcements import ChangeKind, Instance, InstanceChange
 
 
 class AddressTests(SynchronousTestCase):
@@ -91,3 +95,21 @@ class OptionsTests(SynchronousTestCase):
             ClientOptions(), "console", ["--tls", f"--auth-file={path}", "host"]
         )
         self.assertEqual(options.client(self.reactor)._auth_line, b'AUTH ada "pass word"\n')
+
+
+class OutputTests(SynchronousTestCase):
+    """What a server or a host of the network says does not reach the terminal as a command."""
+
+    def test_answer(self) -> None:
+        """An answer is printed as JSON without control characters."""
+        out = StringIO()
+        self.patch(sys, "stdout", out)
+        _print({"result": "\x1b\x7f\x85\x9b31m ä"})
+        self.assertEqual(out.getvalue(), '{"result":"\\u001b\\u007f\\u0085\\u009b31m ä"}\n')
+
+    def test_discovered(self) -> None:
+        """So is a server that was announced, whatever its name."""
+        instance = Instance("\x9b31m", "1\x7f", "0" * 32, "192.0.2.1", {"tcp": 1}, 0.0)
+        line = format_change(InstanceChange(ChangeKind.FOUND, instance), watch=False)
+        self.assertTrue(line[:-1].isprintable())
+        self.assertEqual(json.loads(line)["name"], "\x9b31m")

@@ -82,6 +82,17 @@ class ArgumentsTests(SynchronousTestCase):
             with self.assertRaises(error):
                 self.arguments(payload, content_format)
 
+    def test_refused_queries(self) -> None:
+        """Queries are checked as the words of a line are, beside a payload too."""
+        for error, query in (
+            (NotUTF8, b"a\xff"),
+            (ControlCharacter, b"a\nb"),
+            (ControlCharacter, b"\xc2\x85"),
+        ):
+            for payload in (b"", b"x"):
+                with self.assertRaises(error):
+                    self.arguments(payload, None, b"good", query)
+
 
 class ReplyTests(SynchronousTestCase):
     """Answers and errors of commands become payloads and codes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from hypothesis import given
@@ -15,6 +16,7 @@ from twisted_net.net.characters import (
     decode_utf8,
     partition_word,
     printable,
+    printable_json,
     split_words,
 )
 
@@ -114,3 +116,17 @@ class PrintableTests(SynchronousTestCase):
         self.assertNotIn("\t", printable(text))
         if text.isprintable():
             self.assertEqual(printable(text), text)
+
+
+class PrintableJsonTests(SynchronousTestCase):
+    """:func:`printable_json`."""
+
+    def test_escapes(self) -> None:
+        """The value is the same, and no control character is left."""
+        value = {"a": "".join(map(chr, range(0x120))) + "\u2028ä𝄞", "b\x85": [1, None]}
+        text = json.dumps(value, ensure_ascii=False)
+        self.assertIsNotNone(CONTROL_CHARACTER.search(text))
+        shown = printable_json(text)
+        self.assertIsNone(CONTROL_CHARACTER.search(shown))
+        self.assertEqual(json.loads(shown), value)
+        self.assertIn("ä𝄞", shown)

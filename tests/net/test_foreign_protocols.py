@@ -86,6 +86,7 @@ OWN = (
     b"ECHO /x y",
     b"ECHO /" + b"x" * 16_000,
     b"ECHO POST / HTTP/1.1",
+    b"ECHO /x y HTTP/1.1 z",
     b'ECHO x "HTTP/1.1"',
     b"ECHO x/HTTP/1.1",
     b"ECHO HTTP/1.1",

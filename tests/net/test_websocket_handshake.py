@@ -207,6 +207,11 @@ class RequestTests(SynchronousTestCase):
             else:
                 self.assertRaises(BadHandshake, read, data)
 
+    def test_limit_without_an_end(self) -> None:
+        """Once so many bytes have come, no end is waited for."""
+        self.assertIsNone(read(b"GET /".ljust(MAX_REQUEST - 1, b"x")))
+        self.assertRaises(BadHandshake, read, b"GET /".ljust(MAX_REQUEST, b"x"))
+
     def test_origins(self) -> None:
         """All origins are returned, none if there is none."""
         origin = b"Origin: http://example.com\r\n"

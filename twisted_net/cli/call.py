@@ -17,6 +17,7 @@ from twisted.python.usage import Options, UsageError
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
+from twisted_net.net.characters import printable, printable_json
 from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
@@ -140,7 +141,7 @@ def call(arguments: Sequence[str]) -> None:
             _print(error.answer)
             raise SystemExit(REFUSED) from None
         except (CallError, UsageError, ValueError) as error:
-            sys.stderr.write(f"twisted-net call: {error}\n")
+            sys.stderr.write(f"twisted-net call: {printable(str(error))}\n")
             raise SystemExit(UNANSWERED) from None
         _print(answer)
 
@@ -166,7 +167,7 @@ def parse_or_exit(
 
 
 def _print(answer: object) -> None:
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.write(printable_json(msgspec.json.encode(answer).decode()) + "\n")
 
 
 def _read(path: str) -> str:

@@ -19,6 +19,7 @@ from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
 from twisted_net.discovery.settings import DEFAULT_GROUP, DEFAULT_PORT, DiscoveryGroup
+from twisted_net.net.characters import printable_json
 from twisted_net.net.reactor import DatagramReactor
 
 NOT_FOUND = 1
@@ -138,4 +139,4 @@ def format_change(change: InstanceChange, *, watch: bool) -> str:
         "version": instance.version,
         "instance": instance.instance,
     }
-    return msgspec.json.encode(members).decode() + "\n"
+    return printable_json(msgspec.json.encode(members).decode()) + "\n"

@@ -69,6 +69,17 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def printable_json(text: str) -> str:
+    """
+    Return JSON as it may be shown on a terminal: the same value without control characters.
+
+    JSON requires that those of C0 are escaped, but not DEL and those of C1, which terminals obey.
+
+    :param text: valid JSON without line ends.
+    """
+    return CONTROL_CHARACTER.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def _shown(character: str) -> str:
     if character.isprintable() or unicodedata.category(character) == "Zs":
         return character
