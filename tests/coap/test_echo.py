@@ -24,6 +24,7 @@ class AddressVerifierTests(SynchronousTestCase):
         self.assertTrue(self.verifier.verify(PEER, echo, 1))
         self.assertTrue(self.verifier.verify(PEER, None, 600))
         self.assertTrue(self.verifier.verify(PEER, None, 1100))
+        self.assertFalse(self.verifier.verify(PEER, None, 1000))
         self.assertFalse(self.verifier.verify(PEER, None, 1700))
 
     def test_forged(self) -> None:

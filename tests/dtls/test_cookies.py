@@ -164,6 +164,7 @@ class CookiesTests(SynchronousTestCase):
         """A cookie outlives the next key, and not the one after it."""
         self.assertFalse(self.cookies.stale(59.9))
         self.assertTrue(self.cookies.stale(60.0))
+        self.assertTrue(self.cookies.stale(-0.1))
         self.cookies.renew(b"2" * 32, COOKIE_LIFETIME)
         self.assertTrue(self.accepts(self.cookie))
         self.assertNotEqual(self.cookies.make(HERE, parsed(hello())), self.cookie)

@@ -231,6 +231,11 @@ class CertificatesTests(SynchronousTestCase):
             self.now = NOW.timestamp() + day * DAY
             self.shown(certificates, None)
             self.assertEqual(len(self.texts()), texts, day)
+        self.now = NOW.timestamp()
+        self.shown(certificates, None)
+        self.now += 1.5 * DAY
+        self.shown(certificates, None)
+        self.assertEqual(len(self.texts()), 4, "after a step back")
         self.assertIn("a.test is valid for 13.5 more days", self.texts()[0])
         self.assertIn("valid for -1.5 more days", self.texts()[2])
 

@@ -146,6 +146,64 @@ class DelaysTests(SynchronousTestCase):
         self.assertEqual([delays.attempt(key, 0.0) > 0 for key in "cb"], [True, True])
 
 
+STEPS = st.lists(st.tuples(st.floats(0, 30), st.floats(-7200, 7200), st.sampled_from("ab")))
+"""Seconds that pass, a step of the clock after them, and who then acts."""
+
+
+class ClockStepTests(SynchronousTestCase):
+    """No rule makes a client wait longer than it can be worth, though its clock steps."""
+
+    @given(STEPS, st.integers(1, 5))
+    def test_rate(self, events: list[tuple[float, float, str]], burst: int) -> None:
+        """
+        A command waits for the time of one command, whatever the steps; the burst is not exceeded.
+
+        What is let through without a step forward is what the seconds that passed are worth.
+        """
+        rates, per_second = RateLimiter(0.5, burst), 0.5
+        now, earned, taken = 0.0, 0.0, dict.fromkeys("ab", 0)
+        for passed, step, key in events:
+            now += passed + step
+            earned += max(passed + step, 0.0)
+            wait = rates.take(key, now)
+            self.assertLessEqual(wait, 1 / per_second + 1e-6)
+            self.assertAlmostEqual(rates.wait(key, now), wait if wait else rates.wait(key, now))
+            taken[key] += wait == 0.0
+            self.assertLessEqual(taken[key], burst + earned * per_second + 1e-6)
+
+    @given(st.floats(0, 7200), st.integers(1, 1000), st.floats(0, 100))
+    def test_debt(self, step: float, units: int, passed: float) -> None:
+        """A debt stays what it was when the clock is set back, and is paid off from then on."""
+        rates = RateLimiter(10.0, 5)
+        rates.charge("a", 7200.0, units)
+        before = rates.wait("a", 7200.0, 0)
+        back = 7200.0 - step
+        self.assertAlmostEqual(rates.wait("a", back, 0), before)
+        self.assertAlmostEqual(rates.wait("a", back + passed, 0), max(before - passed, 0.0))
+
+    @given(STEPS)
+    def test_delays(self, events: list[tuple[float, float, str]]) -> None:
+        """A source waits no longer than the longest delay, and may try when that has passed."""
+        delays = FailureDelays(free=2, first=1.0, longest=8.0)
+        now = 0.0
+        for passed, step, key in events:
+            now += passed + step
+            wait = delays.attempt(key, now)
+            self.assertLessEqual(wait, 8.0)
+            if wait:
+                now += wait + 1e-6
+                self.assertEqual(delays.attempt(key, now), 0.0)
+
+    def test_take(self) -> None:
+        """Units are taken whole or not at all."""
+        rates = RateLimiter(1.0, 3)
+        self.assertEqual(rates.take("a", 0.0, 2), 0.0)
+        self.assertEqual(rates.take("a", 0.0, 2), 1.0)
+        self.assertEqual(rates.take("a", 0.0), 0.0)
+        self.assertEqual(rates.take("a", 0.0), 1.0)
+        self.assertEqual(rates.take("b", 0.0, 3), 0.0)
+
+
 class CountsTests(SynchronousTestCase):
     """:class:`KeyedCounts` keeps only keys that hold something."""
 

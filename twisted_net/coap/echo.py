@@ -46,7 +46,7 @@ class AddressVerifier:
         :param echo: value of the request's Echo option.
         """
         seen = self._verified.get(source)
-        if seen is not None and now - seen < self._lifetime:
+        if seen is not None and 0.0 <= now - seen < self._lifetime:
             self._verified[source] = now
             self._verified.move_to_end(source)
             return True

@@ -377,11 +377,7 @@ class CommandRunner:
 
     def _may_log(self) -> bool:
         """Whether one more line about a handler may be logged now; counts it if so."""
-        now = self.seconds()
-        if self._tracebacks.wait("", now) > 0:
-            return False
-        self._tracebacks.charge("", now)
-        return True
+        return self._tracebacks.take("", self.seconds()) == 0.0
 
 
 class _Execution:

@@ -94,7 +94,8 @@ class CookieSecret:
 
     def stale(self, now: float) -> bool:
         """Whether the key must be replaced."""
-        return now - self._since >= COOKIE_LIFETIME
+        # From the future, if the clock was set back: it would be valid for too long.
+        return not 0.0 <= now - self._since < COOKIE_LIFETIME
 
     def renew(self, key: bytes, now: float) -> None:
         """Replace the key; cookies of the previous key stay valid until the new key is stale."""

@@ -12,6 +12,9 @@ from twisted_net.dtls.records import MAX_PLAINTEXT, pack_records
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
 
+MAX_RETRANSMISSION = 60.0
+"""Longest retransmission timeout, in seconds (RFC 6347 §4.2.4.1)."""
+
 _DTLS_1_2 = 0xFEFD
 _CIPHERS = CIPHERS + b":ECDHE+AESCCM"
 
@@ -23,8 +26,9 @@ class DtlsSession:
     Pass each datagram of the peer to :meth:`receive`. After this and any other call, send what
     :meth:`datagrams` returns. During the handshake, call :meth:`retransmit` at :attr:`due`.
 
-    OpenSSL measures the retransmission timeout by its own clock; a call that is too early does
-    nothing.
+    OpenSSL measures the retransmission timeout by the wall clock; a call that is too early does
+    nothing. If that clock is set back, a lost flight of a handshake under way is not retransmitted:
+    the handshake ends by its own time limit.
 
     :param connection: its context is made by :func:`server_context` or :func:`client_context`.
     :param mtu: longest datagram sent, in bytes.
@@ -185,7 +189,7 @@ class DtlsSession:
 
     def _set_due(self, now: float) -> None:
         seconds = self._connection.DTLSv1_get_timeout()
-        self.due = None if seconds is None else now + seconds
+        self.due = None if seconds is None else now + min(seconds, MAX_RETRANSMISSION)
 
 
 def server_context() -> SSL.Context:

@@ -146,7 +146,8 @@ class Certificates:
 
     def connection(self) -> SSL.Connection:
         """Return a server connection that awaits a ClientHello."""
-        if self._wall() >= self._next_check:
+        # Not yet checked at that time, if the clock was set back.
+        if not 0.0 <= self._wall() - self._checked < DAY:
             self._warn_of_expiry()
         source = None if self._settings.certificate else self._served(DEFAULT)
         return SSL.Connection((source or self._fallback).context, None)
@@ -243,7 +244,7 @@ class Certificates:
 
     def _warn_of_expiry(self) -> None:
         """Log the certificates that expire soon or have expired."""
-        self._next_check = self._wall() + DAY
+        self._checked = self._wall()
         for name, seconds in self.seconds_left().items():
             if seconds < self._settings.warn_days * DAY:
                 log.warn(

@@ -9,6 +9,28 @@ with many addresses cannot fill the memory. An evicted key starts again without 
 """
 
 
+class _RuleTime:
+    """
+    The time of a rule: it goes on with a clock, and stands still where that clock is set back.
+
+    The clock ought to be steady. If it is not, a step back would else make the debts of all keys
+    larger by its size.
+    """
+
+    __slots__ = ("_behind", "_latest")
+
+    def __init__(self) -> None:
+        self._latest = float("-inf")
+        self._behind = 0.0
+
+    def at(self, now: float) -> float:
+        """Return the time of the rule when the clock shows *now*."""
+        if now < self._latest:
+            self._behind += self._latest - now
+        self._latest = now
+        return now + self._behind
+
+
 class RateLimiter:
     """
     A rate limit for each key, with bursts: the generic cell rate algorithm (GCRA, ITU-T I.371).
@@ -26,6 +48,7 @@ class RateLimiter:
         self._interval = 1.0 / per_second
         self._tolerance = burst * self._interval
         self._max_keys = max_keys
+        self._time = _RuleTime()
         # Least recently used first.
         self._arrivals: dict[str, float] = {}
 
@@ -38,18 +61,42 @@ class RateLimiter:
 
         More units than the burst never fit; for them it is the time until the burst is available.
         """
+        now = self._time.at(now)
         arrival = self._arrivals.get(key)
         if arrival is None or arrival <= now:
             return 0.0
         room = max(self._tolerance - units * self._interval, 0.0)
         return max(arrival - now - room, 0.0)
 
+    def take(self, key: str, now: float, units: float = 1.0) -> float:
+        """
+        Charge units to *key* if it may use them now.
+
+        :return: 0, or the seconds to wait first; then nothing is charged.
+        """
+        now = self._time.at(now)
+        arrivals = self._arrivals
+        arrival = arrivals.get(key)
+        if arrival is not None and arrival > now:
+            room = max(self._tolerance - units * self._interval, 0.0)
+            wait = arrival - now - room
+            if wait > 0.0:
+                return wait
+            now = arrival
+        self._keep(key, now + units * self._interval)
+        return 0.0
+
     def charge(self, key: str, now: float, units: float = 1.0) -> None:
         """Charge units to *key*, whether they fit or not: units that do not fit are a debt."""
-        arrival = self._arrivals.pop(key, now)
-        if len(self._arrivals) >= self._max_keys:
-            del self._arrivals[next(iter(self._arrivals))]
-        self._arrivals[key] = max(arrival, now) + units * self._interval
+        now = self._time.at(now)
+        self._keep(key, max(self._arrivals.get(key, now), now) + units * self._interval)
+
+    def _keep(self, key: str, arrival: float) -> None:
+        arrivals = self._arrivals
+        arrivals.pop(key, None)
+        if len(arrivals) >= self._max_keys:
+            del arrivals[next(iter(arrivals))]
+        arrivals[key] = arrival
 
 
 class FailureDelays:
@@ -76,6 +123,7 @@ class FailureDelays:
         self._first = first
         self._longest = longest
         self._max_keys = max_keys
+        self._time = _RuleTime()
         # Failures, and when the last attempt began; least recently used first.
         self._failures: dict[str, tuple[int, float]] = {}
 
@@ -88,6 +136,7 @@ class FailureDelays:
 
         :return: 0, or the seconds to wait first; then the attempt has not begun.
         """
+        now = self._time.at(now)
         failures, last = self._failures.pop(key, (0, now))
         if now - last > 10 * self._longest:
             failures = 0

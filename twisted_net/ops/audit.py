@@ -43,12 +43,10 @@ class Audit:
         :param event: ``login``, ``refused``, ``command`` or ``closed``.
         :param what: more about it, in words; see :func:`~twisted_net.net.redaction.cut`.
         """
-        now = self._reactor.seconds()
-        if self._rate.wait("", now) > 0:
+        if self._rate.take("", self._reactor.seconds()) > 0:
             self.left_out += 1
             self._unsaid += 1
             return
-        self._rate.charge("", now)
         if self._unsaid:
             log.warn("{count} lines of the audit were left out", count=self._unsaid)
             self._unsaid = 0

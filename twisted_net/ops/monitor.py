@@ -107,10 +107,9 @@ class Monitors:
         for monitor, view in list(self.views.items()):
             if monitor is client:
                 continue
-            if view.rate.wait("", now) > 0:
+            if view.rate.take("", now) > 0:
                 self._skip(view)
                 continue
-            view.rate.charge("", now)
             skipped = view.skipped
             shown = _encode({**event, "skipped": skipped}) + b"\n" if skipped else encoded
             if monitor.deliver(shown) is not None:

@@ -62,13 +62,10 @@ class AmplificationGuard:
             counts.ignored += 1
             return None
         rates = self._rates
-        if rates is not None:
-            network = network_of(host)
-            if rates.wait(network, now):
-                counts.received += 1
-                counts.rate_limited += 1
-                return None
-            rates.charge(network, now)
+        if rates is not None and rates.take(network_of(host), now):
+            counts.received += 1
+            counts.rate_limited += 1
+            return None
         answer = self._answer(data, source, now, wall)
         if answer is None or len(answer) < len(data):
             return answer

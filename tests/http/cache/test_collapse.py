@@ -180,6 +180,13 @@ class UnstorableTests(CollapseTestCase):
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
 
+    def test_step_back(self) -> None:
+        """If its clock is set back, the key is forgotten at once."""
+        self.learn(("Cache-Control", "no-store"))
+        self.clock.rightNow -= 3600.0
+        self.ask(), self.ask()
+        self.assertEqual(len(self.fake.sent), 1)
+
     def test_storable_again(self) -> None:
         """A storable response ends it, as soon as its header is received."""
         self.learn(("Cache-Control", "no-store"))

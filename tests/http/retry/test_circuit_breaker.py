@@ -65,6 +65,17 @@ class OpenTests(BreakerTestCase):
         self.assertEqual(self.breaker.retry_after(4.0), 6.0)
         self.assertEqual(self.breaker.retry_after(11.0), 0.0)
 
+    @given(st.floats(0, 9.9), st.floats(0, 7200))
+    def test_step_back(self, now: float, step: float) -> None:
+        """If its clock is set back, it is open for no longer than its time from then on."""
+        self.setUp()
+        self.trip()
+        back = now - step
+        self.assertIsNone(self.breaker.acquire(back))
+        wait = self.breaker.retry_after(back)
+        self.assertLessEqual(wait, 10.0)
+        self.begin(back + wait + 1e-6)
+
     def test_late_results(self) -> None:
         """The outcome of a call that began before it opened is ignored."""
         late = [self.begin() for _ in range(2)]
@@ -89,6 +100,9 @@ class HalfOpenTests(BreakerTestCase):
         self.assertEqual(self.breaker.state, CircuitState.HALF_OPEN)
         self.assertIsNone(self.breaker.acquire(13.9))
         self.assertEqual(self.breaker.retry_after(13.0), 1.0)
+        self.assertEqual(self.breaker.retry_after(-3600.0), 4.0)
+        self.assertIsNone(self.breaker.acquire(-3600.0))
+        self.begin(-3596.0)
 
     def test_success(self) -> None:
         """A probe that succeeds closes it, with a new count."""

@@ -170,7 +170,7 @@ class UnstorableKeys:
         until = self._until.get(key)
         if until is None:
             return False
-        if now >= until:
+        if not 0.0 < until - now <= self._seconds:
             del self._until[key]
             return False
         return True

@@ -42,13 +42,18 @@ class CircuitBreaker:
 
     def retry_after(self, now: float) -> float:
         """Return the seconds until a call may be allowed, as far as is known; 0 for at once."""
-        return 0.0 if self.state is CircuitState.CLOSED else max(0.0, self._until - now)
+        if self.state is CircuitState.CLOSED:
+            return 0.0
+        # More than this is left only if the clock was set back.
+        if self._until - now > self._longest:
+            self._until = now + self._longest
+        return max(0.0, self._until - now)
 
     def acquire(self, now: float) -> int | None:
         """Return a ticket for :meth:`release` if a call may begin, or None if it is rejected."""
         if self.state is CircuitState.CLOSED:
             return self._generation
-        if now < self._until:
+        if self.retry_after(now) > 0.0:
             return None
         # The open time is over, or the last probe has timed out: this call is the next probe.
         self._change_to(CircuitState.HALF_OPEN, now + self._settings.probe_timeout)
@@ -75,6 +80,12 @@ class CircuitBreaker:
             self._failures += 1
             if self._failures >= self._settings.failures:
                 self._change_to(CircuitState.OPEN, now + self._settings.rest)
+
+    @property
+    def _longest(self) -> float:
+        """The most seconds that the present state, open or half open, may be worth."""
+        half_open = self.state is CircuitState.HALF_OPEN
+        return self._settings.probe_timeout if half_open else self._settings.rest
 
     def _change_to(self, state: CircuitState, until: float) -> None:
         self.state = state
