@@ -195,14 +195,15 @@ async def use(reactor: Any, store: Any, watch: Stopwatch, puts: int) -> None:
     from twisted.internet.defer import gatherResults, maybeDeferred
     from twisted.internet.task import LoopingCall, deferLater
 
-    from twisted_net.http.cache.entry import CacheRequest
+    from twisted_net.http.cache.entry import CacheRequest, ReceiptTimes
     from twisted_net.http.cache.rules import Rules
     from twisted_net.http.cache.settings import CacheSettings
     from twisted_net.http.fields import HeaderFields
 
     request = CacheRequest("GET", "http://localhost/", HeaderFields())
     fields = HeaderFields([("Cache-Control", "max-age=60"), ("ETag", '"1"'), ("Vary", "Accept")])
-    small = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, bytes(1000), 0.0, 0.0)
+    times = ReceiptTimes(0.0, 0.0, 0.0)
+    small = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, bytes(1000), times)
     large = evolve(small, body=bytes(2**20))
     put, get = watch.timed(store.put), watch.timed(store.get)
     turns = LoopingCall(watch.turn)

@@ -81,6 +81,100 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(untyped, [])
 
 
+WALL_CLOCK = {
+    # Displayed times: of sessions, slow commands, spikes of latency, and ``TIME``.
+    "coap/server.py",
+    "service/net.py",
+    "tcp/server.py",
+    "udp/server.py",
+    # The validity of certificates.
+    "cli/serve.py",
+    "dtls/server.py",
+    # Dates of HTTP: ``Date``, ``Expires``, ``Last-Modified``, ``Retry-After``.
+    "http/agent.py",
+    "http/cache/agent.py",
+    "http/retry/agent.py",
+}
+"""The modules that name the wall clock; all others are passed ``wall``, and few need it."""
+
+STEADY_CLOCK = {
+    "net/steady_clock.py",
+    # In threads of their own, where no reactor's clock is.
+    "http/cache/sqlite_file.py",
+    "http/cache/sqlite_store.py",
+    # Logs are of the process, and threads write them, too.
+    "net/log_limiter.py",
+    # Its state is of a file, not of a connection.
+    "service/users_file.py",
+}
+"""The modules that read a steady clock of the system, and not that of the reactor."""
+
+STEADY_NAMES = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}
+CLOCKLESS_NAMES = {"sleep", "struct_time", "strptime", "mktime"}
+
+
+def clocks_read(tree: ast.Module) -> Iterator[str]:
+    """Iterate over the functions of the standard library that a module reads the time by."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.module in ("time", "twisted.python.runtime"):
+                yield from (name.name for name in node.names)
+            elif node.module == "email.utils":
+                yield from (name.name for name in node.names if name.name == "formatdate")
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            dates = node.value.id in ("datetime", "date") and node.attr in (
+                "now",
+                "today",
+                "utcnow",
+            )
+            if node.value.id == "time" or dates:
+                yield node.attr
+
+
+class ClockTests(SynchronousTestCase):
+    """Time is passed as an argument: ``now`` is steady, and ``wall`` is for display and dates."""
+
+    def reading(self, *, steady: bool) -> set[str]:
+        """Return the modules that read a steady clock, or any other one."""
+        return {
+            path
+            for path, _, tree in modules()
+            for name in clocks_read(tree)
+            if name not in CLOCKLESS_NAMES and (name in STEADY_NAMES) == steady
+        }
+
+    def test_wall(self) -> None:
+        """
+        No other module reads the wall clock.
+
+        If this fails, ask what the time is for. Durations, deadlines, rates and ages are of the
+        reactor's clock. What is displayed or written into a protocol is passed as ``wall``.
+        """
+        self.assertEqual(self.reading(steady=False), WALL_CLOCK)
+
+    def test_steady(self) -> None:
+        """No other module goes past the reactor's clock: tests could not set it."""
+        self.assertEqual(self.reading(steady=True), STEADY_CLOCK)
+
+    def test_found(self) -> None:
+        """Whichever way the time is read, it is found."""
+        for text in (
+            "import time; time.time()",
+            "import time; x = time.time",
+            "import time; time.time_ns()",
+            "import time; time.localtime()",
+            "from time import time as clock",
+            "from datetime import datetime; datetime.now(UTC)",
+            "from datetime import date; date.today()",
+            "from twisted.python.runtime import seconds",
+            "from email.utils import formatdate; formatdate()",
+            "import time; time.monotonic()",
+        ):
+            self.assertEqual(len(list(clocks_read(ast.parse(text)))), 1, text)
+        for text in ("clock.time()", "datetime.fromtimestamp(wall, UTC)", "self.time = 1"):
+            self.assertEqual(list(clocks_read(ast.parse(text))), [], text)
+
+
 class DocstringTests(SynchronousTestCase):
     """Docstrings say at their first line what a thing is."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-from contextlib import ExitStack
+import sys
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.tcp.issuing import Authority, write_pair
 from twisted_net.auth.users import hash_token
 from twisted_net.reasons import End
 
+ROOT = Path(__file__).parents[2]
 LONG = 600
 """Seconds of the limits that are not reached; less than a step of the clock, more than a test."""
 
@@ -116,6 +118,21 @@ async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None
         ],
         consumeErrors=True,
     )
+
+
+@pytest.mark.parametrize("reactor_name", ["quiet", "epoll", "asyncio"])
+async def test_embedded(reactor_name: str, tmp_path: Path, reactor: Any) -> None:
+    """Servers and clients on a reactor of others: limits, retries, deadlines and ages hold."""
+    async with AsyncExitStack() as stack:
+        started = []
+        for direction in (-1, 1):
+            clock = WallClock(tmp_path / f"wall{direction}")
+            words = [sys.executable, "-m", "tests.live.embedded_steps", reactor_name]
+            process = Running(reactor, [*words, str(direction * HOUR)], ROOT, clock.environ)
+            started.append(await stack.enter_async_context(process))
+        for process in started:
+            ended = await process.ended()
+            assert (ended.status, ended.stdout) == (0, "done\n"), ended.stderr
 
 
 async def serve_through(

@@ -34,6 +34,11 @@ class WallClock:
 
     def set(self, offset: float) -> None:
         """Set it so many seconds off the right time, in one step."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{offset:+g}\n")
-        os.replace(new, self._file)
+        set_wall(self._file, offset)
+
+
+def set_wall(file: Path, offset: float) -> None:
+    """Set the wall clock of the processes that read this file."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{offset:+g}\n")
+    os.replace(new, file)

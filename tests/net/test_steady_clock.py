@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,13 +21,27 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
-from twisted_net.net import steady_clock
+from tests.tcp.issuing import Authority, write_pair
+from twisted_net.auth import AuthSettings
+from twisted_net.commands import Commands
+from twisted_net.config import TlsSettings
+from twisted_net.discovery import DiscoverySettings
+from twisted_net.dtls import DtlsClientSettings, client_context
+from twisted_net.http.cache import SQLiteStore
+from twisted_net.http.retry import RetryPolicy
+from twisted_net.net import Certificates, steady_clock
 from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.ops.latency import Latency
 from twisted_net.quiet_reactor import QuietEPollReactor
+from twisted_net.tcp import CommandFactory, Handshakes, Listener
 
 HOUR = 3600.0
 KINDS = (SelectReactor, PollReactor, EPollReactor, AsyncioSelectorReactor, QuietEPollReactor)
 STOCK = KINDS[:-1]
+FOLDERS = (
+    *("coap", "discovery", "dtls", "http", "http.cache", "http.retry", "ops", "service"),
+    *("tcp", "udp"),
+)
 
 
 class ReactorCase(SynchronousTestCase):
@@ -189,6 +207,87 @@ class Simulated(SelectReactor):
     @override
     def seconds() -> float:
         return 0.0
+
+
+def clocks_taken(kind: type[Any]) -> set[str]:
+    """Return the parameters of a class that are a reactor or a clock."""
+    code = getattr(kind.__init__, "__code__", None)
+    return {"reactor", "clock"} & {*(code.co_varnames[: code.co_argcount] if code else ())}
+
+
+class EmbeddedTests(ReactorCase):
+    """Whatever is public and is given a reactor, or a clock, makes it steady."""
+
+    # They open sockets, and set no timer.
+    TIMELESS = frozenset({"CappedPort", "FastServerEndpoint"})
+
+    def public(self) -> dict[str, type]:
+        """Return the public classes that take a reactor or a clock."""
+        found = {}
+        for name in [
+            "coap",
+            "discovery",
+            "dtls",
+            "http",
+            "http.cache",
+            "http.retry",
+            "ops",
+            "service",
+            "tcp",
+            "udp",
+        ]:
+            folder: Any = import_module(f"twisted_net.{name}")  # Any: its names are looked up
+            for public in folder.__all__:
+                kind = getattr(folder, public)
+                if isinstance(kind, type) and clocks_taken(kind):
+                    found[public] = kind
+        return {name: kind for name, kind in found.items() if name not in self.TIMELESS}
+
+    def test_all(self) -> None:
+        """Each of them does so, and hence none of its limits follows the wall clock."""
+        commands, handshakes = Commands(), Handshakes(Clock(), 1.0, 1, lambda end: None)
+        server = CommandFactory(Clock(), commands)
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        pair = write_pair(folder / "pair.pem", Authority().issue("localhost"))
+        certificates = Certificates(TlsSettings(certificate=str(pair)), lambda: 0.0)
+        # None: not used before there is a client.
+        streams = {"inner": server, "handshakes": handshakes}
+        announced = {"settings": DiscoverySettings(), "name": "", "version": "", "services": dict}
+        arguments: dict[str, dict[str, object]] = {
+            "Announcer": announced,
+            "Authenticator": {"settings": AuthSettings(), "checkers": ()},
+            "CoapServer": {"commands": commands},
+            "CommandClient": {"endpoint": None},
+            "CommandFactory": {"commands": commands},
+            "CommandPort": {"listener": Listener(port=0), "commands": server},
+            "DatagramClient": {"host": "127.0.0.1"},
+            "DtlsClient": {
+                "inner": None,
+                "context": client_context(DtlsClientSettings()),
+                "settings": DtlsClientSettings(),
+                "address": ("127.0.0.1", 9),
+                "name": "",
+            },
+            "DtlsServer": {"inner": None, "certificates": None},
+            "Handshakes": {"timeout": 1.0, "limit": 1, "count": None},
+            "LatencyProbe": {"latency": Latency(), "wall": None},
+            "RetryAgent": {"agent": None, "policy": RetryPolicy()},
+            "SQLiteStore": {"path": folder / "cache"},
+            "TlsFactory": {**streams, "certificates": certificates},
+            "WebSocketFactory": streams,
+        }
+        public = self.public()
+        self.assertEqual(set(arguments) - set(public), set())
+        for name, kind in public.items():
+            with self.subTest(name=name):
+                reactor = self.make(EPollReactor)
+                made = kind(**dict.fromkeys(clocks_taken(kind), reactor), **arguments.get(name, {}))
+                self.wall += HOUR
+                self.assertEqual(reactor.seconds(), self.wall - HOUR)
+                self.wall -= HOUR
+                if isinstance(made, SQLiteStore):
+                    made.close()
 
 
 class StopwatchTests(ReactorCase):

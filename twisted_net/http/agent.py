@@ -50,7 +50,7 @@ from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
 from twisted_net.net.reactor import Reactor
-from twisted_net.net.steady_clock import steady
+from twisted_net.net.steady_clock import steady, steady_wall
 
 _T = TypeVar("_T")
 
@@ -112,6 +112,7 @@ class HTTPAgent:
         self._recovery = OriginRecovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
         self._wall = wall
+        self._now = steady_wall(reactor, wall)
         self._report = report
 
     def fresh(self, key: str, fields: HeaderFields, default_ttl: float | None) -> Hit | None:
@@ -127,7 +128,7 @@ class HTTPAgent:
         if self._rules is None:
             return None
         rules = self._rules if default_ttl is None else self._rules.with_default_ttl(default_ttl)
-        return fresh_hit(rules, self._store, key, fields, self._wall())
+        return fresh_hit(rules, self._store, key, fields, self._now())
 
     def new_call(self) -> Call:
         """Return the terms of a call that starts now, according to the settings."""
@@ -172,6 +173,7 @@ class HTTPAgent:
                 call.rules,
                 call=call,
                 wall=self._wall,
+                now=self._now,
                 collapser=self._collapser,
                 background_agent=self._background_agent,
             )

@@ -38,8 +38,8 @@ class Call:
         off is requested again.
     :param idempotent: whether its requests may be repeated; None to follow the policy.
     :ivar url: of the last request.
-    :ivar sent: time of day at which the attempt began that brought the last response; None before
-        there is one.
+    :ivar delay: seconds from the request to the attempt that brought the last response: those of
+        earlier attempts, and of the waits between them.
     :ivar attempts: requests made over the network, in all.
     :ivar age: of the response in seconds, where it came from the cache; else None.
     """
@@ -51,6 +51,6 @@ class Call:
     buffer_body: bool = False
     idempotent: bool | None = None
     url: str = ""
-    sent: float | None = None
+    delay: float = 0.0
     attempts: int = 0
     age: float | None = None

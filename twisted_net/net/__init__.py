@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twisted_net.net.reactor import ServiceReactor as ServiceReactor
     from twisted_net.net.reactor import ThreadedReactor as ThreadedReactor
     from twisted_net.net.steady_clock import steady as steady
+    from twisted_net.net.steady_clock import steady_wall as steady_wall
 else:
     from twisted_net import lazy_exports
 
@@ -25,6 +26,6 @@ else:
             "addresses": ["Source"],
             "certificates": ["Certificates"],
             "reactor": ["DatagramReactor", "Reactor", "ServiceReactor", "ThreadedReactor"],
-            "steady_clock": ["steady"],
+            "steady_clock": ["steady", "steady_wall"],
         },
     )

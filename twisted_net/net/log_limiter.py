@@ -85,10 +85,7 @@ class LogLimiter:
 
     def _fits(self, kind: str, event: LogEvent, now: float) -> bool:
         units = FAILURE_UNITS if _is_error(event) else 1.0
-        if self._rates.wait(kind, now, units) > 0:
-            return False
-        self._rates.charge(kind, now, units)
-        return True
+        return self._rates.take(kind, now, units) == 0.0
 
     def _take_counts(self, now: float) -> list[tuple[int, LogEvent]]:
         """Remove and return the counts that may be logged now, oldest kinds first."""

@@ -68,6 +68,18 @@ def steady(reactor: _R) -> _R:
     return reactor
 
 
+def steady_wall(clock: IReactorTime, wall: Callable[[], float]) -> Callable[[], float]:
+    """
+    Return a clock that shows what *wall* shows now, and goes on with *clock* from there.
+
+    It is for ages that must outlive the process: within it they are not changed by steps of the
+    wall clock, and the clock of another process shows about the same. A reactor is made steady.
+    """
+    elapsed = stopwatch(steady(clock))
+    ahead = wall() - elapsed()
+    return lambda: elapsed() + ahead
+
+
 def stopwatch(clock: IReactorTime) -> Callable[[], float]:
     """
     Return the fastest steady clock for durations alone; its seconds count from anywhere.

@@ -20,6 +20,7 @@ from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigErro
 from twisted_net.net.addresses import client_prefix
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
+from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import DECOY, PasswordVerifier
@@ -160,7 +161,7 @@ class Authenticator:
         checkers: Iterable[Any],  # Any: ICredentialsChecker, which zope does not type
         users: Callable[[], Users] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self._reactor = steady(reactor)
         nobody = Users({})
         self._users = users or (lambda: nobody)
         self._refuses_unlisted = users is not None and settings.unlisted == "refuse"

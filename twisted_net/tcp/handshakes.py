@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 from typing_extensions import override
 
 from twisted_net.net.log_limiter import limited_logger
+from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
 
 
@@ -37,7 +38,7 @@ class Handshakes:
     def __init__(
         self, clock: IReactorTime, timeout: float, limit: int, count: Callable[[End], object]
     ) -> None:
-        self._clock = clock
+        self._clock = steady(clock)
         self._timeout = timeout
         self._limit = limit
         self._count = count

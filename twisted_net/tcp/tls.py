@@ -13,6 +13,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.net.certificates import Certificates, identity_in
+from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 
 
@@ -37,7 +38,9 @@ class TlsFactory(TLSMemoryBIOFactory):
         handshakes: Handshakes,
         clock: IReactorTime,
     ) -> None:
-        super().__init__(certificates, False, _TlsHandshakeFactory(inner, handshakes), clock)
+        super().__init__(
+            certificates, False, _TlsHandshakeFactory(inner, handshakes), steady(clock)
+        )
 
 
 class _TlsHandshakeFactory(HandshakeFactory):

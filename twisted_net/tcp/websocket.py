@@ -22,6 +22,7 @@ from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol
 from zope.interface import implementer
 
 from twisted_net.errors import BadHandshake
+from twisted_net.net.steady_clock import steady
 from twisted_net.net.websocket_handshake import (
     HandshakeRequest,
     RequestReader,
@@ -66,7 +67,7 @@ class WebSocketFactory(HandshakeFactory):
         origins: Collection[str] = (),
     ) -> None:
         super().__init__(inner, handshakes)
-        self.clock = clock
+        self.clock = steady(clock)
         self.origins = frozenset(origins)
 
     @override

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -19,6 +19,7 @@ from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.call import Call
+from twisted_net.http.dates import format_date
 from twisted_net.http.errors import ConnectionBroken, InvalidURL
 from twisted_net.http.retry.settings import RetryPolicy
 
@@ -31,6 +32,7 @@ class CachingTests(HttpTestCase):
 
     def setUp(self) -> None:
         self.wall = 1_795_305_600.0
+        self.now: float | None = None
         self.store = MemoryStore()
         self.fake = FakeAgent([])
         self.call = Call(None, RetryPolicy(), None, 0)
@@ -40,7 +42,12 @@ class CachingTests(HttpTestCase):
         """Return an agent with this cache."""
         rules = Rules(CacheSettings(**settings))
         return CachingAgent(
-            self.fake, store or self.store, rules, call=self.call, wall=lambda: self.wall
+            self.fake,
+            store or self.store,
+            rules,
+            call=self.call,
+            wall=lambda: self.wall,
+            now=lambda: self.wall if self.now is None else self.now,
         )
 
     def get(
@@ -68,6 +75,39 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.call.age, 5.5)
         self.assertEqual(response_fields(self.response)["age"], "5")
         self.assertEqual(self.response.phrase, b"Reason")
+
+    def test_clock_steps(self) -> None:
+        """Ages are by the clock of the cache, whatever the wall clock does before and after."""
+        for step in (-3600.0, 3600.0):
+            self.setUp()
+            self.now = 1_795_305_600.0
+            dated = [FRESH, ("Date", format_date(self.wall - 10))]
+            self.get(canned(200, b"abc", dated))
+            self.wall += step
+            self.now += 5.5
+            self.assertEqual(self.get(), (200, b"abc", 1))
+            self.assertEqual(self.call.age, 15.5)
+            self.now += 45.0
+            dated = [FRESH, ("Date", format_date(self.wall))]
+            self.assertEqual(self.get(canned(200, b"new", dated)), (200, b"new", 2))
+            self.now += 1.0
+            self.assertEqual(self.get(), (200, b"new", 2))
+            self.assertEqual(self.call.age, 1.0)
+
+    def test_step_during_a_request(self) -> None:
+        """A step of the wall clock while a response is awaited adds nothing to its age."""
+        for step in (-3600.0, 3600.0):
+            self.setUp()
+            self.now = 1_795_305_600.0
+            answer: Deferred[Any] = Deferred()
+            self.fake.answers.append(answer)
+            asking = self.agent.request(b"GET", URL)
+            self.wall += step
+            self.now += 2.0
+            answer.callback(canned(200, b"abc", [FRESH]))
+            self.successResultOf(collect(self.successResultOf(asking)))
+            self.assertEqual(self.get(), (200, b"abc", 1))
+            self.assertEqual(self.call.age, 2.0)
 
     def test_hits_do_not_share_headers(self) -> None:
         """Changes by one caller to its headers do not affect the next caller."""
@@ -177,7 +217,7 @@ class CachingTests(HttpTestCase):
 
     def test_alone(self) -> None:
         """It works without a call."""
-        agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()))
+        agent = CachingAgent(self.fake, self.store, Rules(CacheSettings()), now=lambda: self.wall)
         self.assertEqual(self.get(canned(200, b"abc"), agent=agent), (200, b"abc", 1))
 
     def test_caller_has_it(self) -> None:
@@ -330,6 +370,7 @@ class CachingTests(HttpTestCase):
             self.store,
             Rules(CacheSettings()),
             wall=lambda: self.wall,
+            now=lambda: self.wall,
             background_agent=lambda: (other, self.call),
         )
         text = "max-age=60, stale-while-revalidate=60"

@@ -65,6 +65,7 @@ class CollapseTestCase(HttpTestCase):
             self.rules,
             call=call,
             wall=lambda: self.wall,
+            now=lambda: self.wall,
             collapser=self.collapser,
         )
         headers = Headers({name.replace("_", "-"): [value] for name, value in fields.items()})

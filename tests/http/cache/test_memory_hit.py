@@ -140,6 +140,29 @@ class AgentHitTests(HttpTestCase):
         self.assertIn((b"Age", [b"7"]), self.get()[4])
         self.assertEqual(self.fake.sent, [])
 
+    def test_clock_steps(self) -> None:
+        """Its age is by the steady clock; a process whose clock is behind asks the server."""
+        wall = 1_795_305_600.0
+        self.clock.advance(100.0)
+        store = MemoryStore()
+
+        def make(ahead: float) -> HTTPAgent:
+            return HTTPAgent(self.clock, agent=self.fake, wall=lambda: wall + ahead, store=store)
+
+        self.agent = make(0.0)
+        self.fill()
+        self.clock.advance(7.0)
+        for step in (-3600.0, 7200.0):
+            wall += step
+            self.assertIn((b"Age", [b"7"]), self.get()[4])
+        self.assertEqual(self.fake.sent, [])
+        wall = 1_795_305_600.0
+        for agent, requests in ((make(8.0), 0), (make(-1.0), 1)):
+            self.fake.answers.append(canned(200, b"new"))
+            self.get(agent)
+            self.assertEqual(len(self.fake.sent), requests)
+            self.fake.answers.clear()
+
     def test_headers_are_the_callers(self) -> None:
         """Changes by one caller to its header do not affect another."""
         self.fill()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.entry import CacheRequest, Entry
+from twisted_net.http.cache.entry import CacheRequest, Entry, ReceiptTimes
 from twisted_net.http.cache.partial import combine, incomplete_response
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
+AT_ONCE = ReceiptTimes(NOW, NOW, NOW)
 
 
 def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
@@ -20,7 +21,7 @@ def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
     pairs = [("Content-Range", place), ("ETag", etag), *more.items()]
     request = CacheRequest("GET", "http://a.example/p", HeaderFields())
     rules = Rules(CacheSettings())
-    return rules.make_entry(request, 206, "Partial", HeaderFields(pairs), body, NOW, NOW)
+    return rules.make_entry(request, 206, "Partial", HeaderFields(pairs), body, AT_ONCE)
 
 
 class CombineTests(SynchronousTestCase):

@@ -7,13 +7,14 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.entry import CacheRequest, Entry
+from twisted_net.http.cache.entry import CacheRequest, Entry, ReceiptTimes
 from twisted_net.http.cache.responses import ServedResponse, construct_response
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
+AT_ONCE = ReceiptTimes(NOW, NOW, NOW)
 KEY = "http://a.example/p"
 
 
@@ -21,7 +22,7 @@ def stored(**changes: Any) -> Entry:  # Any: of Entry
     """Return a stored response of ten bytes."""
     fields = HeaderFields([("Cache-Control", "max-age=60"), ("ETag", '"x"'), ("Age", "3")])
     request = CacheRequest("GET", KEY, HeaderFields())
-    made = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, b"0123456789", NOW, NOW)
+    made = Rules(CacheSettings()).make_entry(request, 200, "OK", fields, b"0123456789", AT_ONCE)
     return evolve(made, **changes)
 
 

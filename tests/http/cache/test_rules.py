@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.cache.entry import CacheRequest, Entry, replace_variant
+from twisted_net.http.cache.entry import CacheRequest, Entry, ReceiptTimes, replace_variant
 from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.cache.invalidation import invalidated_keys
 from twisted_net.http.cache.rules import (
@@ -25,6 +25,7 @@ from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
+AT_ONCE = ReceiptTimes(NOW, NOW, NOW)
 KEY = "http://a.example/p"
 Pairs = Sequence[tuple[str, str]]
 
@@ -48,13 +49,19 @@ class RulesTestCase(SynchronousTestCase):
         status: int = 200,
         request: CacheRequest | None = None,
         delay: float = 0.0,
+        ahead: float = 0.0,
     ) -> list[Entry]:
-        """Return the stored entries after this response, received at NOW after *delay*."""
+        """
+        Return the stored entries after this response, received at NOW after *delay*.
+
+        :param ahead: seconds by which the clock of the cache is before the wall clock.
+        """
         request = request or make_request()
         fields = HeaderFields(pairs)
         if not self.rules.storable(request, status, fields, NOW):
             return []
-        return [self.rules.make_entry(request, status, "OK", fields, b"body", NOW - delay, NOW)]
+        times = ReceiptTimes(NOW + ahead - delay, NOW + ahead, NOW)
+        return [self.rules.make_entry(request, status, "OK", fields, b"body", times)]
 
     def decide(
         self, stored: Sequence[Entry], later: float, *pairs: tuple[str, str], method: str = "GET"
@@ -175,10 +182,51 @@ class AgeTests(RulesTestCase):
                 stored = self.stored(("Cache-Control", "max-age=60"), *lines)
                 self.assertEqual(stored[0].age(NOW), age)
 
-    def test_clock_set_back(self) -> None:
-        """A clock that is set back does not make a response younger than at its receipt."""
-        stored = self.stored(("Cache-Control", "max-age=60"), ("Age", "30"))
-        self.assertEqual(stored[0].age(NOW - 100), 30.0)
+    def test_from_the_future(self) -> None:
+        """A response that was received later than now is stale, whatever its lifetime."""
+        century = ("Expires", format_date(NOW + 100 * 365 * 86_400))
+        for lifetime in (
+            ("Cache-Control", "max-age=60, stale-while-revalidate=60, stale-if-error=60"),
+            ("Cache-Control", "max-age=99999999999"),
+            ("Cache-Control", "max-age=99999999999, immutable"),
+            century,
+        ):
+            with self.subTest(lifetime=lifetime):
+                stored = self.stored(lifetime, ("Age", "30"))
+                self.assertIsInstance(self.decide(stored, 0.0), Serve)
+                decision = self.decide(stored, -0.1)
+                self.assertEqual(decision, Forward("stale", stored[0]))
+                self.assertFalse(self.rules.stale_on_error(make_request(), stored[0], NOW - 0.1))
+        stored = self.stored(("Cache-Control", "max-age=60"), ("ETag", '"x"'))
+        self.assertIsInstance(self.decide(stored, -3600), Revalidate)
+        only = ("Cache-Control", "only-if-cached")
+        self.assertEqual(self.decide(stored, -3600, only), Unsatisfiable())
+        decision = self.decide(stored, -3600, ("Cache-Control", "max-stale"))
+        assert isinstance(decision, Serve)
+        self.assertEqual(decision.age, 2**31, "RFC 9111 §1.2.2")
+
+    def test_two_clocks(self) -> None:
+        """The age grows by the clock of the cache; dates are compared with the wall clock."""
+        for ahead in (-3600.0, 3600.0):
+            stored = self.stored(
+                ("Cache-Control", "max-age=60"),
+                ("Date", format_date(NOW - 20)),
+                ("Age", "5"),
+                ahead=ahead,
+                delay=2.0,
+            )
+            self.assertEqual(stored[0].age(NOW + ahead), 20.0)
+            self.assertEqual(stored[0].age(NOW + ahead + 7), 27.0)
+            [undated] = self.stored(("Expires", format_date(NOW + 60)), ahead=ahead)
+            self.assertEqual(undated.explicit_lifetime, 60.0)
+            self.assertEqual(undated.fields["date"], format_date(NOW))
+            [guessed] = self.stored(("Last-Modified", format_date(NOW - 100)), ahead=ahead)
+            self.assertAlmostEqual(guessed.heuristic_lifetime or 0.0, 10.0)
+            times = ReceiptTimes(NOW + ahead, NOW + ahead + 1, NOW + 1)
+            fields = HeaderFields([("Cache-Control", "max-age=60")])
+            again = self.rules.freshen(make_request(), undated, fields, times)
+            self.assertEqual(again.age(NOW + ahead + 1), 1.0)
+            self.assertEqual(again.fields["date"], format_date(NOW + 1))
 
 
 class StorableTests(RulesTestCase):
@@ -534,7 +582,7 @@ class SharedFieldsTests(RulesTestCase):
         """§4.3.5: a ``private`` response to HEAD invalidates the shared one."""
         kept = self.stored(("Cache-Control", "max-age=60"))
         private = HeaderFields([("Cache-Control", "private")])
-        found = self.rules.freshen_by_head(make_request("HEAD"), kept, 200, private, NOW, NOW)
+        found = self.rules.freshen_by_head(make_request("HEAD"), kept, 200, private, AT_ONCE)
         self.assertEqual(found, (None, True))
 
 
@@ -564,7 +612,8 @@ class FreshenTests(RulesTestCase):
                 ("Connection", "close"),
             ]
         )
-        new = self.rules.freshen(make_request(), old, fields, NOW + 60, NOW + 61)
+        times = ReceiptTimes(NOW + 60, NOW + 61, NOW + 61)
+        new = self.rules.freshen(make_request(), old, fields, times)
         self.assertEqual(new.age(NOW + 61), 1.0)
         self.assertEqual(new.explicit_lifetime, 90.0)
         self.assertEqual((new.body, new.status), (b"body", 200))
@@ -705,7 +754,7 @@ class StaleTests(RulesTestCase):
             ]
         )
         return self.rules.make_entry(
-            make_request(), 206, "Partial Content", fields, b"cdef", NOW, NOW
+            make_request(), 206, "Partial Content", fields, b"cdef", AT_ONCE
         )
 
 
@@ -748,7 +797,7 @@ class PartTests(RulesTestCase):
         request = make_request("GET", ("Range", "bytes=0-"))
         if not self.rules.storable(request, 206, fields, NOW):
             return []
-        return [self.rules.make_entry(request, 206, "Partial", fields, body, NOW, NOW)]
+        return [self.rules.make_entry(request, 206, "Partial", fields, body, AT_ONCE)]
 
     def test_stored(self) -> None:
         """One with a valid ``Content-Range`` is stored; others, and multipart ones, are not."""
@@ -809,9 +858,9 @@ class HeadTests(RulesTestCase):
         self, stored: Sequence[Entry], status: int, *pairs: tuple[str, str]
     ) -> tuple[Entry | None, bool]:
         """Freshen the stored entries by a response received 70 s later."""
-        later = NOW + 70
+        times = ReceiptTimes(NOW + 70, NOW + 70, NOW + 70)
         return self.rules.freshen_by_head(
-            make_request("HEAD"), stored, status, HeaderFields(pairs), later, later
+            make_request("HEAD"), stored, status, HeaderFields(pairs), times
         )
 
     def test_same(self) -> None:
@@ -862,7 +911,7 @@ class SupersedesStoredTests(RulesTestCase):
         [entry] = self.stored(("Cache-Control", "max-age=60"))
         self.assertFalse(self.rules.forbids_keeping(entry))
         for pair in (("Cache-Control", "no-store"), ("Vary", "*")):
-            new = self.rules.freshen(make_request(), entry, HeaderFields([pair]), NOW, NOW)
+            new = self.rules.freshen(make_request(), entry, HeaderFields([pair]), AT_ONCE)
             self.assertTrue(self.rules.forbids_keeping(new))
 
 
@@ -891,10 +940,11 @@ class CommonMistakesTests(RulesTestCase):
         date, expires = ("Date", format_date(NOW)), ("Expires", format_date(NOW + 60))
         [entry] = self.stored(date, expires, ("ETag", '"x"'))
         later = NOW + 100
+        times = ReceiptTimes(later, later, later)
         fields = HeaderFields([("Date", format_date(later)), ("Expires", format_date(later + 60))])
-        new = self.rules.freshen(make_request(), entry, fields, later, later)
+        new = self.rules.freshen(make_request(), entry, fields, times)
         self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 60.0))
-        new = self.rules.freshen(make_request(), entry, HeaderFields(), later, later)
+        new = self.rules.freshen(make_request(), entry, HeaderFields(), times)
         self.assertEqual((new.age(later), new.explicit_lifetime), (0.0, 0.0))
 
 
@@ -922,9 +972,9 @@ class HostileFieldsTests(RulesTestCase):
         invalidated_keys("POST", KEY, status, fields)
         if not rules.storable(make_request(), status, fields, NOW):
             return
-        entry = rules.make_entry(make_request(), status, "", fields, b"", NOW, NOW)
+        entry = rules.make_entry(make_request(), status, "", fields, b"", AT_ONCE)
         decision = rules.lookup(make_request(), [entry], NOW + 61)
         if isinstance(decision, Serve):
             self.assertGreater(entry.explicit_lifetime or 0.0, 61)
-        again = rules.freshen(make_request(), entry, fields, NOW, NOW)
+        again = rules.freshen(make_request(), entry, fields, AT_ONCE)
         self.assertEqual(again.body, entry.body)

@@ -103,15 +103,15 @@ class RetryTests(RetryTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_time_of_the_last(self) -> None:
-        """``Call.sent`` is when the attempt of the response began."""
+        """``Call.delay`` is how long after the request the attempt of the response began."""
         call = self.call()
         answer: Deferred[IResponse] = Deferred()
         self.ask([canned(503), answer], call=call)
-        self.assertIsNone(call.sent)
+        self.assertEqual(call.delay, 0.0)
         self.clock.advance(0.5)
         self.clock.advance(7)
         answer.callback(canned(200))
-        self.assertEqual(call.sent, 1_795_305_600.5)
+        self.assertEqual(call.delay, 0.5)
 
     def test_last_response(self) -> None:
         """When all attempts have failed, the last response is returned."""
@@ -200,6 +200,32 @@ class RetryTests(RetryTestCase):
             self.clock.advance(0.1)
             self.successResultOf(asking)
             self.setUp()
+
+    def test_retry_after_of_another_clock(self) -> None:
+        """A date counts from the ``Date`` of the same response, whichever clock is wrong."""
+        for skew in (-3600.0, 3600.0):
+            made = 1_795_305_600.0 + self.clock.seconds() + skew
+            fields = [("Date", format_date(made)), ("Retry-After", format_date(made + 7))]
+            asking = self.ask([canned(503, headers=fields), canned(200)])
+            self.clock.advance(7.4)
+            self.assertNoResult(asking)
+            self.clock.advance(0.1)
+            self.assertEqual(self.successResultOf(asking).code, 200)
+            self.setUp()
+
+    def test_retry_after_through_a_cache(self) -> None:
+        """It counts from now where the response has an age: its ``Date`` was long ago."""
+        made = 1_795_305_600.0 + self.clock.seconds()
+        fields = [
+            ("Date", format_date(made - 60)),
+            ("Age", "60"),
+            ("Retry-After", format_date(made + 7)),
+        ]
+        asking = self.ask([canned(503, headers=fields), canned(200)])
+        self.clock.advance(7.4)
+        self.assertNoResult(asking)
+        self.clock.advance(0.1)
+        self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_malformed_retry_after(self) -> None:
         """A malformed ``Retry-After`` is ignored."""

@@ -39,6 +39,7 @@ from twisted_net.http.cache.entry import (
     CACHE_RELEVANT_FIELDS,
     CacheRequest,
     Entry,
+    ReceiptTimes,
 )
 from twisted_net.http.cache.invalidation import invalidated_keys
 from twisted_net.http.cache.partial import combine, incomplete_response
@@ -79,8 +80,7 @@ class _ReceivedResponse:
 
     response: IResponse
     fields: HeaderFields
-    request_time: float
-    response_time: float
+    times: ReceiptTimes
 
 
 class CachingAgent(AgentLayer):
@@ -89,9 +89,12 @@ class CachingAgent(AgentLayer):
 
     Each response says in ``Cache-Status`` how the cache handled it (RFC 9211).
 
+    :param now: the clock of the cache, by which ages are measured: one for all agents over a store,
+        made by ``steady_wall(reactor, time.time)`` of :mod:`twisted_net.net`.
     :param call: its ``age`` is set for a response out of the store; its deadline ends the wait
-        for another caller's request; its ``sent`` is when the attempt below began (RFC 9111
-        §4.2.3), which otherwise is taken to be when *agent* was called.
+        for another caller's request; its ``delay`` is when, after *agent* was called, the
+        attempt began that brought the response (RFC 9111 §4.2.3).
+    :param wall: returns seconds since 1970, to compare with dates of responses.
     :param collapser: the requests in progress of all agents over one store; by default of this
         agent alone.
     :param background_agent: returns an agent, and the call that it is bound to, for a background
@@ -104,6 +107,7 @@ class CachingAgent(AgentLayer):
         store: Store,
         rules: Rules,
         *,
+        now: Callable[[], float],
         call: Call | None = None,
         wall: Callable[[], float] = time.time,
         collapser: RequestCollapser | None = None,
@@ -114,6 +118,7 @@ class CachingAgent(AgentLayer):
         self._rules = rules
         self._call = call
         self._wall = wall
+        self._now = now
         self._collapser = collapser or RequestCollapser()
         self._background_agent = background_agent
 
@@ -131,7 +136,7 @@ class CachingAgent(AgentLayer):
             self._call.age = None
         stored = self._store.get(asked.key)
         if not inspect.isawaitable(stored):
-            decision = self._rules.lookup(asked, stored, self._wall())
+            decision = self._rules.lookup(asked, stored, self._now())
             # A hit needs no coroutine.
             if isinstance(decision, Serve):
                 return succeed(self._serve_hit(asked, request, decision))
@@ -145,7 +150,7 @@ class CachingAgent(AgentLayer):
     ) -> IResponse:
         """Serve a stored response, forward the request, or wait for another caller's request."""
         found = await stored if inspect.isawaitable(stored) else stored
-        decision = self._rules.lookup(request, found, self._wall())
+        decision = self._rules.lookup(request, found, self._now())
         names = self._rules.user_field_names()
         waited = False
         for _ in range(_MAX_WAITS):
@@ -170,7 +175,7 @@ class CachingAgent(AgentLayer):
                 raise error.with_traceback(None)
             waited = True
             stored_now = await self._stored(request.key)
-            decision = self._rules.lookup(request, stored_now, self._wall())
+            decision = self._rules.lookup(request, stored_now, self._now())
             if error is None and collapsed.vary in (None, names):
                 break
             names = collapsed.vary or names
@@ -215,7 +220,13 @@ class CachingAgent(AgentLayer):
             (self._agent, None) if self._background_agent is None else self._background_agent()
         )
         other = CachingAgent(
-            agent, self._store, self._rules, call=call, wall=self._wall, collapser=self._collapser
+            agent,
+            self._store,
+            self._rules,
+            call=call,
+            wall=self._wall,
+            now=self._now,
+            collapser=self._collapser,
         )
         conditions = entry.validators if entry.complete_length is None else []
         decision = Revalidate(entry, conditions) if conditions else Forward("stale", entry)
@@ -237,23 +248,22 @@ class CachingAgent(AgentLayer):
         entry = decision.entry
         conditions = () if isinstance(decision, Forward) else decision.conditions
         sent = outgoing.with_fields(conditions)
-        request_time = self._wall()
+        request_time = self._now()
         try:
             response = await sent.send(self._agent)
         except FetchError:
-            now = self._wall()
+            now = self._now()
             if entry is not None and self._rules.stale_on_error(request, entry, now):
                 return self._serve_stale(request, entry, now, "fwd=stale; detail=unreachable")
             raise
         _restore_length(request, response)
-        if self._call is not None and self._call.sent is not None:
+        if self._call is not None:
             # Earlier attempts, and the waits between them, do not add to the response's age.
-            request_time = self._call.sent
-        received = _ReceivedResponse(
-            response, response_fields(response), request_time, self._wall()
-        )
+            request_time += self._call.delay
+        now = self._now()
+        times = ReceiptTimes(request_time, now, self._wall())
+        received = _ReceivedResponse(response, response_fields(response), times)
         code = response.code
-        now = received.response_time
         if (
             entry is not None
             and code in STALE_IF_ERROR_STATUSES
@@ -268,9 +278,9 @@ class CachingAgent(AgentLayer):
         return await self._serve_new(request, received, decision.reason, collapsed)
 
     def _serve_stale(
-        self, request: CacheRequest, entry: Entry, wall: float, status: str
+        self, request: CacheRequest, entry: Entry, now: float, status: str
     ) -> IResponse:
-        return self._serve(request, entry, entry.age(wall), status)
+        return self._serve(request, entry, entry.age(now), status)
 
     def _serve_validated(
         self,
@@ -285,14 +295,12 @@ class CachingAgent(AgentLayer):
             # The 304 is about the caller's copy.
             return _with_cache_status(received.response, f"fwd={decision.reason}; fwd-status=304")
         discard(received.response)
-        new = self._rules.freshen(
-            request, entry, received.fields, received.request_time, received.response_time
-        )
+        new = self._rules.freshen(request, entry, received.fields, received.times)
         if collapsed is not None:
             collapsed.vary = new.vary
         self._put(request.key, new, collapsed)
         status = f"fwd={decision.reason}; fwd-status=304"
-        return self._serve(request, new, new.age(received.response_time), status)
+        return self._serve(request, new, new.age(received.times.response_time), status)
 
     async def _serve_completed(
         self,
@@ -309,8 +317,7 @@ class CachingAgent(AgentLayer):
             "",
             received.fields,
             body,
-            received.request_time,
-            received.response_time,
+            received.times,
         )
         complete = combine([decision.entry], new)
         is_remainder = received.response.code == 206 and new.complete_length is not None
@@ -318,10 +325,10 @@ class CachingAgent(AgentLayer):
             # Not the remainder that was requested: the stored part is of no use.
             self._store.remove(request.key)
             return await self._forward(request, outgoing, Forward("partial"), None)
-        if self._rules.storable(request, 200, complete.fields, received.response_time):
+        if self._rules.storable(request, 200, complete.fields, received.times.wall):
             self._put(request.key, complete, None)
         status = "fwd=partial; fwd-status=206"
-        return self._serve(request, complete, complete.age(received.response_time), status)
+        return self._serve(request, complete, complete.age(received.times.response_time), status)
 
     async def _serve_new(
         self,
@@ -339,7 +346,7 @@ class CachingAgent(AgentLayer):
         if request.method == "HEAD":
             await self._update_by_head(request, received)
             return _with_cache_status(response, status)
-        storable = self._rules.storable(request, response.code, fields, received.response_time)
+        storable = self._rules.storable(request, response.code, fields, received.times.wall)
         fits = not isinstance(response.length, int) or self._rules.fits(response.length)
         if collapsed is not None and (storable or response.code < 400):
             # An error says nothing about whether the response after it can be stored.
@@ -364,8 +371,7 @@ class CachingAgent(AgentLayer):
             stored,
             received.response.code,
             received.fields,
-            received.request_time,
-            received.response_time,
+            received.times,
         )
         if outdated:
             self._store.remove(request.key)
@@ -379,8 +385,7 @@ class CachingAgent(AgentLayer):
             received.response.phrase.decode("latin-1"),
             received.fields,
             body,
-            received.request_time,
-            received.response_time,
+            received.times,
         )
 
     def _put(self, key: str, entry: Entry, collapsed: CollapsedRequest | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from attrs import field, frozen
 
 from twisted_net.http.cache import validation
+from twisted_net.http.cache.directives import MAX_DELTA_SECONDS
 from twisted_net.http.fields import HeaderFields
 
 CACHE_CONDITIONS = ("if-none-match", "if-modified-since")
@@ -41,13 +42,28 @@ class CacheRequest:
 
 
 @frozen(slots=True)
+class ReceiptTimes:
+    """
+    When a response was requested and received, in seconds since 1970.
+
+    :param request_time: by the clock of the cache.
+    :param response_time: by the clock of the cache.
+    :param wall: when it was received, by the wall clock, with which its dates are compared.
+    """
+
+    request_time: float
+    response_time: float
+    wall: float
+
+
+@frozen(slots=True)
 class Entry:
     """
     A stored response, with what the cache worked out when it was received.
 
     :param fields: without those of a single connection.
     :param body: the bytes as received, not decompressed.
-    :param request_time: when its request was sent, in seconds since 1970.
+    :param request_time: when its request was sent, in seconds since 1970 by the cache's clock.
     :param response_time: when it was received, likewise.
     :param explicit_lifetime: freshness lifetime in seconds as the server stated it; None where it
         stated none (RFC 9111 §4.2.1).
@@ -92,11 +108,17 @@ class Entry:
         """Bytes that it counts for in a store: body, fields, and a rough overhead of Python's."""
         return len(self.body) + sum(len(n) + len(v) + 150 for n, v in self.fields.pairs) + 500
 
-    def age(self, wall: float) -> float:
-        """Return its *current_age* in seconds (RFC 9111 §4.2.3)."""
-        # A clock that is set back does not make it younger than it was when received.
-        resident = wall - self.response_time
-        return self.initial_age + resident if resident > 0 else self.initial_age
+    def age(self, now: float) -> float:
+        """
+        Return its *current_age* in seconds (RFC 9111 §4.2.3).
+
+        It is :data:`~twisted_net.http.cache.directives.MAX_DELTA_SECONDS`, hence stale, if it was
+        received after *now*: by a process whose clock was ahead, so that its age is not known.
+
+        :param now: by the cache's clock.
+        """
+        resident = now - self.response_time
+        return self.initial_age + resident if resident >= 0.0 else float(MAX_DELTA_SECONDS)
 
     @property
     def validators(self) -> list[tuple[str, str]]:

@@ -32,9 +32,7 @@ class Hit(NamedTuple):
         return buffered_response(self.status, self.reason.encode("latin-1"), headers, self.body)
 
 
-def fresh_hit(
-    rules: Rules, store: Store, key: str, fields: HeaderFields, wall: float
-) -> Hit | None:
+def fresh_hit(rules: Rules, store: Store, key: str, fields: HeaderFields, now: float) -> Hit | None:
     """
     Return the fresh stored response to a GET, or None.
 
@@ -45,13 +43,14 @@ def fresh_hit(
     :param key: the URL in canonical form.
     :param fields: those of the request, with none of
         :data:`~twisted_net.http.cache.entry.CACHE_RELEVANT_FIELDS`.
+    :param now: by the clock of the cache.
     """
     if type(store) is not MemoryStore:
         return None
     stored = store.get(key)
     if not stored:
         return None
-    decision = rules.lookup(CacheRequest("GET", key, fields), stored, wall)
+    decision = rules.lookup(CacheRequest("GET", key, fields), stored, now)
     if type(decision) is not Serve or decision.background_revalidation:
         return None
     entry, age = decision.entry, decision.age

@@ -3,9 +3,11 @@ The decisions of an HTTP cache (RFC 9111): what is stored, served, validated or 
 
 With RFC 5861 (stale responses), RFC 8246 (immutable) and RFC 9213 (targeted fields). The meaning
 of single fields is in the modules beside this one: ``directives``, ``freshness``, ``validation``,
-``vary``, ``ranges``, ``storability``. Nothing here waits or reads a clock: times are arguments
-named ``wall``, in seconds since 1970, because a store may outlive the process, and because
-``Date`` and ``Expires`` are wall-clock times.
+``vary``, ``ranges``, ``storability``. Nothing here waits or reads a clock: times are arguments.
+
+Ages are by the clock of the cache, ``now``: a steady one, in seconds since 1970 nevertheless,
+because a store may outlive the process. ``Date`` and ``Expires`` are compared with the wall clock
+when the response is received, ``wall``.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from twisted_net.http.cache.entry import (
     ORIGIN_CONDITIONS,
     CacheRequest,
     Entry,
+    ReceiptTimes,
 )
 from twisted_net.http.cache.freshness import (
     HEURISTICALLY_CACHEABLE,
@@ -155,11 +158,12 @@ class Rules:
 
     # Lookup.
 
-    def lookup(self, request: CacheRequest, stored: Sequence[Entry], wall: float) -> Decision:
+    def lookup(self, request: CacheRequest, stored: Sequence[Entry], now: float) -> Decision:
         """
         Decide how a request is answered (RFC 9111 §4).
 
         :param stored: the entries that the store has for :attr:`CacheRequest.key`, newest last.
+        :param now: by the clock of the cache.
         """
         if request.method != "GET" and request.method != "HEAD":
             return Forward("method")
@@ -167,14 +171,14 @@ class Rules:
         entry = self._select(fields, stored)
         if fields.has_none(CACHE_RELEVANT_FIELDS):
             if entry is not None and entry.complete_length is None and not entry.no_cache:
-                age = entry.age(wall)
+                age = entry.age(now)
                 remaining = self._lifetime(request.key, entry) - age
                 if remaining > 0:
                     return Serve(entry, age, remaining)
             request_directives: Directives = {}
         else:
             request_directives = directives(fields)
-        decision = self._decide(request, request_directives, entry, stored, wall)
+        decision = self._decide(request, request_directives, entry, stored, now)
         if "only-if-cached" in request_directives and not isinstance(decision, Serve):
             return Unsatisfiable()
         return decision
@@ -185,19 +189,19 @@ class Rules:
         request_directives: Directives,
         entry: Entry | None,
         stored: Sequence[Entry],
-        wall: float,
+        now: float,
     ) -> Decision:
         fields = request.fields
         if "no-store" in request_directives or not fields.has_none(ORIGIN_CONDITIONS):
             return Forward("request")
         if entry is None:
             return Forward("vary-miss" if stored else "uri-miss")
-        for_range = ranges.range_applies(fields, entry.fields, wall)
+        for_range = ranges.range_applies(fields, entry.fields, entry.response_time)
         if for_range and not _covers_range(fields, entry):
             return Forward("partial" if entry.complete_length is not None else "request")
         if entry.complete_length is not None and not for_range:
             return self._complete(request, request_directives, entry)
-        age = entry.age(wall)
+        age = entry.age(now)
         remaining = self._lifetime(request.key, entry) - age
         if not entry.no_cache:
             if _satisfies(request_directives, entry, age, remaining):
@@ -240,7 +244,7 @@ class Rules:
             return Forward("partial")
         return FetchRemainder(entry, [("Range", f"bytes={len(entry.body)}-"), ("If-Range", etag)])
 
-    def stale_on_error(self, request: CacheRequest, entry: Entry | None, wall: float) -> bool:
+    def stale_on_error(self, request: CacheRequest, entry: Entry | None, now: float) -> bool:
         """Return whether a stale response may be served as the server failed (RFC 5861 §4)."""
         if entry is None or entry.no_cache:
             return False
@@ -252,7 +256,7 @@ class Rules:
         if "no-cache" in request_directives:
             return False
         window = max(entry.stale_if_error, seconds(request_directives.get("stale-if-error")))
-        remaining = self._lifetime(request.key, entry) - entry.age(wall)
+        remaining = self._lifetime(request.key, entry) - entry.age(now)
         return _may_serve_stale(entry, remaining, window)
 
     # Storing.
@@ -325,8 +329,7 @@ class Rules:
         reason: str,
         fields: HeaderFields,
         body: bytes,
-        request_time: float,
-        response_time: float,
+        times: ReceiptTimes,
     ) -> Entry:
         """Return a complete response as an entry; call :meth:`storable` before."""
         response_directives = parse_response_directives(fields, self._targets)
@@ -343,20 +346,20 @@ class Rules:
                 status,
                 fields,
                 response_directives,
-                response_time,
+                times.wall,
                 None if complete_length is not None else len(body),
             ),
             body=body,
-            request_time=request_time,
-            response_time=response_time,
-            explicit_lifetime=self._explicit_lifetime(response_directives, fields, response_time),
-            initial_age=initial_age(fields, request_time, response_time),
+            request_time=times.request_time,
+            response_time=times.response_time,
+            explicit_lifetime=self._explicit_lifetime(response_directives, fields, times.wall),
+            initial_age=initial_age(fields, times.response_time - times.request_time, times.wall),
             vary=names,
             variant=variant(request.fields, names),
             no_cache=requires_validation(response_directives),
             must_revalidate=self._must_revalidate(response_directives),
             heuristic_lifetime=self._heuristic_lifetime(
-                status, response_directives, fields, response_time
+                status, response_directives, fields, times.wall
             ),
             immutable="immutable" in response_directives,
             stale_while_revalidate=seconds(response_directives.get("stale-while-revalidate")),
@@ -375,7 +378,7 @@ class Rules:
         status: int,
         fields: HeaderFields,
         response_directives: Directives,
-        response_time: float,
+        wall: float,
         length: int | None,
     ) -> HeaderFields:
         """
@@ -391,7 +394,7 @@ class Rules:
         kept = fields.without(omitted)
         if "date" not in kept:
             # RFC 9110 §6.6.1: a stored response has a date.
-            kept = kept.replaced([("Date", format_date(response_time))])
+            kept = kept.replaced([("Date", format_date(wall))])
         if length is not None and status != 204 and "content-length" not in kept:
             # Twisted's agents remove it (RFC 9110 §8.6: it may be sent where it is known).
             kept = kept.replaced([("Content-Length", str(length))])
@@ -402,8 +405,7 @@ class Rules:
         request: CacheRequest,
         entry: Entry,
         fields: HeaderFields,
-        request_time: float,
-        response_time: float,
+        times: ReceiptTimes,
         *,
         body: bytes | None = None,
     ) -> Entry:
@@ -414,15 +416,14 @@ class Rules:
         :param body: the new body, where more of it has been received.
         """
         if "date" not in fields:
-            fields = fields.replaced([("Date", format_date(response_time))])
+            fields = fields.replaced([("Date", format_date(times.wall))])
         freshened = self.make_entry(
             request,
             200 if entry.complete_length is not None else entry.status,
             entry.reason,
             validation.updated_fields(entry.fields, fields),
             entry.body if body is None else body,
-            request_time,
-            response_time,
+            times,
         )
         # The request that brought the body decides which requests it may be selected for.
         return evolve(
@@ -440,8 +441,7 @@ class Rules:
         stored: Sequence[Entry],
         status: int,
         fields: HeaderFields,
-        request_time: float,
-        response_time: float,
+        times: ReceiptTimes,
     ) -> tuple[Entry | None, bool]:
         """
         Freshen or invalidate a stored response by a response to HEAD (RFC 9111 §4.3.5).
@@ -460,7 +460,7 @@ class Rules:
             self._shared and not storable_if_shared(request.fields, response_directives)
         ):
             return None, True
-        return self.freshen(request, entry, fields, request_time, response_time), False
+        return self.freshen(request, entry, fields, times), False
 
     def _select(self, fields: HeaderFields, stored: Sequence[Entry]) -> Entry | None:
         """Return the newest entry whose ``Vary`` matches the request (RFC 9111 §4.1), or None."""
@@ -482,11 +482,11 @@ class Rules:
         return entry.heuristic_lifetime if default is None else default
 
     def _explicit_lifetime(
-        self, response_directives: Directives, fields: HeaderFields, response_time: float
+        self, response_directives: Directives, fields: HeaderFields, wall: float
     ) -> float | None:
         expires = not self._targets or not has_targeted_field(fields, self._targets)
         return explicit_lifetime(
-            response_directives, fields, response_time, shared=self._shared, expires=expires
+            response_directives, fields, wall, shared=self._shared, expires=expires
         )
 
     def _heuristic_lifetime(
@@ -494,7 +494,7 @@ class Rules:
         status: int,
         response_directives: Directives,
         fields: HeaderFields,
-        response_time: float,
+        wall: float,
     ) -> float | None:
         """Return the lifetime by §4.2.2: 0 without ``Last-Modified``, None where not allowed."""
         if status not in HEURISTICALLY_CACHEABLE and "public" not in response_directives:
@@ -502,7 +502,7 @@ class Rules:
         settings = self._settings
         lifetime = heuristic_lifetime(
             fields,
-            response_time,
+            wall,
             fraction=settings.heuristic_fraction,
             limit=settings.heuristic_max,
         )

@@ -30,6 +30,7 @@ from twisted_net.http.bodies import (
     discard,
 )
 from twisted_net.http.call import Call
+from twisted_net.http.dates import parse_date
 from twisted_net.http.errors import CircuitOpen, FetchTimeout
 from twisted_net.http.per_origin import PerOrigin
 from twisted_net.http.retry.budget import REWARD, RetryBudget
@@ -91,7 +92,7 @@ class _AttemptOutcome:
     """The outcome of one attempt: a response or an error."""
 
     number: int
-    sent: float
+    began: float
     seconds: float = 0.0
     response: IResponse | None = None
     error: FetchError | None = None
@@ -164,6 +165,7 @@ class _RetryLoop:
         self._host = target.host
         self._breaker = self._layer._recovery.breakers.get(target.origin)
         self._budget = self._layer._recovery.budgets.get(target.origin)
+        began = self._clock.seconds()
         paid = REWARD
         hedged = (
             self._policy.hedge_after is not None
@@ -177,7 +179,7 @@ class _RetryLoop:
             if wait is None:
                 if not outcome.failed(self._policy) and outcome.response is not None:
                     self._budget.refund(paid)
-                self._call.sent = outcome.sent
+                self._call.delay = outcome.began - began
                 return _result(outcome)
             if outcome.response is not None:
                 discard(outcome.response)
@@ -200,7 +202,7 @@ class _RetryLoop:
             raise CircuitOpen(self._host, self._breaker.retry_after(now))
         self._number += 1
         self._call.attempts += 1
-        outcome = _AttemptOutcome(self._number, self._layer._wall())
+        outcome = _AttemptOutcome(self._number, now)
         healthy: bool | None = None
         try:
             response = await self._request.send(self._layer._agent)
@@ -256,11 +258,7 @@ class _RetryLoop:
         response, error = outcome.response, outcome.error
         if not outcome.failed(self._policy) or not self._may_repeat(error):
             return None, 0
-        floor = None
-        if response is not None:
-            lines = response.headers.getRawHeaders(b"retry-after", [])
-            if lines:
-                floor = parse_retry_after(lines[0].decode("latin-1"), self._layer._wall())
+        floor = None if response is None else _retry_after(response, self._layer._wall())
         now = self._clock.seconds()
         deadline = self._call.deadline
         remaining = None if deadline is None else deadline.at - now
@@ -305,6 +303,23 @@ class _RetryLoop:
                 wait=wait,
             )
         )
+
+
+def _retry_after(response: IResponse, wall: float) -> float | None:
+    """
+    Return the seconds that ``Retry-After`` of a response asks for; None without a valid one.
+
+    A date counts from the ``Date`` of the same response: it is by the same clock, and ours may be
+    wrong. A response that has an ``Age`` was made long before it was received.
+    """
+    lines = response.headers.getRawHeaders(b"retry-after")
+    if not lines:
+        return None
+    dates = response.headers.getRawHeaders(b"date")
+    made = None
+    if dates and not response.headers.hasHeader(b"age"):
+        made = parse_date(dates[0].decode("latin-1").strip(), wall)
+    return parse_retry_after(lines[0].decode("latin-1"), wall if made is None else made)
 
 
 def _result(outcome: _AttemptOutcome) -> IResponse:
