@@ -140,7 +140,8 @@ class FailureDelays:
         failures, last = self._failures.pop(key, (0, now))
         if now - last > 10 * self._longest:
             failures = 0
-        wait = last + self._delay(failures) - now
+        delay = self._delay(failures)
+        wait = min(last + delay - now, delay)
         if wait > 0:
             self._keep(key, failures, last)
             return wait
