@@ -24,6 +24,7 @@ from twisted_net.twisted_internals import (
     quiet_reactor_changes,
     reactor_time_changes,
     systemd_sockets,
+    tls_transport_changes,
 )
 
 
@@ -82,24 +83,28 @@ class HttpClientTests(SynchronousTestCase):
 
 
 class TransportAndReactorTests(SynchronousTestCase):
-    """The methods that the fast transport and the quiet reactor rely on."""
+    """The methods that the fast transport, that of TLS and the quiet reactor rely on."""
 
     def test_present(self) -> None:
         """The installed Twisted has all of them, and they use the known names."""
         self.assertEqual(fast_transport_changes(), [])
+        self.assertEqual(tls_transport_changes(), [])
         self.assertEqual(quiet_reactor_changes(), [])
         self.assertEqual(accept_changes(), [])
 
     def test_changed(self) -> None:
         """A method of any of the classes that uses other names is reported."""
-        tables = twisted_internals._FAST_TRANSPORT_METHODS
-        expected = []
-        for owner, methods in tables.items():
-            for method in methods:
-                expected.append(f"{owner}.{method}")
-                with patch.dict(methods, {method: "nothing"}):
-                    self.assertEqual(fast_transport_changes(), expected[-1:])
-        self.assertEqual(len(expected), len(set(expected)))
+        for tables, changes in (
+            (twisted_internals._FAST_TRANSPORT_METHODS, fast_transport_changes),
+            (twisted_internals._TLS_METHODS, tls_transport_changes),
+        ):
+            expected = []
+            for owner, methods in tables.items():
+                for method in methods:
+                    expected.append(f"{owner}.{method}")
+                    with patch.dict(methods, {method: "nothing"}):
+                        self.assertEqual(changes(), expected[-1:])
+            self.assertEqual(len(expected), len(set(expected)))
         self.patch(twisted_internals, "_EPOLL_REACTOR_METHODS", {"doPoll": "nothing"})
         self.assertEqual(quiet_reactor_changes(), ["EPollReactor.doPoll"])
         self.patch(twisted_internals, "_ACCEPT_METHODS", {"doRead": "nothing"})

@@ -6,6 +6,8 @@ This is the only module that imports private names of Twisted. For each use ther
 - The fast transport (:mod:`twisted_net.tcp.transport`): the stock transport, and a warning.
 - The port that accepts few connections per turn (:mod:`twisted_net.tcp.fair_port`): the stock
   port's way of accepting.
+- TLS whose halves end one by one (:mod:`twisted_net.tcp.tls_transport`): Twisted's own, and a
+  warning.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
@@ -156,6 +158,46 @@ _ACCEPT_METHODS = {
     "_buildAddr": "_addressType",
 }
 
+# By class: the methods that TlsTransport replaces, calls or shares state with, and the names they
+# use.
+_TLS_METHODS = {
+    "TLSMemoryBIOProtocol": {
+        "dataReceived": (
+            "_appSendBuffer _checkHandshakeStatus _flushReceiveBIO _handshakeDone _tlsConnection "
+            "_unbufferPendingWrites bio_write"
+        ),
+        "connectionLost": (
+            "ProtocolWrapper _flushReceiveBIO _lostTLSConnection _reason _tlsConnection "
+            "bio_shutdown connected connectionLost"
+        ),
+        "_flushReceiveBIO": (
+            "Error Failure ProtocolWrapper WantReadError ZeroReturnError _aborted _flushSendBIO "
+            "_lostTLSConnection _shutdownTLS _tlsConnection _tlsShutdownFinished dataReceived recv"
+        ),
+        "_shutdownTLS": "Error _flushSendBIO _tlsConnection loseConnection shutdown transport",
+        "_tlsShutdownFinished": (
+            "CONNECTION_LOST Failure _flushSendBIO _lostTLSConnection _reason _representsEOF "
+            "loseConnection transport value"
+        ),
+        "loseConnection": (
+            "_appSendBuffer _handshakeDone _producer _shutdownTLS abortConnection connected "
+            "disconnecting"
+        ),
+        "abortConnection": "_aborted _shutdownTLS abortConnection disconnecting transport",
+        "_unbufferPendingWrites": (
+            "_appSendBuffer _producer _shutdownTLS _write disconnecting resumeProducing"
+        ),
+        "unregisterProducer": (
+            "_PullToPush _appSendBuffer _producer _producerPaused _shutdownTLS disconnecting "
+            "isinstance stopStreaming transport unregisterProducer"
+        ),
+    },
+    "BufferingTLSTransport": {
+        "loseConnection": "_aggregator flush loseConnection super",
+        "connectionLost": "_NullAggregator _aggregator close connectionLost super write",
+    },
+}
+
 # The methods that QuietEPollReactor replaces or calls, and the names they use.
 _EPOLL_REACTOR_METHODS = {
     "doPoll": (
@@ -251,6 +293,18 @@ def accept_changes() -> list[str]:
     from twisted.internet.tcp import Port
 
     return changed((Port, method, names) for method, names in _ACCEPT_METHODS.items())
+
+
+def tls_transport_changes() -> list[str]:
+    """Return what has changed in the methods that ``TlsTransport`` relies on."""
+    # Not at the top: OpenSSL takes a tenth of a second to import.
+    from twisted.protocols import tls
+
+    return changed(
+        (owner, method, names)
+        for owner in (tls.TLSMemoryBIOProtocol, tls.BufferingTLSTransport)
+        for method, names in _TLS_METHODS[owner.__name__].items()
+    )
 
 
 def quiet_reactor_changes() -> list[str]:

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ISSLTransport,
     ITCPTransport,
+    ITransport,
 )
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
@@ -49,7 +50,7 @@ class Reactor(ThreadClock):
         """Connect a client."""
         self._port += 1
         peer = peer or IPv4Address("TCP", "192.0.2.1", self._port)
-        connection = Connection(self, peer, tls)
+        connection = (Connection if tls else HalfCloseableConnection)(self, peer, tls)
         self.connections.append(connection)
         protocol = factory.buildProtocol(peer)
         assert protocol is not None
@@ -89,10 +90,13 @@ class Reactor(ThreadClock):
         self.settle()
 
 
-@implementer(ITCPTransport, IConsumer, IPushProducer)
+@implementer(ITransport, IConsumer, IPushProducer)
 class Connection:
     """
     Both ends of a connection: to the server its transport, to the test the client.
+
+    With *tls* it is as Twisted's own TLS, which ends both halves at once; else it is one of
+    :class:`HalfCloseableConnection`.
 
     :ivar reads: whether the client reads what comes; set it to False for one that does not.
     :ivar polite: whether the client ends its half once the server has ended its own.
@@ -177,8 +181,11 @@ class Connection:
             if self.tls:
                 self._lost(ConnectionDone())
             else:
-                half_closeable = IHalfCloseableProtocol(self.protocol)
-                half_closeable.readConnectionLost()
+                half_closeable: Any = self.protocol  # Any: whether it is one
+                if IHalfCloseableProtocol.providedBy(half_closeable):
+                    half_closeable.readConnectionLost()
+                else:
+                    self._lost(ConnectionDone())
             return True
         return False
 
@@ -192,13 +199,15 @@ class Connection:
         if self.producer is not None and self._paused:
             self._paused = False
             self.producer.resumeProducing()
-        elif self.producer is None and self._disconnecting:
+        elif self._disconnecting:
             busy = True
             self._lost(ConnectionDone())
-        elif self.producer is None and self._ending and not self.ended:
+        elif self._ending and not self.ended:
             busy = self.ended = True
             self._end_to_read = self._end_to_read or self.polite
-            IHalfCloseableProtocol(self.protocol).writeConnectionLost()
+            half_closeable: Any = self.protocol  # Any: whether it is one
+            if IHalfCloseableProtocol.providedBy(half_closeable):
+                half_closeable.writeConnectionLost()
         return busy
 
     def _lost(self, why: Exception) -> None:
@@ -233,10 +242,6 @@ class Connection:
         if self.ended:
             self._lost(ConnectionDone())
         self._disconnecting = True
-
-    def loseWriteConnection(self) -> None:
-        assert not self.tls, "TLS has no half to end"
-        self._ending = True
 
     def abortConnection(self) -> None:
         if not self.gone and not self._aborting:
@@ -282,3 +287,12 @@ class Connection:
 
     def getPeerCertificate(self) -> None:
         raise NotImplementedError
+
+
+@implementer(ITCPTransport)
+class HalfCloseableConnection(Connection):
+    """A connection each half of which ends alone, as that of TCP and Unix sockets do."""
+
+    def loseWriteConnection(self) -> None:
+        """End the server's half, once everything has left."""
+        self._ending = True

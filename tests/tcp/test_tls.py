@@ -13,6 +13,9 @@ from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import globalLogPublisher
+from twisted.protocols.tls import BufferingTLSTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import NOW, Authority, write_pair
@@ -20,6 +23,7 @@ from tests.tcp.memory import Connection, Reactor
 from twisted_net.commands.standard import standard_commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.net.certificates import Certificates
+from twisted_net.tcp import tls
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy_header import TrustedProxies
@@ -329,6 +333,21 @@ class TlsTests(TlsCase):
         self.reactor.pass_time(40)
         self.assertTrue(client.connection.gone)
         self.assertEqual(self.ended(), {"write_timeout": 1})
+
+    def test_another_twisted(self) -> None:
+        """With a Twisted that is not known its own TLS is used, and a warning says so."""
+        self.patch(tls, "tls_transport_changes", lambda: ["TLSMemoryBIOProtocol.write"])
+        tls._known.cache_clear()
+        self.addCleanup(tls._known.cache_clear)
+        logged = EventLoggingObserver()
+        globalLogPublisher.addObserver(logged)
+        self.addCleanup(globalLogPublisher.removeObserver, logged)
+        self.factory = self.tls()
+        client = self.client()
+        client.shake()
+        self.assertEqual(client.ask(b"PING")[0]["result"], "PONG")
+        self.assertIs(self.factory.protocol, BufferingTLSTransport)
+        self.assertIn("TLSMemoryBIOProtocol.write", [event.get("changes") for event in logged])
 
 
 class LayersTests(TlsTests):

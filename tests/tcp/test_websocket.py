@@ -29,7 +29,8 @@ from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.rejection import LINGER_TIMEOUT
+from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
 from twisted_net.tcp.websocket import WebSocketFactory
 
 LIMITS = Limits(max_line=1000, max_pending=4)
@@ -384,6 +385,7 @@ class EndTests(WebSocketCase):
     def test_drain(self) -> None:
         """A drained client gets the event and the close, and closes itself."""
         client = self.opened()
+        client.connection.polite = False  # it goes by the closing frame
         drained = self.commands.drain(10)
         events = client.events()
         self.assertEqual([type(event) for event in events], [TextMessage, CloseConnection])
@@ -396,12 +398,14 @@ class EndTests(WebSocketCase):
         self.assertEqual(self.ended(), {"drained": 1})
 
     def test_client_that_does_not_close(self) -> None:
-        """One that never closes in turn is cut off."""
+        """One that never closes in turn is cut off, long before the drain is over."""
         client = self.opened()
-        drained = self.commands.drain(10)
-        self.reactor.pass_time(10)
+        client.connection.polite = False
+        drained = self.commands.drain(90)
+        self.reactor.pass_time(LINGER_TIMEOUT + SWEEP_INTERVAL)
         self.successResultOf(drained)
         self.assertTrue(client.connection.gone)
+        self.assertEqual(self.ended(), {"drained": 1})
 
     def test_too_many(self) -> None:
         """A refusal of the server is a message, and the close."""

@@ -312,7 +312,7 @@ class CommandProtocol(Protocol):
         if self._input_ended:
             self.transport.loseConnection()
             return
-        end_output(self.transport)
+        end_output(self.transport, self if self._writable else None)
         self._flow.set_reading(True)
 
     def abort(self, end: End) -> None:

@@ -77,6 +77,10 @@ class ProxiedTransport:
         """Return the address that the client connected to."""
         return self._host
 
+    def loseWriteConnection(self) -> None:
+        """End our half of the connection to the proxy, which ends it for the client."""
+        self._transport.loseWriteConnection()
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set it on the connection to the proxy, unless that is a Unix socket."""
         if _host(self._transport.getPeer()) is not None:

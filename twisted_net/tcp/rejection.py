@@ -59,7 +59,7 @@ class RejectingProtocol(Protocol):
     @override
     def connectionMade(self) -> None:
         self.transport.write(self._answer)
-        end_output(self.transport)
+        end_output(self.transport, self)
         self._owner.rejecting(self)
         self._owner.watch(self, LINGER_TIMEOUT, End.TOO_MANY_CONNECTIONS)
 
@@ -92,13 +92,25 @@ class ClosingProtocol(Protocol):
         self.transport.loseConnection()
 
 
-def end_output(transport: StreamTransport) -> None:
-    """End our half of a connection once everything written has left."""
-    # TLS has no half of a connection to end.
-    if ISSLTransport.providedBy(transport):
+def end_output(transport: StreamTransport, protocol: IHalfCloseableProtocol | None) -> None:
+    """
+    End our half of a connection once everything written has left.
+
+    The transport then calls ``writeConnectionLost``. One that only wraps another, such as the TLS
+    of Twisted's own endpoints, never does: for it, *protocol* is told at once.
+
+    :param protocol: that of the connection; None where the peer has output to read, so that it may
+        take its time.
+    """
+    # A wrapper has the methods of the connection within as attributes, but not in its class.
+    tells = hasattr(type(transport), "loseWriteConnection")
+    if not tells and ISSLTransport.providedBy(transport):
+        # The connection within would end without a close_notify.
         transport.loseConnection()
     else:
         transport.loseWriteConnection()
+    if not tells and protocol is not None:
+        protocol.writeConnectionLost()
 
 
 def closing_event(end: End) -> bytes:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.copyright import version as twisted_version
 from twisted.internet.interfaces import IHandshakeListener, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -15,6 +18,10 @@ from zope.interface import implementer
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
+from twisted_net.tcp.tls_transport import TlsTransport
+from twisted_net.twisted_internals import tls_transport_changes
+
+_log = Logger()
 
 
 class TlsFactory(TLSMemoryBIOFactory):
@@ -41,6 +48,8 @@ class TlsFactory(TLSMemoryBIOFactory):
         super().__init__(
             certificates, False, _TlsHandshakeFactory(inner, handshakes), steady(clock)
         )
+        if _known():
+            self.protocol = TlsTransport
 
 
 class _TlsHandshakeFactory(HandshakeFactory):
@@ -85,3 +94,16 @@ class _TlsHandshake(Protocol):
     def abort(self) -> None:
         """End the connection now."""
         self.transport.abortConnection()
+
+
+@cache
+def _known() -> bool:
+    """Return whether :class:`TlsTransport` fits the installed Twisted; log it once if not."""
+    if changes := tls_transport_changes():
+        _log.warn(
+            "TLS with halves of its own does not support Twisted {version}; a client that ends its "
+            "half is not answered any more; changed methods: {changes}",
+            version=twisted_version,
+            changes=", ".join(changes),
+        )
+    return not changes

@@ -31,6 +31,7 @@ from twisted_net.net.websocket_handshake import (
 )
 from twisted_net.tcp.flow_control import FlowControl
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
+from twisted_net.tcp.rejection import end_output
 
 EVENTS_PER_TURN = 64
 """Frames of one connection that are processed in one reactor turn; others follow in the next."""
@@ -108,6 +109,7 @@ class _SocketProducer:
         self._producer.stopProducing()
 
 
+@implementer(IHalfCloseableProtocol)
 class _WebSocket(Protocol):
     """
     One WebSocket: the protocol of its connection, and the transport of the protocol within.
@@ -123,6 +125,7 @@ class _WebSocket(Protocol):
     _turn: IDelayedCall | None = None
     _wanted = True  # whether the protocol within reads
     _refused = False
+    _input_ended = False  # the client has ended its half, with or without a closing frame
     _ended = False  # no message follows: the client has closed, or has broken a rule
     _closed = False  # our own closing frame is sent
     _code = int(CloseReason.NORMAL_CLOSURE)
@@ -163,6 +166,20 @@ class _WebSocket(Protocol):
         if self._turn is None:
             self._take_turn()
 
+    def readConnectionLost(self) -> None:
+        """The client has ended its half: the frames that came before are processed first."""
+        self._input_ended = True
+        if self._inner is None:
+            self.transport.loseConnection()
+        elif self._turn is None and not self._ended:
+            self._take_turn()
+
+    def writeConnectionLost(self) -> None:
+        """Our half has ended, after :meth:`loseWriteConnection`."""
+        half_closeable = IHalfCloseableProtocol(self._inner, None)
+        if half_closeable is not None:
+            half_closeable.writeConnectionLost()
+
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._turn is not None:
@@ -194,13 +211,12 @@ class _WebSocket(Protocol):
     def loseWriteConnection(self) -> None:
         """Send nothing more; the client closes when it has read all."""
         if not self._closed:
-            self._closed = True
-            close = CloseConnection(code=self._code)
-            self.transport.write(self._wire.send(close))
+            self._send_close()
+            end_output(self.transport, self if self.writable else None)
 
     def loseConnection(self) -> None:
         """Close, once the client has read what was written."""
-        self.loseWriteConnection()
+        self._send_close()
         self.transport.loseConnection()
 
     def pauseProducing(self) -> None:
@@ -241,8 +257,11 @@ class _WebSocket(Protocol):
                 break
         if text and self._inner is not None:
             self._inner.dataReceived("".join(text).encode())
-        if self._ended:
+        if self._ended or (self._input_ended and not more):
+            self._ended = True
             self._close_inner()
+        elif self._input_ended:
+            self._turn = self._factory.clock.callLater(0, self._take_turn)
         elif not self._refused and self._wanted and self._turn is None:
             self._flow.set_reading(not more)
             if more:
@@ -287,6 +306,12 @@ class _WebSocket(Protocol):
         self._refused = True
         self.transport.write(encode_refusal(error))
         self.transport.loseConnection()
+
+    def _send_close(self) -> None:
+        """Send our closing frame, once."""
+        if not self._closed:
+            self._closed = True
+            self.transport.write(self._wire.send(CloseConnection(code=self._code)))
 
     def _close_inner(self) -> None:
         """Close, once the protocol within has written the answers that are due."""

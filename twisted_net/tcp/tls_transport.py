@@ -1,0 +1,149 @@
+"""TLS transport whose halves end one by one, as those of a TCP connection do."""
+
+# mypy: disallow-untyped-calls=False
+# Few of the methods that the transport derives from have types.
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import BufferingTLSTransport
+from twisted.python.failure import Failure
+from typing_extensions import override
+from zope.interface import implementer
+
+from twisted_net.tcp.rejection import LINGER_TIMEOUT
+
+
+@implementer(IHalfCloseableProtocol)
+class TlsTransport(BufferingTLSTransport):
+    """
+    The server's side of one TLS connection; each of its halves ends alone (RFC 8446 §6.1).
+
+    Twisted's own ends both at once: what a client asked before its close_notify is not answered,
+    and a client that never returns a close_notify is waited for without a limit. Here it is as over
+    TCP, for protocols that know of half-closed connections
+    (:class:`~twisted.internet.interfaces.IHalfCloseableProtocol`):
+
+    - a close_notify of the peer, or the end of its half of the connection below without one, calls
+      ``readConnectionLost``, and what follows it is dropped;
+    - ``loseWriteConnection`` sends ours, then ends our half of the connection below; when both have
+      left, ``writeConnectionLost`` is called;
+    - ``loseConnection`` sends ours and closes; it does not wait for the peer's.
+
+    Under any other protocol the connection closes when either half ends, as Twisted's does. One
+    that fails, as by a broken record, is aborted if the alert has not left in
+    :data:`~twisted_net.tcp.rejection.LINGER_TIMEOUT`.
+    """
+
+    transport: Any  # the connection below, which has no one type
+    wrappedProtocol: Any  # the protocol within, for the same reason
+    _ending_output = False  # our half alone is to end
+    _notified = False  # our close_notify has been sent
+    _input_ended = False
+    _linger: IDelayedCall | None = None
+
+    # --- the connection below calls ---
+
+    @override
+    def dataReceived(self, bytes: bytes) -> None:
+        # Not kept either: what follows a close_notify is ignored (RFC 8446 §6.1).
+        if not self._input_ended:
+            super().dataReceived(bytes)
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its half of the connection below."""
+        if self._reason is None:
+            self._reason = Failure(CONNECTION_LOST)
+        self._end_input()
+
+    def writeConnectionLost(self) -> None:
+        """Our half has ended, after :meth:`loseWriteConnection`."""
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.writeConnectionLost()
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        # Last, as Twisted takes a connection that ends without a close_notify for a failure of TLS.
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    # --- the protocol within calls ---
+
+    def loseWriteConnection(self) -> None:
+        """End our half once everything written has left; the peer's goes on."""
+        if not self.disconnecting:
+            self._ending_output = True
+            super().loseConnection()
+
+    @override
+    def loseConnection(self) -> None:
+        if not self._ending_output:
+            super().loseConnection()
+            return
+        self._ending_output = False
+        if self._notified:
+            self.transport.loseConnection()
+
+    # --- in place of Twisted's own ---
+
+    @override
+    def _flushReceiveBIO(self) -> None:
+        while not (self._lostTLSConnection or self._input_ended):
+            try:
+                data = self._tlsConnection.recv(2**15)
+            except WantReadError:
+                break
+            except ZeroReturnError:
+                self._end_input()
+            except Error:
+                self._tlsShutdownFinished(Failure())
+            else:
+                if not self._aborted:
+                    self.wrappedProtocol.dataReceived(data)
+        self._flushSendBIO()
+
+    @override
+    def _shutdownTLS(self) -> None:
+        """Send our close_notify, and end what is to end of the connection below."""
+        with contextlib.suppress(Error):
+            self._tlsConnection.shutdown()
+        self._flushSendBIO()
+        self._notified = True
+        if self._aborted:
+            return
+        if self._ending_output:
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    @override
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """Close: TLS has ended, or has failed."""
+        super()._tlsShutdownFinished(reason)
+        # Before, the time limit of the handshake holds.
+        if reason is not None and self._handshakeDone and self._linger is None:
+            clock = self.factory._clock
+            self._linger = clock.callLater(LINGER_TIMEOUT, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        self._linger = None
+        self.transport.abortConnection()
+
+    def _end_input(self) -> None:
+        """Take the peer's half for ended, and tell the protocol within."""
+        if self._input_ended:
+            return
+        self._input_ended = True
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.readConnectionLost()
+        else:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
