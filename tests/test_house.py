@@ -109,7 +109,10 @@ STEADY_CLOCK = {
 }
 """The modules that read a steady clock of the system, and not that of the reactor."""
 
-STEADY_NAMES = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"}
+STEADY_NAMES = {
+    *("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
+    *("clock_gettime", "CLOCK_BOOTTIME"),
+}
 CLOCKLESS_NAMES = {"sleep", "struct_time", "strptime", "mktime"}
 
 

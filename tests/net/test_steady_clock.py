@@ -30,7 +30,7 @@ from twisted_net.dtls import DtlsClientSettings, client_context
 from twisted_net.http.cache import SQLiteStore
 from twisted_net.http.retry import RetryPolicy
 from twisted_net.net import Certificates, steady_clock
-from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.net.steady_clock import since_boot, steady, steady_wall, stopwatch
 from twisted_net.ops.latency import Latency
 from twisted_net.quiet_reactor import QuietEPollReactor
 from twisted_net.tcp import CommandFactory, Handshakes, Listener
@@ -288,6 +288,35 @@ class EmbeddedTests(ReactorCase):
                 self.wall -= HOUR
                 if isinstance(made, SQLiteStore):
                     made.close()
+
+
+class SteadyWallTests(ReactorCase):
+    """:func:`steady_wall` is a date that never steps."""
+
+    def test_reactor(self) -> None:
+        """It goes on from the wall clock, also while the machine is suspended."""
+        boot = 50.0
+        self.patch(steady_clock, "since_boot", lambda: boot)
+        for kind in KINDS:
+            now = steady_wall(self.make(kind), lambda: self.wall)
+            self.assertEqual(now(), self.wall)
+            before = self.wall
+            self.wall -= HOUR
+            boot += 8 * HOUR
+            self.assertEqual(now(), before + 8 * HOUR)
+
+    def test_other_clocks(self) -> None:
+        """It goes on with a clock for tests, and with a reactor whose author has given it one."""
+        clock = Clock()
+        now = steady_wall(clock, lambda: self.wall)
+        clock.advance(5.0)
+        self.assertEqual(now(), self.wall + 5.0)
+        self.assertEqual(steady_wall(self.make(Simulated), lambda: 9.0)(), 9.0)
+
+    def test_clock_of_the_system(self) -> None:
+        """It never goes back, and counts no less than the steady clock without suspensions."""
+        seen = [since_boot() for _ in range(1000)]
+        self.assertEqual(seen, sorted(seen))
 
 
 class StopwatchTests(ReactorCase):

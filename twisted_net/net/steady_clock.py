@@ -11,7 +11,9 @@ since. Use them for durations, deadlines and rates; for a date use ``time.time``
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 from weakref import WeakSet
@@ -27,6 +29,17 @@ _log = Logger()
 _steady: WeakSet[ReactorBase] = WeakSet()
 
 _R = TypeVar("_R")
+
+since_boot: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else monotonic
+)
+"""
+Return seconds of a steady clock; on Linux they go on while the machine is suspended.
+
+CLOCK_MONOTONIC stops then, which is right for timers; but what a cache holds grows old.
+"""
 
 
 def steady(reactor: _R) -> _R:
@@ -70,12 +83,15 @@ def steady(reactor: _R) -> _R:
 
 def steady_wall(clock: IReactorTime, wall: Callable[[], float]) -> Callable[[], float]:
     """
-    Return a clock that shows what *wall* shows now, and goes on with *clock* from there.
+    Return a clock that shows what *wall* shows now, and goes on steadily from there.
 
     It is for ages that must outlive the process: within it they are not changed by steps of the
-    wall clock, and the clock of another process shows about the same. A reactor is made steady.
+    wall clock, and the clock of another process shows about the same.
+
+    :param clock: a reactor, which is made steady; or a clock of its own, such as one for tests,
+        with which it then goes on.
     """
-    elapsed = stopwatch(steady(clock))
+    elapsed = since_boot if steady(clock) in _steady else clock.seconds
     ahead = wall() - elapsed()
     return lambda: elapsed() + ahead
 
