@@ -187,6 +187,7 @@ class CounterTests(SynchronousTestCase):
                 "auth_timeout",
                 "cross_protocol",
                 "buffers_full",
+                "no_descriptors",
                 "killed",
             ],
         )
