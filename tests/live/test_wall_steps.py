@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from tests.live.processes import Line, Running, command_line
 from tests.live.wall_steps import HOUR, WallClock
@@ -108,8 +109,8 @@ async def ask(line: Line, request: bytes) -> Any:  # Any: JSON
 @pytest.mark.parametrize("reactor_name", ["quiet", "epoll", "asyncio"])
 async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None:
     """Limits of time, rates, delays, uptime, latency and the drain hold through both steps."""
-    # Two services at one time: each waits for its limits.
-    await gatherResults(
+    # Two services at one time: each waits for its limits. Both end before the test does.
+    outcomes = await DeferredList(
         [
             Deferred.fromCoroutine(
                 serve_through(direction, command_line(launcher, reactor_name), directory, reactor)
@@ -118,6 +119,9 @@ async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None
         ],
         consumeErrors=True,
     )
+    for _, outcome in outcomes:
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
 
 
 @pytest.mark.parametrize("reactor_name", ["quiet", "epoll", "asyncio"])
