@@ -110,7 +110,7 @@ async def ask(line: Line, request: bytes) -> Any:  # Any: JSON
 async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None:
     """Limits of time, rates, delays, uptime, latency and the drain hold through both steps."""
     # Two services at one time: each waits for its limits. Both end before the test does.
-    outcomes = await DeferredList(
+    outcomes: list[Any] = await DeferredList(  # Any: pairs, the second a Failure or None
         [
             Deferred.fromCoroutine(
                 serve_through(direction, command_line(launcher, reactor_name), directory, reactor)
