@@ -9,6 +9,7 @@ import sys
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.__main__ import main
+from twisted_net.cli import hashing
 from twisted_net.errors import CannotStart
 
 
@@ -39,3 +40,13 @@ class MainTests(SynchronousTestCase):
         """An unknown subcommand is a mistake."""
         error = self.assertRaises(CannotStart, main, ["chek-config"])
         self.assertIn("chek-config", str(error.code))
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C before a reactor runs ends it without a traceback, with the status of shells."""
+
+        def interrupt(words: list[str]) -> None:
+            raise KeyboardInterrupt
+
+        self.patch(hashing, "print_password_hash", interrupt)
+        error = self.assertRaises(SystemExit, main, ["hash-password"])
+        self.assertEqual(error.code, 130)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -120,6 +121,8 @@ class MakeServiceTests(SynchronousTestCase):
         self.patch(twisted.internet, "reactor", MemoryReactorClock())
         self.patch(os, "environ", {"TWISTED_NET_TCP__PORT": "7"})
         self.patch(sys, "path", [*sys.path])
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, held)
 
     def test_service(self) -> None:
         """It returns the service of a process, from options and the environment."""

@@ -20,7 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = words.pop(0) if words and words[0] in SUBCOMMANDS else "run"
     # Import one module only: clients start faster without the modules of the service.
     module, _, function = SUBCOMMANDS[name].partition(":")
-    getattr(import_module(f"twisted_net.cli.{module}"), function)(words)
+    try:
+        getattr(import_module(f"twisted_net.cli.{module}"), function)(words)
+    except KeyboardInterrupt:
+        # Before the reactor runs: the convention of shells, 128 plus the number of SIGINT.
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ def makeService(options: Options) -> IService:
     from twisted_net.net.reactor import ProcessReactor
     from twisted_net.net.steady_clock import steady
     from twisted_net.service.process import ProcessService
+    from twisted_net.service.signals import hold_signals
 
+    hold_signals()
     try:
         config = options.load(os.environ).record
         add_working_directory_to_path()

@@ -13,15 +13,18 @@ This is the only module that imports private names of Twisted. For each use ther
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
 - Exceptions of the HTTP client: :class:`Absent`, which is never raised.
 - systemd sockets: the environment.
+- The log file of ``twistd --logfile``: Twisted's own handler of SIGUSR1.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from twisted.python.logfile import LogFile
 from twisted.python.systemd import ListenFDs
 
 
@@ -347,3 +350,26 @@ def systemd_sockets() -> ListenFDs:
 def _from_environment() -> ListenFDs:
     # Once: reading them removes them from the environment.
     return ListenFDs.fromEnvironment()
+
+
+def signalled_log_file(handler: object) -> LogFile | None:
+    """
+    Return the log file that a handler of SIGUSR1 rotates, if ``twistd --logfile`` has set it.
+
+    The file is a variable of the function that Twisted makes the handler in.
+    """
+    names = getattr(getattr(handler, "__code__", None), "co_freevars", ())
+    cells = getattr(handler, "__closure__", None) or ()
+    for name, cell in zip(names, cells, strict=False):
+        if name == "logFile" and isinstance(cell.cell_contents, LogFile):
+            return cell.cell_contents
+    return None
+
+
+def log_file_moved(file: LogFile) -> bool:
+    """Return whether another file, or none, is now where a log file was opened."""
+    opened = getattr(file, "_file", None)
+    try:
+        return opened is None or not os.path.samestat(os.stat(file.path), os.fstat(opened.fileno()))
+    except FileNotFoundError:
+        return True

@@ -7,52 +7,17 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.service.signals_case import Handlers, Reactor
 from twisted_net.errors import CannotStart
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service import process
 from twisted_net.service.config import Config, UdpSettings
-from twisted_net.service.process import (
-    ProcessService,
-    StopSignals,
-    end_by_signal,
-)
-
-
-class Reactor(MemoryReactorClock):
-    """A reactor in memory with thread pool and signal handlers, like real ones."""
-
-    threadpool: Any = None  # Any: a fake
-    threads = 0
-    stops = 0
-    running = True
-
-    def suggestThreadPoolSize(self, size: int) -> None:
-        """Record the size."""
-        self.threads = size
-
-    def callFromThread(self, function: Callable[[], object]) -> None:
-        """Call it in the next turn."""
-        self.callLater(0, function)
-
-    def stop(self) -> None:
-        """Raise when stopped twice, as real reactors do."""
-        self.stops += 1
-        if self.stops > 1:
-            raise ReactorNotRunning
-
-    def sigTerm(self, number: int, frame: object) -> None:
-        """Stand for Twisted's own handler."""
-
-    def sigInt(self, number: int, frame: object) -> None:
-        """Stand for Twisted's own handler."""
+from twisted_net.service.process import ProcessService
 
 
 class TakenReactor(Reactor):
@@ -61,81 +26,6 @@ class TakenReactor(Reactor):
     def listenTCP(self, *arguments: Any, **options: Any) -> Any:  # Any: never reached
         """Fail as Linux does."""
         raise CannotListenError("", 8888, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
-
-
-class Handlers(SynchronousTestCase):
-    """Restores the signal handlers that a test replaced."""
-
-    def setUp(self) -> None:
-        self.reactor: Any = Reactor()  # Any: without what the service does not use
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            self.addCleanup(signal.signal, number, signal.getsignal(number))
-        signal.signal(signal.SIGTERM, self.reactor.sigTerm)
-        signal.signal(signal.SIGINT, self.reactor.sigInt)
-
-
-class StopSignalsTests(Handlers):
-    """:class:`StopSignals` handles the signals that stop the process."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.ended: list[int] = []
-        StopSignals(self.reactor, self.ended.append).install()
-
-    def test_first(self) -> None:
-        """The first signal stops the reactor in its next turn, and does not end the process."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with self.subTest(number=number):
-                self.setUp()
-                signal.raise_signal(number)
-                self.assertEqual(self.reactor.stops, 0)
-                self.reactor.advance(0)
-                self.assertEqual(self.reactor.stops, 1)
-                self.assertEqual(self.ended, [])
-
-    def test_second(self) -> None:
-        """The second signal ends the process at once, whether SIGTERM or SIGINT."""
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        self.assertEqual(self.ended, [signal.SIGINT])
-
-    def test_second_while_the_log_fails(self) -> None:
-        """The second signal ends the process even if logging fails."""
-        signal.raise_signal(signal.SIGTERM)
-
-        def fail(event: LogEvent) -> None:
-            raise RuntimeError("reentrant call")
-
-        self.patch(process.log, "observer", fail)
-        self.assertRaises(RuntimeError, signal.raise_signal, signal.SIGTERM)
-        self.assertEqual(self.ended, [signal.SIGTERM])
-
-    def test_reactor_that_stops_already(self) -> None:
-        """A first signal while the reactor stops for another reason does nothing."""
-        self.reactor.stop()
-        signal.raise_signal(signal.SIGTERM)
-        self.reactor.advance(0)
-        self.assertEqual(self.reactor.stops, 2)
-
-    def test_handlers_of_others(self) -> None:
-        """Handlers other than the reactor's, such as a debugger's, are kept."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        StopSignals(self.reactor, self.ended.append).install()
-        self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
-
-
-class EndBySignalTests(Handlers):
-    """:func:`end_by_signal` does not return."""
-
-    def test_signal_then_exit(self) -> None:
-        """The signal has its default effect; if the kernel ignores it, the process exits."""
-        done: list[object] = []
-        self.patch(os, "kill", lambda pid, number: done.append((pid, number)))
-        self.patch(os, "_exit", done.append)
-        end: Callable[[int], object] = end_by_signal  # which returns here, as nothing ends
-        end(signal.SIGTERM)
-        self.assertEqual(done, [(os.getpid(), signal.SIGTERM), 143])
-        self.assertEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
 
 
 class ProcessServiceTests(Handlers):

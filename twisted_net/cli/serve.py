@@ -17,6 +17,7 @@ from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config
 from twisted_net.service.login import configured_authenticator
+from twisted_net.service.signals import hold_signals
 from twisted_net.tap import Options, add_working_directory_to_path, makeService
 
 
@@ -105,6 +106,7 @@ def run(arguments: Sequence[str]) -> None:
 
     :raises CannotStart: if it cannot start.
     """
+    hold_signals()
     options = parse_options(arguments)
     from twisted.logger import (
         FilteringLogObserver,

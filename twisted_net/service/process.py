@@ -6,13 +6,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from typing_extensions import override
 
@@ -21,6 +20,7 @@ from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
 from twisted_net.service.descriptors import fit_connections
 from twisted_net.service.net import NetService
+from twisted_net.service.signals import ProcessSignals, StopSignals, end_by_signal
 
 THREADS_GRACE = 1.0
 """Seconds after ``drain_timeout`` for blocking commands to return: a thread cannot be aborted."""
@@ -28,55 +28,12 @@ THREADS_GRACE = 1.0
 log = Logger()
 
 
-class StopSignals:
-    """
-    Signal handlers: the first SIGTERM or SIGINT stops the reactor, the second ends the process.
-
-    Twisted's own handlers log a traceback for the second signal and keep waiting, and at last end
-    the process by the first one. Here a process that a signal has stopped exits with status 0.
-
-    :param end: called with the number of the second signal; it does not return.
-    """
-
-    def __init__(self, reactor: ProcessReactor, end: Callable[[int], object]) -> None:
-        self._reactor = reactor
-        self._end = end
-        self._stopping = False
-
-    def install(self) -> None:
-        """Replace the handlers of the running reactor; those of others, such as debuggers, stay."""
-        for number, handler in (
-            (signal.SIGTERM, self._reactor.sigTerm),
-            (signal.SIGINT, self._reactor.sigInt),
-        ):
-            if signal.getsignal(number) == handler:
-                signal.signal(number, self._received)
-
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if not self._stopping:
-            self._stopping = True
-            log.info("{signal}: stopping; a second signal ends the process at once", signal=name)
-            self._reactor.callFromThread(self._stop)
-            return
-        try:
-            log.warn("second signal {signal}: ending at once", signal=name)
-        finally:
-            # Even if logging fails: the signal may have interrupted it.
-            self._end(number)
-
-    def _stop(self) -> None:
-        try:
-            self._reactor.stop()
-        except ReactorNotRunning:
-            log.debug("the reactor is stopping already")
-
-
 class ProcessService(NetService):
     """
     The service as ``twistd``, ``twist`` and ``twisted-net`` run it.
 
-    A port that cannot be bound ends the process. :class:`StopSignals` handles signals. Threads
+    A port that cannot be bound ends the process. :class:`StopSignals` handles the signals that stop
+    it, :class:`ProcessSignals` the others that would end it, from before it listens. Threads
     that are still busy when everything else has stopped delay the exit for at most
     :data:`THREADS_GRACE` seconds; the status is then 1.
     """
@@ -84,15 +41,18 @@ class ProcessService(NetService):
     def __init__(self, reactor: ProcessReactor, config: Config) -> None:
         super().__init__(reactor, config)
         self._process_reactor = reactor
+        self._signals: ProcessSignals | None = None
         self._threads = config.threads
 
     @override
     def privilegedStartService(self) -> None:
+        self._handle_signals()
         with _exiting_on_cannot_listen():
             super().privilegedStartService()
 
     @override
     def startService(self) -> None:
+        self._handle_signals()
         with _exiting_on_cannot_listen():
             super().startService()
         fit_connections([listener.factory for listener in self.command_listeners])
@@ -104,6 +64,11 @@ class ProcessService(NetService):
     @override
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._bound_busy_threads)
+
+    def _handle_signals(self) -> None:
+        if self._signals is None:
+            self._signals = ProcessSignals(self._process_reactor)
+            self._signals.install()
 
     def _bound_busy_threads(self, _: None) -> None:
         # Next, the reactor joins its threads without a time limit; only a signal interrupts that.
@@ -139,13 +104,6 @@ def _exiting_on_cannot_listen() -> Iterator[None]:
         if sys.stderr is not sys.__stderr__ and sys.__stderr__ is not None:
             sys.__stderr__.write(f"{error}\n")
         raise CannotStart(str(error)) from error
-
-
-def end_by_signal(number: int) -> NoReturn:
-    """End the process at once, as the signal does by default."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)  # process 1 of a container ignores the default action of signals
 
 
 def _exit_now(number: int, frame: FrameType | None) -> NoReturn:
