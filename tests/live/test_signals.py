@@ -37,8 +37,8 @@ async def test_goes_on(launcher: str, reactor_name: str, tmp_path: Path, reactor
             for number in COMMON:
                 process.signal(number)
                 await process.logged(f"{number.name}: ignored")
-            for number in sorted(ENDING - STOPPING - {*COMMON}):
-                process.signal(number)
+            for other in sorted(ENDING - STOPPING - {*COMMON}):
+                process.signal(other)
             await process.logged(f"{signal.SIGALRM.name}: ignored")
             for _ in range(10_000):
                 process.signal(signal.SIGUSR2)
