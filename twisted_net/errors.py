@@ -167,6 +167,22 @@ class TooBusy(CommandError):
         return {"limit": self.limit}
 
 
+class HandlersOverdue(TooBusy):
+    """
+    The client may not log in while handlers run whose commands were answered ``timeout``.
+
+    :param running: how many run.
+    """
+
+    code = "overdue"
+
+    def __init__(self, running: int) -> None:
+        CommandError.__init__(
+            self, "commands that were answered with timeout still run; connect anew"
+        )
+        self.limit = running
+
+
 class AuthRequired(CommandError):
     """The client must log in before it may do this."""
 

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.broadcasts import CLIENTS_AT_ONCE, Broadcasts, Delivery, Pacing, encode_event
-from twisted_net.errors import CommandError, NotPermitted
+from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.net.addresses import format_address
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
@@ -52,6 +52,7 @@ class Session:
     :ivar admit: called with the permissions of a user who logs in; raises to refuse.
     :ivar reviewed: called after the permissions of its user have changed, with the name that it had
         before; it has none any more if it was logged out.
+    :ivar overdue: its handlers that still run although their commands were answered ``timeout``.
     :ivar connected: when it connected, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar received: bytes received, unfinished lines included.
@@ -73,6 +74,7 @@ class Session:
         "mailbox",
         "messages",
         "name",
+        "overdue",
         "permissions",
         "proof",
         "received",
@@ -99,6 +101,7 @@ class Session:
         self.administrative = True
         self.admit: Callable[[Permissions], None] | None = None
         self.reviewed: Callable[[str], None] | None = None
+        self.overdue = 0
         self.connected = sessions.wall()
         self.messages = 0
         self.received = 0
@@ -132,9 +135,14 @@ class Session:
         messages that wait, MONITOR and :attr:`data` end.
 
         :param proof: see :attr:`proof`; without it, the login is valid as long as the user exists.
+        :raises HandlersOverdue: while handlers run that are :attr:`overdue`; nothing has changed.
         :raises CommandError: if the transport accepts no more connections of this user; then
             nothing has changed.
         """
+        # They began as another user, and may subscribe or keep state for this session. Nor may an
+        # AUTH that was answered so log in later on.
+        if self.overdue:
+            raise HandlersOverdue(self.overdue)
         if self.admit is not None:
             self.admit(permissions)
         self._become(permissions, proof)
@@ -253,8 +261,11 @@ class Session:
         """
         Return the mailbox by which the client subscribes to topics; made at the first call.
 
+        :raises AuthRequired: if the client was logged out: a handler may still run.
         :raises CommandError: if the transport cannot deliver messages.
         """
+        if self.permissions is NOBODY:
+            raise AuthRequired
         # Asked first: a handler may outlive the connection, and subscribe for nobody.
         if self._connection is None:
             raise CommandError("messages of topics cannot be sent to this client")

@@ -97,12 +97,12 @@ class DeclarationTests(SynchronousTestCase):
         self.assertEqual(str(error), "TRY: an async handler cannot be blocking")
 
     def test_bad_names(self) -> None:
-        """A name begins with a capital, and is of capitals, digits, and ``_ . -`` alone."""
-        for name in ("echo", "1A", "A B", "Ä", "A\n", "_A", "-", 'A"'):
+        """A name begins with a capital, and is of at most 64 capitals, digits and ``_ . -``."""
+        for name in ("echo", "1A", "A B", "Ä", "A\n", "_A", "-", 'A"', "A" * 65):
             error = self.assertRaises(ValueError, registry, echo, name)
             self.assertIn("is no name for a command", str(error))
         self.assertRaises(ValueError, Commands().command(), lambda: None)
-        for name in ("A", "A1", "A.B-C_D"):
+        for name in ("A", "A1", "A.B-C_D", "A" * 64):
             self.assertEqual(len(registry(echo, name)), 1)
 
     def test_taken(self) -> None:

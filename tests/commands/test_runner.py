@@ -37,7 +37,7 @@ from twisted_net.commands.registry import (
     encode_error,
 )
 from twisted_net.commands.runner import TRACEBACK_BURST, CommandRunner, RunnerLimits
-from twisted_net.errors import CommandError, NotPermitted
+from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
 from twisted_net.sessions import Session, Sessions
@@ -466,6 +466,77 @@ class TimeLimitTests(RunnerTestCase):
         run_threads(self.clock)
         for started in waiting:
             self.assertEqual(self.successResultOf(started), b'{"command":"BLOCK","result":null}\n')
+
+
+class OverdueTests(RunnerTestCase):
+    """A client whose handlers outlive their time limit cannot become another user meanwhile."""
+
+    def log_in(self) -> None:
+        """Log the client in as somebody else."""
+        self.session.log_in(Permissions("bob", User()))
+
+    def test_stubborn(self) -> None:
+        """A handler that goes on would subscribe and keep state for the next user."""
+        gate: Deferred[str] = Deferred()
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        self.commands.command("WAIT")(stubborn)
+        self.log_in()
+        started = [self.start(b"WAIT") for _ in range(2)]
+        self.clock.advance(5)
+        for answer in started:
+            self.assertEqual(self.code(self.successResultOf(answer)), "timeout")
+        error = self.assertRaises(HandlersOverdue, self.log_in)
+        self.assertEqual(error.details(), {"limit": 2})
+        gate.callback("late")
+        self.log_in()
+
+    def test_thread(self) -> None:
+        """A thread cannot be stopped at all."""
+        tried: list[int] = []
+
+        def block() -> None:
+            # The time limit comes while the thread runs.
+            self.clock.advance(5)
+            tried.append(self.sessions.counters.overdue)
+            self.assertRaises(HandlersOverdue, self.log_in)
+
+        self.commands.command("BLOCK", blocking=True)(block)
+        started = self.start(b"BLOCK")
+        run_threads(self.clock)
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+        self.assertEqual((tried, self.sessions.counters.overdue), ([1], 0))
+        self.log_in()
+
+    def test_late_login(self) -> None:
+        """A login whose command was answered ``timeout`` does not take place later on."""
+        gate: Deferred[None] = Deferred()
+
+        async def log_in(request: Request) -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                await gate
+            self.log_in()
+
+        self.commands.command("SSO", alone=True)(log_in)
+        started = self.start(b"SSO")
+        self.clock.advance(5)
+        self.assertEqual(self.code(self.successResultOf(started)), "timeout")
+        gate.callback(None)
+        self.assertIsNone(self.session.user)
+        self.assertEqual(self.session.overdue, 0)
+
+    def test_logged_out(self) -> None:
+        """A handler that runs when its client is logged out cannot subscribe for it any more."""
+        self.log_in()
+        self.session.log_out()
+        self.assertRaises(AuthRequired, self.session.open_mailbox)
 
 
 class RefusalTests(RunnerTestCase):

@@ -163,9 +163,8 @@ class GuardTests(SynchronousTestCase):
         self.sessions = Sessions(self.clock.seconds, instruments=instruments)
         access = Access(settings, self.users.permissions) if settings else None
         bounds = Limits(**limits)
-        runner = CommandRunner(
-            self.clock, standard_commands(), self.sessions, RunnerLimits(60.0, 10)
-        )
+        self.commands = standard_commands()
+        runner = CommandRunner(self.clock, self.commands, self.sessions, RunnerLimits(60.0, 10))
         self.guard = ConnectionGuard(self.clock, runner, bounds, self.sessions, access)
 
     def enter(self, host: str = "192.0.2.1", identity: str | None = None) -> FakeConnection:
@@ -306,6 +305,14 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(client.events, [("abort", "cross_protocol")] * 3)
         shown = (r"GET /\xff HTTP/1.1", "PING /x", "TLS")
         self.assertEqual(self.heard, [("closed", f"cross_protocol: {text}") for text in shown])
+
+    def test_hidden_command(self) -> None:
+        """A command that the client may not use is no command: it does not show that it exists."""
+        self.commands.command("USER", admin=True)(lambda: None)
+        client = self.enter()
+        self.assertFalse(self.guard.rejects_foreign(client, b"USER root"))
+        client.session.permissions = Permissions(None, User(commands=("PING",)))
+        self.assertTrue(self.guard.rejects_foreign(client, b"USER root"))
 
     def test_rate(self) -> None:
         """A command over its rate is counted, audited and answered; within it nothing is done."""

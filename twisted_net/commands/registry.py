@@ -22,7 +22,7 @@ ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to refuse a command; any other is a bug in the handler."""
 
 MAX_NAME = 64
-"""Characters that are shown of a name that is no command's."""
+"""Characters of the longest name, and those that are shown of one that is no command's."""
 
 _RESULT = b'{"command":'
 _encode = msgspec.json.Encoder().encode
@@ -105,8 +105,12 @@ class Command:
         alone: bool = False,
         secret: bool = False,
     ) -> None:
-        if not re.fullmatch(r"[A-Z][A-Z0-9_.-]*", name):
-            raise ValueError(f"{name!r} is no name for a command: it is A-Z, then A-Z 0-9 _ . -")
+        # No longer than what is shown of a name that is none, or its length would tell them apart.
+        if not re.fullmatch(r"[A-Z][A-Z0-9_.-]*", name) or len(name) > MAX_NAME:
+            raise ValueError(
+                f"{name!r} is no name for a command: it is A-Z, then A-Z 0-9 _ . -, "
+                f"{MAX_NAME} characters at most"
+            )
         is_async = inspect.iscoroutinefunction(handler)
         if blocking and is_async:
             raise TypeError(f"{name}: an async handler cannot be blocking")

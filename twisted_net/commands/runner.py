@@ -393,8 +393,10 @@ class _Execution:
         "_began",
         "_caller",
         "_cancelled",
+        "_overdue",
         "_result",
         "_runner",
+        "_session",
         "_show",
         "_timed_out",
         "_timer",
@@ -406,11 +408,12 @@ class _Execution:
     ) -> None:
         self._runner = runner
         self._waiting = waiting
-        # As it is now: it may log in as another user meanwhile.
+        self._session = session
+        # As it is now: it may be logged out meanwhile.
         self._caller = Caller(session.name, session.user)
         self._show = show
         self._began = runner.seconds()
-        self._cancelled = self._timed_out = False
+        self._cancelled = self._timed_out = self._overdue = False
         self._timer: IDelayedCall | None = None
         self._answer: Deferred[bytes] | None = None
 
@@ -423,7 +426,7 @@ class _Execution:
                 runner.discard(waiting)
                 raise TooBusy(MAX_OVERDUE)
             if waiting.blocking:
-                self._result = runner._blocking.call(waiting.start)
+                self._result = runner._blocking.call(waiting.start, self._stop_outliving)
         except ANSWERED as error:
             runner.count_refusal(error, str(waiting.name), self._caller)
             answer.errback(error)
@@ -448,7 +451,7 @@ class _Execution:
             return
         answer, self._answer = self._answer, None
         if answer is None:
-            runner.sessions.counters.overdue -= 1
+            self._stop_outliving()
             return
         runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
         if isinstance(outcome, bytes):
@@ -478,11 +481,14 @@ class _Execution:
     def _time_out(self) -> None:
         self._timer = None
         self._timed_out = True
+        if self._waiting.blocking:
+            # A thread goes on whatever its Deferred does.
+            self._outlive()
         self._result.cancel()
         answer, self._answer = self._answer, None
         if answer is not None:
             runner = self._runner
-            runner.sessions.counters.overdue += 1
+            self._outlive()
             if runner._may_log():
                 runner.log.warn(
                     "the handler of {command} goes on after it was cancelled at its time limit",
@@ -490,6 +496,19 @@ class _Execution:
                 )
             runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
             answer.errback(CommandTimeout(runner.limits.timeout))
+
+    def _outlive(self) -> None:
+        """Count the handler as overdue: its command is answered, and it may still run."""
+        self._overdue = True
+        self._session.overdue += 1
+        self._runner.sessions.counters.overdue += 1
+
+    def _stop_outliving(self) -> None:
+        """Count the handler no longer, if it was overdue: it has ended."""
+        if self._overdue:
+            self._overdue = False
+            self._session.overdue -= 1
+            self._runner.sessions.counters.overdue -= 1
 
     def _cancel(self, answer: Deferred[bytes]) -> None:
         """The caller no longer wants the answer."""

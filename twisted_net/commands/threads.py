@@ -32,10 +32,13 @@ class BlockingCalls:
     def __len__(self) -> int:
         return self._count
 
-    def call(self, function: Callable[[], object]) -> Deferred[object]:
+    def call(
+        self, function: Callable[[], object], freed: Callable[[], None] | None = None
+    ) -> Deferred[object]:
         """
         Call *function* in a thread.
 
+        :param freed: called once the thread is free again; before, *function* may still run.
         :return: fires with its value or its exception. When cancelled it fires at once, while
             a function that already runs goes on, its outcome ignored.
         :raises TooBusy: if as many calls as the limit wait or run.
@@ -48,12 +51,14 @@ class BlockingCalls:
         def begin() -> object:
             return None if result.called else function()
 
-        def freed(value: object) -> None:
+        def ended(value: object) -> None:
             self._count -= 1
+            if freed is not None:
+                freed()
             if not result.called:
                 result.callback(value)
 
         pool = cast(IReactorThreads, self._reactor).getThreadPool()
         reactor = cast(IReactorFromThreads, self._reactor)
-        deferToThreadPool(reactor, pool, begin).addBoth(freed)
+        deferToThreadPool(reactor, pool, begin).addBoth(ended)
         return result

@@ -200,7 +200,8 @@ class ConnectionGuard:
 
         :return: whether it was aborted.
         """
-        protocol = foreign_protocol(line, self._is_command, whole=whole, too_long=too_long)
+        is_command = partial(self._is_command, connection.session)
+        protocol = foreign_protocol(line, is_command, whole=whole, too_long=too_long)
         if protocol is None:
             return False
         shown = shown_opening(line) if protocol == "HTTP" else protocol
@@ -241,8 +242,10 @@ class ConnectionGuard:
                 self._sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
                 connection.hang_up(End.AUTH_TIMEOUT)
 
-    def _is_command(self, name: str) -> bool:
-        return self._runner.commands.get(name) is not None
+    def _is_command(self, session: Session, name: str) -> bool:
+        """Whether this is a command for the client; others must not show that they exist."""
+        command = self._runner.commands.get(name)
+        return command is not None and session.may_run(command.name, command.admin)
 
     def _review(self, connection: GuardedConnection, before: str) -> None:
         """
