@@ -202,6 +202,9 @@ class ForeignProtocolTests(SynchronousTestCase):
             b"POST /?" + b"a" * HEAD,
             b"PING /" + b"a" * HEAD,
             b"FOO http://a/" + b"a" * HEAD,
+            b"INVITE sip:ann@" + b"a" * HEAD,
+            b"PUBLISH SIPS:ann@" + b"a" * HEAD,
+            b"MESSAGE tel:+4930" + b"1" * HEAD,
             b"CONNECT " + b"a" * HEAD,
             b"POST  a" + b"a" * HEAD,
             b"User-Agent: " + b"a" * HEAD,
@@ -215,6 +218,8 @@ class ForeignProtocolTests(SynchronousTestCase):
             b"ECHO " + b"a" * HEAD,
             b"DELETE " + b"a" * HEAD,
             b'ECHO "/' + b"a" * HEAD,
+            b"PUBLISH sip " + b"a" * HEAD,
+            b"PUBLISH hotel:a" + b"a" * HEAD,
             b"PUBLISH a /" + b"a" * HEAD,
         ):
             self.assertIsNone(protocol_of(line[:HEAD], whole=False, too_long=True), line)

@@ -70,8 +70,8 @@ _BEGINNING = re.compile(
 _VERSION = re.compile(rb"(HTTP|ICAP|RTSP|SIP)/[0-9]")
 _LAST_WORD = re.compile(rb"[ \t](HTTP|ICAP|RTSP|SIP)/[0-9]+(?:\.[0-9]+)?[ \t\r]*\Z")
 _LONGEST_VERSION = 32  # with spaces around it
-# A path or a URL, as what follows most methods.
-_TARGET = re.compile(rb"/|[A-Za-z][A-Za-z0-9+.-]*+://")
+# A path or a URL, as what follows most methods, or whom SIP's methods are for (RFC 3261 §8.1.1.1).
+_TARGET = re.compile(rb"/|[A-Za-z][A-Za-z0-9+.-]*+://|(?i:sips?|tel):")
 
 
 def foreign_protocol(
