@@ -59,9 +59,39 @@ class RedactTests(SynchronousTestCase):
             self.assertEqual(redact_url(url), url)
         self.assertEqual(redact_url("http://u:p@h/p/@q"), "http://***@h/p/@q")
 
+    def test_query_in_the_password(self) -> None:
+        """So is one with a question mark or a hash, which would end the host."""
+        for mark in "?#":
+            self.assertEqual(redact_url(f"http://u:p{mark}w@h/a"), "http://***@h/a")
+            self.assertEqual(redact_url(f"u:p{mark}w/x@h/a"), "***@h/a")
+            for url in (f"http://h:80{mark}@p", f"http://h:{mark}@p", f"http://h{mark}a:b@p"):
+                self.assertEqual(redact_url(url), url)
+
+    def test_percent_encoded(self) -> None:
+        """A secret is found whose marks are encoded, as often as they like; it is shown decoded."""
+        for url, shown in (
+            ("http://h/?to=http%3A%2F%2Fu%3Ap%40i", "http://h/?to=http://***@i"),
+            ("http://h/?to=http%253a%252f%252fu%253Ap%2540i", "http://h/?to=http://***@i"),
+            ("http://h/?to=%2Fx%3Ftoken%3Ds%26a", "http://h/?to=/x?token=***&a"),
+            ("http://h/?%2574oken=s", "http://h/?token=***"),
+            ("http://h/?token%3Ds", "http://h/?token=***"),
+            ("http://u%3Ap%40h/", "http://***@h/"),
+            ("http%3A%2F%2Fu%3Ap%40h/", "http://***@h/"),
+            # What is encoded within a secret does not end it.
+            ("http://h/?token=a%26b%3Dc", "http://h/?token=***"),
+            ("http://u:p%2Fp%40@h/", "http://***@h/"),
+        ):
+            with self.subTest(url=url):
+                self.assertEqual(redact_url(url), shown)
+        for url in ("http://h/?a=b%26c%3Dd", "http://h/%25%7F%20%0A%zz%", "http://h/?to=a%40b"):
+            self.assertEqual(redact_url(url), url)
+
     def test_linear(self) -> None:
         """A megabyte of any text takes time linear in its length."""
-        for part in ("a", "a.", ":", "/", "7", "a:b/", "a://", "://@", "&key", "&key=", "?token=@"):
+        for part in (
+            *("a", "a.", ":", "/", "7", "a:b/", "a://", "://@", "&key", "&key=", "?token=@"),
+            *("%", "%25", "25", "%3D", "%2525", "aA", "a?", "a:b?", "?@"),
+        ):
             with self.subTest(part=part), ended_if_runaway():
                 shown = redact_url("http://" + part * (MEGABYTE // len(part)))
                 self.assertLessEqual(len(shown), 201)
@@ -86,12 +116,14 @@ class RedactTests(SynchronousTestCase):
         for name in (
             *("refresh_token", "clientSecret", "client-secret", "user[password]", "%74oken"),
             *("PHPSESSID", "jwt", "aws.secret_key", "X-Api-Key", "public_key", "Authorization"),
+            *("userPwd", "dbPass", "authKey", "authCode", "token1", "token[0]", "tokens[]token2"),
+            *("pw", "pin", "passcode", "ticket", "session", "bearer", "assertion", "SAMLResponse"),
         ):
             with self.subTest(name=name):
                 self.assertEqual(
                     redact_url(f"http://h/?a=b&{name}=s&c=d"), f"http://h/?a=b&{name}=***&c=d"
                 )
-        for name in ("monkey", "max_tokens", "author", "secretary", "design", "codec", "tokenizer"):
+        for name in ("monkey", "max_tokens", "author", "secretary", "design", "codec", "pinned"):
             with self.subTest(name=name):
                 self.assertEqual(redact_url(f"http://h/?{name}=s"), f"http://h/?{name}=s")
 
@@ -172,6 +204,9 @@ class ShownArgumentsTests(SynchronousTestCase):
             *("--password s", "--api-key s", "Bearer s", "a bearer s", "Basic s", "X-Auth: s"),
             *("a,token=s", "accessToken:s", "LOGIN s", "a login s s", '"login" "s"', "LOGIN,s"),
             *('["LOGIN","s"]', "secret=\t s", "auth s", "user[password]=s", "to%6ben=s"),
+            *("--password=s", "-token=s", ".token=s", "%74oken=s", "token%3Ds", "dbPwd=s"),
+            *("<password>s</password>", "password->s", "password => s", "password\uff1as"),
+            *("Bearer:s", "API key: s", "private  key=s", "--db-password = s", "token2: s"),
         ):
             with self.subTest(text=text):
                 shown = self.shown(text)
@@ -194,6 +229,7 @@ class ShownArgumentsTests(SynchronousTestCase):
         for part in (
             *("a", "a ", ":", "/", "@", "://", "://@", "&key=", "a=", "--a", "bearer ", '"', "\\"),
             *("login", "login ", "login:", "a%", "a:b/", " @", "[", "é", "{", "&a", "=&"),
+            *("-", "-a", ".", "%25", "%3D", "api ", "api\t \t", "aA", "a?", "a:b?"),
         ):
             with self.subTest(part=part), ended_if_runaway():
                 text = part * (MEGABYTE // len(part))

@@ -79,6 +79,20 @@ class EncodeTests(SynchronousTestCase):
             with self.subTest(words=words):
                 self.assertRaises(ValueError, encode_request, words)
 
+    def test_refused_without_secrets(self) -> None:
+        """The error repeats no argument, which may be a password: it is often logged."""
+        for words, where in (
+            (["AUTH", "ann", "sesame\n"], "argument 2 has U+000A at position 6"),
+            (["AUTH", "\x85sesame"], "argument 1 has U+0085 at position 0"),
+            (["AUTH", "ann", "sesame\udcff"], "argument 2 has U+DCFF at position 6"),
+            (["AUTH ann sesame"], "AUTH"),
+            (["sesame-sesame\n"], "sesa"),
+        ):
+            error = self.assertRaises(ValueError, encode_request, words)
+            self.assertIn(where, str(error))
+            self.assertNotIn("sesame", repr(error))
+            self.assertIs(type(error), ValueError)
+
 
 class PipelineTests(SynchronousTestCase):
     """:class:`Pipeline` yields each answer to the call that it answers."""

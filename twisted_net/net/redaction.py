@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import unquote_plus
 
@@ -24,31 +24,35 @@ LOOKED_AT = 4 * MAX_SHOWN
 _MAX_PATH = 64
 
 # The scheme is searched for at the beginning only: elsewhere the search would start again at each
-# letter of a long word. There it may be missing or have one slash, and a slash in the password may
-# not be encoded: such a URL is refused, and the error shows it.
+# letter of a long word. There it may be missing or have one slash, and a slash, question mark or
+# hash in the password may not be encoded: such a URL is refused, and the error shows it.
 _USERINFO = re.compile(r"(?P<start>://|^(?:[A-Za-z][A-Za-z0-9+.-]*:/)?/*)[^/?#]*@")
 _USERINFO_WITH_SLASH = re.compile(
-    r"(?P<start>(?:[^/?#]*:/)?/*)[^/?#@:\[]*:(?![0-9]*/)[^/?#@]*/[^?#]*@"
+    r"(?P<start>(?:[^/?#]*:/)?/*)[^/?#@:\[]*:(?![0-9]*[/?#])[^/?#@]*[/?#].*@", re.DOTALL
 )
 # A word need not be a URL: a name before an @ may be that of a user, unless a colon follows it.
 _USERINFO_OF_WORD = re.compile(r"(?P<start>://|^/*(?=[^/?#@]*:))[^/?#]*@")
 _USERINFO_OF_TEXT = re.compile(r"(?P<start>://)[^/?#]*@")
 _PARAMETER = re.compile(r"[?&;#](?P<name>[^?&;#=]++)=")
 _VALUE = re.compile(r"[^&#]*")
+# With the colon and the equals sign of full width.
 _ASSIGNMENT = re.compile(
-    r"""(?<![\w.%-])(?P<name>\w[\w.%-]*+)[\\"'\]]*\s*[=:]|--(?P<option>\w[\w-]*+)\s"""
-    r"""|(?<!\w)(?i:bearer|basic)\s"""
+    r"""(?<![\w.%-])[.-]*+(?P<name>[\w%][\w.%-]*+)[\\"'\]]*\s*[=:>\uff1a\uff1d]"""
+    r"""|--(?P<option>\w[\w-]*+)\s|(?<!\w)(?i:bearer|basic)\s"""
+    r"""|(?<!\w)(?i:access|api|private|secret)\s+(?i:key)\s*[=:]"""
 )
 _PUNCTUATION = " \t\"'\\,:=[]{}()"
 
 _SECRET_ENDINGS = (
     *("token", "secret", "password", "passwd", "passphrase", "apikey", "accesskey", "privatekey"),
     *("secretkey", "signature", "credential", "credentials", "authorization", "cookie", "sessid"),
-    "sessionid",
+    *("sessionid", "passcode", "samlresponse"),
 )
-_SECRET_PARTS = frozenset({"auth", "jwt", "oauth", "otp", "pass", "pwd", "sid", "sig"})
+_SECRET_PARTS = frozenset(
+    {"assertion", "auth", "bearer", "jwt", "oauth", "otp", "pass", "pw", "pwd", "sid", "sig"}
+)
 # Outside of URLs these are too common to be taken for secrets.
-_SECRET_PARAMETERS = frozenset({"code", "key"})
+_SECRET_PARAMETERS = frozenset({"code", "key", "pin", "session", "ticket"})
 
 # The version may be missing where the line was cut.
 _REQUEST = re.compile(
@@ -65,9 +69,10 @@ def redact_url(url: str) -> str:
 
     User name and password, and the values of parameters whose names say that they are secret
     (``token``, ``api_key``, ``signature`` …), become ``***``; at most :data:`MAX_SHOWN` characters
-    are shown. Takes time linear in the length.
+    are shown. Where marks of a secret are percent-encoded, the URL is shown decoded. Takes time
+    linear in the length.
     """
-    return cut(_without_parameters(_without_userinfo(url, _USERINFO)))
+    return cut(_also_decoded(url, _redact_url))
 
 
 def shown_word(word: str) -> str:
@@ -98,12 +103,8 @@ def shown_arguments(text: str, secret: Iterable[str] = ()) -> str:
         # Where the text ends within user name and password, their mark was still to come.
         if "://" in text.rsplit(None, 1)[-1]:
             text += "@"
-    shown = _without_secrets(text, tuple(sorted(secret)))
-    if "@" in shown:
-        # An argument in quotes may have spaces, so this is for all words together.
-        shown = _USERINFO_OF_TEXT.sub(r"\g<start>***@", shown)
-        shown = "".join(map(_without_userinfo_of_word, _SPACES.split(shown)))
-    return cut(_without_parameters(shown))
+    names = tuple(sorted(secret))
+    return cut(_also_decoded(text, lambda text: _redact_arguments(text, names)))
 
 
 def shown_opening(line: bytes) -> str:
@@ -135,6 +136,34 @@ def shown_unknown(text: str) -> str:
 def cut(text: str) -> str:
     """Cut a text to :data:`MAX_SHOWN` characters."""
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def _also_decoded(text: str, redact: Callable[[str], str]) -> str:
+    """Redact a text, and once more without its percent-encoding, which may hide a secret's mark."""
+    shown = redact(text)
+    if "%" not in shown:
+        return shown
+    decoded = _ENCODED.sub(_decode, shown)
+    redacted = redact(decoded)
+    return shown if redacted == decoded else redacted
+
+
+def _decode(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if "!" <= character <= "~" else match[0]
+
+
+def _redact_url(url: str) -> str:
+    return _without_parameters(_without_userinfo(url, _USERINFO))
+
+
+def _redact_arguments(text: str, secret: tuple[str, ...]) -> str:
+    shown = _without_secrets(text, secret)
+    if "@" in shown:
+        # An argument in quotes may have spaces, so this is for all words together.
+        shown = _USERINFO_OF_TEXT.sub(r"\g<start>***@", shown)
+        shown = "".join(map(_without_userinfo_of_word, _SPACES.split(shown)))
+    return _without_parameters(shown)
 
 
 def _without_userinfo(word: str, pattern: re.Pattern[str]) -> str:
@@ -184,7 +213,7 @@ def _without_secrets(text: str, secret: tuple[str, ...]) -> str:
 
 def _is_secret(name: str, others: frozenset[str] = frozenset()) -> bool:
     """Return whether the value of a parameter or field is secret, by the end of its name."""
-    words = _NOT_ALPHANUMERIC.sub(" ", unquote_plus(name).lower()).split()
+    words = _NOT_A_LETTER.sub(" ", _CAMEL.sub(" ", unquote_plus(name)).lower()).split()
     if not words:
         return False
     return (
@@ -206,4 +235,7 @@ def _mentions(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 _SPACES = re.compile(r"(\s+)")
-_NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
+_NOT_A_LETTER = re.compile(r"[^a-z]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+# Once, or again and again: %2525 is %25, which is %.
+_ENCODED = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")

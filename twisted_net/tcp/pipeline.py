@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from twisted_net.errors import BadAnswer
 from twisted_net.net.characters import CONTROL_CHARACTER
+from twisted_net.net.redaction import shown_unknown
 from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.tcp.line_framer import LineFramer
 
@@ -26,14 +27,16 @@ def encode_request(words: Sequence[str]) -> bytes:
     that would make the line look like a request of HTTP.
 
     :return: the line with its LF.
-    :raises ValueError: if the command is missing or invalid, or for a control character other than
-        a tab. So no argument ever becomes a second line.
+    :raises ValueError: if the command is missing or invalid, or for a surrogate or a control
+        character other than a tab. So no argument ever becomes a second line. No argument is
+        repeated: it may be a password.
     """
-    if not words or not _COMMAND.fullmatch(words[0]) or CONTROL_CHARACTER.search(words[0]):
-        raise ValueError(f"{words[0] if words else ''!r} is not a command")
-    for word in words:
-        if CONTROL_CHARACTER.search(word):
-            raise ValueError(f"a control character cannot be sent: {word[:64]!r}")
+    if not words or not _COMMAND.fullmatch(words[0]) or _UNSENDABLE.search(words[0]):
+        raise ValueError(f"{shown_unknown(words[0]) if words else ''!r} is not a command")
+    for i, word in enumerate(words):
+        if found := _UNSENDABLE.search(word):
+            where = f"U+{ord(found[0]):04X} at position {found.start()}"
+            raise ValueError(f"argument {i} has {where}, a character that cannot be sent")
     return (" ".join([words[0], *map(_quoted, words[1:])]) + "\n").encode()
 
 
@@ -92,6 +95,8 @@ class Pipeline(Generic[Call]):
 
 
 _decode: JsonDecoder[Answer] = JsonDecoder(dict[str, Any])
+# Surrogates stand for bytes of a command line that are no UTF-8.
+_UNSENDABLE = re.compile(rf"{CONTROL_CHARACTER.pattern}|[\ud800-\udfff]")
 _COMMAND = re.compile(r'[^ \t"][^ \t]*')
 # A version of a protocol makes a line that of another protocol, see foreign_protocols.py.
 _QUOTED = re.compile(r'\A\Z|[ \t]|\A"|\A(?:HTTP|ICAP|RTSP|SIP)/[0-9]')
