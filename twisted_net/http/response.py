@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
+from twisted_net.net.charsets import codec_for
 from twisted_net.net.redaction import redact_url
 
 _T = TypeVar("_T")
@@ -55,16 +56,15 @@ class Response:
         """
         Decode the body by the charset that ``Content-Type`` names, or else as UTF-8.
 
-        Bytes that cannot be decoded become U+FFFD.
+        Charsets are those of the web, see :data:`~twisted_net.net.charsets.CODECS`. Bytes that
+        cannot be decoded become U+FFFD.
         """
         parameters = self.headers.get("content-type", "").split(";")[1:]
         for parameter in parameters:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "charset":
-                try:
-                    return self.body.decode(value.strip().strip("\"'"), "replace")
-                except (LookupError, ValueError):
-                    break
+                codec = codec_for(value.strip().strip("\"'")) or "utf-8"
+                return self.body.decode(codec, "replace")
         return self.body.decode("utf-8", "replace")
 
     @overload
