@@ -52,6 +52,7 @@ from twisted_net.http.errors import (
     InvalidURL,
     NameNotFound,
     OriginBusy,
+    OutOfResources,
     TLSFailed,
     TooManyRedirects,
 )
@@ -172,6 +173,7 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
         "cannot connect to h port 80: refused",
         {"host": "h", "port": 80},
     ),
+    (OutOfResources("no files"), "no connection can be made from here: no files", {}),
     (TLSFailed("h", "expired"), "no secure connection to h: expired", {"host": "h"}),
     (
         FetchTimeout("body", 5),
@@ -269,6 +271,7 @@ class FetchErrorTests(SynchronousTestCase):
                 "AddressRefused": (False, True),
                 "NameNotFound": not_sent,
                 "CannotConnect": not_sent,
+                "OutOfResources": (False, True),
                 "TLSFailed": no,
                 "ConnectionBroken": sent,
                 "BadResponse": no,

@@ -24,6 +24,7 @@ from twisted_net.twisted_internals import (
     quiet_reactor_changes,
     reactor_time_changes,
     systemd_sockets,
+    tls_options_changes,
     tls_transport_changes,
 )
 
@@ -91,6 +92,7 @@ class TransportAndReactorTests(SynchronousTestCase):
         self.assertEqual(tls_transport_changes(), [])
         self.assertEqual(quiet_reactor_changes(), [])
         self.assertEqual(accept_changes(), [])
+        self.assertEqual(tls_options_changes(), ())
 
     def test_changed(self) -> None:
         """A method of any of the classes that uses other names is reported."""
@@ -109,6 +111,10 @@ class TransportAndReactorTests(SynchronousTestCase):
         self.assertEqual(quiet_reactor_changes(), ["EPollReactor.doPoll"])
         self.patch(twisted_internals, "_ACCEPT_METHODS", {"doRead": "nothing"})
         self.assertEqual(accept_changes(), ["Port.doRead"])
+        tls_options_changes.cache_clear()
+        self.addCleanup(tls_options_changes.cache_clear)
+        self.patch(twisted_internals, "_TLS_OPTIONS_METHODS", {"__init__": "nothing"})
+        self.assertEqual(tls_options_changes(), ("ClientTLSOptions.__init__",))
 
     def test_without_private_module(self) -> None:
         """If Twisted's private module of TLS is gone, that is a change and not an error."""

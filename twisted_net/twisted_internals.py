@@ -11,8 +11,10 @@ This is the only module that imports private names of Twisted. For each use ther
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
+- The TLS connections of the HTTP client: a context for each host.
 - Exceptions of the HTTP client: :class:`Absent`, which is never raised.
 - systemd sockets: the environment.
+- The observers of the log: a log that is not limited as a whole.
 - The log file of ``twistd --logfile``: Twisted's own handler of SIGUSR1.
 """
 
@@ -24,6 +26,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.logfile import LogFile
 from twisted.python.systemd import ListenFDs
 
@@ -57,9 +60,11 @@ def names_used(owner: type, method: str) -> set[str] | None:
 # twisted_net.http needs it.
 
 if TYPE_CHECKING:
+    from twisted.internet import _sslverify
     from twisted.web import _newclient, http
 
     ClientRequest = _newclient.Request
+    ClientTLSOptions = _sslverify.ClientTLSOptions
     ConnectionAborted = _newclient.ConnectionAborted
     DataLoss = http._DataLoss
     HTTP11ClientProtocol = _newclient.HTTP11ClientProtocol
@@ -75,6 +80,7 @@ else:
 # Our name: Twisted's name, and the modules that have it.
 _HTTP_NAMES = {
     "ClientRequest": ("Request", "twisted.web._newclient", "twisted.web.client"),
+    "ClientTLSOptions": ("ClientTLSOptions", "twisted.internet._sslverify"),
     "ConnectionAborted": ("ConnectionAborted", "twisted.web._newclient"),
     "DataLoss": ("_DataLoss", "twisted.web.http"),
     "HTTP11ClientProtocol": (
@@ -83,6 +89,18 @@ _HTTP_NAMES = {
         "twisted.web.client",
     ),
     "RequestNotSent": ("RequestNotSent", "twisted.web._newclient", "twisted.web.client"),
+}
+
+# What the HTTP client relies on to make connections for all hosts with one context of OpenSSL's.
+_TLS_OPTIONS_METHODS = {
+    "__init__": (
+        "_createConnection _hostname _hostnameASCII _hostnameBytes _hostnameIsDnsName _idnaBytes "
+        "_sendServerName decode encode isIPAddress isIPv6Address"
+    ),
+    "clientConnectionForTLS": (
+        "VERIFY_FAIL_IF_NO_PEER_CERT VERIFY_PEER _createConnection _hostnameASCII _hostnameBytes "
+        "_hostnameIsDnsName _sendServerName _verifyCB set_tlsext_host_name set_verify"
+    ),
 }
 
 # What a connection relies on that hands a request to the parser after it has sent it.
@@ -267,6 +285,14 @@ def http_client_changes() -> list[str]:
     return changed((protocol, method, names) for method, names in _HTTP_CLIENT_METHODS.items())
 
 
+@cache
+def tls_options_changes() -> tuple[str, ...]:
+    """Return what has changed in how TLS connections of a client are made."""
+    options = _http_class(*_HTTP_NAMES["ClientTLSOptions"])
+    known = ((options, method, names) for method, names in _TLS_OPTIONS_METHODS.items())
+    return tuple(changed(known))
+
+
 def _http_class(name: str, *modules: str) -> type:
     for module in modules:
         found = getattr(import_module(module), name, None)
@@ -329,6 +355,11 @@ def reactor_time_changes(reactor: type) -> list[str]:
         for owner in (*reactor.__mro__, DelayedCall)
         for method, names in _REACTOR_TIME_METHODS.get(owner.__name__, {}).items()
     )
+
+
+def log_observers() -> list[ILogObserver]:
+    """Return the observers of the log; none if Twisted keeps them somewhere else."""
+    return list(getattr(globalLogPublisher, "_observers", ()))
 
 
 def systemd_sockets() -> ListenFDs:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.http_headers import Headers
 
@@ -19,7 +21,14 @@ from twisted_net.http.connector import (
     Connector,
     HttpConnection,
 )
-from twisted_net.http.errors import AddressRefused, CannotConnect, ClientClosed, NameNotFound
+from twisted_net.http.errors import (
+    AddressRefused,
+    CannotConnect,
+    ClientClosed,
+    NameNotFound,
+    OutOfResources,
+)
+from twisted_net.http.retry.agent import _origin_health
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import parse_target
@@ -111,6 +120,26 @@ class ConnectTests(PoolTestCase):
         self.assertEqual(error.details(), {"host": "a.example", "port": 80})
         self.assertTrue(error.unsent and error.transient)
         self.assert_quiet(self.reactor)
+
+    def test_shortage(self) -> None:
+        """What this machine lacks is an error of its own, which says nothing of the server."""
+        for number in (
+            errno.EMFILE,
+            errno.ENFILE,
+            errno.ENOMEM,
+            errno.ENOBUFS,
+            errno.EADDRNOTAVAIL,
+        ):
+            for failure in (
+                ConnectBindError(number, os.strerror(number)),
+                OSError(number, os.strerror(number)),
+            ):
+                connecting = self.pool.connect(parse_target("http://1.1.1.1/"))
+                refuse(self.reactor, failure)
+                error = self.failureResultOf(connecting, OutOfResources).value
+                self.assertIn(os.strerror(number), str(error))
+                self.assertTrue(error.unsent and not error.transient)
+                self.assertIsNone(_origin_health(error))
 
     def test_guard(self) -> None:
         """A name with one refused address is not connected to."""

@@ -6,6 +6,7 @@ import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ from twisted_net.http.fetch import Fetcher
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import EgressPolicy, FetchSettings, HttpSettings
+from twisted_net.net import system_trust
 
 QUICK = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(base=0.01))
 ONCE = HttpSettings(timeout=PATIENCE, retry=RetryPolicy(retries=0))
@@ -482,6 +484,25 @@ def certificate(host: str) -> PrivateCertificate:
     )
     loaded: PrivateCertificate = PrivateCertificate.loadPEM(pem)
     return loaded
+
+
+async def test_system_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authorities of the system are loaded when the client is made, for all hosts."""
+    good = certificate("localhost")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(Certificate(good.original).dumpPEM())
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+    site = CountingSite(Page(lambda request, count: b"secure"))
+    async with serving(site, good.options()) as port, Client(global_reactor(), ONCE) as client:
+        # As if no descriptor were left to open it by.
+        authorities.unlink()
+        with pytest.raises(TLSFailed, match="another host"):
+            await client.get(f"https://127.0.0.1:{port}/")
+        assert (await client.get(f"https://localhost:{port}/")).body == b"secure"
+    monkeypatch.setattr(system_trust, "tls_options_changes", lambda: ("something",))
+    async with serving(site, good.options()) as port, Client(global_reactor(), ONCE) as client:
+        with pytest.raises(TLSFailed, match="certificate verify failed"):
+            await client.get(f"https://localhost:{port}/")
 
 
 async def test_tls() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from twisted_net.http.errors import InvalidURL as InvalidURL
     from twisted_net.http.errors import NameNotFound as NameNotFound
     from twisted_net.http.errors import OriginBusy as OriginBusy
+    from twisted_net.http.errors import OutOfResources as OutOfResources
     from twisted_net.http.errors import ProxyFailed as ProxyFailed
     from twisted_net.http.errors import TLSFailed as TLSFailed
     from twisted_net.http.errors import TooManyRedirects as TooManyRedirects
@@ -58,6 +59,7 @@ else:
                 "InvalidURL",
                 "NameNotFound",
                 "OriginBusy",
+                "OutOfResources",
                 "ProxyFailed",
                 "TLSFailed",
                 "TooManyRedirects",

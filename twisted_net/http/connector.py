@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
+from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -24,7 +26,6 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
-    BrowserLikePolicyForHTTPS,
     HostnameCachingHTTPSPolicy,
     ResponseNeverReceived,
 )
@@ -42,6 +43,7 @@ from twisted_net.http.errors import (
     CannotConnect,
     ClientClosed,
     NameNotFound,
+    OutOfResources,
     ProxyFailed,
 )
 from twisted_net.http.happy_eyeballs import connect_first, interleave
@@ -54,6 +56,7 @@ from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.system_trust import SystemTrust
 from twisted_net.twisted_internals import (
     ClientRequest,
     HTTP11ClientProtocol,
@@ -413,7 +416,7 @@ class Connector:
         self._timeout = timeout
         self._guard = guard
         self._resolver = resolver
-        self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
+        self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(SystemTrust())
         self._routes = routes
 
     def forward_proxy(self, target: HttpTarget) -> Proxy | None:
@@ -432,6 +435,7 @@ class Connector:
         try:
             protocol = await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
+            _check_shortage(error)
             raise CannotConnect(target.host, target.port, _reason(error)) from error
         return cast(HttpConnection, protocol)
 
@@ -484,6 +488,7 @@ class Connector:
         try:
             return await connect_first(self._reactor, endpoints, factory)
         except (ConnectError, ConnectionClosed, OSError) as error:
+            _check_shortage(error)
             raise ProxyFailed(host, _reason(error)) from error
 
     async def _checked_addresses(self, target: HttpTarget) -> list[str]:
@@ -546,6 +551,20 @@ class _ConnectionFactory(Factory):
     @override
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection | Tunnel:
         return self._make()
+
+
+_SHORTAGES = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL})
+
+
+def _check_shortage(error: BaseException) -> None:
+    """
+    Check whether a connection failed for want of something on this machine.
+
+    :raises OutOfResources: if it did.
+    """
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    if number in _SHORTAGES:
+        raise OutOfResources(os.strerror(number)) from error
 
 
 def _reason(error: BaseException) -> str:

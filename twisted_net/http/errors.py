@@ -70,6 +70,22 @@ class CannotConnect(FetchError):
         return {"host": self.host, "port": self.port}
 
 
+class OutOfResources(FetchError):
+    """
+    This machine lacks what a connection takes: file descriptors, memory or local ports.
+
+    It says nothing of the server, and is not retried: retries would need the same.
+
+    :param reason: as the operating system says it.
+    """
+
+    code = "out_of_resources"
+    unsent = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"no connection can be made from here: {reason}")
+
+
 class ProxyFailed(FetchError):
     """
     The proxy cannot be reached, or refuses the request.
