@@ -14,10 +14,12 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.service.signals_case import Handlers, Reactor
 from twisted_net.errors import CannotStart
+from twisted_net.net.log_limiter import LogLimiter
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service import process
 from twisted_net.service.config import Config, UdpSettings
 from twisted_net.service.process import ProcessService
+from twisted_net.twisted_internals import log_observers
 
 
 class TakenReactor(Reactor):
@@ -43,8 +45,14 @@ class ProcessServiceTests(Handlers):
         service.startService()
         self.assertEqual(self.reactor.threads, 3)
         self.assertEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
+        before = log_observers()
         for hook, arguments, options in self.reactor.whenRunningHooks:
             hook(*arguments, **options)
+        (limiter,) = log_observers()
+        globalLogPublisher.removeObserver(limiter)
+        for observer in before:
+            globalLogPublisher.addObserver(observer)
+        self.assertIsInstance(limiter, LogLimiter)
         self.assertNotEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
 
     def test_port_that_is_taken(self) -> None:

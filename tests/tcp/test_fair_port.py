@@ -14,7 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.reasons import End
 from twisted_net.tcp import fair_port
-from twisted_net.tcp.fair_port import ACCEPT_PAUSE, ACCEPTS_PER_TURN, CLOSED_PER_TURN, FairPort
+from twisted_net.tcp.fair_port import (
+    ACCEPT_PAUSE,
+    ACCEPTS_PER_TURN,
+    CLOSED_PER_TURN,
+    LINES,
+    FairPort,
+)
 from twisted_net.tcp.transport import FastPort
 from twisted_net.tcp.unix import UnixPort
 
@@ -225,7 +231,7 @@ class AcceptTests(FairPortCase):
         self.assertEqual(self.listening.waiting, 1000 - 200 * ACCEPTS_PER_TURN)
         self.assertTrue(all(accepted.closed for accepted in self.listening.accepted))
         self.assertTrue(all(transport.aborted for transport in self.made))
-        self.assertIn(len(self.flushLoggedErrors(SystemExit, ValueError)), range(2, 10))
+        self.assertIn(len(self.flushLoggedErrors(SystemExit, ValueError)), range(1, 10))
 
     def test_stock(self) -> None:
         """With another Twisted, the port accepts as its own does."""
@@ -293,7 +299,7 @@ class ExhaustedTests(FairPortCase):
             self.listening.errors = [errno.ENOMEM]
             self.port.doRead()
             self.reactor.advance(ACCEPT_PAUSE)
-        self.assertLess(len(self.lines()), 2 * (20 + 0.2 * 10_000 * ACCEPT_PAUSE))
+        self.assertIn(len(self.lines()), range(1, 2 * LINES))
 
     def test_closed_while_it_pauses(self) -> None:
         """A port that closes meanwhile leaves no timer, and no descriptor."""

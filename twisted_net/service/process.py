@@ -20,6 +20,7 @@ from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
 from twisted_net.service.descriptors import fit_connections
 from twisted_net.service.net import NetService
+from twisted_net.service.process_log import limit_process_log
 from twisted_net.service.signals import ProcessSignals, StopSignals, end_by_signal
 
 THREADS_GRACE = 1.0
@@ -60,6 +61,8 @@ class ProcessService(NetService):
         # When the reactor runs: it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._process_reactor, end_by_signal).install)
         self._reactor.callWhenRunning(freeze_startup_objects)
+        # By then, every launcher has set up its log.
+        self._reactor.callWhenRunning(limit_process_log, self._reactor.seconds)
 
     @override
     def stopService(self) -> Deferred[None]:

@@ -13,11 +13,13 @@ from functools import cache
 from typing import Any, cast
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.net.addresses import format_address
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.reasons import End
 from twisted_net.twisted_internals import accept_changes
@@ -40,6 +42,9 @@ Seconds in which nothing is accepted after the system had no descriptor, buffer 
 
 Connections wait in the backlog meanwhile. Without the pause the reactor would try in every turn.
 """
+
+LINES_PER_SECOND, LINES = 0.1, 10
+"""Lines of the log about connections that were not accepted: all of one port say the same."""
 
 LOST_MEANWHILE = frozenset({ECONNABORTED, EPERM, EPROTO})
 """Errors of accept(2) that are about one connection, which is gone; EPERM is a firewall's."""
@@ -180,12 +185,15 @@ class FairPort(tcp.Port):
     @property
     def _log(self) -> Logger:
         if self._limited_log is None:
-            self._limited_log = limited_logger(self, per_second=0.2, burst=20)
+            self._limited_log = limited_logger(self, per_second=LINES_PER_SECOND, burst=LINES)
         return self._limited_log
 
     @property
     def _name(self) -> str:
-        return str(self.getHost())
+        host: object = self.getHost()
+        if isinstance(host, IPv4Address | IPv6Address):
+            return format_address(host.host, host.port)
+        return str(host)
 
 
 def _open_reserve() -> int | None:
