@@ -67,6 +67,7 @@ async def test_users(reactor: Any, users: Path, tmp_path: Path) -> None:
                 "not_permitted",
             ]
         users.write_text(USERS.replace("[bot]", "[robot]"))
+        await process.logged("has changed and was read")
         with Line(port) as line:
             assert await ask(line, b"AUTH letmein") == ["robot"]
         await process.logged(r"login: 127\.0\.0\.1:\d+ as ann: 'by password'")

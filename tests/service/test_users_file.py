@@ -5,24 +5,38 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-from collections.abc import Awaitable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from queue import Queue
+from threading import get_ident
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
+from tests.patience import PATIENCE
 from tests.service.users_case import UsersFileTestCase
-from twisted_net.auth.users import hash_token
+from twisted_net.auth.users import Users, hash_token, read_users
 from twisted_net.broadcasts import CLIENTS_AT_ONCE
 from twisted_net.reasons import End
+from twisted_net.service import users_file
 from twisted_net.service.users_file import (
     COMPLAINT_INTERVAL,
     MISTAKES_LOGGED,
     UsersFile,
     UsersRefresher,
+    in_thread_of_its_own,
 )
 from twisted_net.sessions import Session, Sessions
+
+
+def looked_at(file: UsersFile) -> Users:
+    """Look twice, so that what has changed is read; return the users."""
+    file.look()
+    file.look()
+    return file.current()
 
 
 class UsersFileTests(UsersFileTestCase):
@@ -32,19 +46,19 @@ class UsersFileTests(UsersFileTestCase):
         """A changed file is read again; an unchanged one is not."""
         self.write("[ann]")
         file = UsersFile(str(self.path))
-        users = file.current()
-        self.assertIs(file.current(), users)
+        users = looked_at(file)
+        self.assertIs(looked_at(file), users)
         self.write("[ann]\n[bob]")
-        self.assertEqual(len(file.current()), 2)
+        self.assertEqual(len(looked_at(file)), 2)
 
     def test_broken_change(self) -> None:
         """If a changed file has a mistake or is missing, that is logged, and the users stay."""
         self.write("[ann]")
         file = UsersFile(str(self.path))
         self.write("[ann")
-        self.assertIsNotNone(file.current().get("ann"))
+        self.assertIsNotNone(looked_at(file).get("ann"))
         self.path.unlink()
-        self.assertIsNotNone(file.current().get("ann"))
+        self.assertIsNotNone(looked_at(file).get("ann"))
         levels = [event["log_level"] for event in self.logged]
         self.assertEqual(levels, [LogLevel.error, LogLevel.error])
         self.flushLoggedErrors()
@@ -65,12 +79,84 @@ class UsersFileTests(UsersFileTestCase):
             return real(*arguments, **options)
 
         self.patch(builtins, "open", refuse)
+        file.look()
         for _ in range(100):
+            file.look()
             self.assertEqual(len(file.current()), 1)
             now += COMPLAINT_INTERVAL / 50
         self.assertEqual((len(tries), len(self.logged)), (100, 2))
         self.patch(builtins, "open", real)
-        self.assertEqual(len(file.current()), 2)
+        self.assertEqual(len(looked_at(file)), 2)
+        self.flushLoggedErrors()
+
+    def test_being_written(self) -> None:
+        """A file that changes between two looks is not read: its users might lack limits."""
+        whole = '[ann]\n[bob]\ncommands = ["PING"]'
+        self.write(whole)
+        file = UsersFile(str(self.path))
+        for size in (0, 7, 13):
+            self.write(whole[:size])
+            file.look()
+        bob = file.current().permissions("bob")
+        assert bob is not None
+        self.assertFalse(bob.allows_command("ECHO", False))
+        self.write("[ann]\n[bob]")
+        # As if it had never been written to: the change before is forgotten.
+        file.look()
+        self.write(whole + "\n")
+        file.look()
+        self.assertFalse(bob.allows_command("ECHO", False))
+        self.write("[ann]\n[bob]")
+        looked_at(file)
+        self.assertTrue(bob.allows_command("ECHO", False))
+        self.assertEqual(len(self.logged), 1)
+
+    def test_changed_while_it_is_read(self) -> None:
+        """What was read of a file that has changed meanwhile is dropped; nothing is read twice."""
+        reads: list[tuple[Deferred[Users], Callable[[], Users]]] = []
+
+        def threading(read: Callable[[], Users]) -> Deferred[Users]:
+            reads.append((Deferred(), read))
+            return reads[-1][0]
+
+        self.write("[ann]")
+        file = UsersFile(str(self.path), threading=threading)
+        self.write("[ann]\n[bob]")
+        for _ in range(4):
+            self.assertEqual(len(looked_at(file)), 1)
+        ((outcome, read),) = reads
+        users = read()
+        self.write("[ann]\n[bob]\n[eve]")
+        outcome.callback(users)
+        self.assertEqual(len(looked_at(file)), 1)
+        outcome, read = reads[1]
+        outcome.callback(read())
+        self.assertEqual(len(looked_at(file)), 3)
+        self.assertEqual(len(reads), 2)
+
+    def test_bug(self) -> None:
+        """What cannot be read because of a bug is not tried again, and fills no log."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path), threading=lambda read: fail(ZeroDivisionError()))
+        self.write("[bob]")
+        for _ in range(4):
+            self.assertIsNotNone(looked_at(file).get("ann"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_no_file(self) -> None:
+        """A FIFO does not block, and is no users file; nor is one that is too large."""
+        self.write("[ann]")
+        file = UsersFile(str(self.path))
+        self.path.unlink()
+        os.mkfifo(self.path)
+        self.assertEqual(self.mistakes(), ["this is no regular file"])
+        self.assertEqual(len(looked_at(file)), 1)
+        self.path.unlink()
+        self.patch(users_file, "MAX_BYTES", 10)
+        self.write("[ann]#####")
+        self.assertEqual(len(UsersFile(str(self.path)).current()), 1)
+        self.write("[ann]######")
+        self.assertEqual(self.mistakes(), ["the file has more than 10 bytes"])
         self.flushLoggedErrors()
 
     def test_mode(self) -> None:
@@ -82,10 +168,10 @@ class UsersFileTests(UsersFileTestCase):
         other.write_text("[bob]")
         os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
         other.rename(self.path)
-        self.assertIsNotNone(file.current().get("bob"))
+        self.assertIsNotNone(looked_at(file).get("bob"))
         self.path.chmod(0o644)
-        file.current()
-        file.current()
+        looked_at(file)
+        looked_at(file)
         levels = [event["log_level"] for event in self.logged]
         self.assertEqual(levels.count(LogLevel.warn), 2)
 
@@ -94,7 +180,7 @@ class UsersFileTests(UsersFileTestCase):
         self.write("[ann]")
         file = UsersFile(str(self.path))
         self.write("".join(f"[user{i}]\nage = {i}\n" for i in range(1000)))
-        file.current()
+        looked_at(file)
         self.assertEqual(len(self.logged), MISTAKES_LOGGED + 1)
         self.flushLoggedErrors()
 
@@ -147,7 +233,7 @@ class ChangeTests(UsersFileTestCase):
     def log_in(self, file: UsersFile, name: str, proof: str | None = None) -> Session:
         """Return the session of a user."""
         session = self.sessions.open("h", 1, self.tell)
-        permissions = file.current().permissions(name)
+        permissions = looked_at(file).permissions(name)
         assert permissions is not None
         session.log_in(permissions, proof)
         return session
@@ -156,14 +242,14 @@ class ChangeTests(UsersFileTestCase):
         """Who is not changed is not reviewed; who is has the same permissions, changed."""
         self.write('[ann]\n[bob]\ncommands = ["PING"]')
         file = UsersFile(str(self.path))
-        ann, bob = (file.current().permissions(name) for name in ("ann", "bob"))
+        ann, bob = (looked_at(file).permissions(name) for name in ("ann", "bob"))
         assert ann is not None
         assert bob is not None
         self.write('[ann]\ncommands = ["PING"]\n[bob]\ncommands = ["PING"]')
-        self.assertIs(file.current().permissions("ann"), ann)
-        self.assertIs(file.current().permissions("bob"), bob)
+        self.assertIs(looked_at(file).permissions("ann"), ann)
+        self.assertIs(looked_at(file).permissions("bob"), bob)
         self.assertFalse(ann.allows_command("ECHO", False))
-        self.assertEqual(file.current().replace(file.current()), [])
+        self.assertEqual(looked_at(file).replace(looked_at(file)), [])
 
     def test_removed(self) -> None:
         """A removed user is logged out."""
@@ -172,7 +258,7 @@ class ChangeTests(UsersFileTestCase):
         ann, bob = self.log_in(file, "ann"), self.log_in(file, "bob")
         self.write("[bob]")
         self.assertEqual((ann.user, bob.user), ("ann", "bob"))
-        file.current()
+        looked_at(file)
         self.assertEqual((ann.user, bob.user), (None, "bob"))
         self.assertEqual(self.told, [b'{"event":"logged_out","code":"user_removed"}\n'])
 
@@ -183,7 +269,7 @@ class ChangeTests(UsersFileTestCase):
         file = UsersFile(str(self.path))
         one, other, certified = (self.log_in(file, "ann", proof) for proof in (old, new, None))
         self.write(f'[ann]\ntokens = ["{new}"]')
-        file.current()
+        looked_at(file)
         self.assertEqual([one.user, other.user, certified.user], [None, "ann", "ann"])
         self.assertEqual(self.told, [b'{"event":"logged_out","code":"proof_removed"}\n'])
 
@@ -191,16 +277,16 @@ class ChangeTests(UsersFileTestCase):
         """Who is not listed changes with ``default``, and is listed once the file has it."""
         self.write('[ann]\n[default]\ncommands = ["PING", "ECHO"]')
         file = UsersFile(str(self.path))
-        eve = file.current().unlisted("eve")
+        eve = looked_at(file).unlisted("eve")
         self.sessions.open("h", 1, self.tell).log_in(eve)
         self.write('[ann]\n[default]\ncommands = ["PING"]')
-        self.assertIs(file.current().unlisted("eve"), eve)
+        self.assertIs(looked_at(file).unlisted("eve"), eve)
         self.assertFalse(eve.allows_command("ECHO", False))
         self.write('[ann]\n[default]\ncommands = ["PING"]\n[eve]\ncommands = ["ECHO"]')
-        self.assertIs(file.current().permissions("eve"), eve)
+        self.assertIs(looked_at(file).permissions("eve"), eve)
         self.assertTrue(eve.allows_command("ECHO", False))
         self.write('[ann]\n[default]\ncommands = ["PING"]')
-        file.current()
+        looked_at(file)
         self.assertTrue(eve.withdrawn)
         self.assertEqual(self.told, [b'{"event":"logged_out","code":"user_removed"}\n'])
 
@@ -215,7 +301,7 @@ class ChangeTests(UsersFileTestCase):
         file = UsersFile(str(self.path), pacing)
         sessions = [self.log_in(file, "ann") for _ in range(CLIENTS_AT_ONCE + 10)]
         self.write("[bob]")
-        file.current()
+        looked_at(file)
         permissions = sessions[0].permissions
         assert permissions is not None
         self.assertFalse(permissions.allows_command("ECHO", False))
@@ -223,7 +309,7 @@ class ChangeTests(UsersFileTestCase):
         self.assertEqual(next(self.work), CLIENTS_AT_ONCE)
         self.assertEqual(len(self.told), CLIENTS_AT_ONCE)
         # Some leave meanwhile, and some log in as somebody else.
-        bob = file.current().permissions("bob")
+        bob = looked_at(file).permissions("bob")
         assert bob is not None
         sessions[-1].log_in(bob)
         self.sessions.close(sessions[-2], End.CLIENT_CLOSED)
@@ -233,11 +319,41 @@ class ChangeTests(UsersFileTestCase):
         self.assertEqual(sessions[-1].user, "bob")
 
 
+class ThreadTests(UsersFileTestCase):
+    """A changed file is read in a thread."""
+
+    def test_thread(self) -> None:
+        """Its own, and the outcome, an error too, returns to the reactor's."""
+        outcomes: Queue[Callable[[], None]] = Queue()
+        clock = Clock()
+        clock.callFromThread = lambda call, *args: outcomes.put(  # type: ignore[attr-defined]
+            partial(call, *args)
+        )
+        threads: list[int] = []
+
+        def read(text: str, path: str) -> Users:
+            threads.append(get_ident())
+            return read_users(text, path)
+
+        self.write("[ann]")
+        reactor = cast(IReactorTime, clock)
+        file = UsersFile(str(self.path), threading=in_thread_of_its_own(reactor))
+        self.patch(users_file, "read_users", read)
+        for text, count in (("[ann]\n[bob]", 2), ("[ann", 2), ("[eve]", 1)):
+            self.write(text)
+            looked_at(file)
+            outcomes.get(timeout=PATIENCE)()
+            self.assertEqual(len(file.current()), count)
+        self.assertEqual(len(threads), 3)
+        self.assertNotIn(get_ident(), threads)
+        self.flushLoggedErrors()
+
+
 class RefresherTests(UsersFileTestCase):
     """:class:`UsersRefresher` looks at the file while it runs."""
 
     def test_looks(self) -> None:
-        """Each interval, also after a failure, until it stops."""
+        """Twice in each interval, also after a failure, until it stops."""
         clock = Clock()
         looks: list[float] = []
 
@@ -249,7 +365,7 @@ class RefresherTests(UsersFileTestCase):
         refresher.startService()
         refresher.startService()
         for _ in range(3):
-            self.assertRaises(ZeroDivisionError, clock.advance, 2.0)
-        self.assertEqual(looks, [2.0, 4.0, 6.0])
+            self.assertRaises(ZeroDivisionError, clock.advance, 1.0)
+        self.assertEqual(looks, [1.0, 2.0, 3.0])
         refresher.stopService()
         self.assertEqual(clock.getDelayedCalls(), [])

@@ -24,7 +24,7 @@ from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import DECOY, PasswordVerifier
-from twisted_net.service.users_file import UsersFile
+from twisted_net.service.users_file import UsersFile, in_thread_of_its_own
 from twisted_net.sessions import Session
 
 
@@ -152,6 +152,7 @@ class Authenticator:
     :param users: returns the users, for their permissions. Who is not listed is refused, unless
         ``settings.unlisted`` says otherwise. If None, all that a checker accepts are users, with
         the permissions of a record that sets nothing.
+    :param look: looks whether these have changed, see :meth:`refresh`.
     """
 
     def __init__(
@@ -160,10 +161,12 @@ class Authenticator:
         settings: AuthSettings,
         checkers: Iterable[Any],  # Any: ICredentialsChecker, which zope does not type
         users: Callable[[], Users] | None = None,
+        look: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         nobody = Users({})
         self._users = users or (lambda: nobody)
+        self._look = look
         self._refuses_unlisted = users is not None and settings.unlisted == "refuse"
         self._delays = FailureDelays(
             settings.free_attempts, settings.first_delay, settings.longest_delay
@@ -179,7 +182,7 @@ class Authenticator:
 
     def permissions_of(self, name: str) -> Permissions | None:
         """
-        Return the permissions of a user, as they are in the users file now.
+        Return the permissions of a user, as they are in the users file.
 
         :return: None if it has no user of exactly this name: a certificate with it is no login.
         """
@@ -189,9 +192,11 @@ class Authenticator:
         """
         Look whether the users file has changed, and apply the changes to open connections.
 
-        A service calls it every ``auth.refresh_interval``; each login does so, too.
+        A service calls it twice in each ``auth.refresh_interval``: a changed file is read, in a
+        thread, if it has not changed any more since the call before.
         """
-        self._users()
+        if self._look is not None:
+            self._look()
 
     def _permissions_by_checker(self, name: str) -> Permissions | None:
         users = self._users()
@@ -254,13 +259,19 @@ def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> A
     """
     mistakes = []
     checkers: list[Any] = []  # Any: as above
-    users = None
+    users = look = None
     if settings.users is not None:
         try:
-            users = UsersFile(settings.users, StepScheduler(reactor), reactor.seconds).current
+            file = UsersFile(
+                settings.users,
+                StepScheduler(reactor),
+                reactor.seconds,
+                in_thread_of_its_own(reactor),
+            )
         except ConfigError as error:
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
         else:
+            users, look = file.current, file.look
             checks = PasswordVerifier(reactor, settings.max_waiting)
             checkers.append(UsersChecker(users, checks.verify))
     for i, description in enumerate(settings.checkers):
@@ -270,7 +281,7 @@ def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> A
             mistakes.append(f"auth.checkers[{i}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return Authenticator(reactor, settings, checkers, users) if checkers else None
+    return Authenticator(reactor, settings, checkers, users, look) if checkers else None
 
 
 def _make_checker(description: str) -> Any:  # Any: as above

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.auth.passwords import check_hash
@@ -24,12 +27,29 @@ COMPLAINT_INTERVAL = 60.0
 MISTAKES_LOGGED = 20
 """Mistakes in a changed file that are logged; all of them are counted."""
 
+MAX_BYTES = 16_777_216
+"""Size of the largest users file that is read: a hundred thousand users with a password each."""
+
 log = Logger()
+
+_T = TypeVar("_T")
+
+Threading: TypeAlias = Callable[[Callable[[], Users]], Awaitable[Users]]
+"""Calls a function outside of the reactor's thread, and returns its value."""
+
+
+async def unthreaded(function: Callable[[], _T]) -> _T:
+    """Call a function here and now: the :data:`Threading` without a reactor."""
+    return function()
 
 
 class UsersFile:
     """
     The users of a file, which is read again when it has changed.
+
+    :meth:`look` is to be called from time to time. A file that is being written is not read: it
+    must be found the same by two calls. To read and check thousands of users takes long, so that
+    it is done in a thread; the file system may take forever.
 
     What has changed holds at once for clients that are logged in, and what they have begun is
     reviewed: see :meth:`~twisted_net.sessions.Session.review`. A mistake in a changed file is
@@ -37,6 +57,7 @@ class UsersFile:
 
     :param pacing: divides the reviews of many clients over turns of the reactor.
     :param seconds: returns the seconds of a steady clock, for the rate of complaints.
+    :param threading: calls the function that reads the changed file.
     :raises ConfigError: if the file cannot be read, or has a mistake, when it is first read.
     """
 
@@ -45,32 +66,67 @@ class UsersFile:
         path: str,
         pacing: Pacing = unpaced,
         seconds: Callable[[], float] = time.monotonic,
+        threading: Threading = unthreaded,
     ) -> None:
         self._path = path
         self._pacing = pacing
         self._seconds = seconds
+        self._threading = threading
         self._may_complain = float("-inf")
         self._state = self._file_state()
+        # That of a changed file, which is read if the next look finds it still.
+        self._changed_state: tuple[int, ...] | None = None
+        self._reading = False
         self._warn_if_open()
         self._users = self._read()
 
     def current(self) -> Users:
-        """Return the users; read the file if it has changed."""
+        """Return the users, as they were read last."""
+        return self._users
+
+    def look(self) -> None:
+        """Look whether the file has changed; read it if it has, and not since the last look."""
+        if self._reading:
+            return
         try:
             state = self._file_state()
-            if state == self._state:
-                return self._users
-            users = self._read()
         except _Unreadable as error:
-            # Tried again at the next call: it need not change to be readable then.
+            self._changed_state = None
             self._complain(error.mistakes)
-            return self._users
+            return
+        before, self._changed_state = self._changed_state, None
+        if state == self._state:
+            return
+        self._changed_state = state
+        if state == before:
+            self._reading = True
+            read = Deferred.fromCoroutine(self._read_again(state))
+            read.addErrback(lambda failure: log.failure("cannot read users", failure))
+
+    async def _read_again(self, state: tuple[int, ...]) -> None:
+        try:
+            users = await self._threading(self._read)
+            if self._file_state() != state:
+                # Not what was read: the next look finds it changed again.
+                return
+        except _Unreadable as error:
+            # Tried again at the next look: it need not change to be readable then.
+            self._complain(error.mistakes)
         except ConfigError as error:
             self._state = state
             self._log_mistakes(error.mistakes)
-            return self._users
-        self._state = state
-        self._warn_if_open()
+        except BaseException:
+            # A bug is not met again before the file has another state.
+            self._state = state
+            raise
+        else:
+            self._state = state
+            self._warn_if_open()
+            self._replace(users)
+        finally:
+            self._reading = False
+
+    def _replace(self, users: Users) -> None:
         changed = users.replace(self._users)
         self._users = users
         log.info(
@@ -80,7 +136,6 @@ class UsersFile:
         )
         reviewed = Deferred.fromCoroutine(self._review(changed))
         reviewed.addErrback(lambda failure: log.failure("cannot review logins", failure))
-        return self._users
 
     async def _review(self, changed: Sequence[Permissions]) -> None:
         await self._pacing(_reviews(changed))
@@ -114,9 +169,13 @@ class UsersFile:
             log.warn("{path} is readable by all users of this machine", path=self._path)
 
     def _read(self) -> Users:
+        """
+        Read and check the file. Called in a thread, except when it is first read.
+
+        :raises ConfigError: if it cannot be read, or has a mistake.
+        """
         try:
-            with open(self._path, encoding="utf-8") as opened:
-                users = read_users(opened.read(), self._path)
+            users = read_users(self._contents().decode(), self._path)
         except OSError as error:
             raise _Unreadable([f"{self._path}: {error.strerror}"]) from None
         except UnicodeDecodeError as error:
@@ -136,13 +195,61 @@ class UsersFile:
             raise ConfigError(mistakes)
         return users
 
+    def _contents(self) -> bytes:
+        """
+        Return what is in the file.
+
+        :raises OSError: if it cannot be read.
+        :raises ConfigError: if it is too large, or no file: a FIFO or a device may never end.
+        """
+
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NONBLOCK)
+
+        with open(self._path, "rb", opener=opener) as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise ConfigError([f"{self._path}: this is no regular file"])
+            read = opened.read(MAX_BYTES + 1)
+        if len(read) > MAX_BYTES:
+            raise ConfigError([f"{self._path}: the file has more than {MAX_BYTES} bytes"])
+        return read
+
+
+def in_thread_of_its_own(reactor: IReactorTime) -> Threading:
+    """
+    Return what calls a function in a thread that nothing else uses.
+
+    The reactor's own threads may all be busy with what clients requested, and a removed user must
+    not wait for these.
+
+    :param reactor: must provide ``IReactorFromThreads`` once a function is called.
+    """
+
+    def call(function: Callable[[], Users]) -> Deferred[Users]:
+        result: Deferred[Users] = Deferred()
+
+        def run() -> None:
+            outcome: Users | Failure
+            try:
+                outcome = function()
+            except BaseException:
+                outcome = Failure()
+            cast(IReactorFromThreads, reactor).callFromThread(result.callback, outcome)
+
+        # Not threading.Thread, whose start() waits until the thread runs. Like a daemon thread, it
+        # does not keep the process alive if a file system does not answer.
+        _thread.start_new_thread(run, ())
+        return result
+
+    return call
+
 
 class UsersRefresher(Service):
     """
     Looks from time to time, while it runs, whether a users file has changed.
 
-    :param interval: seconds between two looks.
-    :param refresh: reads the file if it has changed.
+    :param interval: seconds within which a change is found; it takes two looks.
+    :param refresh: looks at the file.
     """
 
     def __init__(
@@ -167,7 +274,7 @@ class UsersRefresher(Service):
             self._call = None
 
     def _wait(self) -> None:
-        self._call = self._reactor.callLater(self._interval, self._look)
+        self._call = self._reactor.callLater(self._interval / 2, self._look)
 
     def _look(self) -> None:
         # First: whatever happens, it is looked again.
