@@ -19,7 +19,7 @@ from zope.interface import implementer
 from tests.tcp.memory import BUFFER
 from tests.tcp.server_case import ServerTestCase
 from twisted_net.commands.failures import HiddenMessage
-from twisted_net.commands.registry import Commands
+from twisted_net.commands.registry import Commands, Request
 from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
@@ -784,6 +784,54 @@ class ReentryTests(ServerTestCase):
             self.reactor.settle()
             self.assertEqual(self.results(client), ["3"])
             self.assertTrue(client.reading)
+
+
+class EndWithinRunTests(ServerTestCase):
+    """A command that ends its own connection is the last one that runs."""
+
+    def end(self, how: str, request: Request) -> None:
+        """End the connection of the client that asks."""
+        (protocol,) = self.factory._protocols
+        self.assertIs(protocol.session, request.session)
+        if how == "kill":
+            protocol.kill()
+        elif how == "hang_up":
+            protocol.hang_up(End.USER_LIMIT)
+        else:
+            protocol.abort(End.BUFFERS_FULL)
+
+    def test_nothing_runs_behind_it(self) -> None:
+        """Neither in the same turn, nor what is cut off later, nor what comes later."""
+
+        def end(request: Request, how: str) -> str:
+            self.end(how, request)
+            return how
+
+        self.handlers.commands.command("END")(end)
+        marks: list[str] = []
+        self.handlers.commands.command("MARK")(marks.append)
+        ends = {"kill": "killed", "hang_up": "user_limit", "abort": "buffers_full"}
+        for how, reason in ends.items():
+            for budget in (1, 2, 64, 1000):
+                for before in (b"", b"PING\n", b"PING\n" * 63, b"PING\n" * 300, b"WAIT\n"):
+                    for proven in (False, True):
+                        with self.subTest(how=how, budget=budget, before=before, proven=proven):
+                            self.serve(turn_budget=budget)
+                            client = self.connect(b"PING\n" if proven else b"")
+                            client.polite = False
+                            rest = b"MARK a\n" * 600 + b"MARK b"
+                            client.send(before + f"END {how}\n".encode() + rest)
+                            self.reactor.settle()
+                            for waiting in self.handlers.waits:
+                                if not waiting.called:
+                                    waiting.callback("late")
+                            self.handlers.waits.clear()
+                            client.send(b"\nMARK c\n")
+                            self.leave(client)
+                            self.assertEqual(marks, [])
+                            self.assert_over(**{reason: 1})
+                            if how == "kill":
+                                self.assertEqual(self.results(client)[-1], how)
 
 
 class MemoryTests(ServerTestCase):

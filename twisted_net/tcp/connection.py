@@ -63,7 +63,8 @@ Who calls what, and when:
   kept; ``hang_up`` is allowed while ``_end`` is None, ``abort`` until LOST.
 
 All but those of the transport may be called from within a handler, while :meth:`_run` is under way
-(``_running``): they then change the state alone, and ``_run`` does what follows.
+(``_batch``): they then change the state alone, and ``_run`` does what follows. ``kill``,
+``hang_up`` and ``abort`` make the line of that handler the last one that runs.
 """
 
 from __future__ import annotations
@@ -84,14 +85,11 @@ from twisted_net.sessions import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
 from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner, open_session
 from twisted_net.tcp.fanout import MailboxWriter
-from twisted_net.tcp.flow_control import FlowControl, Throttle
+from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
-from twisted_net.tcp.rejection import LINGER_TIMEOUT, closing_event, end_output
+from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
-
-UNCOUNTED = 4096
-"""Bytes after the last line of a piece that need not be counted, as they are few."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -111,6 +109,7 @@ class CommandProtocol(Protocol):
     # In slots, which are looked up faster than defaults on a class, and take less memory. What each
     # line looks at is here and not in a part, where it would cost a second look-up.
     __slots__ = (
+        "_batch",
         "_end",
         "_factory",
         "_finish_reason",
@@ -121,7 +120,6 @@ class CommandProtocol(Protocol):
         "_next",
         "_pending_limit",
         "_queue",
-        "_running",
         "_slow",
         "_throttle",
         "_unproven",
@@ -145,7 +143,7 @@ class CommandProtocol(Protocol):
         self._next = 0
         self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
         self._queue: AnswerQueue | None = None  # from the first answer that is waited for
-        self._running = False
+        self._batch: list[bytes | None] | None = None  # lines that run in this turn, while they run
         self._slow = False  # its last turn took all the time that it may
         self._writable = True
         self._input_ended = False
@@ -268,9 +266,8 @@ class CommandProtocol(Protocol):
         sessions = self._factory.sessions
         if self._writer is not None and sessions.topics.count(self._writer.mailbox):
             return False
-        if self.session in sessions.instruments.monitors:
-            return False
-        return self._lines is None and self._queue is None and self._writable and not self._end
+        idle = self._lines is None and self._queue is None and self._writable and not self._end
+        return idle and self.session not in sessions.instruments.monitors
 
     def deliver(self, line: bytes) -> str | None:
         """Send a line that is no answer, or return in one word why it cannot be sent."""
@@ -303,9 +300,7 @@ class CommandProtocol(Protocol):
         factory = self._factory
         if self._writer is not None:
             self._writer.flush()
-        self.session.close_mailbox()
-        self._end = end
-        factory.turns.discard(self)
+        self._stop(end)
         self.transport.unregisterProducer()
         # Until the last byte has left; writeConnectionLost sets the time that follows.
         factory.watch(self, factory.limits.write_timeout, End.WRITE_TIMEOUT)
@@ -317,10 +312,14 @@ class CommandProtocol(Protocol):
 
     def abort(self, end: End) -> None:
         """End the connection now."""
-        self.session.close_mailbox()
-        self._end = end
-        self._factory.turns.discard(self)
+        self._stop(end)
         self.transport.abortConnection()
+
+    def _stop(self, end: End) -> None:
+        self.session.close_mailbox()
+        self._factory.turns.discard(self)
+        self._drop_lines()
+        self._end = end
 
     # --- its session calls ---
 
@@ -328,10 +327,11 @@ class CommandProtocol(Protocol):
         """Disconnect the client: at once, or after the answer if it asked for this itself."""
         if self._end is not None:
             return
-        if self._running:
+        if self._batch is not None:
+            self._drop_lines()
             self.finish(End.KILLED)
         elif self._writable:
-            self.deliver(_KILLED)
+            self.deliver(KILLED)
             self.hang_up(End.KILLED)
         else:
             self.abort(End.KILLED)
@@ -411,7 +411,6 @@ class CommandProtocol(Protocol):
         if self._unproven or self._throttle is not None or factory.watched:
             answer_to = self._answer_checked
         answers: list[bytes] = []
-        self._running = True
         seconds = factory.seconds
         now = seconds()
         until = now + factory.turn_time
@@ -419,6 +418,7 @@ class CommandProtocol(Protocol):
         budget, batch = factory.limits.turn_budget, lines
         if following or len(lines) > budget:
             batch = lines[following : following + budget]
+        self._batch = batch
         for line in batch:
             if queue is not None:
                 if factory.commands.runs_alone(line, session):
@@ -437,8 +437,8 @@ class CommandProtocol(Protocol):
             if now >= until:
                 self._took_long(line, now - began)
                 break
-        self._running = False
-        if following == len(lines):
+        self._batch = None
+        if following == len(lines) or not batch:
             self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
             if self._unproven and self._lines is None:
                 self._rejects(self._framer.head, whole=False)
@@ -458,10 +458,10 @@ class CommandProtocol(Protocol):
         """Do what :meth:`_run` does, for the usual case of one line alone that nothing precedes."""
         factory = self._factory
         began = factory.seconds()
-        self._running = True
+        self._batch = self._lines
         answer = factory.answer(line, self.session) if line is not None else self._refuse_long()
         queue = self._enqueue(answer, line) if type(answer) is not bytes else None
-        self._running = False
+        self._batch = None
         took = factory.seconds() - began
         if took >= factory.turn_time:
             self._took_long(line, took)
@@ -473,6 +473,12 @@ class CommandProtocol(Protocol):
         settled = self._lines is None and self._queue is None and self._finish_reason is None
         if not (settled and self._writable and self._flow.reading):
             self._go_on()
+
+    def _drop_lines(self) -> None:
+        """Run no more of the lines that have come."""
+        self._framer.rest = b""
+        if self._batch is not None:
+            self._batch.clear()  # which ends the loop in _run
 
     def _cut_rest(self) -> list[bytes | None] | None:
         """Cut more lines off what the client has sent; None where there is no whole one."""
@@ -524,7 +530,7 @@ class CommandProtocol(Protocol):
 
     def _go_on(self) -> None:
         """Do what is next: write the answers that are due, take a turn, read, or hang up."""
-        if self._end is not None or self._running:
+        if self._end is not None or self._batch is not None:
             return
         queue = self._queue
         if queue is not None and queue.due:
@@ -569,19 +575,13 @@ class CommandProtocol(Protocol):
         return self._end is None
 
     def _enqueue(self, answer: bytes | Waiting, line: bytes | None) -> AnswerQueue:
-        """
-        Put the answer to a line behind those that are waited for, or start to wait for it.
-
-        :return: the queue.
-        """
+        """Put an answer behind those that are waited for, or wait for it; return their queue."""
         pending = PendingAnswer()
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._pending_limit = 0
             started = self._factory.runner.start_line(answer, line or b"", self.session)
-            pending.command = started.addCallbacks(
-                self._settle, drop_cancelled, callbackArgs=(pending,)
-            )
+            pending.command = started.addCallbacks(self._settle, drop_cancelled, (pending,))
         else:
             pending.answer = answer
         if self._queue is None:
@@ -595,6 +595,3 @@ class CommandProtocol(Protocol):
         self._check_success(answer)
         if self._queue is not None:
             self._go_on()
-
-
-_KILLED = closing_event(End.KILLED)

@@ -9,6 +9,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_net.tcp.admission import Meter
 
+UNCOUNTED = 4096
+"""Bytes after the last line of a piece that need not be counted, as they are few."""
+
 
 class Readable(Protocol):
     """A transport whose reading can be paused: TCP, Unix or TLS."""

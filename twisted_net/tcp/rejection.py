@@ -116,3 +116,7 @@ def end_output(transport: StreamTransport, protocol: IHalfCloseableProtocol | No
 def closing_event(end: End) -> bytes:
     """Return the event that tells a client why the server closes its connection."""
     return encode_event({"event": "closing", "reason": end.value})
+
+
+KILLED = closing_event(End.KILLED)
+"""The event for a client that an operator disconnects."""
