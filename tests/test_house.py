@@ -104,6 +104,8 @@ STEADY_CLOCK = {
     "http/cache/sqlite_store.py",
     # Logs are of the process, and threads write them, too.
     "net/log_limiter.py",
+    # Before a reactor runs, which does not run while it waits.
+    "net/files.py",
     # Its state is of a file, not of a connection.
     "service/users_file.py",
 }

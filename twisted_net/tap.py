@@ -18,7 +18,11 @@ from typing_extensions import override
 from twisted_net import __version__
 from twisted_net.config.loader import Loaded, settings
 from twisted_net.errors import CannotStart, ConfigError
+from twisted_net.net.files import PIPE_PATIENCE, read_file
 from twisted_net.service.config import Config, load_config
+
+MAX_CONFIG_SIZE = 1 << 20
+"""Bytes of a configuration file; one with all settings and a hundred listeners has 40 KiB."""
 
 
 class Options(usage.Options, AuthOptionMixin):
@@ -82,8 +86,7 @@ class Options(usage.Options, AuthOptionMixin):
         name = self["config"]
         if name is not None:
             try:
-                with open(name, encoding="utf-8") as opened:
-                    file = (name, opened.read())
+                file = (name, read_file(name, MAX_CONFIG_SIZE, PIPE_PATIENCE).decode())
             except OSError as error:
                 mistakes.append(f"{name}: {error.strerror}")
             except UnicodeDecodeError as error:

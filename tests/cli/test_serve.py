@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +15,9 @@ from twisted.application import reactors
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tcp.issuing import Authority, write_pair
 from twisted_net import quiet_reactor as quiet
+from twisted_net import tap
 from twisted_net.__main__ import main
 from twisted_net.cli import serve
 from twisted_net.errors import CannotStart
@@ -29,6 +32,8 @@ class ServeTests(SynchronousTestCase):
         self.patch(sys, "stdout", self.printed)
         self.patch(os, "environ", {})
         self.patch(sys, "path", [*sys.path])
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, held)
 
     def test_check_config(self) -> None:
         """A configuration without mistakes is valid, and the file is named if there is one."""
@@ -77,6 +82,52 @@ class ServeTests(SynchronousTestCase):
                 "coap.dtls: /nowhere: No such file or directory",
             ],
         )
+
+    def test_files_that_have_no_end(self) -> None:
+        """A pipe that nobody writes to, and a device, are mistakes in place of each file."""
+        self.patch(tap, "PIPE_PATIENCE", 0.01)
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        pipe = os.path.join(holder.name, "pipe")
+        os.mkfifo(pipe)
+        good = write_pair(Path(holder.name, "a.pem"), Authority().issue("a.test"))
+        for file in (pipe, "/dev/zero"):
+            for words in (
+                [f"--config={file}"],
+                [f"--auth-users={file}"],
+                [f"--udp-dtls-certificate={file}"],
+                [f"--udp-dtls-certificate={good}", f"--udp-dtls-key={file}"],
+                [f"--coap-dtls-certificate={good}", f"--coap-dtls-client-ca={file}"],
+                [f'--listeners=[{{"port": 1, "tls": {{"certificate": "{file}"}}}}]'],
+                [
+                    f'--listeners=[{{"port": 1, "tls": {{"certificate": "{good}", '
+                    f'"client_ca": "{file}"}}}}]'
+                ],
+            ):
+                with self.subTest(words=words):
+                    error = self.assertRaises(CannotStart, main, ["check-config", *words])
+                    self.assertIn(f"{file}: it", str(error.code))
+                    self.assertNotIn("\n", str(error.code))
+
+    def test_large_files(self) -> None:
+        """A file over its limit is one, too; one of that size is read."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        path = Path(holder.name, "net.toml")
+        path.write_text("#".ljust(tap.MAX_CONFIG_SIZE))
+        main(["check-config", f"--config={path}"])
+        path.write_text("#".ljust(tap.MAX_CONFIG_SIZE + 1))
+        error = self.assertRaises(CannotStart, main, ["check-config", f"--config={path}"])
+        self.assertEqual(error.code, f"{path}: it has more than 1,048,576 bytes")
+
+    def test_config_from_a_pipe(self) -> None:
+        """The configuration may come from another program, as by ``<(command)`` of a shell."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        os.write(writer, b"threads = 7\n")
+        os.close(writer)
+        main(["print-config", f"--config=/dev/fd/{reader}"])
+        self.assertIn("threads = 7  # /dev/fd/", self.printed.getvalue())
 
     def test_log_level_that_is_none(self) -> None:
         """An unknown log level is reported with the known ones."""

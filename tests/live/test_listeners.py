@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from tests.live.processes import Running, command_line, exchange
 from tests.live.programs import port_of, program, run, serving
 from tests.patience import PATIENCE
 from twisted_net.errors import CannotListen
+from twisted_net.net import files
+from twisted_net.net.files import locked
 from twisted_net.tcp.listener_settings import Listener
 
 
@@ -115,6 +120,91 @@ async def test_unix_in_use(path: Path, reactor: Any) -> None:
         assert path.is_socket()
 
 
+async def test_unix_lock_of_others(path: Path, reactor: Any) -> None:
+    """A lock on the folder, which any user of the machine can take, does not hold up the start."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        async with serving(reactor, Listener(path=str(path))):
+            assert b"PONG" in await talk(path, b"PING\n")
+            assert [*path.parent.iterdir()] == [path]
+    finally:
+        os.close(descriptor)
+
+
+async def test_unix_locked(path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another server of this user holds the lock the start fails, and says why."""
+    monkeypatch.setattr(files, "LOCK_TIMEOUT", 0.05)
+    lock = path.with_name("s-lock")
+    with locked(bytes(lock)):
+        with pytest.raises(CannotListen, match=r"another process has the lock: .*/s-lock"):
+            async with serving(reactor, Listener(path=str(path))):
+                pass
+        assert not path.exists()
+    lock.symlink_to("anything")
+    with pytest.raises(CannotListen, match=r"symbolic links: .*/s-lock"):
+        async with serving(reactor, Listener(path=str(path))):
+            pass
+
+
+async def test_unix_links(path: Path, reactor: Any) -> None:
+    """A link in place of the socket is not followed: neither its target nor the link changes."""
+    target = path.with_name("target")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(target))
+    path.symlink_to(target)
+    with pytest.raises(CannotListen, match="address already in use"):
+        async with serving(reactor, Listener(path=str(path))):
+            pass
+    assert path.is_symlink()
+    assert target.is_socket()
+
+
+async def test_unix_many_starts(path: Path, reactor: Any) -> None:
+    """Of servers that start at one time at a socket left behind exactly one listens there."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    program = (
+        "import os, sys\n"
+        "from twisted.internet import reactor\n"
+        "from twisted.internet.error import CannotListenError\n"
+        "from twisted.internet.protocol import Factory\n"
+        "from twisted_net.tcp.unix import listen_unix\n"
+        "sys.stdin.readline()\n"
+        "try:\n"
+        "    listen_unix(reactor, sys.argv[1], Factory(), 5, 0o600)\n"
+        "except CannotListenError as error:\n"
+        "    print(error.socketError.strerror)\n"
+        "else:\n"
+        "    print('listening')\n"
+        "sys.stdout.flush()\n"
+        "sys.stdin.readline()\n"
+    )
+
+    def race() -> list[str]:
+        racers = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(6)
+        ]
+        try:
+            for racer in racers:
+                assert racer.stdin is not None
+                racer.stdin.write("go\n")
+                racer.stdin.flush()
+            return [racer.stdout.readline().strip() for racer in racers if racer.stdout]
+        finally:
+            for racer in racers:
+                racer.communicate()
+
+    outcomes = await deferToThread(race)
+    assert sorted(outcomes) == ["Address already in use"] * 5 + ["listening"]
+
+
 async def test_unix_no_socket(path: Path, reactor: Any) -> None:
     """A file that is no stream socket is never removed."""
     path.write_text("precious")
@@ -203,6 +293,7 @@ async def test_process(tmp_path: Path, reactor: Any) -> None:
 async def test_process_that_cannot_listen(tmp_path: Path, reactor: Any) -> None:
     """Each kind of listener that cannot bind ends the process with one line."""
     (tmp_path / "s").write_text("no socket")
+    os.mkfifo(tmp_path / "pipe")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for table, message in [
@@ -217,6 +308,7 @@ async def test_process_that_cannot_listen(tmp_path: Path, reactor: Any) -> None:
                 "listeners[0]: tcp:x:interface=127.0.0.1 is not a valid endpoint: ",
             ),
             ("{port = 0, tls = {certificate = 'no.pem'}}", "listeners[0]: no.pem: No such file"),
+            ("{port = 0, tls = {certificate = 'pipe'}}", "listeners[0]: pipe: it is not a regular"),
         ]:
             (tmp_path / "net.toml").write_text(
                 f"listeners = [{table}]\n[tcp]\nport = 0\n[udp]\nport = 0\n"

@@ -543,7 +543,7 @@ async def test_tls(reactor: Any, certificate: PrivateCertificate) -> None:
 
 
 async def test_tls_end(reactor: Any, certificate: PrivateCertificate) -> None:
-    """TLS has no half to end: lines before the client's end are run, and answered if it stays."""
+    """Lines before the client's close_notify are run, and answered if it stays."""
     async with serving(reactor, tls=certificate) as (factory, port):
         client = await connect(reactor, port, tls=True)
         client.send(b"ECHO hi\n" * 50)

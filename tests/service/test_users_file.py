@@ -69,7 +69,7 @@ class UsersFileTests(UsersFileTestCase):
         self.write("[ann]")
         file = UsersFile(str(self.path), seconds=lambda: now)
         self.write("[ann]\n[bob]")
-        real = builtins.open
+        real = os.open
         tries = []
 
         def refuse(*arguments: Any, **options: Any) -> Any:  # Any: as the original's
@@ -78,14 +78,14 @@ class UsersFileTests(UsersFileTestCase):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return real(*arguments, **options)
 
-        self.patch(builtins, "open", refuse)
+        self.patch(os, "open", refuse)
         file.look()
         for _ in range(100):
             file.look()
             self.assertEqual(len(file.current()), 1)
             now += COMPLAINT_INTERVAL / 50
         self.assertEqual((len(tries), len(self.logged)), (100, 2))
-        self.patch(builtins, "open", real)
+        self.patch(os, "open", real)
         self.assertEqual(len(looked_at(file)), 2)
         self.flushLoggedErrors()
 
@@ -149,14 +149,14 @@ class UsersFileTests(UsersFileTestCase):
         file = UsersFile(str(self.path))
         self.path.unlink()
         os.mkfifo(self.path)
-        self.assertEqual(self.mistakes(), ["this is no regular file"])
+        self.assertEqual(self.mistakes(), ["it is not a regular file"])
         self.assertEqual(len(looked_at(file)), 1)
         self.path.unlink()
         self.patch(users_file, "MAX_BYTES", 10)
         self.write("[ann]#####")
         self.assertEqual(len(UsersFile(str(self.path)).current()), 1)
         self.write("[ann]######")
-        self.assertEqual(self.mistakes(), ["the file has more than 10 bytes"])
+        self.assertEqual(self.mistakes(), ["it has more than 10 bytes"])
         self.flushLoggedErrors()
 
     def test_mode(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,6 +17,7 @@ from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
 from twisted_net.net.characters import printable, printable_json
+from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
@@ -26,6 +26,12 @@ DEFAULT_PORT = 8888
 
 REFUSED = 1
 """Exit status if the server answered with an error, which is printed like any answer."""
+
+MAX_FILE_SIZE = 1 << 20
+"""Bytes of a file that an option names: a certificate, or the credentials."""
+
+TYPING_PATIENCE = 60.0
+"""Seconds for such a file if it is a pipe or a terminal, as a person may have to type into it."""
 
 UNANSWERED = 2
 """Exit status if there is no answer; standard error has the reason."""
@@ -172,6 +178,6 @@ def _print(answer: object) -> None:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return read_file(path, MAX_FILE_SIZE, TYPING_PATIENCE).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

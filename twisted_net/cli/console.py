@@ -21,11 +21,15 @@ from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
 from twisted_net.net.addresses import format_address
+from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient
 
 HISTORY_LIMIT = 1000
 """Lines of history to keep; at twice this number, the older half is deleted."""
+
+MAX_HISTORY_SIZE = 64 << 20
+"""Bytes of the file of the history; the longest lines that a server takes have 16 MiB."""
 
 Fragments = list[tuple[str, str]]
 """Formatted text of prompt_toolkit: pairs of a style and a text."""
@@ -187,9 +191,10 @@ class LineHistory:
     def load(self) -> list[str]:
         """Return the lines, oldest first, at most :data:`HISTORY_LIMIT`."""
         try:
-            lines = self._path.read_text(errors="replace").splitlines()
+            content = read_file(str(self._path), MAX_HISTORY_SIZE)
         except OSError:
             return []
+        lines = content.decode(errors="replace").splitlines()
         if len(lines) > 2 * HISTORY_LIMIT:
             self._write(lines[-HISTORY_LIMIT:], os.O_TRUNC)
         return lines[-HISTORY_LIMIT:]
@@ -202,7 +207,9 @@ class LineHistory:
     def _write(self, lines: Iterable[str], how: int) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | how, 0o600)
+            # Not to wait for a reader, should it be a pipe.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | how
+            descriptor = os.open(self._path, flags, 0o600)
         except OSError:
             return
         with os.fdopen(descriptor, "w") as file:

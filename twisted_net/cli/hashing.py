@@ -11,6 +11,9 @@ from twisted_net.auth.passwords import hash_password
 from twisted_net.auth.users import hash_token
 from twisted_net.errors import CannotStart
 
+MAX_LINE = 65_536
+"""Characters of a password or a token on standard input, which may be ``/dev/zero`` by mistake."""
+
 
 def print_password_hash(words: list[str]) -> None:
     """Print the hash of a password, from a prompt or the first line of standard input."""
@@ -23,7 +26,7 @@ def print_password_hash(words: list[str]) -> None:
         if getpass("Again: ") != password:
             raise CannotStart("the two passwords differ")
     else:
-        password = sys.stdin.readline().rstrip("\n")
+        password = _first_line()
     try:
         kind: Literal["argon2", "scrypt"] = "argon2" if words else "scrypt"
         sys.stdout.write(hash_password(password, secrets.token_bytes(16), kind) + "\n")
@@ -41,7 +44,19 @@ def print_token_hash(words: list[str]) -> None:
         token = secrets.token_urlsafe(32)
         sys.stdout.write(f"token   {token}\nSHA-256 {hash_token(token)}\n")
         return
-    token = sys.stdin.readline().rstrip("\n")
+    token = _first_line()
     if not token:
         raise CannotStart("no token on standard input")
     sys.stdout.write(hash_token(token) + "\n")
+
+
+def _first_line() -> str:
+    """
+    Return the first line of standard input.
+
+    :raises CannotStart: if it is longer than :data:`MAX_LINE`.
+    """
+    line = sys.stdin.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE:
+        raise CannotStart(f"the line on standard input has more than {MAX_LINE:,} characters")
+    return line.rstrip("\n")

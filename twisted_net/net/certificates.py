@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
+from twisted_net.net.files import read_file
 from twisted_net.net.log_limiter import limited_logger
 
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -27,6 +28,9 @@ CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 DAY = 86_400.0
 """Seconds; also the interval between two checks of the expiry of all certificates."""
+
+MAX_PEM_SIZE = 4 << 20
+"""Bytes of a file with certificates or a key; that of all public authorities has 0.3 MiB."""
 
 MAX_NAME = 64
 """Longest common name accepted as a user's name, in characters (RFC 5280, ub-common-name)."""
@@ -317,13 +321,11 @@ def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.C
     """
     file = certificate
     try:
-        with open(certificate, "rb") as opened:
-            first = x509.load_pem_x509_certificates(opened.read())[0]
+        first = x509.load_pem_x509_certificates(read_file(certificate, MAX_PEM_SIZE))[0]
         context.use_certificate_chain_file(certificate)
         file = key
-        with open(key, "rb") as opened:
-            # Not by OpenSSL, which would prompt for a passphrase at the terminal and block.
-            context.use_privatekey(_load_key(opened.read()))
+        # Not by OpenSSL, which would prompt for a passphrase at the terminal and block.
+        context.use_privatekey(_load_key(read_file(key, MAX_PEM_SIZE)))
         context.check_privatekey()
     except (SSL.Error, OSError, ValueError) as error:
         raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
@@ -338,18 +340,19 @@ def load_authorities(context: SSL.Context, file: str, named: bool = False) -> No
     :raises ConfigError: if the file cannot be read.
     """
     try:
+        # OpenSSL would wait for a writer of a pipe, and read a device without an end.
+        read_file(file, MAX_PEM_SIZE)
         context.load_verify_locations(file)
         if named:
             context.load_client_ca(os.fsencode(file))
-    except SSL.Error as error:
+    except (SSL.Error, OSError) as error:
         raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
 
 
 def _reason(error: Exception, file: str) -> str:
     """Return what is wrong with a file."""
     try:
-        with open(file, "rb"):
-            pass
+        read_file(file, MAX_PEM_SIZE)
     except OSError as unreadable:
         return str(unreadable.strerror)
     if isinstance(error, SSL.Error) and any("mismatch" in str(part) for part in error.args):

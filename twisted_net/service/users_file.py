@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import stat
 import time
@@ -20,6 +21,7 @@ from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
 from twisted_net.broadcasts import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.errors import ConfigError
+from twisted_net.net.files import read_file
 
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two complaints about a file that cannot be read, which is tried each second."""
@@ -29,6 +31,8 @@ MISTAKES_LOGGED = 20
 
 MAX_BYTES = 16_777_216
 """Size of the largest users file that is read: a hundred thousand users with a password each."""
+
+_UNFIT = (errno.EINVAL, errno.EFBIG)  # of read_file, for no regular file and one too large
 
 log = Logger()
 
@@ -202,17 +206,12 @@ class UsersFile:
         :raises OSError: if it cannot be read.
         :raises ConfigError: if it is too large, or no file: a FIFO or a device may never end.
         """
-
-        def opener(path: str, flags: int) -> int:
-            return os.open(path, flags | os.O_NONBLOCK)
-
-        with open(self._path, "rb", opener=opener) as opened:
-            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                raise ConfigError([f"{self._path}: this is no regular file"])
-            read = opened.read(MAX_BYTES + 1)
-        if len(read) > MAX_BYTES:
-            raise ConfigError([f"{self._path}: the file has more than {MAX_BYTES} bytes"])
-        return read
+        try:
+            return read_file(self._path, MAX_BYTES)
+        except OSError as error:
+            if error.errno in _UNFIT:
+                raise ConfigError([f"{self._path}: {error.strerror}"]) from None
+            raise
 
 
 def in_thread_of_its_own(reactor: IReactorTime) -> Threading:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
@@ -20,6 +19,7 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.net.files import locked
 from twisted_net.net.reactor import Reactor
 from twisted_net.reasons import End
 from twisted_net.tcp.fair_port import FairPort
@@ -87,7 +87,8 @@ class UnixPort(FairPort, unix.Port):
     def _bind(self) -> socket.socket:
         sock: socket.socket = self.createInternetSocket()
         try:
-            with _locked(os.path.dirname(self._path) or b"."), _umask(0o777 & ~self.mode):
+            # Not to remove the socket that another server has just created.
+            with locked(self._path + b"-lock"), _umask(0o777 & ~self.mode):
                 _remove_stale_socket(self._path)
                 sock.bind(self._path)
                 sock.listen(self.backlog)
@@ -143,17 +144,6 @@ def _remove_stale_socket(path: bytes) -> None:
 def _identity(path: bytes) -> tuple[int, int]:
     status = os.lstat(path)
     return status.st_dev, status.st_ino
-
-
-@contextlib.contextmanager
-def _locked(directory: bytes) -> Iterator[None]:
-    """Exclude another server that starts now, and would remove the socket just created."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import queue
 import sqlite3
@@ -311,6 +312,36 @@ class OtherFileTests(SQLiteCase):
         for _ in range(2):
             self.assertEqual(self.found(store, "k"), [])
         self.assertEqual(self.names(), ["cache.sqlite", "cache.sqlite.corrupt-1"])
+
+    def test_lock_of_others(self) -> None:
+        """A lock that another holds, even while ours changes, is not waited for."""
+        lock = self.path.with_name("cache.sqlite-lock")
+        lock.touch()
+        with lock.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            self.assertEqual(self.found(self.store(), "k"), [])
+        self.fill()
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("UPDATE entries SET head = x'00'")
+        connection.close()
+        with lock.open() as other:
+            real = fcntl.flock
+
+            def lock_slowly(descriptor: int, how: int) -> None:
+                if how == fcntl.LOCK_SH | fcntl.LOCK_NB and self.names()[-1:] != ["cache.sqlite"]:
+                    real(descriptor, fcntl.LOCK_UN)
+                    real(other, fcntl.LOCK_EX)
+                real(descriptor, how)
+
+            self.patch(fcntl, "flock", lock_slowly)
+            store = self.store()
+            self.assertEqual(self.found(store, "k"), [])
+            self.assertEqual(self.names(), ["cache.sqlite.corrupt-1"])
+            self.patch(fcntl, "flock", real)
+        store._file._reopen_at = 0.0
+        store.put("k", make_entry())
+        self.flush(store)
+        self.assertEqual(len(self.found(store, "k")), 1)
 
     def test_replaced_by_another(self) -> None:
         """A damaged file that another process has replaced already is not renamed."""

@@ -264,7 +264,7 @@ class CacheFile:
         """Connect to the file, created if it does not exist, and check its tables."""
         if self._lock is None:
             # Held while the file is open: only the single process that holds it may rename it.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             self._lock = os.open(f"{self._path}-lock", flags, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         with contextlib.suppress(FileExistsError):
@@ -346,7 +346,12 @@ class CacheFile:
                 if os.stat(self._path).st_ino == self._inode:
                     self._rename(error)
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
+            try:
+                # This releases it for a moment, in which another process may take it.
+                fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._lock)
+                self._lock = None
 
     def _rename(self, error: Exception) -> None:
         names = [f"{self._path}.corrupt-{number}" for number in range(1, MAX_CORRUPT_FILES + 1)]
