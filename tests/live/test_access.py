@@ -116,7 +116,7 @@ def folder(tmp_path: Path) -> Path:
 def write_users(folder: Path, text: str) -> None:
     """Replace the users file, as a careful operator does."""
     new = folder / "users.new"
-    new.write_text(text)
+    new.write_text(f"{text}\n")
     new.chmod(0o600)
     new.rename(folder / "users.toml")
 

@@ -103,13 +103,28 @@ class UsersFileTests(UsersFileTestCase):
         self.write("[ann]\n[bob]")
         # As if it had never been written to: the change before is forgotten.
         file.look()
-        self.write(whole + "\n")
+        self.write(whole + "\n\n")
         file.look()
         self.assertFalse(bob.allows_command("ECHO", False))
         self.write("[ann]\n[bob]")
         looked_at(file)
         self.assertTrue(bob.allows_command("ECHO", False))
         self.assertEqual(len(self.logged), 1)
+
+    def test_cut(self) -> None:
+        """A changed file whose last line has no end may be cut; it is not even tried again."""
+        self.write('[ann]\n[bob]\ncommands = ["PING"]\nmax_connections = 1')
+        file = UsersFile(str(self.path))
+        for cut in ("[ann]\n[bob]", '[ann]\n[bob]\ncommands = ["PING"]', "[ann]"):
+            self.write_cut(cut)
+            looked_at(file)
+            bob = file.current().permissions("bob")
+            assert bob is not None
+            self.assertFalse(bob.allows_command("ECHO", False))
+        messages = {str(event["mistake"]) for event in self.logged}
+        self.assertEqual(messages, {f"{self.path}: the last line has no end; the file may be cut"})
+        self.assertEqual(len(self.logged), 3)
+        self.flushLoggedErrors()
 
     def test_changed_while_it_is_read(self) -> None:
         """What was read of a file that has changed meanwhile is dropped; nothing is read twice."""
@@ -152,11 +167,11 @@ class UsersFileTests(UsersFileTestCase):
         self.assertEqual(self.mistakes(), ["it is not a regular file"])
         self.assertEqual(len(looked_at(file)), 1)
         self.path.unlink()
-        self.patch(users_file, "MAX_BYTES", 10)
+        self.patch(users_file, "MAX_BYTES", 11)
         self.write("[ann]#####")
         self.assertEqual(len(UsersFile(str(self.path)).current()), 1)
         self.write("[ann]######")
-        self.assertEqual(self.mistakes(), ["it has more than 10 bytes"])
+        self.assertEqual(self.mistakes(), ["it has more than 11 bytes"])
         self.flushLoggedErrors()
 
     def test_mode(self) -> None:
@@ -165,7 +180,7 @@ class UsersFileTests(UsersFileTestCase):
         file = UsersFile(str(self.path))
         before = os.stat(self.path)
         other = self.path.with_name("other")
-        other.write_text("[bob]")
+        other.write_text("[bob]\n")
         os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
         other.rename(self.path)
         self.assertIsNotNone(looked_at(file).get("bob"))

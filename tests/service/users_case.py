@@ -26,7 +26,11 @@ class UsersFileTestCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.logged)
 
     def write(self, text: str) -> None:
-        """Write the users file, with a new modification time."""
+        """Write the users file, all lines with an end, and with a new modification time."""
+        self.write_cut(text if text.endswith("\n") else f"{text}\n")
+
+    def write_cut(self, text: str) -> None:
+        """Write the users file, as it is left if its writer is cut off."""
         self.path.write_text(text)
         self.path.chmod(0o600)
         os.utime(self.path, ns=(0, len(text)))

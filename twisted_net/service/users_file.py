@@ -109,7 +109,7 @@ class UsersFile:
 
     async def _read_again(self, state: tuple[int, ...]) -> None:
         try:
-            users = await self._threading(self._read)
+            users = await self._threading(self._read_whole)
             if self._file_state() != state:
                 # Not what was read: the next look finds it changed again.
                 return
@@ -174,14 +174,15 @@ class UsersFile:
 
     def _read(self) -> Users:
         """
-        Read and check the file. Called in a thread, except when it is first read.
+        Read and check the file.
 
         :raises ConfigError: if it cannot be read, or has a mistake.
         """
+        return self._checked(self._contents())
+
+    def _checked(self, contents: bytes) -> Users:
         try:
-            users = read_users(self._contents().decode(), self._path)
-        except OSError as error:
-            raise _Unreadable([f"{self._path}: {error.strerror}"]) from None
+            users = read_users(contents.decode(), self._path)
         except UnicodeDecodeError as error:
             raise ConfigError([f"{self._path}: byte {error.start} is not UTF-8"]) from None
         mistakes = []
@@ -199,19 +200,30 @@ class UsersFile:
             raise ConfigError(mistakes)
         return users
 
+    def _read_whole(self) -> Users:
+        """
+        Read a file that has changed. Its writer may have been cut off, as by a full disk.
+
+        :raises ConfigError: as :meth:`_read` does; and if the last line has no end.
+        """
+        contents = self._contents()
+        if contents and not contents.endswith(b"\n"):
+            raise ConfigError([f"{self._path}: the last line has no end; the file may be cut"])
+        return self._checked(contents)
+
     def _contents(self) -> bytes:
         """
         Return what is in the file.
 
-        :raises OSError: if it cannot be read.
-        :raises ConfigError: if it is too large, or no file: a FIFO or a device may never end.
+        :raises ConfigError: if it cannot be read, is too large, or is no file: a FIFO or a device
+            may never end.
         """
         try:
             return read_file(self._path, MAX_BYTES)
         except OSError as error:
             if error.errno in _UNFIT:
                 raise ConfigError([f"{self._path}: {error.strerror}"]) from None
-            raise
+            raise _Unreadable([f"{self._path}: {error.strerror}"]) from None
 
 
 def in_thread_of_its_own(reactor: IReactorTime) -> Threading:
