@@ -134,6 +134,18 @@ class UsersOverDtlsTestCase(CoapsTestCase):
             if not Block.parse(value).more:
                 return body
 
+    def ask_path(
+        self,
+        client: Client,
+        method: int,
+        path: tuple[str, ...],
+        payload: bytes,
+        *options: tuple[int, bytes],
+    ) -> CoapMessage:
+        """Send a request for a path of several segments, and return the response."""
+        segments = [(int(Option.URI_PATH), segment.encode()) for segment in path[1:]]
+        return self.ask(client, method, path[0], payload, *segments, *options)
+
 
 class NamesTests(UsersOverDtlsTestCase):
     """A name in a certificate is a user's, or nobody's."""
@@ -146,7 +158,20 @@ class NamesTests(UsersOverDtlsTestCase):
             for path in ("ping", "help", "events", "secret", "nope", "topics"):
                 answer = self.ask(client, Code.GET, path, b"", JSON)
                 self.assertEqual(answer.code, Code.UNAUTHORIZED, (name, path))
-            self.assertEqual(self.paths(client), {"/.well-known/core"})
+            for segments, options in (
+                (("auth",), ()),
+                ((".well-known", "core"), ()),
+                (("topics", "a"), ()),
+                (("a", "b"), ()),
+                (("ping",), ((int(Option.URI_QUERY), b"\xff"),)),
+                (("ping",), ((int(Option.PROXY_URI), b"coap://a/"),)),
+                (("ping",), ((int(Option.BLOCK2), Block(1, False, 64).encode()),)),
+            ):
+                answer = self.ask_path(client, Code.GET, segments, b"", *options)
+                self.assertEqual(answer.code, Code.UNAUTHORIZED, (name, segments, options))
+            block = (int(Option.BLOCK1), Block(0, True, 64).encode())
+            answer = self.ask_path(client, Code.POST, ("echo",), b"x" * 64, block)
+            self.assertEqual(answer.code, Code.UNAUTHORIZED)
             self.assertEqual(self.audited[0], ("refused", None, f"by certificate: no user {name}"))
             self.audited.clear()
 
@@ -187,6 +212,26 @@ class NamesTests(UsersOverDtlsTestCase):
         self.assertEqual(self.coap.observers, 0)
         self.assertEqual(self.ask(client, Code.GET, "time").code, Code.CONTENT)
         self.assertEqual(self.ask(client, Code.GET, "ping").code, Code.FORBIDDEN)
+
+    def test_rest_of_a_response(self) -> None:
+        """Blocks of a response that was permitted are kept no longer than it is."""
+        client, ann = self.client("bob"), self.client("ann", THERE)
+
+        def block(number: int) -> CoapMessage:
+            option = (int(Option.BLOCK2), Block(number, False, 64).encode())
+            return self.ask_path(client, Code.GET, ("topics", "a"), b"", option, OBSERVE)
+
+        self.ask_path(client, Code.GET, ("topics", "a"), b"", OBSERVE)
+        self.ask_path(ann, Code.POST, ("topics", "a"), b"x" * 200)
+        self.heard(client)
+        for i, changed in enumerate((User(subscribe=("b",)), None)):
+            for number in range(2):
+                self.assertEqual(block(number).code, Code.CONTENT)
+            self.change(**RECORDS | {"bob": changed} if changed else {"ann": RECORDS["ann"]})
+            self.heard(client)
+            self.assertEqual(self.coap.observers, 0)
+            self.assertEqual(block(1).code, (Code.FORBIDDEN, Code.UNAUTHORIZED)[i])
+            self.change(**RECORDS)
 
     def test_fewer_sessions(self) -> None:
         """Sessions over a lowered limit end, those first that were silent for longest."""

@@ -145,6 +145,12 @@ class TransferTable(Generic[_Body]):
         self._remove((source, key))
         return found[2]
 
+    def drop_peer(self, source: Source) -> None:
+        """Remove all bodies of a peer."""
+        if source in self._held:
+            for key in [key for key in self._bodies if key[0] == source]:
+                self._remove(key)
+
     def _add(self, source: Source, key: Hashable, body: _Body, now: float) -> None:
         size = len(body)
         self._bodies[source, key] = now, size, body

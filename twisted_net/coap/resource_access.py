@@ -16,7 +16,7 @@ from twisted_net.coap.responses import ServerRequest
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.dtls.peer import identity_of
-from twisted_net.errors import CommandError
+from twisted_net.errors import AuthRequired, CommandError
 from twisted_net.net.addresses import Source
 from twisted_net.sessions import Session
 
@@ -38,6 +38,21 @@ class ResourceAccess:
         self._runner = runner
         self._peers = peers
         self._has_users = has_users
+
+    def check_user(self, request: ServerRequest, now: float) -> None:
+        """
+        Check that the peer is a user, if it has a certificate: nobody's permits nothing.
+
+        :raises AuthRequired: if it is not.
+        """
+        if not self._has_users or identity_of(request.source) is None:
+            return
+        session = self._peers.of(request.source, now)
+        if session.user is None:
+            if request.incoming is not None:
+                path = request.options.path
+                self._runner.admit_unknown(path[0] if path else "", session)
+            raise AuthRequired
 
     def command(
         self, request: ServerRequest, path: Sequence[str], payload: bytes, now: float

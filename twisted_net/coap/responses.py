@@ -75,6 +75,10 @@ class ResponseBuilder:
         """Return the response of which a request asks for a further block, if it is still kept."""
         return self._bodies.get(request.source, request.key, now)
 
+    def drop_kept(self, source: Source) -> None:
+        """Keep no responses for a peer: it may not be permitted to have them any more."""
+        self._bodies.drop_peer(source)
+
     def message(
         self, request: ServerRequest, response: ResourceResponse, now: float
     ) -> CoapMessage:

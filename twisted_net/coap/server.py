@@ -280,6 +280,7 @@ class CoapServer(CoapEndpoint):
         """
         options = request.options
         incoming = request.incoming
+        self._access.check_user(request, now)
         if incoming is not None and incoming.size > self.limits.max_datagram:
             # The rest of it was cut off when it was read.
             raise RequestRefused(
@@ -297,7 +298,8 @@ class CoapServer(CoapEndpoint):
             if body is None:
                 return ResourceResponse(Code.CONTINUE)
             payload = body
-        if request.block2 is not None and request.block2.number:
+        # A notification is of the present state, whichever block of it was asked for.
+        if incoming is not None and request.block2 is not None and request.block2.number:
             kept = self._responses.kept_response(request, now)
             if kept is not None:
                 return kept
@@ -525,6 +527,7 @@ class CoapServer(CoapEndpoint):
 
     def _review(self, source: Source) -> None:
         """End the observations of a peer that its changed permissions no longer allow."""
+        self._responses.drop_kept(source)
         self._notifier.renew_peer(source)
         if self._on_review is not None:
             self._on_review(source)
