@@ -1,13 +1,14 @@
 """
 Private names of Twisted that this package relies on, compared with the installed Twisted.
 
-This is the only module that imports private names of Twisted. For each use there is a fallback:
+This is the only module that imports private names of Twisted, and of pyOpenSSL. For each use there
+is a fallback:
 
 - The fast transport (:mod:`twisted_net.tcp.transport`): the stock transport, and a warning.
 - The port that accepts few connections per turn (:mod:`twisted_net.tcp.fair_port`): the stock
   port's way of accepting.
 - TLS whose halves end one by one (:mod:`twisted_net.tcp.tls_transport`): Twisted's own, and a
-  warning.
+  warning. Buffers of idle TLS connections: they are kept, and a warning.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
@@ -21,10 +22,10 @@ This is the only module that imports private names of Twisted. For each use ther
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.logfile import LogFile
@@ -205,6 +206,10 @@ _TLS_METHODS = {
             "disconnecting"
         ),
         "abortConnection": "_aborted _shutdownTLS abortConnection disconnecting transport",
+        "_write": (
+            "Error Failure WantReadError _bufferedWrite _flushSendBIO _lostTLSConnection "
+            "_tlsConnection _tlsShutdownFinished len send"
+        ),
         "_unbufferPendingWrites": (
             "_appSendBuffer _producer _shutdownTLS _write disconnecting resumeProducing"
         ),
@@ -214,9 +219,19 @@ _TLS_METHODS = {
         ),
     },
     "BufferingTLSTransport": {
+        "__init__": "_AggregateSmallWrites __init__ _aggregator _clock super write",
         "loseConnection": "_aggregator flush loseConnection super",
         "connectionLost": "_NullAggregator _aggregator close connectionLost super write",
     },
+}
+
+# What the methods of pyOpenSSL's Connection must use, among other names, so that it can be given
+# other buffers.
+_TLS_BUFFERS = {
+    "__init__": "BIO_new BIO_s_mem SSL_set_bio _from_ssl _into_ssl _ssl",
+    "bio_read": "_from_ssl",
+    "bio_shutdown": "_into_ssl",
+    "bio_write": "_into_ssl",
 }
 
 # The methods that QuietEPollReactor replaces or calls, and the names they use.
@@ -334,6 +349,44 @@ def tls_transport_changes() -> list[str]:
         for owner in (tls.TLSMemoryBIOProtocol, tls.BufferingTLSTransport)
         for method, names in _TLS_METHODS[owner.__name__].items()
     )
+
+
+def tls_buffers_changes() -> list[str]:
+    """Return what has changed of what :func:`tls_buffers_release` relies on, in pyOpenSSL."""
+    from OpenSSL import SSL, _util
+
+    found = [
+        f"Connection.{method}"
+        for method, names in _TLS_BUFFERS.items()
+        if not set(names.split()) <= (names_used(SSL.Connection, method) or set())
+    ]
+    return found if hasattr(_util.lib, "BIO_get_mem_data") else [*found, "BIO_get_mem_data"]
+
+
+def tls_buffers_release() -> Callable[[Any], None]:  # Any: an SSL.Connection, imported late
+    """
+    Return what frees the memory of the buffers between a TLS connection and its transport.
+
+    OpenSSL never makes such a buffer (a memory BIO) smaller: the connection gets new ones. It must
+    have completed its handshake; nothing is done while one of its buffers is not empty.
+    """
+    from OpenSSL._util import ffi, lib
+
+    library: Any = lib  # Any: made by cffi
+    memory, new, set_buffers = library.BIO_s_mem(), library.BIO_new, library.SSL_set_bio
+    size_of, begin, null = library.BIO_get_mem_data, ffi.new("char **"), ffi.NULL
+
+    def release(connection: Any) -> None:  # Any: as above
+        if size_of(connection._into_ssl, begin) or size_of(connection._from_ssl, begin):
+            return
+        into, from_ = new(memory), new(memory)
+        if null in (into, from_):
+            raise MemoryError
+        # It owns them, and frees those that it had.
+        set_buffers(connection._ssl, into, from_)
+        connection._into_ssl, connection._from_ssl = into, from_
+
+    return release
 
 
 def quiet_reactor_changes() -> list[str]:

@@ -77,6 +77,28 @@ class CertificatesTests(SynchronousTestCase):
         error = self.assertRaises(ConfigError, self.certificates, **settings)
         return [line.replace(str(self.folder), "") for line in error.mistakes]
 
+    # --- contexts ---
+
+    def test_buffers(self) -> None:
+        """OpenSSL releases the buffers of idle connections, whichever context they have."""
+        pair = self.write("default.pem", "default.test")
+        self.write("a.test.pem", "a.test")
+        ca = AUTHORITY.write(self.folder / "ca")
+        for certificates in (
+            self.certificates(certificate=pair),
+            self.certificates(folder=self.folder),
+            self.certificates(certificate=pair, folder=self.folder, client_ca=ca),
+            Certificates(
+                TlsSettings(certificate=str(pair)),
+                lambda: self.now,
+                lambda: SSL.Context(SSL.TLS_SERVER_METHOD),
+            ),
+        ):
+            sources = [certificates._fallback, *certificates._sources.values()]
+            for source in sources:
+                # The call returns the modes that are set.
+                self.assertTrue(source.context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)
+
     # --- which one ---
 
     def test_one_for_all(self) -> None:

@@ -1,4 +1,4 @@
-"""TLS transport whose halves end one by one, as those of a TCP connection do."""
+"""TLS transport whose halves end one by one, and that keeps no large buffers while it is idle."""
 
 # mypy: disallow-untyped-calls=False
 # Few of the methods that the transport derives from have types.
@@ -6,18 +6,30 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.tcp.rejection import LINGER_TIMEOUT
+from twisted_net.twisted_internals import tls_buffers_changes, tls_buffers_release
+
+KEPT = 512
+"""
+Bytes that may have come or gone in one piece without the buffers being released after it: those of
+OpenSSL grow to a third more. A round trip of as much takes ten times as long as to release them.
+"""
+
+_log = Logger()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -35,6 +47,9 @@ class TlsTransport(BufferingTLSTransport):
     - ``loseWriteConnection`` sends ours, then ends our half of the connection below; when both have
       left, ``writeConnectionLost`` is called;
     - ``loseConnection`` sends ours and closes; it does not wait for the peer's.
+
+    OpenSSL's buffers, which grow to what has once come or gone in one piece, up to 90 KB, and never
+    shrink, are released after the handshake, and after what is larger than :data:`KEPT`.
 
     Under any other protocol the connection closes when either half ends, as Twisted's does. One
     that fails, as by a broken record, is aborted if the alert has not left in
@@ -54,7 +69,10 @@ class TlsTransport(BufferingTLSTransport):
     def dataReceived(self, bytes: bytes) -> None:
         # Not kept either: what follows a close_notify is ignored (RFC 8446 §6.1).
         if not self._input_ended:
+            opening = not self._handshakeDone
             super().dataReceived(bytes)
+            if opening or len(bytes) > KEPT:
+                self._release()
 
     def readConnectionLost(self) -> None:
         """The peer has ended its half of the connection below."""
@@ -93,6 +111,17 @@ class TlsTransport(BufferingTLSTransport):
             self.transport.loseConnection()
 
     # --- in place of Twisted's own ---
+
+    @override
+    def _write(self, bytes: bytes) -> None:
+        super()._write(bytes)
+        if len(bytes) > KEPT:
+            self._release()
+
+    def _release(self) -> None:
+        # In the middle of a handshake OpenSSL has a buffer of its own above these.
+        if self._handshakeDone and not self._lostTLSConnection and self._tlsConnection is not None:
+            _buffers_release()(self._tlsConnection)
 
     @override
     def _flushReceiveBIO(self) -> None:
@@ -147,3 +176,16 @@ class TlsTransport(BufferingTLSTransport):
         else:
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
+
+
+@cache
+def _buffers_release() -> Callable[[Any], object]:  # Any: an SSL.Connection
+    """Return what releases the buffers of a connection; nothing, with an unknown pyOpenSSL."""
+    if changes := tls_buffers_changes():
+        _log.warn(
+            "the buffers of idle TLS connections cannot be released with this pyOpenSSL; they "
+            "take more memory; changed: {changes}",
+            changes=", ".join(changes),
+        )
+        return lambda connection: None
+    return tls_buffers_release()
