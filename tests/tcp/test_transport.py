@@ -118,6 +118,29 @@ class Connection:
         return self.transport in self.reactor.writers
 
 
+class NamesTests(SynchronousTestCase):
+    """What a connection is called is made when it is asked for."""
+
+    def test_nothing_kept(self) -> None:
+        """A connection has all that it is in slots, and no text."""
+        transport = Connection().transport
+        self.assertEqual(vars(transport), {})
+        self.assertEqual((transport._shown, transport._log_context), (None, None))
+
+    def test_as_stock(self) -> None:
+        """The context of its log events is as the stock transport's, and kept once asked for."""
+        ours, stock = Connection().transport, Connection(tcp.Server).transport
+        self.assertEqual(ours.logPrefix(), stock.logPrefix())
+        self.assertIs(ours.logPrefix(), ours.logPrefix())
+
+    def test_shown(self) -> None:
+        """``repr`` has the protocol and the port, or what Twisted says of an adopted one."""
+        transport = Connection().transport
+        self.assertEqual(repr(transport), "<Peer #0 on None>")
+        transport.repstr = "<Peer #0 on 8888>"
+        self.assertEqual(repr(transport), "<Peer #0 on 8888>")
+
+
 class SendingTests(SynchronousTestCase):
     """What is written leaves in one send, and at once."""
 

@@ -86,26 +86,35 @@ class FastTransport(tcp.Server):
     next turn, as usual.
     """
 
-    # In slots: a new attribute on an existing connection would cost it a dict of its own. Most are
+    # In slots, all that a connection has: one attribute elsewhere would cost it a dict. Most are
     # Twisted's: what write looks at lies side by side here, so that a message to thousands of
     # connections does not wait for memory a dozen times for each.
     __slots__ = (
         "TLS",
         "_aborting",
+        "_log_context",
         "_pending_writes",
         "_send_error",
         "_sends_left",
+        "_shown",
         "_tempDataBuffer",
         "_tempDataLen",
         "_wants_to_write",
         "_writeDisconnected",
         "_writeDisconnecting",
         "bufferSize",
+        "client",
         "connected",
         "dataBuffer",
         "disconnecting",
+        "fileno",
+        "hostname",
         "producer",
         "producerPaused",
+        "protocol",
+        "reactor",
+        "server",
+        "sessionno",
         "socket",
         "streamingProducer",
     )
@@ -126,12 +135,42 @@ class FastTransport(tcp.Server):
         self._wants_to_write = False
         self.bufferSize = BUFFER_SIZE
         self.TLS = self._aborting = False
+        self._log_context: str | None = None
+        self._shown: str | None = None
         self.connected = 0
         self.producer = None
         self.dataBuffer = b""
         self.disconnecting = self._writeDisconnecting = self._writeDisconnected = False
         self.producerPaused = self.streamingProducer = False
         super().__init__(sock, protocol, client, server, sessionno, reactor)
+
+    # Two texts that Twisted makes for each connection, and that are rarely needed. The setters take
+    # what its constructor sets.
+
+    @property
+    def repstr(self) -> str:
+        """What ``repr`` returns."""
+        if self._shown is not None:
+            return self._shown
+        number = getattr(self.server, "_realPortNumber", None)
+        return f"<{type(self.protocol).__name__} #{self.sessionno} on {number}>"
+
+    @repstr.setter
+    def repstr(self, text: str) -> None:
+        # A connection that was adopted has no port of Twisted's.
+        self._shown = None if isinstance(self.server, tcp.Port) else text
+
+    @property
+    def logstr(self) -> str:
+        """The context of log events; reactors that have one ask at each event, so it is kept."""
+        if self._log_context is None:
+            prefix = self._getLogPrefix(self.protocol)
+            self._log_context = f"{prefix},{self.sessionno},{self.hostname}"
+        return self._log_context
+
+    @logstr.setter
+    def logstr(self, text: str) -> None:
+        pass
 
     @override
     def doRead(  # type: ignore[override]  # abortConnection's is of any form

@@ -89,6 +89,8 @@ class WebSocketFactory(HandshakeFactory):
 class _SocketProducer:
     """Pauses a WebSocket and the protocol within it while the client does not read."""
 
+    __slots__ = ("_producer", "_socket")
+
     def __init__(self, socket: _WebSocket, producer: IPushProducer) -> None:
         self._socket = socket
         self._producer = producer
