@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.cli.call import UNANSWERED, parse_or_exit
-from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe
+from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe, terminal_body
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import Option
 from twisted_net.dtls.settings import DtlsClientSettings
@@ -141,6 +141,20 @@ class ProgressTests(SynchronousTestCase):
             self.clock.advance(1)
         progress.end()
         self.assertEqual(file.getvalue(), "sent 5 of 11 bytes\nsent 10 of 11 bytes\n")
+
+
+class TerminalBodyTests(SynchronousTestCase):
+    """:func:`terminal_body`."""
+
+    def test_escapes(self) -> None:
+        """Lines and tabs are kept, and nothing steers the terminal."""
+        for body, shown in (
+            (b"", ""),
+            ("é\ta\nb\r\n\n".encode(), "é\ta\nb\n\n"),
+            (b"a\x1b[2J\x9b\xff\x00", r"a\x1b[2J\x9b\xff\x00"),
+            ("\u202ea\u2028\x85\rb".encode(), r"\u202ea\u2028\x85\rb"),
+        ):
+            self.assertEqual(terminal_body(body), shown.encode())
 
 
 class DescribeTests(SynchronousTestCase):

@@ -41,8 +41,8 @@ class ColorTests(SynchronousTestCase):
 
     def test_harmless(self) -> None:
         """Control characters in an answer are escaped."""
-        text = "".join(text for _, text in colored("\x9b2J\x1b[2J\u202e"))
-        self.assertEqual(text, '"\\u009b2J\\u001b[2J\\u202e"')
+        text = "".join(text for _, text in colored("\x9b2J\x1b[2J\u202e\U000e0041"))
+        self.assertEqual(text, '"\\u009b2J\\u001b[2J\\u202e\\udb40\\udc41"')
 
 
 class HistoryTests(SynchronousTestCase):

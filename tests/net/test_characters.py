@@ -130,3 +130,15 @@ class PrintableJsonTests(SynchronousTestCase):
         self.assertIsNone(CONTROL_CHARACTER.search(shown))
         self.assertEqual(json.loads(shown), value)
         self.assertIn("ä𝄞", shown)
+
+    def test_directions(self) -> None:
+        """Nothing is left that changes the direction or the lines of what is shown."""
+        value = "\u202ea\u2028b\u2066c\U000e0041d\ufeff\u00a0\u3000\ud800"
+        shown = printable_json(json.dumps(value, ensure_ascii=False))
+        self.assertEqual(
+            shown,
+            r'"\u202ea\u2028b\u2066c\udb40\udc41d\ufeff'
+            "\u00a0\u3000"
+            r'\ud800"',
+        )
+        self.assertEqual(json.loads(shown), value)

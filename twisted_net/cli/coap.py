@@ -23,6 +23,7 @@ from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_n
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
+from twisted_net.net.characters import printable
 from twisted_net.net.reactor import DatagramReactor
 
 METHODS = ("get", "post", "put", "delete", "observe")
@@ -287,10 +288,11 @@ class CoapCommand:
             except OSError as error:
                 raise UsageError(f"{path}: {error.strerror}") from None
             return
-        self._out.write(response.payload)
+        terminal = self._out.isatty()
+        self._out.write(terminal_body(response.payload) if terminal else response.payload)
         # States are read line by line; and the prompt of a terminal begins a line.
         ends = response.payload.endswith(b"\n") or not response.payload
-        if line or (not ends and self._out.isatty()):
+        if line or (not ends and terminal):
             self._out.write(b"\n")
         self._out.flush()
 
@@ -299,6 +301,12 @@ class CoapCommand:
         shown = "".join(c if c.isprintable() else " " for c in sentence)
         self._err.write(f"twisted-net coap: {shown}\n")
         self._err.flush()
+
+
+def terminal_body(body: bytes) -> bytes:
+    """Return a body as a terminal gets it: lines and tabs are kept, all else is escaped."""
+    lines = body.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines).encode()
 
 
 def describe(number: int, value: bytes) -> str:

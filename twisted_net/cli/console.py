@@ -21,6 +21,7 @@ from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
 from twisted_net.net.addresses import format_address
+from twisted_net.net.characters import printable_json
 from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
 from twisted_net.tcp.client import CommandClient
@@ -148,7 +149,9 @@ async def ask(client: CommandClient, line: str) -> Mapping[str, object]:
 def colored(value: object) -> Fragments:
     """Return a value as JSON, with a color for each kind of token."""
     text = json.dumps(value, ensure_ascii=False)
-    return [(_COLORS[match.lastgroup or ""], _shown(match[0])) for match in _JSON.finditer(text)]
+    return [
+        (_COLORS[match.lastgroup or ""], printable_json(match[0])) for match in _JSON.finditer(text)
+    ]
 
 
 _JSON = re.compile(
@@ -165,11 +168,6 @@ _COLORS = {
     "word": "ansiblue",
     "rest": "",
 }
-
-
-def _shown(text: str) -> str:
-    # JSON does not escape C1 control characters, which terminals interpret.
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def history_path() -> Path:

@@ -71,16 +71,28 @@ def printable(text: str) -> str:
 
 def printable_json(text: str) -> str:
     """
-    Return JSON as it may be shown on a terminal: the same value without control characters.
+    Return JSON as it may be shown on a terminal: the same value without what terminals obey.
 
-    JSON requires that those of C0 are escaped, but not DEL and those of C1, which terminals obey.
+    JSON requires that control characters of C0 are escaped, but not DEL, those of C1, and what
+    :func:`printable` shows as escapes beside these.
 
-    :param text: valid JSON without line ends.
+    :param text: valid JSON without line ends, or a part of one.
     """
-    return CONTROL_CHARACTER.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return text if text.isprintable() else "".join(map(_shown_in_json, text))
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _shown(character: str) -> str:
-    if character.isprintable() or unicodedata.category(character) == "Zs":
+    if _is_shown(character):
         return character
     return character.encode("unicode_escape").decode()
+
+
+def _shown_in_json(character: str) -> str:
+    if _is_shown(character):
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
