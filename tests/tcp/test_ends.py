@@ -17,7 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import Authority, write_pair
-from tests.tcp.kinds import KINDS, Door, Kind, KindClient
+from tests.tcp.kinds import HEADERS, KINDS, Door, Kind, KindClient
 from tests.tcp.memory import Reactor
 from tests.tcp.server_case import Handlers
 from twisted_net.auth.users import AuthSettings, Users
@@ -443,6 +443,29 @@ class ForeignLayersTests(KindsTestCase):
     def haproxy(self, case: Case) -> IProtocolFactory:
         """Return Twisted's own PROXY protocol."""
         return HAProxyWrappingFactory(case.factory)
+
+    def proxy_within_tls(self, case: Case) -> IProtocolFactory:
+        """Return Twisted's own TLS below our PROXY header."""
+        outer: Any = case.door.port._factory  # Any: our PROXY header
+        assert case.door.port.certificates is not None
+        outer.inner = case.factory
+        return TLSMemoryBIOFactory(case.door.port.certificates, False, outer, case.reactor)
+
+    def test_proxy_within_tls(self) -> None:
+        """A PROXY header may come within another layer; what follows goes on as it does below."""
+        case = self.wrapped(self.proxy_within_tls, KINDS["tls behind proxy"])
+        connection = case.reactor.connect(case.door.factory, KINDS["proxy v1"].peer)
+        client = KindClient(Kind(tls=True), case.reactor, connection)
+        client.open()
+        client._send_bytes(HEADERS[1])
+        client.settle()
+        for _ in range(3):
+            self.assertEqual([line["result"] for line in client.ask(b"PING")], ["PONG"])
+        self.assertEqual([session.client[0] for session in case.factory.sessions], ["192.0.2.1"])
+        stay(client)
+        case.factory.drain(90)
+        self.assertLessEqual(case.seconds_to_end(client, floods=False), LINGER_TIMEOUT)
+        self.assertEqual(case.ended(), {"drained": 1})
 
     def test_bounds(self) -> None:
         """Whatever the client does, the end comes as soon as over plain TCP, or nearly."""

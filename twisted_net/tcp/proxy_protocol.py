@@ -57,17 +57,18 @@ class ProxiedTransport:
     A transport with the addresses that a proxy announced.
 
     :param transport: the connection to the proxy.
+    :ivar unproxied: the same.
     """
 
     def __init__(self, transport: Any, peer: IAddress, host: IAddress) -> None:  # Any: a transport
-        self._transport = transport
+        self.unproxied = transport
         self._peer = peer
         self._host = host
         self.write = transport.write
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever the transport has
-        return getattr(self._transport, name)
+        return getattr(self.unproxied, name)
 
     def getPeer(self) -> IAddress:
         """Return the address of the client."""
@@ -77,14 +78,10 @@ class ProxiedTransport:
         """Return the address that the client connected to."""
         return self._host
 
-    def loseWriteConnection(self) -> None:
-        """End our half of the connection to the proxy, which ends it for the client."""
-        self._transport.loseWriteConnection()
-
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Set it on the connection to the proxy, unless that is a Unix socket."""
-        if _host(self._transport.getPeer()) is not None:
-            self._transport.setTcpNoDelay(enabled)
+        if _host(self.unproxied.getPeer()) is not None:
+            self.unproxied.setTcpNoDelay(enabled)
 
 
 class _ProxyProtocol(Protocol):
@@ -126,7 +123,10 @@ class _ProxyProtocol(Protocol):
             self.abort()
             return
         # What follows goes to that protocol directly, not through this one.
-        self.transport.protocol = inner
+        if getattr(self.transport, "wrappedProtocol", None) is self:
+            self.transport.wrappedProtocol = inner  # TLS or another layer of an endpoint's
+        else:
+            self.transport.protocol = inner
         inner.makeConnection(transport)
         rest = self._head[header.length :]
         if rest:

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from twisted_net.broadcasts import encode_event
 from twisted_net.reasons import End
+from twisted_net.tcp.proxy_protocol import ProxiedTransport
 from twisted_net.tcp.transport import StreamTransport
 
 LINGER_TIMEOUT = 2.0
@@ -103,7 +104,10 @@ def end_output(transport: StreamTransport, protocol: IHalfCloseableProtocol | No
         take its time.
     """
     # A wrapper has the methods of the connection within as attributes, but not in its class.
-    tells = hasattr(type(transport), "loseWriteConnection")
+    bare: object = transport
+    if isinstance(bare, ProxiedTransport):
+        bare = bare.unproxied
+    tells = hasattr(type(bare), "loseWriteConnection")
     if not tells and ISSLTransport.providedBy(transport):
         # The connection within would end without a close_notify.
         transport.loseConnection()
