@@ -59,6 +59,10 @@ FOREIGN = {
     "JDWP": (b"JDWP-Handshake",),
     "RMI": (b"JRMI\x00\x02K",),
     "AMQP": (b"AMQP\x00\x00\x09\x01",),
+    "DICT": (b"CLIENT libcurl 8.5.0",),  # what curl sends for dict:
+    "SCGI": (b"70:CONTENT_LENGTH\x0027\x00SCGI\x001\x00",),
+    "uwsgi": (b"\x00\x20\x20\x00\x0c\x00QUERY_STRING", b"\x05 A\x00"),
+    "AJP": (b"\x124\x01\x20\x02\x04\x00\x08HTTP/1.1",),
     "binary": (
         b"\x05\x01\x00",  # SOCKS 5
         b"\x04\x01\x00\x50\x7f\x00\x00\x01",  # SOCKS 4
@@ -115,6 +119,12 @@ OWN = (
     b"\x00",
     b"\x16",
     b"\x1b[A",
+    b"\x1b[A\x1b[A",
+    b"\x124abc",
+    b"12:30",
+    b"70:CONTENT_LENGTH",
+    b"CLIENT list",
+    b"CLIENTS",
     b"ECHO \x16\x03\x01",
     b"\xff\xfe",
     b"\xc2\x85",

@@ -44,6 +44,9 @@ OPENINGS = (
     b"SSH-2.0-x",
     b"EHLO a.test",
     b"OPTIONS sip:a SIP/2.0",
+    b"CLIENT libcurl 8.5.0",
+    b"24:CONTENT_LENGTH\x0027\x00SCGI\x001\x00,MARK a",
+    b"\x00\x20\x20\x00\x0c\x00QUERY_STRING\x00\x00MARK a",
 )
 """First lines of other protocols, short and long."""
 

@@ -44,6 +44,13 @@ BEGINNINGS = {
     "JDWP": rb"JDWP-Handshake",
     "RMI": rb"JRMI\x00",
     "AMQP": rb"AMQP[\x00-\x03]",
+    # What curl sends before the words of a dict: URL.
+    "DICT": rb"CLIENT libcurl ",
+    # What a web server sends to an application's server, with a page's body behind it. The sizes
+    # may be any bytes.
+    "SCGI": rb"[0-9]{1,10}:CONTENT_LENGTH\x00",
+    "uwsgi": rb"[\x00-\x08\x0b\x0c\x0e-\x1f]..\x00",
+    "AJP": rb"\x124..\x02",
 }
 """Beginnings of lines, by protocol. What follows them does not matter."""
 
