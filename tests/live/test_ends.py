@@ -51,7 +51,7 @@ class SocketClient:
             self.socket.sendall(HEADERS[kind.proxy])
         self.wire: Any = self.socket  # Any: or the TLS above it
         if kind.tls:
-            self.wire = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), self.socket)
+            self.wire = SSL.Connection(kind.client_context(), self.socket)
             self.wire.set_connect_state()
             self.wire.do_handshake()
         if kind.websocket:

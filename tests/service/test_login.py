@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, succeed
@@ -277,6 +279,18 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
             for _ in range(threads):
                 reactor.run_thread()
             self.assertIn(self.successResultOf(result), ("ann", "eve"))
+
+    def test_file_that_is_none(self) -> None:
+        """A checker of a file is refused one that is none, which it would wait for at a login."""
+        pipe = self.path.with_name("pipe")
+        os.mkfifo(pipe)
+        for path in (pipe, pipe.parent, "/dev/zero"):
+            settings = AuthSettings(checkers=(f"file:{path}",))
+            error: ConfigError = self.assertRaises(
+                ConfigError, configured_authenticator, ThreadClock(), settings
+            )
+            (mistake,) = error.mistakes
+            self.assertEqual(mistake, "auth.checkers[0]: the checker file needs a regular file")
 
     def test_plugin_that_fails(self) -> None:
         """A checker's plugin may raise anything; its message may be secret, and is not shown."""

@@ -35,10 +35,12 @@ class Kind:
     A kind of listener: the layers that a client has to speak.
 
     :param proxy: the version of the PROXY header; 0 for none.
+    :param tls_version: the highest that the client speaks.
     """
 
     proxy: int = 0
     tls: bool = False
+    tls_version: int = SSL.TLS1_3_VERSION
     websocket: bool = False
     unix: bool = False
 
@@ -54,6 +56,12 @@ class Kind:
         place: dict[str, Any] = {"path": "/s"} if self.unix else {"port": 1}
         return Listener(**place, **settings)
 
+    def client_context(self) -> SSL.Context:
+        """Return a context for a client, which believes any certificate."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(self.tls_version)
+        return context
+
     @property
     def peer(self) -> Address | None:
         """Where its connections come from."""
@@ -68,6 +76,7 @@ KINDS = {
     "proxy v1": Kind(proxy=1),
     "proxy v2": Kind(proxy=2),
     "tls": Kind(tls=True),
+    "tls 1.2": Kind(tls=True, tls_version=SSL.TLS1_2_VERSION),
     "tls behind proxy": Kind(proxy=2, tls=True),
     "websocket": Kind(websocket=True),
     "websocket behind proxy": Kind(proxy=1, websocket=True),
@@ -129,7 +138,7 @@ class KindClient:
         if self.kind.proxy:
             self.connection.send(HEADERS[self.kind.proxy])
         if self.kind.tls:
-            self._tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+            self._tls = SSL.Connection(self.kind.client_context(), None)
             self._tls.set_connect_state()
             with contextlib.suppress(SSL.WantReadError):
                 self._tls.do_handshake()

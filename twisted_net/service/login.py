@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -304,6 +305,10 @@ def _make_checker(description: str) -> Any:  # Any: as above
         raise ValueError(f"the checker {kind} cannot be made: {failure}") from None
     if not {IUsernamePassword, IToken} & set(getattr(checker, "credentialInterfaces", ())):
         raise ValueError(f"the checker {kind} accepts neither passwords nor tokens")
+    file = getattr(checker, "filename", None)
+    # Twisted's checker of a file would wait for the writer of a pipe, at the first login.
+    if isinstance(file, str) and os.path.exists(file) and not os.path.isfile(file):
+        raise ValueError(f"the checker {kind} needs a regular file")
     return checker
 
 
