@@ -38,6 +38,7 @@ from twisted_net.commands.registry import (
 )
 from twisted_net.commands.runner import TRACEBACK_BURST, CommandRunner, RunnerLimits
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
+from twisted_net.net.printable_failure import EscapedMessage
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
 from twisted_net.sessions import Session, Sessions
@@ -256,6 +257,13 @@ class HandlerEndTests(RunnerTestCase):
                 self.assertEqual(self.code(answer), "internal")
                 self.assert_logged(type(error))
         self.assertEqual(self.sessions.counters.failures, len(self.ENDS))
+
+    def test_message_that_steers(self) -> None:
+        """What the message repeats of a client's line is escaped in the log."""
+        self.commands.command("T")(raising(ValueError("a\u202eb\u2028")))
+        self.runner.answer(b"T", self.session)
+        [failure] = self.flushLoggedErrors(EscapedMessage)
+        self.assertEqual(failure.getErrorMessage(), r"ValueError: a\u202eb\u2028")
 
     def test_async(self) -> None:
         """So is any exception of an async handler, before and after it has waited."""

@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, capturedLogs
 
 from tests.udp.memory import HERE, FakeSocket, PortTestCase
 from twisted_net.net.addresses import Source
+from twisted_net.net.printable_failure import EscapedMessage
 from twisted_net.udp.limits import MAX_PAYLOAD
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import ANSWER_TOO_LONG
@@ -132,6 +133,17 @@ class AnsweringTests(PortTestCase):
         self.exchange(port, fake, b"x", b"x")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(server.responder.counts.failed, 5)
+
+    def test_what_is_logged(self) -> None:
+        """Nothing of a datagram that a failing handler repeats steers a terminal."""
+
+        def handler(data: bytes, source: Source) -> bytes:
+            raise ValueError(f"bad: {data.decode()}")
+
+        _, port, fake = self.serve(handler)
+        self.assertEqual(self.exchange(port, fake, b"\x1b[2J"), [])
+        [failure] = self.flushLoggedErrors(EscapedMessage)
+        self.assertEqual(failure.getErrorMessage(), r"ValueError: bad: \x1b[2J")
 
     def test_answer_of_another_type(self) -> None:
         """A handler that gives text instead of bytes has failed."""

@@ -6,6 +6,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.commands.registry import Command, Commands
+from twisted_net.net.printable_failure import printable_failure
 from twisted_net.net.redaction import cut
 
 
@@ -39,7 +40,7 @@ def loggable_failure(failure: Failure, command: Command | None, commands: Comman
     assert error is not None
     if command is None or command.secret or _has_secrets(error, commands):
         return Failure(HiddenMessage(type(error)), exc_tb=failure.getTracebackObject())
-    return failure
+    return printable_failure(failure)
 
 
 def _has_secrets(error: BaseException, commands: Commands) -> bool:

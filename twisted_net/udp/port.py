@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.log_limiter import limited_logger
+from twisted_net.net.printable_failure import printable_failure
 from twisted_net.udp.gso import KernelAddress, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec
@@ -324,7 +325,9 @@ class CappedPort(udp.Port):
             except Exception:
                 # A bug of the protocol; raised further, it would make the reactor close the port.
                 self._stranger_log.failure(
-                    "{protocol} failed on a datagram", protocol=self.protocol
+                    "{protocol} failed on a datagram",
+                    printable_failure(Failure()),
+                    protocol=self.protocol,
                 )
         self._source = None
 

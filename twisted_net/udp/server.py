@@ -11,9 +11,11 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_local
+from twisted_net.net.printable_failure import printable_failure
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.udp.amplification_guard import AmplificationGuard
 from twisted_net.udp.limits import DatagramLimits
@@ -144,7 +146,9 @@ class DatagramServer(DatagramProtocol):
         if now >= self._next_traceback:
             self._next_traceback = now + _SECONDS_BETWEEN_TRACEBACKS
             self.log.failure(
-                "a datagram could not be answered ({failed} so far)", failed=counts.failed
+                "a datagram could not be answered ({failed} so far)",
+                printable_failure(Failure()),
+                failed=counts.failed,
             )
 
     def _log_summary(self) -> None:
