@@ -129,13 +129,14 @@ class ReadTests(PortTestCase):
 
     def test_protocol_that_raises(self) -> None:
         """What a protocol raises is logged, and the datagrams after it are read."""
-        recorder = Recorder()
-        recorder.error = ZeroDivisionError()
-        port, fake = self.open_port(recorder)
-        fake.incoming.extend([(b"1", HERE), (b"2", HERE)])
-        port.doRead()
-        self.assertEqual(len(recorder.datagrams), 2)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        for error in (ZeroDivisionError, SystemExit, GeneratorExit):
+            recorder = Recorder()
+            recorder.error = error()
+            port, fake = self.open_port(recorder)
+            fake.incoming.extend([(b"1", HERE), (b"2", HERE)])
+            port.doRead()
+            self.assertEqual(len(recorder.datagrams), 2)
+            self.assertEqual(len(self.flushLoggedErrors(error)), 2)
 
     def test_ipv6_sources(self) -> None:
         """A source is host and port; the scope of a link-local one stays with its host."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import sys
@@ -133,6 +134,27 @@ class AnsweringTests(PortTestCase):
         self.exchange(port, fake, b"x", b"x")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(server.responder.counts.failed, 5)
+
+    def test_handler_that_exits(self) -> None:
+        """One that raises what is no Exception has failed, too; the next datagram is answered."""
+        ends: dict[bytes, BaseException] = {
+            b"exit": SystemExit(0),
+            b"leave": GeneratorExit(),
+            b"stop": KeyboardInterrupt(),
+            b"cancel": asyncio.CancelledError(),
+        }
+
+        def handler(data: bytes, source: Source) -> bytes:
+            if data in ends:
+                raise ends[data]
+            return data
+
+        for data, end in ends.items():
+            with self.subTest(data=data):
+                server, port, fake = self.serve(handler)
+                self.assertEqual(self.exchange(port, fake, data, b"a"), [b"a"])
+                self.assertEqual(server.responder.counts.failed, 1)
+                self.assertEqual(len(self.flushLoggedErrors(type(end))), 1)
 
     def test_what_is_logged(self) -> None:
         """Nothing of a datagram that a failing handler repeats steers a terminal."""

@@ -322,7 +322,7 @@ class CappedPort(udp.Port):
             self._source, self._peer = source, peer
             try:
                 received(data, source)
-            except Exception:
+            except BaseException:
                 # A bug of the protocol; raised further, it would make the reactor close the port.
                 self._stranger_log.failure(
                     "{protocol} failed on a datagram",

@@ -120,7 +120,7 @@ class DatagramServer(DatagramProtocol):
             return None
         try:
             return self._answer(datagram, addr, self._seconds(), self._wall)
-        except Exception:
+        except BaseException:
             self._count_failure()
             return None
 
@@ -136,7 +136,7 @@ class DatagramServer(DatagramProtocol):
         except MessageLengthError:
             self._count_failure()
             transport.write(ANSWER_TOO_LONG, addr)
-        except Exception:
+        except BaseException:
             self._count_failure()
 
     def _count_failure(self) -> None:
