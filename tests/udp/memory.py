@@ -159,7 +159,7 @@ class Recorder(DatagramProtocol):
     def __init__(self) -> None:
         self.datagrams: list[tuple[bytes, Source]] = []
         self.refusals = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
         self.datagrams.append((datagram, addr))
