@@ -108,7 +108,7 @@ class TlsTransport(BufferingTLSTransport):
             return
         self._ending_output = False
         if self._notified:
-            self.transport.loseConnection()
+            self._close()
 
     # --- in place of Twisted's own ---
 
@@ -147,11 +147,16 @@ class TlsTransport(BufferingTLSTransport):
         self._flushSendBIO()
         self._notified = True
         if self._aborted:
-            return
-        if self._ending_output:
+            self._lostTLSConnection = True
+        elif self._ending_output:
             self.transport.loseWriteConnection()
         else:
-            self.transport.loseConnection()
+            self._close()
+
+    def _close(self) -> None:
+        """Close the connection below; that the peer sends no close_notify is no loss then."""
+        self._lostTLSConnection = True
+        self.transport.loseConnection()
 
     @override
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
