@@ -280,6 +280,15 @@ class DoorsTests(SynchronousTestCase):
             with self.subTest(door=door.__name__):
                 self.assertEqual(self.outcome(door, ANN, names), expected)
 
+    def test_spaces(self) -> None:
+        """A line of nearly nothing but spaces is shown, and answered."""
+        world = World(self, ANN)
+        ask, _ = lines(world)
+        for count in (799, 800, 801, 6000):
+            ask("MARK" + " " * count, "x")
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(len(world.shown), 4)
+
     def test_secrets(self) -> None:
         """No door shows others a secret, be it in the audit, a watcher, the slow log or a crash."""
         logged = EventLoggingObserver()

@@ -83,6 +83,9 @@ class RedactTests(SynchronousTestCase):
         ):
             with self.subTest(url=url):
                 self.assertEqual(redact_url(url), shown)
+        for long in ("p" * 5000, "p%25" * 1000):
+            self.assertNotIn("pp", redact_url(f"http%3A%2F%2Fu%3Ap{long}%40h"))
+            self.assertNotIn("pp", redact_url(f"http://h/?to=http%3A%2F%2Fu%3Ap{long}%40h"))
         for url in ("http://h/?a=b%26c%3Dd", "http://h/%25%7F%20%0A%zz%", "http://h/?to=a%40b"):
             self.assertEqual(redact_url(url), url)
 
@@ -229,7 +232,7 @@ class ShownArgumentsTests(SynchronousTestCase):
         for part in (
             *("a", "a ", ":", "/", "@", "://", "://@", "&key=", "a=", "--a", "bearer ", '"', "\\"),
             *("login", "login ", "login:", "a%", "a:b/", " @", "[", "é", "{", "&a", "=&"),
-            *("-", "-a", ".", "%25", "%3D", "api ", "api\t \t", "aA", "a?", "a:b?"),
+            *("-", "-a", ".", "%25", "%3D", "api ", "api\t \t", "aA", "a?", "a:b?", " ", "\t"),
         ):
             with self.subTest(part=part), ended_if_runaway():
                 text = part * (MEGABYTE // len(part))

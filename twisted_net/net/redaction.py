@@ -99,10 +99,7 @@ def shown_arguments(text: str, secret: Iterable[str] = ()) -> str:
     :param secret: names of commands whose arguments are secret.
     """
     if len(text) > LOOKED_AT:
-        text = text[:LOOKED_AT]
-        # Where the text ends within user name and password, their mark was still to come.
-        if "://" in text.rsplit(None, 1)[-1]:
-            text += "@"
+        text = _with_mark(text[:LOOKED_AT])
     names = tuple(sorted(secret))
     return cut(_also_decoded(text, lambda text: _redact_arguments(text, names)))
 
@@ -143,9 +140,18 @@ def _also_decoded(text: str, redact: Callable[[str], str]) -> str:
     shown = redact(text)
     if "%" not in shown:
         return shown
-    decoded = _ENCODED.sub(_decode, shown)
+    # Each of them takes a call.
+    decoded = _ENCODED.sub(_decode, shown[:LOOKED_AT])
+    if len(shown) > LOOKED_AT:
+        decoded = _with_mark(decoded)
     redacted = redact(decoded)
     return shown if redacted == decoded else redacted
+
+
+def _with_mark(text: str) -> str:
+    """Let user name and password end where a text was cut within these: their mark was to come."""
+    # A text of spaces alone has no last word.
+    return text + "@" if any("://" in word for word in text.rsplit(None, 1)[-1:]) else text
 
 
 def _decode(match: re.Match[str]) -> str:
