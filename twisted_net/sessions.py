@@ -127,6 +127,11 @@ class Session:
         """The name of the user who has logged in, if one has."""
         return None if self.permissions is None else self.permissions.name
 
+    @property
+    def subscriptions(self) -> int:
+        """How many patterns of topics it is subscribed to."""
+        return 0 if self.mailbox is None else self.sessions.topics.count(self.mailbox)
+
     def log_in(self, permissions: Permissions, proof: str | None = None) -> None:
         """
         Log the client in: this user's permissions hold from its next line on.

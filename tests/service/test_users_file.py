@@ -30,6 +30,7 @@ from twisted_net.service.users_file import (
     in_thread_of_its_own,
 )
 from twisted_net.sessions import Session, Sessions
+from twisted_net.topics import Mailbox
 
 
 def looked_at(file: UsersFile) -> Users:
@@ -332,6 +333,39 @@ class ChangeTests(UsersFileTestCase):
         self.assertEqual(len(self.told), CLIENTS_AT_ONCE + 8)
         self.assertEqual({session.user for session in sessions[:-2]}, {None})
         self.assertEqual(sessions[-1].user, "bob")
+
+    def test_pace_of_subscribers(self) -> None:
+        """Those with many subscriptions are reviewed fewer at once, and one at least."""
+
+        def pacing(work: Iterable[int]) -> Awaitable[list[int]]:
+            self.steps = list(work)
+            return Deferred()
+
+        self.write("[ann]")
+        file = UsersFile(str(self.path), pacing)
+        for count in (1000, 300, 300, 8, 1000):
+            session = self.log_in(file, "ann")
+            for i in range(count):
+                self.sessions.topics.subscribe(self.mailbox_of(session), f"a.{i}")
+        self.write('[ann]\nsubscribe = ["b"]')
+        looked_at(file)
+        self.assertEqual(self.steps, [1, 2, 2])
+        self.assertEqual(len(self.sessions.topics), 0)
+
+    def mailbox_of(self, session: Session) -> Mailbox:
+        """Return the mailbox of a session."""
+        if session.mailbox is None:
+            session.mailbox = Mailbox(self.sessions.topics, NobodyListens())
+        return session.mailbox
+
+
+class NobodyListens:
+    """A recipient that takes no messages."""
+
+    def subscribed(self) -> None:
+        """Do nothing."""
+
+    wake = overflow = subscribed
 
 
 class ThreadTests(UsersFileTestCase):

@@ -160,6 +160,11 @@ class User(Record, frozen=True):
 class PermissionsHolder(Protocol):
     """What holds the permissions of a user: a session; hashable by identity."""
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions it has, which the time of a review depends on."""
+        ...
+
     def review(self) -> None:
         """End what the permissions, which have changed, no longer allow."""
         ...
