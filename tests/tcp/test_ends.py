@@ -218,6 +218,23 @@ class EndsTests(KindsTestCase):
                     with self.subTest(end=trigger_name, client=client_name, kind=kind_name):
                         self.assertEqual(self.outcome(kind, trigger, client_name), expected)
 
+    def test_too_late(self) -> None:
+        """One that comes during a drain is closed at once, whether it leaves or not."""
+        for kind_name, kind in KINDS.items():
+            with self.subTest(kind=kind_name):
+                case = self.case(kind)
+                first = case.door.client()
+                first.ask(b"PING")
+                stop_reading(first)
+                case.factory.drain(90)
+                late = case.door.client(opened=False)
+                stay(late)
+                late.open()
+                late.settle()
+                self.assertEqual((late.take(), late.connection.gone), ([], True))
+                self.assertEqual(case.ended(), {"drained": 1})
+                self.assertEqual(case.reactor.connections, [first.connection])
+
     def test_rejected(self) -> None:
         """One that is turned away with an answer leaves, or is aborted, in the same time."""
         for client_name, behave in CLIENTS.items():
