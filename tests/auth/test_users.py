@@ -262,11 +262,19 @@ class ReadUsersTests(SynchronousTestCase):
             self.assertTrue(mistake.startswith("users.toml: "), mistake)
             self.assertIn(words, mistake)
 
+    def test_shared_token(self) -> None:
+        """A token is that of one user: of two, a client might be the one or the other."""
+        one, two = hash_token("one"), hash_token("two")
+        text = f'[ann]\ntokens = ["{one}"]\n[bob]\ntokens = ["{two}", "{one}"]\n[eve]'
+        self.assertEqual(self.mistakes(text), ["users.toml: user bob: a token is also that of ann"])
+        self.assertEqual(len(read_users(f'[ann]\ntokens = ["{one}", "{one}"]', "users.toml")), 1)
+
     def test_longest_name(self) -> None:
         """A name has 128 characters at most."""
         self.assertEqual(len(read_users(f'["{"a" * 128}"]', "users.toml")), 1)
-        (mistake,) = self.mistakes(f'["{"a" * 129}"]')
+        (mistake,) = self.mistakes(f'["{"a" * 100_000}"]')
         self.assertIn("is no name for a user", mistake)
+        self.assertLess(len(mistake), 300)
 
     def test_not_toml(self) -> None:
         """A file that is no TOML is not shown in part: what stands there may be a secret."""

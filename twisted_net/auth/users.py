@@ -431,7 +431,11 @@ def read_users(text: str, file: str) -> Users:
     mistakes = []
     for name, table in tables.items():
         if not _NAME.fullmatch(name):
-            mistakes.append(f"{file}: {name!r} is no name for a user: letters, digits and . _ @ -")
+            shown = name[:_MAX_NAME]
+            mistakes.append(
+                f"{file}: {shown!r} is no name for a user: letters, digits and . _ @ -, "
+                f"{_MAX_NAME} at most"
+            )
             continue
         try:
             users[name] = msgspec.convert(table, User)
@@ -440,6 +444,12 @@ def read_users(text: str, file: str) -> Users:
             continue
         if name == DEFAULT and (users[name].password or users[name].tokens):
             mistakes.append(f"{file}: {DEFAULT} is no user, and has neither a password nor tokens")
+    owners: dict[str, str] = {}
+    for name, user in users.items():
+        for digest in user.tokens:
+            owner = owners.setdefault(digest, name)
+            if owner != name:
+                mistakes.append(f"{file}: user {name}: a token is also that of {owner}")
     if not users and not mistakes:
         mistakes.append(f"{file}: there is no user in it")
     if mistakes:
@@ -447,7 +457,8 @@ def read_users(text: str, file: str) -> Users:
     return Users(users)
 
 
-_NAME = re.compile(r"[\w.@-]{1,128}")
+_MAX_NAME = 128
+_NAME = re.compile(rf"[\w.@-]{{1,{_MAX_NAME}}}")
 _PATTERN = re.compile(r"-?[^\s*-][^\s*]*\*?|-?\*")
 _WILDCARD = re.compile(r"[*>#+?]")
 
