@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
@@ -235,8 +235,17 @@ class UnprovenTests(CrossProtocolCase):
 
     def test_fallback(self) -> None:
         """The answer of a fallback is no success of a command."""
-        self.commands.fallback = lambda request, text: {"status": "success"}
-        self.assert_ended(self.connect(b"hello\nhello: world\n" + REQUEST + b"\nMARK a\n"))
+        for answer in ({"status": "success"}, {"command": "hello", "result": 1}, {"command": 1}):
+            for wait in (False, True):
+                with self.subTest(answer=answer, wait=wait):
+                    self.serve()
+                    self.commands.fallback = lambda request, text, value=answer, wait=wait: (
+                        succeed(value) if wait else value
+                    )
+                    client = self.connect(b"hello\nhello: world\n")
+                    self.assertEqual(client.answers(), [answer, answer])
+                    self.say(client, REQUEST + b"\nMARK a\n")
+                    self.assert_ended(client)
 
     def test_shown(self) -> None:
         """The audit shows what it was, and no byte that is not printable."""

@@ -410,7 +410,9 @@ def encode_whole(value: object) -> bytes | Waiting:
     """
     if isinstance(value, Awaitable):
         return Waiting(None, lambda: value, encode_whole, begun=True)
-    return _encode(value) + b"\n"
+    line = _encode(value) + b"\n"
+    # The space tells it from the result of a command, see is_result.
+    return b"{ " + line[1:] if line.startswith(_RESULT) else line
 
 
 def shown_name(word: str) -> str:
