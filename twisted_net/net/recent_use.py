@@ -1,0 +1,57 @@
+"""Recent use: how much each key has used something lately, in a table of bounded size."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf, log2
+
+from twisted_net.net.rate_limit import MAX_KEYS
+
+NEVER = -inf
+"""Level of a key that has used nothing, or that the table no longer has."""
+
+
+class RecentUse:
+    """
+    How much each key has used lately: a sum in which each unit counts half after a half-life.
+
+    The sum is kept as a *level*: the binary logarithm of the units, each weighted by two to the
+    power of its time in half-lives ("forward decay", Cormode et al. 2009). All levels decay in
+    step, so that the order of two keys never changes while neither is charged: levels can be sorted
+    once and compared at any time. A unit that is charged one half-life later weighs twice as much.
+
+    :param half_life: seconds.
+    :param max_keys: size of the table. At this number the key that was charged longest ago is
+        evicted, which counts as never used again.
+    """
+
+    def __init__(self, half_life: float, max_keys: int = MAX_KEYS) -> None:
+        self._half_life = half_life
+        self._max_keys = max_keys
+        # Least recently charged first. A plain dict would walk over all deleted places.
+        self._levels: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def level(self, key: str) -> float:
+        """Return the level of a key; the lower, the less it has used. :data:`NEVER` if nothing."""
+        return self._levels.get(key, NEVER)
+
+    def charge(self, key: str, now: float, units: float = 1.0) -> None:
+        """
+        Charge units to a key.
+
+        :param units: above 0.
+        """
+        level = joint_level(self.level(key), log2(units) + now / self._half_life)
+        self._levels[key] = level
+        self._levels.move_to_end(key)
+        if len(self._levels) > self._max_keys:
+            self._levels.popitem(last=False)
+
+
+def joint_level(one: float, other: float) -> float:
+    """Return the level of what two keys have used together."""
+    low, high = sorted((one, other))
+    return high if low == NEVER else high + log2(1.0 + 2.0 ** (low - high))
