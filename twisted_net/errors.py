@@ -155,16 +155,28 @@ class CommandTimeout(CommandError):
 
 
 class TooBusy(CommandError):
-    """As many commands wait or run as may; this one was not started."""
+    """
+    As many commands wait or run as may; this one was not started.
+
+    :param what: of which there are so many.
+    :param retry_after: seconds until it is worth another attempt, where that can be told.
+    """
 
     code = "busy"
+    retry_after: float | None = None
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"busy: {limit} commands are pending; try again later")
+    def __init__(
+        self, limit: int, what: str = "commands", retry_after: float | None = None
+    ) -> None:
+        when = "later" if retry_after is None else f"in {retry_after:.3g} seconds"
+        super().__init__(f"busy: {limit} {what} are pending; try again {when}")
         self.limit = limit
+        self.retry_after = retry_after
 
     def details(self) -> dict[str, object]:
-        return {"limit": self.limit}
+        if self.retry_after is None:
+            return {"limit": self.limit}
+        return {"limit": self.limit, "retry_after": round(self.retry_after, 3)}
 
 
 class HandlersOverdue(TooBusy):

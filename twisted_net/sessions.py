@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.broadcasts import CLIENTS_AT_ONCE, Broadcasts, Delivery, Pacing, encode_event
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
-from twisted_net.net.addresses import format_address
+from twisted_net.net.addresses import client_prefix, format_address
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
@@ -53,6 +53,7 @@ class Session:
     :ivar reviewed: called after the permissions of its user have changed, with the name that it had
         before; it has none any more if it was logged out.
     :ivar overdue: its handlers that still run although their commands were answered ``timeout``.
+    :ivar login_refused: whether its login has come to nothing, though its answer is held back.
     :ivar connected: when it connected, in seconds of the wall clock.
     :ivar messages: lines received, the refused ones included.
     :ivar received: bytes received, unfinished lines included.
@@ -71,6 +72,7 @@ class Session:
         "client",
         "connected",
         "identity",
+        "login_refused",
         "mailbox",
         "messages",
         "name",
@@ -102,6 +104,7 @@ class Session:
         self.admit: Callable[[Permissions], None] | None = None
         self.reviewed: Callable[[str], None] | None = None
         self.overdue = 0
+        self.login_refused = False
         self.connected = sessions.wall()
         self.messages = 0
         self.received = 0
@@ -131,6 +134,12 @@ class Session:
     def subscriptions(self) -> int:
         """How many patterns of topics it is subscribed to."""
         return 0 if self.mailbox is None else self.sessions.topics.count(self.mailbox)
+
+    @property
+    def owner(self) -> str:
+        """Whose share its work counts in: its user's, or else its address's (an IPv6 /64's)."""
+        user = self.user
+        return client_prefix(self.client[0]) if user is None else f"user {user}"
 
     def log_in(self, permissions: Permissions, proof: str | None = None) -> None:
         """

@@ -220,7 +220,9 @@ class RunnerTestCase(SynchronousTestCase):
         self.commands = Commands()
         self.audited: list[tuple[str, str]] = []
         self.sessions = Sessions(lambda: 100.0, instruments=Instruments(self.audit))
-        self.runner = CommandRunner(self.clock, self.commands, self.sessions, LIMITS)
+        self.runner = CommandRunner(
+            self.clock, self.commands, self.sessions, LIMITS, threads=self.clock
+        )
         self.session = self.sessions.open("192.0.2.1", 5000, nobody)
 
     def audit(self, event: str, client: Audited, what: str) -> None:
@@ -371,6 +373,42 @@ class TimeLimitTests(RunnerTestCase):
         self.assertEqual(self.code(self.successResultOf(self.start(b"WAIT"))), "busy")
         self.assertEqual(self.audited, [("refused", "busy: WAIT")])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_overdue_of_one_client(self) -> None:
+        """One client's overdue handlers leave room for others, and for logins in any case."""
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        async def log_in() -> str:
+            return "hello"
+
+        gate: Deferred[str] = Deferred()
+        self.patch(runner_module, "MAX_OVERDUE", 4)
+        self.commands.command("WAIT")(stubborn)
+        self.commands.command("LOGIN", alone=True)(log_in)
+        other = self.sessions.open("192.0.2.2", 5000, nobody)
+        for session, allowed in ((self.session, 2), (other, 1), (other, 0)):
+            for _ in range(allowed):
+                waiting = self.runner.answer(b"WAIT", session)
+                assert isinstance(waiting, Waiting)
+                answer = self.runner.start_line(waiting, b"WAIT", session)
+                self.clock.advance(5)
+                self.assertEqual(self.code(self.successResultOf(answer)), "timeout")
+            waiting = self.runner.answer(b"WAIT", session)
+            assert isinstance(waiting, Waiting)
+            refused = self.runner.start_line(waiting, b"WAIT", session)
+            self.assertEqual(self.code(self.successResultOf(refused)), "busy")
+        self.assertIn(b"hello", self.successResultOf(self.start(b"LOGIN")))
+        gate.callback("late")
+        self.assertEqual(self.sessions.counters.overdue, 0)
+        again = self.start(b"WAIT")
+        self.assertNoResult(again)
+        again.cancel()
+        self.failureResultOf(again, CancelledError)
 
     def test_late_refusal(self) -> None:
         """A handler that refuses after its command was answered counts as no refusal."""

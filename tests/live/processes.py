@@ -185,10 +185,14 @@ class Line:
     A TCP client that stays connected; its calls wait in a thread.
 
     It must be closed; as a context it closes itself.
+
+    :param source: the address that it comes from.
     """
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=PATIENCE, source_address=(source, 0)
+        )
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Line:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.users_case import UsersFileTestCase
 from tests.threads import ThreadClock
-from twisted_net.auth import passwords
+from twisted_net.auth.password_queue import Applicant
 from twisted_net.auth.passwords import hash_password
 from twisted_net.auth.users import AuthSettings, Permissions, User, Users, hash_token
 from twisted_net.errors import (
@@ -25,6 +26,7 @@ from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
 from twisted_net.service import login
 from twisted_net.service.login import (
+    REFUSAL_PAUSE,
     Authenticator,
     CheckerChain,
     IPermissions,
@@ -34,7 +36,7 @@ from twisted_net.service.login import (
     UsersChecker,
     configured_authenticator,
 )
-from twisted_net.service.password_verifier import DECOY
+from twisted_net.service.password_verifier import PasswordCheck
 from twisted_net.sessions import Session, Sessions
 
 HASH = hash_password("sesame", bytes(16), cost=4)
@@ -52,7 +54,8 @@ class AuthenticatorTests(SynchronousTestCase):
                 "tom": User(tokens=(hash_token("purr"),), commands=("PING",)),
             }
         )
-        self.verified: list[tuple[str, str]] = []
+        self.verified: list[tuple[str | None, str]] = []
+        self.applicants: list[Applicant] = []
         self.serve(AuthSettings(users="x"))
         self.heard: list[str] = []
         self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
@@ -67,10 +70,11 @@ class AuthenticatorTests(SynchronousTestCase):
         """Record a line of the audit log."""
         self.heard.append(f"{event} {what}")
 
-    def verify(self, hashed: str, password: str) -> Deferred[bool]:
+    def verify(self, check: PasswordCheck) -> Deferred[bool]:
         """Verify a password synchronously."""
-        self.verified.append((hashed, password))
-        return succeed(passwords.verify(hashed, password))
+        self.applicants.append(check.applicant)
+        self.verified.append((check.hashed, check.password))
+        return succeed(check.run())
 
     def session(self, host: str = "192.0.2.1") -> Session:
         """Open a session."""
@@ -137,7 +141,7 @@ class AuthenticatorTests(SynchronousTestCase):
         for after in ({"ann": User(password=OTHER)}, {"tom": User()}):
             self.users = Users({"ann": User(password=HASH)})
             verdict: Deferred[bool] = Deferred()
-            self.patch(self, "verify", lambda hashed, password, verdict=verdict: verdict)
+            self.patch(self, "verify", lambda check, verdict=verdict: verdict)
             self.serve(AuthSettings(users="x"))
             login = self.log_in(self.session(), "ann", "sesame")
             self.users = Users(after)
@@ -157,30 +161,76 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.heard[1], "refused auth_failed: as nob…")
         self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
 
-    def test_equally_long(self) -> None:
-        """Unknown users, and users without a password, cost a verification like others."""
-        for who in ("ann", "nobody", "tom"):
-            self.failureResultOf(self.log_in(self.session(f"h{who}"), who, "x"), AuthFailed)
-        self.assertEqual(self.verified, [(HASH, "x")] * 3)
+    def test_applicants(self) -> None:
+        """A check is told where its client is; an IPv6 address is its /64, and has a /48."""
+        for host in ("192.0.2.1", "2001:db8:1:2::3", "::ffff:192.0.2.1"):
+            self.failureResultOf(self.log_in(self.session(host), "x", "y"), AuthFailed)
+        self.assertEqual(
+            self.applicants,
+            [
+                Applicant("192.0.2.1", None, "x"),
+                Applicant("2001:db8:1:2::/64", "2001:db8:1::/48", "x"),
+                Applicant("192.0.2.1", None, "x"),
+            ],
+        )
 
-    def test_decoy(self) -> None:
-        """If no user has a password, there is still a hash to verify."""
-        self.users = Users({"tom": User()})
-        self.failureResultOf(self.log_in(self.session(), "tom", "x"), AuthFailed)
-        self.assertEqual(self.verified, [(DECOY, "x")])
+    def test_other_credentials(self) -> None:
+        """A checker that is used without a client checks passwords, too."""
+        checker = UsersChecker(lambda: self.users, self.verify)
+        found = checker.requestAvatarId(UsernamePassword(b"ann", b"sesame"))
+        self.assertEqual(self.successResultOf(found), "ann")
 
     def test_delays(self) -> None:
         """After three failures of an address, no login is checked for a while."""
         session = self.session()
         for _ in range(3):
             self.failureResultOf(self.log_in(session, "ann", "wrong"), AuthFailed)
-        failure = self.failureResultOf(self.log_in(session, "ann", "sesame"), AuthDelayed)
-        self.assertEqual(failure.value.details(), {"retry_after": 1.0})
+        delayed = self.log_in(session, "ann", "sesame")
+        self.reactor.advance(0.0)
+        self.assertNoResult(delayed)
         self.assertEqual(len(self.verified), 3)
         self.assertEqual(self.sessions.counters.refusals[Refusal.AUTH_DELAYED], 1)
         self.successResultOf(self.log_in(self.session("192.0.2.2"), "ann", "sesame"))
-        self.reactor.advance(1.0)
+        self.reactor.advance(REFUSAL_PAUSE)
+        failure = self.failureResultOf(delayed, AuthDelayed)
+        self.assertEqual(failure.value.details(), {"retry_after": 1.0})
         self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
+
+    def test_answers_that_are_held(self) -> None:
+        """
+        Who comes too early waits for its answer, and may be disconnected meanwhile.
+
+        It waits a second at most, and not for longer than until it may come.
+        """
+        session = self.session()
+        for _ in range(3):
+            self.failureResultOf(self.log_in(session, "x"), AuthFailed)
+            self.assertFalse(session.login_refused)
+        self.reactor.advance(0.75)
+        early = self.log_in(session, "x")
+        self.reactor.advance(0.125)
+        self.assertTrue(session.login_refused)
+        self.assertNoResult(early)
+        self.reactor.advance(0.125)
+        self.assertFalse(session.login_refused)
+        self.failureResultOf(early, AuthDelayed)
+        for _ in range(2):
+            self.failureResultOf(self.log_in(session, "x"), AuthFailed)
+            self.reactor.advance(2.0)
+        much_too_early = self.log_in(session, "x")
+        self.reactor.advance(REFUSAL_PAUSE)
+        self.failureResultOf(much_too_early, AuthDelayed)
+
+    def test_gone(self) -> None:
+        """A client that leaves meanwhile leaves no timer behind."""
+        session = self.session()
+        for _ in range(3):
+            self.failureResultOf(self.log_in(session, "x"), AuthFailed)
+        result = self.log_in(session, "x")
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        result.cancel()
+        self.failureResultOf(result, CancelledError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_not_admitted(self) -> None:
         """A user at the limit of connections is refused; that is not a failed attempt."""
@@ -196,14 +246,19 @@ class AuthenticatorTests(SynchronousTestCase):
     def test_too_busy(self) -> None:
         """A refusal because too many wait is not a failed attempt."""
 
-        def busy(hashed: str, password: str) -> Deferred[bool]:
-            raise TooBusy(1)
+        def busy(check: PasswordCheck) -> Deferred[bool]:
+            raise TooBusy(1, retry_after=0.5)
 
         checker = UsersChecker(lambda: self.users, busy)
         self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
         session = self.session()
         for _ in range(10):
-            self.failureResultOf(self.log_in(session, "ann", "sesame"), TooBusy)
+            result = self.log_in(session, "ann", "sesame")
+            self.reactor.advance(0.25)
+            self.assertTrue(session.login_refused)
+            self.assertNoResult(result)
+            self.reactor.advance(0.25)
+            self.failureResultOf(result, TooBusy)
 
     def test_no_checker(self) -> None:
         """A token is wrong if no checker accepts tokens."""
@@ -257,6 +312,35 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
         """Without users and checkers there is no authenticator."""
         self.assertIsNone(configured_authenticator(ThreadClock(), AuthSettings()))
 
+    def test_neighbour(self) -> None:
+        """A neighbour who guesses delays nobody who has logged in from there before."""
+        self.write(f'[ann]\npassword = "{HASH}"\n[bob]\npassword = "{HASH}"')
+        reactor = ThreadClock()
+        settings = AuthSettings(users=str(self.path), first_delay=60.0)
+        made = configured_authenticator(reactor, settings, reactor)
+        assert made is not None
+        sessions = Sessions(lambda: 0.0)
+
+        def log_in(name: str, password: str) -> Deferred[str]:
+            session = sessions.open("192.0.2.1", 1, lambda line: None)
+            result = Deferred.fromCoroutine(made.log_in(session, name, password))
+            while reactor.threads:
+                reactor.run_thread()
+            reactor.advance(REFUSAL_PAUSE)
+            return result
+
+        self.assertEqual(self.successResultOf(log_in("ann", "sesame")), "ann")
+        for name in ("ann", "bob", "x", "bob", "x"):
+            log_in(name, "wrong").addErrback(lambda _: None)
+        self.assertEqual(self.successResultOf(log_in("ann", "sesame")), "ann")
+        self.failureResultOf(log_in("bob", "sesame"), AuthDelayed)
+        # What it guesses at her name delays her: nothing tells them apart.
+        for _ in range(2):
+            self.failureResultOf(log_in("ann", "wrong"), AuthFailed)
+        self.failureResultOf(log_in("ann", "sesame"), AuthDelayed)
+        made.stop()
+        self.assertTrue(reactor.stopped)
+
     def test_both(self) -> None:
         """A users file and a checker plugin are used together, with passwords in a thread."""
         self.write(f'[ann]\npassword = "{HASH}"\ntokens = ["{hash_token("letmein")}"]')
@@ -266,7 +350,7 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
             users=str(self.path), checkers=(f"file:{passwd}",), unlisted="default"
         )
         reactor = ThreadClock()
-        made = configured_authenticator(reactor, settings)
+        made = configured_authenticator(reactor, settings, reactor)
         assert made is not None
         sessions = Sessions(lambda: 0.0)
         for who, password, threads in (

@@ -90,8 +90,14 @@ class ProcessServiceTests(Handlers):
         self.assertRaises(CannotStart, self.service(TakenReactor()).startService)
         self.assertEqual(real.getvalue(), "")
 
-    def stop(self, busy: int | None) -> list[object]:
-        """Stop a service while *busy* threads work, and return the timers that were set."""
+    def stop(self, busy: int | None, own: int = 0) -> list[object]:
+        """
+        Stop a service, and return the timers that were set.
+
+        :param busy: threads of the reactor's pool that work; None if there is no pool.
+        :param own: threads of the service that work.
+        """
+        self.patch(ProcessService, "busy_threads", own)
         timers: list[object] = []
         self.patch(signal, "setitimer", lambda which, seconds: timers.append(seconds))
         if busy is not None:
@@ -113,7 +119,8 @@ class ProcessServiceTests(Handlers):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         self.assertEqual(self.stop(2), [process.THREADS_GRACE])
-        self.assertEqual([event["busy"] for event in heard if "busy" in event], [2])
+        self.assertEqual(self.stop(1, own=3), [process.THREADS_GRACE])
+        self.assertEqual([event["busy"] for event in heard if "busy" in event], [2, 4])
         ended: list[int] = []
         self.patch(os, "_exit", ended.append)
         signal.raise_signal(signal.SIGALRM)

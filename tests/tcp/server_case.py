@@ -113,7 +113,9 @@ class ServerTestCase(SynchronousTestCase):
 
     def serve(self, **limits: Any) -> None:  # Any: fields of Limits
         """Make the server anew, with these limits."""
-        self.factory = CommandFactory(self.reactor, self.handlers.commands, Limits(**limits))
+        self.factory = CommandFactory(
+            self.reactor, self.handlers.commands, Limits(**limits), threads=self.reactor
+        )
 
     def connect(self, send: bytes = b"", **how: Any) -> Connection:  # Any: of Reactor.connect
         """Connect a client that sends something, and let the server take its time."""

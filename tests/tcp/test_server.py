@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -192,6 +193,30 @@ class BlockingTests(ServerTestCase):
         self.reactor.run_thread()
         self.leave(client)
         self.assert_over(client_closed=1)
+
+    def test_fair(self) -> None:
+        """Commands of one address leave threads to other addresses; so do those of one user."""
+        self.reactor.limit = 4
+        for _ in range(3):
+            self.connect(b"BLOCK a\nBLOCK a\n")
+        self.assertEqual(len(self.reactor.threads), 2)
+        other = self.reactor.connect(self.factory, IPv4Address("TCP", "192.0.2.99", 5000))
+        other.send(b"BLOCK b\n")
+        self.reactor.settle()
+        self.assertEqual(len(self.reactor.threads), 3)
+        for _ in range(3):
+            self.reactor.run_thread()
+        self.reactor.settle()
+        self.assertEqual(self.results(other), ["b"])
+        self.assertEqual(self.factory.runner.busy_threads, 2)
+
+    def test_stops(self) -> None:
+        """Threads that are idle end when the last port has closed, and may come again."""
+        self.factory.startFactory()
+        self.factory.stopFactory()
+        self.assertTrue(self.reactor.stopped)
+        self.factory.startFactory()
+        self.assertFalse(self.reactor.stopped)
 
     def test_bug(self) -> None:
         """A bug in a thread is logged and answered."""

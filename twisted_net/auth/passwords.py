@@ -59,6 +59,11 @@ def check_hash(hashed: str) -> None:
     _verifier(hashed)
 
 
+def settings_of(hashed: str) -> str:
+    """Return the kind and the cost of a hash, as the text before its salt."""
+    return hashed.rsplit("$", 2)[0]
+
+
 def verify(hashed: str, password: str) -> bool:
     """
     Return whether the password is the hashed one, after comparing in constant time.

@@ -14,6 +14,7 @@ import msgspec
 from attrs import frozen
 from msgspec import Meta
 
+from twisted_net.auth.passwords import settings_of
 from twisted_net.config.record import Record
 from twisted_net.errors import AuthRequired, CommandError, ConfigError, NotPermitted
 from twisted_net.topics import BROADCAST
@@ -25,6 +26,15 @@ DEFAULT = "default"
 The record of a users file for those who are not listed in it; it is no user itself.
 
 See :attr:`AuthSettings.unlisted`.
+"""
+
+DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
+"""Hash to verify where no user has a password, so that the time does not show it."""
+
+MAX_HASH_SETTINGS = 4
+"""
+Kinds and costs that the hashes of the passwords of all users may have. A login is refused after one
+verification of each, so that its time does not show whose password was tried.
 """
 
 
@@ -47,7 +57,10 @@ class AuthSettings(Record, frozen=True):
     - ``max_line``: no name with a password or token is longer than these 1024 bytes.
     - ``max_anonymous``: connections without a login; above it the oldest of them is closed,
       unless its login is being checked. A tenth of all connections, so that users find room.
-    - ``max_waiting``: password checks, which run one at a time; each takes about 0.2 s.
+    - ``password_threads``: each check takes about 0.2 s of processor time; two at a time would
+      leave the server none of two processors.
+    - ``max_waiting``: passwords that wait for their check; fewer, if so many cannot be checked
+      within ``timeout``.
     - ``free_attempts``, ``first_delay``, ``longest_delay``: people mistype three times; after
       that each failure doubles the delay of that source, up to a minute.
     """
@@ -81,6 +94,9 @@ class AuthSettings(Record, frozen=True):
     max_anonymous: Annotated[
         int, Meta(ge=1, description="concurrent connections that have not logged in")
     ] = 1000
+    password_threads: Annotated[
+        int, Meta(ge=1, le=64, description="passwords verified at a time, each in a thread")
+    ] = 1
     max_waiting: Annotated[
         int, Meta(ge=1, le=10_000, description="limit of passwords waiting to be verified")
     ] = 100
@@ -324,6 +340,8 @@ class Users:
         }
         # As long as somebody holds them: how many names a checker accepts is not known.
         self._unlisted: WeakValueDictionary[str, Permissions] = WeakValueDictionary()
+        hashes = [user.password for user in users.values() if user.password is not None]
+        self._decoys = tuple({settings_of(found): found for found in hashes or [DECOY]}.values())
         self._tokens = [
             _Token(digest, name) for name, user in users.items() for digest in user.tokens
         ]
@@ -336,9 +354,9 @@ class Users:
         return self._users.items()
 
     @property
-    def decoy(self) -> str | None:
-        """A password hash to check for an unknown user; None if no user has a password."""
-        return next((user.password for user in self._users.values() if user.password), None)
+    def decoys(self) -> Sequence[str]:
+        """A hash of each kind and cost that passwords have; :data:`DECOY` if no user has one."""
+        return self._decoys
 
     def get(self, name: str) -> User | None:
         """Return the user of this name, or None."""
@@ -450,6 +468,12 @@ def read_users(text: str, file: str) -> Users:
             owner = owners.setdefault(digest, name)
             if owner != name:
                 mistakes.append(f"{file}: user {name}: a token is also that of {owner}")
+    settings = {settings_of(user.password) for user in users.values() if user.password is not None}
+    if len(settings) > MAX_HASH_SETTINGS:
+        mistakes.append(
+            f"{file}: the hashes of passwords have {len(settings)} different kinds or costs: hash "
+            f"some anew, so that they have at most {MAX_HASH_SETTINGS}"
+        )
     if not users and not mistakes:
         mistakes.append(f"{file}: there is no user in it")
     if mistakes:

@@ -94,7 +94,6 @@ class CoapServer(CoapEndpoint):
     :data:`~twisted_net.coap.peer_sessions.SESSION_LIFETIME` after their last request; a broadcast
     reaches those that observe ``/events``.
 
-    :param reactor: its threads run blocking commands.
     :param observable: names of commands that can be observed: safe ones that do not wait. Their
         observers are notified every ``refresh_interval``, and by :meth:`notify`.
     :param sessions: to share with another server; None for sessions of its own.
@@ -165,7 +164,7 @@ class CoapServer(CoapEndpoint):
             reactor,
             commands,
             self.sessions,
-            RunnerLimits(limits.command_timeout, limits.max_blocking),
+            RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads),
             permit,
         )
         self._access = ResourceAccess(commands, self.runner, self._peers, bool(permissions_of))
@@ -178,10 +177,12 @@ class CoapServer(CoapEndpoint):
     @override
     def startProtocol(self) -> None:
         self._draining = False
+        self.runner.start_threads()
 
     @override
     def stopProtocol(self) -> None:
         self._waiting.cancel()
+        self.runner.stop_threads()
         super().stopProtocol()
         self._notifier.close()
         self._topics.close()

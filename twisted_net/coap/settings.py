@@ -186,6 +186,9 @@ class CoapLimits(TransmissionParameters, frozen=True):
         int,
         Meta(ge=1, le=100_000, description="blocking commands that run or wait for a thread"),
     ] = 64
+    blocking_threads: Annotated[
+        int, Meta(ge=1, le=1000, description="threads for blocking commands")
+    ] = 20
     amplification: Annotated[
         float,
         Meta(

@@ -25,7 +25,6 @@ from twisted_net.commands.registry import (
     encode_whole,
     shown_name,
 )
-from twisted_net.commands.threads import BlockingCalls
 from twisted_net.errors import (
     AuthRequired,
     CommandTimeout,
@@ -38,9 +37,11 @@ from twisted_net.errors import (
     UnknownCommand,
 )
 from twisted_net.net.characters import SPACES, check_control_characters, split_words
-from twisted_net.net.rate_limit import RateLimiter
+from twisted_net.net.fair_calls import FairCalls
+from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.reasons import Audited, Caller, Refusal
 from twisted_net.sessions import Session, Sessions
 
@@ -53,7 +54,9 @@ not fill the disk. Those left out are counted in :class:`~twisted_net.sessions.S
 MAX_OVERDUE = 1000
 """
 Handlers that may go on after the time limit of their commands. Nothing else bounds them, as they
-no longer count for their client; at the bound, commands that wait are refused as ``busy``.
+no longer count for their client. At the bound, commands that wait are refused as ``busy``; those of
+a user, or of an address without one, as soon as it has as many as are left for the others. What
+runs alone is not refused: nobody's handlers keep others from logging in.
 """
 
 Permit = Callable[[Command, Session], None]
@@ -67,10 +70,12 @@ class RunnerLimits:
 
     :param timeout: seconds after which a waiting command is cancelled and answered ``timeout``.
     :param max_blocking: blocking commands that wait for a thread or run in one.
+    :param blocking_threads: threads for blocking commands.
     """
 
     timeout: float
     max_blocking: int
+    blocking_threads: int = 20
 
 
 class CommandRunner:
@@ -85,8 +90,9 @@ class CommandRunner:
     A handler that ends by an exception other than :data:`ANSWERED`, be it ``SystemExit``, is
     logged with its client and answered :class:`~twisted_net.errors.Internal`.
 
-    :param reactor: its clock times commands; its threads run blocking ones.
+    :param reactor: its clock times commands.
     :param permit: a check of the embedding application, beside the users' permissions.
+    :param threads: those that run blocking commands; of its own if None.
     """
 
     log = Logger()
@@ -98,6 +104,7 @@ class CommandRunner:
         sessions: Sessions,
         limits: RunnerLimits,
         permit: Permit | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self.reactor = steady(reactor)
         self.commands = commands
@@ -108,13 +115,30 @@ class CommandRunner:
         self._by_name = commands.by_name
         self._watchers = sessions.instruments.monitors.views
         self._slow = sessions.instruments.slow_log.settings.threshold
-        self._blocking = BlockingCalls(reactor, limits.max_blocking)
+        if threads is None:
+            threads = WorkerThreads(reactor, "command", limits.blocking_threads)
+        self._threads = threads
+        self._blocking = FairCalls(threads, limits.max_blocking)
+        self._overdue = KeyedCounts()  # by owner
         self._tracebacks = RateLimiter(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
 
     @property
     def blocking(self) -> int:
         """How many blocking commands wait for a thread or run in one."""
         return len(self._blocking)
+
+    @property
+    def busy_threads(self) -> int:
+        """How many threads run a blocking command, be it one that was cancelled."""
+        return self._threads.busy
+
+    def start_threads(self) -> None:
+        """Keep threads for the next blocking command again, after :meth:`stop_threads`."""
+        self._threads.start()
+
+    def stop_threads(self) -> None:
+        """End threads that run nothing; one that is needed later ends after its command."""
+        self._threads.stop()
 
     @property
     def watched(self) -> bool:
@@ -375,6 +399,10 @@ class CommandRunner:
             )
         return Internal()
 
+    def _has_too_many_overdue(self, session: Session) -> bool:
+        overdue = self.sessions.counters.overdue
+        return overdue > 0 and self._overdue[session.owner] >= MAX_OVERDUE - overdue
+
     def _may_log(self) -> bool:
         """Whether one more line about a handler may be logged now; counts it if so."""
         return self._tracebacks.take("", self.seconds()) == 0.0
@@ -413,7 +441,8 @@ class _Execution:
         self._caller = Caller(session.name, session.user)
         self._show = show
         self._began = runner.seconds()
-        self._cancelled = self._timed_out = self._overdue = False
+        self._cancelled = self._timed_out = False
+        self._overdue: str | None = None  # whose it is, while it is overdue
         self._timer: IDelayedCall | None = None
         self._answer: Deferred[bytes] | None = None
 
@@ -422,11 +451,12 @@ class _Execution:
         runner, waiting = self._runner, self._waiting
         answer: Deferred[bytes] = Deferred(self._cancel)
         try:
-            if runner.sessions.counters.overdue >= MAX_OVERDUE:
+            if not waiting.alone and runner._has_too_many_overdue(self._session):
                 runner.discard(waiting)
                 raise TooBusy(MAX_OVERDUE)
             if waiting.blocking:
-                self._result = runner._blocking.call(waiting.start, self._stop_outliving)
+                owner = self._session.owner
+                self._result = runner._blocking.call(waiting.start, owner, self._stop_outliving)
         except ANSWERED as error:
             runner.count_refusal(error, str(waiting.name), self._caller)
             answer.errback(error)
@@ -499,14 +529,16 @@ class _Execution:
 
     def _outlive(self) -> None:
         """Count the handler as overdue: its command is answered, and it may still run."""
-        self._overdue = True
+        self._overdue = owner = self._session.owner
+        self._runner._overdue.add(owner)
         self._session.overdue += 1
         self._runner.sessions.counters.overdue += 1
 
     def _stop_outliving(self) -> None:
         """Count the handler no longer, if it was overdue: it has ended."""
-        if self._overdue:
-            self._overdue = False
+        if self._overdue is not None:
+            self._runner._overdue.remove(self._overdue)
+            self._overdue = None
             self._session.overdue -= 1
             self._runner.sessions.counters.overdue -= 1
 

@@ -72,6 +72,15 @@ def network_of(host: str) -> str:
     return _network_of(host)
 
 
+def site_of(host: str) -> str | None:
+    """
+    Return the network that one site may hold, the /48 of IPv6 (RFC 6177); None for other hosts.
+
+    An IPv4-mapped address is one of IPv4.
+    """
+    return _site_of(host) if ":" in host else None
+
+
 @lru_cache(4096)
 def client_prefix(host: str) -> str:
     """
@@ -88,6 +97,14 @@ def client_prefix(host: str) -> str:
 def _is_loopback(host: str) -> bool:
     address = parse_ip(host)
     return address is not None and address.is_loopback
+
+
+@lru_cache(4096)
+def _site_of(host: str) -> str | None:
+    address = parse_ip(host)
+    if isinstance(address, IPv6Address):
+        return f"{IPv6Address(int(address) >> 80 << 80)}/48"
+    return None
 
 
 @lru_cache(4096)

@@ -178,7 +178,8 @@ class Config(Record, frozen=True):
     Ten seconds to drain are well within the 90 after which systemd kills a process; ``docker
     stop`` waits only ten: there, reduce this or increase that. Connections are closed over up to
     half of that time, so that the clients do not all connect to the next server at once. Ten
-    threads are the default of Twisted's pool.
+    threads are the default of Twisted's pool, which serves your own code alone: blocking commands,
+    passwords and look-ups of names have threads of their own.
 
     :raises ValueError: if nothing is served, or if other machines are served without users.
     """
@@ -198,7 +199,7 @@ class Config(Record, frozen=True):
         ),
     ] = 2000.0
     threads: Annotated[
-        int, Meta(ge=1, le=1000, description="threads for blocking commands and DNS look-ups")
+        int, Meta(ge=1, le=1000, description="threads of the reactor's own pool, for your own code")
     ] = 10
     listeners: Annotated[
         tuple[str | Listener, ...],

@@ -13,20 +13,30 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import InvalidAuthArgumentString, InvalidAuthType, makeChecker
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from zope.interface import Attribute, Interface, implementer
 
+from twisted_net.auth.password_queue import Applicant
 from twisted_net.auth.users import AuthSettings, Permissions, Users, hash_token
 from twisted_net.config.foreign_code import describe_failure
-from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError
-from twisted_net.net.addresses import client_prefix
+from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
+from twisted_net.net.addresses import client_prefix, site_of
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import Refusal
-from twisted_net.service.password_verifier import DECOY, PasswordVerifier
+from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.service.users_file import UsersFile, in_thread_of_its_own
 from twisted_net.sessions import Session
+
+REFUSAL_PAUSE = 1.0
+"""
+Longest time, in seconds, for which the answer to a login that came too early is held back. Until
+then the client's next line does not run: 200 clients that do not heed ``retry_after`` otherwise
+take a whole processor, of which the checks of the others' passwords then get too little.
+"""
 
 
 class IToken(ICredentials):
@@ -43,6 +53,14 @@ class Token:
         self.token = token
 
 
+class ClientPassword(UsernamePassword):
+    """A name and a password, and where the client is that gave them."""
+
+    def __init__(self, name: str, password: str, host: str) -> None:
+        super().__init__(name.encode(), password.encode())
+        self.applicant = Applicant(client_prefix(host), site_of(host), name)
+
+
 class IPermissions(Interface):
     """The avatar of a client: its :class:`~twisted_net.auth.users.Permissions`."""
 
@@ -53,13 +71,13 @@ class UsersChecker:
     Credentials checker: names with passwords, and tokens, against a users file.
 
     :param users: returns the users.
-    :param verify: verifies a password, given the hash and the password.
+    :param verify: checks a password.
     """
 
     credentialInterfaces = (IUsernamePassword, IToken)
 
     def __init__(
-        self, users: Callable[[], Users], verify: Callable[[str, str], Deferred[bool]]
+        self, users: Callable[[], Users], verify: Callable[[PasswordCheck], Deferred[bool]]
     ) -> None:
         self._users = users
         self._verify = verify
@@ -77,10 +95,12 @@ class UsersChecker:
         name = _text(credentials.username)
         user = users.get(name)
         hashed = None if user is None else user.password
-        right = await self._verify(hashed or users.decoy or DECOY, _text(credentials.password))
+        applicant = getattr(credentials, "applicant", None) or Applicant("", None, name)
+        check = PasswordCheck(applicant, hashed, users.decoys, _text(credentials.password))
+        right = await self._verify(check)
         # The file may have changed meanwhile.
         user = self._users().get(name)
-        if hashed is None or not right or user is None or user.password != hashed:
+        if not right or user is None or user.password != hashed:
             raise UnauthorizedLogin
         return name
 
@@ -147,13 +167,18 @@ class PermissionsRealm:
 
 class Authenticator:
     """
-    Logs clients in; each failure delays the next attempt from the same address or IPv6 /64.
+    Logs clients in; each failure delays the next attempt from the same source.
+
+    A source is an IPv4 address, an IPv6 /64 or the user of a Unix socket: all who share it share
+    its delays. A user who has logged in from there before has a count of failures apart from that
+    of the source, so that a neighbour who guesses does not lock it out.
 
     :param checkers: credentials checkers (twisted.cred) of passwords and tokens; tried in order.
     :param users: returns the users, for their permissions. Who is not listed is refused, unless
         ``settings.unlisted`` says otherwise. If None, all that a checker accepts are users, with
         the permissions of a record that sets nothing.
     :param look: looks whether these have changed, see :meth:`refresh`.
+    :param verifier: knows which users have logged in from a source before.
     """
 
     def __init__(
@@ -163,12 +188,14 @@ class Authenticator:
         checkers: Iterable[Any],  # Any: ICredentialsChecker, which zope does not type
         users: Callable[[], Users] | None = None,
         look: Callable[[], None] | None = None,
+        verifier: PasswordVerifier | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         nobody = Users({})
         self._users = users or (lambda: nobody)
         self._look = look
         self._refuses_unlisted = users is not None and settings.unlisted == "refuse"
+        self._verifier = verifier
         self._delays = FailureDelays(
             settings.free_attempts, settings.first_delay, settings.longest_delay
         )
@@ -203,6 +230,21 @@ class Authenticator:
         users = self._users()
         return users.permissions(name) if self._refuses_unlisted else users.unlisted(name)
 
+    @property
+    def busy_threads(self) -> int:
+        """How many threads verify a password."""
+        return 0 if self._verifier is None else self._verifier.busy_threads
+
+    def start(self) -> None:
+        """Keep the threads that verify passwords again, after :meth:`stop`."""
+        if self._verifier is not None:
+            self._verifier.start()
+
+    def stop(self) -> None:
+        """End the threads that verify passwords, once they are idle."""
+        if self._verifier is not None:
+            self._verifier.stop()
+
     async def log_in(self, session: Session, who: str, password: str) -> str:
         """
         Log a client in.
@@ -214,14 +256,18 @@ class Authenticator:
         :raises TooManyConnections: at the limit of connections of this user.
         :raises TooBusy: if too many passwords wait to be verified.
         """
-        source = client_prefix(session.client[0])
+        host = session.client[0]
+        source = client_prefix(host)
+        if password and self._verifier is not None and self._verifier.knows(source, who):
+            source = f"{source} {who}"
         wait = self._delays.attempt(source, self._reactor.seconds())
         if wait > 0:
             session.sessions.refuse_line(session, Refusal.AUTH_DELAYED, f"{wait:.3g} s")
             delayed = AuthDelayed(wait)
             delayed.counted = True
+            await self._hold_answer(session, wait)
             raise delayed
-        credentials = UsernamePassword(who.encode(), password.encode()) if password else Token(who)
+        credentials = ClientPassword(who, password, host) if password else Token(who)
         try:
             _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
         except (UnauthorizedLogin, UnhandledCredentials) as error:
@@ -235,8 +281,10 @@ class Authenticator:
             failed = AuthFailed()
             failed.counted = True
             raise failed from None
-        except CommandError:
+        except CommandError as error:
             self._delays.succeeded(source)
+            if isinstance(error, TooBusy):
+                await self._hold_answer(session, error.retry_after or 0.0)
             raise
         self._delays.succeeded(source)
         permissions = cast(Permissions, avatar)
@@ -251,16 +299,27 @@ class Authenticator:
         # None if another checker has accepted the token, or the password.
         return proof if permissions.accepts(proof) else None
 
+    async def _hold_answer(self, session: Session, wait: float) -> None:
+        """Wait for a while, in which the client may be disconnected to make room for others."""
+        session.login_refused = True
+        try:
+            await deferLater(self._reactor, min(wait, REFUSAL_PAUSE))
+        finally:
+            session.login_refused = False
 
-def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> Authenticator | None:
+
+def configured_authenticator(
+    reactor: IReactorTime, settings: AuthSettings, threads: Threads | None = None
+) -> Authenticator | None:
     """
     Return the authenticator, or None if there are neither users nor checkers.
 
+    :param threads: those that verify passwords; of its own if None.
     :raises ConfigError: for a users file or a checker that cannot be used.
     """
     mistakes = []
     checkers: list[Any] = []  # Any: as above
-    users = look = None
+    users = look = verifier = None
     if settings.users is not None:
         try:
             file = UsersFile(
@@ -273,8 +332,8 @@ def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> A
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
         else:
             users, look = file.current, file.look
-            checks = PasswordVerifier(reactor, settings.max_waiting)
-            checkers.append(UsersChecker(users, checks.verify))
+            verifier = PasswordVerifier(reactor, settings, threads)
+            checkers.append(UsersChecker(users, verifier.verify))
     for i, description in enumerate(settings.checkers):
         try:
             checkers.append(_make_checker(description))
@@ -282,7 +341,7 @@ def configured_authenticator(reactor: IReactorTime, settings: AuthSettings) -> A
             mistakes.append(f"auth.checkers[{i}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return Authenticator(reactor, settings, checkers, users, look) if checkers else None
+    return Authenticator(reactor, settings, checkers, users, look, verifier) if checkers else None
 
 
 def _make_checker(description: str) -> Any:  # Any: as above

@@ -98,6 +98,7 @@ class NetService(MultiService):
         config = config or Config()
         preload(config)
         authenticator = configured_authenticator(reactor, config.auth)
+        self._authenticator = authenticator
         self._access = Access(
             config.auth,
             authenticator.permissions_of if authenticator else _no_permissions,
@@ -145,6 +146,15 @@ class NetService(MultiService):
         for part in parts:
             part.setServiceParent(self)
 
+    @property
+    def busy_threads(self) -> int:
+        """How many threads run a blocking command or check a password."""
+        coaps = [part for part in (self.coap, self.secure_coap) if part is not None]
+        runners = [part.factory.runner for part in self.command_listeners]
+        runners += [part.server.runner for part in coaps]
+        logins = 0 if self._authenticator is None else self._authenticator.busy_threads
+        return logins + sum(runner.busy_threads for runner in runners)
+
     @override
     def privilegedStartService(self) -> None:
         with self._releasing_ports_on_error():
@@ -152,6 +162,8 @@ class NetService(MultiService):
 
     @override
     def startService(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.start()
         with self._releasing_ports_on_error():
             MultiService.startService(self)
         if self._fetcher is None:
@@ -184,6 +196,8 @@ class NetService(MultiService):
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
 
     @property
     def command_listeners(self) -> list[CommandListener]:

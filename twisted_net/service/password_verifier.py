@@ -1,24 +1,25 @@
-"""Password verifier: checks passwords against hashes in threads of low priority."""
+"""Password verifier: checks passwords in threads of low priority, in a fair order."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import cast
+from math import ceil
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorThreads, IReactorTime
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_net.auth.passwords import verify
+from twisted_net.auth.password_queue import Applicant, PasswordQueue
+from twisted_net.auth.passwords import settings_of, verify
+from twisted_net.auth.users import AuthSettings
 from twisted_net.errors import TooBusy
-
-DECOY = "$scrypt$ln=15,r=8,p=3$MDAwMDAwMDAwMDAwMDAwMA$yXEwQhQlQqk5vRfijBEsILiVw39bwFM7s+citMRbpAc"
-"""Hash that is verified for unknown users, so that the time does not show which users exist."""
+from twisted_net.net.steady_clock import steady
+from twisted_net.net.worker_threads import Threads, WorkerThreads
 
 NICENESS = 10
 """
@@ -29,72 +30,124 @@ right password would exceed the time limit of logins, and the reactor would gain
 """
 
 
-def verify_at_low_priority(hashed: str, password: str) -> bool:
+def lower_priority() -> None:
     """
-    Verify as :func:`~twisted_net.auth.passwords.verify` does, in a thread of lower priority.
+    Lower the priority of this thread, on Linux: the one system where threads have their own.
 
-    The priority is lowered on Linux only, the one system where threads have their own. A thread
-    cannot raise its priority again: hence a new thread, not one of the reactor's pool.
+    A thread cannot raise its priority again, so that it must be one of these threads' own.
     """
-    # Not at the top: it takes a while to import, and only this function needs it.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1, initializer=_lower_priority) as executor:
-        return executor.submit(verify, hashed, password).result()
-
-
-def _lower_priority() -> None:
     if sys.platform == "linux":
-        # A sandbox may forbid it; the password is verified anyway.
+        # A sandbox may forbid it; the passwords are verified anyway.
         with suppress(OSError):
             os.nice(NICENESS)
 
 
+@frozen(eq=False)
+class PasswordCheck:
+    """
+    One password to check.
+
+    :param hashed: the hash of the user's password; None if there is no such user, or if it has no
+        password.
+    :param decoys: a hash of each kind and cost that passwords are hashed with.
+    """
+
+    applicant: Applicant
+    hashed: str | None
+    decoys: Sequence[str]
+    password: str
+
+    def run(self) -> bool:
+        """
+        Return whether the password is right; it takes a large part of a second.
+
+        A refusal costs one verification of each kind and cost, whatever user it is and whether
+        there is one, so that its time does not show which users exist.
+        """
+        if self.hashed is not None and verify(self.hashed, self.password):
+            return True
+        own = None if self.hashed is None else settings_of(self.hashed)
+        for decoy in self.decoys:
+            if settings_of(decoy) != own:
+                verify(decoy, self.password)
+        return False
+
+
 class PasswordVerifier:
     """
-    Verifies passwords in threads, one at a time and in order.
+    Verifies passwords in threads of low priority, in the order of a :class:`PasswordQueue`.
 
     One verification takes tens of megabytes and up to half a second of CPU time: nothing else that
-    a client can request before it has logged in costs as much. It runs at a lower priority than
-    the reactor.
+    a client can request before it has logged in costs as much.
 
-    :param limit: verifications that may wait or run; one whose client has disconnected counts
-        until its turn.
+    :param threads: those that verify; of its own if None.
     """
 
-    def __init__(self, reactor: IReactorTime, limit: int) -> None:
-        self._reactor = reactor
-        self._limit = limit
-        self._busy = False
-        self._waiting: deque[tuple[Deferred[bool], str, str]] = deque()
+    def __init__(
+        self, reactor: IReactorTime, settings: AuthSettings, threads: Threads | None = None
+    ) -> None:
+        workers = settings.password_threads
+        self._reactor = steady(reactor)
+        if threads is None:
+            threads = WorkerThreads(reactor, "password", workers, prepare=lower_priority)
+        self._threads = threads
+        self._queue: PasswordQueue[PasswordCheck] = PasswordQueue(
+            settings.max_waiting, settings.timeout, workers
+        )
+        self._results: dict[PasswordCheck, Deferred[bool]] = {}
 
-    def verify(self, hashed: str, password: str) -> Deferred[bool]:
-        """
-        Return whether the password is the hashed one.
+    def knows(self, source: str, name: str) -> bool:
+        """Whether this name's password was right from this source, among the last ones."""
+        return self._queue.knows(source, name)
 
-        :raises TooBusy: at the limit.
+    def verify(self, check: PasswordCheck) -> Deferred[bool]:
         """
-        if len(self._waiting) + self._busy >= self._limit:
-            raise TooBusy(self._limit)
-        result: Deferred[bool] = Deferred()
-        self._waiting.append((result, hashed, password))
+        Return whether a password is right.
+
+        When cancelled, one that waits is not checked.
+
+        :return: fails with TooBusy if it has no place in the queue; later too, when it loses it.
+        """
+        result: Deferred[bool] = Deferred(partial(self._cancel, check))
+        self._results[check] = result
+        surplus = self._queue.add(check, check.applicant, self._reactor.seconds())
+        delay = ceil(self._queue.delay)
+        for refused in surplus:
+            self._results.pop(refused).errback(
+                TooBusy(self._queue.limit, "logins", retry_after=delay)
+            )
         self._next()
         return result
 
-    def _next(self) -> None:
-        while self._waiting and not self._busy:
-            result, hashed, password = self._waiting.popleft()
-            if not result.called:
-                self._busy = True
-                pool = cast(IReactorThreads, self._reactor).getThreadPool()
-                reactor = cast(IReactorFromThreads, self._reactor)
-                checked = deferToThreadPool(
-                    reactor, pool, partial(verify_at_low_priority, hashed, password)
-                )
-                checked.addBoth(self._done, result)
+    @property
+    def busy_threads(self) -> int:
+        """How many threads verify a password, be it one that nobody waits for any more."""
+        return self._threads.busy
 
-    def _done(self, value: bool | Failure, result: Deferred[bool]) -> None:
-        self._busy = False
-        if not result.called:
-            result.callback(cast(bool, value))  # a Failure calls the errbacks
+    def start(self) -> None:
+        """Keep idle threads again, after :meth:`stop`."""
+        self._threads.start()
+
+    def stop(self) -> None:
+        """End idle threads; one that is needed later ends after its verification."""
+        self._threads.stop()
+
+    def _next(self) -> None:
+        while self._threads.busy < self._threads.limit:
+            check = self._queue.take()
+            if check is None:
+                return
+            began = self._reactor.seconds()
+            self._threads.call(check.run).addBoth(self._done, check, began)
+
+    def _done(self, outcome: bool | Failure, check: PasswordCheck, began: float) -> None:
+        now = self._reactor.seconds()
+        self._queue.checked(check.applicant, now, right=outcome is True, took=now - began)
+        result = self._results.pop(check, None)
+        if result is not None:
+            result.callback(outcome)  # a Failure calls the errbacks
         self._next()
+
+    def _cancel(self, check: PasswordCheck, _: Deferred[bool]) -> None:
+        del self._results[check]
+        self._queue.discard(check)

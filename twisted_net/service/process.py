@@ -74,9 +74,9 @@ class ProcessService(NetService):
             self._signals.install()
 
     def _bound_busy_threads(self, _: None) -> None:
-        # Next, the reactor joins its threads without a time limit; only a signal interrupts that.
+        # Next, the reactor waits for threads without a time limit; only a signal interrupts that.
         pool = self._process_reactor.threadpool
-        busy = len(pool.working) if pool is not None else 0
+        busy = self.busy_threads + (len(pool.working) if pool is not None else 0)
         if busy:
             log.warn(
                 "{busy} threads are still busy; they have {grace:g} s to finish",

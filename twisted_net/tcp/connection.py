@@ -287,8 +287,8 @@ class CommandProtocol(Protocol):
             self._hold()
 
     def logging_in(self) -> bool:
-        """Whether a command runs that must run alone, as AUTH does."""
-        return self._pending_limit == 0
+        """Whether a command runs that must run alone, as AUTH does, and may log the client in."""
+        return self._pending_limit == 0 and not self.session.login_refused
 
     def finish(self, end: End) -> None:
         """Take no more lines, answer those that were taken, then hang up; idempotent."""

@@ -34,7 +34,9 @@ class Limits(Record, frozen=True):
     - ``command_timeout``: a waiting handler is cancelled, and answered with ``timeout``. It
       is longer than the HTTP client's own 30 s, whose error says more.
     - ``max_blocking``: blocking commands of all connections that run in a thread or wait for
-      one; one more is answered with ``busy``.
+      one. One more is answered with ``busy``, or one of the client that has most of them.
+    - ``blocking_threads``: of this listener alone. A user, or an address without one, gets no
+      further thread while it has as many as are free: half of them at most.
     - ``handshake_timeout``: a client of a listener with PROXY headers, TLS or WebSocket is
       disconnected if one of these takes longer, measured from the connection on. Handshakes over
       slow mobile links take some seconds.
@@ -91,6 +93,9 @@ class Limits(Record, frozen=True):
     max_blocking: Annotated[
         int, Meta(ge=1, description="blocking commands that run or wait for a thread")
     ] = 1000
+    blocking_threads: Annotated[
+        int, Meta(ge=1, le=1000, description="threads for blocking commands")
+    ] = 20
     handshake_timeout: Annotated[
         float,
         Meta(

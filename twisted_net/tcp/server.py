@@ -19,6 +19,7 @@ from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
+from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access, Rejection
@@ -44,11 +45,12 @@ class CommandFactory(Factory):
     """
     A command server: pass it to ``listenTCP`` or to any stream server endpoint.
 
-    :param reactor: its time is used, and its threads for blocking commands.
+    :param reactor: its time is used.
     :param commands: the commands that clients may call.
     :param limits: bounds of connections; the defaults if None.
     :param sessions: the clients that are connected, if several servers share them; else None.
     :param access: who may log in, and what clients may do before; if None, all may do everything.
+    :param threads: those that run blocking commands; of its own if None.
     :ivar sessions: the clients that are connected; its ``broadcast`` and ``spread`` reach them all.
     :ivar max_descriptors: connections for which the process has file descriptors.
     :ivar watched: true while a client uses MONITOR.
@@ -66,6 +68,7 @@ class CommandFactory(Factory):
         limits: Limits | None = None,
         sessions: Sessions | None = None,
         access: Access | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self.reactor = steady(reactor)
         self.commands = commands
@@ -78,7 +81,8 @@ class CommandFactory(Factory):
             reactor,
             commands,
             self.sessions,
-            RunnerLimits(limits.command_timeout, limits.max_blocking),
+            RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads),
+            threads=threads,
         )
         self.guard = ConnectionGuard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
@@ -102,6 +106,11 @@ class CommandFactory(Factory):
     @override
     def startFactory(self) -> None:
         self._drain = None
+        self.runner.start_threads()
+
+    @override
+    def stopFactory(self) -> None:
+        self.runner.stop_threads()
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Protocol:

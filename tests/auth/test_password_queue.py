@@ -1,0 +1,366 @@
+"""Who has the right password gets it checked soon, however many guess."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.auth.password_queue import (
+    ATTEMPT,
+    FIRST_ESTIMATE,
+    HALF_LIFE,
+    KNOWN_BURST,
+    KNOWN_PER_SECOND,
+    LONGEST_ESTIMATE,
+    MAX_KNOWN,
+    Applicant,
+    Newcomers,
+    PasswordQueue,
+)
+from twisted_net.net.addresses import client_prefix, site_of
+
+
+def applicant(host: str, name: str = "ann") -> Applicant:
+    """Return who wants to log in from an address."""
+    return Applicant(client_prefix(host), site_of(host), name)
+
+
+class Checker:
+    """A queue with one worker that takes a quarter of a second for each check."""
+
+    def __init__(self, max_waiting: int = 100, timeout: float = 10.0) -> None:
+        self.queue: PasswordQueue[tuple[int, Applicant]] = PasswordQueue(max_waiting, timeout)
+        self.now = 1000.0
+        self.numbers = count()
+        self.refused: list[Applicant] = []
+
+    def add(self, who: Applicant) -> tuple[int, Applicant]:
+        """Let somebody wait."""
+        item = (next(self.numbers), who)
+        self.refused += [other for _, other in self.queue.add(item, who, self.now)]
+        return item
+
+    def check(self, *, right: bool = False) -> Applicant | None:
+        """Check the next one."""
+        item = self.queue.take()
+        if item is None:
+            return None
+        self.now += 0.25
+        self.queue.checked(item[1], self.now, right=right, took=0.25)
+        return item[1]
+
+    def checks_until(self, who: Applicant) -> int:
+        """Return how many are checked before somebody who waits."""
+        for before in range(1000):
+            checked = self.check()
+            if checked == who:
+                return before
+            assert checked is not None, "it has no place any more"
+        raise AssertionError("its turn does not come")
+
+
+class CrowdTests(SynchronousTestCase):
+    """What a crowd of guessers does to one who has the right password."""
+
+    def setUp(self) -> None:
+        self.checker = Checker()
+
+    def attack(self, size: int, seconds: float, name: str = "ann") -> None:
+        """Let that many addresses guess once a second each, and check what can be checked."""
+        crowd = [applicant(f"198.{i >> 16}.{i >> 8 & 255}.{i & 255}", name) for i in range(size)]
+        until = self.checker.now + seconds
+        while self.checker.now < until:
+            for guesser in crowd:
+                self.checker.add(guesser)
+            for _ in range(4):
+                self.checker.check()
+
+    def test_newcomer(self) -> None:
+        """A newcomer is next, whether 40 addresses guess or 10,000, and just begin or long have."""
+        for size in (40, 200, 10_000):
+            for seconds in (0.5, 20.0):
+                with self.subTest(size=size, seconds=seconds):
+                    self.setUp()
+                    self.attack(size, seconds)
+                    newcomer = applicant("192.0.2.1")
+                    self.checker.add(newcomer)
+                    self.assertEqual(self.checker.checks_until(newcomer), 0)
+
+    def test_same_network(self) -> None:
+        """It need not come from another /24 than the crowd."""
+        self.attack(200, 5.0)
+        newcomer = applicant("198.0.0.255")
+        self.checker.add(newcomer)
+        self.assertEqual(self.checker.checks_until(newcomer), 0)
+
+    def test_many_names(self) -> None:
+        """It is next or nearly so while addresses that are as new try all names, its own too."""
+        for i in range(200):
+            self.checker.add(applicant(f"198.51.{i}.1", ("ann", f"user{i}")[i % 2]))
+        newcomer = applicant("192.0.2.1")
+        self.checker.add(newcomer)
+        self.assertLessEqual(self.checker.checks_until(newcomer), 1)
+
+    def test_endless_newcomers(self) -> None:
+        """New addresses without end that try one name hold up another name by one check."""
+        person = applicant("192.0.2.1")
+        self.checker.add(person)
+        checked: list[Applicant | None] = []
+        for i in range(2):
+            for j in range(8):
+                self.checker.add(applicant(f"198.51.{i}.{j}", "admin"))
+            checked.append(self.checker.check())
+        self.assertIn(person, checked)
+
+    def test_one_mistake(self) -> None:
+        """Who has mistyped once comes before those who have guessed twice."""
+        person = applicant("192.0.2.1")
+        self.checker.add(person)
+        self.checker.check()
+        self.attack(40, 30.0)
+        self.checker.add(person)
+        self.assertEqual(self.checker.checks_until(person), 0)
+
+    def test_known(self) -> None:
+        """A user comes before all newcomers where its password was right before."""
+        person = applicant("192.0.2.1")
+        self.checker.add(person)
+        self.checker.check(right=True)
+        for i in range(200):
+            self.checker.add(applicant(f"198.51.{i}.1", f"user{i}"))
+            if i == 100:
+                self.checker.add(person)
+        self.assertEqual(self.checker.checks_until(person), 0)
+        self.assertTrue(self.checker.queue.knows("192.0.2.1", "ann"))
+        self.assertFalse(self.checker.queue.knows("192.0.2.1", "bob"))
+        self.assertFalse(self.checker.queue.knows("192.0.2.2", "ann"))
+
+    def test_known_is_limited(self) -> None:
+        """A user who logs in without end comes first a few times only, from wherever it does."""
+        hosts = [f"198.51.100.{i}" for i in range(KNOWN_BURST + 1)]
+        for host in hosts:
+            self.checker.add(applicant(host))
+            self.checker.check(right=True)
+        self.checker.now += HALF_LIFE
+        for host in hosts:
+            self.checker.add(applicant(host))
+        newcomer = applicant("192.0.2.1", "bob")
+        self.checker.add(newcomer)
+        self.assertEqual(self.checker.checks_until(newcomer), KNOWN_BURST)
+        self.checker.add(applicant(hosts[0]))
+        self.checker.now += 1 / KNOWN_PER_SECOND
+        self.checker.add(applicant(hosts[1]))
+        self.assertEqual(self.checker.checks_until(applicant(hosts[1])), 0)
+
+    def test_one_site_of_ipv6(self) -> None:
+        """The 65,536 /64s of one site count as a quarter of all that they have used."""
+        for i in range(40):
+            self.checker.add(applicant(f"2001:db8:1:{i:x}::1"))
+            self.checker.check()
+        guesser = applicant("2001:db8:1:ffff::1")
+        self.checker.add(guesser)
+        others = [applicant("2001:db8:2::1"), applicant("192.0.2.1")]
+        for other in others:
+            for _ in range(5):
+                self.checker.add(other)
+                self.checker.check()
+            self.checker.add(other)
+        self.assertEqual(self.checker.checks_until(guesser), 2)
+
+    def test_mapped(self) -> None:
+        """An IPv4 address that an IPv6 socket shows is that address, and has no site."""
+        self.assertEqual(applicant("::ffff:192.0.2.1"), applicant("192.0.2.1"))
+        self.assertIsNone(applicant("::ffff:192.0.2.1").site)
+
+    def test_known_table_is_bounded(self) -> None:
+        """Only the last ones whose password was right are remembered."""
+        for i in range(MAX_KNOWN + 1):
+            self.checker.queue.checked(applicant(f"h{i}"), 0.0, right=True, took=0.25)
+        self.assertFalse(self.checker.queue.knows("h0", "ann"))
+        self.assertTrue(self.checker.queue.knows("h1", "ann"))
+
+    def test_long_names(self) -> None:
+        """A name takes no more memory than a user's can, whatever is sent."""
+        self.checker.queue.checked(applicant("h", "x" * 16_384), 0.0, right=True, took=0.25)
+        ((_, name),) = self.checker.queue._known
+        self.assertEqual(len(name), 128)
+
+
+class LimitTests(SynchronousTestCase):
+    """No more wait than can be checked in time."""
+
+    def test_timeout(self) -> None:
+        """The time for a login, divided by the time of a check."""
+        queue: PasswordQueue[int] = PasswordQueue(100, 10.0, workers=2)
+        self.assertEqual(queue.limit, int(20 / FIRST_ESTIMATE))
+        for _ in range(100):
+            queue.checked(applicant("h"), 0.0, right=False, took=1.0)
+        self.assertEqual(queue.limit, 20)
+
+    def test_setting(self) -> None:
+        """At most as many as the setting says, which holds alone where there is no timeout."""
+        self.assertEqual(PasswordQueue[int](7, 10.0).limit, 7)
+        self.assertEqual(PasswordQueue[int](10_000, 0.0).limit, 10_000)
+
+    def test_outlier(self) -> None:
+        """One check that took hours, as the process was stopped, lets others wait as before."""
+        queue: PasswordQueue[int] = PasswordQueue(100, 10.0)
+        queue.checked(applicant("h"), 0.0, right=False, took=10_000.0)
+        self.assertGreaterEqual(queue.limit, 10.0 / LONGEST_ESTIMATE)
+        for _ in range(40):
+            queue.checked(applicant("h"), 0.0, right=False, took=FIRST_ESTIMATE)
+        self.assertGreaterEqual(queue.limit, 35)
+
+    def test_slow(self) -> None:
+        """One may wait, even if its check takes longer than there is time."""
+        queue: PasswordQueue[int] = PasswordQueue(100, 0.01)
+        self.assertEqual(queue.add(1, applicant("h"), 0.0), [])
+
+    def test_delay(self) -> None:
+        """The delay is the time for all that wait, and one more."""
+        queue: PasswordQueue[int] = PasswordQueue(100, 10.0, workers=2)
+        queue.add(1, applicant("h"), 0.0)
+        self.assertEqual(queue.delay, FIRST_ESTIMATE)
+
+    def test_gives_way(self) -> None:
+        """The source that has used most gives way, and a newcomer never to it."""
+        checker = Checker(max_waiting=3)
+        often, once = applicant("198.51.100.1"), applicant("198.51.100.2")
+        for who in (often, often, often, once):
+            checker.add(who)
+            checker.check()
+        for who in (once, often, applicant("192.0.2.1"), applicant("192.0.2.2")):
+            checker.add(who)
+        self.assertEqual(checker.refused, [often])
+        checker.add(often)
+        self.assertEqual(checker.refused, [often, often])
+        checker.add(applicant("192.0.2.3"))
+        self.assertEqual(checker.refused, [often, often, once])
+        checker.add(applicant("192.0.2.4"))
+        self.assertEqual(checker.refused[3:], [applicant("192.0.2.1")])
+
+    def test_asking_counts(self) -> None:
+        """Who asks again and again without being checked comes after who asks once."""
+        checker = Checker(max_waiting=1)
+        for _ in range(10):
+            checker.add(applicant("198.51.100.1"))
+        checker.check()
+        for host in ("198.51.100.2", "198.51.100.2"):
+            checker.add(applicant(host))
+        checker.check()
+        checker.add(applicant("198.51.100.2"))
+        checker.add(applicant("198.51.100.1"))
+        self.assertEqual(checker.check(), applicant("198.51.100.2"))
+        self.assertEqual(len(checker.queue), 0)
+
+
+class NewcomersTests(SynchronousTestCase):
+    """:class:`Newcomers` takes the newest and the names in turns."""
+
+    def taken(self, *items: str) -> list[str]:
+        """Add items, each named by its first letter, and take them all."""
+        newcomers: Newcomers[str] = Newcomers()
+        for item in items:
+            newcomers.add(item, item[0])
+        return [newcomers.take() for _ in items]
+
+    def test_newest(self) -> None:
+        """Of one name the newest is next."""
+        self.assertEqual(self.taken("a1", "a2", "a3"), ["a3", "a2", "a1"])
+
+    def test_names(self) -> None:
+        """A name with one item is not kept waiting by one that has many."""
+        self.assertEqual(self.taken("b1", "a1", "a2", "a3", "a4")[:4], ["a4", "b1", "a3", "a2"])
+
+    def test_worst(self) -> None:
+        """The oldest of the name that has most gives way."""
+        newcomers: Newcomers[str] = Newcomers()
+        for item in ("b1", "a1", "a2", "c1"):
+            newcomers.add(item, item[0])
+        worst = [newcomers.remove_worst() for _ in range(4)]
+        self.assertEqual(worst, ["a1", "b1", "c1", "a2"])
+        self.assertEqual(len(newcomers), 0)
+
+
+HOSTS = ("192.0.2.1", "192.0.2.2", "2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:2::1")
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """The queue beside a plain list of what waits and of what was used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: PasswordQueue[int] = PasswordQueue(6, 0.0)
+        self.numbers = count()
+        self.now = 0.0
+        self.used: list[tuple[Applicant, float, float]] = []
+        self.known: set[tuple[str, str]] = set()
+        # Item, who, whether it may come first, and how much its source had used by then.
+        self.waiting: dict[int, tuple[Applicant, bool, float]] = {}
+
+    def use(self, who: Applicant) -> float:
+        """Return what an applicant's source and its share of its site have used."""
+
+        total = 0.0
+        for other, at, units in self.used:
+            weight = float(other.source == who.source)
+            if other.site is not None and other.site == who.site:
+                weight += 0.25
+            total += weight * units * pow(2.0, at / HALF_LIFE)
+        return total
+
+    @rule(host=st.sampled_from(HOSTS), name=st.sampled_from(["ann", "bob"]))
+    def add(self, host: str, name: str) -> None:
+        """Somebody comes; the one who gives way is not better than all who stay."""
+        who, item = applicant(host, name), next(self.numbers)
+        self.waiting[item] = who, (who.source, name) in self.known, self.use(who)
+        lost = self.queue.add(item, who, self.now)
+        self.used.append((who, self.now, ATTEMPT))
+        assert len(lost) == max(len(self.waiting) - 6, 0)
+        for gone in lost:
+            _, _, use = self.waiting.pop(gone)
+            assert use >= max(other for _, _, other in self.waiting.values()) * (1 - 1e-9) or any(
+                first for _, first, _ in self.waiting.values()
+            )
+
+    @rule(right=st.booleans())
+    def check(self, right: bool) -> None:
+        """Nobody who waits has used clearly less, but for those who come first."""
+        item = self.queue.take()
+        assert (item is None) == (not self.waiting)
+        if item is None:
+            return
+        who, first, use = self.waiting.pop(item)
+        if not first and self.waiting:
+            assert use <= min(other for _, _, other in self.waiting.values()) * (1 + 1e-9)
+        self.now += 1.0
+        self.queue.checked(who, self.now, right=right, took=1.0)
+        if right:
+            self.known.add((who.source, who.name))
+        else:
+            self.used.append((who, self.now, 1.0))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        """Somebody leaves, and another time when it is gone already."""
+        item = data.draw(st.sampled_from(sorted(self.waiting)))
+        del self.waiting[item]
+        self.queue.discard(item)
+        self.queue.discard(item)
+
+    @rule(seconds=st.sampled_from([1.0, HALF_LIFE]))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    @invariant()
+    def counted(self) -> None:
+        """It knows how many wait."""
+        assert len(self.queue) == len(self.waiting)
+
+
+QueueMachineTests = QueueMachine.TestCase
