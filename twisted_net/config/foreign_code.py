@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import traceback
 
+from twisted_net.net.characters import printable
+
+MAX_DESCRIPTION = 500
+"""Characters of what was raised that are shown; where it was raised is shown whole."""
+
 
 def describe_failure(error: BaseException, *, secret: bool = False) -> str:
     """
-    Describe in one line what foreign code raised, and where.
+    Describe in one line what foreign code raised, and where; of a group, its first error too.
 
     Catch ``BaseException`` around such code: a module that calls ``sys.exit`` when it is imported
     would otherwise end the process without a word, and with status 0.
@@ -16,7 +21,11 @@ def describe_failure(error: BaseException, *, secret: bool = False) -> str:
     """
     what = type(error).__name__
     if not secret:
-        what = " ".join(traceback.format_exception_only(error)[-1].split()) or what
+        what = traceback.format_exception_only(error)[-1].strip() or what
+        # Before it is split: it may be of any length.
+        if len(what) > MAX_DESCRIPTION:
+            what = what[:MAX_DESCRIPTION] + "…"
+        what = printable(" ".join(what.split()))
     if isinstance(error, SystemExit):
         what = f"it ends the process ({what})"
     # Not that of the interpreter's own modules: exit() is in "<frozen _sitebuiltins>".
@@ -26,6 +35,8 @@ def describe_failure(error: BaseException, *, secret: bool = False) -> str:
         if not frame.filename.startswith("<")
     ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename is not None:
         where = f" ({error.filename}, line {error.lineno})"
+    if isinstance(error, BaseExceptionGroup):
+        return f"{what}{where}: {describe_failure(error.exceptions[0], secret=secret)}"
     return f"{what}{where}"
