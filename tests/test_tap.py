@@ -74,6 +74,22 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(loaded.record, Config(tcp=TcpSettings(port=3, backlog=2, max_line=100)))
         self.assertEqual(loaded.origins["tcp.max_line"], name)
 
+    def test_byte_order_mark(self) -> None:
+        """The mark that some editors write before UTF-8 is no part of the text."""
+        name = self.write(b"\xef\xbb\xbf[tcp]\nport = 1\n")
+        self.assertEqual(parse("-c", name).load({}).record.tcp.port, 1)
+
+    def test_no_file(self) -> None:
+        """An empty name is said to be that of the option."""
+        error = self.assertRaises(ConfigError, parse("--config", "").load, {})
+        self.assertEqual(error.mistakes, ["--config: No such file or directory"])
+
+    def test_control_characters(self) -> None:
+        """What a file has is repeated without what terminals obey."""
+        name = self.write(b'[tcp]\n"\\u001b[31m" = 1')
+        error = self.assertRaises(ConfigError, parse("-c", name).load, {})
+        self.assertEqual(error.mistakes, [f"{name}: there is no setting tcp.\\x1b[31m"])
+
     def test_files_that_cannot_be_read(self) -> None:
         """A file that is missing or not UTF-8 is reported together with other mistakes."""
         cases = {

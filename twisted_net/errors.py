@@ -463,8 +463,12 @@ class ConfigError(TwistedNetError):
     code = "bad_configuration"
 
     def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+        # They may repeat what is written in files, and are shown on terminals.
+        self.mistakes = [
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+            for line in mistakes
+        ]
+        super().__init__("\n".join(self.mistakes))
 
 
 class CannotListen(ConfigError):

@@ -86,9 +86,9 @@ class Options(usage.Options, AuthOptionMixin):
         name = self["config"]
         if name is not None:
             try:
-                file = (name, read_file(name, MAX_CONFIG_SIZE, PIPE_PATIENCE).decode())
+                file = (name, read_file(name, MAX_CONFIG_SIZE, PIPE_PATIENCE).decode("utf-8-sig"))
             except OSError as error:
-                mistakes.append(f"{name}: {error.strerror}")
+                mistakes.append(f"{name or '--config'}: {error.strerror}")
             except UnicodeDecodeError as error:
                 mistakes.append(f"{name}: byte {error.start} is not UTF-8")
         values = {

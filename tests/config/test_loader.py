@@ -287,7 +287,7 @@ class TextTests(SynchronousTestCase):
             error.mistakes,
             [
                 'G_SIZE: size is "", must be an integer',
-                'G_NAME: name is "\udcff", must be text',
+                'G_NAME: name is "\\udcff", must be text',
                 'G_CAR__SEATS: car.seats is "1,,2", must be a list, each item an integer of at '
                 "least 1",
                 r'G_CAR__STICKERS: car.stickers is "[1]", must be a list, each item text',

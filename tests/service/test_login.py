@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import UsernamePassword
@@ -270,6 +271,16 @@ class AuthenticatorTests(SynchronousTestCase):
         )
 
 
+class Accepting:
+    """A checker that accepts all credentials."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+
+    def requestAvatarId(self, credentials: object) -> object:
+        return self.found
+
+
 class CredTests(SynchronousTestCase):
     """The parts fit into twisted.cred."""
 
@@ -287,6 +298,16 @@ class CredTests(SynchronousTestCase):
         self.assertRaises(UnauthorizedLogin, realm.requestAvatar, (), None, IPermissions)
         self.assertRaises(NotImplementedError, realm.requestAvatar, b"ann", None)
 
+    def test_no_name(self) -> None:
+        """What a checker returns in place of a name is no login, and its author is told."""
+        wrong: list[Any] = [None, 5, (), "", b"", "a\nb", b"\x1b[31m", b"\xff"]  # Any: no names
+        for found in wrong:
+            with self.subTest(found=found):
+                chain = CheckerChain(IToken, [Accepting(found)])
+                self.failureResultOf(chain.requestAvatarId(Token("x")), UnauthorizedLogin)
+                (logged,) = self.flushLoggedErrors(TypeError)
+                self.assertIn("Accepting", str(logged.value))
+
     def test_first_of(self) -> None:
         """A checker may return a plain value; an unexpected exception is not a wrong password."""
 
@@ -299,7 +320,7 @@ class CredTests(SynchronousTestCase):
                 raise ZeroDivisionError
 
         self.assertEqual(
-            self.successResultOf(CheckerChain(IToken, [Plain()]).requestAvatarId(None)), b"ann"
+            self.successResultOf(CheckerChain(IToken, [Plain()]).requestAvatarId(None)), "ann"
         )
         broken = CheckerChain(IToken, [Broken(), Plain()]).requestAvatarId(None)
         self.failureResultOf(broken, ZeroDivisionError)

@@ -28,6 +28,8 @@ def describe_failure(error: BaseException, *, secret: bool = False) -> str:
         what = printable(" ".join(what.split()))
     if isinstance(error, SystemExit):
         what = f"it ends the process ({what})"
+    if isinstance(error, BaseExceptionGroup):
+        what += f": {describe_failure(error.exceptions[0], secret=secret)}"
     # Not that of the interpreter's own modules: exit() is in "<frozen _sitebuiltins>".
     frames = [
         frame
@@ -37,6 +39,4 @@ def describe_failure(error: BaseException, *, secret: bool = False) -> str:
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError) and error.filename is not None:
         where = f" ({error.filename}, line {error.lineno})"
-    if isinstance(error, BaseExceptionGroup):
-        return f"{what}{where}: {describe_failure(error.exceptions[0], secret=secret)}"
     return f"{what}{where}"

@@ -14,6 +14,8 @@ from twisted.cred.strcred import InvalidAuthArgumentString, InvalidAuthType, mak
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_net.auth.password_queue import Applicant
@@ -30,6 +32,8 @@ from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.service.users_file import UsersFile, in_thread_of_its_own
 from twisted_net.sessions import Session
+
+_log = Logger()
 
 REFUSAL_PAUSE = 1.0
 """
@@ -120,7 +124,7 @@ class CheckerChain:
         for checker in self._checkers:
             try:
                 found = checker.requestAvatarId(credentials)
-                return await found if isinstance(found, Awaitable) else found
+                return _user_named(checker, await found if isinstance(found, Awaitable) else found)
             except UnauthorizedLogin:
                 continue
         raise UnauthorizedLogin
@@ -362,6 +366,8 @@ def _make_checker(description: str) -> Any:  # Any: as above
     except BaseException as error:
         failure = describe_failure(error, secret=True)
         raise ValueError(f"the checker {kind} cannot be made: {failure}") from None
+    if isinstance(checker, type):
+        raise ValueError(f"the plugin of the checker {kind} returns a class, not an instance of it")
     if not {IUsernamePassword, IToken} & set(getattr(checker, "credentialInterfaces", ())):
         raise ValueError(f"the checker {kind} accepts neither passwords nor tokens")
     file = getattr(checker, "filename", None)
@@ -369,6 +375,25 @@ def _make_checker(description: str) -> Any:  # Any: as above
     if isinstance(file, str) and os.path.exists(file) and not os.path.isfile(file):
         raise ValueError(f"the checker {kind} needs a regular file")
     return checker
+
+
+def _user_named(checker: object, found: object) -> str:
+    """
+    Return the name of the user that a checker found.
+
+    :raises UnauthorizedLogin: if it is none, such as the empty tuple for an anonymous user.
+    """
+    try:
+        name = found.decode() if isinstance(found, bytes) else found
+    except UnicodeDecodeError:
+        name = None
+    if isinstance(name, str) and name and name.isprintable():
+        return name
+    kind = f"{type(checker).__module__}.{type(checker).__qualname__}"
+    # Not shown: it may be any object.
+    error = TypeError(f"{kind} returned what is no name of a user: a {type(found).__name__}")
+    _log.failure("a checker of logins is broken", Failure(error))
+    raise UnauthorizedLogin
 
 
 def _text(value: str | bytes) -> str:

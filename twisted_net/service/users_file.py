@@ -189,7 +189,7 @@ class UsersFile:
 
     def _checked(self, contents: bytes) -> Users:
         try:
-            users = read_users(contents.decode(), self._path)
+            users = read_users(contents.decode("utf-8-sig"), self._path)
         except UnicodeDecodeError as error:
             raise ConfigError([f"{self._path}: byte {error.start} is not UTF-8"]) from None
         mistakes = []
