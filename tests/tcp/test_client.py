@@ -288,7 +288,7 @@ class CallTests(ClientCase):
     def test_bad_timeout(self) -> None:
         """A time limit that is no time is refused before anything is sent."""
         client, server = self.connected()
-        for timeout in (-1, float("nan"), float("inf"), "5"):
+        for timeout in (-1, float("nan"), float("inf"), "5", True):
             call = self.call(client, "A", timeout=timeout)  # type: ignore[arg-type]  # on purpose
             self.failureResultOf(call, ValueError, TypeError)
         self.reactor.settle()
@@ -565,6 +565,55 @@ class ClosingTests(ClientCase):
         self.reactor.settle()
         self.successResultOf(used)
         self.assertTrue(server.gone)
+
+    def test_closed_for_good(self) -> None:
+        """A client that was closed, or that failed to connect, does not connect again."""
+        client, _ = self.connected()
+        self.close(client)
+        failed = self.make()
+        attempt = Deferred.fromCoroutine(failed.connect())
+        self.endpoint.refuse()
+        self.failureResultOf(attempt, NotConnected)
+        unused = self.make()
+        self.close(unused)
+        for closed in (client, failed, unused):
+            self.failureResultOf(Deferred.fromCoroutine(closed.connect()), NotConnected)
+            self.assertRaises(NotConnected, closed.start)
+            self.assertEqual(self.endpoint.attempts, [])
+            self.assertFalse(closed.connected)
+
+    def test_started_once(self) -> None:
+        """A client that connects already is not connected a second time: one would be left."""
+        client = self.make()
+        first = Deferred.fromCoroutine(client.connect())
+        for _ in range(2):
+            again = Deferred.fromCoroutine(client.connect())
+            self.failureResultOf(again, RuntimeError)
+            self.assertRaises(RuntimeError, client.start)
+            self.assertEqual(len(self.endpoint.attempts), 1 - first.called)
+            if not first.called:
+                self.endpoint.accept()
+        self.successResultOf(first)
+        self.close(client)
+
+    def test_endpoint_that_hides_the_close(self) -> None:
+        """An endpoint may end its attempt by an error of its own when it is cancelled."""
+        attempt: Deferred[Any] = Deferred(lambda d: d.errback(ConnectError(string="no such name")))
+        client = self.make()
+        self.patch(self.endpoint, "connect", lambda factory: attempt)
+        done = Deferred.fromCoroutine(client.connect())
+        self.close(client)
+        self.assertIn("was closed", str(self.failureResultOf(done, NotConnected).value))
+
+    def test_connect_again(self) -> None:
+        """After connect was cancelled, it may be called again."""
+        client = self.make()
+        Deferred.fromCoroutine(client.connect()).addErrback(lambda f: None).cancel()
+        self.endpoint.attempts.clear()
+        done = Deferred.fromCoroutine(client.connect())
+        self.endpoint.accept()
+        self.successResultOf(done)
+        self.close(client)
 
     def test_connect_cancelled(self) -> None:
         """To cancel connect ends the attempt, and the connection if there is one."""

@@ -14,6 +14,7 @@ def checked_seconds(value: float, name: str = "timeout") -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r:.60}")
-    if not (math.isfinite(value) and value >= 0):
+    # Compared, not math.isfinite(): a large integer is not converted.
+    if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be 0 or more seconds, and finite, not {value}")
     return value

@@ -193,6 +193,7 @@ class CommandClient:
         self._events: deque[Answer] = deque()
         self._event_waiters: deque[Deferred[None]] = deque()
         self._running: Deferred[None] | None = None
+        self._begun = False
         self._closed = False
         self._failure = "not connected yet"
 
@@ -219,10 +220,14 @@ class CommandClient:
 
         :raises NotConnected: if this first connection fails; the client is closed then.
         :raises CallRefused: if the server refuses the credentials; the same.
+        :raises RuntimeError: if it was started before.
         """
-        assert self._running is None, "a client starts once"
+        self._begin()
         try:
             connection = await self._connected()
+        except CancelledError:
+            self._begun = False
+            raise
         except CallError:
             self._closed = True
             self._fail_unsent()
@@ -231,8 +236,13 @@ class CommandClient:
         self._running = Deferred.fromCoroutine(self._maintain(connection))
 
     def start(self) -> None:
-        """Begin to connect, and retry until it succeeds; calls wait for it."""
-        assert self._running is None, "a client starts once"
+        """
+        Begin to connect, and retry until it succeeds; calls wait for it.
+
+        :raises NotConnected: if the client was closed.
+        :raises RuntimeError: if it was started before.
+        """
+        self._begin()
         self._running = Deferred.fromCoroutine(self._maintain(None))
 
     async def close(self) -> None:
@@ -335,6 +345,13 @@ class CommandClient:
 
     # --- one connection after another ---
 
+    def _begin(self) -> None:
+        if self._closed:
+            raise NotConnected(self._failure)
+        if self._begun:
+            raise RuntimeError("this client is started already: connect() and start() do so once")
+        self._begun = True
+
     async def _maintain(self, connection: _Connection | None) -> None:
         """Reconnect until closed."""
         failures = 0
@@ -389,6 +406,10 @@ class CommandClient:
             raise
         # An endpoint may fail with any exception; its text is shown to the caller.
         except Exception as error:
+            if (
+                self._closed
+            ):  # HostnameEndpoint says that there is no such host when it is cancelled
+                raise NotConnected(self._failure) from error
             raise NotConnected(str(error) or type(error).__name__) from error
         finally:
             self._connecting = None
