@@ -22,7 +22,7 @@ from zope.interface import implementer
 from tests.tcp.test_tls import Client, TlsCase
 from twisted_net import twisted_internals
 from twisted_net.tcp import tls_transport
-from twisted_net.tcp.tls_transport import KEPT
+from twisted_net.tcp.tls_transport import KEPT, RELEASE_INTERVAL, TlsTransport
 from twisted_net.twisted_internals import tls_buffers_changes
 
 BURST = [b"ECHO " + b"x" * 1000] * 60
@@ -50,7 +50,8 @@ class BuffersTests(TlsCase):
         return [transport._tlsConnection for transport in self.factory.protocols]
 
     def assert_small(self) -> None:
-        """No connection of the server has a large buffer."""
+        """After a moment no connection of the server has a large buffer."""
+        self.reactor.pass_time(RELEASE_INTERVAL)
         for connection in self.connections():
             for buffer in (connection._into_ssl, connection._from_ssl):
                 self.assertLessEqual(capacity(buffer), SMALL)
@@ -140,6 +141,47 @@ class BuffersTests(TlsCase):
             sent = sent[cut:]
         client.connection.send(sent)
         self.assertEqual([len(answer["result"]) for answer in client.ask()], lengths)
+
+    def test_in_turn(self) -> None:
+        """Many are released in several turns, each once, and the timer ends with the last."""
+        self.patch(tls_transport, "RELEASES_AT_ONCE", 2)
+        clients = [self.shaken() for _ in range(5)]
+        for client in clients * 2:
+            self.burst(client)
+        released: list[TlsTransport] = []
+        release = TlsTransport.release_buffers
+
+        def release_and_note(transport: TlsTransport) -> None:
+            released.append(transport)
+            release(transport)
+
+        self.patch(TlsTransport, "release_buffers", release_and_note)
+        for count in (2, 4, 5, 5):
+            self.reactor.pass_time(RELEASE_INTERVAL)
+            self.assertEqual((len(released), len(set(released))), (count, count))
+        self.assertEqual(self.timers(), 0)
+        self.burst(clients[0])
+        self.assert_small()
+
+    def timers(self) -> int:
+        """Return how many calls of the transports are scheduled."""
+        return sum(call.func == self.factory.grown._release for call in self.reactor.calls)
+
+    def test_no_timer_left(self) -> None:
+        """With the last connection the timer ends, too."""
+        clients = [self.shaken(), self.shaken()]
+        for client in clients:
+            self.burst(client)
+        clients[0].connection.reset()
+        self.assertEqual(self.timers(), 1)
+        (transport,) = self.factory.protocols
+        clients[1].connection.reset()
+        self.assertEqual(self.timers(), 0)
+        transport._write(b"x" * 1000)
+        self.assertEqual(self.timers(), 0)
+        self.burst(self.shaken())
+        self.assertEqual(self.timers(), 1)
+        self.assert_small()
 
     def test_lost(self) -> None:
         """A connection that is reset after a burst is counted, and not kept."""

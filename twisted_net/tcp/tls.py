@@ -18,7 +18,7 @@ from zope.interface import implementer
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
-from twisted_net.tcp.tls_transport import TlsTransport
+from twisted_net.tcp.tls_transport import GrownBuffers, TlsTransport
 from twisted_net.twisted_internals import tls_transport_changes
 
 _log = Logger()
@@ -36,6 +36,7 @@ class TlsFactory(TLSMemoryBIOFactory):
     :param certificates: selects the server's certificate.
     :param handshakes: limits those that are under way.
     :param clock: small writes of one turn are joined into one record.
+    :ivar grown: the connections whose buffers are to be released.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class TlsFactory(TLSMemoryBIOFactory):
         handshakes: Handshakes,
         clock: IReactorTime,
     ) -> None:
-        super().__init__(
-            certificates, False, _TlsHandshakeFactory(inner, handshakes), steady(clock)
-        )
+        clock = steady(clock)
+        super().__init__(certificates, False, _TlsHandshakeFactory(inner, handshakes), clock)
+        self.grown = GrownBuffers(clock)
         if _known():
             self.protocol = TlsTransport
 

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -25,9 +26,18 @@ from twisted_net.twisted_internals import tls_buffers_changes, tls_buffers_relea
 
 KEPT = 512
 """
-Bytes that may have come or gone in one piece without the buffers being released after it: those of
-OpenSSL grow to a third more. A round trip of as much takes ten times as long as to release them.
+Bytes that may come or go in one piece without the buffers being released after it: OpenSSL's grow
+to a third more.
 """
+
+RELEASE_INTERVAL = 0.1
+"""
+Seconds between two releases of buffers that have grown. Each takes 4 µs with what follows from it,
+a tenth of a round trip: not for each of them.
+"""
+
+RELEASES_AT_ONCE = 256
+"""Connections whose buffers are released in one reactor turn: that takes a millisecond."""
 
 _log = Logger()
 
@@ -49,19 +59,21 @@ class TlsTransport(BufferingTLSTransport):
     - ``loseConnection`` sends ours and closes; it does not wait for the peer's.
 
     OpenSSL's buffers, which grow to what has once come or gone in one piece, up to 90 KB, and never
-    shrink, are released after the handshake, and after what is larger than :data:`KEPT`.
+    shrink, are released after the handshake, and by the factory's :class:`GrownBuffers`.
 
     Under any other protocol the connection closes when either half ends, as Twisted's does. One
     that fails, as by a broken record, is aborted if the alert has not left in
     :data:`~twisted_net.tcp.rejection.LINGER_TIMEOUT`.
     """
 
+    factory: Any  # a TlsFactory, which imports this module
     transport: Any  # the connection below, which has no one type
     wrappedProtocol: Any  # the protocol within, for the same reason
     _ending_output = False  # our half alone is to end
     _notified = False  # our close_notify has been sent
     _input_ended = False
     _linger: IDelayedCall | None = None
+    _grown = False  # its buffers are to be released
 
     # --- the connection below calls ---
 
@@ -71,8 +83,10 @@ class TlsTransport(BufferingTLSTransport):
         if not self._input_ended:
             opening = not self._handshakeDone
             super().dataReceived(bytes)
-            if opening or len(bytes) > KEPT:
-                self._release()
+            if opening:
+                self.release_buffers()
+            elif len(bytes) > KEPT and not self._grown:
+                self._grow()
 
     def readConnectionLost(self) -> None:
         """The peer has ended its half of the connection below."""
@@ -92,6 +106,17 @@ class TlsTransport(BufferingTLSTransport):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
+        if not self.factory.protocols:
+            self.factory.grown.stop()
+
+    # --- the factory calls ---
+
+    def release_buffers(self) -> None:
+        """Free the memory of the buffers, unless they have something in them."""
+        self._grown = False
+        # In the middle of a handshake OpenSSL has a buffer of its own above these.
+        if self._handshakeDone and not self._lostTLSConnection and self._tlsConnection is not None:
+            _buffers_release()(self._tlsConnection)
 
     # --- the protocol within calls ---
 
@@ -115,13 +140,13 @@ class TlsTransport(BufferingTLSTransport):
     @override
     def _write(self, bytes: bytes) -> None:
         super()._write(bytes)
-        if len(bytes) > KEPT:
-            self._release()
+        if len(bytes) > KEPT and not self._grown:
+            self._grow()
 
-    def _release(self) -> None:
-        # In the middle of a handshake OpenSSL has a buffer of its own above these.
-        if self._handshakeDone and not self._lostTLSConnection and self._tlsConnection is not None:
-            _buffers_release()(self._tlsConnection)
+    def _grow(self) -> None:
+        if not self._lostTLSConnection:
+            self._grown = True
+            self.factory.grown.add(self)
 
     @override
     def _flushReceiveBIO(self) -> None:
@@ -181,6 +206,41 @@ class TlsTransport(BufferingTLSTransport):
         else:
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
+
+
+class GrownBuffers:
+    """
+    The connections of one factory whose buffers have grown, and are released soon.
+
+    Those of a busy connection are released again and again, in turn with all others.
+
+    :param clock: one call is scheduled while there are such connections.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._transports: deque[TlsTransport] = deque()
+        self._timer: IDelayedCall | None = None
+
+    def add(self, transport: TlsTransport) -> None:
+        """Release the buffers of a connection that is not waiting for it already."""
+        self._transports.append(transport)
+        if self._timer is None:
+            self._timer = self._clock.callLater(RELEASE_INTERVAL, self._release)
+
+    def stop(self) -> None:
+        """Release nothing: no connection is left."""
+        self._transports.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _release(self) -> None:
+        self._timer = None
+        for _ in range(min(len(self._transports), RELEASES_AT_ONCE)):
+            self._transports.popleft().release_buffers()
+        if self._transports:
+            self._timer = self._clock.callLater(RELEASE_INTERVAL, self._release)
 
 
 @cache
