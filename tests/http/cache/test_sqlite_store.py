@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import queue
@@ -458,6 +459,20 @@ class FailingFileTests(SQLiteCase):
         self.check_no_cache(self.store())
         self.assertIn("not a regular file", self.logged[0])
         self.assertEqual(self.names(), ["cache.sqlite"])
+
+    def test_no_thread(self) -> None:
+        """If the system has no thread to give, no read waits; there is a cache once it has."""
+        store = self.store()
+        refused = RuntimeError("can't start new thread")
+        with mock.patch.object(_thread, "start_new_thread", side_effect=refused):
+            for _ in range(3):
+                store.put("k", make_entry(variant=b"kept"))
+                self.assertEqual(self.successResultOf(store.get("k")), ())
+                self.successResultOf(store.flush())
+        self.assertEqual(store.failures, 6)
+        self.assertEqual(len(self.logged), 1, self.logged)
+        self.assertIn("can't start new thread", self.logged[0])
+        self.assertEqual(self.found(store, "k"), [b"kept"])
 
     def test_opened_later(self) -> None:
         """It is tried again a while later."""

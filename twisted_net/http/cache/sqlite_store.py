@@ -173,7 +173,9 @@ class SQLiteStore:
                 return succeed(())
             self._reads.append((key, found))
             self._note_use(key)
-            self._wake()
+            if not self._wake():
+                self._reads.pop()
+                return succeed(())
         return found.addTimeout(self._read_timeout, self._reactor, self._read_timed_out)
 
     def put(self, key: str, entry: Entry) -> None:
@@ -260,17 +262,23 @@ class SQLiteStore:
         if len(self._used) == MAX_USED and self._write_at is None:
             self._write_at = time.monotonic() + WRITE_DELAY
 
-    def _wake(self) -> None:
-        """Start the thread, or wake it up."""
+    def _wake(self) -> bool:
+        """Start the thread, or wake it up; return whether there is one."""
         if self._closing:
-            return
-        if not self._started:
-            self._started = True
+            return self._started
+        if self._started:
+            self._condition.notify()
+            return True
+        try:
             # Not threading.Thread, whose start() waits until the thread runs: 14 ms and more on
             # a busy machine. Like a daemon thread, it does not keep the process alive.
             _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:  # the system has none to give; the next call tries again
+            self.failures += 1
+            self._failed(str(error))
         else:
-            self._condition.notify()
+            self._started = True
+        return self._started
 
     # In the reactor's thread.
 
