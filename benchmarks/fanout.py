@@ -158,7 +158,7 @@ def serve(name: str, port: int) -> None:
     if name in ("ours", "quiet"):
         limits = Limits(max_connections=50_000)
         server = CommandFactory(reactor, standard_commands(), limits)
-        listen_tcp(reactor, port, server)  # type: ignore[arg-type]  # reactors have all abilities
+        listen_tcp(reactor, port, server)
     else:
         factory = ServerFactory()
         factory.protocol = {"loop": Loop, "once": Once}[name]

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.broadcasts import CLIENTS_AT_ONCE, Broadcasts, Delivery, Pacing, encode_event
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.net.addresses import client_prefix, format_address
 from twisted_net.ops.instruments import Instruments
@@ -374,6 +375,7 @@ class SessionCounters:
         self.sent = 0
 
 
+@check_arguments
 class Sessions:
     """
     The open sessions of one server, by name.

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadTopic, TooManySubscriptions
 
 WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
@@ -96,6 +97,7 @@ class Subscriber(Protocol):
         ...
 
 
+@check_arguments
 class Topics:
     """
     The subscriptions of all clients.

@@ -126,6 +126,20 @@ class ClientTests(SynchronousTestCase):
             self.successResultOf(closing)
         self.failureResultOf(self.client.get(URI), CoapClientClosed)
 
+    def test_misuse(self) -> None:
+        """Text for bytes, and the like, is refused where it is passed."""
+        client: Any = self.client
+        for call, said in (
+            (lambda: client.post(URI, "text"), "payload must be bytes, not text"),
+            (lambda: client.get(URI.encode()), "uri must be text, not bytes"),
+            (lambda: client.get(URI, accept="50"), "accept must be an integer or None, not text"),
+            (lambda: client.get(URI, timeout="5"), "timeout must be a number or None, not text"),
+            (lambda: client.request("GET", URI), "method must be an integer, not text"),
+            (lambda: client.observe(5), "uri must be text, not an integer"),
+        ):
+            self.assertIn(said, str(self.assertRaises(TypeError, call)))
+        self.assertEqual(self.reactor.sent, [])
+
     def test_bad_timeout(self) -> None:
         """A time limit that is no time is refused before anything is sent."""
         for timeout in (-1, float("nan"), float("inf")):

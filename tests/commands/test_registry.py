@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -57,6 +57,57 @@ class DeclarationTests(SynchronousTestCase):
 
         self.assertEqual([command.name for command in commands], ["ROLL_DICE"])
         self.assertEqual(answer_to(commands, "roll_dice"), {"command": "ROLL_DICE", "result": 4})
+
+    def test_without_parentheses(self) -> None:
+        """A decorator without parentheses declares the command, too."""
+        commands = Commands()
+
+        @commands.command
+        def roll_dice(sides: int = 6) -> int:
+            """Roll."""
+            return sides
+
+        @commands.command
+        async def wait() -> str:
+            return "waited"
+
+        self.assertEqual([command.name for command in commands], ["ROLL_DICE", "WAIT"])
+        self.assertEqual(answer_to(commands, "roll_dice 4")["result"], 4)
+        self.assertEqual((roll_dice(2), wait.__name__), (2, "wait"))
+
+    def test_misuse(self) -> None:
+        """What can be no command is refused where it is declared."""
+
+        class Shop:
+            """Has a method."""
+
+            def order(self, name: str) -> None:
+                """Order."""
+
+        def several() -> Iterator[int]:
+            yield 1
+
+        async def many() -> AsyncIterator[int]:
+            yield 1
+
+        commands: Any = Commands()
+        for declare, said in (
+            (lambda: commands.command(5), "name must be text or callable or None, not an integer"),
+            (lambda: commands.command("X", admn=True), "there is no argument admn; did you mean"),
+            (lambda: commands.command("X", admin="no"), "admin must be true or false, not text"),
+            (lambda: commands.command("X", True), "2 arguments by position"),
+            (lambda: commands.command("X")(5), "handler must be callable, not an integer"),
+            (lambda: commands.command(Shop.order), "declare a method of an instance"),
+            (lambda: commands.command(several), "it cannot yield several"),
+            (lambda: commands.command(many), "it cannot yield several"),
+            (lambda: commands.update({"X": several}), "other must be a Commands, not a dict"),
+            (lambda: type(commands)("X"), "fallback must be callable or None, not text"),
+        ):
+            error = self.assertRaises(TypeError, declare)
+            self.assertIn(said, str(error))
+        self.assertEqual(len(commands), 0)
+        commands.command(Shop().order)
+        self.assertEqual([command.usage for command in commands], ["ORDER <name>"])
 
     def test_handler_stays(self) -> None:
         """The decorated function is what it was."""

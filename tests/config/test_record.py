@@ -26,6 +26,65 @@ class Outer(Record, frozen=True):
     limit: Annotated[int, Meta(ge=0)] | None = None
 
 
+class Many(Record, frozen=True):
+    """Has several records."""
+
+    inners: tuple[Inner | str, ...] = ()
+
+
+class Derived(Inner, frozen=True):
+    """Has a field more."""
+
+    more: int = 0
+
+
+class MisuseTests(SynchronousTestCase):
+    """What is no value of a field is one clear TypeError."""
+
+    def refused(self, kind: Any, *args: object, **fields: object) -> str:  # Any: a record
+        """Return what is said."""
+        return str(self.assertRaises(TypeError, kind, *args, **fields))
+
+    def test_unknown_field(self) -> None:
+        """An unknown name is shown with the nearest one, and all that there are."""
+        self.assertEqual(
+            self.refused(Outer, name="x", limits=1),
+            "Outer has no field limits; did you mean limit? It has: name, inner, ratio, limit",
+        )
+        self.assertEqual(
+            self.refused(Inner, zzz=1, size=99), "Inner has no field zzz. It has: size"
+        )
+
+    def test_by_position(self) -> None:
+        """Fields are passed by name: their order is none that anybody knows."""
+        said = "Inner takes its fields by name, such as Inner(size=…)"
+        for value in (5, {"size": 5}):
+            self.assertEqual(self.refused(Inner, value), said)
+
+    def test_dict_for_a_record(self) -> None:
+        """A dict is no record, alone or in a list."""
+        said = " must be an instance of Inner, not a dict; write Inner(**…)"
+        self.assertEqual(self.refused(Outer, name="x", inner={"size": 5}), f"Outer.inner{said}")
+        for items in (({"size": 5},), ["a", {"size": 5}]):
+            self.assertEqual(self.refused(Many, inners=items), f"Many.inners{said}")
+
+    def test_another_record(self) -> None:
+        """A record of another kind is refused; one of a subclass is allowed."""
+        self.assertEqual(
+            self.refused(Outer, name="x", inner=Many()),
+            "Outer.inner must be an instance of Inner, not an instance of Many",
+        )
+        self.assertEqual(
+            self.refused(Outer, name="x", limit=Inner()),
+            "Outer.limit must be an integer of at least 0 or nothing, not an instance of Inner",
+        )
+        self.assertEqual(Outer(name="x", inner=Derived(more=1)).inner, Derived(more=1))
+
+    def test_class_for_an_instance(self) -> None:
+        """So is the class itself."""
+        self.assertRaises(ValueError, Outer, name="x", inner=Inner)
+
+
 class RecordTests(SynchronousTestCase):
     """:class:`Record` refuses what its annotations do not allow."""
 

@@ -14,10 +14,13 @@ from hyperlink import EncodedURL
 from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, HttpTestCase, Sent, Wire, canned
+from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, Wire, canned
 from twisted_net import __version__
+from twisted_net.http.cache.settings import CacheSettings
+from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     AddressRefused,
@@ -57,6 +60,51 @@ class ClientTestCase(HttpTestCase):
     def sent(self) -> Sent:
         """Return the last request."""
         return self.fake.sent[-1]
+
+
+class MisuseTests(ClientTestCase):
+    """What is no option of a call is refused before anything is sent."""
+
+    def test_refused(self) -> None:
+        """Unknown names, other types, and times that are none."""
+        for options, error, said in (
+            ({"time_out": 5}, TypeError, "there is no argument time_out; did you mean timeout?"),
+            ({"bogus": 1}, TypeError, "there is no argument bogus. It takes: "),
+            ({"timeout": "5"}, TypeError, "timeout must be a number or None, not text"),
+            ({"timeout": -1}, ValueError, "timeout must be 0 or more seconds"),
+            ({"timeout": float("nan")}, ValueError, "timeout must be 0 or more seconds"),
+            ({"headers": [("a", "b")]}, TypeError, "headers must be a mapping, not a list"),
+            ({"headers": "a: b"}, TypeError, "headers must be a mapping, not text"),
+            ({"auth": "ab"}, TypeError, "auth must be a tuple of texts, not text"),
+            ({"auth": ("a",)}, TypeError, "auth must be a user name and a password"),
+            ({"auth": ("a", b"b")}, TypeError, "auth must be a user name and a password"),
+            ({"retries": "3"}, TypeError, "retries must be an integer or a RetryPolicy, not text"),
+            ({"retries": {}}, TypeError, "not a dict; write RetryPolicy(**…)"),
+            ({"max_body": 1.5}, TypeError, "max_body must be an integer, not a number"),
+            ({"cookies": "a=b"}, TypeError, "cookies must be a mapping, not text"),
+            ({"cache": "no"}, TypeError, "cache must be true or false, not text"),
+        ):
+            with self.subTest(options=options):
+                for asked in (
+                    lambda options: self.client.get("http://h/", **options),
+                    lambda options: self.client.stream("GET", "http://h/", **options).__aenter__(),
+                ):
+                    failed = self.failureResultOf(self.start(asked(options)), error)
+                    self.assertIn(said, str(failed.value))
+        self.assertEqual(self.fake.sent, [])
+
+    def test_no_effect(self) -> None:
+        """Arguments of the agent that have no effect together are refused."""
+        for options in (
+            {"egress": EgressPolicy()},
+            {"resolver": FakeResolver({})},
+            {"tls_policy": BrowserLikePolicyForHTTPS()},
+        ):
+            error = self.assertRaises(ValueError, self.make, **options)
+            self.assertIn("have no effect", str(error))
+        settings = HttpSettings(cache=CacheSettings(enabled=False))
+        error = self.assertRaises(ValueError, self.make, settings, store=MemoryStore())
+        self.assertIn("store has no effect", str(error))
 
 
 class VerbTests(ClientTestCase):

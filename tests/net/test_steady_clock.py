@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from unittest.mock import patch
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.pollreactor import PollReactor
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock, LoopingCall
 from twisted.internet.testing import MemoryReactorClock
@@ -27,6 +30,7 @@ from twisted_net.commands import Commands
 from twisted_net.config import TlsSettings
 from twisted_net.discovery import DiscoverySettings
 from twisted_net.dtls import DtlsClientSettings, client_context
+from twisted_net.http import HTTPAgent
 from twisted_net.http.cache import SQLiteStore
 from twisted_net.http.retry import RetryPolicy
 from twisted_net.net import Certificates, steady_clock
@@ -211,7 +215,7 @@ class Simulated(SelectReactor):
 
 def clocks_taken(kind: type[Any]) -> set[str]:
     """Return the parameters of a class that are a reactor or a clock."""
-    code = getattr(kind.__init__, "__code__", None)
+    code = getattr(inspect.unwrap(kind.__init__), "__code__", None)
     return {"reactor", "clock"} & {*(code.co_varnames[: code.co_argcount] if code else ())}
 
 
@@ -245,34 +249,34 @@ class EmbeddedTests(ReactorCase):
 
     def test_all(self) -> None:
         """Each of them does so, and hence none of its limits follows the wall clock."""
+        memory: Any = MemoryReactorClock()  # Any: for those that are inside of others
         commands, handshakes = Commands(), Handshakes(Clock(), 1.0, 1, lambda end: None)
         server = CommandFactory(Clock(), commands)
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         pair = write_pair(folder / "pair.pem", Authority().issue("localhost"))
         certificates = Certificates(TlsSettings(certificate=str(pair)), lambda: 0.0)
-        # None: not used before there is a client.
         streams = {"inner": server, "handshakes": handshakes}
         announced = {"settings": DiscoverySettings(), "name": "", "version": "", "services": dict}
         arguments: dict[str, dict[str, object]] = {
             "Announcer": announced,
             "Authenticator": {"settings": AuthSettings(), "checkers": ()},
             "CoapServer": {"commands": commands},
-            "CommandClient": {"endpoint": None},
+            "CommandClient": {"endpoint": TCP4ClientEndpoint(memory, "localhost", 1)},
             "CommandFactory": {"commands": commands},
             "CommandPort": {"listener": Listener(port=0), "commands": server},
             "DatagramClient": {"host": "127.0.0.1"},
             "DtlsClient": {
-                "inner": None,
+                "inner": DatagramProtocol(),
                 "context": client_context(DtlsClientSettings()),
                 "settings": DtlsClientSettings(),
                 "address": ("127.0.0.1", 9),
                 "name": "",
             },
-            "DtlsServer": {"inner": None, "certificates": None},
-            "Handshakes": {"timeout": 1.0, "limit": 1, "count": None},
-            "LatencyProbe": {"latency": Latency(), "wall": None},
-            "RetryAgent": {"agent": None, "policy": RetryPolicy()},
+            "DtlsServer": {"inner": DatagramProtocol(), "certificates": certificates},
+            "Handshakes": {"timeout": 1.0, "limit": 1, "count": list.append},
+            "LatencyProbe": {"latency": Latency(), "wall": lambda: 0.0},
+            "RetryAgent": {"agent": HTTPAgent(memory), "policy": RetryPolicy()},
             "SQLiteStore": {"path": folder / "cache"},
             "TlsFactory": {**streams, "certificates": certificates},
             "WebSocketFactory": streams,

@@ -21,10 +21,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.tcp.issuing import Authority, write_pair
+from twisted_net.auth.users import AuthSettings
+from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import ConfigError
 from twisted_net.tcp import listener as listeners
+from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener import CommandPort, bound_address
 from twisted_net.tcp.listener_settings import Listener
@@ -50,6 +53,25 @@ class CommandPortTests(SynchronousTestCase):
         """Make one."""
         commands = CommandFactory(self.reactor, standard_commands(_fetch), limits)
         return CommandPort(self.reactor, Listener(**settings), commands)
+
+    def test_limits_of_the_listener(self) -> None:
+        """Limits of the listener are those of the server, or it is refused."""
+        listener = Listener(port=7, limits={"max_line": 100, "max_pending": 5})
+        for limits in (listener.limits_over(Limits()), Limits(max_line=100, max_pending=5)):
+            CommandPort(self.reactor, listener, CommandFactory(self.reactor, Commands(), limits))
+        for other in (None, Limits(max_line=100), Limits(max_pending=5)):
+            commands = CommandFactory(self.reactor, Commands(), other)
+            error = self.assertRaises(ValueError, CommandPort, self.reactor, listener, commands)
+            self.assertIn("listener.limits has max_", str(error))
+
+    def test_administrative_listener(self) -> None:
+        """One whose clients may do everything is for a server that lets them, or it is refused."""
+        listener = Listener(path="/run/x", admin=True)
+        CommandPort(self.reactor, listener, CommandFactory(self.reactor, Commands()))
+        access = Access(AuthSettings(), lambda name: None)
+        commands = CommandFactory(self.reactor, Commands(), access=access)
+        error = self.assertRaises(ValueError, CommandPort, self.reactor, listener, commands)
+        self.assertIn("listener.admin is true", str(error))
 
     def tls(self) -> TlsSettings:
         """Return settings with a certificate."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.config.tls import TlsSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 
@@ -33,9 +34,26 @@ class ListenerTests(Refusals):
     def test_modes(self) -> None:
         """A mode is three octal digits."""
         for mode in ("600", "0660", "777"):
-            self.assertEqual(Listener(mode=mode).mode, mode)
+            self.assertEqual(Listener(path="/x", mode=mode).mode, mode)
         for mode in ("66", "680", "4755", "rw-", ""):
             self.assertIn("Listener.mode", self.refused(Listener, mode=mode))
+
+    def test_no_effect(self) -> None:
+        """What has no effect in a combination is refused."""
+        for settings, said in (
+            ({"mode": "600", "port": 1}, "mode is set without path"),
+            ({"mode": "600", "endpoint": "tcp:1"}, "mode is set without path"),
+            ({"interface": "::1", "path": "/x"}, "interface is set without port"),
+            ({"interface": "", "endpoint": "tcp:1"}, "interface is set without port"),
+            ({"backlog": 5, "endpoint": "tcp:1"}, "backlog is set with endpoint"),
+            ({"origins": ("*",), "port": 1}, "origins are set"),
+            ({"admin": True, "port": 1}, "admin is true without path"),
+        ):
+            self.assertIn(said, self.refused(Listener, **settings))
+        self.assertIn(
+            "client_certificate is set without client_ca",
+            self.refused(TlsSettings, certificate="/x", client_certificate="optional"),
+        )
 
     def test_permissions(self) -> None:
         """The file of a socket is its owner's and group's, one for administration its owner's."""

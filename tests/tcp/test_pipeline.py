@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,13 @@ class EncodeTests(SynchronousTestCase):
         for command in ("ECHO", "GET", "EHLO"):
             line = encode_request([command, *words])[:-1]
             self.assertIsNone(foreign_protocol(line, lambda name: True))
+
+    def test_other_types(self) -> None:
+        """A word that is not text is refused by its type."""
+        words: Any
+        for words in (["ECHO", 5], ["ECHO", b"a"], [None], ["ECHO", ["a"]]):
+            error = self.assertRaises(TypeError, encode_request, words)
+            self.assertIn("must be text, not ", str(error))
 
     def test_refused(self) -> None:
         """What is no command, and what would be another line, cannot be sent."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from hashlib import scrypt
 from typing import Any, Literal
 
+from twisted_net.config.type_checks import check_arguments
+
 COST = 15
 """
 The cost of scrypt as a power of two, with r = 8 and p = 3: 32 MiB and about 0.2 s per verification.
@@ -29,6 +31,7 @@ _SCRYPT = re.compile(
 )
 
 
+@check_arguments
 def hash_password(
     password: str, salt: bytes, kind: Literal["scrypt", "argon2"] = "scrypt", cost: int = COST
 ) -> str:
@@ -64,6 +67,7 @@ def settings_of(hashed: str) -> str:
     return hashed.rsplit("$", 2)[0]
 
 
+@check_arguments
 def verify(hashed: str, password: str) -> bool:
     """
     Return whether the password is the hashed one, after comparing in constant time.

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from twisted_net.auth.passwords import settings_of
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, ConfigError, NotPermitted
 from twisted_net.topics import BROADCAST
 
@@ -186,6 +187,7 @@ class PermissionsHolder(Protocol):
         ...
 
 
+@check_arguments
 class Permissions:
     """
     The permissions of one user, or of clients that have not logged in.
@@ -326,6 +328,7 @@ class _Token:
     user: str
 
 
+@check_arguments
 class Users:
     """
     The users of a server, by name.
@@ -423,6 +426,7 @@ class Users:
         return changed
 
 
+@check_arguments
 def hash_token(token: str) -> str:
     """
     Return the SHA-256 of a token in hexadecimal, as a users file holds it.
@@ -433,6 +437,7 @@ def hash_token(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
+@check_arguments
 def read_users(text: str, file: str) -> Users:
     """
     Parse a users file: TOML, a table for each user.

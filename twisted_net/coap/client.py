@@ -33,14 +33,15 @@ from twisted_net.coap.errors import (
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.coap.uris import CoapURI, parse_uri
-from twisted_net.config.type_checks import checked_seconds
+from twisted_net.config.type_checks import check_arguments, checked_seconds
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
-from twisted_net.net.reactor import DatagramReactor
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 
 
+@check_arguments
 class CoapClient:
     """
     CoAP client: ``await client.get("coap://[::1]/time")``.
@@ -62,10 +63,11 @@ class CoapClient:
 
     def __init__(
         self,
-        reactor: DatagramReactor,
+        reactor: AnyReactor,
         settings: CoapClientSettings | None = None,
         tls: DtlsClientSettings | None = None,
     ) -> None:
+        reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         self._settings = settings or CoapClientSettings()
         self._endpoints = EndpointPool(reactor, self._settings, tls)
@@ -104,6 +106,7 @@ class CoapClient:
             timeout=timeout,
         )
 
+    @check_arguments
     def request(
         self,
         method: int,
@@ -143,6 +146,7 @@ class CoapClient:
             call.addBoth(self._ended, call)
         return call
 
+    @check_arguments
     async def observe(self, uri: str, *, accept: int | None = None) -> Observation:
         """
         Observe a resource.

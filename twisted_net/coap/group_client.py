@@ -17,6 +17,7 @@ from twisted_net.coap.client_response import CoapResponse
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source
 from twisted_net.net.steady_clock import steady
 from twisted_net.udp.multicast import sending_socket
@@ -74,6 +75,7 @@ class _ResponseCollector(DatagramProtocol):
             self.complete.callback(None)
 
 
+@check_arguments
 async def get_from_group(
     reactor: IReactorFDSet,
     clock: IReactorTime,

@@ -67,6 +67,7 @@ from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.peer import SecurePeer
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
@@ -80,6 +81,7 @@ from twisted_net.udp.responder import DatagramCounts
 _SECONDS_BETWEEN_TRACEBACKS = 1.0
 
 
+@check_arguments
 class CoapServer(CoapEndpoint):
     """
     Serves commands to CoAP clients, on the port that :func:`listen_coap` opens.
@@ -548,6 +550,7 @@ class CoapServer(CoapEndpoint):
         return error_response(Internal(), name, request.options.accept)
 
 
+@check_arguments
 def listen_coap(
     reactor: IReactorFDSet,
     server: CoapServer,

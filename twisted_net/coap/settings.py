@@ -8,6 +8,7 @@ from msgspec import Meta, structs
 
 from twisted_net.coap.blockwise import LARGEST_BLOCK, block_size_within
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.records import OVERHEAD
 from twisted_net.dtls.settings import DtlsSettings
 
@@ -256,6 +257,7 @@ class CoapClientSettings(TransmissionParameters, frozen=True):
         _check_block_size(self, self.block_size)
 
 
+@check_arguments
 def limits_over_dtls(limits: CoapLimits, settings: DtlsSettings) -> CoapLimits:
     """Return the limits of a CoAP server over DTLS: its blocks fit the MTU."""
     size = block_size_within(settings.mtu - OVERHEAD, limits.block_size)

@@ -81,6 +81,8 @@ def parameters_of(
         and parameters[0].kind
         in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     )
+    if parameters and parameters[0].name == "self" and "self" not in hints:
+        raise TypeError(f"{name}: declare a method of an instance, as command()(instance.method)")
     found = []
     for parameter in parameters[wants_request:]:
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):

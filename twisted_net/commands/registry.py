@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints, overload
 
 import msgspec
 from attrs import frozen
 
 from twisted_net.commands.arguments import parameters_of, split_quoted
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadArguments, BadQuotes, CommandError, FetchError, TwistedNetError
 from twisted_net.net.characters import SPACES, partition_word, split_words
 from twisted_net.net.redaction import LOOKED_AT, cut, shown_arguments, shown_unknown
@@ -72,6 +73,7 @@ class Request:
         return served and self.session.may_run(command.name, command.admin)
 
 
+@check_arguments
 class Command:
     """
     One command: its name, its parameters with types and bounds, its line of help, its handler.
@@ -111,6 +113,8 @@ class Command:
                 f"{name!r} is no name for a command: it is A-Z, then A-Z 0-9 _ . -, "
                 f"{MAX_NAME} characters at most"
             )
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(f"{name}: a handler returns its answer, it cannot yield several")
         is_async = inspect.iscoroutinefunction(handler)
         if blocking and is_async:
             raise TypeError(f"{name}: an async handler cannot be blocking")
@@ -230,6 +234,7 @@ class Waiting:
         return encode_error(error, self.name)
 
 
+@check_arguments
 class Commands:
     """
     The commands of a server, by name.
@@ -258,9 +263,26 @@ class Commands:
         # Of ASCII alone: a long s (U+017F) is no S here.
         return self.by_name.get(name.upper()) if name.isascii() else None
 
+    @overload
+    def command(self, name: _Handler, /) -> _Handler: ...
+
+    @overload
     def command(
         self,
         name: str | None = None,
+        *,
+        help: str | None = None,  # the field's word
+        admin: bool = False,
+        alone: bool = False,
+        blocking: bool = False,
+        safe: bool = False,
+        secret: bool = False,
+    ) -> Callable[[_Handler], _Handler]: ...
+
+    @check_arguments
+    def command(
+        self,
+        name: str | Callable[..., object] | None = None,
         *,
         help: str | None = None,  # noqa: A002  # the field's word
         admin: bool = False,
@@ -268,9 +290,9 @@ class Commands:
         blocking: bool = False,
         safe: bool = False,
         secret: bool = False,
-    ) -> Callable[[_Handler], _Handler]:
+    ) -> Callable[..., object]:
         """
-        Declare the decorated function as a command.
+        Declare the decorated function as a command, with or without parentheses.
 
         Its parameters are the command's arguments: their annotations (``str``, ``int``,
         ``float``, ``bool``, a ``Literal`` of texts and integers, or a union of these, each
@@ -291,6 +313,9 @@ class Commands:
         :raises ValueError: for a name that is taken or is no name.
         :raises TypeError: for parameters that cannot be read from a line.
         """
+
+        if callable(name):
+            return self.command()(name)
 
         def declare(handler: _Handler) -> _Handler:
             own = getattr(handler, "__name__", "").strip("_").upper()
@@ -313,6 +338,7 @@ class Commands:
 
         return declare
 
+    @check_arguments
     def update(self, other: Commands) -> None:
         """
         Add all commands of another registry, and take its fallback if it has one.

@@ -8,6 +8,7 @@ from twisted_net.broadcasts import CLIENTS_AT_ONCE, Delivery
 from twisted_net.commands.admin import declare_administration
 from twisted_net.commands.registry import Command, Commands, Fields, Request
 from twisted_net.commands.topics import declare_topics
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
@@ -24,6 +25,7 @@ LogIn = Callable[[Session, str, str], Awaitable[str]]
 """Logs a client in, by user and password, or by a token and no password; returns the user."""
 
 
+@check_arguments
 def standard_commands(fetch: Fetch | None = None, log_in: LogIn | None = None) -> Commands:
     """
     Return a registry of the standard commands, those of topics, and those of an operator.

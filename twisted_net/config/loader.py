@@ -15,6 +15,7 @@ import msgspec
 from attrs import field, frozen
 
 from twisted_net.config.record import Record, describe, field_types, is_secret, split_meta
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import ConfigError
 
 NONE = "none"
@@ -148,6 +149,7 @@ class Loaded(Generic[R]):
     origins: Mapping[str, str] = field(factory=dict)
 
 
+@check_arguments
 class Layers(Generic[R]):
     """
     Collects values for a record, layer by layer; a later layer overrides an earlier one.
@@ -340,6 +342,7 @@ class Layers(Generic[R]):
             return None
 
 
+@check_arguments
 def to_toml(record: Record, origins: Mapping[str, str] | None = None) -> str:
     """
     Return every setting of *record* as the text of a TOML file that reads back as an equal record.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,7 +12,33 @@ import msgspec
 from msgspec import Meta
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordType(msgspec.StructMeta):
+    """Class of records: their fields are passed by name, and another name is refused as such."""
+
+    def __call__(self, *args: object, **fields: object) -> Any:  # Any: an instance
+        """
+        Make a record.
+
+        :raises TypeError: for arguments by position, and for names that are no fields.
+        """
+        known = self.__struct_fields__
+        if args:
+            raise TypeError(
+                f"{self.__name__} takes its fields by name, such as {self.__name__}({known[0]}=…)"
+            )
+        for name in fields:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                mean = f"; did you mean {near[0]}?" if near else "."
+                raise TypeError(
+                    f"{self.__name__} has no field {name}{mean} It has: {', '.join(known)}"
+                )
+        return super().__call__(**fields)
+
+
+class Record(
+    msgspec.Struct, metaclass=RecordType, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
     """
     A frozen record whose fields are checked against their annotations when it is made.
 
@@ -22,20 +49,37 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             max_line: Annotated[int, Meta(ge=64, description="longest line, in bytes")] = 16_384
 
     :raises ValueError: for a field outside its bounds, naming the field and what is allowed.
+    :raises TypeError: for a field that there is not, for arguments by position, and for a dict in
+        place of another record.
     """
 
     def __post_init__(self) -> None:
         for name, annotation in field_types(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, Record):
+                # Of a subclass, too, which msgspec would refuse.
+                allowed = _records_of(annotation)
+                if not isinstance(value, allowed):
+                    wanted = " or ".join(kind.__name__ for kind in allowed)
+                    raise TypeError(
+                        f"{type(self).__name__}.{name} must be "
+                        f"{f'an instance of {wanted}' if wanted else describe(annotation)}, "
+                        f"not an instance of {type(value).__name__}"
+                    )
                 continue
             try:
-                msgspec.convert(value, annotation)
+                converted = msgspec.convert(value, annotation)
             except msgspec.ValidationError:
                 found = "this secret" if is_secret(annotation) else repr(value)
                 raise ValueError(
                     f"{type(self).__name__}.{name} must be {describe(annotation)}, not {found}"
                 ) from None
+            replaced = _record_for_dict(value, converted)
+            if replaced is not None:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} must be an instance of {replaced}, not a dict; "
+                    f"write {replaced}(**…)"
+                )
 
 
 @cache
@@ -83,6 +127,23 @@ def split_meta(annotation: Any) -> tuple[Any, Meta]:  # Any: annotations are of 
     metas = [item for item in metadata if isinstance(item, Meta)]
     base = get_args(annotation)[0] if metadata else annotation
     return base, metas[0] if metas else Meta()
+
+
+def _records_of(annotation: Any) -> tuple[type[Record], ...]:  # Any: as above
+    """Return the records that an annotation allows."""
+    base, _ = split_meta(annotation)
+    parts = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
+    return tuple(part for part in parts if isinstance(part, type) and issubclass(part, Record))
+
+
+def _record_for_dict(value: object, converted: object) -> str | None:
+    """Return the name of the record that a value has a dict in place of, or None."""
+    if isinstance(converted, Record):
+        return None if isinstance(value, Record) else type(converted).__name__
+    if isinstance(value, list | tuple) and isinstance(converted, list | tuple):
+        found = (_record_for_dict(*pair) for pair in zip(value, converted, strict=True))
+        return next((name for name in found if name is not None), None)
+    return None
 
 
 _NUMBERS = {int: "an integer", float: "a number"}

@@ -48,6 +48,8 @@ class TlsSettings(Record, frozen=True):
         super().__post_init__()
         if self.key and not self.certificate:
             raise ValueError("key is set without certificate")
+        if self.client_certificate == "optional" and not self.client_ca:
+            raise ValueError("client_certificate is set without client_ca")
         if self.client_ca and not self.enabled:
             raise ValueError("client_ca is set without certificate or folder")
 

@@ -14,6 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.discovery.announcements import (
     MAX_ANNOUNCEMENT,
     VERSION,
@@ -83,6 +84,7 @@ class GroupSockets:
         self._ports, self._senders = [], []
 
 
+@check_arguments
 class Announcer(Service):
     """
     Announces a server to a group while it runs, and withdraws it when it stops.
@@ -165,6 +167,7 @@ class Announcer(Service):
             self._call.reset(soon - now)
 
 
+@check_arguments
 class DiscoveryListener(Service):
     """
     Collects the servers of a group while it runs.

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, IUDPTranspor
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.errors import DtlsEnded, DtlsError, DtlsFailed
 from twisted_net.dtls.records import protected_records
 from twisted_net.dtls.session import DtlsSession
@@ -20,6 +21,7 @@ from twisted_net.net.addresses import Source, format_address
 from twisted_net.net.steady_clock import steady
 
 
+@check_arguments
 class DtlsClient(DatagramProtocol):
     """
     A DTLS session with one server on a socket of its own, and the transport of *inner*.

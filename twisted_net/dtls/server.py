@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.cookies import ClientHello, CookieSecret, hello_verify_request
 from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
@@ -93,6 +94,7 @@ class _Association:
     peer: SecurePeer | None = None
 
 
+@check_arguments
 class DtlsServer(DatagramProtocol):
     """
     DTLS sessions with many clients on one port, and the transport of *inner*.
@@ -465,6 +467,7 @@ class DtlsServer(DatagramProtocol):
         return association.deadline if session.due is None else session.due
 
 
+@check_arguments
 def listen_dtls(
     reactor: IReactorFDSet,
     server: DtlsServer,

@@ -6,6 +6,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.cookies import ClientHello
 from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.records import MAX_PLAINTEXT, pack_records
@@ -192,6 +193,7 @@ class DtlsSession:
         self.due = None if seconds is None else now + min(seconds, MAX_RETRANSMISSION)
 
 
+@check_arguments
 def server_context() -> SSL.Context:
     """
     Return a server's context for DTLS 1.2, without a certificate.
@@ -205,6 +207,7 @@ def server_context() -> SSL.Context:
     return context
 
 
+@check_arguments
 def client_context(settings: DtlsClientSettings) -> SSL.Context:
     """
     Return a client's context for DTLS 1.2.

@@ -21,6 +21,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.cache.agent import CachingAgent
@@ -49,12 +50,13 @@ from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady, steady_wall
 
 _T = TypeVar("_T")
 
 
+@check_arguments
 @implementer(IAgent)
 class HTTPAgent:
     """
@@ -74,12 +76,13 @@ class HTTPAgent:
     :param wall: returns the time of day, in seconds since 1970.
     :param report: is called with each attempt, when it is over.
     :param environ: variables that name the proxies, where the settings say so; else not read.
-    :raises ValueError: if a variable that names a proxy is invalid.
+    :raises ValueError: if a variable that names a proxy is invalid, and for arguments that have no
+        effect together.
     """
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: AnyReactor,
         settings: HttpSettings | None = None,
         *,
         egress: EgressPolicy | None = None,
@@ -92,8 +95,16 @@ class HTTPAgent:
         report: Callable[[Attempt], None] = log_attempt,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         self._settings = settings = settings or HttpSettings()
+        if agent is not None and not (egress is None and resolver is None and tls_policy is None):
+            raise ValueError(
+                "HTTPAgent: with agent, which makes the requests, egress, resolver and tls_policy "
+                "have no effect"
+            )
+        if store is not None and not settings.cache.enabled:
+            raise ValueError("HTTPAgent: store has no effect, as settings.cache.enabled is false")
         guard = None if egress is None else SsrfGuard(egress)
         connector = Connector(
             reactor,

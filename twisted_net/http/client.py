@@ -14,6 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments, checked_seconds, mapping_check
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
@@ -40,7 +41,7 @@ from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, split_credentials
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 
 _T = TypeVar("_T")
@@ -108,6 +109,11 @@ class RequestOptions(CommonRequestOptions, total=False):
     json: Any  # Any: as described
 
 
+OPTIONS = mapping_check(RequestOptions)
+"""What the options of a call may be."""
+
+
+@check_arguments
 class Client(AbstractAsyncContextManager["Client"]):
     """
     Makes HTTP requests.
@@ -126,12 +132,13 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: AnyReactor,
         settings: HttpSettings | None = None,
         *,
         cookiejar: IndexableCookieJar | None = None,
         **layers: Any,  # Any: as HTTPAgent types them
     ) -> None:
+        reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         self._settings = settings or HttpSettings()
         self._agent = HTTPAgent(reactor, self._settings, **layers)
@@ -311,7 +318,13 @@ class Client(AbstractAsyncContextManager["Client"]):
         return results
 
     def _call(self, options: RequestOptions) -> Call:
-        """Return the terms of a call, from the settings and its options."""
+        """
+        Return the terms of a call, from the settings and its options.
+
+        :raises TypeError: for an option that there is not, or of another type.
+        :raises ValueError: for a negative timeout.
+        """
+        _check_options(options)
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
@@ -471,6 +484,21 @@ class Client(AbstractAsyncContextManager["Client"]):
             token = base64.b64encode(":".join(credentials).encode()).decode()
             headers.setRawHeaders("Authorization", [f"Basic {token}"])
         return headers
+
+
+def _check_options(options: RequestOptions) -> None:
+    """
+    Check the options of a call, which type checkers see, but Python does not.
+
+    :raises TypeError, ValueError: as :meth:`Client._call` does.
+    """
+    OPTIONS.check("Client", (), options)
+    timeout = options.get("timeout")
+    if timeout is not None:
+        checked_seconds(timeout)
+    auth = options.get("auth")
+    if auth is not None and (len(auth) != 2 or not all(isinstance(word, str) for word in auth)):
+        raise TypeError("Client: auth must be a user name and a password, both text")
 
 
 def _fields(response: IResponse) -> HeaderFields:

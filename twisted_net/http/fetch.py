@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.client import Client
 from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor
 from twisted_net.net.untrusted_json import decode_json
 
 _TEXTUAL = frozenset(
@@ -17,6 +18,7 @@ _TEXTUAL = frozenset(
 )
 
 
+@check_arguments
 class Fetcher:
     """
     Fetches URLs for untrusted clients.
@@ -32,7 +34,7 @@ class Fetcher:
     @classmethod
     def guarded(
         cls,
-        reactor: Reactor,
+        reactor: AnyReactor,
         http: HttpSettings | None = None,
         fetch: FetchSettings | None = None,
     ) -> Fetcher:

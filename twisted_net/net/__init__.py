@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_net.net.addresses import Source as Source
     from twisted_net.net.certificates import Certificates as Certificates
+    from twisted_net.net.reactor import AnyReactor as AnyReactor
     from twisted_net.net.reactor import DatagramReactor as DatagramReactor
     from twisted_net.net.reactor import Reactor as Reactor
     from twisted_net.net.reactor import ServiceReactor as ServiceReactor
@@ -25,7 +26,13 @@ else:
         {
             "addresses": ["Source"],
             "certificates": ["Certificates"],
-            "reactor": ["DatagramReactor", "Reactor", "ServiceReactor", "ThreadedReactor"],
+            "reactor": [
+                "AnyReactor",
+                "DatagramReactor",
+                "Reactor",
+                "ServiceReactor",
+                "ThreadedReactor",
+            ],
             "steady_clock": ["steady", "steady_wall"],
         },
     )

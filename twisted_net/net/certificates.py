@@ -19,6 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from twisted_net.config.tls import TlsSettings
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import ConfigError
 from twisted_net.net.files import read_file
 from twisted_net.net.log_limiter import limited_logger
@@ -99,6 +100,7 @@ class _CertificateFiles:
         return [_stamp(file) for file in self._files]
 
 
+@check_arguments
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificates:
     """

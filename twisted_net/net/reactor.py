@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, Union, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHostnameResolver,
     IListeningPort,
+    IReactorCore,
     IReactorFDSet,
     IReactorPluggableNameResolver,
     IReactorTCP,
@@ -149,3 +150,18 @@ class ProcessReactor(ServiceReactor, Protocol):
     def sigInt(self, number: int, frame: FrameType | None = None) -> None: ...
 
     def sigTerm(self, number: int, frame: FrameType | None = None) -> None: ...
+
+
+AnyReactor: TypeAlias = Union[Reactor, IReactorCore]  # noqa: UP007  # an interface has no "|"
+"""
+What public constructors take: any reactor of Twisted's.
+
+``twisted.internet.reactor`` is declared to have a few abilities, and no UDP, Unix sockets, threads
+or name look-ups, whichever reactor is installed. So type checkers do not take it for a
+:class:`Reactor`, though it is one.
+"""
+
+
+def full_reactor(reactor: AnyReactor) -> ServiceReactor:
+    """Return a reactor as one with all abilities; nothing is checked while the program runs."""
+    return cast(ServiceReactor, reactor)

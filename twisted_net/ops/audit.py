@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.characters import printable
 from twisted_net.net.rate_limit import RateLimiter
 from twisted_net.net.redaction import cut
@@ -20,6 +21,7 @@ Those left out are counted, and the next line says how many they were.
 log = Logger(namespace="twisted_net.audit")
 
 
+@check_arguments
 class Audit:
     """
     Writes the audit, in the namespace ``twisted_net.audit``.

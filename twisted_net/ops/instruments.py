@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import Factory, frozen
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.ops.latency import Latency
 from twisted_net.ops.monitor import Monitors
 from twisted_net.ops.slowlog import SlowLog
@@ -14,6 +15,7 @@ def no_audit(event: str, client: Audited, what: str) -> None:
     """Write nothing: the audit of a server without one."""
 
 
+@check_arguments
 @frozen
 class Instruments:
     """

@@ -8,10 +8,12 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.steady_clock import steady
 from twisted_net.ops.latency import PROBE_INTERVAL, Latency
 
 
+@check_arguments
 class LatencyProbe(Service):
     """
     Sets a timer every :data:`~twisted_net.ops.latency.PROBE_INTERVAL` while it runs, and records

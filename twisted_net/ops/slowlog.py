@@ -11,6 +11,7 @@ from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.characters import printable
 
 
@@ -54,6 +55,7 @@ class SlowCommand:
     line: str
 
 
+@check_arguments
 class SlowLog:
     """
     The slow commands of a server, the latest ones.

@@ -13,6 +13,7 @@ from twisted_net.auth.users import AuthSettings
 from twisted_net.coap.settings import DEFAULT_PORT, SECURE_PORT, CoapLimits
 from twisted_net.config.loader import Layers, Loaded
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
@@ -296,6 +297,7 @@ def _is_remotely_reachable(listener: Listener) -> bool:
     return parts[0] in ("tcp", "tcp4", "tcp6", "ssl", "tls") and not is_local(interface)
 
 
+@check_arguments
 def load_config(
     file: tuple[str, str] | None,
     environ: Mapping[str, str],

@@ -21,6 +21,7 @@ from zope.interface import Attribute, Interface, implementer
 from twisted_net.auth.password_queue import Applicant
 from twisted_net.auth.users import AuthSettings, Permissions, Users, hash_token
 from twisted_net.config.foreign_code import describe_failure
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
 from twisted_net.net.addresses import client_prefix, site_of
 from twisted_net.net.rate_limit import FailureDelays
@@ -169,6 +170,7 @@ class PermissionsRealm:
         return IPermissions, permissions, _log_out
 
 
+@check_arguments
 class Authenticator:
     """
     Logs clients in; each failure delays the next attempt from the same source.
@@ -312,6 +314,7 @@ class Authenticator:
             session.login_refused = False
 
 
+@check_arguments
 def configured_authenticator(
     reactor: IReactorTime, settings: AuthSettings, threads: Threads | None = None
 ) -> Authenticator | None:

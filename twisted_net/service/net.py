@@ -14,10 +14,11 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.commands.registry import Commands
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetch import Fetcher
 from twisted_net.net.addresses import is_local
-from twisted_net.net.reactor import ServiceReactor
+from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.ops.audit import Audit
@@ -61,6 +62,7 @@ PROGRESS_INTERVAL = 1.0
 """Seconds between log lines that report the connections that are left while draining."""
 
 
+@check_arguments
 class NetService(MultiService):
     """
     All servers that a configuration describes, as one service for any Twisted application.
@@ -89,11 +91,12 @@ class NetService(MultiService):
 
     def __init__(
         self,
-        reactor: ServiceReactor,
+        reactor: AnyReactor,
         config: Config | None = None,
         commands: Commands | None = None,
     ) -> None:
         MultiService.__init__(self)
+        reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         config = config or Config()
         preload(config)

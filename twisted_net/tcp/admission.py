@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from attrs import frozen
 
 from twisted_net.auth.users import AuthSettings, Permissions, User
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
 from twisted_net.net.addresses import is_local, network_of
 from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
@@ -24,6 +25,7 @@ Sorting them takes a millisecond or more, so some room is made each time.
 _C = TypeVar("_C", bound=Hashable)
 
 
+@check_arguments
 class Access:
     """
     What clients may do before and after they log in.

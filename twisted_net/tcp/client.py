@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.config.type_checks import checked_seconds
+from twisted_net.config.type_checks import check_arguments, checked_seconds
 from twisted_net.errors import (
     AnswerLost,
     BadAnswer,
@@ -36,7 +36,7 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
@@ -45,8 +45,9 @@ CLOSE_TIMEOUT = 2.0
 """Seconds for the last bytes to leave in :meth:`CommandClient.close`; then it aborts."""
 
 
+@check_arguments
 def server_endpoint(
-    reactor: Reactor,
+    reactor: AnyReactor,
     host: str,
     port: int,
     tls: IOpenSSLClientConnectionCreator | None = None,
@@ -56,7 +57,7 @@ def server_endpoint(
 
     :param tls: such as ``twisted.internet.ssl.optionsForClientTLS(host)``; plain TCP if None.
     """
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port)
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(full_reactor(reactor), host, port)
     return endpoint if tls is None else wrapClientTLS(tls, endpoint)
 
 
@@ -149,6 +150,7 @@ class _Connection(Protocol):
             self.transport.abortConnection()
 
 
+@check_arguments
 class CommandClient:
     """
     A client of one command server; it reconnects when the connection is lost.

@@ -13,9 +13,11 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from twisted_net.net.reactor import Reactor
+from twisted_net.config.type_checks import check_arguments
+from twisted_net.net.reactor import AnyReactor, full_reactor
 
 
+@check_arguments
 @implementer(IStreamServerEndpoint)
 class FastServerEndpoint:
     """
@@ -28,12 +30,12 @@ class FastServerEndpoint:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: AnyReactor,
         port: int,
         backlog: int | None = None,
         interface: str = "",
     ) -> None:
-        self._reactor = reactor
+        self._reactor = full_reactor(reactor)
         self._port = port
         self._backlog = backlog
         self._interface = interface
@@ -72,4 +74,4 @@ class FastServerParser:
         :raises ValueError: for a port or a backlog that is not a number.
         """
         limit = None if backlog is None else int(backlog)
-        return FastServerEndpoint(reactor, int(port), limit, interface)  # type: ignore[arg-type]  # reactors have all abilities
+        return FastServerEndpoint(reactor, int(port), limit, interface)

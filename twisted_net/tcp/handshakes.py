@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactor
 from twisted.internet.protocol import Factory
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
@@ -22,6 +23,7 @@ class HandshakingConnection(Protocol):
         """End the connection now; it calls :meth:`Handshakes.lost` when it is lost."""
 
 
+@check_arguments
 class Handshakes:
     """
     The handshakes of one listener that are under way: how many, and for how long.

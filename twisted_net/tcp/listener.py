@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 
 from twisted_net.config.foreign_code import describe_failure
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import format_address
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, Reactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.drain import DRAIN_RATE
 from twisted_net.tcp.handshakes import Handshakes
@@ -25,6 +26,7 @@ from twisted_net.tcp.transport import listen_tcp
 from twisted_net.tcp.unix import listen_unix
 
 
+@check_arguments
 class CommandPort:
     """
     One port at which commands are served, with its layers (PROXY header, TLS, WebSocket).
@@ -36,14 +38,17 @@ class CommandPort:
     :ivar certificates: the certificates of TLS; None without TLS.
     :ivar transport: the layers as STATS shows them, such as ``tcp+proxy+tls``.
     :raises ConfigError: for an invalid endpoint description, missing files or a missing extra.
+    :raises ValueError: for ``limits`` and ``admin`` of a listener that its server does not have.
     """
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: AnyReactor,
         listener: Listener,
         commands: CommandFactory,
     ) -> None:
+        _check_effects(listener, commands)
+        reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         self._listener = listener
         self._endpoint = _endpoint(reactor, listener.endpoint) if listener.endpoint else None
@@ -135,6 +140,26 @@ def bound_address(port: IListeningPort, default: str) -> str:
     if isinstance(host, UNIXAddress) and host.name is not None:
         return os.fsdecode(host.name)
     return default
+
+
+def _check_effects(listener: Listener, commands: CommandFactory) -> None:
+    """
+    Check that what a listener says holds for the server that it is of.
+
+    :raises ValueError: for limits, or permissions, that the server has not.
+    """
+    limits = listener.limits_over(commands.limits)
+    for name in listener.limits:
+        if getattr(limits, name) != getattr(commands.limits, name):
+            raise ValueError(
+                f"CommandPort: listener.limits has {name}, which the server has otherwise; make it "
+                "as CommandFactory(reactor, commands, listener.limits_over(Limits()))"
+            )
+    if listener.admin and commands.access is not None:
+        raise ValueError(
+            "CommandPort: listener.admin is true, but the server has an access, which decides what "
+            "its clients may do; make a CommandFactory without one"
+        )
 
 
 def _endpoint(reactor: Reactor, description: str) -> IStreamServerEndpoint:

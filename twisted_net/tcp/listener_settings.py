@@ -13,6 +13,9 @@ from twisted_net.net.addresses import is_numeric
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.proxy_header import TrustedProxies
 
+DEFAULT_BACKLOG = 4096
+"""Connections that may wait to be accepted: the maximum of Linux since 5.4 (``somaxconn``)."""
+
 
 class Listener(Record, frozen=True):
     """
@@ -49,7 +52,7 @@ class Listener(Record, frozen=True):
     endpoint: Annotated[str, Meta(description="description of a Twisted server endpoint")] = ""
     backlog: Annotated[
         int, Meta(ge=1, le=65_535, description="connections that may wait to be accepted")
-    ] = 4096
+    ] = DEFAULT_BACKLOG
     proxy: Annotated[
         tuple[str, ...],
         Meta(description="proxies whose PROXY header is read: addresses, networks, unix"),
@@ -73,6 +76,12 @@ class Listener(Record, frozen=True):
             raise ValueError("only one of port, path and endpoint may be set")
         if self.admin and not self.path:
             raise ValueError("admin is true without path: only a Unix socket can be for it")
+        if self.mode is not None and not self.path:
+            raise ValueError("mode is set without path: only the file of a Unix socket has one")
+        if (self.path or self.endpoint) and self.interface != "127.0.0.1":
+            raise ValueError("interface is set without port: only a TCP port has one")
+        if self.endpoint and self.backlog != DEFAULT_BACKLOG:
+            raise ValueError("backlog is set with endpoint: its description may have one")
         if self.origins and self.protocol != "websocket":
             raise ValueError('origins are set, and protocol is not "websocket"')
         check_interface(self, self.interface)

@@ -27,10 +27,14 @@ def encode_request(words: Sequence[str]) -> bytes:
     that would make the line look like a request of HTTP.
 
     :return: the line with its LF.
+    :raises TypeError: for a word that is not text.
     :raises ValueError: if the command is missing or invalid, or for a surrogate or a control
         character other than a tab. So no argument ever becomes a second line. No argument is
         repeated: it may be a password.
     """
+    for i, word in enumerate(words):
+        if not isinstance(word, str):
+            raise TypeError(f"argument {i} must be text, not {type(word).__name__}")
     if not words or not _COMMAND.fullmatch(words[0]) or _UNSENDABLE.search(words[0]):
         raise ValueError(f"{shown_unknown(words[0]) if words else ''!r} is not a command")
     for i, word in enumerate(words):

@@ -13,6 +13,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_network
 
 from attrs import frozen
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadProxyHeader
 from twisted_net.net.addresses import UNIX, parse_ip
 
@@ -139,6 +140,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     )
 
 
+@check_arguments
 class TrustedProxies:
     """
     The peers whose PROXY headers are accepted.

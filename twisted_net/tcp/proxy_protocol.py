@@ -11,12 +11,14 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadProxyHeader
 from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.proxy_header import TrustedProxies, parse_header
 
 
+@check_arguments
 class ProxyFactory(HandshakeFactory):
     """
     Reads a PROXY header from each connection, and hands the rest to another factory.

@@ -15,6 +15,7 @@ from typing_extensions import override
 from twisted_net.broadcasts import encode_event
 from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.steady_clock import steady, stopwatch
@@ -41,6 +42,7 @@ SWEEP_INTERVAL = 1.0
 """Seconds between two checks of the connections that have a time limit."""
 
 
+@check_arguments
 class CommandFactory(Factory):
     """
     A command server: pass it to ``listenTCP`` or to any stream server endpoint.
@@ -73,6 +75,7 @@ class CommandFactory(Factory):
         self.reactor = steady(reactor)
         self.commands = commands
         self.limits = limits = limits or Limits()
+        self.access = access
         self.max_descriptors = sys.maxsize
         self.sessions = Sessions(time.time) if sessions is None else sessions
         self.sessions.use_pacing(StepScheduler(reactor))

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.steady_clock import steady
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
@@ -24,6 +25,7 @@ from twisted_net.twisted_internals import tls_transport_changes
 _log = Logger()
 
 
+@check_arguments
 class TlsFactory(TLSMemoryBIOFactory):
     """
     The server's side of TLS.

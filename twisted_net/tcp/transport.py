@@ -40,7 +40,8 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.net.reactor import Reactor
+from twisted_net.config.type_checks import check_arguments
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.reasons import End
 from twisted_net.tcp.fair_port import FairPort
 from twisted_net.twisted_internals import fast_transport_changes
@@ -354,8 +355,9 @@ class FastPort(FairPort):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
 
+@check_arguments
 def listen_tcp(
-    reactor: Reactor,
+    reactor: AnyReactor,
     port: int | Binding,
     factory: IProtocolFactory,
     backlog: int = BACKLOG,
@@ -376,7 +378,7 @@ def listen_tcp(
     """
     if not isinstance(reactor, PosixReactorBase) or not _known():
         # Twisted's annotations demand an int and a ServerFactory, its code does not.
-        return reactor.listenTCP(port, factory, backlog, interface)  # type: ignore[arg-type]
+        return full_reactor(reactor).listenTCP(port, factory, backlog, interface)  # type: ignore[arg-type]
     fast = FastPort(port, factory, backlog, interface, reactor)  # type: ignore[arg-type]  # Binding
     fast.refused = refused
     fast.startListening()

@@ -19,8 +19,9 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.files import locked
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, Reactor, full_reactor
 from twisted_net.reasons import End
 from twisted_net.tcp.fair_port import FairPort
 
@@ -99,8 +100,9 @@ class UnixPort(FairPort, unix.Port):
         return sock
 
 
+@check_arguments
 def listen_unix(
-    reactor: Reactor,
+    reactor: AnyReactor,
     path: str,
     factory: IProtocolFactory,
     backlog: int,
@@ -116,7 +118,7 @@ def listen_unix(
     """
     if not isinstance(reactor, PosixReactorBase):
         # The annotation of Twisted's interface demands a Factory, its code does not.
-        return reactor.listenUNIX(path, factory, backlog, mode)  # type: ignore[arg-type]
+        return full_reactor(reactor).listenUNIX(path, factory, backlog, mode)  # type: ignore[arg-type]
     port = UnixPort(os.fsencode(path), factory, backlog, mode, reactor)
     port.refused = refused
     port.startListening()

@@ -21,6 +21,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol
 from zope.interface import implementer
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadHandshake
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.websocket_handshake import (
@@ -40,6 +41,7 @@ ANY_ORIGIN = "*"
 """Stands for all origins in the list of those that may connect."""
 
 
+@check_arguments
 class WebSocketFactory(HandshakeFactory):
     """
     The server's side of WebSockets.

@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_numeric
-from twisted_net.net.reactor import Reactor
+from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.untrusted_json import JsonDecoder
 from twisted_net.udp.amplification_guard import PAD
@@ -108,6 +109,7 @@ class _ClientProtocol(DatagramProtocol):
         self._refused()
 
 
+@check_arguments
 class DatagramClient:
     """
     Asks one server, one question at a time; further questions are queued in order.
@@ -128,13 +130,13 @@ class DatagramClient:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: AnyReactor,
         host: str,
         port: int = DEFAULT_PORT,
         settings: DatagramClientSettings | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._reactor = steady(reactor)
+        self._reactor = steady(full_reactor(reactor))
         self._host = host
         self._port = port
         self._settings = settings or DatagramClientSettings()
@@ -197,6 +199,7 @@ class DatagramClient:
         answer = await self._ask_again(_NUMBER.pack(number, _NOT_TEXT), expected.__eq__)
         return int.from_bytes(answer, "big")
 
+    @check_arguments
     async def ask(
         self,
         data: bytes,

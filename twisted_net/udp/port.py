@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.printable_failure import printable_failure
@@ -76,6 +77,7 @@ _TRANSIENT_READ_ERRORS = frozenset(
 )
 
 
+@check_arguments
 class CappedPort(udp.Port):
     """
     A UDP port that reads a bounded number of datagrams per turn and survives transient errors.

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, format_address
 from twisted_net.udp.limits import DatagramLimits
 
@@ -134,6 +135,7 @@ class ClientTable:
         return list(islice(reversed(self._clients.items()), count))
 
 
+@check_arguments
 class DatagramResponder:
     """
     Answers datagrams and counts them, in total and per client.

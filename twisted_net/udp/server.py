@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_local
 from twisted_net.net.printable_failure import printable_failure
 from twisted_net.net.steady_clock import steady, stopwatch
@@ -27,6 +28,7 @@ from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_sp
 _SECONDS_BETWEEN_TRACEBACKS = 1.0
 
 
+@check_arguments
 class DatagramServer(DatagramProtocol):
     """
     Answers each datagram, and logs a summary at an interval.
@@ -171,6 +173,7 @@ class DatagramServer(DatagramProtocol):
         )
 
 
+@check_arguments
 def listen_datagrams(
     reactor: IReactorFDSet, server: DatagramServer, port: int, interface: str = "127.0.0.1"
 ) -> CappedPort:
@@ -190,6 +193,7 @@ def listen_datagrams(
     return listen_at(reactor, server, SocketSpec(BoundSocket(port, interface)))
 
 
+@check_arguments
 def listen_at(reactor: IReactorFDSet, server: DatagramServer, spec: SocketSpec | str) -> CappedPort:
     """
     Serve *server* as :func:`listen_datagrams` does, on the socket of a spec, parsed or not.

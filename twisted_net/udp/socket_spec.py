@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import format_address
 
 MIN_BUFFER = 4096
@@ -90,6 +91,7 @@ class SocketSpec:
         return str(self.origin)
 
 
+@check_arguments
 def parse_socket_spec(text: str) -> SocketSpec:
     r"""
     Parse a socket spec.

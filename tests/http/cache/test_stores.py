@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
+from tests.http.cache.test_sqlite_store import ThreadedClock
 from tests.http.store_contract import StoreContract, make_entry
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.sqlite_store import SQLiteStore
@@ -166,7 +167,7 @@ class OpenStoreTests(SynchronousTestCase):
         """With one, it is a store in that file, which is created at its first use."""
         path = self.mktemp()
         settings = CacheSettings(file=path, max_entries=3, max_bytes=4000, max_object=2**24)
-        store = open_store(Clock(), settings)
+        store = open_store(ThreadedClock(), settings)
         assert isinstance(store, SQLiteStore)
         self.assertEqual(store._path, os.path.abspath(path))
         self.assertEqual((store._max_bytes, store._max_variants), (4000, 3))

@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import FetchError
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
@@ -83,6 +84,7 @@ class _ReceivedResponse:
     times: ReceiptTimes
 
 
+@check_arguments
 class CachingAgent(AgentLayer):
     """
     Answers requests from a store where :class:`~twisted_net.http.cache.rules.Rules` allow it.

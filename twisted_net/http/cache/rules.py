@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.cache import ranges, validation
 from twisted_net.http.cache.directives import (
     Directives,
@@ -120,6 +121,7 @@ class Unsatisfiable:
 Decision = Serve | Revalidate | FetchRemainder | Forward | Unsatisfiable
 
 
+@check_arguments
 class Rules:
     """
     The decisions of one cache.

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.sqlite_file import (
     BATCH_BYTES,
@@ -83,6 +84,7 @@ class ThreadedClock(Protocol):
     ) -> None: ...
 
 
+@check_arguments
 class SQLiteStore:
     """
     A :class:`~twisted_net.http.cache.stores.Store` in a file; it evicts the least recently used

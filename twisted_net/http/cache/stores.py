@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.cache.entry import Entry, replace_variant
 from twisted_net.http.cache.settings import CacheSettings
 
@@ -64,6 +65,7 @@ def open_store(reactor: IReactorTime, settings: CacheSettings) -> Store:
     return SQLiteStore(clock, settings.file, *limits, max_waiting_bytes=waiting)
 
 
+@check_arguments
 class MemoryStore:
     """
     A :class:`Store` in memory, which evicts the least recently used URL first.

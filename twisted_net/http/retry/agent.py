@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import FetchError
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
@@ -68,6 +69,7 @@ def log_attempt(attempt: Attempt) -> None:
     )
 
 
+@check_arguments
 class OriginRecovery:
     """
     The retry budgets and circuit breakers of all origins.
@@ -104,6 +106,7 @@ class _AttemptOutcome:
         return self.error is not None and self.error.transient
 
 
+@check_arguments
 class RetryAgent(AgentLayer):
     """
     Retries failed requests, by a policy.
