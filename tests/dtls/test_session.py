@@ -7,7 +7,13 @@ from typing import Any, cast
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.dtls.session import MAX_RETRANSMISSION, DtlsSession
+from twisted_net.dtls.session import (
+    MAX_RETRANSMISSION,
+    DtlsSession,
+    client_context,
+    server_context,
+)
+from twisted_net.dtls.settings import DtlsClientSettings
 
 
 class SteppedConnection:
@@ -42,3 +48,13 @@ class RetransmissionTests(SynchronousTestCase):
         self.assertEqual(session.due, 7.0 + MAX_RETRANSMISSION)
         session.retransmit(67.0)
         self.assertEqual(session.due, 67.0 + MAX_RETRANSMISSION)
+
+
+class ContextTests(SynchronousTestCase):
+    """The contexts of both sides."""
+
+    def test_buffers(self) -> None:
+        """OpenSSL releases the buffers of idle sessions."""
+        for context in (server_context(), client_context(DtlsClientSettings())):
+            # The call returns the modes that are set.
+            self.assertTrue(context.set_mode(0) & SSL.MODE_RELEASE_BUFFERS)

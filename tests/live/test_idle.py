@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ssl
 import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +15,13 @@ from twisted.internet.threads import deferToThread
 from benchmarks.idle import BURST, KINDS, PING, connect
 from tests.live.programs import port_of, serving
 from tests.patience import until
+from tests.tcp.issuing import Authority, write_pair
+from twisted_net.config.tls import TlsSettings
 from twisted_net.tcp.listener_settings import Listener
 
-CONNECTIONS = 200
+CONNECTIONS = 100
 
-BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800}
+BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800, "tls": 3600, "wss": 6400}
 """
 Bytes of Python's objects that an idle connection may take, without those of its socket.
 
@@ -31,6 +34,8 @@ LISTENERS: dict[str, dict[str, Any]] = {  # Any: fields of Listener
     "unix": {"path": "{}/socket"},
     "proxy": {"port": 0, "proxy": ("127.0.0.1",)},
     "ws": {"port": 0, "protocol": "websocket"},
+    "tls": {"port": 0},
+    "wss": {"port": 0, "protocol": "websocket"},
 }
 
 
@@ -51,9 +56,16 @@ async def test_bytes(name: str, pieces: list[bytes], tmp_path: Path, reactor: An
     if "path" in settings:
         settings["path"] = settings["path"].format(tmp_path)
 
+    context = None
+    if KINDS[name].tls:
+        authority = Authority()
+        pair = write_pair(tmp_path / "pair.pem", authority.issue("localhost"))
+        settings["tls"] = TlsSettings(certificate=str(pair))
+        context = ssl.create_default_context(cafile=str(authority.write(tmp_path / "ca")))
+
     def talk() -> None:
         for _ in range(CONNECTIONS):
-            client = connect(KINDS[name], place)
+            client = connect(KINDS[name], place, context)
             opened.callback(client.sock.close)
             for piece in pieces:
                 client.ask(piece)
