@@ -29,6 +29,7 @@ from twisted_net.errors import (
     LineTooLong,
     NotPermitted,
     NotUTF8,
+    OutOfThreads,
     Protected,
     RateLimited,
     TooBusy,
@@ -111,6 +112,7 @@ WIRE_CODES = {
     "Protected": "protected",
     "RateLimited": "rate_limited",
     "TooBusy": "busy",
+    "OutOfThreads": "out_of_threads",
     "TooManyConnections": "too_many_connections",
     "UnknownCommand": "unknown_command",
     "UnterminatedLine": "unterminated_line",
@@ -157,6 +159,7 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
         {},
     ),
     (CommandTimeout(2.5), "the command took longer than 2.5 seconds", {"limit": 2.5}),
+    (OutOfThreads(), "this server has no thread left to run this in; try again later", {}),
     (TooBusy(4), "busy: 4 commands are pending; try again later", {"limit": 4}),
     (
         HandlersOverdue(2),

@@ -179,6 +179,19 @@ class TooBusy(CommandError):
         return {"limit": self.limit, "retry_after": round(self.retry_after, 3)}
 
 
+class OutOfThreads(CommandError, RuntimeError):
+    """
+    The system has no thread to give, in which the command could run; it was not started.
+
+    It is a RuntimeError, as Python's own is.
+    """
+
+    code = "out_of_threads"
+
+    def __init__(self) -> None:
+        super().__init__("this server has no thread left to run this in; try again later")
+
+
 class HandlersOverdue(TooBusy):
     """
     The client may not log in while handlers run whose commands were answered ``timeout``.

@@ -27,6 +27,7 @@ from twisted_net.errors import (
     FetchError,
     Internal,
     NotUTF8,
+    OutOfThreads,
     TooBusy,
     UnknownCommand,
 )
@@ -125,6 +126,7 @@ class ReplyTests(SynchronousTestCase):
             (UnknownCommand("x"), 132),
             (CommandError("no"), 131),
             (TooBusy(3), 163),
+            (OutOfThreads(), 163),
             (Internal(), 160),
             (FetchTimeout("body", 3), 164),
             (FetchError("no"), 162),

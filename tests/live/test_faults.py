@@ -458,6 +458,32 @@ async def test_no_descriptors(reactor_name: str, tmp_path: Path, reactor: Any) -
         assert len(ended.stdout) < 60_000, ended.stdout
 
 
+@pytest.mark.time_limit(5 * PATIENCE)
+async def test_no_threads(tmp_path: Path, reactor: Any) -> None:
+    """Without a thread each command is answered, nothing stays counted, and all is well later."""
+    async with every_door(reactor, tmp_path, "quiet") as service:
+
+        def use() -> None:
+            admin, talk = service.admin(), service.tcp()
+            assert talk("AUTH token")["user"] == "bob"
+            admin("NOTHREADS")
+            for _ in range(30):
+                assert talk("BLOCK")["code"] == "out_of_threads"
+                answer = talk("AUTH ann sesame")
+                assert answer["code"] == "out_of_threads", answer
+                assert talk("AUTH token")["user"] == "bob"
+                assert talk(f"FETCH {service.url('plain')}")["status"] == 200
+            admin("SOMETHREADS")
+            use_all(talk, admin)
+            fetch_all(service, talk)
+            assert talk(f"FETCH http://localhost:{service.origin}/")["status"] == 200
+
+        await deferToThread(use)
+        ended = await stopped(service)
+        assert len(ended.stdout) < 60_000, ended.stdout
+        assert ended.stdout.count("Traceback") < 20
+
+
 FLOOD = """
 from twisted.logger import Logger
 from twisted_net.commands import Commands

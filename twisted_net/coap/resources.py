@@ -21,6 +21,7 @@ from twisted_net.errors import (
     FetchError,
     Internal,
     NotUTF8,
+    OutOfThreads,
     RateLimited,
     TooBusy,
     TwistedNetError,
@@ -340,6 +341,7 @@ _CODES: tuple[tuple[type[TwistedNetError], Code], ...] = (
     (RateLimited, Code.TOO_MANY_REQUESTS),
     (UnknownCommand, Code.NOT_FOUND),
     (TooBusy, Code.SERVICE_UNAVAILABLE),
+    (OutOfThreads, Code.SERVICE_UNAVAILABLE),
     (CommandTimeout, Code.GATEWAY_TIMEOUT),
     (Internal, Code.INTERNAL_SERVER_ERROR),
 )

@@ -13,6 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
+from twisted_net.errors import OutOfThreads
+from twisted_net.net.log_limiter import limited_logger
+
 _T = TypeVar("_T")
 
 
@@ -85,6 +88,7 @@ class WorkerThreads:
         self._name = name
         self._prepare = prepare
         self._awaited = awaited
+        self._log = limited_logger(self)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = 0
         self._stopped = False
@@ -99,7 +103,7 @@ class WorkerThreads:
         """
         Call a function in a thread, see :meth:`Threads.call`.
 
-        :return: fails with RuntimeError if the system has no thread to give.
+        :return: fails with OutOfThreads if the system has no thread to give.
         """
         assert self.busy < self.limit
         # Any: it gets a value or a Failure.
@@ -107,10 +111,11 @@ class WorkerThreads:
         if self._threads <= self.busy:
             try:
                 self._start_thread()
-            except RuntimeError:
+            except RuntimeError as error:
                 # Those that there are will do, if there is one.
                 if not self._threads:
-                    result.errback(Failure())
+                    self._log.error("no thread for {name}: {error}", name=self._name, error=error)
+                    result.errback(OutOfThreads())
                     return result
         self.busy += 1
         if self._awaited and self._trigger is None and IReactorCore.providedBy(self._reactor):
