@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,17 @@ class Client:
         if self.failure is None:
             self.got.append(line)
         return self.failure
+
+
+class EventTests(SynchronousTestCase):
+    """:func:`encode_event` takes events alone."""
+
+    def test_no_events(self) -> None:
+        """What is no mapping, or has no kind, is refused: a client would take it for an answer."""
+        wrong: list[Any] = ["going down", [("event", "x")], {"text": "x"}, {"event": 5}]
+        for event in wrong:
+            with self.subTest(event=event):
+                self.assertRaises(TypeError, encode_event, event)
 
 
 class DeliveryTests(SynchronousTestCase):

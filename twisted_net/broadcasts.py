@@ -113,5 +113,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_event(event: Mapping[str, object]) -> bytes:
-    """Encode an event as the line that goes over the wire."""
+    """
+    Encode an event as the line that goes over the wire.
+
+    :raises TypeError: if it is no mapping, or has no ``event``, so that a client would take it for
+        an answer; or if a member is nothing that JSON has.
+    """
+    if not isinstance(event, Mapping):
+        raise TypeError(f"an event must be a mapping, not a {type(event).__name__}")
+    if not isinstance(event.get("event"), str):
+        raise TypeError('an event must have a member "event", a text that names its kind')
     return _encode(event) + b"\n"

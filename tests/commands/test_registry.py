@@ -156,6 +156,13 @@ class DeclarationTests(SynchronousTestCase):
         for name in ("A", "A1", "A.B-C_D", "A" * 64):
             self.assertEqual(len(registry(echo, name)), 1)
 
+    def test_fallbacks(self) -> None:
+        """A fallback that cannot be called with a request and a text is refused."""
+        wrong: list[Any] = [5, lambda text: {}, "acknowledge", {}]  # Any: wrong on purpose
+        for fallback in wrong:
+            with self.subTest(fallback=fallback):
+                self.assertRaises(TypeError, Commands, fallback)
+
     def test_taken(self) -> None:
         """A name is given once."""
         commands = registry(echo)

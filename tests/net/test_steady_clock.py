@@ -204,6 +204,19 @@ class SteadyTests(ReactorCase):
         self.assertEqual([event["changes"] for event in events], ["ReactorBase.x"])
 
 
+class NoClockTests(SynchronousTestCase):
+    """:func:`steady` takes reactors and clocks alone."""
+
+    def test_refused(self) -> None:
+        """A class, or anything else, is refused: its timers would step in silence."""
+        wrong: list[Any] = [None, "reactor", Clock, MemoryReactorClock, object()]
+        for thing in wrong:
+            with self.subTest(thing=thing):
+                self.assertRaises(TypeError, steady, thing)
+        clock = Clock()
+        self.assertIs(steady(clock), clock)
+
+
 class Simulated(SelectReactor):
     """A reactor whose author has given it a clock."""
 

@@ -79,6 +79,13 @@ class ListeningTests(PortTestCase):
 
         self.assertRaises(TypeError, DatagramServer, Clock(), None, handler)
 
+    def test_wrong_handlers(self) -> None:
+        """So is one that cannot be called with data and a source."""
+        wrong: list[Any] = [lambda data: data, lambda: b"", b"PONG"]  # Any: wrong on purpose
+        for handler in wrong:
+            with self.subTest(handler=handler):
+                self.assertRaises(TypeError, DatagramServer, Clock(), None, handler)
+
 
 class AnsweringTests(PortTestCase):
     """:class:`DatagramServer` answers what its port reads."""

@@ -13,6 +13,7 @@ import msgspec
 from attrs import frozen
 
 from twisted_net.commands.arguments import parameters_of, split_quoted
+from twisted_net.config.callbacks import check_callback
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadArguments, BadQuotes, CommandError, FetchError, TwistedNetError
 from twisted_net.net.characters import SPACES, partition_word, split_words
@@ -242,10 +243,13 @@ class Commands:
     :param fallback: answers lines whose first word is no command. It is called with the
         :class:`Request` and the text of the line, and returns the whole answer as a mapping,
         or an awaitable of it. Without one, such lines are refused.
+    :raises TypeError: for a fallback that does not take these two arguments.
     :ivar by_name: the commands by their names in capitals; the registry alone changes it.
     """
 
     def __init__(self, fallback: Callable[[Request, str], object] | None = None) -> None:
+        if fallback is not None:
+            check_callback("the fallback", fallback, "request", "text")
         self.fallback = fallback
         self.by_name: dict[str, Command] = {}
         # Also where there is no AUTH: a client may take this server for one that has it.

@@ -50,7 +50,12 @@ def steady(reactor: _R) -> _R:
     set. A reactor that is steady, that has a clock of its own, such as those for tests, or whose
     ``seconds`` were set by others, is left as it is. If Twisted has changed, it is left as it is
     too, and a warning says so.
+
+    :raises TypeError: for what has no clock, and for a class.
     """
+    if isinstance(reactor, type) or not callable(getattr(reactor, "seconds", None)):
+        kind = f"the class {reactor.__name__}" if isinstance(reactor, type) else type(reactor)
+        raise TypeError(f"a reactor, or a clock, is needed, not {kind}")
     if (
         not isinstance(reactor, ReactorBase)
         or "seconds" in vars(reactor)

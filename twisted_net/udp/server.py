@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
 
+from twisted_net.config.callbacks import check_callback
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_local
 from twisted_net.net.printable_failure import printable_failure
@@ -48,7 +48,7 @@ class DatagramServer(DatagramProtocol):
     :param handler: replaces the standard answers; a plain function, not ``async``.
     :param wall: returns seconds since 1970, for ``TIME``.
     :ivar responder: holds the counts and the table of clients.
-    :raises TypeError: for an ``async`` handler.
+    :raises TypeError: for a handler that is ``async``, or does not take two arguments.
     """
 
     log = Logger()
@@ -61,8 +61,8 @@ class DatagramServer(DatagramProtocol):
         handler: DatagramHandler | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        if inspect.iscoroutinefunction(handler):
-            raise TypeError("a datagram handler is a plain function: it returns bytes or None")
+        if handler is not None:
+            check_callback("the handler", handler, "data", "source", plain=True)
         self.limits = DatagramLimits() if limits is None else limits
         self.responder = DatagramResponder(self.limits, handler)
         self._guard = AmplificationGuard(self.responder, self.limits)
