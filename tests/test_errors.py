@@ -51,6 +51,7 @@ from twisted_net.http.errors import (
     ConnectionBroken,
     FetchTimeout,
     InvalidURL,
+    LookupsBusy,
     NameNotFound,
     OriginBusy,
     OutOfResources,
@@ -176,6 +177,11 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
         "cannot connect to h port 80: refused",
         {"host": "h", "port": 80},
     ),
+    (
+        LookupsBusy("h"),
+        "too many names wait to be looked up before h; try again later",
+        {"host": "h"},
+    ),
     (OutOfResources("no files"), "no connection can be made from here: no files", {}),
     (TLSFailed("h", "expired"), "no secure connection to h: expired", {"host": "h"}),
     (
@@ -275,6 +281,7 @@ class FetchErrorTests(SynchronousTestCase):
                 "NameNotFound": not_sent,
                 "CannotConnect": not_sent,
                 "OutOfResources": (False, True),
+                "LookupsBusy": (False, True),
                 "TLSFailed": no,
                 "ConnectionBroken": sent,
                 "BadResponse": no,

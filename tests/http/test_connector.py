@@ -6,12 +6,13 @@ import errno
 import os
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
+from tests.threads import ThreadClock
 from twisted_net.http import connector
 from twisted_net.http.agent_layer import AgentRequest
 from twisted_net.http.bodies import BufferedResponse, collect
@@ -25,6 +26,7 @@ from twisted_net.http.errors import (
     AddressRefused,
     CannotConnect,
     ClientClosed,
+    LookupsBusy,
     NameNotFound,
     OutOfResources,
 )
@@ -32,6 +34,7 @@ from twisted_net.http.retry.agent import _origin_health
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import parse_target
+from twisted_net.net.name_lookups import NameLookups
 from twisted_net.twisted_internals import ClientRequest
 
 TARGET = parse_target("http://a.example/")
@@ -160,6 +163,56 @@ class ConnectTests(PoolTestCase):
         self.failureResultOf(connecting, CancelledError)
         self.resolver.held[0]()
         self.assertEqual(self.hosts(), [])
+
+    def test_own_lookups(self) -> None:
+        """A cancelled look-up gives up its place; one that has no place is refused, not retried."""
+        threads = ThreadClock()
+        threads.limit = 1
+        lookups: Any = NameLookups(threads, threads=threads, limit=2)  # Any: for its interface
+        self.pool = ConnectionPool(
+            self.reactor, Connector(self.reactor, timeout=5.0, resolver=lookups), HttpSettings()
+        )
+        first, second = (self.pool.connect(parse_target(f"http://{name}/")) for name in "ab")
+        busy = self.failureResultOf(self.pool.connect(parse_target("http://c/")), LookupsBusy).value
+        self.assertEqual(busy.details(), {"host": "c"})
+        self.assertIsNone(_origin_health(busy))
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(lookups.pending, 1)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+
+    def test_no_thread(self) -> None:
+        """A machine that has no thread to give lacks what a connection takes."""
+
+        def refuse_threads(*_: object) -> Deferred[Any]:
+            return fail(RuntimeError("can't start new thread"))
+
+        threads = ThreadClock()
+        self.patch(threads, "call", refuse_threads)
+        lookups: Any = NameLookups(threads, threads=threads)  # Any: as above
+        self.pool = ConnectionPool(
+            self.reactor, Connector(self.reactor, timeout=5.0, resolver=lookups), HttpSettings()
+        )
+        self.failureResultOf(self.pool.connect(TARGET), OutOfResources)
+
+    def test_resolver_that_cannot_cancel(self) -> None:
+        """Twisted's resolutions cannot be cancelled; cancelling works all the same."""
+
+        class Stubborn:
+            name = "a.example"
+
+            def cancel(self) -> None:
+                """Fail as Twisted's does."""
+                raise NotImplementedError
+
+        def begin(receiver: Any, *_: object) -> None:  # Any: zope interfaces are untyped
+            receiver.resolutionBegan(Stubborn())
+
+        self.patch(self.resolver, "resolveHostName", begin)
+        connecting = self.pool.connect(TARGET)
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
 
     def test_https(self) -> None:
         """An https connection uses TLS, with the clock of the given reactor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import msgspec
@@ -58,6 +59,9 @@ no longer count for their client. At the bound, commands that wait are refused a
 a user, or of an address without one, as soon as it has as many as are left for the others. What
 runs alone is not refused: nobody's handlers keep others from logging in.
 """
+
+session_of_call: ContextVar[Session | None] = ContextVar("session_of_call", default=None)
+"""The client whose command runs, for what an async handler awaits."""
 
 Permit = Callable[[Command, Session], None]
 """Called before a command runs; raises a CommandError if this client may not run it."""
@@ -462,7 +466,7 @@ class _Execution:
             answer.errback(error)
             return answer
         if not waiting.blocking:
-            self._result = Deferred.fromCoroutine(_value_of(waiting))
+            self._result = Deferred.fromCoroutine(_value_of(waiting, self._session))
         self._answer = answer
         # A fresh answer from a cache is there at once, and needs no timer.
         if not self._result.called:
@@ -552,8 +556,10 @@ class _Execution:
         self._result.cancel()
 
 
-async def _value_of(waiting: Waiting) -> object:
-    """Call a handler and await its value, if it is an awaitable."""
+async def _value_of(waiting: Waiting, session: Session | None = None) -> object:
+    """Call a handler for a client and await its value, if it is an awaitable."""
+    # In the context of this coroutine alone: Twisted gives each one of its own.
+    session_of_call.set(session)
     value = waiting.start()
     return await value if isinstance(value, Awaitable) else value
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from twisted_net.http.errors import ConnectionBroken as ConnectionBroken
     from twisted_net.http.errors import FetchTimeout as FetchTimeout
     from twisted_net.http.errors import InvalidURL as InvalidURL
+    from twisted_net.http.errors import LookupsBusy as LookupsBusy
     from twisted_net.http.errors import NameNotFound as NameNotFound
     from twisted_net.http.errors import OriginBusy as OriginBusy
     from twisted_net.http.errors import OutOfResources as OutOfResources
@@ -59,6 +60,7 @@ else:
                 "InvalidURL",
                 "NameNotFound",
                 "OriginBusy",
+                "LookupsBusy",
                 "OutOfResources",
                 "ProxyFailed",
                 "TLSFailed",

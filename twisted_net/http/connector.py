@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.errors import FetchError
+from twisted_net.errors import FetchError, TooBusy
 from twisted_net.http.agent_layer import AgentRequest
 from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
 from twisted_net.http.concurrency import ConcurrencyLimiter
@@ -42,6 +43,7 @@ from twisted_net.http.errors import (
     BadResponse,
     CannotConnect,
     ClientClosed,
+    LookupsBusy,
     NameNotFound,
     OutOfResources,
     ProxyFailed,
@@ -503,10 +505,16 @@ class Connector:
     async def _addresses(self, host: str, port: int) -> list[str]:
         if is_numeric(host):
             return [host]
-        found: Deferred[list[str]] = Deferred()
-        resolver = self._resolver or self._reactor.nameResolver
-        resolver.resolveHostName(_AddressCollector(found), host, port)
-        return interleave(await found)
+        collector = _AddressCollector()
+        resolver = self._reactor.nameResolver if self._resolver is None else self._resolver
+        resolver.resolveHostName(collector, host, port)
+        try:
+            return interleave(await collector.found)
+        except TooBusy as error:
+            raise LookupsBusy(host) from error
+        except RuntimeError as error:
+            # There is no thread to look it up in.
+            raise OutOfResources(str(error)) from error
 
     def _plain_endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
         kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
@@ -523,14 +531,19 @@ class Connector:
 
 @implementer(IResolutionReceiver)
 class _AddressCollector:
-    """Collects the addresses of a name; drops those that come after the look-up was cancelled."""
+    """
+    Collects the addresses of a name; drops those that come after the look-up was cancelled.
 
-    def __init__(self, found: Deferred[list[str]]) -> None:
-        self._found = found
+    :ivar found: fires with them.
+    """
+
+    def __init__(self) -> None:
+        self.found: Deferred[list[str]] = Deferred(lambda _: self._cancel())
         self._addresses: list[str] = []
+        self._resolution: IHostResolution | None = None
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
-        """Do nothing: the system's resolver cannot be stopped."""
+        self._resolution = resolution
 
     def addressResolved(self, address: IAddress) -> None:
         host = cast(Any, address).host  # Any: IPv4Address and IPv6Address share no interface
@@ -538,8 +551,19 @@ class _AddressCollector:
             self._addresses.append(host)
 
     def resolutionComplete(self) -> None:
-        if not self._found.called:
-            self._found.callback(self._addresses)
+        if not self.found.called:
+            self.found.callback(self._addresses)
+
+    def resolution_failed(self, error: BaseException) -> None:
+        """Take the error of a :class:`~twisted_net.net.name_lookups.NameLookups`."""
+        if not self.found.called:
+            self.found.errback(error)
+
+    def _cancel(self) -> None:
+        if self._resolution is not None:
+            # Twisted's own cannot be cancelled.
+            with suppress(NotImplementedError):
+                self._resolution.cancel()
 
 
 class _ConnectionFactory(Factory):

@@ -86,6 +86,26 @@ class OutOfResources(FetchError):
         super().__init__(f"no connection can be made from here: {reason}")
 
 
+class LookupsBusy(FetchError):
+    """
+    Too many names wait to be looked up; this one was not.
+
+    It is not retried, which would add to them.
+
+    :param host: whose address is not known.
+    """
+
+    code = "lookups_busy"
+    unsent = True
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"too many names wait to be looked up before {host}; try again later")
+        self.host = host
+
+    def details(self) -> dict[str, object]:
+        return {"host": self.host}
+
+
 class ProxyFailed(FetchError):
     """
     The proxy cannot be reached, or refuses the request.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from twisted.internet.interfaces import IHostnameResolver
+
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.client import Client
 from twisted_net.http.response import Response
@@ -37,10 +39,15 @@ class Fetcher:
         reactor: AnyReactor,
         http: HttpSettings | None = None,
         fetch: FetchSettings | None = None,
+        resolver: IHostnameResolver | None = None,
     ) -> Fetcher:
-        """Return a fetcher with its own client, which reaches only what *fetch* allows."""
+        """
+        Return a fetcher with its own client, which reaches only what *fetch* allows.
+
+        :param resolver: looks up names; by default the reactor's.
+        """
         fetch = fetch or FetchSettings()
-        return cls(Client(reactor, http, egress=fetch), fetch)
+        return cls(Client(reactor, http, egress=fetch, resolver=resolver), fetch)
 
     async def fetch(self, url: str) -> dict[str, object]:
         """

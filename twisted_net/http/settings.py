@@ -181,7 +181,17 @@ class FetchSettings(EgressPolicy, frozen=True):
     Its URLs come from untrusted clients, so the defaults are those of :class:`EgressPolicy`. A body
     of 256 KiB is large for one line of an answer. The fields shown are those that describe the body
     and its lifetime.
+
+    At a name server that does not answer, a look-up takes its thread for 10 s or more. A user, or
+    an address without one, gets no further thread while it has as many as are free.
     """
+
+    lookup_threads: Annotated[
+        int, Meta(ge=1, le=1000, description="threads that look up names of hosts")
+    ] = 16
+    max_lookups: Annotated[
+        int, Meta(ge=1, le=100_000, description="names that are looked up or wait for it")
+    ] = 256
 
     max_body: Annotated[int, Meta(ge=0, description="limit of the body, in bytes")] = 256 * 2**10
     headers: Annotated[

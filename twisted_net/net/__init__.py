@@ -1,5 +1,5 @@
 """
-Network basics: addresses, certificates, rate limits, the clock, types and turns of the reactor.
+Network basics: addresses, certificates, look-ups, rate limits, the reactor's clock and turns.
 
 The names below are public; all other modules and names are internal.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_net.net.addresses import Source as Source
     from twisted_net.net.certificates import Certificates as Certificates
+    from twisted_net.net.name_lookups import NameLookups as NameLookups
     from twisted_net.net.reactor import AnyReactor as AnyReactor
     from twisted_net.net.reactor import DatagramReactor as DatagramReactor
     from twisted_net.net.reactor import Reactor as Reactor
@@ -33,6 +34,7 @@ else:
                 "ServiceReactor",
                 "ThreadedReactor",
             ],
+            "name_lookups": ["NameLookups"],
             "steady_clock": ["steady", "steady_wall"],
         },
     )

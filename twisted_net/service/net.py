@@ -14,13 +14,17 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.commands.registry import Commands
+from twisted_net.commands.runner import session_of_call
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetch import Fetcher
+from twisted_net.http.settings import FetchSettings
 from twisted_net.net.addresses import is_local
+from twisted_net.net.name_lookups import NameLookups
 from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.net.worker_threads import WorkerThreads
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.latency_probe import LatencyProbe
@@ -100,8 +104,7 @@ class NetService(MultiService):
         self._reactor = steady(reactor)
         config = config or Config()
         preload(config)
-        authenticator = configured_authenticator(reactor, config.auth)
-        self._authenticator = authenticator
+        self._authenticator = authenticator = configured_authenticator(reactor, config.auth)
         self._access = Access(
             config.auth,
             authenticator.permissions_of if authenticator else _no_permissions,
@@ -111,7 +114,10 @@ class NetService(MultiService):
         registry = configured_commands(config, self._fetch, log_in)
         if commands is not None:
             registry.update(commands)
-        self._new_fetcher = partial(Fetcher.guarded, reactor, config.http, config.fetch)
+        self._lookups = _name_lookups(reactor, config.fetch)
+        self._new_fetcher = partial(
+            Fetcher.guarded, reactor, config.http, config.fetch, self._lookups
+        )
         self._fetcher: Fetcher | None = None
         instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
         self.sessions = Sessions(time.time, Topics(config.topics), instruments)
@@ -165,6 +171,7 @@ class NetService(MultiService):
 
     @override
     def startService(self) -> None:
+        self._lookups.start()
         if self._authenticator is not None:
             self._authenticator.start()
         with self._releasing_ports_on_error():
@@ -199,6 +206,7 @@ class NetService(MultiService):
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await fetcher.close()
+        self._lookups.stop()
         if self._authenticator is not None:
             self._authenticator.stop()
 
@@ -343,3 +351,14 @@ class NetService(MultiService):
 
 def _no_permissions(name: str) -> None:
     """Return no permissions: without users, no name is a user's."""
+
+
+def _name_lookups(reactor: ServiceReactor, settings: FetchSettings) -> NameLookups:
+    threads = WorkerThreads(reactor, "look-up", settings.lookup_threads, awaited=False)
+    return NameLookups(reactor, _owner_of_call, threads=threads, limit=settings.max_lookups)
+
+
+def _owner_of_call() -> str:
+    """Return whose share a look-up counts in that begins now; empty if it is no command's."""
+    session = session_of_call.get()
+    return "" if session is None else session.owner

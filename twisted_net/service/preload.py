@@ -12,8 +12,6 @@ from twisted_net.service.config import Config
 MODULES = (
     # Names of hosts: Python's own look-up, and ours.
     *("encodings.idna", "encodings.punycode", "stringprep", "idna.uts46data"),
-    # Threads of their own for passwords.
-    "concurrent.futures.thread",
 )
 """Modules that the service needs, and that nothing imports when it is assembled."""
 

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import Logger
 from typing_extensions import override
 
@@ -36,7 +37,8 @@ class ProcessService(NetService):
     A port that cannot be bound ends the process. :class:`StopSignals` handles the signals that stop
     it, :class:`ProcessSignals` the others that would end it, from before it listens. Threads
     that are still busy when everything else has stopped delay the exit for at most
-    :data:`THREADS_GRACE` seconds; the status is then 1.
+    :data:`THREADS_GRACE` seconds; the status is then 1. While it runs the reactor looks up names as
+    the service does, for commands of your own, too.
     """
 
     def __init__(self, reactor: ProcessReactor, config: Config) -> None:
@@ -44,6 +46,7 @@ class ProcessService(NetService):
         self._process_reactor = reactor
         self._signals: ProcessSignals | None = None
         self._threads = config.threads
+        self._resolver: IHostnameResolver | None = None  # the reactor's own, while it has ours
 
     @override
     def privilegedStartService(self) -> None:
@@ -58,6 +61,8 @@ class ProcessService(NetService):
             super().startService()
         fit_connections([listener.factory for listener in self.command_listeners])
         self._reactor.suggestThreadPoolSize(self._threads)
+        if self._resolver is None:
+            self._resolver = self._reactor.installNameResolver(self._lookups)
         # When the reactor runs: it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._process_reactor, end_by_signal).install)
         self._reactor.callWhenRunning(freeze_startup_objects)
@@ -74,6 +79,9 @@ class ProcessService(NetService):
             self._signals.install()
 
     def _bound_busy_threads(self, _: None) -> None:
+        if self._resolver is not None:
+            self._reactor.installNameResolver(self._resolver)
+            self._resolver = None
         # Next, the reactor waits for threads without a time limit; only a signal interrupts that.
         pool = self._process_reactor.threadpool
         busy = self.busy_threads + (len(pool.working) if pool is not None else 0)
