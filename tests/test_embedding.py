@@ -20,6 +20,7 @@ from twisted_net.config.type_checks import signature_check
 from twisted_net.http import Client, HttpSettings
 from twisted_net.sessions import Sessions
 from twisted_net.tcp import CommandFactory, Limits
+from twisted_net.testing import MemoryWeb, StubResponse
 from twisted_net.topics import Topics
 
 MADE_BY_US = frozenset(
@@ -47,7 +48,8 @@ def public() -> Iterator[tuple[str, Any]]:
         package = import_module(module_name(path))
         for name in package.__all__:
             yield name, getattr(package, name)
-    yield from (("Sessions", Sessions), ("Topics", Topics))
+    for kind in (Sessions, Topics, MemoryWeb, StubResponse):
+        yield kind.__name__, kind
 
 
 def takes_arguments(value: Any) -> bool:

@@ -21,6 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
+from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import FetchError
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, deliver_bytes, header_fields
@@ -52,6 +53,7 @@ class RecordedRequest:
     at: float
 
 
+@check_arguments
 @frozen
 class StubResponse:
     """
@@ -72,6 +74,7 @@ class StubResponse:
 Handler = Callable[[RecordedRequest], StubResponse | FetchError]
 
 
+@check_arguments
 class MemoryWeb(AgentLayer):
     """
     A client whose requests are answered by a function, and the clock of both::

@@ -151,6 +151,18 @@ class ServeTests(SynchronousTestCase):
         error = self.assertRaises(CannotStart, main, ["--reactor=gtk3"])
         self.assertEqual(error.code, "--reactor: gtk3 cannot be used: no module named gi")
 
+    def test_reactor_that_fails(self) -> None:
+        """So is one that raises anything else when it is installed."""
+        for raised in (RuntimeError("no display"), SystemExit(0)):
+
+            def fail(name: str, raised: BaseException = raised) -> None:
+                raise raised
+
+            self.patch(reactors, "installReactor", fail)
+            error = self.assertRaises(CannotStart, main, ["--reactor=gtk3"])
+            self.assertIn("--reactor: gtk3 cannot be used: ", str(error.code))
+            self.assertIn(type(raised).__name__, str(error.code))
+
     def choose(self, installed: bool = False) -> list[str]:
         """Choose the default reactor, with or without one installed; return the new ones."""
         importlib.import_module("twisted.internet.reactor")  # or there is none to be patched

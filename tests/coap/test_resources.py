@@ -191,7 +191,7 @@ class LinksTests(SynchronousTestCase):
         """Administrative commands, and those that change what a client may do, are not there."""
         self.commands.command("KILL", admin=True, safe=True)(lambda: "")
         self.commands.command("AUTH", alone=True)(lambda: "")
-        self.assertEqual(observable_commands(self.commands, ["KILL"]), {})
+        self.assertRaises(ValueError, observable_commands, self.commands, ["KILL"])
         shown = link_format(self.commands, [], []).decode()
         for name in ("kill", "auth"):
             self.assertNotIn(name, shown)
@@ -206,5 +206,8 @@ class LinksTests(SynchronousTestCase):
             return ""
 
         self.commands.command("LATER", safe=True)(later)
-        found = observable_commands(self.commands, ["TIME", "SET", "LATER", "NONE"])
-        self.assertEqual(list(found), ["time"])
+        self.assertEqual(list(observable_commands(self.commands, ["TIME"])), ["time"])
+        for name in ("SET", "LATER", "NONE"):
+            with self.assertRaisesRegex(ValueError, f"{name} cannot be observed"):
+                observable_commands(self.commands, ["TIME", name])
+        self.assertEqual(observable_commands(Commands()), {})

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from twisted.internet.task import Clock
 
 from twisted_net.cli.subcommands import SUBCOMMANDS
+from twisted_net.config.foreign_code import describe_failure
 from twisted_net.config.loader import Loaded, to_toml
 from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.service.commands import configured_commands
@@ -152,6 +153,10 @@ def _install_reactor(name: str) -> Any:  # Any: its class is unknown
         raise CannotStart(f"--reactor: {name} is not one of default, {known}") from None
     except ImportError as error:
         raise CannotStart(f"--reactor: {name} cannot be used: {error}") from None
+    # A reactor, or its library, may raise anything.
+    except BaseException as error:
+        reason = describe_failure(error)
+        raise CannotStart(f"--reactor: {name} cannot be used: {reason}") from error
     from twisted.internet import reactor
 
     return reactor

@@ -287,10 +287,17 @@ def _matches(target: str, attributes: dict[str, str], name: str, wanted: str) ->
     return wanted in candidates
 
 
-def observable_commands(commands: Commands, names: Iterable[str]) -> dict[str, Command]:
-    """Return the named commands that can be observed, by path: safe ones that never wait."""
+def observable_commands(
+    commands: Commands, names: Iterable[str] | None = None
+) -> dict[str, Command]:
+    """
+    Return the commands that can be observed, by path: safe ones that never wait.
+
+    :param names: of those commands; None for STATS, if there is one.
+    :raises ValueError: for a name of anything else.
+    """
     found = {}
-    for name in names:
+    for name in ("STATS",) if names is None else names:
         command = commands.get(name)
         if (
             command is not None
@@ -299,6 +306,11 @@ def observable_commands(commands: Commands, names: Iterable[str]) -> dict[str, C
             and command.kind is Kind.PLAIN
         ):
             found[command.name.lower()] = command
+        elif names is not None:
+            raise ValueError(
+                f"observable: {name} cannot be observed; name a command that is safe, and whose "
+                "handler is a plain function"
+            )
     return found
 
 

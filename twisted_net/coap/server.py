@@ -96,8 +96,9 @@ class CoapServer(CoapEndpoint):
     :data:`~twisted_net.coap.peer_sessions.SESSION_LIFETIME` after their last request; a broadcast
     reaches those that observe ``/events``.
 
-    :param observable: names of commands that can be observed: safe ones that do not wait. Their
-        observers are notified every ``refresh_interval``, and by :meth:`notify`.
+    :param observable: names of commands that can be observed: safe ones that do not wait; if None,
+        STATS, if there is one. Their observers are notified every ``refresh_interval``, and by
+        :meth:`notify`.
     :param sessions: to share with another server; None for sessions of its own.
     :param permit: called before a command runs; it raises a
         :class:`~twisted_net.errors.CommandError` if the peer may not run it. None permits all.
@@ -118,7 +119,7 @@ class CoapServer(CoapEndpoint):
         commands: Commands,
         limits: CoapLimits | None = None,
         *,
-        observable: Iterable[str] = ("STATS",),
+        observable: Iterable[str] | None = None,
         sessions: Sessions | None = None,
         permit: Permit | None = None,
         permissions_of: PermissionsOf | None = None,
