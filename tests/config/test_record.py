@@ -38,6 +38,40 @@ class Derived(Inner, frozen=True):
     more: int = 0
 
 
+class Texts(Record, frozen=True):
+    """Has texts in each kind of container."""
+
+    one: str | int = ""
+    several: tuple[str | Inner, ...] = ()
+    table: dict[str, Any] = msgspec.field(default_factory=dict)  # Any: of all kinds
+    hidden: Annotated[str, Meta(extra={"secret": True})] = ""
+
+
+class NullTests(SynchronousTestCase):
+    """No text has a NUL, wherever it stands: the system takes none in names of files and hosts."""
+
+    def test_refused(self) -> None:
+        """The field is named; what it holds may be a secret."""
+        for fields in (
+            {"one": "\0"},
+            {"several": ("a", "b\0c")},
+            {"table": {"a": ["x", {"\0": 1}]}},
+            {"hidden": "hunter2\0"},
+        ):
+            error = str(self.assertRaises(ValueError, Texts, **fields))
+            (name,) = fields
+            self.assertEqual(error, f"Texts.{name} must have no NUL character (U+0000)")
+
+    def test_others(self) -> None:
+        """Other control characters may stand in the name of a file."""
+        self.assertEqual(Texts(one="a\n\x01", several=("\x7f",)).one, "a\n\x01")
+
+    def test_decoded(self) -> None:
+        """The same holds for a record that msgspec decodes."""
+        error = self.assertRaises(msgspec.ValidationError, msgspec.convert, {"one": "a\0"}, Texts)
+        self.assertIn("must have no NUL", str(error))
+
+
 class MisuseTests(SynchronousTestCase):
     """What is no value of a field is one clear TypeError."""
 

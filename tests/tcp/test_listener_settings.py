@@ -31,6 +31,12 @@ class ListenerTests(Refusals):
         self.assertIn("only one", self.refused(Listener, port=1, path="/run/x"))
         self.assertIn("only one", self.refused(Listener, endpoint="tcp:1", path="/run/x"))
 
+    def test_length_of_a_path(self) -> None:
+        """A path has as many bytes as the address of a Unix socket can have."""
+        self.assertTrue(Listener(path="/" + "é" * 53).placed)
+        for path in ("/" + "é" * 53 + "x", "/" + "x" * 107):
+            self.assertIn("path must have at most 107 bytes", self.refused(Listener, path=path))
+
     def test_modes(self) -> None:
         """A mode is three octal digits."""
         for mode in ("600", "0660", "777"):

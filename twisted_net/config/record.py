@@ -48,6 +48,8 @@ class Record(
         class Limits(Record, frozen=True):
             max_line: Annotated[int, Meta(ge=64, description="longest line, in bytes")] = 16_384
 
+    No text has a NUL (U+0000): the system takes none in names of files, hosts and the like.
+
     :raises ValueError: for a field outside its bounds, naming the field and what is allowed.
     :raises TypeError: for a field that there is not, for arguments by position, and for a dict in
         place of another record.
@@ -74,6 +76,10 @@ class Record(
                 raise ValueError(
                     f"{type(self).__name__}.{name} must be {describe(annotation)}, not {found}"
                 ) from None
+            if _has_null(converted):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} must have no NUL character (U+0000)"
+                )
             replaced = _record_for_dict(value, converted)
             if replaced is not None:
                 raise TypeError(
@@ -134,6 +140,15 @@ def _records_of(annotation: Any) -> tuple[type[Record], ...]:  # Any: as above
     base, _ = split_meta(annotation)
     parts = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
     return tuple(part for part in parts if isinstance(part, type) and issubclass(part, Record))
+
+
+def _has_null(value: object) -> bool:
+    """Return whether a value, or anything in it, is a text with a NUL."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(map(_has_null, (*value, *value.values())))
+    return isinstance(value, list | tuple) and any(map(_has_null, value))
 
 
 def _record_for_dict(value: object, converted: object) -> str | None:

@@ -103,9 +103,9 @@ class ListenerService(Service, ABC):
             self._port = self.listen(self._configured_port, self._interface)
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
-            raise CannotListen(
-                self.configured_address, self.transport, reason[:1].lower() + reason[1:]
-            ) from error
+            if not reason[1:2].isupper():  # as in AF_UNIX
+                reason = reason[:1].lower() + reason[1:]
+            raise CannotListen(self.configured_address, self.transport, reason) from error
         self.log.info(
             "listening on {address} ({transport})",
             address=bound_address(self._port, self.configured_address),

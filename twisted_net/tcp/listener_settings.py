@@ -16,6 +16,9 @@ from twisted_net.tcp.proxy_header import TrustedProxies
 DEFAULT_BACKLOG = 4096
 """Connections that may wait to be accepted: the maximum of Linux since 5.4 (``somaxconn``)."""
 
+PATH_LIMIT = 107
+"""Bytes of the path of a Unix socket (``sun_path`` of Linux, unix(7), without its NUL)."""
+
 
 class Listener(Record, frozen=True):
     """
@@ -74,6 +77,10 @@ class Listener(Record, frozen=True):
         super().__post_init__()
         if sum([self.port is not None, bool(self.path), bool(self.endpoint)]) > 1:
             raise ValueError("only one of port, path and endpoint may be set")
+        if len(self.path.encode(errors="replace")) > PATH_LIMIT:
+            raise ValueError(
+                f"path must have at most {PATH_LIMIT} bytes, as the address of a Unix socket"
+            )
         if self.admin and not self.path:
             raise ValueError("admin is true without path: only a Unix socket can be for it")
         if self.mode is not None and not self.path:
