@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
+from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
@@ -294,6 +295,26 @@ class NetServiceTests(NetServiceTestCase):
         )
         self.assertGreater(answer["process"]["resident"], 1_000_000)
 
+    def test_info_opens_no_package(self) -> None:
+        """
+        INFO has the version that runs, and reads it from no file: there may be no descriptor left.
+
+        The files may be those of another version by then.
+        """
+        service = self.service(listeners=(Listener(path="/run/x", admin=True),))
+        service.startService()
+        talk = connect(service, service.listeners[0])
+        before = ask(talk, b"INFO server")["server"]["version"]
+        opened: list[object] = []
+
+        def finder(name: str) -> NoReturn:
+            opened.append(name)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(metadata, "distribution", finder)
+        self.assertEqual(ask(talk, b"INFO server")["server"]["version"], before)
+        self.assertEqual(opened, [])
+
     def test_info_about_coap(self) -> None:
         """INFO has the counters of CoAP's messages, by transport, if CoAP is served."""
         listeners = (Listener(path="/run/x", admin=True),)
@@ -417,6 +438,20 @@ class ListenersTests(NetServiceTestCase):
             config = Config(udp=TCP_ALONE, tcp=off, listeners=(listener,), auth=OPEN)
             error = self.assertRaises(CannotListen, NetService(reactor, config).startService)
             self.assertEqual(str(error), message)
+
+    def test_reason(self) -> None:
+        """A reason that begins with an abbreviation is left as it is."""
+        error = OSError("AF_UNIX path too long")
+
+        class PathlessReactor(MemoryReactorClock):
+            def listenUNIX(self, *args: object, **keywords: object) -> NoReturn:
+                raise CannotListenError(None, "/x", error)
+
+        reactor: Any = PathlessReactor()  # Any: it has no threads
+        off = TcpSettings(enabled=False)
+        config = Config(udp=TCP_ALONE, tcp=off, listeners=(Listener(path="/x"),), auth=OPEN)
+        raised = self.assertRaises(CannotListen, NetService(reactor, config).startService)
+        self.assertEqual(str(raised), "cannot listen on /x (unix): AF_UNIX path too long")
 
     def test_mistakes(self) -> None:
         """All invalid listeners are reported at once, with their indexes."""

@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from twisted.copyright import version as twisted_version
 _RESIDENT = Path("/proc/self/statm")
 
 
+@cache
 def package_version() -> str:
-    """Return the version of this package, or ``unknown`` if it is not installed."""
+    """
+    Return the version of this package, or ``unknown`` if it is not installed.
+
+    It is read once, as the files may be those of another version later.
+    """
     try:
         return version("twisted_net")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Preload: imports at the start what a running service would otherwise import at its first use."""
+"""Preload: imports and reads at the start what a service would otherwise load at its first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib import import_module
 from twisted.python.failure import Failure
 
 from twisted_net.net.charsets import load_codecs
+from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import Config
 
 MODULES = (
@@ -24,7 +25,7 @@ CACHE_FILE = ("twisted_net.http.cache.sqlite_store",)
 
 def preload(config: Config) -> None:
     """
-    Import what the service may need while it runs.
+    Import, or read, what the service may need while it runs.
 
     By then there may be no file descriptor left to import by; the files of the package may have
     been replaced by those of another version, or lie outside of the directory that the process
@@ -39,6 +40,7 @@ def preload(config: Config) -> None:
         except ImportError:
             continue
     load_codecs()
+    package_version()
     # Formatting a traceback imports something, in each version of Python something else.
     try:
         raise LookupError
