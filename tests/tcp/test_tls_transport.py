@@ -247,6 +247,15 @@ class Halves(Whole):
         self.happened.append("output")
 
 
+class Closing(Halves):
+    """One that closes when the peer has ended its half, as the protocol of commands does."""
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its half."""
+        super().readConnectionLost()
+        self.transport.loseConnection()  # type: ignore[union-attr]  # there is one
+
+
 @implementer(IPushProducer)
 class Producer:
     """A producer that does nothing."""
@@ -364,6 +373,47 @@ class HalvesTests(TlsCase):
         protocol.transport.loseConnection()
         self.reactor.settle()
         self.assertEqual(protocol.happened, ["output", "input", ConnectionDone])
+
+    def output_ended(self, kind: type[Whole]) -> tuple[Client, Any]:  # Any: the protocol
+        """Connect a client that has got our close_notify, and has not answered it yet."""
+        client, protocol = self.under(kind)
+        client.connection.polite = False
+        protocol.transport.write(b"last")
+        protocol.transport.loseWriteConnection()
+        self.assertEqual(self.read(client), (b"last", True))
+        protocol.happened.clear()
+        return client, protocol
+
+    def test_notified_in_return(self) -> None:
+        """A close_notify that answers ours ends all at once, within the call that brings it."""
+        for kind, happened in ((Closing, ["input"]), (Whole, [])):
+            for highest in (SSL.TLS1_2_VERSION, None):
+                client, protocol = self.output_ended(kind)
+                client.tls.shutdown()
+                client.connection.send(client.tls.bio_read(65_536))
+                self.reactor.settle()
+                self.assertEqual(protocol.happened, [*happened, ConnectionDone], highest)
+                self.assertTrue(client.connection.gone)
+
+    def test_failure_after_ours(self) -> None:
+        """So does a broken record; no call is left that would abort the connection."""
+        client, protocol = self.output_ended(Closing)
+        calls = set(self.reactor.getDelayedCalls())
+        client.connection.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        self.reactor.settle()
+        self.assertEqual(protocol.happened, [SSL.Error])
+        self.assertLessEqual(set(self.reactor.getDelayedCalls()), calls)
+
+    def test_after_the_end(self) -> None:
+        """What is called once the connection is lost does nothing."""
+        client, protocol = self.under(Halves)
+        client.connection.reset()
+        transport = protocol.transport
+        for called in ("abortConnection", "loseWriteConnection", "loseConnection"):
+            getattr(transport, called)()
+        transport.write(b"x" * 100_000)
+        self.reactor.settle()
+        self.assertEqual(protocol.happened, [ConnectionLost])
 
     def test_producer(self) -> None:
         """A producer may write on; our half ends once it has been unregistered."""

@@ -118,6 +118,18 @@ class Connection:
         return self.transport in self.reactor.writers
 
 
+class DescriptorTests(SynchronousTestCase):
+    """The number of its socket."""
+
+    def test_lost(self) -> None:
+        """It is -1 once the connection is lost, as reactors expect of what they have to forget."""
+        for kind in (FastTransport, tcp.Server):
+            connection = Connection(kind)
+            self.assertEqual(connection.transport.fileno(), 7)
+            connection.transport.connectionLost(Failure(ConnectionLost()))
+            self.assertEqual(connection.transport.fileno(), -1)
+
+
 class NamesTests(SynchronousTestCase):
     """What a connection is called is made when it is asked for."""
 

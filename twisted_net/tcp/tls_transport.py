@@ -162,11 +162,15 @@ class TlsTransport(BufferingTLSTransport):
             else:
                 if not self._aborted:
                     self.wrappedProtocol.dataReceived(data)
-        self._flushSendBIO()
+        # To close the connection below after our half has ended loses it at once.
+        if self._tlsConnection is not None:
+            self._flushSendBIO()
 
     @override
     def _shutdownTLS(self) -> None:
         """Send our close_notify, and end what is to end of the connection below."""
+        if self._tlsConnection is None:  # lost
+            return
         with contextlib.suppress(Error):
             self._tlsConnection.shutdown()
         self._flushSendBIO()
@@ -186,9 +190,13 @@ class TlsTransport(BufferingTLSTransport):
     @override
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """Close: TLS has ended, or has failed."""
+        if self._tlsConnection is None:  # lost
+            return
         super()._tlsShutdownFinished(reason)
         # Before, the time limit of the handshake holds.
-        if reason is not None and self._handshakeDone and self._linger is None:
+        if reason is None or not self._handshakeDone or self._tlsConnection is None:
+            return
+        if self._linger is None:
             clock = self.factory._clock
             self._linger = clock.callLater(LINGER_TIMEOUT, self._stop_lingering)
 

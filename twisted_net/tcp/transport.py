@@ -38,6 +38,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.config.type_checks import check_arguments
@@ -274,6 +275,19 @@ class FastTransport(tcp.Server):
     def stopWriting(self) -> None:
         self._wants_to_write = False
         super().stopWriting()
+
+    @override
+    def connectionLost(self, reason: Failure) -> None:
+        try:
+            super().connectionLost(reason)
+        finally:
+            # Twisted deletes its attribute, to uncover the method of the class; a slot hides that.
+            self.fileno = _no_descriptor
+
+
+def _no_descriptor() -> int:
+    """Return what a descriptor that is closed has for a number."""
+    return -1
 
 
 class Batch:
