@@ -471,6 +471,8 @@ async def test_no_threads(tmp_path: Path, reactor: Any) -> None:
                 assert talk("BLOCK")["code"] == "out_of_threads"
                 answer = talk("AUTH ann sesame")
                 assert answer["code"] == "out_of_threads", answer
+                answer = talk(f"FETCH http://localhost:{service.origin}/")
+                assert answer["code"] == "out_of_resources", answer
                 assert talk("AUTH token")["user"] == "bob"
                 assert talk(f"FETCH {service.url('plain')}")["status"] == 200
             admin("SOMETHREADS")

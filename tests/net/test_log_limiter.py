@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 from twisted.internet.task import Clock
@@ -16,6 +17,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.patience import PATIENCE
 from twisted_net.net.log_limiter import (
     BURST,
     FAILURE_UNITS,
@@ -107,6 +109,31 @@ class LogLimiterTests(SynchronousTestCase):
         self.lines()
         self.log.info("next")
         self.assertLess(len(self.lines()), 10)
+
+    def test_bounded_counts(self) -> None:
+        """Counts that cannot be logged yet do not grow without end either."""
+        self.patch(self.limiter, "_take_counts", lambda now: [])
+        for number in range(3 * MAX_KINDS):
+            for _ in range(int(BURST) + 1):
+                self.log.info(f"format {number}")
+        self.assertEqual(len(self.limiter._unsaid), MAX_KINDS)
+
+    def test_interrupted(self) -> None:
+        """A signal handler may log while this very thread is within the limiter."""
+        interrupted: list[bool] = []
+
+        def seconds() -> float:
+            if not interrupted:
+                interrupted.append(True)
+                log.info("inner")
+            return 0.0
+
+        log = Logger("n", observer=LogLimiter(self.observe, seconds))
+        thread = threading.Thread(target=log.info, args=("outer",), daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        self.assertFalse(thread.is_alive())
+        self.assertEqual(self.lines(), ["inner", "outer"])
 
     def test_nested(self) -> None:
         """What one limiter has let pass, or has counted, the next one does not count."""
