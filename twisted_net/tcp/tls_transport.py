@@ -69,6 +69,7 @@ class TlsTransport(BufferingTLSTransport):
     factory: Any  # a TlsFactory, which imports this module
     transport: Any  # the connection below, which has no one type
     wrappedProtocol: Any  # the protocol within, for the same reason
+    _tlsConnection: Any  # an SSL.Connection; None once the connection is lost
     _ending_output = False  # our half alone is to end
     _notified = False  # our close_notify has been sent
     _input_ended = False
