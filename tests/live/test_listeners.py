@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.patience import PATIENCE
 from twisted_net.errors import CannotListen
 from twisted_net.net import files
 from twisted_net.net.files import locked
+from twisted_net.tcp import unix
 from twisted_net.tcp.listener_settings import Listener
 
 
@@ -57,12 +59,41 @@ def talk(path: Path, lines: bytes) -> Deferred[bytes]:
 
 
 async def test_unix(path: Path, reactor: Any) -> None:
-    """A Unix socket answers, shows its clients by number, and is removed at the stop."""
+    """A Unix socket answers, shows its clients by user, and is removed at the stop."""
     async with serving(reactor, Listener(path=str(path))):
         answers = (await talk(path, b"PING\nCLIENTS\n")).splitlines()
         assert json.loads(answers[0])["result"] == "PONG"
-        assert json.loads(answers[1])["clients"][0]["client"] == "unix:1"
+        host = f"unix:uid={os.getuid()}" if sys.platform == "linux" else "unix"
+        assert json.loads(answers[1])["clients"][0]["client"] == f"{host}:1"
     assert not path.exists()
+
+
+async def test_unix_endpoint(path: Path, reactor: Any) -> None:
+    """Twisted's own endpoint does not say whose its clients are: they are one address."""
+    async with serving(reactor, f"unix:{path}"):
+        [answer] = (await talk(path, b"CLIENTS\n")).splitlines()
+        assert json.loads(answer)["clients"][0]["client"] == "unix:1"
+
+
+async def test_unix_users(path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of an address hold for each user of a Unix socket."""
+    first, second = "unix:uid=1", "unix:uid=2"
+    hosts = iter([first, first, first, second])
+    monkeypatch.setattr(unix, "host_of_peer", lambda sock: next(hosts))
+    listener = Listener(path=str(path), limits={"connections_per_address": 2})
+    async with serving(reactor, listener) as service:
+        with ExitStack() as clients:
+            outcomes = []
+            for _ in range(4):
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(PATIENCE)
+                client.connect(str(path))
+                client.sendall(b"PING\n")
+                answer = json.loads(await deferToThread(client.makefile("rb").readline))
+                outcomes.append(answer.get("result", answer.get("scope")))
+            assert outcomes == ["PONG", "PONG", "address", "PONG"]
+            seen = [session.client[0] for session in service.sessions]
+            assert seen == [first, first, second]
 
 
 async def test_unix_netcat(path: Path, reactor: Any) -> None:

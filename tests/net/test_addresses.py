@@ -17,6 +17,8 @@ from twisted_net.net.addresses import (
     is_numeric,
     network_of,
     parse_ip,
+    site_of,
+    unix_host,
 )
 
 NAMES = ("localhost", "example.org", "2130706433", "0x7f.1", "127.1", "127.0.0.1.example", "")
@@ -32,6 +34,8 @@ class FormatAddressTests(SynchronousTestCase):
             ("::1", "[::1]:9"),
             ("fe80::1%2", "[fe80::1%2]:9"),
             ("example.org", "example.org:9"),
+            ("unix", "unix:9"),
+            ("unix:uid=1000", "unix:uid=1000:9"),
         ):
             self.assertEqual(format_address(host, 9), written)
 
@@ -80,10 +84,18 @@ class LoopbackTests(SynchronousTestCase):
 
     def test_local(self) -> None:
         """Clients of a Unix socket are local, and those on loopback."""
-        for host in (UNIX, "127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        for host in (UNIX, unix_host(0), "127.0.0.1", "::1", "::ffff:127.0.0.1"):
             self.assertTrue(is_local(host), host)
-        for host in ("", "localhost", "192.0.2.1", "::"):
+        for host in ("", "localhost", "192.0.2.1", "::", "unix.example.org", "unixes"):
             self.assertFalse(is_local(host), host)
+
+    def test_unix_users(self) -> None:
+        """Each user of a Unix socket is an address and a network of its own, without a site."""
+        for uid in (0, 1000, 2**32 - 1):
+            host = unix_host(uid)
+            self.assertEqual(host, f"unix:uid={uid}")
+            self.assertEqual((network_of(host), client_prefix(host)), (host, host))
+            self.assertIsNone(site_of(host))
 
 
 class PrefixTests(SynchronousTestCase):

@@ -197,6 +197,17 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(failure.value.details(), {"retry_after": 1.0})
         self.assertEqual(self.successResultOf(self.log_in(session, "ann", "sesame")), "ann")
 
+    def test_unix_users(self) -> None:
+        """One user of a Unix socket does not delay the logins of another."""
+        for _ in range(3):
+            self.failureResultOf(
+                self.log_in(self.session("unix:uid=1"), "ann", "wrong"), AuthFailed
+            )
+        self.successResultOf(self.log_in(self.session("unix:uid=2"), "ann", "sesame"))
+        delayed = self.log_in(self.session("unix:uid=1"), "ann", "sesame")
+        self.reactor.advance(1.0)
+        self.failureResultOf(delayed, AuthDelayed)
+
     def test_answers_that_are_held(self) -> None:
         """
         Who comes too early waits for its answer, and may be disconnected meanwhile.

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 from OpenSSL import SSL
-from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.address import IPv4Address
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
@@ -20,8 +20,13 @@ from twisted_net.config.tls import TlsSettings
 from twisted_net.tcp.listener import CommandPort
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.unix import UnixPeer
 
 PROXY = "10.0.0.1"
+
+UNIX_HOST = "unix:uid=1000"
+"""Stands for the host of the clients of Unix sockets."""
+
 HEADERS = {
     1: b"PROXY TCP4 192.0.2.1 198.51.100.2 50000 8888\r\n",
     2: v2(0x21, 0x11, V4),
@@ -66,7 +71,7 @@ class Kind:
     def peer(self) -> Address | None:
         """Where its connections come from."""
         if self.unix:
-            return UNIXAddress("")
+            return UnixPeer("", UNIX_HOST)
         return IPv4Address("TCP", PROXY, 40_000) if self.proxy else None
 
 

@@ -239,6 +239,8 @@ class AccessTests(SynchronousTestCase):
         for elsewhere, host, expected in (
             (False, "127.0.0.1", True),
             (False, "unix", True),
+            (False, "unix:uid=1000", True),
+            (True, "unix:uid=0", False),
             (False, "192.0.2.1", False),
             (True, "127.0.0.1", False),
         ):

@@ -10,16 +10,38 @@ Source: TypeAlias = tuple[str, int]
 """Source of a datagram: a numeric host (with ``%scope`` where IPv6 needs one) and a port."""
 
 UNIX = "unix"
-"""Stands for the host of every client that is connected through a Unix socket."""
+"""
+Stands for the host of a client that is connected through a Unix socket, where its user is not
+known; see :func:`unix_host`.
+"""
+
+_UNIX_USER = "unix:uid="
 
 
 def format_address(host: str, port: int) -> str:
     """
     Write an address as ``host:port``, an IPv6 host in brackets (RFC 3986 §3.2.2).
 
+    The host of a Unix socket's client, ``unix:uid=1000``, has none.
+
     An empty host, to which sockets are bound for all IPv4 interfaces, is written ``0.0.0.0``.
     """
-    return f"[{host}]:{port}" if ":" in host else f"{host or '0.0.0.0'}:{port}"
+    if ":" in host and not host.startswith(_UNIX_USER):
+        return f"[{host}]:{port}"
+    return f"{host or '0.0.0.0'}:{port}"
+
+
+@lru_cache(256)
+def unix_host(uid: int) -> str:
+    """
+    Return what stands for the host of a client that is connected through a Unix socket.
+
+    Limits, rates and delays that hold for an address hold for it: one of the users of this machine
+    shares none with another.
+
+    :param uid: the user of the client's process.
+    """
+    return f"{_UNIX_USER}{uid}"
 
 
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
@@ -53,7 +75,7 @@ def is_loopback(host: str) -> bool:
 
 def is_local(host: str) -> bool:
     """Whether a client is on this machine: its address is loopback, or it uses a Unix socket."""
-    return host == UNIX or is_loopback(host)
+    return host == UNIX or host.startswith(_UNIX_USER) or is_loopback(host)
 
 
 def network_of(host: str) -> str:

@@ -40,8 +40,9 @@ def open_session(
         transport.setTcpNoDelay(True)
         session = sessions.open(peer.host, peer.port, deliver, connection)
     else:
-        # The peer of a UNIX socket has no address: a running number distinguishes them.
-        session = sessions.open(UNIX, sessions.counters.opened + 1, deliver, connection)
+        # The peer of a Unix socket has no port: a running number distinguishes them.
+        host = getattr(peer, "host", UNIX)
+        session = sessions.open(host, sessions.counters.opened + 1, deliver, connection)
     session.identity = getattr(transport, "identity", None)
     return session
 

@@ -9,10 +9,13 @@ import contextlib
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.posixbase import PosixReactorBase
@@ -20,19 +23,59 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.config.type_checks import check_arguments
+from twisted_net.net.addresses import UNIX, unix_host
 from twisted_net.net.files import locked
 from twisted_net.net.reactor import AnyReactor, Reactor, full_reactor
 from twisted_net.reasons import End
 from twisted_net.tcp.fair_port import FairPort
 
+_CREDENTIALS = struct.Struct("iII")
+"""The ``struct ucred`` of unix(7): the process, the user and the group of the peer."""
+
+
+class UnixPeer(UNIXAddress):
+    """
+    The address of a Unix socket's client, with the user of its process.
+
+    :ivar host: what stands for its host, see :func:`~twisted_net.net.addresses.unix_host`.
+    """
+
+    def __init__(self, name: str | bytes | None, host: str) -> None:
+        super().__init__(name)
+        self.host = host
+
+
+def host_of_peer(sock: socket.socket) -> str:
+    """
+    Return what stands for the host of a Unix socket's client.
+
+    Linux says who connected, or created the pair of sockets, whatever it sends; no other system
+    is asked.
+    """
+    if sys.platform != "linux":
+        return UNIX
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return UNIX
+    _, uid, _ = _CREDENTIALS.unpack(data)
+    return unix_host(uid)
+
 
 class UnixTransport(unix.Server):
     """
-    An accepted connection of a Unix socket that takes no file descriptors.
+    An accepted connection of a Unix socket that takes no file descriptors, and knows its peer.
 
     Twisted's own receives those that a client sends beside its data, and logs and closes each;
     here the kernel drops them.
     """
+
+    hostname: Any  # a UnixPeer from a port of ours; from another the name of the peer
+
+    @override
+    def getPeer(self) -> UNIXAddress:
+        peer: UNIXAddress = self.hostname
+        return peer if isinstance(peer, UnixPeer) else super().getPeer()
 
     @override
     def doRead(  # type: ignore[override]  # abortConnection's is of any form
@@ -84,6 +127,13 @@ class UnixPort(FairPort, unix.Port):
                 os.unlink(self._path)
         self._release()
         tcp.Port.connectionLost(self, reason)  # not Unix's, which removes any file of this name
+
+    @override
+    def _connect(self, accepted: socket.socket, peer: Any) -> None:  # Any: as the kernel has it
+        super()._connect(accepted, UnixPeer(peer or None, host_of_peer(accepted)))
+
+    def _buildAddr(self, name: Any) -> UNIXAddress:  # Any: a UnixPeer, or as the kernel has it
+        return name if isinstance(name, UnixPeer) else UNIXAddress(name)
 
     def _bind(self) -> socket.socket:
         sock: socket.socket = self.createInternetSocket()
