@@ -21,6 +21,7 @@ is a fallback:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -453,7 +454,49 @@ def signalled_log_file(handler: object) -> LogFile | None:
 def log_file_moved(file: LogFile) -> bool:
     """Return whether another file, or none, is now where a log file was opened."""
     opened = getattr(file, "_file", None)
-    try:
-        return opened is None or not os.path.samestat(os.stat(file.path), os.fstat(opened.fileno()))
-    except FileNotFoundError:
+    if opened is None or opened.closed:  # by a rotation that failed
         return True
+    try:
+        return not os.path.samestat(os.stat(file.path), os.fstat(opened.fileno()))
+    except OSError:
+        return True
+
+
+def reopen_log_file(file: LogFile) -> None:
+    """
+    Open a log file again where it is by name. Twisted closes the old one first.
+
+    :raises OSError: if that fails; the old one stays in use.
+    """
+    names: Any = file  # Any: its attribute has no type
+    opened = getattr(file, "_file", None)
+    try:
+        file._openFile()
+    except OSError:
+        if (failed := getattr(file, "_file", None)) is not opened:
+            names._file = opened
+            failed.close()
+        raise
+    if opened is not None:
+        opened.close()
+
+
+def rotate_log_file(file: LogFile) -> None:
+    """
+    Rotate a log file. Twisted closes it before it opens another one.
+
+    :raises OSError: if that fails; it stays in use under the name that it has by then.
+    """
+    if not os.access(file.directory, os.W_OK):
+        # Twisted does nothing then.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file.directory)
+    names: Any = file  # Any: its attribute has no type
+    kept = open(os.dup(names._file.fileno()), "rb+", 0)
+    try:
+        file.rotate()
+    except OSError:
+        if names._file.closed:
+            names._file, kept = kept, names._file
+        raise
+    finally:
+        kept.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.logfile import LogFile
@@ -248,14 +249,71 @@ class ProcessSignalsTests(Handlers):
                 self.assertEqual(self.beside(), {"net.log": "two\n", "net.old": "one\n"})
 
     def test_not_writable(self) -> None:
-        """Where no file can be opened the old one is kept."""
+        """Where no file can be opened the old one is kept, until one can be."""
+        cases: list[tuple[Callable[[], object], Callable[[], object], str]] = [
+            (lambda: self.path.mkdir(), lambda: self.path.rmdir(), "Is a directory"),
+            (lambda: os.mkfifo(self.path), lambda: self.path.unlink(), "Illegal seek"),
+            (
+                lambda: self.path.symlink_to("none/x"),
+                lambda: self.path.unlink(),
+                "No such file or directory",
+            ),
+        ]
+        for block, free, reason in cases:
+            with self.subTest(reason=reason):
+                signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+                file = self.log_to_file()
+                self.install()
+                self.path.rename(self.path.with_suffix(".old"))
+                block()
+                for _ in range(2):
+                    line = self.receive(signal.SIGUSR1)[0]
+                    self.assertIn(f"{self.path} cannot be written: {reason}", line)
+                    file.write("two\n")
+                free()
+                self.assertIn("opened again", self.receive(signal.SIGUSR1)[0])
+                file.write("three\n")
+                self.assertEqual(
+                    self.beside(), {"net.log": "three\n", "net.old": "one\ntwo\ntwo\n"}
+                )
+
+    def test_not_rotated(self) -> None:
+        """Where a rotation fails, at each of its steps, the file stays in use."""
+        failing: list[tuple[object, str]] = [(os, "rename"), (LogFile, "_openFile")]
+        for owner, name in failing:
+            with self.subTest(name=name):
+                signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+                file = self.log_to_file()
+                self.install()
+
+                def fail(*arguments: object) -> NoReturn:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+                patch = self.patch(owner, name, fail)
+                line = self.receive(signal.SIGUSR1)[0]
+                self.assertIn("cannot be written: No space left on device", line)
+                patch.restore()
+                file.write("two\n")
+                self.assertIn("one\ntwo\n", self.beside().values())
+                self.receive(signal.SIGUSR1)
+                file.write("three\n")
+                self.assertEqual(self.beside()["net.log"], "three\n")
+
+    def test_not_permitted(self) -> None:
+        """A rotation that the folder does not permit is not said to have been made."""
+        self.log_to_file()
+        self.install()
+        self.patch(os, "access", lambda path, mode: False)
+        self.assertIn("cannot be written: Permission denied", self.receive(signal.SIGUSR1)[0])
+
+    def test_ended_by_a_rotation_of_its_own(self) -> None:
+        """A file that was closed, and not opened, by a rotation for its size is opened again."""
         file = self.log_to_file()
         self.install()
-        self.path.rename(self.path.with_suffix(".old"))
-        self.patch(os, "access", lambda path, mode: False)
-        self.assertIn("cannot be written", self.receive(signal.SIGUSR1)[0])
+        file._file.close()
+        self.assertIn("opened again", self.receive(signal.SIGUSR1)[0])
         file.write("two\n")
-        self.assertEqual(self.beside(), {"net.old": "one\ntwo\n"})
+        self.assertEqual(self.beside(), {"net.log": "one\ntwo\n"})
 
     def test_no_file(self) -> None:
         """Without a log file of twistd's nothing happens."""

@@ -13,7 +13,12 @@ from twisted.logger import Logger
 from twisted.python.logfile import LogFile
 
 from twisted_net.net.reactor import ProcessReactor
-from twisted_net.twisted_internals import log_file_moved, signalled_log_file
+from twisted_net.twisted_internals import (
+    log_file_moved,
+    reopen_log_file,
+    rotate_log_file,
+    signalled_log_file,
+)
 
 INTERVAL = 1.0
 """
@@ -134,14 +139,20 @@ class ProcessSignals:
         file = self._log_file
         if file is None:
             log.info("{signal}: ignored; the log is not a file of twistd --logfile", signal=name)
-        elif not log_file_moved(file):
-            file.rotate()
-            log.info("{signal}: the log file was rotated", signal=name)
-        elif os.access(file.path if os.path.exists(file.path) else file.directory, os.W_OK):
-            file.reopen()
-            log.info("{signal}: the log file was opened again", signal=name)
+            return
+        moved = log_file_moved(file)
+        try:
+            (reopen_log_file if moved else rotate_log_file)(file)
+        except OSError as error:
+            log.error(
+                "{signal}: {path} cannot be written: {reason}; the log goes on in the file before",
+                signal=name,
+                path=file.path,
+                reason=error.strerror,
+            )
         else:
-            log.error("{signal}: {path} cannot be written", signal=name, path=file.path)
+            done = "opened again" if moved else "rotated"
+            log.info("{signal}: the log file was {done}", signal=name, done=done)
 
 
 class StopSignals:
