@@ -473,7 +473,8 @@ def reopen_log_file(file: LogFile) -> None:
     try:
         file._openFile()
     except OSError:
-        if (failed := getattr(file, "_file", None)) is not opened:
+        failed = getattr(file, "_file", None)
+        if failed is not None and failed is not opened:
             names._file = opened
             failed.close()
         raise
@@ -491,7 +492,7 @@ def rotate_log_file(file: LogFile) -> None:
         # Twisted does nothing then.
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file.directory)
     names: Any = file  # Any: its attribute has no type
-    kept = open(os.dup(names._file.fileno()), "rb+", 0)
+    kept = os.fdopen(os.dup(names._file.fileno()), "rb+", 0)
     try:
         file.rotate()
     except OSError:
