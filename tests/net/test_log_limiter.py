@@ -98,6 +98,54 @@ class LogLimiterTests(SynchronousTestCase):
             self.limiter({"isError": 1, "log_format": "{log_text}", "log_level": LogLevel.critical})
         self.assertEqual(len(self.events), BURST / FAILURE_UNITS)
 
+    def fail_here(self) -> None:
+        """Log an error of one place."""
+        try:
+            raise ValueError("here")
+        except ValueError:
+            self.log.failure("unhandled")
+
+    def fail_there(self) -> None:
+        """Log the same, of another place."""
+        try:
+            raise ValueError("there")
+        except ValueError:
+            self.log.failure("unhandled")
+
+    def test_places(self) -> None:
+        """Errors of one class are told apart by the line that raised them: none hides another."""
+        for _ in range(100):
+            self.fail_here()
+        self.assertEqual(len(self.lines()), BURST / FAILURE_UNITS)
+        self.fail_there()
+        self.assertIn("there", self.events[-1]["log_failure"].getErrorMessage())
+
+    def test_counted_failures(self) -> None:
+        """The count of errors that were left out names the class and the place."""
+        for _ in range(100):
+            self.fail_here()
+        self.lines()
+        self.clock.advance(60)
+        self.log.info("later")
+        count, _ = self.lines()
+        self.assertRegex(
+            count,
+            r"^90 more lines of this kind were left out: unhandled "
+            r"\(ValueError, test_log_limiter\.py:\d+ in fail_here\)$",
+        )
+
+    def test_counted_legacy_failures(self) -> None:
+        """So does that of errors that come from the older log."""
+        failure = Failure(ValueError("x"))  # without a place
+        for _ in range(20):
+            self.log.error("{log_text}", log_text="Unhandled Error", log_failure=failure, isError=1)
+        self.lines()
+        self.clock.advance(60)
+        self.log.info("later")
+        self.assertEqual(
+            self.lines()[0], "10 more lines of this kind were left out: an error (ValueError)"
+        )
+
     def test_bounded_table(self) -> None:
         """Neither kinds nor counts grow without end."""
         for number in range(3 * MAX_KINDS):

@@ -22,10 +22,18 @@ FAILURE_UNITS = 10.0
 """How many lines an exception counts as: its traceback has about as many."""
 
 MAX_KINDS = 256
-"""Kinds of lines that are told apart; a kind is a namespace, a format and a class of exceptions."""
+"""
+Kinds of lines that are told apart.
+
+A kind is a namespace, a level and a format; of errors also the class of the exception, and the line
+of code that raised it.
+"""
 
 LIMITED = "log_limited"
 """Key of events that a limiter has let pass: another one does not count them."""
+
+_LEGACY_FORMAT = "{log_text}"
+"""Format of all events of the older log (:mod:`twisted.python.log`)."""
 
 _PASSED_ON = 8
 """Counts that are logged with one event, at most."""
@@ -98,7 +106,11 @@ class LogLimiter:
 
     def _log_count(self, count: int, example: LogEvent) -> None:
         namespace = str(example.get("log_namespace", ""))
-        line = example.get("log_format") or "an error"
+        line = example.get("log_format") or ""
+        if line in ("", _LEGACY_FORMAT):
+            line = "an error"
+        if raised := _raised_in(example):
+            line += f" ({raised})"
         Logger(namespace, observer=cast(ILogObserver, self._mark_and_pass)).emit(
             example["log_level"],
             "{left_out} more lines of this kind were left out: {line}",
@@ -133,7 +145,21 @@ def _is_error(event: LogEvent) -> bool:
 
 
 def _kind_of(event: LogEvent) -> str:
-    failure = event.get("log_failure")
-    raised = "" if failure is None else getattr(failure.type, "__qualname__", "")
     line = event.get("log_format") or ""
-    return f"{event.get('log_namespace')} {event.get('log_level')} {raised} {line}"
+    return f"{event.get('log_namespace')} {event.get('log_level')} {_raised_in(event)} {line}"
+
+
+def _raised_in(event: LogEvent) -> str:
+    """Return the class of the exception of an event, and the line that raised it; "" for none."""
+    failure = event.get("log_failure")
+    if failure is None:
+        return ""
+    name = str(getattr(failure.type, "__qualname__", ""))
+    traceback = failure.getTracebackObject()
+    if traceback is None:
+        return name
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    file = code.co_filename.rpartition("/")[2]
+    return f"{name}, {file}:{traceback.tb_lineno} in {code.co_name}"
