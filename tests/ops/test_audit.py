@@ -8,7 +8,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.auth.users import Permissions, User
-from twisted_net.ops.audit import BURST, Audit
+from twisted_net.ops.audit import BURST, LINES_PER_SECOND, Audit
 from twisted_net.sessions import Sessions
 
 
@@ -67,3 +67,19 @@ class AuditTests(SynchronousTestCase):
         self.assertEqual(self.lines[-2], "7 lines of the audit were left out")
         self.audit("refused", self.session, "z")
         self.assertEqual(len(self.lines), BURST + 3)
+
+    def test_counts_are_few(self) -> None:
+        """While lines are left out all the time, how many is said once a second."""
+        for _ in range(BURST):
+            self.audit("refused", self.session, "x")
+        for _ in range(10 * 200):
+            self.clock.advance(1 / 200)
+            self.audit("refused", self.session, "x")
+        counts = [line for line in self.lines if "left out" in line]
+        written = len(self.lines) - len(counts) - BURST
+        self.assertIn(len(counts), (9, 10, 11))
+        self.assertAlmostEqual(written, 10 * LINES_PER_SECOND, delta=2)
+        self.clock.advance(1)
+        self.audit("refused", self.session, "x")
+        said = [int(line.split()[0]) for line in self.lines if "left out" in line]
+        self.assertEqual(sum(said), self.audit.left_out)

@@ -15,7 +15,14 @@ from twisted_net.reasons import Audited
 LINES_PER_SECOND, BURST = 50, 500
 """
 Lines of the audit: a client that is refused a thousand times a second must not fill the disk.
-Those left out are counted, and the next line says how many they were.
+Those left out are counted.
+"""
+
+COUNT_INTERVAL = 1.0
+"""
+Seconds between two lines that say how many were left out; each comes before one of the audit.
+
+At the limit every other line would else be one of them.
 """
 
 log = Logger(namespace="twisted_net.audit")
@@ -36,6 +43,7 @@ class Audit:
         self._reactor = steady(reactor)
         self._rate = RateLimiter(LINES_PER_SECOND, BURST)
         self._unsaid = 0
+        self._next_count = float("-inf")
         self.left_out = 0
 
     def __call__(self, event: str, client: Audited, what: str) -> None:
@@ -45,11 +53,13 @@ class Audit:
         :param event: ``login``, ``refused``, ``command`` or ``closed``.
         :param what: more about it, in words; see :func:`~twisted_net.net.redaction.cut`.
         """
-        if self._rate.take("", self._reactor.seconds()) > 0:
+        now = self._reactor.seconds()
+        if self._rate.take("", now) > 0:
             self.left_out += 1
             self._unsaid += 1
             return
-        if self._unsaid:
+        if self._unsaid and now >= self._next_count:
+            self._next_count = now + COUNT_INTERVAL
             log.warn("{count} lines of the audit were left out", count=self._unsaid)
             self._unsaid = 0
         log.info(
