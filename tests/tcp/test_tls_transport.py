@@ -433,6 +433,21 @@ class HalvesTests(TlsCase):
         transport.unregisterProducer()
         client.connection.reset()
 
+    def test_last_words_of_a_producer(self) -> None:
+        """What a producer writes before it is unregistered, within one turn, is sent."""
+        for end in ("loseWriteConnection", "loseConnection"):
+            for streaming in (True, False):
+                with self.subTest(end=end, streaming=streaming):
+                    client, protocol = self.under(Halves)
+                    transport = protocol.transport
+                    transport.registerProducer(Producer(), streaming)
+                    transport.write(b"one ")
+                    getattr(transport, end)()
+                    transport.write(b"two")
+                    transport.unregisterProducer()
+                    transport.write(b"too late")
+                    self.assertEqual(self.read(client), (b"one two", True))
+
     def test_producer_until_the_end(self) -> None:
         """So it is where both halves are to end, even if only one was at first."""
         client, protocol = self.under(Halves)

@@ -136,6 +136,12 @@ class TlsTransport(BufferingTLSTransport):
         if self._notified:
             self._close()
 
+    @override
+    def unregisterProducer(self) -> None:
+        # Small writes wait for the end of the turn; Twisted ends the connection without them.
+        self._aggregator.flush()
+        super().unregisterProducer()
+
     # --- in place of Twisted's own ---
 
     @override
