@@ -8,24 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.auth.login_crowds import applicant
+from twisted_net.auth.known_users import MAX_KNOWN
+from twisted_net.auth.newcomers import Newcomers
 from twisted_net.auth.password_queue import (
-    ATTEMPT,
     FIRST_ESTIMATE,
     HALF_LIFE,
-    KNOWN_BURST,
-    KNOWN_PER_SECOND,
     LONGEST_ESTIMATE,
-    MAX_KNOWN,
     Applicant,
-    Newcomers,
     PasswordQueue,
 )
-from twisted_net.net.addresses import client_prefix, site_of
-
-
-def applicant(host: str, name: str = "ann") -> Applicant:
-    """Return who wants to log in from an address."""
-    return Applicant(client_prefix(host), site_of(host), name)
 
 
 class Checker:
@@ -45,7 +37,7 @@ class Checker:
 
     def check(self, *, right: bool = False) -> Applicant | None:
         """Check the next one."""
-        item = self.queue.take()
+        item = self.queue.take(0.5)
         if item is None:
             return None
         self.now += 0.25
@@ -79,7 +71,7 @@ class CrowdTests(SynchronousTestCase):
                 self.checker.check()
 
     def test_newcomer(self) -> None:
-        """A newcomer is next, whether 40 addresses guess or 10,000, and just begin or long have."""
+        """A newcomer is next but one: 40 addresses guess or 10,000, and just begin or long have."""
         for size in (40, 200, 10_000):
             for seconds in (0.5, 20.0):
                 with self.subTest(size=size, seconds=seconds):
@@ -87,7 +79,7 @@ class CrowdTests(SynchronousTestCase):
                     self.attack(size, seconds)
                     newcomer = applicant("192.0.2.1")
                     self.checker.add(newcomer)
-                    self.assertEqual(self.checker.checks_until(newcomer), 0)
+                    self.assertLessEqual(self.checker.checks_until(newcomer), 1)
 
     def test_same_network(self) -> None:
         """It need not come from another /24 than the crowd."""
@@ -111,7 +103,7 @@ class CrowdTests(SynchronousTestCase):
         checked: list[Applicant | None] = []
         for i in range(2):
             for j in range(8):
-                self.checker.add(applicant(f"198.51.{i}.{j}", "admin"))
+                self.checker.add(applicant(f"{60 + i}.{j}.0.1", "admin"))
             checked.append(self.checker.check())
         self.assertIn(person, checked)
 
@@ -138,22 +130,31 @@ class CrowdTests(SynchronousTestCase):
         self.assertFalse(self.checker.queue.knows("192.0.2.1", "bob"))
         self.assertFalse(self.checker.queue.knows("192.0.2.2", "ann"))
 
-    def test_known_is_limited(self) -> None:
-        """A user who logs in without end comes first a few times only, from wherever it does."""
-        hosts = [f"198.51.100.{i}" for i in range(KNOWN_BURST + 1)]
+    def test_known_alternate(self) -> None:
+        """A user who logs in without end leaves the others every other check."""
+        hosts = [f"198.51.100.{i}" for i in range(20)]
         for host in hosts:
             self.checker.add(applicant(host))
             self.checker.check(right=True)
-        self.checker.now += HALF_LIFE
         for host in hosts:
             self.checker.add(applicant(host))
         newcomer = applicant("192.0.2.1", "bob")
         self.checker.add(newcomer)
-        self.assertEqual(self.checker.checks_until(newcomer), KNOWN_BURST)
-        self.checker.add(applicant(hosts[0]))
-        self.checker.now += 1 / KNOWN_PER_SECOND
-        self.checker.add(applicant(hosts[1]))
-        self.assertEqual(self.checker.checks_until(applicant(hosts[1])), 0)
+        self.assertLessEqual(self.checker.checks_until(newcomer), 1)
+
+    def test_known_names(self) -> None:
+        """Of known users the name is next that has asked least, from wherever it does."""
+        person = applicant("192.0.2.1", "bob")
+        self.checker.add(person)
+        self.checker.check(right=True)
+        hosts = [f"198.51.100.{i}" for i in range(20)]
+        for host in hosts:
+            self.checker.add(applicant(host))
+            self.checker.check(right=True)
+        self.checker.add(person)
+        for host in hosts:
+            self.checker.add(applicant(host))
+        self.assertEqual(self.checker.checks_until(person), 0)
 
     def test_one_site_of_ipv6(self) -> None:
         """The 65,536 /64s of one site count as a quarter of all that they have used."""
@@ -171,22 +172,23 @@ class CrowdTests(SynchronousTestCase):
         self.assertEqual(self.checker.checks_until(guesser), 2)
 
     def test_mapped(self) -> None:
-        """An IPv4 address that an IPv6 socket shows is that address, and has no site."""
+        """An IPv4 address that an IPv6 socket shows is that address, and in its networks."""
         self.assertEqual(applicant("::ffff:192.0.2.1"), applicant("192.0.2.1"))
-        self.assertIsNone(applicant("::ffff:192.0.2.1").site)
+        self.assertEqual(applicant("192.0.2.1").networks, ("192.0.2.0/24", "192.0.0.0/16"))
 
-    def test_known_table_is_bounded(self) -> None:
-        """Only the last ones whose password was right are remembered."""
-        for i in range(MAX_KNOWN + 1):
+    def test_known_pairs_are_bounded(self) -> None:
+        """At the limit the name that has most pairs loses its oldest, and no other name one."""
+        self.checker.queue.checked(applicant("h", "bob"), 0.0, right=True, took=0.25)
+        for i in range(MAX_KNOWN):
             self.checker.queue.checked(applicant(f"h{i}"), 0.0, right=True, took=0.25)
         self.assertFalse(self.checker.queue.knows("h0", "ann"))
         self.assertTrue(self.checker.queue.knows("h1", "ann"))
+        self.assertTrue(self.checker.queue.knows("h", "bob"))
 
     def test_long_names(self) -> None:
         """A name takes no more memory than a user's can, whatever is sent."""
         self.checker.queue.checked(applicant("h", "x" * 16_384), 0.0, right=True, took=0.25)
-        ((_, name),) = self.checker.queue._known
-        self.assertEqual(len(name), 128)
+        self.assertTrue(self.checker.queue.knows("h", "x" * 128))
 
 
 class LimitTests(SynchronousTestCase):
@@ -226,21 +228,32 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(queue.delay, FIRST_ESTIMATE)
 
     def test_gives_way(self) -> None:
-        """The source that has used most gives way, and a newcomer never to it."""
+        """The source that has used most gives way; a newcomer if no others have many places."""
         checker = Checker(max_waiting=3)
-        often, once = applicant("198.51.100.1"), applicant("198.51.100.2")
+        often, once = applicant("198.51.100.1"), applicant("203.0.113.2")
         for who in (often, often, often, once):
             checker.add(who)
             checker.check()
-        for who in (once, often, applicant("192.0.2.1"), applicant("192.0.2.2")):
+        for who in (once, often, applicant("10.1.2.1"), applicant("10.2.2.2")):
             checker.add(who)
         self.assertEqual(checker.refused, [often])
         checker.add(often)
         self.assertEqual(checker.refused, [often, often])
-        checker.add(applicant("192.0.2.3"))
-        self.assertEqual(checker.refused, [often, often, once])
-        checker.add(applicant("192.0.2.4"))
-        self.assertEqual(checker.refused[3:], [applicant("192.0.2.1")])
+        checker.add(applicant("10.3.2.3"))
+        self.assertEqual(checker.refused[2:], [applicant("10.1.2.1")])
+
+    def test_known_give_way(self) -> None:
+        """Known users have half of the places; the name that has most gives way."""
+        checker = Checker(max_waiting=4)
+        users = [applicant(f"10.1.1.{i}", "mallory") for i in range(9)] + [applicant("10.2.1.1")]
+        for who in users:
+            checker.add(who)
+            checker.check(right=True)
+        for who in (users[-1], *users[:5], *(applicant(f"10.{i}.1.1") for i in range(3, 9))):
+            checker.add(who)
+        self.assertEqual(len(checker.queue), 4)
+        self.assertNotIn(users[-1], checker.refused)
+        self.assertEqual(checker.check(), users[-1])
 
     def test_asking_counts(self) -> None:
         """Who asks again and again without being checked comes after who asks once."""
@@ -265,7 +278,7 @@ class NewcomersTests(SynchronousTestCase):
         newcomers: Newcomers[str] = Newcomers()
         for item in items:
             newcomers.add(item, item[0])
-        return [newcomers.take() for _ in items]
+        return [newcomers.take(0.5) for _ in items]
 
     def test_newest(self) -> None:
         """Of one name the newest is next."""
@@ -273,7 +286,22 @@ class NewcomersTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """A name with one item is not kept waiting by one that has many."""
-        self.assertEqual(self.taken("b1", "a1", "a2", "a3", "a4")[:4], ["a4", "b1", "a3", "a2"])
+        self.assertEqual(self.taken("b1", "a1", "a2", "a3", "a4")[:3], ["a4", "b1", "a3"])
+
+    def test_chance(self) -> None:
+        """Every fourth is drawn, so that it is not the newest without end."""
+        for chance, expected in ((0.0, "a1"), (0.999, "a2"), (1.0, "a2")):
+            newcomers: Newcomers[str] = Newcomers()
+            for item in ("a1", "a2"):
+                newcomers.add(item, "a")
+            for i in range(3):
+                newcomers.add(f"n{i}", "n")
+                newcomers.discard("n0" if i else "x")
+                newcomers.add(f"m{i}", "m")
+                newcomers.take(chance)
+            while len(newcomers) > 2:
+                newcomers.discard(newcomers._items.newest())
+            self.assertEqual(newcomers.take(chance), expected)
 
     def test_worst(self) -> None:
         """The oldest of the name that has most gives way."""
@@ -285,63 +313,59 @@ class NewcomersTests(SynchronousTestCase):
         self.assertEqual(len(newcomers), 0)
 
 
-HOSTS = ("192.0.2.1", "192.0.2.2", "2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:2::1")
+HOSTS = ("192.0.2.1", "192.0.2.2", "2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:2::1", "h")
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """The queue beside a plain list of what waits and of what was used."""
+    """The queue beside a plain set of what waits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queue: PasswordQueue[int] = PasswordQueue(6, 0.0)
         self.numbers = count()
         self.now = 0.0
-        self.used: list[tuple[Applicant, float, float]] = []
         self.known: set[tuple[str, str]] = set()
-        # Item, who, whether it may come first, and how much its source had used by then.
-        self.waiting: dict[int, tuple[Applicant, bool, float]] = {}
+        self.seen: set[str] = set()
+        # Item, who, and whether it is of a known user, a newcomer or another.
+        self.waiting: dict[int, tuple[Applicant, str]] = {}
+        self.passed_over = 0
 
-    def use(self, who: Applicant) -> float:
-        """Return what an applicant's source and its share of its site have used."""
-
-        total = 0.0
-        for other, at, units in self.used:
-            weight = float(other.source == who.source)
-            if other.site is not None and other.site == who.site:
-                weight += 0.25
-            total += weight * units * pow(2.0, at / HALF_LIFE)
-        return total
+    def of(self, kind: str) -> int:
+        """Return how many of a kind wait."""
+        return sum(other == kind for _, other in self.waiting.values())
 
     @rule(host=st.sampled_from(HOSTS), name=st.sampled_from(["ann", "bob"]))
     def add(self, host: str, name: str) -> None:
-        """Somebody comes; the one who gives way is not better than all who stay."""
+        """Somebody comes; the one who gives way is of a kind that has more than its places."""
         who, item = applicant(host, name), next(self.numbers)
-        self.waiting[item] = who, (who.source, name) in self.known, self.use(who)
-        lost = self.queue.add(item, who, self.now)
-        self.used.append((who, self.now, ATTEMPT))
-        assert len(lost) == max(len(self.waiting) - 6, 0)
-        for gone in lost:
-            _, _, use = self.waiting.pop(gone)
-            assert use >= max(other for _, _, other in self.waiting.values()) * (1 - 1e-9) or any(
-                first for _, first, _ in self.waiting.values()
-            )
+        places = {who.source, *who.networks}
+        known = (who.source, name) in self.known
+        self.waiting[item] = who, "known" if known else "other" if places & self.seen else "new"
+        self.seen |= places
+        for gone in self.queue.add(item, who, self.now):
+            kind = self.waiting[gone][1]
+            assert len(self.waiting) == 7
+            if kind == "new":
+                assert self.of("other") <= 2
+            assert (self.of("known") > 3) == (kind == "known")
+            del self.waiting[gone]
+        assert len(self.waiting) <= 6
 
-    @rule(right=st.booleans())
-    def check(self, right: bool) -> None:
-        """Nobody who waits has used clearly less, but for those who come first."""
-        item = self.queue.take()
+    @rule(right=st.booleans(), chance=st.floats(0, 1))
+    def check(self, right: bool, chance: float) -> None:
+        """A known user is taken every other time at least."""
+        before = self.of("known")
+        item = self.queue.take(chance)
         assert (item is None) == (not self.waiting)
         if item is None:
             return
-        who, first, use = self.waiting.pop(item)
-        if not first and self.waiting:
-            assert use <= min(other for _, _, other in self.waiting.values()) * (1 + 1e-9)
+        who, kind = self.waiting.pop(item)
+        self.passed_over = 0 if kind == "known" or not before else self.passed_over + 1
+        assert self.passed_over <= 1
         self.now += 1.0
         self.queue.checked(who, self.now, right=right, took=1.0)
         if right:
             self.known.add((who.source, who.name))
-        else:
-            self.used.append((who, self.now, 1.0))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())

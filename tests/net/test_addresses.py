@@ -16,8 +16,8 @@ from twisted_net.net.addresses import (
     is_loopback,
     is_numeric,
     network_of,
+    networks_around,
     parse_ip,
-    site_of,
     unix_host,
 )
 
@@ -95,7 +95,7 @@ class LoopbackTests(SynchronousTestCase):
             host = unix_host(uid)
             self.assertEqual(host, f"unix:uid={uid}")
             self.assertEqual((network_of(host), client_prefix(host)), (host, host))
-            self.assertIsNone(site_of(host))
+            self.assertEqual(networks_around(host), ())
 
 
 class PrefixTests(SynchronousTestCase):
@@ -117,6 +117,16 @@ class PrefixTests(SynchronousTestCase):
             (UNIX, UNIX),
         ):
             self.assertEqual(network_of(host), network)
+
+    def test_networks_around(self) -> None:
+        """The smaller comes first; what is no address is in none."""
+        ipv4 = ("192.0.2.0/24", "192.0.0.0/16")
+        self.assertEqual(networks_around("192.0.2.77"), ipv4)
+        self.assertEqual(networks_around("::ffff:192.0.2.77"), ipv4)
+        ipv6 = ("2001:db8:1::/48", "2001:db8::/32")
+        self.assertEqual(networks_around("2001:db8:1:2::3"), ipv6)
+        self.assertEqual(networks_around("2001:db8:1:2::3%eth0"), ipv6)
+        self.assertEqual(networks_around(UNIX), ())
 
     def test_client_prefix(self) -> None:
         """All of an IPv4 address counts, and the /64 of an IPv6 one."""

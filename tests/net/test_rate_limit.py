@@ -104,21 +104,31 @@ class DelaysTests(SynchronousTestCase):
             self.assertAlmostEqual(delays.attempt("a", 0.75), 0.25)
         self.assertEqual(delays.attempt("a", 1.0), 0.0)
 
-    def test_success(self) -> None:
-        """A success takes back its own attempt, and leaves the failures before it."""
+    def test_taken_back(self) -> None:
+        """One that did not fail is as if not made, and leaves the failures before it."""
         delays = FailureDelays(free=2)
         for _ in range(2):
             delays.attempt("a", 0.0)
+        for _ in range(5):
+            self.assertEqual(delays.attempt("a", 1.0), 0.0)
+            delays.take_back("a", 1.0)
         self.assertEqual(delays.attempt("a", 1.0), 0.0)
-        delays.succeeded("a")
-        self.assertAlmostEqual(delays.attempt("a", 1.5), 0.5)
+        self.assertAlmostEqual(delays.attempt("a", 1.5), 1.5)
 
-    def test_success_alone(self) -> None:
+    def test_taken_back_late(self) -> None:
+        """What began after it counts from its own begin."""
+        delays = FailureDelays(free=2)
+        for now in (0.0, 0.0, 1.0, 3.0):
+            self.assertEqual(delays.attempt("a", now), 0.0)
+        delays.take_back("a", 1.0)
+        self.assertAlmostEqual(delays.attempt("a", 3.5), 1.5)
+
+    def test_taken_back_alone(self) -> None:
         """A source that never failed takes no room after its success."""
         delays = FailureDelays()
         delays.attempt("a", 0.0)
         for _ in range(2):
-            delays.succeeded("a")
+            delays.take_back("a", 0.0)
             self.assertEqual(len(delays), 0)
 
     def test_forgotten(self) -> None:

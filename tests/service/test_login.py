@@ -37,7 +37,7 @@ from twisted_net.service.login import (
     UsersChecker,
     configured_authenticator,
 )
-from twisted_net.service.password_verifier import PasswordCheck
+from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.sessions import Session, Sessions
 
 HASH = hash_password("sesame", bytes(16), cost=4)
@@ -163,15 +163,15 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(self.heard[-1], "refused auth_failed: with a token")
 
     def test_applicants(self) -> None:
-        """A check is told where its client is; an IPv6 address is its /64, and has a /48."""
+        """A check is told where its client is: of IPv6 the /64, and its networks."""
         for host in ("192.0.2.1", "2001:db8:1:2::3", "::ffff:192.0.2.1"):
             self.failureResultOf(self.log_in(self.session(host), "x", "y"), AuthFailed)
         self.assertEqual(
             self.applicants,
             [
-                Applicant("192.0.2.1", None, "x"),
-                Applicant("2001:db8:1:2::/64", "2001:db8:1::/48", "x"),
-                Applicant("192.0.2.1", None, "x"),
+                Applicant("192.0.2.1", ("192.0.2.0/24", "192.0.0.0/16"), "x"),
+                Applicant("2001:db8:1:2::/64", ("2001:db8:1::/48", "2001:db8::/32"), "x"),
+                Applicant("192.0.2.1", ("192.0.2.0/24", "192.0.0.0/16"), "x"),
             ],
         )
 
@@ -243,6 +243,38 @@ class AuthenticatorTests(SynchronousTestCase):
         result.cancel()
         self.failureResultOf(result, CancelledError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_hung_up(self) -> None:
+        """A client that leaves before the outcome has failed only if its password is wrong."""
+        verifier = PasswordVerifier(self.reactor, AuthSettings(users="x"), self.reactor)
+        self.reactor.limit = 1
+        checker = UsersChecker(lambda: self.users, verifier.verify)
+        self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
+        first = self.log_in(self.session("192.0.2.9"), "x", "y")
+        for _ in range(10):
+            waiting = self.log_in(self.session(), "ann", "wrong")
+            self.assertNoResult(waiting)
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        self.reactor.run_thread()
+        self.failureResultOf(first, AuthFailed)
+        for password in ["sesame"] * 10 + ["wrong"] * 3:
+            checked = self.log_in(self.session(), "ann", password)
+            self.assertNoResult(checked)
+            checked.cancel()
+            self.reactor.run_thread()
+            self.failureResultOf(checked, CancelledError)
+        delayed = self.log_in(self.session(), "bob", "wrong")
+        self.reactor.advance(REFUSAL_PAUSE)
+        self.failureResultOf(delayed, AuthDelayed)
+
+    def test_after_success(self) -> None:
+        """After a success another login may follow at once, as it might have before."""
+        for _ in range(3):
+            self.failureResultOf(self.log_in(self.session(), "ann", "wrong"), AuthFailed)
+        self.reactor.advance(1.0)
+        for _ in range(3):
+            self.successResultOf(self.log_in(self.session(), "ann", "sesame"))
 
     def test_not_admitted(self) -> None:
         """A user at the limit of connections is refused; that is not a failed attempt."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from attrs import frozen
 
-from twisted_net.net.length_ranking import LengthRanking
-from twisted_net.net.rate_limit import RateLimiter
+from twisted_net.auth.known_users import KnownPairs, KnownUsers
+from twisted_net.auth.newcomers import Newcomers
 from twisted_net.net.recent_use import NEVER, RecentUse, joint_level
 
 HALF_LIFE = 600.0
@@ -22,20 +22,21 @@ a level of more than ten attempts; a person who mistyped is forgiven within the 
 ATTEMPT = 0.125
 """Units of an attempt that was not checked, or was right; one that failed is a whole unit more."""
 
-SITE_SHARE = -2.0
+NETWORK_SHARES = (-2.0, -4.0)
 """
-Level of a /48 of IPv6 as each of its /64s has it: a quarter of what all have used together. Its
-owner has 65,536 of them, each of which would be new.
+Levels of the networks around a source as the source has them, the smaller network first: a quarter
+and a sixteenth of what all in them have used together. Their owner has any number of sources in
+them, each of which would be new.
 """
 
-MAX_KNOWN = 4096
-"""Pairs of a source and a name that are remembered because the password was right."""
+LEVELS_PER_STEP = 0.25
+"""
+Levels that count as equal, so that the newest of those who have used as much is next: first come,
+first served would serve all of them late.
+"""
 
-KNOWN_PER_SECOND, KNOWN_BURST = 0.2, 10
-"""
-Attempts of one name that come first because they are made where its password was right before. So
-few leave the others their turn, if it is a user who guesses.
-"""
+RANKED_ANEW = 4
+"""Of those that wait, how many are ranked anew whenever one is added: those of longest ago."""
 
 NAME_LENGTH = 128
 """Characters of a name that distinguish it; no user's name is longer."""
@@ -50,7 +51,7 @@ SMOOTHING = 0.125
 """Weight of the latest check in the estimate."""
 
 _T = TypeVar("_T", bound=Hashable)
-_Rank = tuple[bool, float, int]
+_Rank = tuple[float, float, int]
 
 
 @frozen
@@ -59,12 +60,13 @@ class Applicant:
     Who wants a password checked.
 
     :param source: where the client is, as far as it cannot choose: IPv4 address, IPv6 /64, uid.
-    :param site: the /48 around an IPv6 address; else None.
+    :param networks: those around an address, the smaller first
+        (:func:`~twisted_net.net.addresses.networks_around`).
     :param name: the user that it wants to be, whether there is one or not.
     """
 
     source: str
-    site: str | None
+    networks: tuple[str, ...]
     name: str
 
 
@@ -73,15 +75,19 @@ class PasswordQueue(Generic[_T]):
     Passwords that wait to be checked; the best is taken first, and the worst gives way.
 
     A check is expensive, so that a crowd of guessers can ask for more than can be made. The order
-    decides who is served all the same:
+    decides who is served all the same. Every other time it is one of the known users, who come from
+    where this name's password was right before: see :class:`KnownUsers`. In between it is one of
+    the others:
 
-    1. who comes from where this name's password was right before, for some attempts;
-    2. newcomers, whose source was never seen: see :class:`Newcomers`;
-    3. whose source has used the least lately (:class:`~twisted_net.net.recent_use.RecentUse`), for
-       IPv6 with a share of its /48.
+    1. newcomers, of whose source and networks nothing was ever seen: see :class:`Newcomers`;
+    2. whose source, with a share of the networks around it, has used the least lately
+       (:class:`~twisted_net.net.recent_use.RecentUse`).
 
-    So a newcomer comes before all that have guessed before, however many they are. Nothing here
+    The two take turns, too: most right users come from networks where somebody has logged in. So a
+    newcomer comes before all that have guessed before but one, however many they are. Nothing here
     depends on whether a name is a user's.
+
+    Over the limit, known users have half of all places, and those who are no newcomers a quarter.
 
     :param max_waiting: attempts that may wait, however fast checks are.
     :param timeout: seconds that a client has to log in: no more wait than can be checked in this
@@ -94,18 +100,17 @@ class PasswordQueue(Generic[_T]):
         self._timeout = timeout
         self._workers = workers
         self._check_time = FIRST_ESTIMATE
+        self._known_pairs = KnownPairs()
+        self._known: KnownUsers[_T] = KnownUsers(HALF_LIFE)
         self._newcomers: Newcomers[_T] = Newcomers()
-        # All others, the best last. Insertion moves pointers, which takes 2 µs for 10,000.
-        self._ranked: list[tuple[_Rank, _T]] = []
-        self._ranks: dict[_T, _Rank] = {}
-        self._added = 0
+        self._others: LeastUse[_T] = LeastUse(self._levels)
+        self._known_is_next = False
+        self._newcomer_is_next = True
         self._sources = RecentUse(HALF_LIFE)
-        self._sites = RecentUse(HALF_LIFE)
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._known_rate = RateLimiter(KNOWN_PER_SECOND, KNOWN_BURST, MAX_KNOWN)
+        self._networks = [RecentUse(HALF_LIFE) for _ in NETWORK_SHARES]
 
     def __len__(self) -> int:
-        return len(self._newcomers) + len(self._ranked)
+        return len(self._known) + len(self._newcomers) + len(self._others)
 
     @property
     def limit(self) -> int:
@@ -122,7 +127,7 @@ class PasswordQueue(Generic[_T]):
 
     def knows(self, source: str, name: str) -> bool:
         """Whether this name's password was right from this source, among the last ones."""
-        return (source, name[:NAME_LENGTH]) in self._known
+        return (source, name[:NAME_LENGTH]) in self._known_pairs
 
     def add(self, item: _T, applicant: Applicant, now: float) -> list[_T]:
         """
@@ -131,37 +136,40 @@ class PasswordQueue(Generic[_T]):
         :param item: hashable, and not waiting yet.
         :return: those that have no place any more; *item* may be among them.
         """
-        source, name = applicant.source, applicant.name[:NAME_LENGTH]
-        use = self._sources.level(source)
-        if applicant.site is not None:
-            use = joint_level(use, self._sites.level(applicant.site) + SITE_SHARE)
-        first = self._comes_first(source, name, now)
+        name = applicant.name[:NAME_LENGTH]
+        is_new = self._levels(applicant) == (NEVER, NEVER)
         self._charge(applicant, now, ATTEMPT)
-        if use == NEVER and not first:
+        if self.knows(applicant.source, name):
+            self._known.add(item, name)
+        elif is_new:
             self._newcomers.add(item, name)
         else:
-            self._added += 1
-            rank = self._ranks[item] = (first, -use, self._added)
-            insort(self._ranked, (rank, item))
+            self._others.add(item, applicant)
         return [self._remove_worst() for _ in range(len(self) - self.limit)]
 
-    def take(self) -> _T | None:
-        """Remove and return the best that waits, or return None."""
-        if self._newcomers and not (self._ranked and self._ranked[-1][0][0]):
-            return self._newcomers.take()
-        if not self._ranked:
-            return None
-        _, item = self._ranked.pop()
-        del self._ranks[item]
-        return item
+    def take(self, chance: float) -> _T | None:
+        """
+        Remove and return the best that waits, or return None.
 
-    def discard(self, item: _T) -> None:
-        """Remove one that waits, if it does."""
-        rank = self._ranks.pop(item, None)
-        if rank is None:
-            self._newcomers.discard(item)
-        else:
-            del self._ranked[bisect_left(self._ranked, rank, key=_rank_of)]
+        :param chance: a number drawn evenly from 0 to 1.
+        """
+        if self._known and (self._known_is_next or len(self._known) == len(self)):
+            self._known_is_next = False
+            return self._known.take()
+        self._known_is_next = True
+        if self._newcomers and (self._newcomer_is_next or not self._others):
+            self._newcomer_is_next = False
+            return self._newcomers.take(chance)
+        self._newcomer_is_next = True
+        return self._others.take() if self._others else None
+
+    def discard(self, item: _T) -> bool:
+        """Remove one that waits, if it does; return whether it did."""
+        before = len(self)
+        self._known.discard(item)
+        self._newcomers.discard(item)
+        self._others.discard(item)
+        return len(self) < before
 
     def checked(self, applicant: Applicant, now: float, *, right: bool, took: float) -> None:
         """
@@ -174,88 +182,88 @@ class PasswordQueue(Generic[_T]):
         if not right:
             self._charge(applicant, now, 1.0)
             return
-        known = (applicant.source, applicant.name[:NAME_LENGTH])
-        self._known[known] = None
-        self._known.move_to_end(known)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        self._known_pairs.add(applicant.source, applicant.name[:NAME_LENGTH])
 
     def _remove_worst(self) -> _T:
-        if self._ranked and not (self._newcomers and self._ranked[0][0][0]):
-            _, item = self._ranked.pop(0)
-            del self._ranks[item]
-            return item
+        if len(self._known) > (self.limit + 1) // 2 or len(self._known) == len(self):
+            return self._known.remove_worst()
+        if len(self._others) > (self.limit + 2) // 4 or not self._newcomers:
+            return self._others.remove_worst()
         return self._newcomers.remove_worst()
 
-    def _comes_first(self, source: str, name: str, now: float) -> bool:
-        if (source, name) not in self._known or self._known_rate.wait(name, now) > 0:
-            return False
-        self._known_rate.charge(name, now)
-        return True
+    def _levels(self, applicant: Applicant) -> tuple[float, float]:
+        """Return the level of a source with its shares of networks, and that of it alone."""
+        level = own = self._sources.level(applicant.source)
+        for used, network, share in zip(
+            self._networks, applicant.networks, NETWORK_SHARES, strict=False
+        ):
+            level = joint_level(level, used.level(network) + share)
+        return level, own
 
     def _charge(self, applicant: Applicant, now: float, units: float) -> None:
         self._sources.charge(applicant.source, now, units)
-        if applicant.site is not None:
-            self._sites.charge(applicant.site, now, units)
+        for used, network in zip(self._networks, applicant.networks, strict=False):
+            used.charge(network, now, units)
+        name = applicant.name[:NAME_LENGTH]
+        if self.knows(applicant.source, name):
+            self._known.charge(name, now, units)
 
 
-class Newcomers(Generic[_T]):
+class LeastUse(Generic[_T]):
     """
-    Items of sources that nothing is known of, in an order that a crowd of these cannot fill.
+    Items by how much their source has used; of those that are equal the newest is next.
 
-    Every other time the newest one is next: of more than can be served in time, the oldest have
-    waited in vain, and first come, first served would serve everybody too late. In between, names
-    take turns, the newest name first and the newest item of each: many sources that try one name do
-    not keep out those of another. Who gives way is the oldest item of the name that has most.
+    First counts what it has used with its networks; of those that are about equal in this, as they
+    are in one network, what it has used alone.
+
+    :param levels: returns both levels of an applicant, as they are now.
     """
 
-    def __init__(self) -> None:
-        # Oldest first, with their names.
-        self._items: OrderedDict[_T, str] = OrderedDict()
-        # Items by name, oldest first; the last name is next.
-        self._by_name: OrderedDict[str, OrderedDict[_T, None]] = OrderedDict()
-        self._lengths = LengthRanking()  # of names
-        self._name_is_next = False
+    def __init__(self, levels: Callable[[Applicant], tuple[float, float]]) -> None:
+        self._levels = levels
+        # The best last. Insertion moves pointers, which takes 2 µs for 10,000.
+        self._ranked: list[tuple[_Rank, _T]] = []
+        # Rank and applicant; first those that were ranked longest ago.
+        self._ranks: OrderedDict[_T, tuple[_Rank, Applicant]] = OrderedDict()
+        self._added = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._ranked)
 
-    def add(self, item: _T, name: str) -> None:
+    def add(self, item: _T, applicant: Applicant) -> None:
         """Add an item."""
-        self._items[item] = name
-        same = self._by_name.setdefault(name, OrderedDict())
-        same[item] = None
-        self._lengths.grown(name, len(same))
+        self._added += 1
+        self._rank(item, applicant, self._added)
+        # The levels of those that wait have grown with what others of their networks use.
+        for _ in range(RANKED_ANEW):
+            item, ((_, _, added), applicant) = next(iter(self._ranks.items()))
+            self.discard(item)
+            self._rank(item, applicant, added)
 
     def take(self) -> _T:
         """Remove and return the one that is next; there must be one."""
-        if self._name_is_next:
-            name = next(reversed(self._by_name))
-            item = next(reversed(self._by_name[name]))
-        else:
-            item = next(reversed(self._items))
-        self._by_name.move_to_end(self._items[item], last=False)
-        self._name_is_next = not self._name_is_next
-        self.discard(item)
-        return item
+        return self._remove(-1)
 
     def remove_worst(self) -> _T:
         """Remove and return the one that gives way; there must be one."""
-        name = self._lengths.first()
-        item = next(iter(self._by_name[name]))
-        self.discard(item)
-        return item
+        return self._remove(0)
 
     def discard(self, item: _T) -> None:
         """Remove an item, if it is here."""
-        name = self._items.pop(item, None)
-        if name is None:
-            return
-        same = self._by_name[name]
-        del same[item]
-        if not same:
-            del self._by_name[name]
-        self._lengths.shrunk(name, len(same))
+        if item in self._ranks:
+            rank, _ = self._ranks.pop(item)
+            del self._ranked[bisect_left(self._ranked, rank, key=_rank_of)]
+
+    def _rank(self, item: _T, applicant: Applicant, added: int) -> None:
+        level, own = self._levels(applicant)
+        rank = (-(level // LEVELS_PER_STEP), -(own // LEVELS_PER_STEP), added)
+        self._ranks[item] = rank, applicant
+        insort(self._ranked, (rank, item))
+
+    def _remove(self, place: int) -> _T:
+        _, item = self._ranked.pop(place)
+        del self._ranks[item]
+        return item
 
 
 def _rank_of(entry: tuple[_Rank, object]) -> _Rank:

@@ -94,13 +94,23 @@ def network_of(host: str) -> str:
     return _network_of(host)
 
 
-def site_of(host: str) -> str | None:
+@lru_cache(4096)
+def networks_around(host: str) -> tuple[str, ...]:
     """
-    Return the network that one site may hold, the /48 of IPv6 (RFC 6177); None for other hosts.
+    Return the networks that one owner may hold, the smaller first.
 
-    An IPv4-mapped address is one of IPv4.
+    They are the /24 and the /16 of IPv4, the /48 of a site (RFC 6177) and the /32 of a provider of
+    IPv6. An IPv4-mapped address is one of IPv4. Other hosts are in no network.
     """
-    return _site_of(host) if ":" in host else None
+    address = parse_ip(host)
+    if address is None:
+        return ()
+    lengths = (24, 16) if isinstance(address, IPv4Address) else (48, 32)
+    networks = []
+    for length in lengths:
+        below = address.max_prefixlen - length
+        networks.append(f"{type(address)(int(address) >> below << below)}/{length}")
+    return tuple(networks)
 
 
 @lru_cache(4096)
@@ -119,14 +129,6 @@ def client_prefix(host: str) -> str:
 def _is_loopback(host: str) -> bool:
     address = parse_ip(host)
     return address is not None and address.is_loopback
-
-
-@lru_cache(4096)
-def _site_of(host: str) -> str | None:
-    address = parse_ip(host)
-    if isinstance(address, IPv6Address):
-        return f"{IPv6Address(int(address) >> 80 << 80)}/48"
-    return None
 
 
 @lru_cache(4096)

@@ -132,7 +132,7 @@ class FailureDelays:
 
     def attempt(self, key: str, now: float) -> float:
         """
-        Begin an attempt, which counts as failed until :meth:`succeeded` is called.
+        Begin an attempt, which counts as failed until :meth:`take_back` is called.
 
         :return: 0, or the seconds to wait first; then the attempt has not begun.
         """
@@ -148,14 +148,20 @@ class FailureDelays:
         self._keep(key, failures + 1, now)
         return 0.0
 
-    def succeeded(self, key: str) -> None:
+    def take_back(self, key: str, began: float) -> None:
         """
         Take back one attempt of this source, which did not fail.
 
         The others stay: logging in to one's own account must not allow faster attempts on others.
+        If none began after it, the next one may begin as if it had not been made.
+
+        :param began: the time of the attempt, as it was given.
         """
         failures, last = self._failures.pop(key, (0, 0.0))
         if failures > 1:
+            if last == began:
+                # It began when the delay of those before it was over, if not later.
+                last -= self._delay(failures - 1)
             self._keep(key, failures - 1, last)
 
     def _delay(self, failures: int) -> float:

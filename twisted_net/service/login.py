@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -18,12 +19,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_net.auth.password_queue import Applicant
+from twisted_net.auth.password_queue import NAME_LENGTH, Applicant
 from twisted_net.auth.users import AuthSettings, Permissions, Users, hash_token
 from twisted_net.config.foreign_code import describe_failure
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthDelayed, AuthFailed, CommandError, ConfigError, TooBusy
-from twisted_net.net.addresses import client_prefix, site_of
+from twisted_net.net.addresses import client_prefix, networks_around
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady
@@ -59,11 +60,19 @@ class Token:
 
 
 class ClientPassword(UsernamePassword):
-    """A name and a password, and where the client is that gave them."""
+    """
+    A name and a password, and where the client is that gave them.
 
-    def __init__(self, name: str, password: str, host: str) -> None:
+    :param spare: called if the client leaves before the outcome and its password was not checked,
+        or is right.
+    """
+
+    def __init__(
+        self, name: str, password: str, host: str, spare: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(name.encode(), password.encode())
-        self.applicant = Applicant(client_prefix(host), site_of(host), name)
+        self.applicant = Applicant(client_prefix(host), networks_around(host), name)
+        self.spare = spare
 
 
 class IPermissions(Interface):
@@ -100,8 +109,9 @@ class UsersChecker:
         name = _text(credentials.username)
         user = users.get(name)
         hashed = None if user is None else user.password
-        applicant = getattr(credentials, "applicant", None) or Applicant("", None, name)
-        check = PasswordCheck(applicant, hashed, users.decoys, _text(credentials.password))
+        applicant = getattr(credentials, "applicant", None) or Applicant("", (), name)
+        password, spare = _text(credentials.password), getattr(credentials, "spare", None)
+        check = PasswordCheck(applicant, hashed, users.decoys, password, spare)
         right = await self._verify(check)
         # The file may have changed meanwhile.
         user = self._users().get(name)
@@ -265,15 +275,17 @@ class Authenticator:
         host = session.client[0]
         source = client_prefix(host)
         if password and self._verifier is not None and self._verifier.knows(source, who):
-            source = f"{source} {who}"
-        wait = self._delays.attempt(source, self._reactor.seconds())
+            source = f"{source} {who[:NAME_LENGTH]}"
+        began = self._reactor.seconds()
+        wait = self._delays.attempt(source, began)
         if wait > 0:
             session.sessions.refuse_line(session, Refusal.AUTH_DELAYED, f"{wait:.3g} s")
             delayed = AuthDelayed(wait)
             delayed.counted = True
             await self._hold_answer(session, wait)
             raise delayed
-        credentials = ClientPassword(who, password, host) if password else Token(who)
+        take_back = partial(self._delays.take_back, source, began)
+        credentials = ClientPassword(who, password, host, take_back) if password else Token(who)
         try:
             _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
         except (UnauthorizedLogin, UnhandledCredentials) as error:
@@ -288,11 +300,11 @@ class Authenticator:
             failed.counted = True
             raise failed from None
         except CommandError as error:
-            self._delays.succeeded(source)
+            take_back()
             if isinstance(error, TooBusy):
                 await self._hold_answer(session, error.retry_after or 0.0)
             raise
-        self._delays.succeeded(source)
+        take_back()
         permissions = cast(Permissions, avatar)
         session.log_in(permissions, self._proof(permissions, who, password))
         session.sessions.audit("login", session, "by password" if password else "by token")

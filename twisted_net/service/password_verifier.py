@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import ceil
+from random import random
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -50,12 +51,15 @@ class PasswordCheck:
     :param hashed: the hash of the user's password; None if there is no such user, or if it has no
         password.
     :param decoys: a hash of each kind and cost that passwords are hashed with.
+    :param spare: called if the check is cancelled before it began, or while it runs and the
+        password is right: that was no failure. A wrong one is no free guess.
     """
 
     applicant: Applicant
     hashed: str | None
     decoys: Sequence[str]
     password: str
+    spare: Callable[[], None] | None = None
 
     def run(self) -> bool:
         """
@@ -134,7 +138,7 @@ class PasswordVerifier:
 
     def _next(self) -> None:
         while self._threads.busy < self._threads.limit:
-            check = self._queue.take()
+            check = self._queue.take(random())
             if check is None:
                 return
             began = self._reactor.seconds()
@@ -146,8 +150,11 @@ class PasswordVerifier:
         result = self._results.pop(check, None)
         if result is not None:
             result.callback(outcome)  # a Failure calls the errbacks
+        elif outcome is True and check.spare is not None:
+            check.spare()
         self._next()
 
     def _cancel(self, check: PasswordCheck, _: Deferred[bool]) -> None:
         del self._results[check]
-        self._queue.discard(check)
+        if self._queue.discard(check) and check.spare is not None:
+            check.spare()
