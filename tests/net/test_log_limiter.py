@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import cast
 
 from twisted.internet.task import Clock
@@ -225,7 +227,7 @@ class LimitedLoggerTests(SynchronousTestCase):
     """:func:`limited_logger` returns a logger of its owner."""
 
     def test_namespace(self) -> None:
-        """Namespace and source are those of the object, and the log is the global one."""
+        """The namespace is that of the object, and the log is the global one."""
         events: list[LogEvent] = []
         observe = cast(ILogObserver, events.append)  # as above
         globalLogPublisher.addObserver(observe)
@@ -234,7 +236,20 @@ class LimitedLoggerTests(SynchronousTestCase):
         for _ in range(1000):
             log.info("stranger")
         self.assertEqual(len(events), BURST)
-        self.assertEqual(events[0]["log_source"], self)
         self.assertEqual(
             events[0]["log_namespace"], "tests.net.test_log_limiter.LimitedLoggerTests"
         )
+
+    def test_no_cycle(self) -> None:
+        """An object that has its own logger is freed at once, as no cycle keeps it."""
+
+        class Owner:
+            def __init__(self) -> None:
+                self.log = limited_logger(self)
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+        owner = Owner()
+        gone = weakref.ref(owner)
+        del owner
+        self.assertIsNone(gone())

@@ -132,12 +132,13 @@ def limited_logger(
     """
     Return a logger for the lines that strangers can cause.
 
-    :param source: the object that logs, whose class is the namespace.
+    :param source: the object that logs, whose class is the namespace. The logger does not keep it:
+        objects that have their own logger would be garbage only when cycles are collected.
     :param seconds: returns the seconds of a steady clock.
     """
     owner = type(source)
     limiter = LogLimiter(globalLogPublisher, seconds, per_second, burst)
-    return Logger(f"{owner.__module__}.{owner.__qualname__}", source, observer=limiter)
+    return Logger(f"{owner.__module__}.{owner.__qualname__}", observer=limiter)
 
 
 def _is_error(event: LogEvent) -> bool:
