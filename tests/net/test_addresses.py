@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,9 +78,10 @@ class LoopbackTests(SynchronousTestCase):
             self.assertFalse(is_loopback(host), host)
 
     @given(st.ip_addresses())
-    def test_as_the_library(self, address: object) -> None:
-        """The quick test and the library agree."""
-        self.assertEqual(is_loopback(str(address)), ip_address(str(address)).is_loopback)
+    def test_as_the_library(self, address: IPv4Address | IPv6Address) -> None:
+        """The quick test and the library agree; mapped ones are none to Python before 3.13."""
+        mapped = getattr(address, "ipv4_mapped", None)
+        self.assertEqual(is_loopback(str(address)), (mapped or address).is_loopback)
 
     def test_local(self) -> None:
         """Clients of a Unix socket are local, and those on loopback."""
