@@ -109,10 +109,10 @@ class OwnAccountTests(SynchronousTestCase):
             self.assertEqual(successes(Crowd(500, few, lambda k: "mallory", right=True)), BOTH)
 
     def test_accounts(self) -> None:
-        """Five accounts keep out nobody, twenty no newcomers: known names have equal shares."""
+        """Eight keep nobody out who logs in every two seconds; twenty keep no newcomer out."""
         host = HOSTS["500 addresses"][1]
-        five = Crowd(500, host, lambda k: f"user{k % 5}", right=True)
-        self.assertEqual(successes(five), BOTH)
+        eight = Crowd(500, host, lambda k: f"user{k % 8}", right=True)
+        self.assertEqual(successes(eight, pause=2.0), BOTH)
         twenty = Crowd(500, host, lambda k: f"user{k % 20}", right=True)
         _, fresh = successes(twenty)
         self.assertEqual(fresh, TRIES)

@@ -97,11 +97,11 @@ class CrowdTests(SynchronousTestCase):
         self.assertLessEqual(self.checker.checks_until(newcomer), 1)
 
     def test_endless_newcomers(self) -> None:
-        """New addresses without end that try one name hold up another name by one check."""
+        """New addresses without end that try one name hold up another name by three checks."""
         person = applicant("192.0.2.1")
         self.checker.add(person)
         checked: list[Applicant | None] = []
-        for i in range(2):
+        for i in range(4):
             for j in range(8):
                 self.checker.add(applicant(f"{60 + i}.{j}.0.1", "admin"))
             checked.append(self.checker.check())
@@ -285,23 +285,19 @@ class NewcomersTests(SynchronousTestCase):
         self.assertEqual(self.taken("a1", "a2", "a3"), ["a3", "a2", "a1"])
 
     def test_names(self) -> None:
-        """A name with one item is not kept waiting by one that has many."""
-        self.assertEqual(self.taken("b1", "a1", "a2", "a3", "a4")[:3], ["a4", "b1", "a3"])
+        """Every fourth is of the name whose turn it is: one that has many does not keep it out."""
+        taken = self.taken("b1", "a1", "a2", "a3", "a4", "a5")
+        self.assertEqual(taken[:4], ["a5", "a4", "a3", "b1"])
 
     def test_chance(self) -> None:
-        """Every fourth is drawn, so that it is not the newest without end."""
-        for chance, expected in ((0.0, "a1"), (0.999, "a2"), (1.0, "a2")):
-            newcomers: Newcomers[str] = Newcomers()
-            for item in ("a1", "a2"):
-                newcomers.add(item, "a")
-            for i in range(3):
-                newcomers.add(f"n{i}", "n")
-                newcomers.discard("n0" if i else "x")
-                newcomers.add(f"m{i}", "m")
-                newcomers.take(chance)
-            while len(newcomers) > 2:
-                newcomers.discard(newcomers._items.newest())
-            self.assertEqual(newcomers.take(chance), expected)
+        """In between every fourth is drawn, so that it is not the newest without end."""
+        for chance, place in ((0.0, 0), (0.5, 1), (0.999, 2), (1.0, 2)):
+            newcomers: Newcomers[int] = Newcomers()
+            for i in range(10):
+                newcomers.add(i, "a")
+            for _ in range(7):
+                newcomers.take(0.5)
+            self.assertEqual(newcomers.take(chance), place)
 
     def test_worst(self) -> None:
         """The oldest of the name that has most gives way."""

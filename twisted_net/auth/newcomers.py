@@ -15,7 +15,7 @@ class Newcomers(Generic[_T]):
     """
     Items of sources that nothing is known of, in an order that a crowd of these cannot fill.
 
-    Three ways of choosing take turns, the first one every other time:
+    Three ways of choosing take turns, the first one three times of four:
 
     1. the newest: of more than can be served in time the oldest have waited in vain, and first
        come, first served would serve everybody too late;
@@ -52,9 +52,9 @@ class Newcomers(Generic[_T]):
         :param chance: a number drawn evenly from 0 to 1.
         """
         self._taken += 1
-        if self._taken % 2:
+        if self._taken % 4:
             item = self._items.newest()
-        elif self._taken % 4:
+        elif self._taken % 8:
             item = self._items.newest_of(next(reversed(self._turns)))
         else:
             item = self._drawn_from[min(int(chance * len(self)), len(self) - 1)]
