@@ -8,6 +8,7 @@ import json
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 from hypothesis import example, given
@@ -409,6 +410,49 @@ class TimeLimitTests(RunnerTestCase):
         self.assertNoResult(again)
         again.cancel()
         self.failureResultOf(again, CancelledError)
+
+    def test_refusals_leave_no_garbage(self) -> None:
+        """However deep a handler refuses, nothing of it is left to the garbage collector."""
+
+        async def refuse() -> None:
+            try:
+                raise KeyError
+            except KeyError as error:
+                raise CommandError("no") from error
+
+        async def pass_on(depth: int) -> None:
+            if not depth:
+                return await refuse()
+            try:
+                return await Deferred.fromCoroutine(pass_on(depth - 1))
+            except CommandError:
+                raise CommandError("not so") from None
+
+        async def deep() -> None:
+            await pass_on(3)
+
+        def block() -> None:
+            raise CommandError("no")
+
+        self.commands.command("DEEP")(deep)
+        self.commands.command("BLOCK", blocking=True)(block)
+        self.addCleanup(gc.enable)
+        self.addCleanup(gc.garbage.clear)
+        self.addCleanup(gc.set_debug, 0)
+        for line in (b"DEEP", b"BLOCK"):
+            gc.collect()
+            gc.disable()
+            answer = self.start(line)
+            while self.clock.threads:
+                self.clock.run_thread()
+            self.assertEqual(self.code(self.successResultOf(answer)), "refused")
+            del answer
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [item for item in gc.garbage if isinstance(item, BaseException | FrameType)]
+            self.assertEqual(left, [], line)
+            gc.set_debug(0)
+            gc.enable()
 
     def test_late_refusal(self) -> None:
         """A handler that refuses after its command was answered counts as no refusal."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.users_case import UsersFileTestCase
+from tests.tcp.memory import Reactor
 from tests.threads import ThreadClock
 from twisted_net.auth.password_queue import Applicant
 from twisted_net.auth.passwords import hash_password
 from twisted_net.auth.users import AuthSettings, Permissions, User, Users, hash_token
+from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import (
     AuthDelayed,
     AuthFailed,
@@ -39,6 +43,8 @@ from twisted_net.service.login import (
 )
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.sessions import Session, Sessions
+from twisted_net.tcp.admission import Access
+from twisted_net.tcp.server import CommandFactory
 
 HASH = hash_password("sesame", bytes(16), cost=4)
 OTHER = hash_password("other", bytes(16), cost=4)
@@ -57,6 +63,7 @@ class AuthenticatorTests(SynchronousTestCase):
         )
         self.verified: list[tuple[str | None, str]] = []
         self.applicants: list[Applicant] = []
+        self.chance = 1.0
         self.serve(AuthSettings(users="x"))
         self.heard: list[str] = []
         self.sessions = Sessions(lambda: 0.0, instruments=Instruments(self.hear))
@@ -65,7 +72,13 @@ class AuthenticatorTests(SynchronousTestCase):
         """Make the authenticator."""
         others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple", tom=b"cat")
         checker = UsersChecker(lambda: self.users, self.verify)
-        self.logins = Authenticator(self.reactor, settings, [checker, others], lambda: self.users)
+        self.logins = Authenticator(
+            self.reactor,
+            settings,
+            [checker, others],
+            lambda: self.users,
+            chance=lambda: self.chance,
+        )
 
     def hear(self, event: str, client: Audited, what: str) -> None:
         """Record a line of the audit log."""
@@ -212,7 +225,8 @@ class AuthenticatorTests(SynchronousTestCase):
         """
         Who comes too early waits for its answer, and may be disconnected meanwhile.
 
-        It waits a second at most, and not for longer than until it may come.
+        It waits two seconds at most, not for longer than until it may come, and by chance half as
+        long, so that many do not get theirs in one turn.
         """
         session = self.session()
         for _ in range(3):
@@ -229,9 +243,14 @@ class AuthenticatorTests(SynchronousTestCase):
         for _ in range(2):
             self.failureResultOf(self.log_in(session, "x"), AuthFailed)
             self.reactor.advance(2.0)
-        much_too_early = self.log_in(session, "x")
-        self.reactor.advance(REFUSAL_PAUSE)
-        self.failureResultOf(much_too_early, AuthDelayed)
+        for self.chance, pause in ((1.0, REFUSAL_PAUSE), (0.0, REFUSAL_PAUSE / 2)):
+            much_too_early = self.log_in(session, "x")
+            self.reactor.advance(pause - 0.125)
+            self.assertNoResult(much_too_early)
+            self.reactor.advance(0.125)
+            self.failureResultOf(much_too_early, AuthDelayed)
+            self.reactor.advance(60.0)
+            self.failureResultOf(self.log_in(session, "x"), AuthFailed)
 
     def test_gone(self) -> None:
         """A client that leaves meanwhile leaves no timer behind."""
@@ -294,7 +313,9 @@ class AuthenticatorTests(SynchronousTestCase):
             raise TooBusy(1, retry_after=0.5)
 
         checker = UsersChecker(lambda: self.users, busy)
-        self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
+        self.logins = Authenticator(
+            self.reactor, AuthSettings(users="x"), [checker], chance=lambda: 1.0
+        )
         session = self.session()
         for _ in range(10):
             result = self.log_in(session, "ann", "sesame")
@@ -322,6 +343,78 @@ class Accepting:
 
     def requestAvatarId(self, credentials: object) -> object:
         return self.found
+
+
+class FloodTests(SynchronousTestCase):
+    """Refused logins leave nothing to the garbage collector, which would stop all clients."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.reactor.limit = 1
+        users = Users({"ann": User(password=HASH)})
+        settings = AuthSettings(users="x", timeout=0, max_waiting=1, first_delay=60.0)
+        verifier = PasswordVerifier(self.reactor, settings, self.reactor)
+        self.logins = Authenticator(
+            self.reactor,
+            settings,
+            [UsersChecker(lambda: users, verifier.verify)],
+            lambda: users,
+            verifier=verifier,
+        )
+        self.factory = CommandFactory(
+            self.reactor,
+            standard_commands(None, self.logins.log_in),
+            access=Access(settings, self.logins.permissions_of),
+        )
+
+    def try_login(self, line: bytes, check: bool = True) -> object:
+        """Send a line on a connection of its own; return the code of its answer."""
+        client = self.reactor.connect(self.factory, IPv4Address("TCP", "192.0.2.99", 5000))
+        client.send(line)
+        self.reactor.settle()
+        while check and self.reactor.threads:
+            self.reactor.run_thread()
+        self.reactor.pass_time(REFUSAL_PAUSE)
+        return client.answers()[0]["code"]
+
+    def leaves(self, line: bytes, code: str, check: bool = True) -> None:
+        """Send a line that is refused so, and look at what it leaves."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.assertEqual(self.try_login(line, check=check), code)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        self.addCleanup(gc.garbage.clear)
+        self.addCleanup(gc.set_debug, 0)
+        gc.collect()
+        left = [item for item in gc.garbage if isinstance(item, BaseException | Deferred)]
+        self.assertEqual(left, [])
+
+    def test_wrong_token(self) -> None:
+        """A token that nobody has."""
+        self.leaves(b"AUTH x\n", "auth_failed")
+
+    def test_wrong_password(self) -> None:
+        """A password that is wrong."""
+        self.leaves(b"AUTH ann x\n", "auth_failed")
+
+    def test_too_early(self) -> None:
+        """An attempt that comes too early."""
+        for _ in range(6):
+            self.try_login(b"AUTH x\n")
+        self.leaves(b"AUTH x\n", "auth_delayed")
+
+    def test_too_busy(self) -> None:
+        """An attempt for which there is no place, of a source that has tried more than others."""
+        self.try_login(b"AUTH ann x\n")
+        others = [
+            self.reactor.connect(self.factory, IPv4Address("TCP", f"192.0.2.{i}", 5000))
+            for i in range(2)
+        ]
+        for other in others:
+            other.send(b"AUTH ann x\n")
+            self.reactor.settle()
+        self.leaves(b"AUTH ann x\n", "busy", check=False)
 
 
 class CredTests(SynchronousTestCase):

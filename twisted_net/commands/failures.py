@@ -1,4 +1,4 @@
-"""Failures of handlers as they may be logged: without what clients sent in secret."""
+"""Failures of handlers: as they may be logged, and without the frames that they passed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing_extensions import override
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.net.printable_failure import printable_failure
 from twisted_net.net.redaction import cut
+
+MAX_CAUSES = 16
+"""Errors, from which another was raised, that are looked at."""
 
 
 class HiddenMessage(Exception):
@@ -41,6 +44,29 @@ def loggable_failure(failure: Failure, command: Command | None, commands: Comman
     if command is None or command.secret or _has_secrets(error, commands):
         return Failure(HiddenMessage(type(error)), exc_tb=failure.getTracebackObject())
     return printable_failure(failure)
+
+
+def forget_frames(failure: Failure) -> None:
+    """
+    Drop the tracebacks of an error that is answered, and of those that it was raised from.
+
+    Frames of Twisted's that an error passed through refer to it again. Each refusal would leave
+    some hundred objects to the garbage collector, which after thousands of them stops all clients
+    for up to a second.
+    """
+    failure.tb = None
+    error = failure.value
+    for _ in range(MAX_CAUSES):
+        if error is None:
+            return
+        traceback, error.__traceback__ = error.__traceback__, None
+        while traceback is not None:
+            # Of _inlineCallbacks: by what it resumed the coroutine that then failed.
+            resumed_by = traceback.tb_frame.f_locals.get("result")
+            if isinstance(resumed_by, Failure):
+                resumed_by.tb = None
+            traceback = traceback.tb_next
+        error = error.__cause__ or error.__context__
 
 
 def _has_secrets(error: BaseException, commands: Commands) -> bool:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_net.commands.arguments import split_quoted
-from twisted_net.commands.failures import loggable_failure
+from twisted_net.commands.failures import forget_frames, loggable_failure
 from twisted_net.commands.registry import (
     ANSWERED,
     Command,
@@ -507,6 +507,7 @@ class _Execution:
                 failure = Failure()
         error = failure.value
         if isinstance(error, ANSWERED):
+            forget_frames(failure)
             return error
         if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
             return CommandTimeout(runner.limits.timeout)

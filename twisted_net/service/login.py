@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials, IUsernamePassword, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import InvalidAuthArgumentString, InvalidAuthType, makeChecker
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -37,7 +38,9 @@ from twisted_net.sessions import Session
 
 _log = Logger()
 
-REFUSAL_PAUSE = 1.0
+_E = TypeVar("_E", bound=CommandError)
+
+REFUSAL_PAUSE = 2.0
 """
 Longest time, in seconds, for which the answer to a login that came too early is held back. Until
 then the client's next line does not run: 200 clients that do not heed ``retry_after`` otherwise
@@ -97,27 +100,25 @@ class UsersChecker:
         self._verify = verify
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:  # Any: zope is untyped
-        return Deferred.fromCoroutine(self._check(credentials))
-
-    async def _check(self, credentials: Any) -> str:  # Any: as above
         users = self._users()
         if IToken.providedBy(credentials):
-            name = users.named_by_token(credentials.token)
-            if name is None:
-                raise UnauthorizedLogin
-            return name
+            known = users.named_by_token(credentials.token)
+            return _refused() if known is None else succeed(known)
         name = _text(credentials.username)
         user = users.get(name)
         hashed = None if user is None else user.password
         applicant = getattr(credentials, "applicant", None) or Applicant("", (), name)
         password, spare = _text(credentials.password), getattr(credentials, "spare", None)
         check = PasswordCheck(applicant, hashed, users.decoys, password, spare)
-        right = await self._verify(check)
-        # The file may have changed meanwhile.
-        user = self._users().get(name)
-        if not right or user is None or user.password != hashed:
-            raise UnauthorizedLogin
-        return name
+
+        def decide(right: bool) -> str | Deferred[Any]:  # Any: as above
+            # The file may have changed meanwhile.
+            user = self._users().get(name)
+            if not right or user is None or user.password != hashed:
+                return _refused()
+            return name
+
+        return self._verify(check).addCallback(decide)
 
 
 @implementer(ICredentialsChecker)
@@ -129,16 +130,21 @@ class CheckerChain:
         self._checkers = checkers
 
     def requestAvatarId(self, credentials: Any) -> Deferred[Any]:  # Any: as above
-        return Deferred.fromCoroutine(self._ask(credentials))
+        return self._ask(credentials, 0)
 
-    async def _ask(self, credentials: object) -> object:
-        for checker in self._checkers:
-            try:
-                found = checker.requestAvatarId(credentials)
-                return _user_named(checker, await found if isinstance(found, Awaitable) else found)
-            except UnauthorizedLogin:
-                continue
-        raise UnauthorizedLogin
+    def _ask(self, credentials: object, index: int) -> Deferred[Any]:  # Any: as above
+        if index == len(self._checkers):
+            return _refused()
+        checker = self._checkers[index]
+        found: Deferred[Any] = maybeDeferred(checker.requestAvatarId, credentials)  # Any: as above
+        found.addCallback(partial(_user_named, checker))
+
+        def go_on(failure: Failure) -> Failure | Deferred[Any]:  # Any: as above
+            if failure.check(UnauthorizedLogin) is None:
+                return failure
+            return self._ask(credentials, index + 1)
+
+        return found.addErrback(go_on)
 
 
 class Unlisted(UnauthorizedLogin):
@@ -195,6 +201,7 @@ class Authenticator:
         the permissions of a record that sets nothing.
     :param look: looks whether these have changed, see :meth:`refresh`.
     :param verifier: knows which users have logged in from a source before.
+    :param chance: returns a number drawn evenly from 0 to 1.
     """
 
     def __init__(
@@ -205,6 +212,7 @@ class Authenticator:
         users: Callable[[], Users] | None = None,
         look: Callable[[], None] | None = None,
         verifier: PasswordVerifier | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = steady(reactor)
         nobody = Users({})
@@ -212,6 +220,7 @@ class Authenticator:
         self._look = look
         self._refuses_unlisted = users is not None and settings.unlisted == "refuse"
         self._verifier = verifier
+        self._chance = chance
         self._delays = FailureDelays(
             settings.free_attempts, settings.first_delay, settings.longest_delay
         )
@@ -280,31 +289,31 @@ class Authenticator:
         wait = self._delays.attempt(source, began)
         if wait > 0:
             session.sessions.refuse_line(session, Refusal.AUTH_DELAYED, f"{wait:.3g} s")
-            delayed = AuthDelayed(wait)
-            delayed.counted = True
             await self._hold_answer(session, wait)
-            raise delayed
+            raise _counted(AuthDelayed(wait))
         take_back = partial(self._delays.take_back, source, began)
         credentials = ClientPassword(who, password, host, take_back) if password else Token(who)
-        try:
-            _, avatar, _ = await self._portal.login(credentials, None, IPermissions)
-        except (UnauthorizedLogin, UnhandledCredentials) as error:
+        # A refusal comes as a value: each exception that passes through coroutines leaves a hundred
+        # objects to the garbage collector, which then stops all clients for up to a second.
+        outcome = await self._portal.login(credentials, None, IPermissions).addErrback(_refusal)
+        if isinstance(outcome, UnauthorizedLogin | UnhandledCredentials):
             # Not the token itself: it may be a valid one with a typing error. Nor a name that is
             # none: it may be the password.
             name = shown_word(who) if self._users().get(who) is None else who
             what = f"as {name}" if password else "with a token"
-            if isinstance(error, Unlisted):
-                what = f"as {error.name}, who is not in the users file"
+            if isinstance(outcome, Unlisted):
+                what = f"as {outcome.name}, who is not in the users file"
             session.sessions.refuse_line(session, Refusal.AUTH_FAILED, what)
-            failed = AuthFailed()
-            failed.counted = True
-            raise failed from None
-        except CommandError as error:
-            take_back()
-            if isinstance(error, TooBusy):
-                await self._hold_answer(session, error.retry_after or 0.0)
-            raise
+            raise _counted(AuthFailed())
         take_back()
+        if isinstance(outcome, CommandError):
+            if isinstance(outcome, TooBusy):
+                await self._hold_answer(session, outcome.retry_after or 0.0)
+            try:
+                raise outcome
+            finally:
+                del outcome
+        _, avatar, _ = cast(tuple[object, object, object], outcome)
         permissions = cast(Permissions, avatar)
         session.log_in(permissions, self._proof(permissions, who, password))
         session.sessions.audit("login", session, "by password" if password else "by token")
@@ -321,7 +330,9 @@ class Authenticator:
         """Wait for a while, in which the client may be disconnected to make room for others."""
         session.login_refused = True
         try:
-            await deferLater(self._reactor, min(wait, REFUSAL_PAUSE))
+            # By chance shorter, as many who came at one time would be answered in one turn.
+            pause = min(wait, REFUSAL_PAUSE) * (0.5 + self._chance() / 2)
+            await deferLater(self._reactor, pause)
         finally:
             session.login_refused = False
 
@@ -409,6 +420,23 @@ def _user_named(checker: object, found: object) -> str:
     error = TypeError(f"{kind} returned what is no name of a user: a {type(found).__name__}")
     _log.failure("a checker of logins is broken", Failure(error))
     raise UnauthorizedLogin
+
+
+def _refused() -> Deferred[Any]:  # Any: it has no value
+    """Return the failure of credentials, without a traceback."""
+    return fail(UnauthorizedLogin())
+
+
+def _refusal(failure: Failure) -> BaseException | Failure:
+    """Return the exception by which a login is refused as a value; any other stays a failure."""
+    refused = failure.check(UnauthorizedLogin, UnhandledCredentials, CommandError)
+    return failure if refused is None else cast(BaseException, failure.value)
+
+
+def _counted(error: _E) -> _E:
+    """Mark an error as counted and audited."""
+    error.counted = True
+    return error
 
 
 def _text(value: str | bytes) -> str:
