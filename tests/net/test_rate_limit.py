@@ -80,6 +80,25 @@ class RatesTests(SynchronousTestCase):
         self.assertEqual([rates.wait(key, 0.0) > 0 for key in "abcd"], [True, False, True, True])
 
 
+class EvictionTests(SynchronousTestCase):
+    """A full table makes room for many keys at a time, the oldest ones."""
+
+    def test_oldest(self) -> None:
+        """Of 640 keys ten are evicted, and the next nine need no room."""
+        rates = RateLimiter(1, 1, max_keys=640)
+        delays = FailureDelays(free=1, max_keys=640)
+        for i in range(640):
+            rates.charge(str(i), 0.0)
+            delays.attempt(str(i), 0.0)
+        for i in range(640, 650):
+            rates.charge(str(i), 0.0)
+            delays.attempt(str(i), 0.0)
+            self.assertEqual((len(rates), len(delays)), (i - 9, i - 9))
+        waits = [rates.wait(str(i), 0.0) > 0 for i in range(650)]
+        self.assertEqual(waits, [False] * 10 + [True] * 640)
+        self.assertEqual(delays.attempt("10", 0.5), 0.5)
+
+
 class DelaysTests(SynchronousTestCase):
     """:class:`FailureDelays` makes each failure after the free ones wait twice as long."""
 

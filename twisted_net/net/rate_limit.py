@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import TypeVar
+
 MAX_KEYS = 65_536
 """
-Keys of one table. At this number the key that was used longest ago is evicted, so that a source
+Keys of one table. At this number those that were used longest ago are evicted, so that a source
 with many addresses cannot fill the memory. An evicted key starts again without a history.
 """
+
+EVICTED_SHARE = 64
+"""One of so many keys is evicted from a full table at a time."""
+
+_V = TypeVar("_V")
 
 
 class _RuleTime:
@@ -95,7 +103,7 @@ class RateLimiter:
         arrivals = self._arrivals
         arrivals.pop(key, None)
         if len(arrivals) >= self._max_keys:
-            del arrivals[next(iter(arrivals))]
+            _evict(arrivals)
         arrivals[key] = arrival
 
 
@@ -171,7 +179,7 @@ class FailureDelays:
 
     def _keep(self, key: str, failures: int, last: float) -> None:
         if len(self._failures) >= self._max_keys:
-            del self._failures[next(iter(self._failures))]
+            _evict(self._failures)
         self._failures[key] = (failures, last)
 
 
@@ -196,3 +204,16 @@ class KeyedCounts:
         count = self._counts.pop(key) - 1
         if count:
             self._counts[key] = count
+
+
+def _evict(table: dict[str, _V]) -> None:
+    """
+    Remove the oldest keys of a full table: one of :data:`EVICTED_SHARE`, and at least one.
+
+    To find the first key, a dictionary walks over the places of all that were removed in front of
+    it: 20 µs for each key of a source with ever new addresses, if they were removed one by one. An
+    OrderedDict does not, but takes a quarter more time for each command.
+    """
+    count = max(1, len(table) // EVICTED_SHARE)
+    for key in list(islice(table, count)):
+        del table[key]
