@@ -82,6 +82,12 @@ def names(monkeypatch: pytest.MonkeyPatch) -> NameServer:
     return server
 
 
+def own_threads() -> list[str]:
+    """Return the names of the threads of services that there are."""
+    kinds = ("command", "look-up", "password")
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(kinds)]
+
+
 async def answer(line: Line, request: bytes) -> dict[str, Any]:  # Any: JSON
     """Ask, and return the answer."""
     line.send(request)
@@ -111,6 +117,7 @@ async def test_dead_name_server(reactor: Any, auth: AuthSettings, names: NameSer
     assert service._lookups.pending == len(dead)
     names.go_on.set()
     await until(reactor, lambda: not service._lookups.pending)
+    await until(reactor, lambda: not own_threads())
 
 
 async def test_shared_lookup(reactor: Any, auth: AuthSettings, names: NameServer) -> None:
@@ -126,6 +133,7 @@ async def test_shared_lookup(reactor: Any, auth: AuthSettings, names: NameServer
         assert names.asked == ["dead.example"]
     names.go_on.set()
     await until(reactor, lambda: not service._lookups.pending)
+    await until(reactor, lambda: not own_threads())
 
 
 async def test_blocking_handlers(
@@ -157,3 +165,5 @@ async def test_blocking_handlers(
             for _ in range(30):
                 assert json.loads(await bob.read())["result"] == "done"
         await until(reactor, lambda: not service.busy_threads)
+        assert len(own_threads()) > 1
+    await until(reactor, lambda: not own_threads())
