@@ -44,6 +44,7 @@ from twisted_net.service.login import (
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access
+from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 
 HASH = hash_password("sesame", bytes(16), cost=4)
@@ -260,7 +261,7 @@ class AuthenticatorTests(SynchronousTestCase):
         result = self.log_in(session, "x")
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
         result.cancel()
-        self.failureResultOf(result, CancelledError)
+        self.failureResultOf(result, AuthDelayed)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_hung_up(self) -> None:
@@ -403,6 +404,18 @@ class FloodTests(SynchronousTestCase):
         for _ in range(6):
             self.try_login(b"AUTH x\n")
         self.leaves(b"AUTH x\n", "auth_delayed")
+
+    def test_too_early_for_the_time_limit(self) -> None:
+        """Where commands have less time than the pause, it ends earlier, with the same answer."""
+        self.factory = CommandFactory(
+            self.reactor,
+            standard_commands(None, self.logins.log_in),
+            limits=Limits(command_timeout=REFUSAL_PAUSE / 4),
+            access=Access(AuthSettings(users="x"), self.logins.permissions_of),
+        )
+        for _ in range(6):
+            self.try_login(b"AUTH x\n")
+        self.assertEqual(self.try_login(b"AUTH x\n"), "auth_delayed")
 
     def test_too_busy(self) -> None:
         """An attempt for which there is no place, of a source that has tried more than others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from twisted.cred.credentials import ICredentials, IUsernamePassword, UsernamePa
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import IRealm, Portal
 from twisted.cred.strcred import InvalidAuthArgumentString, InvalidAuthType, makeChecker
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -332,7 +333,9 @@ class Authenticator:
         try:
             # By chance shorter, as many who came at one time would be answered in one turn.
             pause = min(wait, REFUSAL_PAUSE) * (0.5 + self._chance() / 2)
-            await deferLater(self._reactor, pause)
+            # Cancelled at the time limit of commands: the answer is the refusal all the same.
+            with suppress(CancelledError):
+                await deferLater(self._reactor, pause)
         finally:
             session.login_refused = False
 
