@@ -122,6 +122,7 @@ async def test_service(reactor_name: str, directory: Path, reactor: Any) -> None
     for _, outcome in outcomes:
         if isinstance(outcome, Failure):
             outcome.raiseException()
+    assert [succeeded for succeeded, _ in outcomes] == [True, True]
 
 
 @pytest.mark.parametrize("reactor_name", ["quiet", "epoll", "asyncio"])

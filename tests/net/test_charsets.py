@@ -60,7 +60,7 @@ class CharsetTests(SynchronousTestCase):
         load_codecs()
         for codec in CODECS:
             for data in (bytes(range(256)) * 2, b"\xd8\x00\xdc\x00", b"\x00\xd8\x00\x00", b"+2AA-"):
-                data.decode(codec, "replace").encode()
+                self.assertIsInstance(data.decode(codec, "replace").encode(), bytes)
 
     def test_loaded(self) -> None:
         """All are imported at once."""

@@ -200,3 +200,4 @@ class LockedTests(SynchronousTestCase):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self.patch(files, "LOCK_TIMEOUT", 0.0)
         self.lock()
+        self.assertEqual([*self.folder.iterdir()], [])

@@ -227,7 +227,7 @@ class RequestTests(SynchronousTestCase):
     def test_anything(self, data: bytes, at: int) -> None:
         """Whatever stands in a request, it is accepted, refused or waited for."""
         with contextlib.suppress(BadHandshake):
-            read(EXAMPLE[:at] + data + EXAMPLE[at:])
+            self.assertIsInstance(read(EXAMPLE[:at] + data + EXAMPLE[at:]), HandshakeRequest | None)
 
 
 class AnswerTests(SynchronousTestCase):

@@ -611,6 +611,7 @@ class ClosingTests(ClientCase):
         Deferred.fromCoroutine(client.connect()).addErrback(lambda f: None).cancel()
         self.endpoint.attempts.clear()
         done = Deferred.fromCoroutine(client.connect())
+        self.assertEqual(len(self.endpoint.attempts), 1)
         self.endpoint.accept()
         self.successResultOf(done)
         self.close(client)

@@ -221,7 +221,9 @@ class GuardTests(SynchronousTestCase):
         gone = self.enter()
         self.guard.leave(gone)
         gone.session.log_in(self.users.unlisted("bob"))
-        self.enter().session.log_in(self.users.unlisted("bob"))
+        other = self.enter().session
+        other.log_in(self.users.unlisted("bob"))
+        self.assertEqual(other.user, "bob")
 
     def test_certificate(self) -> None:
         """A certificate logs in at once; over the limit of its user the client is refused."""

@@ -164,7 +164,8 @@ class PersistenceTests(SQLiteCase):
         store = self.store()
         other = self.store()
         store.put("k", make_entry(variant=b"v"))
-        wait_until(lambda: self.found(other, "k") == [b"v"])
+        wait_until(lambda: self.found(other, "k"))
+        self.assertEqual(self.found(other, "k"), [b"v"])
 
     def test_use_is_noted(self) -> None:
         """The order of use is known to the next process."""

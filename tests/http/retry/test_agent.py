@@ -160,7 +160,7 @@ class RetryTests(RetryTestCase):
         for error in (CannotConnect("h", 1, "x"), FetchTimeout("connect", 1.0)):
             asking = self.ask([error, canned(200)], method=b"POST")
             self.clock.advance(0.5)
-            self.successResultOf(asking)
+            self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_post_with_a_key(self) -> None:
         """It is with an Idempotency-Key, or if the policy or the caller allows it."""
@@ -176,7 +176,7 @@ class RetryTests(RetryTestCase):
     def test_get_by_the_callers_word(self) -> None:
         """A caller may also forbid to retry a GET."""
         asking = self.ask([canned(503)], call=self.call(idempotent=False))
-        self.successResultOf(asking)
+        self.assertEqual(self.successResultOf(asking).code, 503)
 
     def test_body_again(self) -> None:
         """A body of bytes is sent again in full."""
@@ -231,7 +231,7 @@ class RetryTests(RetryTestCase):
         """A malformed ``Retry-After`` is ignored."""
         asking = self.ask([canned(503, headers=[("Retry-After", "soon")]), canned(200)])
         self.clock.advance(0.5)
-        self.successResultOf(asking)
+        self.assertEqual(self.successResultOf(asking).code, 200)
 
     def test_retry_after_past_the_deadline(self) -> None:
         """A ``Retry-After`` past the deadline ends it now, with that response."""
@@ -427,7 +427,8 @@ class BreakerTests(RetryTestCase):
         self.clock.advance(0.5)
         self.fake.answers.append(canned(200))
         agent = self.make([canned(200)])
-        self.successResultOf(agent.request(b"GET", b"http://other/"))
+        answered = agent.request(b"GET", b"http://other/")
+        self.assertEqual(self.successResultOf(answered).code, 200)
 
 
 class HedgeTests(RetryTestCase):
