@@ -121,7 +121,7 @@ class Simulation:
 
     def _next(self) -> None:
         if self._running is None:
-            self._running = self.queue.take(self.chances.random())
+            self._running = self.queue.take(self.now, self.chances.random())
             if self._running is not None:
                 self.at(self.now + CHECK, self._checked)
 

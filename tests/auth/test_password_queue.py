@@ -13,6 +13,7 @@ from twisted_net.auth.known_users import MAX_KNOWN
 from twisted_net.auth.newcomers import Newcomers
 from twisted_net.auth.password_queue import (
     FIRST_ESTIMATE,
+    FRESH,
     HALF_LIFE,
     LONGEST_ESTIMATE,
     Applicant,
@@ -37,7 +38,7 @@ class Checker:
 
     def check(self, *, right: bool = False) -> Applicant | None:
         """Check the next one."""
-        item = self.queue.take(0.5)
+        item = self.queue.take(self.now, 0.5)
         if item is None:
             return None
         self.now += 0.25
@@ -240,7 +241,8 @@ class LimitTests(SynchronousTestCase):
         checker.add(often)
         self.assertEqual(checker.refused, [often, often])
         checker.add(applicant("10.3.2.3"))
-        self.assertEqual(checker.refused[2:], [applicant("10.1.2.1")])
+        # Not the one that was there before all other newcomers.
+        self.assertEqual(checker.refused[2:], [applicant("10.2.2.2")])
 
     def test_known_give_way(self) -> None:
         """Known users have half of the places; the name that has most gives way."""
@@ -271,42 +273,166 @@ class LimitTests(SynchronousTestCase):
 
 
 class NewcomersTests(SynchronousTestCase):
-    """:class:`Newcomers` takes the newest and the names in turns."""
+    """:class:`Newcomers` takes the newest, and now and then one that these keep out."""
 
-    def taken(self, *items: str) -> list[str]:
-        """Add items, each named by its first letter, and take them all."""
-        newcomers: Newcomers[str] = Newcomers()
-        for item in items:
-            newcomers.add(item, item[0])
-        return [newcomers.take(0.5) for _ in items]
+    def setUp(self) -> None:
+        self.newcomers: Newcomers[str] = Newcomers()
+
+    def add(self, *items: str) -> None:
+        """Add items, each named by its first letter, one a second."""
+        for now, item in enumerate(items):
+            self.newcomers.add(item, item[0], float(now))
 
     def test_newest(self) -> None:
-        """Of one name the newest is next."""
-        self.assertEqual(self.taken("a1", "a2", "a3"), ["a3", "a2", "a1"])
+        """The newest is next, but first of all the one that found nobody waiting."""
+        self.add("a1", "a2", "a3")
+        self.assertEqual([self.newcomers.take() for _ in range(3)], ["a1", "a3", "a2"])
+        self.add("b1", "b2")
+        self.newcomers.discard("b1")
+        self.add("b3", "b4")
+        self.assertEqual([self.newcomers.take() for _ in range(3)], ["b4", "b3", "b2"])
 
-    def test_names(self) -> None:
-        """Every fourth is of the name whose turn it is: one that has many does not keep it out."""
-        taken = self.taken("b1", "a1", "a2", "a3", "a4", "a5")
-        self.assertEqual(taken[:4], ["a5", "a4", "a3", "b1"])
+    def test_newest_since(self) -> None:
+        """It knows since when the newest of those that wait does so."""
+        self.add("a1", "a2", "a3")
+        self.assertEqual(self.newcomers.newest_since(), 2.0)
+        self.newcomers.discard("a3")
+        self.assertEqual(self.newcomers.newest_since(), 1.0)
+        self.newcomers.discard("a2")
+        self.assertEqual(self.newcomers.newest_since(), 0.0)
+
+    def test_passed_over(self) -> None:
+        """The names take turns: one that has many does not keep out another."""
+        self.add("c1", "b1", "a1", "a2", "a3", "a4", "a5")
+        self.assertEqual(self.newcomers.take_passed_over(0.0), "a5")
+        self.assertEqual(self.newcomers.take_passed_over(0.99), "a4")
+        self.assertEqual(self.newcomers.take_passed_over(0.99), "b1")
+        self.assertEqual(self.newcomers.take(), "c1")
 
     def test_chance(self) -> None:
-        """In between every fourth is drawn, so that it is not the newest without end."""
-        for chance, place in ((0.0, 0), (0.5, 1), (0.999, 2), (1.0, 2)):
-            newcomers: Newcomers[int] = Newcomers()
-            for i in range(10):
-                newcomers.add(i, "a")
-            for _ in range(7):
-                newcomers.take(0.5)
-            self.assertEqual(newcomers.take(chance), place)
+        """In between one is drawn, each as likely as another."""
+        for chance, drawn in ((0.0, "a2"), (0.34, "a3"), (0.99, "a4"), (1.0, "a4")):
+            self.setUp()
+            self.add("a1", "a2", "a3", "a4", "a5")
+            self.newcomers.take_passed_over(0.0)
+            self.assertEqual(self.newcomers.take_passed_over(chance), drawn)
+
+    def test_only_one(self) -> None:
+        """The only one is taken, whichever way, and gives way if one must."""
+        for remove in (
+            self.newcomers.take,
+            lambda: self.newcomers.take_passed_over(0.5),
+            self.newcomers.remove_worst,
+        ):
+            self.add("a1")
+            self.assertEqual(remove(), "a1")
+            self.assertEqual(len(self.newcomers), 0)
 
     def test_worst(self) -> None:
-        """The oldest of the name that has most gives way."""
-        newcomers: Newcomers[str] = Newcomers()
-        for item in ("b1", "a1", "a2", "c1"):
-            newcomers.add(item, item[0])
-        worst = [newcomers.remove_worst() for _ in range(4)]
-        self.assertEqual(worst, ["a1", "b1", "c1", "a2"])
-        self.assertEqual(len(newcomers), 0)
+        """The oldest of the name that has most gives way; last, who came when nobody waited."""
+        self.add("b0", "b1", "a1", "a2", "c1")
+        worst = [self.newcomers.remove_worst() for _ in range(5)]
+        self.assertEqual(worst, ["a1", "b1", "c1", "a2", "b0"])
+        self.assertEqual(len(self.newcomers), 0)
+
+
+class TurnsTests(SynchronousTestCase):
+    """Who is next, where all kinds wait."""
+
+    def setUp(self) -> None:
+        self.checker = Checker(timeout=0.0)
+
+    def known(self) -> Applicant:
+        """Let a known user wait."""
+        who = applicant("192.0.2.1", "bob")
+        if not self.checker.queue.knows(who.source, who.name):
+            self.checker.add(who)
+            self.checker.check(right=True)
+        self.checker.add(who)
+        return who
+
+    def test_order(self) -> None:
+        """Known users and newcomers take turns; every fourth time one that these keep out is next."""
+        for i in range(100):
+            guesser = applicant(f"198.51.100.{i}")
+            self.checker.add(guesser)
+            self.checker.check()
+            self.checker.add(guesser)
+        kinds = ""
+        for i in range(27):
+            known = self.known()
+            self.checker.add(applicant(f"10.{i}.1.1"))
+            checked = self.checker.check()
+            assert checked is not None
+            kinds += "o" if checked.source[:3] == "198" else "kn"[checked != known]
+        self.assertIn("knknknknnknknknknok", kinds)
+
+    def test_longest_wait(self) -> None:
+        """Who comes is checked after two others at most, or three: in any state, each kind."""
+        # The very first one is taken first, whoever comes.
+        for behind in range(3, 40):
+            for kind in ("known", "newcomer"):
+                self.setUp()
+                self.known()
+                for i in range(20):
+                    self.checker.add(applicant(f"10.{i}.1.1"))
+                    self.checker.add(applicant(f"10.{i}.1.1"))
+                for _ in range(behind):
+                    self.known()
+                    self.checker.check()
+                who = self.known() if kind == "known" else applicant("192.88.1.1")
+                if kind == "newcomer":
+                    self.known()
+                    self.checker.add(who)
+                with self.subTest(behind=behind, kind=kind):
+                    self.assertLessEqual(self.checker.checks_until(who), 2)
+
+    def test_stale_newcomers(self) -> None:
+        """A crowd of newcomers that has waited for a while leaves the others their turns."""
+        person = applicant("198.51.100.7")
+        self.checker.add(applicant("198.51.100.1"))
+        self.checker.check()
+        for i in range(100):
+            self.checker.add(applicant(f"10.{i}.1.1"))
+        self.checker.now += FRESH
+        self.checker.add(person)
+        self.checker.now += 0.01
+        self.assertLessEqual(self.checker.checks_until(person), 1)
+
+    def test_all_are_taken(self) -> None:
+        """Nobody waits for ever behind newcomers without end, nor behind others without end."""
+        first = applicant("198.51.100.1")
+        self.checker.add(first)
+        self.checker.check()
+        self.checker.add(first)
+        for i in range(9):
+            self.checker.add(applicant(f"10.{200 + i}.1.1"))
+            checked = self.checker.check()
+            if checked == first:
+                break
+            self.checker.add(applicant(f"10.{i}.1.1"))
+        else:
+            self.fail("the others are never taken")
+        self.checker.now += 2 * FRESH
+        stale = applicant("172.16.1.1")
+        self.checker.add(stale)
+        self.checker.now += 2 * FRESH
+        for i in range(60):
+            self.checker.add(applicant(f"10.1.1.{i}"))
+            if self.checker.check() == stale:
+                return
+        self.fail("a newcomer that has waited is never taken")
+
+    def test_right_network(self) -> None:
+        """From a network where others have just logged in, one is as new as from any other."""
+        for i in range(9):
+            self.checker.add(applicant(f"10.1.1.{i}", f"user{i}"))
+            self.checker.check(right=True)
+        person = applicant("10.1.1.77")
+        for host in ("10.2.1.1", "10.3.1.1"):
+            self.checker.add(applicant(host))
+        self.checker.add(person)
+        self.assertLessEqual(self.checker.checks_until(person), 1)
 
 
 HOSTS = ("192.0.2.1", "192.0.2.2", "2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:2::1", "h")
@@ -351,7 +477,7 @@ class QueueMachine(RuleBasedStateMachine):
     def check(self, right: bool, chance: float) -> None:
         """A known user is taken every other time at least."""
         before = self.of("known")
-        item = self.queue.take(chance)
+        item = self.queue.take(self.now, chance)
         assert (item is None) == (not self.waiting)
         if item is None:
             return

@@ -47,6 +47,29 @@ class RecentUseTests(SynchronousTestCase):
         use.charge("new", HALF_LIFE)
         self.assertAlmostEqual(use.level("old"), use.level("new"))
 
+    @given(charges, st.sampled_from([0.125, 1.0, 3.0]))
+    def test_take_back(self, made: list[tuple[str, int, float]], units: float) -> None:
+        """What is taken back at once leaves what was there before."""
+        made.sort(key=lambda charge: charge[1])
+        use = RecentUse(HALF_LIFE)
+        for key, at, charged in made:
+            use.charge(key, float(at), charged)
+        before = use.level("a")
+        use.charge("a", 410.0, units)
+        use.take_back("a", 410.0, units)
+        # As exactly as floats are beside so much more.
+        error = 2.0 ** (410.0 / HALF_LIFE - 40) * units
+        self.assertAlmostEqual(2.0 ** use.level("a"), 2.0**before, delta=error)
+        self.assertEqual(use.level("b") == NEVER, not used(made, "b", 410))
+
+    def test_take_back_more(self) -> None:
+        """More than there is leaves nothing, also of a key that never was charged."""
+        use = RecentUse(HALF_LIFE)
+        use.charge("a", 0.0)
+        use.take_back("a", 1.0, 1.0)
+        use.take_back("b", 1.0, 1.0)
+        self.assertEqual([use.level("a"), use.level("b"), len(use)], [NEVER, NEVER, 0])
+
     def test_joint(self) -> None:
         """Two keys of the same use have twice as much together; one that is new adds nothing."""
         self.assertEqual(joint_level(3.0, 3.0), 4.0)

@@ -35,6 +35,15 @@ Levels that count as equal, so that the newest of those who have used as much is
 first served would serve all of them late.
 """
 
+FRESH = 2.0
+"""
+Seconds for which a newcomer comes before the others. Of those who wait longer, in a crowd, most
+have come with it.
+"""
+
+TURNS = 4
+"""Turns of those who are not known, while newcomers wait, after which those passed over have one."""
+
 RANKED_ANEW = 4
 """Of those that wait, how many are ranked anew whenever one is added: those of longest ago."""
 
@@ -75,17 +84,21 @@ class PasswordQueue(Generic[_T]):
     Passwords that wait to be checked; the best is taken first, and the worst gives way.
 
     A check is expensive, so that a crowd of guessers can ask for more than can be made. The order
-    decides who is served all the same. Every other time it is one of the known users, who come from
-    where this name's password was right before: see :class:`KnownUsers`. In between it is one of
-    the others:
+    decides who is served all the same. There are three kinds of attempts:
 
-    1. newcomers, of whose source and networks nothing was ever seen: see :class:`Newcomers`;
-    2. whose source, with a share of the networks around it, has used the least lately
-       (:class:`~twisted_net.net.recent_use.RecentUse`).
+    1. of known users, who come from where this name's password was right before: see
+       :class:`~twisted_net.auth.known_users.KnownUsers`;
+    2. of newcomers, of whose source and networks nothing was seen but right passwords: see
+       :class:`~twisted_net.auth.newcomers.Newcomers`;
+    3. of the others: first whose source, with a share of the networks around it, has used the least
+       lately (:class:`~twisted_net.net.recent_use.RecentUse`).
 
-    The two take turns, too: most right users come from networks where somebody has logged in. So a
-    newcomer comes before all that have guessed before but one, however many they are. Nothing here
-    depends on whether a name is a user's.
+    Known users take turns with those who are not known. Of these a newcomer is next as long as it
+    is :data:`FRESH`, then one of the others: a crowd that came from everywhere at once does not
+    keep out who comes after it. Every fourth time there is a turn more, for those passed over: the
+    others while newcomers are fresh, or a newcomer that is not. So a known user, and whoever else
+    is the first of its kind, waits for at most two checks after the one that is being made, or
+    three if all kinds wait. Nothing here depends on whether a name is a user's.
 
     Over the limit, known users have half of all places, and those who are no newcomers a quarter.
 
@@ -105,7 +118,9 @@ class PasswordQueue(Generic[_T]):
         self._newcomers: Newcomers[_T] = Newcomers()
         self._others: LeastUse[_T] = LeastUse(self._levels)
         self._known_is_next = False
-        self._newcomer_is_next = True
+        self._turns = 0  # of those who are not known, while newcomers wait
+        self._newcomers_are_fresh = False
+        self._passed_over_are_next = False
         self._sources = RecentUse(HALF_LIFE)
         self._networks = [RecentUse(HALF_LIFE) for _ in NETWORK_SHARES]
 
@@ -142,26 +157,41 @@ class PasswordQueue(Generic[_T]):
         if self.knows(applicant.source, name):
             self._known.add(item, name)
         elif is_new:
-            self._newcomers.add(item, name)
+            self._newcomers.add(item, name, now)
         else:
             self._others.add(item, applicant)
         return [self._remove_worst() for _ in range(len(self) - self.limit)]
 
-    def take(self, chance: float) -> _T | None:
+    def take(self, now: float, chance: float) -> _T | None:
         """
         Remove and return the best that waits, or return None.
 
         :param chance: a number drawn evenly from 0 to 1.
         """
+        if self._passed_over_are_next:
+            self._passed_over_are_next = False
+            if (item := self._take_passed_over(chance)) is not None:
+                return item
         if self._known and (self._known_is_next or len(self._known) == len(self)):
             self._known_is_next = False
             return self._known.take()
         self._known_is_next = True
-        if self._newcomers and (self._newcomer_is_next or not self._others):
-            self._newcomer_is_next = False
-            return self._newcomers.take(chance)
-        self._newcomer_is_next = True
-        return self._others.take() if self._others else None
+        if not self._newcomers:
+            return self._others.take() if self._others else None
+        self._turns += 1
+        self._passed_over_are_next = self._turns % TURNS == 0
+        self._newcomers_are_fresh = now - self._newcomers.newest_since() <= FRESH
+        if self._newcomers_are_fresh or not self._others:
+            return self._newcomers.take()
+        return self._others.take()
+
+    def _take_passed_over(self, chance: float) -> _T | None:
+        """Remove and return one that the others of these turns keep out; None if none waits."""
+        # Of fresh newcomers there may be so many that most of these are kept out, too.
+        others_are_next = self._newcomers_are_fresh and self._turns % (2 * TURNS)
+        if self._others and (others_are_next or not self._newcomers):
+            return self._others.take()
+        return self._newcomers.take_passed_over(chance) if self._newcomers else None
 
     def discard(self, item: _T) -> bool:
         """Remove one that waits, if it does; return whether it did."""
@@ -183,6 +213,9 @@ class PasswordQueue(Generic[_T]):
             self._charge(applicant, now, 1.0)
             return
         self._known_pairs.add(applicant.source, applicant.name[:NAME_LENGTH])
+        # Most right users come from networks where others have logged in.
+        for used, network in zip(self._networks, applicant.networks, strict=False):
+            used.take_back(network, now, ATTEMPT)
 
     def _remove_worst(self) -> _T:
         if len(self._known) > (self.limit + 1) // 2 or len(self._known) == len(self):

@@ -50,6 +50,19 @@ class RecentUse:
         if len(self._levels) > self._max_keys:
             self._levels.popitem(last=False)
 
+    def take_back(self, key: str, now: float, units: float) -> None:
+        """
+        Take back units that were charged to a key a moment ago.
+
+        They count as they would if they were charged now: a little more than they did.
+        """
+        level = self.level(key)
+        rest = 1.0 - 2.0 ** min(log2(units) + now / self._half_life - level, 1.0)
+        if rest > 0:
+            self._levels[key] = level + log2(rest)
+        else:
+            self._levels.pop(key, None)
+
 
 def joint_level(one: float, other: float) -> float:
     """Return the level of what two keys have used together."""

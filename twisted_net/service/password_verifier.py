@@ -138,7 +138,7 @@ class PasswordVerifier:
 
     def _next(self) -> None:
         while self._threads.busy < self._threads.limit:
-            check = self._queue.take(random())
+            check = self._queue.take(self._reactor.seconds(), random())
             if check is None:
                 return
             began = self._reactor.seconds()
