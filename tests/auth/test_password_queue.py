@@ -352,7 +352,7 @@ class TurnsTests(SynchronousTestCase):
         return who
 
     def test_order(self) -> None:
-        """Known users and newcomers take turns; every fourth time one that these keep out is next."""
+        """Known users and newcomers take turns; every fourth time another is next."""
         for i in range(100):
             guesser = applicant(f"198.51.100.{i}")
             self.checker.add(guesser)

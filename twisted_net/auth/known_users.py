@@ -38,7 +38,7 @@ class KnownPairs:
         self._pairs.discard((source, name))
         self._pairs.add((source, name), name)
         if len(self._pairs) > self._limit:
-            self._pairs.discard(self._pairs.oldest_of_largest())
+            self._pairs.discard(self._pairs.oldest_of(self._pairs.largest_group()))
 
 
 class KnownUsers(Generic[_T]):
@@ -83,7 +83,7 @@ class KnownUsers(Generic[_T]):
 
     def remove_worst(self) -> _T:
         """Remove and return the one that gives way; there must be one."""
-        item = self._items.oldest_of_largest()
+        item = self._items.oldest_of(self._items.largest_group())
         self.discard(item)
         return item
 

@@ -84,7 +84,7 @@ class Newcomers(Generic[_T]):
         """Remove and return the one that gives way; there must be one."""
         if not self._items:
             return self.take()
-        item = self._items.oldest_of_largest()
+        item = self._items.oldest_of(self._items.largest_group())
         self.discard(item)
         return item
 
@@ -103,6 +103,8 @@ class Newcomers(Generic[_T]):
             self._places[last[0]] = place
 
     def _take(self, item: _T) -> _T:
-        self._turns.move_to_end(self._items.group_of(item), last=False)
+        name = self._items.group_of(item)
+        assert name is not None
+        self._turns.move_to_end(name, last=False)
         self.discard(item)
         return item

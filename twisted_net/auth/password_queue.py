@@ -42,7 +42,7 @@ have come with it.
 """
 
 TURNS = 4
-"""Turns of those who are not known, while newcomers wait, after which those passed over have one."""
+"""Turns of those who are not known, while newcomers wait, after which one passed over is next."""
 
 RANKED_ANEW = 4
 """Of those that wait, how many are ranked anew whenever one is added: those of longest ago."""

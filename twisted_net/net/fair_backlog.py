@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from twisted_net.net.length_ranking import LengthRanking
+from twisted_net.net.grouped_items import GroupedItems
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -25,16 +25,15 @@ class FairBacklog(Generic[_T]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._size = 0
         self._at_work = 0
-        # Items by client, oldest first. The first client has waited longest for its turn.
-        self._waiting: OrderedDict[str, OrderedDict[_T, None]] = OrderedDict()
+        self._waiting: GroupedItems[_T] = GroupedItems()  # by client
+        # Clients that have items. The first has waited longest for its turn.
+        self._turns: OrderedDict[str, None] = OrderedDict()
         self._running: dict[str, int] = {}
-        self._lengths = LengthRanking()  # of clients
 
     def __len__(self) -> int:
         """Return how many items wait or are worked on."""
-        return self._size + self._at_work
+        return len(self._waiting) + self._at_work
 
     def add(self, client: str, item: _T) -> _T | None:
         """
@@ -42,17 +41,16 @@ class FairBacklog(Generic[_T]):
 
         :return: the one that has no place any more, or None; it may be *item*.
         """
-        if len(self) < self._limit:
-            self._append(client, item)
-            return None
-        mine = len(self._waiting.get(client, ()))
-        if mine + 1 >= self._lengths.longest:
-            return item
-        longest = self._lengths.first()
-        newest = next(reversed(self._waiting[longest]))
-        self._remove(longest, newest)
-        self._append(client, item)
-        return newest
+        surplus = None
+        if len(self) >= self._limit:
+            if self._waiting.size_of(client) + 1 >= self._waiting.largest_size:
+                return item
+            longest = self._waiting.largest_group()
+            surplus = self._waiting.newest_of(longest)
+            self._remove(surplus)
+        if self._waiting.add(item, client):
+            self._turns[client] = None
+        return surplus
 
     def take(self, free: int) -> tuple[str, _T] | None:
         """
@@ -62,11 +60,11 @@ class FairBacklog(Generic[_T]):
         :return: None if nothing waits that may have a worker.
         """
         # At most as many clients are passed over as there are workers: each has one.
-        for client, items in self._waiting.items():
+        for client in self._turns:
             if self._running.get(client, 0) < free:
-                item = next(iter(items))
-                self._waiting.move_to_end(client)
-                self._remove(client, item)
+                item = self._waiting.oldest_of(client)
+                self._turns.move_to_end(client)
+                self._remove(item)
                 self._running[client] = self._running.get(client, 0) + 1
                 self._at_work += 1
                 return client, item
@@ -81,21 +79,12 @@ class FairBacklog(Generic[_T]):
 
     def discard(self, client: str, item: _T) -> bool:
         """Remove an item, if it waits; return whether it did."""
-        waits = item in self._waiting.get(client, ())
+        waits = self._waiting.group_of(item) == client
         if waits:
-            self._remove(client, item)
+            self._remove(item)
         return waits
 
-    def _append(self, client: str, item: _T) -> None:
-        items = self._waiting.setdefault(client, OrderedDict())
-        items[item] = None
-        self._size += 1
-        self._lengths.grown(client, len(items))
-
-    def _remove(self, client: str, item: _T) -> None:
-        items = self._waiting[client]
-        del items[item]
-        self._size -= 1
-        if not items:
-            del self._waiting[client]
-        self._lengths.shrunk(client, len(items))
+    def _remove(self, item: _T) -> None:
+        client = self._waiting.discard(item)
+        if client is not None:
+            del self._turns[client]

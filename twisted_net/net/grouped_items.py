@@ -6,19 +6,23 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from twisted_net.net.length_ranking import LengthRanking
-
 _T = TypeVar("_T", bound=Hashable)
 
 
 class GroupedItems(Generic[_T]):
-    """Items in their order and by group; each operation takes O(1)."""
+    """
+    Items in their order and by group; each operation takes O(1).
+
+    :ivar largest_size: items of the largest group; 0 if there is none.
+    """
 
     def __init__(self) -> None:
+        self.largest_size = 0
         # Oldest first, with their groups.
         self._group_of: OrderedDict[_T, str] = OrderedDict()
         self._groups: dict[str, OrderedDict[_T, None]] = {}
-        self._lengths = LengthRanking()  # of groups
+        # The groups by size, each that has had it longest first.
+        self._groups_by_size: dict[int, OrderedDict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._group_of)
@@ -36,8 +40,10 @@ class GroupedItems(Generic[_T]):
         self._group_of[item] = group
         same = self._groups.setdefault(group, OrderedDict())
         same[item] = None
-        self._lengths.grown(group, len(same))
-        return len(same) == 1
+        size = len(same)
+        self._resize(group, size - 1, size)
+        self.largest_size = max(self.largest_size, size)
+        return size == 1
 
     def discard(self, item: _T) -> str | None:
         """
@@ -50,10 +56,15 @@ class GroupedItems(Generic[_T]):
             return None
         same = self._groups[group]
         del same[item]
-        if not same:
-            del self._groups[group]
-        self._lengths.shrunk(group, len(same))
-        return None if same else group
+        size = len(same)
+        self._resize(group, size + 1, size)
+        # No size is skipped: this group is one below.
+        if self.largest_size not in self._groups_by_size:
+            self.largest_size -= 1
+        if size:
+            return None
+        del self._groups[group]
+        return group
 
     def newest(self) -> _T:
         """Return the newest item; there must be one."""
@@ -63,10 +74,27 @@ class GroupedItems(Generic[_T]):
         """Return the newest item of a group that has one."""
         return next(reversed(self._groups[group]))
 
-    def oldest_of_largest(self) -> _T:
-        """Return the oldest item of a largest group; there must be one."""
-        return next(iter(self._groups[self._lengths.first()]))
+    def oldest_of(self, group: str) -> _T:
+        """Return the oldest item of a group that has one."""
+        return next(iter(self._groups[group]))
 
-    def group_of(self, item: _T) -> str:
-        """Return the group of an item that is here."""
-        return self._group_of[item]
+    def largest_group(self) -> str:
+        """Return the group that has been a largest one for longest; there must be one."""
+        return next(iter(self._groups_by_size[self.largest_size]))
+
+    def size_of(self, group: str) -> int:
+        """Return how many items a group has."""
+        return len(self._groups.get(group, ()))
+
+    def group_of(self, item: _T) -> str | None:
+        """Return the group of an item; None if it is not here."""
+        return self._group_of.get(item)
+
+    def _resize(self, group: str, before: int, after: int) -> None:
+        if before:
+            groups = self._groups_by_size[before]
+            del groups[group]
+            if not groups:
+                del self._groups_by_size[before]
+        if after:
+            self._groups_by_size.setdefault(after, OrderedDict())[group] = None
