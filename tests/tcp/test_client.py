@@ -10,8 +10,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -25,7 +27,7 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
-from twisted_net.tcp.client import CLOSE_TIMEOUT, CommandClient
+from twisted_net.tcp.client import CLOSE_TIMEOUT, CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
 
 
@@ -344,6 +346,30 @@ class CallTests(ClientCase):
         self.successResultOf(closing[0])
 
 
+class EndpointTests(SynchronousTestCase):
+    """:func:`server_endpoint` chooses what connects."""
+
+    def test_addresses(self) -> None:
+        """An address is connected to without a thread, which others may keep busy."""
+        for host in ("127.0.0.1", "::1", "fe80::1%lo"):
+            reactor: Any = MemoryReactorClock()  # Any: reactors have no one type
+            server_endpoint(reactor, host, 8888).connect(Factory())
+            self.assertEqual([made[:2] for made in reactor.tcpClients], [(host, 8888)])
+
+    def test_names(self) -> None:
+        """A name is looked up by the reactor's resolver."""
+        reactor: Any = MemoryReactorClock()
+        asked = []
+
+        class Resolver:
+            def resolveHostName(self, receiver: object, name: str, **_: object) -> None:
+                asked.append(name)
+
+        reactor.nameResolver = Resolver()
+        server_endpoint(reactor, "example.com", 8888).connect(Factory())
+        self.assertEqual(asked, ["example.com"])
+
+
 class ConnectingTests(ClientCase):
     """The connection is made, kept up, and ended."""
 
@@ -373,6 +399,20 @@ class ConnectingTests(ClientCase):
         self.reactor.pass_time(2)
         self.assertIn("in 3 seconds", str(self.failureResultOf(done, NotConnected).value))
         self.assertTrue(server.gone)
+
+    def test_cancelled_lookup(self) -> None:
+        """An endpoint that calls its cancellation another failure does not hide the time limit."""
+        client = self.make(connect_timeout=3)
+        connect = self.endpoint.connect
+
+        def look_up(factory: IProtocolFactory) -> Deferred[Any]:  # Any: as above
+            # As HostnameEndpoint does.
+            return connect(factory).addErrback(lambda _: Failure(DNSLookupError("no such host")))
+
+        self.patch(self.endpoint, "connect", look_up)
+        done = Deferred.fromCoroutine(client.connect())
+        self.reactor.pass_time(4)
+        self.assertIn("in 3 seconds", str(self.failureResultOf(done, NotConnected).value))
 
     def test_handshake(self) -> None:
         """Over TLS nothing is sent before the server has proved who it is."""

@@ -8,9 +8,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -57,7 +63,13 @@ def server_endpoint(
 
     :param tls: such as ``twisted.internet.ssl.optionsForClientTLS(host)``; plain TCP if None.
     """
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(full_reactor(reactor), host, port)
+    # An address needs no look-up, which takes a thread of the reactor's pool: all may be busy.
+    kind: Callable[..., IStreamClientEndpoint] = HostnameEndpoint
+    if isIPAddress(host):
+        kind = TCP4ClientEndpoint
+    elif isIPv6Address(host):
+        kind = TCP6ClientEndpoint
+    endpoint: IStreamClientEndpoint = kind(full_reactor(reactor), host, port)
     return endpoint if tls is None else wrapClientTLS(tls, endpoint)
 
 
@@ -397,7 +409,10 @@ class CommandClient:
         deadline = self._reactor.seconds() + settings.connect_timeout
         too_long = f"no connection in {settings.connect_timeout:g} seconds"
         self._connecting = self._endpoint.connect(factory)
-        self._connecting.addTimeout(settings.connect_timeout, self._reactor)
+        # HostnameEndpoint says that there is no such host when it is cancelled during its look-up.
+        self._connecting.addTimeout(
+            settings.connect_timeout, self._reactor, lambda _, __: Failure(DeferredTimeout())
+        )
         try:
             connection = await self._connecting
         except DeferredTimeout:
@@ -408,9 +423,7 @@ class CommandClient:
             raise
         # An endpoint may fail with any exception; its text is shown to the caller.
         except Exception as error:
-            if (
-                self._closed
-            ):  # HostnameEndpoint says that there is no such host when it is cancelled
+            if self._closed:
                 raise NotConnected(self._failure) from error
             raise NotConnected(str(error) or type(error).__name__) from error
         finally:
