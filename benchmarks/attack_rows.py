@@ -120,7 +120,11 @@ ATTACKS: dict[str, Attack] = {
         secured(), 100 * MB, "one check at a time, of 32 MiB", ("auth_failed", "auth_delayed")
     ),
     "guessers": Attack(
-        secured(), 100 * MB, "one check at a time, of 32 MiB", ("auth_failed", "auth_delayed")
+        # Most are refused a place in the queue: few addresses fail so often that they are delayed.
+        secured(),
+        100 * MB,
+        "one check at a time, of 32 MiB",
+        ("auth_failed", "busy"),
     ),
     "slow_handlers": Attack(secured(SLOW_COMMANDS), 60 * MB, "tcp.max_blocking, tcp.max_pending"),
     "dead_name_server": Attack(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 from collections import Counter
 from ipaddress import ip_address, ip_network
 from itertools import islice
+from pathlib import Path
 from unittest import mock
 
 from attrs import evolve
@@ -40,6 +42,12 @@ class RowTests(SynchronousTestCase):
     def test_crowds(self) -> None:
         """There is a crowd for each attack, and no other."""
         self.assertEqual(sorted(CROWDS), sorted(ATTACKS))
+
+    def test_documented(self) -> None:
+        """The page on securing a server lists each, with what limits it."""
+        page = Path(__file__).parents[1].joinpath("docs", "howto", "securing.rst").read_text()
+        listed = re.findall(r"^``(\w+)`` +\w", page, re.MULTILINE)
+        self.assertEqual(sorted(listed), sorted(ATTACKS))
 
     def test_configurations(self) -> None:
         """All settings exist; users are configured where somebody logs in."""
