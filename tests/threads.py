@@ -1,14 +1,18 @@
-"""A clock whose threads run when the test says so."""
+"""Reactors in memory for what runs in threads: those of the test, or real ones."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+
+from tests.patience import PATIENCE
 
 _T = TypeVar("_T")
 
@@ -64,3 +68,38 @@ class ThreadClock(Clock):
     def stop(self) -> None:
         """End the idle threads."""
         self.stopped = True
+
+
+class ThreadReactor(MemoryReactorClock):
+    """A reactor in memory that takes calls from threads."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # it has no annotations
+        self.calls_from_threads: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.at_shutdown: list[Callable[[], None]] = []
+
+    def callFromThread(self, function: Callable[..., object], *args: object) -> None:
+        """Let a function wait for :meth:`run_one`."""
+        self.calls_from_threads.put(lambda: function(*args))
+
+    def run_one(self) -> None:
+        """Wait for a call from a thread, and make it."""
+        self.calls_from_threads.get(timeout=PATIENCE)()
+
+    def addSystemEventTrigger(  # type: ignore[override]  # it returns nothing
+        self, phase: str, event: str, function: Any, *_: object
+    ) -> object:
+        """Keep a function for :meth:`shut_down`."""
+        assert (phase, event) == ("during", "shutdown")
+        self.at_shutdown.append(function)
+        return function
+
+    def removeSystemEventTrigger(self, trigger: Any) -> None:
+        """Forget a function."""
+        self.at_shutdown.remove(trigger)
+
+    def shut_down(self) -> None:
+        """Fire the triggers of a shutdown."""
+        found, self.at_shutdown = self.at_shutdown, []
+        for function in found:
+            function()

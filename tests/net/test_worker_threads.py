@@ -6,15 +6,13 @@ import gc
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.patience import PATIENCE, wait_until
+from tests.threads import ThreadReactor
 from twisted_net.net import worker_threads
 from twisted_net.net.worker_threads import WorkerThreads
 
@@ -26,46 +24,11 @@ def alive() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(NAME))
 
 
-class Reactor(MemoryReactorClock):
-    """A reactor in memory that takes calls from threads."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # it has no annotations
-        self.calls_from_threads: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self.at_shutdown: list[Callable[[], None]] = []
-
-    def callFromThread(self, function: Callable[..., object], *args: object) -> None:
-        """Let a function wait for :meth:`run_one`."""
-        self.calls_from_threads.put(lambda: function(*args))
-
-    def run_one(self) -> None:
-        """Wait for a call from a thread, and make it."""
-        self.calls_from_threads.get(timeout=PATIENCE)()
-
-    def addSystemEventTrigger(  # type: ignore[override]  # it returns nothing
-        self, phase: str, event: str, function: Any, *_: object
-    ) -> object:
-        """Keep a function for :meth:`shut_down`."""
-        assert (phase, event) == ("during", "shutdown")
-        self.at_shutdown.append(function)
-        return function
-
-    def removeSystemEventTrigger(self, trigger: Any) -> None:
-        """Forget a function."""
-        self.at_shutdown.remove(trigger)
-
-    def shut_down(self) -> None:
-        """Fire the triggers of a shutdown."""
-        found, self.at_shutdown = self.at_shutdown, []
-        for function in found:
-            function()
-
-
 class WorkerThreadsTests(SynchronousTestCase):
     """:class:`WorkerThreads` with real threads and a reactor in memory."""
 
     def setUp(self) -> None:
-        self.reactor: Any = Reactor()  # Any: it is a few interfaces at once
+        self.reactor: Any = ThreadReactor()  # Any: it is a few interfaces at once
         self.gates: deque[threading.Event] = deque()
         self.pools: list[WorkerThreads] = []
         self.addCleanup(self.end)

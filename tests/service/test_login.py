@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -13,12 +14,20 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.patience import wait_until
 from tests.service.users_case import UsersFileTestCase
 from tests.tcp.memory import Reactor
-from tests.threads import ThreadClock
+from tests.threads import ThreadClock, ThreadReactor
 from twisted_net.auth.password_queue import Applicant
 from twisted_net.auth.passwords import hash_password
-from twisted_net.auth.users import AuthSettings, Permissions, User, Users, hash_token
+from twisted_net.auth.users import (
+    AuthSettings,
+    Permissions,
+    User,
+    Users,
+    hash_token,
+    read_users,
+)
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import (
     AuthDelayed,
@@ -29,7 +38,7 @@ from twisted_net.errors import (
 )
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal
-from twisted_net.service import login
+from twisted_net.service import login, users_file
 from twisted_net.service.login import (
     REFUSAL_PAUSE,
     Authenticator,
@@ -510,6 +519,34 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
         self.failureResultOf(log_in("ann", "sesame"), AuthDelayed)
         made.stop()
         self.assertTrue(reactor.stopped)
+
+    def test_changed_file(self) -> None:
+        """A changed users file is read in a thread of its own, which ends then."""
+        threads: set[str] = set()
+
+        def read(*arguments: Any) -> Users:
+            threads.add(threading.current_thread().name)
+            return read_users(*arguments)
+
+        self.write("[ann]\n[bob]")
+        reactor: Any = ThreadReactor()  # Any: it is a few interfaces at once
+        made = configured_authenticator(reactor, AuthSettings(users=str(self.path)))
+        assert made is not None
+        self.patch(users_file, "read_users", read)
+        ann = made.permissions_of("ann")
+        assert ann is not None
+        for text, withdrawn in (("[ann", False), ("[bob]", True)):
+            self.write(text)
+            made.refresh()
+            made.refresh()
+            # Not before the thread has read it.
+            self.assertFalse(ann.withdrawn)
+            reactor.run_one()
+            self.assertEqual(ann.withdrawn, withdrawn)
+        self.assertEqual(threads, {"users file 1"})
+        self.assertEqual(reactor.at_shutdown, [])
+        wait_until(lambda: threads.isdisjoint(thread.name for thread in threading.enumerate()))
+        self.flushLoggedErrors()
 
     def test_both(self) -> None:
         """A users file and a checker plugin are used together, with passwords in a thread."""

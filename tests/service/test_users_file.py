@@ -6,20 +6,16 @@ import builtins
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
-from queue import Queue
-from threading import get_ident
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from tests.patience import PATIENCE
 from tests.service.users_case import UsersFileTestCase
-from twisted_net.auth.users import Users, hash_token, read_users
+from twisted_net.auth.users import Users, hash_token
 from twisted_net.broadcasts import CLIENTS_AT_ONCE
+from twisted_net.errors import OutOfThreads
 from twisted_net.reasons import End
 from twisted_net.service import users_file
 from twisted_net.service.users_file import (
@@ -27,7 +23,7 @@ from twisted_net.service.users_file import (
     MISTAKES_LOGGED,
     UsersFile,
     UsersRefresher,
-    in_thread_of_its_own,
+    unthreaded,
 )
 from twisted_net.sessions import Session, Sessions
 from twisted_net.topics import Mailbox
@@ -149,6 +145,34 @@ class UsersFileTests(UsersFileTestCase):
         outcome.callback(read())
         self.assertEqual(len(looked_at(file)), 3)
         self.assertEqual(len(reads), 2)
+
+    def test_out_of_resources(self) -> None:
+        """Without a thread or memory it is tried each time, which is logged once in a while."""
+        for lacking in (OutOfThreads(), MemoryError(), OSError(errno.EMFILE, "too many")):
+            with self.subTest(lacking=lacking):
+                self.lack(lacking)
+
+    def lack(self, lacking: Exception) -> None:
+        """Let a hundred reads of a changed file fail, and the next one not."""
+        now, tries, logged = 0.0, 0, len(self.logged)
+
+        def threading(read: Callable[[], Users]) -> Awaitable[Users]:
+            nonlocal tries
+            tries += 1
+            return fail(lacking) if tries <= 100 else unthreaded(read)
+
+        self.write("[ann]\n[bob]")
+        file = UsersFile(str(self.path), seconds=lambda: now, threading=threading)
+        self.write("[ann]")
+        file.look()
+        for _ in range(100):
+            file.look()
+            self.assertEqual(len(file.current()), 2)
+            now += COMPLAINT_INTERVAL / 50
+        self.assertEqual((tries, len(self.logged) - logged), (100, 2))
+        file.look()
+        self.assertEqual(len(file.current()), 1)
+        self.flushLoggedErrors()
 
     def test_bug(self) -> None:
         """What cannot be read because of a bug is not tried again, and fills no log."""
@@ -366,36 +390,6 @@ class NobodyListens:
         """Do nothing."""
 
     wake = overflow = subscribed
-
-
-class ThreadTests(UsersFileTestCase):
-    """A changed file is read in a thread."""
-
-    def test_thread(self) -> None:
-        """Its own, and the outcome, an error too, returns to the reactor's."""
-        outcomes: Queue[Callable[[], None]] = Queue()
-        clock = Clock()
-        clock.callFromThread = lambda call, *args: outcomes.put(  # type: ignore[attr-defined]
-            partial(call, *args)
-        )
-        threads: list[int] = []
-
-        def read(text: str, path: str) -> Users:
-            threads.append(get_ident())
-            return read_users(text, path)
-
-        self.write("[ann]")
-        reactor = cast(IReactorTime, clock)
-        file = UsersFile(str(self.path), threading=in_thread_of_its_own(reactor))
-        self.patch(users_file, "read_users", read)
-        for text, count in (("[ann]\n[bob]", 2), ("[ann", 2), ("[eve]", 1)):
-            self.write(text)
-            looked_at(file)
-            outcomes.get(timeout=PATIENCE)()
-            self.assertEqual(len(file.current()), count)
-        self.assertEqual(len(threads), 3)
-        self.assertNotIn(get_ident(), threads)
-        self.flushLoggedErrors()
 
 
 class RefresherTests(UsersFileTestCase):

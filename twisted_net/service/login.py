@@ -31,10 +31,10 @@ from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
-from twisted_net.net.worker_threads import Threads
+from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
-from twisted_net.service.users_file import UsersFile, in_thread_of_its_own
+from twisted_net.service.users_file import UsersFile
 from twisted_net.sessions import Session
 
 _log = Logger()
@@ -358,8 +358,8 @@ def configured_authenticator(
             file = UsersFile(
                 settings.users,
                 StepScheduler(reactor),
-                reactor.seconds,
-                in_thread_of_its_own(reactor),
+                steady(reactor).seconds,
+                _reading_threads(reactor).call,
             )
         except ConfigError as error:
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
@@ -375,6 +375,18 @@ def configured_authenticator(
     if mistakes:
         raise ConfigError(mistakes)
     return Authenticator(reactor, settings, checkers, users, look, verifier) if checkers else None
+
+
+def _reading_threads(reactor: IReactorTime) -> Threads:
+    """
+    Return what reads the users file: one thread, which ends after each read.
+
+    The reactor's own threads may all be busy with what clients requested, and a removed user must
+    not wait for these. A file system that does not answer must not keep the process from ending.
+    """
+    threads = WorkerThreads(reactor, "users file", 1, awaited=False)
+    threads.stop()
+    return threads
 
 
 def _make_checker(description: str) -> Any:  # Any: as above

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 import os
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from typing_extensions import override
 
 from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
 from twisted_net.broadcasts import CLIENTS_AT_ONCE, Pacing, unpaced
-from twisted_net.errors import ConfigError
+from twisted_net.errors import ConfigError, OutOfThreads
 from twisted_net.net.files import read_file
 
 COMPLAINT_INTERVAL = 60.0
@@ -68,7 +66,8 @@ class UsersFile:
 
     :param pacing: divides the reviews of many clients over turns of the reactor.
     :param seconds: returns the seconds of a steady clock, for the rate of complaints.
-    :param threading: calls the function that reads the changed file.
+    :param threading: calls the function that reads the changed file, one at a time. Where it
+        fails with :class:`~twisted_net.errors.OutOfThreads` it is called at the next look again.
     :raises ConfigError: if the file cannot be read, or has a mistake, when it is first read.
     """
 
@@ -123,6 +122,9 @@ class UsersFile:
         except _Unreadable as error:
             # Tried again at the next look: it need not change to be readable then.
             self._complain(error.mistakes)
+        except (OutOfThreads, MemoryError, OSError) as error:
+            # So it is where the system lacks what it takes to read the file.
+            self._complain([f"{self._path}: {str(error) or type(error).__name__}"])
         except ConfigError as error:
             self._state = state
             self._log_mistakes(error.mistakes)
@@ -231,35 +233,6 @@ class UsersFile:
             if error.errno in _UNFIT:
                 raise ConfigError([f"{self._path}: {error.strerror}"]) from None
             raise _Unreadable([f"{self._path}: {error.strerror}"]) from None
-
-
-def in_thread_of_its_own(reactor: IReactorTime) -> Threading:
-    """
-    Return what calls a function in a thread that nothing else uses.
-
-    The reactor's own threads may all be busy with what clients requested, and a removed user must
-    not wait for these.
-
-    :param reactor: must provide ``IReactorFromThreads`` once a function is called.
-    """
-
-    def call(function: Callable[[], Users]) -> Deferred[Users]:
-        result: Deferred[Users] = Deferred()
-
-        def run() -> None:
-            outcome: Users | Failure
-            try:
-                outcome = function()
-            except BaseException:
-                outcome = Failure()
-            cast(IReactorFromThreads, reactor).callFromThread(result.callback, outcome)
-
-        # Not threading.Thread, whose start() waits until the thread runs. Like a daemon thread, it
-        # does not keep the process alive if a file system does not answer.
-        _thread.start_new_thread(run, ())
-        return result
-
-    return call
 
 
 class UsersRefresher(Service):
