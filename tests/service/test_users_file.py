@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from tests.service.users_case import UsersFileTestCase
@@ -22,7 +21,6 @@ from twisted_net.service.users_file import (
     COMPLAINT_INTERVAL,
     MISTAKES_LOGGED,
     UsersFile,
-    UsersRefresher,
     unthreaded,
 )
 from twisted_net.sessions import Session, Sessions
@@ -390,25 +388,3 @@ class NobodyListens:
         """Do nothing."""
 
     wake = overflow = subscribed
-
-
-class RefresherTests(UsersFileTestCase):
-    """:class:`UsersRefresher` looks at the file while it runs."""
-
-    def test_looks(self) -> None:
-        """Twice in each interval, also after a failure, until it stops."""
-        clock = Clock()
-        looks: list[float] = []
-
-        def look() -> None:
-            looks.append(clock.seconds())
-            raise ZeroDivisionError
-
-        refresher = UsersRefresher(clock, 2.0, look)
-        refresher.startService()
-        refresher.startService()
-        for _ in range(3):
-            self.assertRaises(ZeroDivisionError, clock.advance, 1.0)
-        self.assertEqual(looks, [1.0, 2.0, 3.0])
-        refresher.stopService()
-        self.assertEqual(clock.getDelayedCalls(), [])

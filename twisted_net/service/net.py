@@ -21,6 +21,7 @@ from twisted_net.http.fetch import Fetcher
 from twisted_net.http.settings import FetchSettings
 from twisted_net.net.addresses import is_local
 from twisted_net.net.name_lookups import NameLookups
+from twisted_net.net.periodic_call import PeriodicCall
 from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.turn_scheduler import StepScheduler
@@ -45,7 +46,6 @@ from twisted_net.service.datagram_listeners import (
 from twisted_net.service.listeners import CommandListener, ListenerService
 from twisted_net.service.login import configured_authenticator
 from twisted_net.service.preload import preload
-from twisted_net.service.users_file import UsersRefresher
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
@@ -149,8 +149,8 @@ class NetService(MultiService):
         self._served += self._group_listeners(config)
         parts: list[Service] = [LatencyProbe(reactor, instruments.latency, time.time)]
         if authenticator is not None and config.auth.users is not None:
-            interval = config.auth.refresh_interval
-            parts.append(UsersRefresher(reactor, interval, authenticator.refresh))
+            interval, refresh = config.auth.refresh_interval / 2, authenticator.refresh
+            parts.append(PeriodicCall(reactor, interval, lambda _: refresh()))
         parts += self._served
         for part in parts:
             part.setServiceParent(self)

@@ -9,11 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from typing_extensions import override
 
 from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
@@ -233,44 +230,6 @@ class UsersFile:
             if error.errno in _UNFIT:
                 raise ConfigError([f"{self._path}: {error.strerror}"]) from None
             raise _Unreadable([f"{self._path}: {error.strerror}"]) from None
-
-
-class UsersRefresher(Service):
-    """
-    Looks from time to time, while it runs, whether a users file has changed.
-
-    :param interval: seconds within which a change is found; it takes two looks.
-    :param refresh: looks at the file.
-    """
-
-    def __init__(
-        self, reactor: IReactorTime, interval: float, refresh: Callable[[], object]
-    ) -> None:
-        self._reactor = reactor
-        self._interval = interval
-        self._refresh = refresh
-        self._call: IDelayedCall | None = None
-
-    @override
-    def startService(self) -> None:
-        Service.startService(self)
-        if self._call is None:
-            self._wait()
-
-    @override
-    def stopService(self) -> None:
-        Service.stopService(self)
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _wait(self) -> None:
-        self._call = self._reactor.callLater(self._interval / 2, self._look)
-
-    def _look(self) -> None:
-        # First: whatever happens, it is looked again.
-        self._wait()
-        self._refresh()
 
 
 class _Unreadable(ConfigError):
