@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.foreign_protocols import BEGINNINGS, GREETINGS, METHODS, foreign_protocol
+from twisted_net.net.foreign_protocols import (
+    BEGINNINGS,
+    GREETINGS,
+    METHODS,
+    STORAGE,
+    foreign_protocol,
+)
 
 HEAD = 64
 
@@ -62,6 +68,11 @@ FOREIGN = {
     "DICT": (b"CLIENT libcurl 8.5.0",),  # what curl sends for dict:
     "SCGI": (b"70:CONTENT_LENGTH\x0027\x00SCGI\x001\x00",),
     "uwsgi": (b"\x00\x20\x20\x00\x0c\x00QUERY_STRING", b"\x05 A\x00"),
+    "RESP": (b"*1", b"*3\r", b"*12"),  # Redis
+    "git": (b"0032git-upload-pack /a.git\0host=b.test\0", b"00aegit-receive-pack /a"),
+    "BitTorrent": (b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05",),
+    "memcached": (b"set key 0 0 5", b"cas a:b 0 -1 12 7 noreply\r", b"ms key 5 T0", b"ms key 2"),
+    "beanstalkd": (b"put 0 0 60 5",),
     "AJP": (b"\x124\x01\x20\x02\x04\x00\x08HTTP/1.1",),
     "binary": (
         b"\x05\x01\x00",  # SOCKS 5
@@ -78,6 +89,12 @@ FOREIGN = {
         b"\x00\x00\x00\x08\x04\xd2\x16\x2f",  # PostgreSQL
         b"\x12\x01\x00\x2f",  # SQL Server
         b"\x3a\x00\x00\x00\x00\x00\x00\x00",  # MongoDB
+        b"\x00\x30\xab\xcd\x01\x00\x00\x01",  # DNS, with another length and ID
+        b"0\x81\xc8\x02\x01\x01\x60\x81\xc2",  # LDAP, with a long name or password
+        b".NET\x01\x00\x00\x00",  # .NET remoting
+        b"\x00REQ\x00\x00\x00\x07",  # Gearman
+        b"CNXN\x00\x00\x00\x01",  # ADB
+        b"ZBXD\x01\x5c\x00\x00",  # Zabbix
     ),
 }
 """First lines of clients of each protocol."""
@@ -130,6 +147,18 @@ OWN = (
     b"\xc2\x85",
     b"\tPING",
     b"\t\tPING",
+    b"ECHO \x00\xff\x01",
+    b"\x00 \xff\xff\x01\x01",
+    b"ECHO abc\x00\x00",
+    b"*",
+    b"* PING",
+    b"$4",
+    b"set key value",
+    b"set key 5",
+    b"put key 5",
+    b"ms key",
+    b"add 1 2",
+    b"0032git",
 )
 """Lines of ours, or mistakes that are to be answered."""
 
@@ -162,6 +191,9 @@ class ForeignProtocolTests(SynchronousTestCase):
                 self.assertIsNone(foreign_protocol(line, lambda name: True))
                 self.assertIsNotNone(foreign_protocol(line, lambda name: False))
             self.assertEqual(foreign_protocol(word + b" / HTTP/1.1", lambda name: True), "HTTP")
+        for name in STORAGE:
+            for line in FOREIGN[name]:
+                self.assertIsNone(foreign_protocol(line, lambda name: True))
 
     def test_unfinished(self) -> None:
         """A line is known before its end has come, at the byte that decides."""
@@ -236,7 +268,7 @@ class ForeignProtocolTests(SynchronousTestCase):
 
     def test_tables(self) -> None:
         """Each row of the tables has a line above, and the tables are all in capitals."""
-        for name in BEGINNINGS:
+        for name in [*BEGINNINGS, *STORAGE]:
             self.assertIn(name, FOREIGN)
         for word, name in GREETINGS.items():
             self.assertEqual(word, word.upper())

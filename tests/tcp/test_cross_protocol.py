@@ -47,6 +47,8 @@ OPENINGS = (
     b"CLIENT libcurl 8.5.0",
     b"24:CONTENT_LENGTH\x0027\x00SCGI\x001\x00,MARK a",
     b"\x00\x20\x20\x00\x0c\x00QUERY_STRING\x00\x00MARK a",
+    b"*1",
+    b"set key 0 0 6",
 )
 """First lines of other protocols, short and long."""
 

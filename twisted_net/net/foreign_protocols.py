@@ -7,14 +7,18 @@ can leave out what comes first: a request line, or the bytes of a TLS handshake.
 connection at ``POST`` or ``Host:`` for this reason. Programs that take the port for another
 server's, and scanners, are recognized as well.
 
+Clients of stores, such as Redis and memcached, are another case: what a stranger had them store
+stands on a line of its own, so that a program which can be pointed at this port would run it.
+
 A line counts as another protocol's in three ways:
 
 - *Its beginning is in* :data:`BEGINNINGS`; no command should have such a name.
 - *It ends with a version of a protocol*, as all request lines do: ``PING / HTTP/1.1`` is a request
   with the method PING, which a page may choose, and no command. A command that needs such an
   argument quotes it: ``ECHO x "HTTP/1.1"``.
-- *Its first word is in* :data:`GREETINGS` *or* :data:`METHODS`, unless a command of the server has
-  that name. So ``GET key`` runs where there is a command GET, but ``GET / HTTP/1.1`` does not.
+- *Its first word is in* :data:`GREETINGS` *or* :data:`METHODS`, or it is as in :data:`STORAGE`,
+  unless a command of the server has the name of its first word. So ``GET key`` runs where there is
+  a command GET, but ``GET / HTTP/1.1`` does not.
 """
 
 from __future__ import annotations
@@ -33,9 +37,6 @@ HEADERS = (
 BEGINNINGS = {
     # A ClientHello (RFC 8446 §5.1): its session ID and its ticket may hold commands.
     "TLS": rb"\x16\x03",
-    # Two control characters within the first four bytes: SOCKS, STUN and TURN, SMB, RDP, DNS, LDAP,
-    # MQTT, X11, SSL 2, and the protocols of most databases.
-    "binary": rb".{0,2}?[\x00-\x08\x0b\x0c\x0e-\x1f]{2}",
     "HTTP": rb"[ \t]*+(?:(?i:%b)[ \t]*:|HTTP/[0-9])" % HEADERS,
     "SSH": rb"SSH-[0-9]",
     "SMTP": rb"(?i:MAIL FROM|RCPT TO):",
@@ -51,8 +52,29 @@ BEGINNINGS = {
     "SCGI": rb"[0-9]{1,10}:CONTENT_LENGTH\x00",
     "uwsgi": rb"[\x00-\x08\x0b\x0c\x0e-\x1f]..\x00",
     "AJP": rb"\x124..\x02",
+    # Redis, whose strings stand on lines of their own (as do the data of STORAGE).
+    "RESP": rb"\*[0-9]",
+    # The path in a URL comes after these.
+    "git": rb"[0-9a-f]{4}git-",
+    "BitTorrent": rb"\x13BitTorrent",
+    # Two control characters within the first four bytes, or eight without a space, behind which an
+    # argument begins: SOCKS, STUN and TURN, SMB, RDP, DNS, LDAP, MQTT, X11, SSL 2, and the
+    # protocols of most databases.
+    "binary": rb"(?:.{0,2}?|[^ \t]{3,6}?)[\x00-\x08\x0b\x0c\x0e-\x1f]{2}",
 }
-"""Beginnings of lines, by protocol. What follows them does not matter."""
+"""Beginnings of lines, by protocol, the first that fits. What follows them does not matter."""
+
+STORAGE = {
+    "memcached": (
+        rb"(?:set|add|replace|append|prepend|cas) [^ ]+ [0-9]+ -?[0-9]+ [0-9]+(?: |\r?\Z)"
+        rb"|ms [^ ]+ [0-9]+(?: |\r?\Z)"
+    ),
+    "beanstalkd": rb"put [0-9]+ [0-9]+ [0-9]+ [0-9]+\r?\Z",
+}
+"""
+Lines of clients of a store, by protocol: data follow them on the next line, which may be those of
+a stranger. In small letters, as they must be.
+"""
 
 GREETINGS = {
     b"EHLO": "SMTP",
@@ -69,10 +91,15 @@ METHODS = frozenset(
 )
 """Methods of HTTP. Before a target they are foreign without a version, too, as in HTTP/0.9."""
 
-_BEGINNING = re.compile(
-    b"|".join(b"(?P<%b>%b)" % (name.encode(), regex) for name, regex in BEGINNINGS.items()),
-    re.DOTALL,
-)
+
+def _any_of(table: dict[str, bytes]) -> re.Pattern[bytes]:
+    """Return what matches any of the regular expressions, each a group of that name."""
+    groups = (b"(?P<%b>%b)" % (name.encode(), regex) for name, regex in table.items())
+    return re.compile(b"|".join(groups), re.DOTALL)
+
+
+_BEGINNING = _any_of(BEGINNINGS)
+_STORAGE = _any_of(STORAGE)
 # As whole words of a request line; HTTP requires capitals (RFC 9112 §2.3).
 _VERSION = re.compile(rb"(HTTP|ICAP|RTSP|SIP)/[0-9]")
 _LAST_WORD = re.compile(rb"[ \t](HTTP|ICAP|RTSP|SIP)/[0-9]+(?:\.[0-9]+)?[ \t\r]*\Z")
@@ -111,5 +138,7 @@ def foreign_protocol(
     protocol = GREETINGS.get(first)
     if first in METHODS and (to_target or too_long):
         protocol = "HTTP"
+    if whole and (storage := _STORAGE.match(line)):
+        protocol = storage.lastgroup
     # Asked last: few lines come so far.
     return None if protocol is None or is_command(first.decode()) else protocol
