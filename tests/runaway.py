@@ -21,15 +21,15 @@ MEGABYTE = 10**6
 
 
 @contextmanager
-def ended_if_runaway() -> Iterator[None]:
-    """Raise AssertionError in the block after :data:`LIMIT`."""
+def ended_if_runaway(limit: float = LIMIT) -> Iterator[None]:
+    """Raise AssertionError in the block after a time, of this process's own."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"not finished after {LIMIT:g} s: the time is not linear")
+        raise AssertionError(f"not finished after {limit:g} s: the time is not linear")
 
     # The engine of regular expressions checks for signals while it runs, so this ends it, too.
     before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
+    signal.setitimer(signal.ITIMER_VIRTUAL, limit)
     try:
         yield
     finally:

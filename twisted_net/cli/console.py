@@ -155,8 +155,8 @@ def colored(value: object) -> Fragments:
 
 
 _JSON = re.compile(
-    r'(?P<error>"error"(?=: ))|(?P<event>"event"(?=: ))|(?P<name>"(?:[^"\\]|\\.)*"(?=: ))'
-    r'|(?P<text>"(?:[^"\\]|\\.)*")|(?P<number>-?\d[\d.eE+-]*)|(?P<word>true|false|null)'
+    r'(?P<error>"error"(?=: ))|(?P<event>"event"(?=: ))|(?P<name>"(?:[^"\\]|\\.)*+"(?=: ))'
+    r'|(?P<text>"(?:[^"\\]|\\.)*+"?)|(?P<number>-?\d[\d.eE+-]*)|(?P<word>true|false|null)'
     r"|(?P<rest>[\[\]{}:, ]+)"
 )
 _COLORS = {

@@ -1,0 +1,1 @@
+"""Whatever a stranger sends takes time in proportion to its length."""
