@@ -121,14 +121,24 @@ class RedactTests(SynchronousTestCase):
             *("PHPSESSID", "jwt", "aws.secret_key", "X-Api-Key", "public_key", "Authorization"),
             *("userPwd", "dbPass", "authKey", "authCode", "token1", "token[0]", "tokens[]token2"),
             *("pw", "pin", "passcode", "ticket", "session", "bearer", "assertion", "SAMLResponse"),
+            *("tokens", "access_tokens", "tokens[0]", "passwords", "apiKeys", "keys", "max_tokens"),
+            *("credentials", "cookies", "sigs"),
         ):
             with self.subTest(name=name):
                 self.assertEqual(
                     redact_url(f"http://h/?a=b&{name}=s&c=d"), f"http://h/?a=b&{name}=***&c=d"
                 )
-        for name in ("monkey", "max_tokens", "author", "secretary", "design", "codec", "pinned"):
+        for name in ("monkey", "compass", "author", "secretary", "design", "codec", "pinned"):
             with self.subTest(name=name):
                 self.assertEqual(redact_url(f"http://h/?{name}=s"), f"http://h/?{name}=s")
+
+    def test_how_many(self) -> None:
+        """Several secrets are secret; how many there are is not."""
+        for value in ("5", "4096&a=b", "5#f"):
+            url = f"http://h/?max_tokens={value}"
+            self.assertEqual(redact_url(url), url)
+        for value in ("5a", "5.x", "5%41", "a5", "5-a"):
+            self.assertEqual(redact_url(f"http://h/?tokens={value}"), "http://h/?tokens=***")
 
     def test_places_of_parameters(self) -> None:
         """They are found in a fragment, behind a semicolon and in a URL within a parameter."""
@@ -195,6 +205,9 @@ class ShownArgumentsTests(SynchronousTestCase):
             ('{"url":"http://u:p@h"}', '***@h"}'),
             ("ttl http://h/?api_key=a b&c=d", "ttl http://h/?api_key=***&c=d"),
             ("a://u:p@h/?b=c://d:e@f", "a://***@h/?b=c://***@f"),
+            # As JSON may write it.
+            (r'{"url":"http:\/\/u:p@h","a":"b"}', '***@h","a":"b"}'),
+            (r'"http:\/\/u:p w@h\/a"', '"http://***@h/a"'),
         ):
             with self.subTest(text=text):
                 self.assertEqual(self.shown(text), shown)
@@ -210,6 +223,9 @@ class ShownArgumentsTests(SynchronousTestCase):
             *("--password=s", "-token=s", ".token=s", "%74oken=s", "token%3Ds", "dbPwd=s"),
             *("<password>s</password>", "password->s", "password => s", "password\uff1as"),
             *("Bearer:s", "API key: s", "private  key=s", "--db-password = s", "token2: s"),
+            *('{"tokens":["s"]}', "passwords: s", "max_tokens=s", "token[]=s", "tokens[0][1]=s"),
+            *(r'{"\u0070assword":"s"}', r'{"p\u0061ss\u0077ord":"s"}', r"\\u0074oken=s"),
+            *(r'"{\"\\u0070assword\":\"s\"}"', r'{"\u0074\u006Fken\u0022:"s"}'),
         ):
             with self.subTest(text=text):
                 shown = self.shown(text)
@@ -230,6 +246,7 @@ class ShownArgumentsTests(SynchronousTestCase):
     def test_linear(self) -> None:
         """A megabyte of any text takes little time."""
         for part in (
+            *("\\", "\\u", "\\u0", "\\u0041", "\\/", "a[", "a[]", "[a]", "tokens=", "s=1 "),
             *("a", "a ", ":", "/", "@", "://", "://@", "&key=", "a=", "--a", "bearer ", '"', "\\"),
             *("login", "login ", "login:", "a%", "a:b/", " @", "[", "é", "{", "&a", "=&"),
             *("-", "-a", ".", "%25", "%3D", "api ", "api\t \t", "aA", "a?", "a:b?", " ", "\t"),

@@ -37,7 +37,7 @@ _PARAMETER = re.compile(r"[?&;#](?P<name>[^?&;#=]++)=")
 _VALUE = re.compile(r"[^&#]*")
 # With the colon and the equals sign of full width.
 _ASSIGNMENT = re.compile(
-    r"""(?<![\w.%-])[.-]*+(?P<name>[\w%][\w.%-]*+)[\\"'\]]*\s*[=:>\uff1a\uff1d]"""
+    r"""(?<![\w.%-])[.-]*+(?P<name>[\w%][\w.%-]*+)(?:\[[0-9]*+\])*+[\\"'\]]*\s*[=:>\uff1a\uff1d]"""
     r"""|--(?P<option>\w[\w-]*+)\s|(?<!\w)(?i:bearer|basic)\s"""
     r"""|(?<!\w)(?i:access|api|private|secret)\s+(?i:key)\s*[=:]"""
 )
@@ -45,8 +45,8 @@ _PUNCTUATION = " \t\"'\\,:=[]{}()"
 
 _SECRET_ENDINGS = (
     *("token", "secret", "password", "passwd", "passphrase", "apikey", "accesskey", "privatekey"),
-    *("secretkey", "signature", "credential", "credentials", "authorization", "cookie", "sessid"),
-    *("sessionid", "passcode", "samlresponse"),
+    *("secretkey", "signature", "credential", "authorization", "cookie", "sessid", "sessionid"),
+    *("passcode", "samlresponse"),
 )
 _SECRET_PARTS = frozenset(
     {"assertion", "auth", "bearer", "jwt", "oauth", "otp", "pass", "pw", "pwd", "sid", "sig"}
@@ -136,9 +136,9 @@ def cut(text: str) -> str:
 
 
 def _also_decoded(text: str, redact: Callable[[str], str]) -> str:
-    """Redact a text, and once more without its percent-encoding, which may hide a secret's mark."""
+    """Redact a text, and again without percent-encoding and JSON's escapes, which hide marks."""
     shown = redact(text)
-    if "%" not in shown:
+    if "%" not in shown and "\\" not in shown:
         return shown
     # Each of them takes a call.
     decoded = _ENCODED.sub(_decode, shown[:LOOKED_AT])
@@ -155,7 +155,10 @@ def _with_mark(text: str) -> str:
 
 
 def _decode(match: re.Match[str]) -> str:
-    character = chr(int(match[1], 16))
+    code = match[1] or match[2]
+    if code is None:
+        return "/"
+    character = chr(int(code, 16))
     return character if "!" <= character <= "~" else match[0]
 
 
@@ -191,7 +194,7 @@ def _without_parameters(text: str) -> str:
     done = 0
     for found in _PARAMETER.finditer(text):
         begin = found.end()
-        if begin <= done or not _is_secret(found["name"], _SECRET_PARAMETERS):
+        if begin <= done or not _is_secret(found["name"], text, begin, _SECRET_PARAMETERS):
             continue
         value = _VALUE.match(text, begin)
         if value is not None and value.end() > begin:
@@ -207,7 +210,7 @@ def _without_secrets(text: str, secret: tuple[str, ...]) -> str:
         name = found["name"] or found["option"]
         # Parameters of URLs have values that end.
         in_url = text[found.start() - 1 : found.start()] in ("?", "&", ";", "#")
-        if name is None or (not in_url and _is_secret(name)):
+        if name is None or (not in_url and _is_secret(name, text, found.end())):
             ends.append(found.end())
             break
     mentioned = _mentions(secret).search(text) if secret else None
@@ -217,16 +220,25 @@ def _without_secrets(text: str, secret: tuple[str, ...]) -> str:
     return f"{text[:end].rstrip()} …" if text[end:].strip(_PUNCTUATION) else text
 
 
-def _is_secret(name: str, others: frozenset[str] = frozenset()) -> bool:
-    """Return whether the value of a parameter or field is secret, by the end of its name."""
+def _is_secret(name: str, text: str, begin: int, others: frozenset[str] = frozenset()) -> bool:
+    """
+    Return whether the value of a parameter or field is secret, by the end of its name.
+
+    :param begin: where the value begins in *text*.
+    :param others: last words of a name that are secret beside those that always are.
+    """
     words = _NOT_A_LETTER.sub(" ", _CAMEL.sub(" ", unquote_plus(name)).lower()).split()
     if not words:
         return False
-    return (
-        words[-1] in _SECRET_PARTS
-        or words[-1] in others
-        or "".join(words).endswith(_SECRET_ENDINGS)
-    )
+    last, joined = words[-1], "".join(words)
+    if last in _SECRET_PARTS or last in others or joined.endswith(_SECRET_ENDINGS):
+        return True
+    if not last.endswith("s"):
+        return False
+    last, joined = last[:-1], joined[:-1]
+    several = last in _SECRET_PARTS or last in others or joined.endswith(_SECRET_ENDINGS)
+    # A number is how many there are, as in max_tokens=5.
+    return several and _NUMBER.match(text, begin) is None
 
 
 def _without_token(match: re.Match[str]) -> str:
@@ -243,5 +255,6 @@ def _mentions(names: tuple[str, ...]) -> re.Pattern[str]:
 _SPACES = re.compile(r"(\s+)")
 _NOT_A_LETTER = re.compile(r"[^a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-# Once, or again and again: %2525 is %25, which is %.
-_ENCODED = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])")
+_NUMBER = re.compile(r"""[\s"']*[0-9]++(?![\w.%-])""")
+# Once, or again and again: %2525 is %25, which is %. Quoted, JSON has more than one backslash.
+_ENCODED = re.compile(r"%(?:25)*([2-7][0-9A-Fa-f])|\\++(?:u00([2-7][0-9A-Fa-f])|/)")
