@@ -56,7 +56,7 @@ class Session:
     :ivar overdue: its handlers that still run although their commands were answered ``timeout``.
     :ivar login_refused: whether its login has come to nothing, though its answer is held back.
     :ivar connected: when it connected, in seconds of the wall clock.
-    :ivar messages: lines received, the refused ones included.
+    :ivar messages: lines received, or requests of CoAP, the refused ones included.
     :ivar received: bytes received, unfinished lines included.
     :ivar written: bytes of answers and events, without messages of topics.
     :ivar undelivered: events that were not sent, since the client did not read.
@@ -117,7 +117,7 @@ class Session:
         self._data: dict[str, object] | None = None
 
     def count(self) -> None:
-        """Count a line received."""
+        """Count a line received, or a request."""
         self.messages += 1
 
     @property
@@ -357,7 +357,7 @@ class SessionCounters:
     :ivar failures: commands whose handler ended by a bug.
     :ivar overdue: handlers that run although their commands were answered ``timeout``; this one
         also falls.
-    :ivar messages: lines received by sessions that have ended.
+    :ivar messages: lines and requests received by sessions that have ended.
     :ivar received: bytes received by sessions that have ended.
     :ivar sent: bytes sent to sessions that have ended.
     """
@@ -417,7 +417,7 @@ class Sessions:
 
     @property
     def messages(self) -> int:
-        """Lines received by all sessions, the ended ones included."""
+        """Lines and requests received by all sessions, the ended ones included."""
         # Added up when asked, so that each line counts one integer and not two.
         return self.counters.messages + sum([session.messages for session in self._open.values()])
 

@@ -166,6 +166,7 @@ class NamesTests(UsersOverDtlsTestCase):
                 (("ping",), ((int(Option.URI_QUERY), b"\xff"),)),
                 (("ping",), ((int(Option.PROXY_URI), b"coap://a/"),)),
                 (("ping",), ((int(Option.BLOCK2), Block(1, False, 64).encode()),)),
+                (("ping",), ((int(Option.BLOCK2), b"\x07"),)),
             ):
                 answer = self.ask_path(client, Code.GET, segments, b"", *options)
                 self.assertEqual(answer.code, Code.UNAUTHORIZED, (name, segments, options))
@@ -308,7 +309,11 @@ class ForbiddenTests(UsersOverDtlsTestCase):
         """The list of resources and HELP have what the peer may use."""
         ann, bob = self.client("ann"), self.client("bob", THERE)
         admin = {f"/{command.name.lower()}" for command in self.coap.commands if command.admin}
-        every = {f"/{command.name.lower()}" for command in self.coap.commands} - {"/auth"}
+        every = {
+            f"/{command.name.lower()}"
+            for command in self.coap.commands
+            if command.name not in ("AUTH", "MONITOR", "SUBSCRIBE", "UNSUBSCRIBE")
+        }
         more = {"/.well-known/core", "/events"}
         self.assertEqual(self.paths(ann), every | more)
         self.assertEqual(self.paths(bob), every - admin | more)
@@ -316,6 +321,8 @@ class ForbiddenTests(UsersOverDtlsTestCase):
         for client, paths in ((ann, every), (bob, every - admin)):
             listed = json.loads(self.whole(client, "help"))["commands"]
             self.assertEqual({f"/{command['name'].lower()}" for command in listed}, paths)
+        for path in ("auth", "monitor", "subscribe", "unsubscribe"):
+            self.assertEqual(self.ask(ann, Code.POST, path, b"a").code, Code.NOT_FOUND, path)
 
     def test_alike(self) -> None:
         """A command that may not be used, and one that there is not, are answered alike."""

@@ -104,6 +104,28 @@ class RequestTests(ServerTests):
             self.assertEqual((answer.code, answer.payload), (expected, sentence))
         self.assertEqual(self.ask(1, "ping", options=[(1, b"")]).code, Code.CONTENT)
 
+    def test_counted(self) -> None:
+        """Each request is a message of its peer, whatever becomes of it; a repeated one is none."""
+        refused: list[tuple[int, str, bytes, Pairs]] = [
+            *(
+                (1, path, b"", ())
+                for path in ("ping", "nope", "ping/x", "note", "events", "topics/a")
+            ),
+            *(
+                (1, ".well-known/core", b"", ((Option.URI_QUERY, b"nonsense"),)),
+                (9, "ping", b"", ()),
+            ),
+            *((2, "note", b"\xff", ()), (2, "note", b"a b", ()), (2, "subscribe", b"a", ())),
+            *((1, "ping", b"", (pair,)) for pair in ((9, b""), (17, b"\x3c"), (35, b"x"))),
+            *((1, "ping", b"", (pair,)) for pair in ((23, b"\x07"), (15, b"\xff"), (27, b"\x08"))),
+        ]
+        for count, (code, path, payload, options) in enumerate(refused, 1):
+            self.ask(code, path, payload, options)
+            [session] = self.driver.server.sessions
+            self.assertEqual(session.messages, count, (code, path, payload, options))
+        self.driver.server.receive(self.driver.send(Code.GET, "ping"), LOCAL)
+        self.assertEqual(self.driver.server.sessions.messages, len(refused) + 1)
+
     def test_json_errors(self) -> None:
         """Who accepts JSON gets the error's stable code."""
         answer = self.ask(Code.POST, "refuse", options=[ACCEPT_JSON])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +14,7 @@ from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.standard import FAILURES_SHOWN, acknowledge, standard_commands
 from twisted_net.http.errors import NameNotFound
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions import Connection, Session, Sessions
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""
@@ -160,7 +160,9 @@ class StandardTests(SynchronousTestCase):
 
     def test_help(self) -> None:
         """HELP lists all commands by name, each with usage, a line of help and its kind."""
-        commands = self.answer("HELP")["commands"]
+        connection = cast(Connection, object())  # never asked for anything
+        connected = self.sessions.open("127.0.0.1", 50001, self.events.append, connection)
+        commands = json.loads(self.wire("HELP", connected))["commands"]
         self.assertEqual(
             [command["usage"] for command in commands],
             [
@@ -186,6 +188,13 @@ class StandardTests(SynchronousTestCase):
             self.assertEqual(command.keys(), {"name", "usage", "help", "kind"})
             self.assertTrue(command["help"].endswith("."), command)
             self.assertEqual(command["kind"], "plain")
+
+    def test_help_without_connection(self) -> None:
+        """HELP has no command that needs a connection for a client that has none, as over CoAP."""
+        names = {command["name"] for command in self.answer("HELP")["commands"]}
+        self.assertFalse(names & {"MONITOR", "SUBSCRIBE", "UNSUBSCRIBE"})
+        for name in ("subscribe", "MONITOR"):
+            self.assertEqual(self.answer(f"HELP {name}")["code"], "unknown_command")
 
     def test_help_of_one(self) -> None:
         """HELP tells of one command, in any case; an unknown one is unknown."""

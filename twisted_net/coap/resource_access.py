@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from twisted_net.coap.peer_sessions import PeerSessions
 from twisted_net.coap.resources import (
     EVENTS,
     RequestRefused,
@@ -17,7 +16,6 @@ from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import AuthRequired, CommandError
-from twisted_net.net.addresses import Source
 from twisted_net.sessions import Session
 
 
@@ -31,15 +29,12 @@ class ResourceAccess:
     :param has_users: whether users are configured.
     """
 
-    def __init__(
-        self, commands: Commands, runner: CommandRunner, peers: PeerSessions, has_users: bool
-    ) -> None:
+    def __init__(self, commands: Commands, runner: CommandRunner, has_users: bool) -> None:
         self._commands = commands
         self._runner = runner
-        self._peers = peers
         self._has_users = has_users
 
-    def check_user(self, request: ServerRequest, now: float) -> None:
+    def check_user(self, request: ServerRequest) -> None:
         """
         Check that the peer is a user, if it has a certificate: nobody's permits nothing.
 
@@ -47,16 +42,13 @@ class ResourceAccess:
         """
         if not self._has_users or identity_of(request.source) is None:
             return
-        session = self._peers.of(request.source, now)
-        if session.user is None:
+        if request.session.user is None:
             if request.incoming is not None:
                 path = request.options.path
-                self._runner.admit_unknown(path[0] if path else "", session)
+                self._runner.admit_unknown(path[0] if path else "", request.session)
             raise AuthRequired
 
-    def command(
-        self, request: ServerRequest, path: Sequence[str], payload: bytes, now: float
-    ) -> Command:
+    def command(self, request: ServerRequest, path: Sequence[str], payload: bytes) -> Command:
         """
         Return the command that a path names.
 
@@ -65,17 +57,34 @@ class ResourceAccess:
         """
         if not self._has_users:
             return find_command(self._commands, path)
-        session = self._peers.of(request.source, now)
         is_user = identity_of(request.source) is not None
         try:
             command = find_command(self._commands, path, admin=is_user)
         except RequestRefused:
             if len(path) == 1:
-                self._runner.admit_unknown(path[0], session)
+                self._runner.admit_unknown(path[0], request.session)
             raise
-        if not session.may_run(command.name, command.admin):
-            self.admit(request, command, self._shown_arguments(request, payload), session)
+        self._check(request, command, payload)
         return command
+
+    def topic_command(self, request: ServerRequest, name: str, payload: bytes) -> Command:
+        """
+        Return the command whose permission a topic takes, be it no resource itself.
+
+        :param name: of SUBSCRIBE, to read the topic, or of PUBLISH.
+        :raises RequestRefused, NotPermitted, AuthRequired: as :meth:`command` does.
+        """
+        command = self._commands.get(name)
+        if command is None:
+            return self.command(request, [name], payload)
+        if self._has_users:
+            self._check(request, command, payload)
+        return command
+
+    def _check(self, request: ServerRequest, command: Command, payload: bytes) -> None:
+        """Refuse a command that the peer may not run, before the request is looked at."""
+        if not request.session.may_run(command.name, command.admin):
+            self.admit(request, command, self._shown_arguments(request, payload))
 
     def _shown_arguments(self, request: ServerRequest, payload: bytes) -> list[str]:
         """Return the arguments of a command that is refused, if somebody watches and sees them."""
@@ -86,37 +95,32 @@ class ResourceAccess:
         except (RequestRefused, CommandError):
             return []
 
-    def admit(
-        self, request: ServerRequest, command: Command, arguments: Sequence[str], session: Session
-    ) -> None:
+    def admit(self, request: ServerRequest, command: Command, arguments: Sequence[str]) -> None:
         """
         Admit a command. A notification is no command that came, and is checked alone.
 
         :raises CommandError: if the peer may not run it.
         """
         if request.incoming is None:
-            self._runner.check(command, arguments, session)
+            self._runner.check(command, arguments, request.session)
         else:
-            self._runner.admit(command, arguments, session)
+            self._runner.admit(command, arguments, request.session)
 
-    def check_events(self, source: Source, now: float) -> None:
+    def check_events(self, session: Session) -> None:
         """
         Check that a peer may receive what BROADCAST sends: that it may subscribe to its topic.
 
         :raises NotPermitted, AuthRequired: if it may not.
         """
-        session = self._peers.of(source, now)
         if session.permissions is not None:
             with self._runner.refusals_counted(EVENTS, session):
                 session.permissions.check_broadcasts()
 
-    def links(
-        self, source: Source, observable: Iterable[str], queries: Sequence[str], now: float
-    ) -> bytes:
+    def links(self, request: ServerRequest, observable: Iterable[str]) -> bytes:
         """
         Return the list of resources, see :func:`~twisted_net.coap.resources.link_format`.
 
         :raises RequestRefused: for queries that are no filters, or too many.
         """
-        session = self._peers.of(source, now) if self._has_users else None
-        return link_format(self._commands, observable, queries, session)
+        session = request.session if self._has_users else None
+        return link_format(self._commands, observable, request.options.queries, session)

@@ -90,20 +90,21 @@ def find_command(commands: Commands, path: Sequence[str], admin: bool = False) -
     :raises RequestRefused: if there is none.
     """
     command = commands.get(path[0]) if len(path) == 1 else None
-    if command is None or not (is_served(command) or (admin and not command.alone)):
+    if command is None or not is_served(command, admin):
         raise RequestRefused(Code.NOT_FOUND, f"no resource /{'/'.join(path)}; see /{CORE}")
     return command
 
 
-def is_served(command: Command) -> bool:
+def is_served(command: Command, admin: bool = False) -> bool:
     """
-    Return whether a command is a resource for all peers.
+    Return whether a command is a resource.
 
-    Administrative commands are not, nor are those that change what a client may do: a peer is
-    identified by an address that can be forged, so that it cannot log in. Over DTLS a certificate
-    may name a user, to whom administrative commands are served too.
+    Those that need a connection are not: a peer is identified by an address that can be forged, so
+    that it cannot log in, and it has topics and events as resources of their own.
+
+    :param admin: whether administrative ones are too: for a user, whom a certificate names.
     """
-    return not command.admin and not command.alone
+    return not command.connected and (admin or not command.admin)
 
 
 def check_request(
@@ -272,7 +273,7 @@ def _links(commands: Commands, session: Session | None) -> Iterator[tuple[str, d
 
 
 def _is_usable(command: Command, session: Session) -> bool:
-    is_resource = is_served(command) or (session.user is not None and not command.alone)
+    is_resource = is_served(command, admin=session.user is not None)
     return is_resource and session.may_run(command.name, command.admin)
 
 

@@ -18,20 +18,33 @@ from twisted_net.coap.codec import (
     encode_uint,
 )
 from twisted_net.coap.exchange import IncomingMessage
-from twisted_net.coap.resources import ResourceResponse, diagnostic
+from twisted_net.coap.resources import RequestRefused, ResourceResponse, diagnostic
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.net.addresses import Source
+from twisted_net.sessions import Session
 
 
 class ServerRequest:
     """
     A request that a server processes.
 
+    :ivar session: of its peer; set when the server begins to process it.
     :ivar verified: whether its source address is known not to be forged.
     :ivar incoming: the message; None if a notification is made for an observer's old request.
     """
 
-    __slots__ = ("block1", "block2", "incoming", "method", "options", "source", "verified")
+    __slots__ = (
+        "block1",
+        "block2",
+        "incoming",
+        "method",
+        "options",
+        "session",
+        "source",
+        "verified",
+    )
+
+    session: Session
 
     def __init__(
         self,
@@ -40,16 +53,28 @@ class ServerRequest:
         options: CoapRequestOptions,
         verified: bool,
         incoming: IncomingMessage | None = None,
-        block1: Block | None = None,
-        block2: Block | None = None,
     ) -> None:
         self.source = source
         self.method = method
         self.options = options
         self.verified = verified
         self.incoming = incoming
-        self.block1 = block1
-        self.block2 = block2
+        self.block1: Block | None = None
+        self.block2: Block | None = None
+
+    def parse_blocks(self) -> None:
+        """
+        Parse the block options.
+
+        :raises RequestRefused: if one is invalid; then there are no blocks.
+        """
+        block1, block2 = self.options.block1, self.options.block2
+        try:
+            first = None if block1 is None else Block.parse(block1)
+            second = None if block2 is None else Block.parse(block2)
+        except ValueError as error:
+            raise RequestRefused(Code.BAD_REQUEST, str(error)) from None
+        self.block1, self.block2 = first, second
 
     @property
     def key(self) -> tuple[object, ...]:

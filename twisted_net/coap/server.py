@@ -170,7 +170,7 @@ class CoapServer(CoapEndpoint):
             RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads),
             permit,
         )
-        self._access = ResourceAccess(commands, self.runner, self._peers, bool(permissions_of))
+        self._access = ResourceAccess(commands, self.runner, bool(permissions_of))
         self._waiting = WaitingRequests(reactor, limits)
         self._draining = False
         self._next_traceback = float("-inf")
@@ -248,16 +248,8 @@ class CoapServer(CoapEndpoint):
         assert message is not None
         source = incoming.source
         options = CoapRequestOptions(message.options)
-        try:
-            block1 = None if options.block1 is None else Block.parse(options.block1)
-            block2 = None if options.block2 is None else Block.parse(options.block2)
-        except ValueError as error:
-            request = ServerRequest(source, message.code, options, False, incoming)
-            response = ResourceResponse(Code.BAD_REQUEST, diagnostic(str(error)))
-            self._respond(request, incoming, response, now)
-            return
         verified = self._is_verified(source, options.echo, now)
-        request = ServerRequest(source, message.code, options, verified, incoming, block1, block2)
+        request = ServerRequest(source, message.code, options, verified, incoming)
         answer = self._answer(request, message.payload, now)
         if answer is not None:
             self._respond(request, incoming, answer, now)
@@ -284,7 +276,12 @@ class CoapServer(CoapEndpoint):
         """
         options = request.options
         incoming = request.incoming
-        self._access.check_user(request, now)
+        request.session = self._peers.of(request.source, now)
+        if incoming is not None:
+            # As each line is, whatever becomes of it.
+            request.session.count()
+        self._access.check_user(request)
+        request.parse_blocks()
         if incoming is not None and incoming.size > self.limits.max_datagram:
             # The rest of it was cut off when it was read.
             raise RequestRefused(
@@ -317,42 +314,41 @@ class CoapServer(CoapEndpoint):
         if path == _CORE_PATH:
             check_request(request.method, options, (LINK_FORMAT,), safe=True, post=False)
             observable = [*self._observable, EVENTS]
-            body = self._access.links(request.source, observable, options.queries, now)
+            body = self._access.links(request, observable)
             return ResourceResponse(Code.CONTENT, body, LINK_FORMAT)
         if path == _EVENTS_PATH:
-            self._access.check_events(request.source, now)
+            self._access.check_events(request.session)
             check_request(request.method, options, (JSON,), safe=True, post=False)
             return ResourceResponse(Code.CONTENT, self.sessions.broadcasts.last[:-1], JSON, 0)
         topic = topic_of(path)
         if topic is not None:
-            return self._serve_topic(request, topic, payload, now)
-        command = self._access.command(request, path, payload, now)
+            return self._serve_topic(request, topic, payload)
+        command = self._access.command(request, path, payload)
         check_request(request.method, options, _FORMATS, safe=command.safe, post=True)
-        return self._run(request, command, command_arguments(options, payload), now)
+        return self._run(request, command, command_arguments(options, payload))
 
     def _serve_topic(
-        self, request: ServerRequest, topic: str, payload: bytes, now: float
+        self, request: ServerRequest, topic: str, payload: bytes
     ) -> ResourceResponse | None:
         """Return the last message of a topic, or publish one; permitted as SUBSCRIBE, PUBLISH."""
         options = request.options
         name = "SUBSCRIBE" if request.method == _GET else "PUBLISH"
-        command = self._access.command(request, [name], payload, now)
+        command = self._access.topic_command(request, name, payload)
         check_request(request.method, options, _FORMATS, safe=True, post=True)
         if request.method == _GET:
-            session = self._peers.of(request.source, now)
-            self._access.admit(request, command, [topic], session)
+            session = request.session
+            self._access.admit(request, command, [topic])
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
                     session.permissions.check_subscribe(topic)
             return self._topics.response(topic, options.accept)
-        return self._run(request, command, [topic, text_of(payload)], now, topic)
+        return self._run(request, command, [topic, text_of(payload)], topic)
 
     def _run(
         self,
         request: ServerRequest,
         command: Command,
         arguments: list[str],
-        now: float,
         topic: str | None = None,
     ) -> ResourceResponse | None:
         """
@@ -365,9 +361,8 @@ class CoapServer(CoapEndpoint):
         if not request.verified and not command.safe:
             # Before it runs: it may have effects, and the request may be forged.
             return ResourceResponse(Code.UNAUTHORIZED)
-        source = request.source
-        session = self._peers.of(source, now)
-        self._access.admit(request, command, arguments, session)
+        source, session = request.source, request.session
+        self._access.admit(request, command, arguments)
         if topic is not None:
             if session.permissions is not None:
                 with self.runner.refusals_counted(command.name, session):
@@ -519,8 +514,7 @@ class CoapServer(CoapEndpoint):
     def _represent(self, observer: Observer, now: float) -> CoapMessage:
         """Return the notification of an observer: the response to its request as of now."""
         options = CoapRequestOptions(observer.options)
-        block2 = None if options.block2 is None else Block.parse(options.block2)
-        request = ServerRequest(observer.source, Code.GET, options, True, block2=block2)
+        request = ServerRequest(observer.source, Code.GET, options, True)
         response = self._answer(request, b"", now)
         assert response is not None
         return self._responses.message(request, response, now)

@@ -40,7 +40,9 @@ def declare_administration(commands: Commands) -> None:
         ),
         ("LATENCY", _latency, False, "How late the reactor runs its timers; reset starts again."),
     ):
-        commands.command(name, help=words, admin=True, safe=safe)(handler)
+        # CoAP peers share one resource of events: all would be shown what one may see.
+        connected = handler is _monitor
+        commands.command(name, help=words, admin=True, connected=connected, safe=safe)(handler)
 
 
 def _clients(request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100) -> Fields:
@@ -134,7 +136,7 @@ def _monitor(
     if per_second == "off":
         monitors.remove(session)
         return Fields(watching=False)
-    # CoAP peers share one resource of events: all would be shown what one may see.
+    # A handler of an application's own may be called for any session.
     if not session.has_connection:
         raise CommandError("MONITOR needs a connection of its own, which this client has not")
     monitors.add(session, per_second)

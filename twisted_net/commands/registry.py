@@ -69,8 +69,7 @@ class Request:
 
     def may_run(self, command: Command) -> bool:
         """Whether the client may run a command of the registry."""
-        # Without a connection of its own, as over CoAP, a client cannot log in.
-        served = not command.alone or self.session.has_connection
+        served = not command.connected or self.session.has_connection
         return served and self.session.may_run(command.name, command.admin)
 
 
@@ -84,6 +83,8 @@ class Command:
     :ivar wants_request: whether the handler's first parameter is the :class:`Request`.
     :ivar admin: whether it is administrative: ``@admin`` in the patterns of users, and audited.
     :ivar alone: whether later lines of the same client wait until it is answered.
+    :ivar connected: whether only a client with a connection of its own may run it, so that it is
+        not served over CoAP; one that runs alone is such a command.
     :ivar calls: how often it was called, on any door; calls with wrong arguments are included.
     :ivar secret: whether its arguments are hidden from audit, SLOWLOG and MONITOR.
     :ivar safe: whether it changes nothing, so that it may be repeated at will.
@@ -106,6 +107,7 @@ class Command:
         *,
         admin: bool = False,
         alone: bool = False,
+        connected: bool = False,
         secret: bool = False,
     ) -> None:
         # No longer than what is shown of a name that is none, or its length would tell them apart.
@@ -125,6 +127,7 @@ class Command:
         self.safe = safe
         self.admin = admin
         self.alone = alone
+        self.connected = connected or alone
         self.secret = secret
         self.calls = 0
         self.kind = Kind.BLOCKING if blocking else Kind.ASYNC if is_async else Kind.PLAIN
@@ -279,6 +282,7 @@ class Commands:
         admin: bool = False,
         alone: bool = False,
         blocking: bool = False,
+        connected: bool = False,
         safe: bool = False,
         secret: bool = False,
     ) -> Callable[[_Handler], _Handler]: ...
@@ -292,6 +296,7 @@ class Commands:
         admin: bool = False,
         alone: bool = False,
         blocking: bool = False,
+        connected: bool = False,
         safe: bool = False,
         secret: bool = False,
     ) -> Callable[..., object]:
@@ -312,6 +317,8 @@ class Commands:
         :param alone: whether later lines of the same client wait until it is answered; for a
             command that waits and changes what they may do.
         :param blocking: whether the function may block: it runs in a thread.
+        :param connected: whether it sends events to the client alone, or needs a connection for
+            something else: then it is not served over CoAP, nor is one that runs *alone*.
         :param safe: whether it only reads and changes nothing: CoAP then serves it to GET too.
         :param secret: whether its arguments are hidden everywhere, as those of AUTH are.
         :raises ValueError: for a name that is taken or is no name.
@@ -332,6 +339,7 @@ class Commands:
                 safe,
                 admin=admin,
                 alone=alone,
+                connected=connected,
                 secret=secret,
             )
             self._check_free(command.name)

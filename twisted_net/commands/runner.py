@@ -227,29 +227,29 @@ class CommandRunner:
 
     def run(self, command: Command, words: list[str], session: Session) -> bytes | Waiting:
         """
-        Admit and execute a command.
+        Count, admit and execute a command.
 
         :param words: its arguments.
         :return: a line of JSON with its LF, or what :meth:`start` takes.
         :raises CommandError, FetchError: if it is refused, or its handler ended by a bug.
         """
+        session.count()
         self.admit(command, words, session)
         return self.execute(command, words, session)
 
     def admit(self, command: Command, words: Sequence[str], session: Session) -> None:
         """
-        Count a command that came, show it to MONITOR, and :meth:`check` it.
+        Show a command that came to MONITOR, and :meth:`check` it; its door has counted it.
 
         :raises CommandError: if the client may not run it.
         """
-        session.messages += 1
         if self._watchers:
             self._show(self.commands.shown_call(command, words), session)
         self.check(command, words, session)
 
     def admit_unknown(self, name: str, session: Session) -> None:
         """
-        Count a command that came, and is none: refuse it as one that the client may not run.
+        Show a command that came to MONITOR, and is none: refuse it as one that is not permitted.
 
         Nothing is done where it might run all, so that it may be told that there is no such one.
 
@@ -257,7 +257,6 @@ class CommandRunner:
         """
         if session.permissions is None:
             return
-        session.messages += 1
         if self._watchers:
             self._show(shown_word(name), session)
         with self.refusals_counted(shown_word(name), session):

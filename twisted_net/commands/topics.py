@@ -10,10 +10,10 @@ from twisted_net.topics import WhenSlow
 def declare_topics(commands: Commands) -> None:
     """Add SUBSCRIBE, UNSUBSCRIBE and PUBLISH to a registry."""
     declare = commands.command
-    declare("SUBSCRIBE", help="Receive the messages of a topic, or of those matching a pattern.")(
-        _subscribe
-    )
-    declare("UNSUBSCRIBE", help="End a subscription; without a pattern, all of them.")(_unsubscribe)
+    subscribe_help = "Receive the messages of a topic, or of those matching a pattern."
+    declare("SUBSCRIBE", help=subscribe_help, connected=True)(_subscribe)
+    unsubscribe_help = "End a subscription; without a pattern, all of them."
+    declare("UNSUBSCRIBE", help=unsubscribe_help, connected=True)(_unsubscribe)
     declare("PUBLISH", help="Send a message to all subscribers of a topic.")(_publish)
 
 
