@@ -68,6 +68,18 @@ class AuditTests(SynchronousTestCase):
         self.audit("refused", self.session, "z")
         self.assertEqual(len(self.lines), BURST + 3)
 
+    def test_flood_hides_nothing_else(self) -> None:
+        """Refusals, which anybody can cause, leave out no login and no command of an operator."""
+        for _ in range(BURST + 7):
+            self.audit("refused", self.session, "x")
+            self.audit("closed", self.session, "x")
+        self.audit("login", self.session, "by token")
+        self.audit("command", self.session, "KILL x")
+        events = [line.split(":")[0] for line in self.lines]
+        self.assertEqual((events.count("refused"), events.count("closed")), (BURST, BURST))
+        self.assertIn("login", events)
+        self.assertIn("command", events)
+
     def test_counts_are_few(self) -> None:
         """While lines are left out all the time, how many is said once a second."""
         for _ in range(BURST):

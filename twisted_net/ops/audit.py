@@ -14,8 +14,8 @@ from twisted_net.reasons import Audited
 
 LINES_PER_SECOND, BURST = 50, 500
 """
-Lines of the audit: a client that is refused a thousand times a second must not fill the disk.
-Those left out are counted.
+Lines of the audit for each kind of event: a client that is refused a thousand times a second must
+not fill the disk, nor hide that somebody logs in. Those left out are counted.
 """
 
 COUNT_INTERVAL = 1.0
@@ -41,7 +41,7 @@ class Audit:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = steady(reactor)
-        self._rate = RateLimiter(LINES_PER_SECOND, BURST)
+        self._rates = RateLimiter(LINES_PER_SECOND, BURST)
         self._unsaid = 0
         self._next_count = float("-inf")
         self.left_out = 0
@@ -54,7 +54,7 @@ class Audit:
         :param what: more about it, in words; see :func:`~twisted_net.net.redaction.cut`.
         """
         now = self._reactor.seconds()
-        if self._rate.take("", now) > 0:
+        if self._rates.take(event, now) > 0:
             self.left_out += 1
             self._unsaid += 1
             return
