@@ -32,10 +32,10 @@ from twisted_net.coap.codec import (
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Command
-from twisted_net.commands.runner import TRACEBACK_BURST
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired
 from twisted_net.net.addresses import Source
+from twisted_net.net.log_limiter import TRACEBACK_BURST
 from twisted_net.sessions import Session
 
 

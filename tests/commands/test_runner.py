@@ -37,8 +37,9 @@ from twisted_net.commands.registry import (
     Waiting,
     encode_error,
 )
-from twisted_net.commands.runner import TRACEBACK_BURST, CommandRunner, RunnerLimits
+from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
+from twisted_net.net.log_limiter import TRACEBACK_BURST
 from twisted_net.net.printable_failure import EscapedMessage
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Refusal

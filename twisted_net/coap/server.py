@@ -71,14 +71,12 @@ from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.peer import SecurePeer
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
+from twisted_net.net.log_limiter import TracebackRate
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
-
-# So that a flood of requests that meet a bug does not fill the disk with tracebacks.
-_SECONDS_BETWEEN_TRACEBACKS = 1.0
 
 
 @check_arguments
@@ -173,7 +171,7 @@ class CoapServer(CoapEndpoint):
         self._access = ResourceAccess(commands, self.runner, bool(permissions_of))
         self._waiting = WaitingRequests(reactor, limits)
         self._draining = False
-        self._next_traceback = float("-inf")
+        self._tracebacks = TracebackRate()
 
     # --- the service's calls ---
 
@@ -533,9 +531,7 @@ class CoapServer(CoapEndpoint):
     def _failed(self, request: ServerRequest) -> ResourceResponse:
         """Log the exception that is being handled, and return the response for it."""
         name = _name(request.options)
-        now = self._seconds()
-        if now >= self._next_traceback:
-            self._next_traceback = now + _SECONDS_BETWEEN_TRACEBACKS
+        if self._tracebacks.take(self._seconds()):
             command = self.runner.commands.get(name or "")
             self.log.failure(
                 "the request for {command} failed",

@@ -39,18 +39,13 @@ from twisted_net.errors import (
 )
 from twisted_net.net.characters import SPACES, check_control_characters, split_words
 from twisted_net.net.fair_calls import FairCalls
-from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
+from twisted_net.net.log_limiter import TracebackRate
+from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.reasons import Audited, Caller, Refusal
 from twisted_net.sessions import Session, Sessions
-
-TRACEBACKS_PER_SECOND, TRACEBACK_BURST = 1.0, 10
-"""
-Tracebacks of failing handlers that are logged: a flood of requests that make a handler fail must
-not fill the disk. Those left out are counted in :class:`~twisted_net.sessions.SessionCounters`.
-"""
 
 MAX_OVERDUE = 1000
 """
@@ -124,7 +119,7 @@ class CommandRunner:
         self._threads = threads
         self._blocking = FairCalls(threads, limits.max_blocking)
         self._overdue = KeyedCounts()  # by owner
-        self._tracebacks = RateLimiter(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
+        self._tracebacks = TracebackRate()
 
     @property
     def blocking(self) -> int:
@@ -408,7 +403,7 @@ class CommandRunner:
 
     def _may_log(self) -> bool:
         """Whether one more line about a handler may be logged now; counts it if so."""
-        return self._tracebacks.take("", self.seconds()) == 0.0
+        return self._tracebacks.take(self.seconds())
 
 
 class _Execution:

@@ -21,6 +21,9 @@ lines of 100 bytes that is 1 KB a second at most.
 FAILURE_UNITS = 10.0
 """How many lines an exception counts as: its traceback has about as many."""
 
+TRACEBACKS_PER_SECOND, TRACEBACK_BURST = PER_SECOND / FAILURE_UNITS, int(BURST / FAILURE_UNITS)
+"""Tracebacks of one kind, by these."""
+
 MAX_KINDS = 256
 """
 Kinds of lines that are told apart.
@@ -121,6 +124,28 @@ class LogLimiter:
     def _mark_and_pass(self, event: LogEvent) -> None:
         event[LIMITED] = True
         self._observer(event)
+
+
+class TracebackRate:
+    """
+    Says whether one more traceback may be logged, as often as :class:`LogLimiter` passes one kind.
+
+    For code that strangers can make fail a thousand times a second: it asks first, as it takes
+    longer to describe a failure than to answer it.
+    """
+
+    __slots__ = ("_rate",)
+
+    def __init__(self) -> None:
+        self._rate = RateLimiter(TRACEBACKS_PER_SECOND, TRACEBACK_BURST, max_keys=1)
+
+    def take(self, now: float) -> bool:
+        """
+        Return whether a traceback may be logged now, and count it if so.
+
+        :param now: seconds of a steady clock.
+        """
+        return self._rate.take("", now) == 0.0
 
 
 def limited_logger(

@@ -16,6 +16,7 @@ from typing_extensions import override
 from twisted_net.config.callbacks import check_callback
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_local
+from twisted_net.net.log_limiter import TracebackRate
 from twisted_net.net.printable_failure import printable_failure
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.udp.amplification_guard import AmplificationGuard
@@ -24,9 +25,6 @@ from twisted_net.udp.port import CappedPort, open_port
 from twisted_net.udp.responder import ANSWER_TOO_LONG, DatagramHandler, DatagramResponder
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_spec
 
-# A flood that makes a handler fail must not fill the disk with tracebacks; all are counted.
-_SECONDS_BETWEEN_TRACEBACKS = 1.0
-
 
 @check_arguments
 class DatagramServer(DatagramProtocol):
@@ -34,9 +32,9 @@ class DatagramServer(DatagramProtocol):
     Answers each datagram, and logs a summary at an interval.
 
     It works with any UDP transport; :func:`listen_datagrams` returns the one that enforces the
-    limits. An exception of a handler is counted and logged, at most one traceback per second; its
-    client gets no answer. An answer too long for a datagram counts as a failure too, and the
-    client gets an error. No summary is logged while no datagrams come in.
+    limits. An exception of a handler is counted and logged, ten tracebacks at once and then one per
+    second; its client gets no answer. An answer too long for a datagram counts as a failure too,
+    and the client gets an error. No summary is logged while no datagrams come in.
 
     The summary's timer runs only while the protocol has a transport.
 
@@ -74,7 +72,7 @@ class DatagramServer(DatagramProtocol):
         self._summary.clock = clock
         self._summarises = self.limits.summary_interval > 0
         self._summarised = 0
-        self._next_traceback = float("-inf")
+        self._tracebacks = TracebackRate()
 
     def companion(self) -> DatagramServer:
         """Return a server for a further socket: same answers, counts and rates, no summaries."""
@@ -144,9 +142,7 @@ class DatagramServer(DatagramProtocol):
     def _count_failure(self) -> None:
         counts = self.responder.counts
         counts.failed += 1
-        now = self._seconds()
-        if now >= self._next_traceback:
-            self._next_traceback = now + _SECONDS_BETWEEN_TRACEBACKS
+        if self._tracebacks.take(self._seconds()):
             self.log.failure(
                 "a datagram could not be answered ({failed} so far)",
                 printable_failure(Failure()),
