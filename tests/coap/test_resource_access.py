@@ -214,6 +214,36 @@ class NamesTests(UsersOverDtlsTestCase):
         self.assertEqual(self.ask(client, Code.GET, "time").code, Code.CONTENT)
         self.assertEqual(self.ask(client, Code.GET, "ping").code, Code.FORBIDDEN)
 
+    def test_queued(self) -> None:
+        """A notification that waits behind another does not leave if it is not permitted now."""
+        client, ann = self.client("bob"), self.client("ann", THERE)
+        for token in (b"a", b"b"):
+            path = [(int(Option.URI_PATH), segment) for segment in (b"topics", token)]
+            options = [OBSERVE, *path]
+            client.say(encode_message(CoapMessage(Type.CON, Code.GET, token[0], token, options)))
+        self.wire.run()
+        before = len(client.heard)
+        for topic in ("a", "b"):
+            self.ask_path(ann, Code.POST, ("topics", topic), b"news of " + topic.encode())
+        [first] = map(parse_message, client.heard[before:])
+        self.assertEqual(first.payload, b"news of a")
+        self.change(**RECORDS | {"bob": User(subscribe=("a",))})
+        told = []
+        while len(client.heard) > before:
+            message = parse_message(client.heard[before])
+            before += 1
+            told.append((message.token, message.code, message.payload))
+            client.say(encode_message(CoapMessage(Type.ACK, 0, message.message_id)))
+            self.wire.run()
+        self.assertEqual(
+            told,
+            [
+                (b"a", Code.CONTENT, b"news of a"),
+                (b"a", Code.CONTENT, b"news of a"),
+                (b"b", Code.FORBIDDEN, b"not permitted: b"),
+            ],
+        )
+
     def test_rest_of_a_response(self) -> None:
         """Blocks of a response that was permitted are kept no longer than it is."""
         client, ann = self.client("bob"), self.client("ann", THERE)

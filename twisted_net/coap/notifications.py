@@ -85,9 +85,16 @@ class Notifier:
         return bool(observers)
 
     def renew_peer(self, source: Source) -> None:
-        """Notify all observers of a peer: what it may no longer observe ends with an error."""
+        """
+        Notify all observers of a peer: what it may no longer observe ends with an error.
+
+        It does not wait for the notifications before it, which are sent no more: they were made
+        when more was permitted.
+        """
         now = self._reactor.seconds()
-        for observer in self.observers.of_peer(source):
+        observers = self.observers.of_peer(source)
+        self._cancel([observer for observer in observers if observer.notifying], now)
+        for observer in observers:
             if self.observers.begin_notification(observer):
                 self._send_state(observer, now)
         self._flush()
@@ -116,10 +123,7 @@ class Notifier:
         It does not wait for those before it, which are sent no more.
         """
         now = self._reactor.seconds()
-        # Last first: queued ones are not sent when the one before them is cancelled.
-        for outgoing in reversed(self._outstanding):
-            self._layer.cancel(outgoing, now)
-        self._outstanding.clear()
+        self._cancel(self._outstanding.values(), now)
         for observer in self.observers.all():
             self.observers.remove(observer)
             last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
@@ -133,6 +137,16 @@ class Notifier:
             self._timer = None
         for observer in self.observers.all():
             self.observers.remove(observer)
+
+    def _cancel(self, observers: Iterable[Observer], now: float) -> None:
+        """Send no more of the notifications that are outstanding or queued for these observers."""
+        chosen = set(observers)
+        # Last first: queued ones are not sent when the one before them is cancelled.
+        for outgoing, observer in reversed(list(self._outstanding.items()) if chosen else []):
+            if observer in chosen:
+                self._layer.cancel(outgoing, now)
+                del self._outstanding[outgoing]
+                observer.notifying = observer.changed = False
 
     def _refresh(self) -> None:
         self._timer = None
