@@ -558,6 +558,32 @@ class TimeLimitTests(RunnerTestCase):
         for started in waiting:
             self.assertEqual(self.successResultOf(started), b'{"command":"BLOCK","result":null}\n')
 
+    def test_permission_lost(self) -> None:
+        """A command that waited for a thread is refused if its client may not run it any more."""
+        ran: list[str] = []
+        self.commands.command("BLOCK", blocking=True)(lambda: ran.append("block"))
+        self.clock.limit = 2
+        for i, code in enumerate(("not_permitted", "auth_required", None), 1):
+            with self.subTest(code=code):
+                permissions = Permissions("bob", User())
+                self.session.log_in(permissions)
+                started = [self.start(b"BLOCK") for _ in range(2)]
+                self.assertEqual(self.clock.busy, 1)
+                if code == "not_permitted":
+                    permissions.change(User(commands=("PING",)))
+                elif code:
+                    permissions.withdraw()
+                run_threads(self.clock)
+                first, second = map(self.successResultOf, started)
+                self.assertEqual(first, b'{"command":"BLOCK","result":null}\n')
+                self.assertEqual(json.loads(second).get("code"), code)
+                self.assertEqual(len(ran), i if code else i + 1)
+                self.assertEqual(self.runner.blocking, 0)
+        self.assertEqual(
+            self.audited,
+            [("refused", "not_permitted: BLOCK"), ("refused", "auth_required: BLOCK")],
+        )
+
 
 class OverdueTests(RunnerTestCase):
     """A client whose handlers outlive their time limit cannot become another user meanwhile."""

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.threads import ThreadClock
-from twisted_net.errors import TooBusy
+from twisted_net.errors import CommandError, TooBusy
 from twisted_net.net.fair_calls import FairCalls
 
 
@@ -53,6 +53,26 @@ class FairCallsTests(SynchronousTestCase):
         self.assertEqual(self.threads.busy, 3)
         self.run_all()
         self.assertEqual(self.ran[:3], ["a0", "a1", "b1"])
+
+    def test_refused(self) -> None:
+        """A call is checked when its turn has come; one that is refused takes no thread."""
+        refused: list[str] = []
+
+        def check() -> None:
+            if refused:
+                raise CommandError(refused[0])
+
+        freed: list[None] = []
+        self.threads.limit = 2
+        ran, waits, last = (
+            self.calls.call(lambda: 42, "a", lambda: freed.append(None), check) for _ in range(3)
+        )
+        refused.append("no more")
+        self.run_all()
+        self.assertEqual(self.successResultOf(ran), 42)
+        for result in (waits, last):
+            self.assertEqual(str(self.failureResultOf(result, CommandError).value), "no more")
+        self.assertEqual((len(freed), len(self.calls), self.threads.busy), (3, 0, 0))
 
     def test_limit(self) -> None:
         """One call above the limit is refused; a place that is free again is taken."""

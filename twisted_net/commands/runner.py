@@ -454,7 +454,9 @@ class _Execution:
                 raise TooBusy(MAX_OVERDUE)
             if waiting.blocking:
                 owner = self._session.owner
-                self._result = runner._blocking.call(waiting.start, owner, self._stop_outliving)
+                self._result = runner._blocking.call(
+                    waiting.start, owner, self._stop_outliving, self._check_permitted
+                )
         except ANSWERED as error:
             runner.count_refusal(error, str(waiting.name), self._caller)
             answer.errback(error)
@@ -467,6 +469,13 @@ class _Execution:
             self._timer = runner.reactor.callLater(runner.limits.timeout, self._time_out)
         self._result.addBoth(self._ended)
         return answer
+
+    def _check_permitted(self) -> None:
+        """Refuse the command if it waited for a thread, and the client may not run it any more."""
+        permissions = self._session.permissions
+        command = self._runner.commands.get(self._waiting.name or "")
+        if permissions is not None and command is not None:
+            permissions.check_command(command.name, command.admin)
 
     def _ended(self, value: object) -> None:
         """The handler has ended: answer, unless the caller or the time limit came first."""

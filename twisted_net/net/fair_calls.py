@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from twisted_net.errors import TooBusy
+from twisted_net.errors import TooBusy, TwistedNetError
 from twisted_net.net.fair_backlog import FairBacklog
 from twisted_net.net.worker_threads import Threads
 
@@ -37,18 +38,24 @@ class FairCalls:
         return len(self._backlog)
 
     def call(
-        self, function: Callable[[], _T], client: str, freed: Callable[[], None] | None = None
+        self,
+        function: Callable[[], _T],
+        client: str,
+        freed: Callable[[], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Deferred[_T]:
         """
         Call *function* in a thread.
 
         :param client: whom it counts for, see :attr:`twisted_net.sessions.Session.owner`.
         :param freed: called once *function* cannot run any more: it has returned, or never ran.
+        :param check: called in the reactor's thread when its turn has come; raises a
+            TwistedNetError if *function* may not run any more.
         :return: fires with its value or exception. When cancelled it fires at once, while a
             function that already runs goes on, its outcome ignored. Fails with TooBusy if too many
             calls wait; later too, where other clients' calls take its place.
         """
-        call = BlockingCall(self, function, client, freed)
+        call = BlockingCall(self, function, client, freed or _ignore, check or _ignore)
         surplus = self._backlog.add(client, call)
         if surplus is not None:
             surplus.freed()
@@ -69,6 +76,11 @@ class FairCalls:
         threads = self._threads
         while (taken := self._backlog.take(threads.limit - threads.busy)) is not None:
             client, call = taken
+            try:
+                call.check()
+            except TwistedNetError:
+                self._done(call, client, Failure())
+                continue
             threads.call(call.run).addBoth(partial(self._done, call, client))
         self._dispatching = False
 
@@ -83,18 +95,20 @@ class FairCalls:
 class BlockingCall:
     """One call; equal to itself alone."""
 
-    __slots__ = ("_function", "client", "freed", "result")
+    __slots__ = ("_function", "check", "client", "freed", "result")
 
     def __init__(
         self,
         calls: FairCalls,
         function: Callable[[], object],
         client: str,
-        freed: Callable[[], None] | None,
+        freed: Callable[[], None],
+        check: Callable[[], None],
     ) -> None:
         self._function = function
         self.client = client
-        self.freed = freed or _ignore
+        self.freed = freed
+        self.check = check
         # Any: a value of the function's type, or a Failure.
         self.result: Deferred[Any] = Deferred(lambda _: calls.discard(self))
 
