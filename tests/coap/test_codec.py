@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.codec import (
+    MAX_OPTIONS,
     CoapMessage,
     CoapRequestOptions,
     Code,
@@ -19,7 +20,7 @@ from twisted_net.coap.codec import (
     encode_uint,
     parse_message,
 )
-from twisted_net.coap.errors import MalformedMessage
+from twisted_net.coap.errors import MalformedMessage, TooManyOptions
 
 options = st.lists(st.tuples(st.integers(0, 65_535), st.binary(max_size=300)), max_size=12).map(
     lambda pairs: sorted(pairs, key=lambda pair: pair[0])
@@ -150,9 +151,21 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(whole, len(pairs) + 1 + len(b"payload") - 1)
 
     def test_many_options(self) -> None:
-        """As many options as fit are read, one each byte."""
-        message = parse_message(b"\x40\x01\x00\x07" + b"\x00" * 1020)
-        self.assertEqual(len(message.options), 1020)
+        """As many options are read as the limit says, and no more than that of any message."""
+        limit = b"\x40\x01\x00\x07" + b"\x00" * MAX_OPTIONS
+        self.assertEqual(len(parse_message(limit).options), MAX_OPTIONS)
+        self.assertEqual(parse_message(limit + b"\xffx").payload, b"x")
+        for head, rejected, token in (
+            (b"\x42\x01\x00\x07ab", 7, b"ab"),  # a confirmable request
+            (b"\x52\x01\x00\x07ab", None, None),
+            (b"\x42\x45\x00\x07ab", 7, None),  # a confirmable response
+            (b"\x62\x45\x00\x07ab", None, None),
+        ):
+            # The cut option behind the one too many is not read.
+            datagram = head + b"\x00" * (MAX_OPTIONS + 1) + b"\x0d"
+            error = self.assertRaises(TooManyOptions, parse_message, datagram)
+            self.assertEqual((error.rejected, error.token), (rejected, token))
+        self.assertEqual(str(error), "not a CoAP message: it has more than 64 options")
 
 
 class RequestOptionsTests(SynchronousTestCase):

@@ -34,7 +34,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.message_driver import OTHER, PEER, STEADY, Layer, question, request, response
 from twisted_net.coap import message_ids, messages
-from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
+from twisted_net.coap.codec import (
+    MAX_OPTIONS,
+    CoapMessage,
+    Code,
+    Type,
+    encode_message,
+    parse_message,
+)
 from twisted_net.coap.errors import CoapTimeout, QueueFull, ResetByPeer
 from twisted_net.coap.exchange import (
     Event,
@@ -173,6 +180,28 @@ class ReceiveTests(SynchronousTestCase):
             self.assertEqual(self.layer.receive(datagram, PEER, 0), [])
         self.assertEqual(self.layer.sent(), [])
         self.assertEqual(self.layer.counts.malformed, 4)
+
+    def test_many_options(self) -> None:
+        """A request with too many options gets 4.02 if it is confirmable, and is not kept."""
+        options = [(0, b"")] * (MAX_OPTIONS + 1)
+        request = CoapMessage(Type.CON, Code.GET, 7, b"abc", options)
+        for _ in range(2):
+            self.assertEqual(self.layer.reply(request), [])
+            (answer,) = self.layer.sent()
+            expected = CoapMessage(
+                Type.ACK, Code.BAD_OPTION, 7, b"abc", payload=b"at most 64 options"
+            )
+            self.assertEqual(answer, expected)
+        self.assertEqual(self.layer.counts.malformed, 2)
+        self.assertEqual(self.layer.sizes["exchanges"], 0)
+        self.layer.receive(encode_message(request), PEER, 0, group=True)
+        self.assertEqual(self.layer.sent(), [])
+        self.assertEqual(self.layer.reply(CoapMessage(Type.NON, Code.GET, 8, b"", options)), [])
+        self.assertEqual(self.layer.sent(), [])
+        self.layer.reply(CoapMessage(Type.CON, Code.CONTENT, 9, b"", options))
+        self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 9)])
+        (event,) = self.layer.reply(CoapMessage(Type.CON, Code.GET, 10, b"", options[1:]))
+        self.assertIsInstance(event, IncomingMessage)
 
     def test_unknown_response(self) -> None:
         """A response that is not expected is reset: so an old observation ends (RFC 7641 §3.6)."""

@@ -7,8 +7,17 @@ from enum import IntEnum
 from struct import Struct
 from typing import TypeAlias
 
-from twisted_net.coap.errors import MalformedMessage
+from twisted_net.coap.errors import MalformedMessage, TooManyOptions
 from twisted_net.errors import NotUTF8
+
+
+MAX_OPTIONS = 64
+"""
+Options of a message that are read; with one more it is rejected, and the rest of it is not read.
+
+Requests have fewer than ten, and a long path a dozen. An empty option is one byte of a datagram, but
+takes 64 in memory for as long as its request waits, is observed or is in block-wise transfer.
+"""
 
 
 class Type(IntEnum):
@@ -191,6 +200,8 @@ def parse_message(datagram: bytes) -> CoapMessage:
 
     :raises MalformedMessage: with the message ID to reject if RFC 7252 §4.2 requires a Reset;
         without one if the datagram is to be ignored (§3, §4.3).
+    :raises TooManyOptions: the same for more than :data:`MAX_OPTIONS`, and with the token of a
+        confirmable request.
     """
     length = len(datagram)
     if length < 4:
@@ -237,6 +248,9 @@ def parse_message(datagram: bytes) -> CoapMessage:
             raise MalformedMessage(
                 f"it ends in option {number}, or has none such", _rejected(kind, message_id)
             )
+        if len(options) == MAX_OPTIONS:
+            answered = token if kind == Type.CON and code < 32 else None
+            raise TooManyOptions(MAX_OPTIONS, _rejected(kind, message_id), answered)
         options.append((number, datagram[position:end]))
         position = end
     return CoapMessage(kind, code, message_id, token, options)

@@ -21,6 +21,22 @@ class MalformedMessage(CoapError):
         self.rejected = rejected
 
 
+class TooManyOptions(MalformedMessage):
+    """
+    A message has more options than are read.
+
+    :ivar token: of a confirmable request, which is answered with 4.02 Bad Option (RFC 7252
+        §5.4.1); None for any other message, which is rejected.
+    """
+
+    code = "coap_too_many_options"
+
+    def __init__(self, limit: int, rejected: int | None, token: bytes | None) -> None:
+        super().__init__(f"it has more than {limit} options", rejected)
+        self.limit = limit
+        self.token = token
+
+
 class InvalidCoapURI(CoapError):
     """A URI cannot be requested over CoAP: wrong scheme, no host, or a part that is too long."""
 

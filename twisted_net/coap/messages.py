@@ -5,8 +5,14 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-from twisted_net.coap.codec import CoapMessage, Type, encode_message, parse_message
-from twisted_net.coap.errors import CoapTimeout, MalformedMessage, QueueFull, ResetByPeer
+from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
+from twisted_net.coap.errors import (
+    CoapTimeout,
+    MalformedMessage,
+    QueueFull,
+    ResetByPeer,
+    TooManyOptions,
+)
 from twisted_net.coap.exchange import (
     INCOMING_TRANSITIONS,
     OUTGOING_TRANSITIONS,
@@ -33,7 +39,7 @@ class MessageCounts:
     Counters of a message layer since its start; they only grow.
 
     :ivar received: datagrams, of all kinds.
-    :ivar malformed: those of them that are not CoAP messages.
+    :ivar malformed: those of them that are not CoAP messages, or have too many options.
     :ivar duplicates: those that repeat a message within its lifetime.
     :ivar peers_refused: those of new peers, dropped as ``max_peers`` others were not idle.
     :ivar sent: datagrams.
@@ -159,7 +165,7 @@ class MessageLayer:
         except MalformedMessage as error:
             self.counts.malformed += 1
             if error.rejected is not None and not group:
-                self._outbox.append((_EMPTY.pack(_RST, 0, error.rejected), source))
+                self._outbox.append((_rejection(error, error.rejected), source))
             return []
         kind = message.type
         if kind >= 2:  # ACK or RST
@@ -511,3 +517,13 @@ _EMPTY = Struct(">BBH")
 _RESPONSE, _PENDING, _PIGGYBACKED = IncomingTrigger.RESPONSE, IncomingState.PENDING, Type.ACK
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4
+
+
+def _rejection(error: MalformedMessage, message_id: int) -> bytes:
+    """Return the answer to a confirmable message that is not read; nothing of it is kept."""
+    if isinstance(error, TooManyOptions) and error.token is not None:
+        text = f"at most {error.limit} options".encode()
+        return encode_message(
+            CoapMessage(Type.ACK, Code.BAD_OPTION, message_id, error.token, payload=text)
+        )
+    return _EMPTY.pack(_RST, 0, message_id)
