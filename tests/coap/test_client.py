@@ -172,6 +172,23 @@ class ClientTests(SynchronousTestCase):
         self.reactor.answer(state(0, 1))
         return self.successResultOf(started)
 
+    def test_requests_of_a_server(self) -> None:
+        """A request to a client is rejected, and none of them waits (RFC 7252 §4.2, §4.3)."""
+        call = self.client.get(URI)
+        layer = self.reactor.protocol.layer
+        peer = layer._peers[SERVER]
+        del self.reactor.sent[:]
+        for kind, answers in ((Type.CON, [Type.RST]), (Type.NON, [])):
+            for _ in range(2):
+                request = CoapMessage(kind, Code.GET, 7 + kind, b"a")
+                self.reactor.protocol.datagramReceived(encode_message(request), SERVER)
+                self.assertEqual([message.type for message in self.reactor.sent], answers)
+                del self.reactor.sent[:]
+        self.assertEqual(peer.unanswered, 0)
+        self.assertEqual(layer.counts.duplicates, 2)
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+
     def test_order_of_options(self) -> None:
         """The segments of a path stay in their order, beside options that are put between them."""
         call = self.client.get("coap://192.0.2.1:99/z/a?y&b", accept=50)

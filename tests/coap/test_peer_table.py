@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.coap.message_driver import OTHER, PEER, STEADY, Layer, question, request, response
 from twisted_net.coap import message_ids
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message
 from twisted_net.coap.errors import QueueFull
+from twisted_net.coap.exchange import IncomingMessage
+from twisted_net.coap.peer_table import PENDING_TRIED
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
@@ -77,6 +82,39 @@ class PeerTableTests(SynchronousTestCase):
         self.assertEqual(layer.sizes["exchanges"], 5)
         for number in range(5):
             self.assertTrue(self.known(layer, PEER, number))
+
+    def test_pending_are_not_searched(self) -> None:
+        """A search for a message to evict examines eight of a peer, however many are pending."""
+
+        class Counted(OrderedDict[int, IncomingMessage]):
+            examined = 0
+
+            def values(self) -> Any:  # Any: a view in the class, an iterator here
+                for incoming in super().values():
+                    self.examined += 1
+                    yield incoming
+
+        layer = Layer(TransmissionParameters(max_exchanges=100))
+        peer = layer.incoming(request(0)).peer
+        received = peer.received = Counted(peer.received)
+        for number in range(1, 200):
+            layer.incoming(request(number))
+        before = received.examined
+        layer.incoming(request(200))
+        # The oldest is examined for its lifetime too.
+        self.assertLessEqual(received.examined - before, 1 + 2 * PENDING_TRIED)
+
+    def test_settled_among_pending(self) -> None:
+        """Messages that can be evicted are found behind pending ones, and the limit holds."""
+        layer = Layer(TransmissionParameters(max_exchanges=100))
+        for number in range(300):
+            incoming = layer.incoming(request(number))
+            if number >= 60:
+                layer.send_response(incoming, response(), 0)
+        self.assertEqual(layer.sizes["exchanges"], 100)
+        for number in (0, 59, 299):
+            self.assertTrue(self.known(layer, PEER, number))
+        self.assertFalse(self.known(layer, PEER, 61))
 
     def test_expired(self) -> None:
         """A message whose lifetime has just ended makes way for the next one."""

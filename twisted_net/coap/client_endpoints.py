@@ -19,6 +19,7 @@ from twisted_net.coap.endpoint import CoapEndpoint
 from twisted_net.coap.errors import CoapHostUnreachable, SecureSessionFailed
 from twisted_net.coap.exchange import (
     Event,
+    IncomingMessage,
     MessageFailed,
     OutgoingMessage,
     OutgoingState,
@@ -98,6 +99,9 @@ class ClientEndpoint(CoapEndpoint):
             finish = self.waiting.pop(event.outgoing, None)
             if finish is not None:
                 finish(event.error)
+        elif isinstance(event, IncomingMessage):
+            # A client has no resources. Left unanswered, requests would be kept without a limit.
+            self.layer.reject(event)
 
     @override
     def _datagram_rejected(self, source: Source, error: OSError) -> None:

@@ -304,6 +304,14 @@ class MessageLayer:
         self._transmit_queued(peer, now)
         return outgoing
 
+    def reject(self, incoming: IncomingMessage) -> None:
+        """Reject a request: with a Reset if it is confirmable, else in silence (§4.2, §4.3)."""
+        self.send_response(incoming, None, 0.0)
+        if incoming.confirmable:
+            reset = _EMPTY.pack(_RST, 0, incoming.message_id)
+            self._table.store_reply(incoming.peer, incoming, reset)
+            self._outbox.append((reset, incoming.source))
+
     def messages_to_send(self) -> list[tuple[bytes, Source]]:
         """Return the datagrams to send now, in order, and remove them from the outbox."""
         if self._fresh:

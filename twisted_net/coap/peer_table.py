@@ -11,6 +11,12 @@ from twisted_net.net.addresses import Source
 IDLE_PEERS_TRIED = 8
 """Peers examined, least recently active first, to find one that can be evicted."""
 
+PENDING_TRIED = 8
+"""
+Messages of a peer examined, oldest first, to find one that can be evicted; those that are not
+answered yet go behind the others, so that the next search begins after them.
+"""
+
 
 class PeerTable:
     """
@@ -19,7 +25,7 @@ class PeerTable:
     At ``max_exchanges`` messages or ``max_exchange_bytes`` of replies, the oldest message is
     evicted: that of the storing peer if it has more than an equal share, otherwise that of the
     least recently active peer. Requests that are not answered yet are never evicted, so that none
-    runs twice.
+    runs twice: whoever answers them limits how many there are.
 
     :ivar peers: all peers, least recently active first.
     :ivar latest: the last of them, or None if that is not known.
@@ -87,9 +93,10 @@ class PeerTable:
             self.remove(peer, oldest)
         received[incoming.message_id] = incoming
         self.exchanges += 1
-        if self.exchanges > self._limits.max_exchanges:
-            over_share = len(received) * len(self.peers) > self._limits.max_exchanges
-            self._evict_oldest(peer, over_share)
+        limit = self._limits.max_exchanges
+        while self.exchanges > limit:
+            if not self._evict_oldest(peer, len(received) * len(self.peers) > limit):
+                break
 
     def store_reply(self, peer: Peer, incoming: IncomingMessage, reply: bytes) -> None:
         """Keep the datagram that answers duplicates of *incoming*."""
@@ -137,11 +144,14 @@ class PeerTable:
             candidates = [known for known, _ in zip(self.peers.values(), range(8), strict=False)]
             candidates.append(peer)
         for candidate in candidates:
-            for incoming in candidate.received.values():
+            received = candidate.received
+            for _ in range(min(PENDING_TRIED, len(received))):
+                incoming = next(iter(received.values()))
                 if incoming.state is _SETTLED:
                     self.remove(candidate, incoming)
                     self.evicted += 1
                     return True
+                received.move_to_end(incoming.message_id)
         return False
 
 
