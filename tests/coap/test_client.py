@@ -213,6 +213,45 @@ class ClientTests(SynchronousTestCase):
         self.reactor.advance(120)
         self.failureResultOf(started, CoapTimeout)
 
+    def test_observe_look_up(self) -> None:
+        """The look-up of the host is within the time limit too, and is cancelled."""
+        for timeout, seconds in ((None, 120), (5, 5)):
+            self.reactor.resolved = Deferred()
+            observing = self.client.observe("coap://host/x", timeout=timeout)
+            started = Deferred.fromCoroutine(observing)
+            self.reactor.advance(seconds)
+            self.assertEqual(self.failureResultOf(started, CoapTimeout).value.seconds, seconds)
+            self.assertTrue(self.reactor.resolved.called)
+        negative = Deferred.fromCoroutine(self.client.observe(URI, timeout=-1))
+        self.failureResultOf(negative, ValueError)
+
+    def test_observe_closed(self) -> None:
+        """An observation that has not begun ends with the client."""
+        started = Deferred.fromCoroutine(self.client.observe("coap://host/x"))
+        self.successResultOf(Deferred.fromCoroutine(self.client.close()))
+        self.failureResultOf(started, CoapClientClosed)
+
+    def test_observe_slow_blocks(self) -> None:
+        """A first state whose blocks do not all come in time is no observation, and is released."""
+        started = Deferred.fromCoroutine(self.client.observe(URI))
+        question = self.reactor.sent[0]
+        self.reactor.answer(blocks_follow(0, 1))
+        self.reactor.answer(CoapMessage(Type.ACK, 0))
+        self.reactor.advance(120)
+        self.failureResultOf(started, CoapTimeout)
+        self.reactor.sent.clear()
+        self.reactor.answer(state(9, 3), question)
+        self.assertEqual(self.reactor.sent, [CoapMessage(Type.RST, 0, 9)])
+
+    def test_notified_slow_blocks(self) -> None:
+        """A later state has the same time, or ends the observation."""
+        observation = self.observe()
+        self.reactor.answer(blocks_follow(1, 2), self.reactor.sent[0])
+        self.reactor.answer(CoapMessage(Type.ACK, 0))
+        self.reactor.advance(120)
+        failed = Deferred.fromCoroutine(self.collect(observation))
+        self.assertEqual(self.failureResultOf(failed, CoapTimeout).value.seconds, 120)
+
     def test_states_in_order(self) -> None:
         """A notification that was overtaken is passed over, a doubled one too (RFC 7641 §3.4)."""
         observation = self.observe()
@@ -236,8 +275,8 @@ class ClientTests(SynchronousTestCase):
         """A state that does not arrive whole is raised after those that did."""
         observation = self.observe()
         question = self.reactor.sent[0]
-        first = state(1, 2)
-        first.options = [*first.options, (Option.BLOCK2, Block(0, True, 16).encode())]
+        first = blocks_follow(1, 2)
+        first.payload = b"short"
         self.reactor.answer(first, question)
         failed = Deferred.fromCoroutine(self.collect(observation))
         self.failureResultOf(failed, TransferFailed)
@@ -272,3 +311,11 @@ def state(message_id: int, number: int) -> CoapMessage:
     kind = Type.CON if message_id else Type.ACK
     options = [(Option.OBSERVE, number.to_bytes(3, "big"))]
     return CoapMessage(kind, Code.CONTENT, message_id, b"", options, str(number).encode())
+
+
+def blocks_follow(message_id: int, number: int) -> CoapMessage:
+    """Make a notification, or the first answer, of which further blocks are to be requested."""
+    message = state(message_id, number)
+    message.options = [*message.options, (Option.BLOCK2, Block(0, True, 16).encode())]
+    message.payload = b"a" * 16
+    return message

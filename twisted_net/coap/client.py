@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
@@ -40,6 +41,8 @@ from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 
+_T = TypeVar("_T")
+
 
 @check_arguments
 class CoapClient:
@@ -71,8 +74,8 @@ class CoapClient:
         self._reactor = steady(reactor)
         self._settings = settings or CoapClientSettings()
         self._endpoints = EndpointPool(reactor, self._settings, tls)
-        self._calls: set[Deferred[CoapResponse]] = set()
-        self._observations: set[Observation] = set()
+        self._calls: set[Deferred[Any]] = set()  # Any: of responses and observations
+        self._observations: dict[OutgoingMessage, Observation] = {}
         self._closed = False
 
     async def __aenter__(self) -> CoapClient:
@@ -139,22 +142,47 @@ class CoapClient:
             options.append((Option.ACCEPT, encode_uint(accept)))
         kind = Type.CON if confirmable else Type.NON
         request = self._request(kind, method, uri, payload, options, progress or no_progress)
-        call = Deferred.fromCoroutine(request)
+        return self._limited(request, seconds)
+
+    @check_arguments
+    async def observe(
+        self, uri: str, *, accept: int | None = None, timeout: float | None = None
+    ) -> Observation:
+        """
+        Observe a resource.
+
+        :param timeout: seconds for the look-up of the host and the first state with all its
+            blocks, in place of the setting. Each later state has the time of the setting.
+        :return: once the server has responded; a resource that cannot be observed has one state.
+            An error response is a state too, and the last.
+        :raises CoapError: as :meth:`request` does.
+        :raises ValueError: for a negative *timeout*.
+        """
+        seconds = self._settings.timeout if timeout is None else checked_seconds(timeout)
+        return await self._limited(self._observe(uri, accept), seconds)
+
+    async def close(self) -> None:
+        """End everything; outstanding calls fail with ``CoapClientClosed``. Idempotent."""
+        self._closed = True
+        for call in list(self._calls):
+            call.cancel()
+        for observation in list(self._observations.values()):
+            observation.end(CoapClientClosed())
+        self._observations.clear()
+        await self._endpoints.close()
+
+    # --- requests ---
+
+    def _limited(self, work: Coroutine[Any, Any, _T], seconds: float) -> Deferred[_T]:
+        """Run a call until its time limit, or until the client is closed."""
+        call = Deferred.fromCoroutine(work)
         if not call.called:
             call.addTimeout(seconds, self._reactor, lambda value, _: _timed_out(value, seconds))
             self._calls.add(call)
             call.addBoth(self._ended, call)
         return call
 
-    @check_arguments
-    async def observe(self, uri: str, *, accept: int | None = None) -> Observation:
-        """
-        Observe a resource.
-
-        :return: once the server has responded; a resource that cannot be observed has one state.
-            An error response is a state too, and the last.
-        :raises CoapError: as :meth:`request` does.
-        """
+    async def _observe(self, uri: str, accept: int | None) -> Observation:
         endpoint, source, target = await self._reach(uri)
         options: OptionList = list(target.options)
         if accept is not None:
@@ -167,21 +195,10 @@ class CoapClient:
             self._cancel(endpoint, observation)
             challenge = ((int(Option.ECHO), echo),)
             message = await self._register(endpoint, source, request, observation, challenge)
-        self._observations.add(observation)
+        assert observation.outgoing is not None
+        self._observations[observation.outgoing] = observation
         await self._notified(request, observation, message)
         return observation
-
-    async def close(self) -> None:
-        """End everything; outstanding calls fail with ``CoapClientClosed``. Idempotent."""
-        self._closed = True
-        for call in list(self._calls):
-            call.cancel()
-        for observation in list(self._observations):
-            observation.end(CoapClientClosed())
-        self._observations.clear()
-        await self._endpoints.close()
-
-    # --- requests ---
 
     async def _request(
         self,
@@ -266,13 +283,9 @@ class CoapClient:
                 if endpoint.silent_since(outgoing):
                     # A server that was restarted has lost its DTLS sessions, and sends nothing.
                     self._endpoints.retire(endpoint)
-        self._observations = {
-            observation
-            for observation in self._observations
-            if observation.outgoing is not outgoing
-        }
+        self._observations.pop(outgoing, None)
 
-    def _ended(self, result: Any, call: Deferred[CoapResponse]) -> Any:  # Any: passed on as it is
+    def _ended(self, result: Any, call: Deferred[Any]) -> Any:  # Any: passed on as it is
         self._calls.discard(call)
         if self._closed and isinstance(result, Failure) and result.check(CancelledError):
             raise CoapClientClosed
@@ -305,13 +318,14 @@ class CoapClient:
             elif isinstance(result, CoapError):
                 observation.end(result)
             else:
-                later = self._notified(request, observation, result)
+                later = self._limited(
+                    self._notified(request, observation, result), self._settings.timeout
+                )
                 # A failure has ended the observation, which raises it; nothing else waits for it.
-                Deferred.fromCoroutine(later).addErrback(lambda failure: failure.trap(CoapError))
+                later.addErrback(lambda failure: failure.trap(CoapError))
 
         endpoint.waiting[outgoing] = receive
         endpoint.flush()
-        first.addTimeout(self._settings.timeout, self._reactor, _timed_out)
         return await first
 
     async def _deregister(self, outgoing: OutgoingMessage) -> None:
@@ -350,8 +364,11 @@ class CoapClient:
             return
         try:
             state = await request.complete(message)
-        except CoapError as error:
-            observation.end(error)
+        except (CoapError, CancelledError) as error:
+            if isinstance(error, CoapError):
+                observation.end(error)
+            else:
+                observation.end(CoapTimeout(self._settings.timeout))
             observation.cancel()
             raise
         observation.put(state)

@@ -10,13 +10,12 @@ from typing import TypeAlias
 from twisted_net.coap.errors import MalformedMessage, TooManyOptions
 from twisted_net.errors import NotUTF8
 
-
 MAX_OPTIONS = 64
 """
 Options of a message that are read; with one more it is rejected, and the rest of it is not read.
 
-Requests have fewer than ten, and a long path a dozen. An empty option is one byte of a datagram, but
-takes 64 in memory for as long as its request waits, is observed or is in block-wise transfer.
+Requests have fewer than ten, and a long path a dozen. An empty option is one byte of a datagram and
+takes 64 in memory, for as long as its request waits, is observed or is in block-wise transfer.
 """
 
 

@@ -188,7 +188,7 @@ class Command:
 
     def _convert(self, words: list[str]) -> list[object]:
         single = self._single
-        values = []
+        values: list[object] = []
         for i, word in enumerate(words):
             if i == single:
                 return values + self.parameters[i].convert_all(words[i:], i + 1)
