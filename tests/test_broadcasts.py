@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.broadcasts import CLIENTS_AT_ONCE, Pacing, encode_event, unpaced
+from twisted_net.broadcasts import encode_event
+from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
 
@@ -96,8 +98,8 @@ class DeliveryTests(SynchronousTestCase):
             (Sessions(lambda: 0.0), "first"),
             (Sessions(lambda: 0.0, pacing=pacing("given")), "given"),
         ):
-            sessions.use_pacing(pacing("first"))
-            sessions.use_pacing(pacing("second"))
+            sessions.use_pacing(partial(pacing, "first"))
+            sessions.use_pacing(partial(pacing, "second"))
             self.successResultOf(Deferred.fromCoroutine(sessions.spread({"event": "x"})))
             self.assertEqual(used.pop(), expected)
 

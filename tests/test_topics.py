@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import ClassVar
+from unittest.mock import patch
 
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+import twisted_net.topics as topics_module
 from twisted_net.errors import BadTopic, TooManySubscriptions
 from twisted_net.topics import CHUNK, Mailbox, TopicMessage, Topics, TopicSettings, WhenSlow
 
@@ -386,3 +390,55 @@ class TopicMachine(RuleBasedStateMachine):
 
 TopicMachineTests = TopicMachine.TestCase
 TopicMachineTests.settings = hypothesis_settings(max_examples=50)
+
+
+class PacedTopicMachine(TopicMachine):
+    """What is removed later behaves the same meanwhile, but for the bound of all clients."""
+
+    LIMIT = 30
+
+    def __init__(self) -> None:
+        super().__init__()
+        # So small that most of what ends is removed later.
+        self.patches = [
+            patch.object(topics_module, name, value)
+            for name, value in (("REMOVED_AT_ONCE", 1), ("FEW", 0))
+        ]
+        for each in self.patches:
+            each.start()
+        self.steps: Iterator[int] = iter(())
+        self.topics.use_pacing(self.pace)
+
+    def pace(self, steps: Iterable[int]) -> Awaitable[list[int]]:
+        """Do the first step now, and the others as the rule says."""
+        self.steps = iter(steps)
+        next(self.steps)
+        return Deferred()
+
+    @rule()
+    def step(self) -> None:
+        """Remove some more."""
+        next(self.steps, None)
+
+    def teardown(self) -> None:
+        """In the end nothing is left."""
+        for who in range(4):
+            self.topics.unsubscribe_all(self.listeners[who])
+        for _ in self.steps:
+            pass
+        assert not self.topics._root.children
+        assert not self.topics._ended
+        assert self.topics._ended_count == 0
+        for each in self.patches:
+            each.stop()
+
+    @invariant()
+    def counts(self) -> None:
+        """The figures are those of the model; the tree may have more."""
+        assert len(self.topics) == len(self.model)
+        for who, listener in enumerate(self.listeners):
+            assert self.topics.patterns(listener) == [p for w, p in self.model if w == who]
+
+
+PacedTopicMachineTests = PacedTopicMachine.TestCase
+PacedTopicMachineTests.settings = hypothesis_settings(max_examples=50)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import msgspec
 from attrs import frozen
 
-CLIENTS_AT_ONCE = 64
-"""
-Clients that an event is sent to in one turn of the reactor.
-
-These take 1 ms; 9,000 at once kept all others waiting for 0.1 s.
-"""
+from twisted_net.net.pacing import Pacing, unpaced
 
 
 @frozen
@@ -22,15 +17,6 @@ class Delivery:
 
     delivered: int
     failures: Mapping[str, str]
-
-
-Pacing = Callable[[Iterable[int]], Awaitable[list[int]]]
-"""Goes through an iterable, one step in each turn of the reactor, and returns all values."""
-
-
-async def unpaced(steps: Iterable[int]) -> list[int]:
-    """Go through an iterable at once: the :data:`Pacing` of a server without a reactor."""
-    return list(steps)
 
 
 class Audience(Protocol):
@@ -42,7 +28,7 @@ class Audience(Protocol):
 
     def send_event(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
         """
-        Send an event to :data:`CLIENTS_AT_ONCE` clients in each step.
+        Send an event to :data:`~twisted_net.net.pacing.CLIENTS_AT_ONCE` clients in each step.
 
         The value of a step is how many got it. Those that may not receive events are left out.
 
@@ -93,7 +79,7 @@ class Broadcasts:
 
     async def spread(self, event: Mapping[str, object]) -> Delivery:
         """
-        Send an event to every client, to :data:`CLIENTS_AT_ONCE` in each turn of the reactor.
+        Send an event to every client, some in each turn of the reactor.
 
         Events are sent one after the other, each to those that are connected when its turn
         comes. Cancelling the wait does not stop the event.

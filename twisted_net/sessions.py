@@ -9,10 +9,11 @@ from typing import Protocol
 from attrs import frozen
 
 from twisted_net.auth.users import NOBODY, Permissions
-from twisted_net.broadcasts import CLIENTS_AT_ONCE, Broadcasts, Delivery, Pacing, encode_event
+from twisted_net.broadcasts import Broadcasts, Delivery, encode_event
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.net.addresses import client_prefix, format_address
+from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
@@ -387,6 +388,8 @@ class Sessions:
         first server which uses these sessions.
     :param broadcasts: those of other servers, so that an event reaches their clients, too; its own,
         with *pacing*, if None.
+    :ivar pacing: spreads what an operator does with many sessions over turns of the reactor; not
+        that of the broadcasts, which may have many to send before.
     :ivar counters: of all sessions that ever were.
     :ivar figures: what STATS shows beside these, by name; see :meth:`add_figure`.
     :ivar sections: what INFO shows beside these, by section; see :meth:`add_section`.
@@ -408,6 +411,7 @@ class Sessions:
         self.sections: dict[str, Callable[[], Mapping[str, object]]] = {}
         self._seconds: Callable[[], float] | None = None
         self._started = 0.0
+        self.pacing: Pacing = unpaced
         self.broadcasts = Broadcasts(pacing) if broadcasts is None else broadcasts
         self.broadcasts.join(self)
         self._open: dict[str, Session] = {}
@@ -421,9 +425,21 @@ class Sessions:
         # Added up when asked, so that each line counts one integer and not two.
         return self.counters.messages + sum([session.messages for session in self._open.values()])
 
-    def use_pacing(self, pacing: Pacing) -> None:
-        """Spread events by this, unless a pacing was given or another server was first."""
-        self.broadcasts.use_pacing(pacing)
+    def use_pacing(self, new_pacing: Callable[[], Pacing]) -> None:
+        """
+        Spread over turns what touches many clients, unless another server was first.
+
+        :param new_pacing: called for each kind of work, so that none waits for another.
+        """
+        if self.pacing is unpaced:
+            self.pacing = new_pacing()
+        self.broadcasts.use_pacing(new_pacing())
+        self.topics.use_pacing(new_pacing())
+
+    async def settle(self) -> None:
+        """Wait for the work that is spread over turns, but for events."""
+        await self.topics.settle()
+        await self.pacing(())
 
     def use_clock(self, seconds: Callable[[], float]) -> None:
         """Count :attr:`uptime` by this steady clock, unless another server was first."""

@@ -13,8 +13,8 @@ from twisted.logger import LogLevel
 
 from tests.service.users_case import UsersFileTestCase
 from twisted_net.auth.users import Users, hash_token
-from twisted_net.broadcasts import CLIENTS_AT_ONCE
 from twisted_net.errors import OutOfThreads
+from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.service import users_file
 from twisted_net.service.users_file import (

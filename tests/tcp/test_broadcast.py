@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
-from twisted_net.broadcasts import CLIENTS_AT_ONCE
 from twisted_net.commands.standard import standard_commands
+from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.tcp.server import CommandFactory
 
 

@@ -14,11 +14,12 @@ from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
 from twisted_net.reasons import End
-from twisted_net.sessions import Sessions
+from twisted_net.sessions import Session, Sessions
+from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.fanout import WRITES_PER_TURN
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
-from twisted_net.topics import Topics, TopicSettings
+from twisted_net.topics import FEW, REMOVED_AT_ONCE, Topics, TopicSettings
 
 
 class TopicCase(SynchronousTestCase):
@@ -371,6 +372,70 @@ class EndTests(TopicCase):
         self.ask(client, "UNSUBSCRIBE")
         self.reactor.pass_time(2000)
         self.assertTrue(client.gone)
+
+
+class ManyEndsTests(TopicCase):
+    """Clients that leave with many subscriptions leave room for the others."""
+
+    EACH = 1000
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clients = [self.connect() for _ in range(5)]
+        for client in self.clients:
+            mailbox = self.session(client).open_mailbox()
+            for i in range(self.EACH):
+                mailbox.subscribe(f"a.{i}")
+
+    def session(self, client: Connection) -> Session:
+        """Return the session of a client."""
+        protocol = client.protocol
+        assert isinstance(protocol, CommandProtocol)
+        return protocol.session
+
+    def kept(self) -> int:
+        """Count the subscriptions that the tree has."""
+        levels = self.topics._root.children
+        return sum(len(node.subscribers) for node in levels["a"].children.values()) if levels else 0
+
+    def test_turns(self) -> None:
+        """So many are removed in each turn; those who have left get no message meanwhile."""
+        others = len(self.clients) - 1
+        kept = self.kept()
+        for client in self.clients[:others]:
+            client.reset()
+        self.assertEqual(len(self.topics), self.EACH)
+        # To the last one, although the tree has others; and it may change its mind.
+        self.assertEqual(self.topics.publish(f"a.{self.EACH - 1}", "hi"), 1)
+        while self.kept() > self.EACH:
+            self.assertLessEqual(kept - self.kept(), REMOVED_AT_ONCE)
+            kept = self.kept()
+            self.reactor.turn()
+        self.clients[-1].reset()
+        self.reactor.settle()
+        self.assertEqual(self.kept(), 0)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_another_user(self) -> None:
+        """Who logs in as another user gets nothing that it subscribed to before, but anew."""
+        client = self.clients[0]
+        permissions = Permissions("eve", User())
+        self.session(client).log_in(permissions)
+        last = f"a.{self.EACH - 1}"
+        self.assertEqual(self.topics.publish(last, "hi"), len(self.clients) - 1)
+        self.session(client).open_mailbox().subscribe(last)
+        self.assertEqual(self.topics.publish(last, "hi"), len(self.clients))
+        self.reactor.settle()
+        self.assertEqual(self.topics.publish(last, "hi"), len(self.clients))
+        self.assertEqual(self.topics.publish("a.1", "hi"), len(self.clients) - 1)
+
+    def test_few(self) -> None:
+        """Few subscriptions go at once."""
+        client = self.connect()
+        for i in range(FEW):
+            self.session(client).open_mailbox().subscribe(f"b.{i}")
+        client.reset()
+        self.assertNotIn("b", self.topics._root.children)
 
 
 class FanoutOfManyTests(TopicCase):

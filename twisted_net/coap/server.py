@@ -130,7 +130,7 @@ class CoapServer(CoapEndpoint):
         self._on_review = reviewed
         self.commands = commands
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(StepScheduler(reactor))
+        self.sessions.use_pacing(partial(StepScheduler, reactor))
         self.sessions.use_clock(reactor.seconds)
         self.datagrams = DatagramCounts()
         self._observable = observable_commands(commands, observable)

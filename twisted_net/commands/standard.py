@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from twisted_net.broadcasts import CLIENTS_AT_ONCE, Delivery
+from twisted_net.broadcasts import Delivery
 from twisted_net.commands.admin import declare_administration
 from twisted_net.commands.registry import Command, Commands, Fields, Request
 from twisted_net.commands.topics import declare_topics
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, UnknownCommand
+from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions

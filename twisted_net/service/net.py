@@ -121,7 +121,7 @@ class NetService(MultiService):
         self._fetcher: Fetcher | None = None
         instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
         self.sessions = Sessions(time.time, Topics(config.topics), instruments)
-        self.sessions.use_pacing(StepScheduler(reactor))
+        self.sessions.use_pacing(partial(StepScheduler, reactor))
         self.sessions.use_clock(reactor.seconds)
         self.sessions.add_section("server", self._server_figures)
         self.sessions.add_section("process", usage)
@@ -202,6 +202,9 @@ class NetService(MultiService):
                 connected=connected,
                 aborted=self.sessions.counters.ended[End.ABORTED] - aborted,
             )
+        coaps = [part.server for part in (self.coap, self.secure_coap) if part is not None]
+        for sessions in (self.sessions, *(coap.sessions for coap in coaps)):
+            await sessions.settle()
         # Last: a FETCH that is being answered needs it until here.
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:

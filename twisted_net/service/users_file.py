@@ -14,9 +14,9 @@ from twisted.logger import Logger
 
 from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
-from twisted_net.broadcasts import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.errors import ConfigError, OutOfThreads
 from twisted_net.net.files import read_file
+from twisted_net.net.pacing import WRITE, Pacing, in_steps, unpaced
 
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two complaints about a file that cannot be read, which is tried each second."""
@@ -148,7 +148,7 @@ class UsersFile:
         reviewed.addErrback(lambda failure: log.failure("cannot review logins", failure))
 
     async def _review(self, changed: Sequence[Permissions]) -> None:
-        await self._pacing(_reviews(changed))
+        await self._pacing(in_steps(_reviews(changed)))
 
     def _complain(self, mistakes: Sequence[str]) -> None:
         now = self._seconds()
@@ -236,16 +236,10 @@ class _Unreadable(ConfigError):
     """The system does not let us read the file, at this time."""
 
 
-def _reviews(changed: Sequence[Permissions]) -> Iterator[int]:
-    """Let those who hold changed permissions review them, some in each step; yield how many."""
+def _reviews(changed: Sequence[Permissions]) -> Iterator[float]:
+    """Let those who hold changed permissions review them; yield the share of a step each takes."""
     for permissions in changed:
-        reviewed, cost = 0, 0.0
         for holder in list(permissions.holders):
-            cost += 1 + holder.subscriptions / SUBSCRIPTIONS_PER_CLIENT
+            share = WRITE * (1 + holder.subscriptions / SUBSCRIPTIONS_PER_CLIENT)
             holder.review()
-            reviewed += 1
-            if cost >= CLIENTS_AT_ONCE:
-                yield reviewed
-                reviewed, cost = 0, 0.0
-        if reviewed:
-            yield reviewed
+            yield share

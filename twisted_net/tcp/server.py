@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from math import ceil
 
 from twisted.internet.defer import Deferred
@@ -78,7 +79,7 @@ class CommandFactory(Factory):
         self.access = access
         self.max_descriptors = sys.maxsize
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(StepScheduler(reactor))
+        self.sessions.use_pacing(partial(StepScheduler, reactor))
         self.sessions.use_clock(reactor.seconds)
         self.runner = CommandRunner(
             reactor,
