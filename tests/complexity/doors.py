@@ -1,0 +1,469 @@
+"""The doors through which strangers send bytes, with inputs that can be made as long as wanted."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import Request
+
+from tests.http.fakes import Wire
+from tests.http.test_content_coding import compressors
+from tests.tcp.memory import Reactor
+from twisted_net.coap.codec import CoapMessage, Code, Option, encode_message
+from twisted_net.coap.server import CoapServer
+from twisted_net.commands.standard import standard_commands
+from twisted_net.discovery.announcements import Collector
+from twisted_net.dtls.cookies import ClientHello
+from twisted_net.dtls.records import protected_records
+from twisted_net.errors import TwistedNetError
+from twisted_net.http.cache import CacheSettings
+from twisted_net.http.client import Client
+from twisted_net.http.proxies import tunnel_opened
+from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.settings import HttpSettings
+from twisted_net.net.addresses import Source
+from twisted_net.net.untrusted_json import decode_json
+from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.pipeline import Pipeline
+from twisted_net.tcp.proxy_header import parse_header
+from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.websocket import WebSocketFactory
+from twisted_net.udp.server import DatagramServer
+
+PEER: Source = ("192.0.2.1", 40_000)
+
+Feed = Callable[[bytes], object]
+"""What is called with the bytes."""
+
+
+@frozen
+class Input:
+    """
+    Bytes of any length: a begin, a piece that is repeated, and an end.
+
+    :param make: makes of the repeated piece what is sent, such as a frame around it.
+    :param longest: bytes at which it is too long for its door; there it is one unit of work.
+    """
+
+    begin: bytes
+    piece: bytes
+    end: bytes = b""
+    make: Callable[[bytes], bytes] = bytes
+    longest: int = 0
+
+    def of_size(self, size: int) -> bytes:
+        """Return an input of about so many bytes."""
+        room = max(size - len(self.begin) - len(self.end), 0)
+        return self.begin + self.make(self.piece * (room // len(self.piece))) + self.end
+
+
+@frozen
+class Door:
+    """
+    One way in.
+
+    :param open: makes what strangers speak to, as it is when they come.
+    :param by_byte: whether the bytes come one by one.
+    """
+
+    open: Callable[[], Feed]
+    inputs: tuple[Input, ...]
+    by_byte: bool = False
+
+    def feed(self, feed: Feed, data: bytes) -> None:
+        """Send bytes. What the door says of them is no matter here."""
+        pieces = [data[i : i + 1] for i in range(len(data))] if self.by_byte else [data]
+        with suppress(ValueError, TwistedNetError):
+            for piece in pieces:
+                feed(piece)
+
+
+# --- lines ---
+
+LINE = Limits().max_line
+
+
+def lines() -> Feed:
+    """Be a client of the command protocol; each segment comes in a turn of its own."""
+    reactor = Reactor()
+
+    async def fetch(url: str) -> dict[str, object]:
+        return {"url": url}
+
+    connection = reactor.connect(CommandFactory(reactor, standard_commands(fetch), Limits()))
+
+    def feed(data: bytes) -> None:
+        connection.send(data)
+        reactor.settle()
+
+    return feed
+
+
+def proven_lines() -> Feed:
+    """Be such a client, after its first answer."""
+    feed = lines()
+    feed(b"PING\n")
+    return feed
+
+
+def line(begin: bytes, piece: bytes, end: bytes = b"\n") -> Input:
+    """Return a line of which a part is as long as is wanted."""
+    return Input(begin, piece, end, longest=LINE)
+
+
+LINES = (
+    line(b"ECHO ", b"x"),
+    line(b"ECHO ", b"x "),
+    line(b"ECHO ", b'"'),
+    line(b'ECHO "', b"\\"),
+    line(b'ECHO "', b'\\"'),
+    line(b"ECHO ", "\u00e9".encode()),
+    line(b"", b"x"),
+    line(b"", b" "),
+    line(b"", b"x y="),
+    line(b"AUTH ", b"x"),
+    line(b"AUTH x ", b"x"),
+    line(b"PUBLISH t ", b"x"),
+    line(b"PUBLISH ", b"a."),
+    line(b"SUBSCRIBE ", b"a."),
+    line(b"SUBSCRIBE ", b"*."),
+    line(b"BROADCAST ", b"x"),
+    line(b"HELP ", b"x "),
+    line(b"INFO ", b"x "),
+    line(b"FETCH http://h/", b"a"),
+    line(b"FETCH http://h/?", b"token=x&"),
+    line(b"FETCH ", b"a"),
+    line(b"FETCH ", b"a:"),
+    line(b"FETCH ", b"@"),
+    line(b"FETCH http://", b"a:b@"),
+    line(b"FETCH http://h/", b"%25"),
+    line(b"FETCH http://h/", b"../"),
+    line(b"KILL ", b"x "),
+    line(b"\xff", b"\xff"),
+    line(b"ECHO ", b"\x01"),
+)
+
+MANY_LINES = (
+    Input(b"", b"PING\n"),
+    Input(b"", b"\n"),
+    Input(b"", b"\r\n"),
+    Input(b"", b"nothing\n"),
+    Input(b"", b"ECHO x\n"),
+    Input(b"", b"x" * (LINE + 1) + b"\n"),
+    Input(b"", b"SUBSCRIBE a\nUNSUBSCRIBE a\n"),
+)
+
+
+# --- WebSocket ---
+
+
+def websocket() -> Feed:
+    """Be a client of a WebSocket that has shaken hands."""
+    reactor = Reactor()
+    commands = CommandFactory(reactor, standard_commands(), Limits())
+    handshakes = Handshakes(reactor, 10.0, 100, commands.sessions.refused)
+    connection = reactor.connect(WebSocketFactory(commands, handshakes, reactor, []))
+    connection.send(WSConnection(ConnectionType.CLIENT).send(Request(host="a.test", target="/")))
+    reactor.settle()
+
+    def feed(data: bytes) -> None:
+        connection.send(data)
+        reactor.settle()
+
+    return feed
+
+
+def websocket_handshake() -> Feed:
+    """Be one that begins to."""
+    reactor = Reactor()
+    commands = CommandFactory(reactor, standard_commands(), Limits())
+    handshakes = Handshakes(reactor, 10.0, 100, commands.sessions.refused)
+    connection = reactor.connect(WebSocketFactory(commands, handshakes, reactor, []))
+
+    def feed(data: bytes) -> None:
+        connection.send(data)
+        reactor.settle()
+
+    return feed
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return a frame of a client (RFC 6455 section 5.2), with a mask of zeros."""
+    size = len(payload)
+    if size < 126:
+        head = bytes([opcode, 0x80 | size])
+    elif size < 65_536:
+        head = struct.pack(">BBH", opcode, 0x80 | 126, size)
+    else:
+        head = struct.pack(">BBQ", opcode, 0x80 | 127, size)
+    return head + bytes(4) + payload
+
+
+FRAMES = (
+    Input(b"", b"x", make=lambda text: frame(0x81, b"ECHO " + text), longest=LINE),
+    Input(b"", frame(0x81, b"PING")),
+    Input(b"", frame(0x89, b"")),
+    Input(b"", frame(0x8A, b"x")),
+    Input(b"", frame(0x81, b"")),
+    Input(frame(0x01, b"ECHO "), frame(0x00, b"x"), frame(0x80, b"")),
+)
+
+REQUEST = b"GET /chat HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+HANDSHAKES = (
+    Input(REQUEST, b"X: y\r\n", b"\r\n", longest=8192),
+    Input(REQUEST + b"X:", b" ", b"\r\n\r\n", longest=8192),
+    Input(REQUEST + b"X: ", b"a,", b"\r\n\r\n", longest=8192),
+    Input(REQUEST + b"Origin: ", b"a", b"\r\n\r\n", longest=8192),
+    Input(b"GET /", b"a", b" HTTP/1.1\r\n\r\n", longest=8192),
+    Input(b"GET /", b"\r\n", b"", longest=8192),
+)
+
+# --- the PROXY protocol ---
+
+PROXY = (
+    Input(b"PROXY TCP4 ", b"1", b"\r\n", longest=107),
+    Input(b"PROXY UNKNOWN", b" ", b"\r\n", longest=107),
+    Input(
+        b"",
+        b"\x04\x00\x00",  # an empty TLV
+        make=lambda parts: (
+            b"\r\n\r\n\x00\r\nQUIT\n\x21\x11"
+            + struct.pack(">H", min(12 + len(parts), 65_535))
+            + bytes(12)
+            + parts
+        ),
+        longest=65_535,
+    ),
+)
+
+# --- datagrams ---
+
+
+def datagrams() -> Feed:
+    """Send to the datagram handler."""
+    server = DatagramServer(cast(IReactorTime, Clock()))
+    server.transport = cast(Any, _Sink())  # Any: Twisted's type of a port
+    return lambda data: server.datagramReceived(data, PEER)
+
+
+def coap() -> Feed:
+    """Send to a CoAP server."""
+
+    async def fetch(url: str) -> dict[str, object]:
+        return {"url": url}
+
+    server = CoapServer(cast(IReactorTime, Clock()), standard_commands(fetch))
+    server.transport = cast(Any, _Sink())  # Any: as above
+    server.startProtocol()
+    return lambda data: server.datagramReceived(data, PEER)
+
+
+class _Sink:
+    """Where answers go."""
+
+    def write(self, datagram: bytes, addr: Source) -> None:
+        """Forget it."""
+
+
+DATAGRAM = 65_507
+"""Bytes of the longest datagram over IPv4."""
+
+DATAGRAMS = tuple(
+    Input(b"", piece, longest=DATAGRAM)
+    for piece in (b"x", b" ", b"\xff", b"\x00", b"PING", b"9", "\u3000".encode(), b"ECHO: ")
+)
+
+
+def request(path: str = "", payload: bytes = b"") -> bytes:
+    """Return a CoAP request."""
+    options = [(int(Option.URI_PATH), part.encode()) for part in path.split("/") if part]
+    return encode_message(CoapMessage(0, Code.POST, 7, b"t", options, payload))
+
+
+COAP = (
+    Input(request(), b"\x00", longest=DATAGRAM),  # empty options of the number before
+    Input(request(), b"\x10", longest=DATAGRAM),  # of the next number
+    Input(request(), b"\xb0" + b"\x00" * 7, longest=DATAGRAM),
+    Input(request("ECHO"), b"\x01a", longest=DATAGRAM),
+    Input(request("ECHO") + b"\xff", b"x", longest=DATAGRAM),
+    Input(request("ECHO") + b"\xff", b"x ", longest=DATAGRAM),
+    Input(request("ECHO") + b"\xff", b'"', longest=DATAGRAM),
+    Input(request("ECHO") + b'\x10\x32\xff["', b"x", b'"]', longest=DATAGRAM),  # JSON
+    Input(request("ECHO") + b"\x10\x32\xff", b"[", longest=DATAGRAM),
+    Input(request("ECHO") + b'\x10\x32\xff["",', b'"",', b'""]', longest=DATAGRAM),
+    Input(request("FETCH") + b"\xffhttp://h/", b"a:b@", longest=DATAGRAM),
+    Input(request("topics/a") + b"\xff", b"x", longest=DATAGRAM),
+    Input(request("ECHO") + b"\xd1\x03\x0e\xff", b"x", longest=1024),  # the first block
+    Input(b"", b"\x40", longest=DATAGRAM),
+    Input(b"\x60\x00\x00\x07", b"\xff", longest=DATAGRAM),
+)
+
+DTLS = (
+    Input(b"", b"\x16\xfe\xfd" + bytes(8) + b"\x00\x01\x01", longest=DATAGRAM),
+    Input(b"", b"\x17\xfe\xfd" + b"\x00\x01" + bytes(6) + b"\x00\x00", longest=DATAGRAM),
+    Input(b"\x16\xfe\xfd", b"\x00", longest=DATAGRAM),
+)
+
+
+def announcements() -> Feed:
+    """Announce to those who look for servers."""
+    collector = Collector()
+    return lambda data: collector.receive(data, PEER, 0.0)
+
+
+ANNOUNCEMENTS = (
+    Input(b"", b"[", longest=DATAGRAM),
+    Input(b'{"twisted_net": 1, "name": "', b"x", b'"}', longest=DATAGRAM),
+    Input(b'{"', b'a": 1, "', b'b": 1}', longest=DATAGRAM),
+)
+
+# --- what a server sends to our clients ---
+
+
+def answers() -> Feed:
+    """Answer a call of the command client."""
+    pipeline: Pipeline[int] = Pipeline(4 * 2**20)
+    for _ in range(3):
+        pipeline.expect("ECHO", 1)
+    return lambda data: list(pipeline.receive(data))
+
+
+ANSWERS = (
+    Input(b'{"command": "ECHO", "result": "', b"x", b'"}\n'),
+    Input(b'{"command": "ECHO", "result": ', b"[", b"\n"),
+    Input(b'{"command": "ECHO", "result": [', b"1,", b"1]}\n"),
+    Input(b'{"', b'a": 1, "', b'command": "ECHO"}\n'),
+    Input(b"", b'{"event": "message"}\n'),
+    Input(b"", b"\n"),
+    Input(b"", b" "),
+)
+
+
+def responses() -> Feed:
+    """Answer a GET of the HTTP client, which caches."""
+    reactor: Any = MemoryReactorClock()  # Any: reactors have no one type
+    settings = HttpSettings(
+        timeout=30.0, retry=RetryPolicy(retries=0), cache=CacheSettings(), max_body=4 * 2**20
+    )
+    client = Client(reactor, settings, chance=lambda: 1.0, wall=lambda: 1_795_305_600.0)
+    asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
+    asked.addErrback(lambda _: None)
+    reactor.advance(0.0)
+    wire = Wire(reactor)
+
+    def feed(data: bytes) -> None:
+        wire.send(data)
+        reactor.advance(0.0)
+
+    return feed
+
+
+def compressed(coding: str, compress: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """Return a response with a body, compressed."""
+    return coded(coding.encode(), compress(data))
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+EMPTY = b"\r\nContent-Length: 0\r\n\r\n"
+HEAD = HttpSettings().max_head
+
+
+def field(begin: bytes, piece: bytes, end: bytes = b"") -> Input:
+    """Return a response with a field as long as is wanted."""
+    return Input(OK + begin, piece, end + EMPTY, longest=HEAD)
+
+
+def coded(coding: bytes, data: bytes) -> bytes:
+    """Return a response with a body in a coding."""
+    return OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(data)) + data
+
+
+RESPONSES = (
+    field(b"X: ", b"a"),
+    field(b"X:", b" ", b"a\tb"),
+    field(b"X: a", b"\t"),
+    field(b"Cache-Control: ", b"a, "),
+    field(b"Cache-Control: ", b'a="'),
+    field(b"Cache-Control: ", b'"\\'),
+    field(b"Cache-Control: max-age=", b"9"),
+    field(b"Cache-Control: ", b","),
+    field(b"CDN-Cache-Control: ", b"a=1,"),
+    field(b"Vary: ", b"a,"),
+    field(b"Vary: *", b" "),
+    field(b"ETag: ", b'"'),
+    field(b"ETag: ", b"W/"),
+    field(b"Age: ", b"1"),
+    field(b"Expires: ", b"Mon, "),
+    field(b"Date: ", b"1"),
+    field(b"Last-Modified: ", b" "),
+    field(b"Content-Encoding: ", b"gzip, "),
+    field(b"Set-Cookie: ", b"a=b; "),
+    field(b"Link: ", b"<"),
+    field(b"Retry-After: ", b"9"),
+    Input(OK, b"X: y\r\n", b"\r\n", longest=HEAD),
+    Input(OK, b"Vary: a\r\n", b"\r\n", longest=HEAD),
+    Input(b"HTTP/1.1 200 ", b"a", EMPTY, longest=HEAD),
+    Input(b"", b"HTTP/1.1 100 Continue\r\n\r\n", OK + EMPTY[2:]),
+    Input(OK + b"Content-Length: 99999999\r\n\r\n", b"x"),
+    Input(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", b"0\r\n\r\n"),
+    Input(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1;", b"\r\n"),
+    Input(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", b"\r\n"),
+    Input(b"", b"x", make=lambda text: coded(b"gzip", zlib.compress(text, wbits=31))),
+    Input(b"", b"x", make=lambda text: coded(b"deflate", zlib.compress(text))),
+    *(
+        Input(b"", b"x", make=partial(compressed, coding, compress))
+        for coding, compress in compressors().items()
+    ),
+    Input(b"", zlib.compress(b"x", wbits=31), make=partial(coded, b"gzip")),
+)
+
+TUNNELS = (
+    Input(b"HTTP/1.1 200 ", b"a", b"\r\n\r\n", longest=8192),
+    Input(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", b"\r\n", longest=8192),
+    Input(b"HTTP/1.1 200 OK", b"\r", b"\n\r\n", longest=8192),
+)
+
+JSON = (
+    Input(b"", b"["),
+    Input(b'"', b"\\\\", b'"'),
+    Input(b'"', b'\\"', b'"'),
+    Input(b"[", b'"",', b'""]'),
+    Input(b"[", b"1,", b"1]"),
+)
+
+DOORS: dict[str, Door] = {
+    "a first line": Door(lines, LINES),
+    "a line": Door(proven_lines, LINES),
+    "many lines": Door(proven_lines, MANY_LINES),
+    "a line by bytes": Door(proven_lines, (LINES[0], LINES[6]), by_byte=True),
+    "many lines by bytes": Door(proven_lines, MANY_LINES[:2], by_byte=True),
+    "WebSocket frames": Door(websocket, FRAMES),
+    "WebSocket frames by bytes": Door(websocket, FRAMES[:3], by_byte=True),
+    "a WebSocket handshake": Door(websocket_handshake, HANDSHAKES),
+    "a WebSocket handshake by bytes": Door(websocket_handshake, HANDSHAKES[:2], by_byte=True),
+    "a PROXY header": Door(lambda: parse_header, PROXY),
+    "a datagram": Door(datagrams, DATAGRAMS),
+    "a CoAP message": Door(coap, COAP),
+    "DTLS records": Door(lambda: protected_records, DTLS),
+    "a ClientHello of DTLS": Door(lambda: ClientHello.parse, DTLS),
+    "an announcement": Door(announcements, ANNOUNCEMENTS),
+    "an answer": Door(answers, ANSWERS),
+    "an answer by bytes": Door(answers, ANSWERS[:2], by_byte=True),
+    "an HTTP response": Door(responses, RESPONSES),
+    "an HTTP response by bytes": Door(responses, (RESPONSES[0], RESPONSES[21]), by_byte=True),
+    "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
+    "JSON": Door(lambda: decode_json, JSON),
+}
+"""All doors by name."""
