@@ -24,6 +24,9 @@ MADE_LATER = {
     "twisted_net.http.cache.settings: translate(pattern.strip())": (
         "from an operator's setting, for host names of at most 253 characters"
     ),
+    "twisted_net.net.foreign_protocols: b'|'.join(groups)": (
+        "for constants, which are found as such"
+    ),
     r"twisted_net.net.redaction: f'(?i:(?<![\\w.-])(?:{joined})(?![\\w.-]))'": (
         "for a constant, which is found as such"
     ),
