@@ -29,7 +29,7 @@ from tests.commands.lines import (
 )
 from tests.threads import ThreadClock
 from twisted_net.auth.users import Permissions, User
-from twisted_net.commands import runner as runner_module
+from twisted_net.commands import execution
 from twisted_net.commands.registry import (
     Command,
     Commands,
@@ -42,6 +42,7 @@ from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotP
 from twisted_net.net.log_limiter import TRACEBACK_BURST
 from twisted_net.net.printable_failure import EscapedMessage
 from twisted_net.ops.instruments import Instruments
+from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.reasons import Audited, Refusal
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.pipeline import encode_request
@@ -237,6 +238,19 @@ class RunnerTestCase(SynchronousTestCase):
         assert isinstance(waiting, Waiting)
         return self.runner.start_line(waiting, line, self.session)
 
+    def declare_stubborn(self) -> Deferred[str]:
+        """Declare WAIT, whose handler goes on when it is cancelled, until the Deferred fires."""
+        gate: Deferred[str] = Deferred()
+
+        async def stubborn() -> str:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return await gate
+
+        self.commands.command("WAIT")(stubborn)
+        return gate
+
     def code(self, answer: bytes) -> object:
         """The code of an answer that refuses."""
         return json.loads(answer)["code"]
@@ -337,35 +351,19 @@ class TimeLimitTests(RunnerTestCase):
 
     def test_swallowed(self) -> None:
         """A handler that goes on after its cancellation is answered ``timeout`` all the same."""
-        gates: list[Deferred[str]] = [Deferred(), Deferred()]
-
-        async def stubborn() -> str:
-            try:
-                return await gates[0]
-            except CancelledError:
-                return await gates[1]
-
-        self.commands.command("WAIT")(stubborn)
+        gate = self.declare_stubborn()
         started = self.start(b"WAIT")
         self.clock.advance(5)
         self.assertEqual(self.code(self.successResultOf(started)), "timeout")
         self.assertEqual(self.sessions.counters.overdue, 1)
-        gates[1].callback("too late")
+        gate.callback("too late")
         self.assertEqual((self.sessions.counters.overdue, self.clock.getDelayedCalls()), (0, []))
 
     def test_many_swallowed(self) -> None:
         """Handlers that go on are bounded and not all logged; then commands are ``busy``."""
-
-        async def stubborn() -> str:
-            try:
-                return await Deferred()
-            except CancelledError:
-                return await gate
-
-        gate: Deferred[str] = Deferred()
+        self.declare_stubborn()
         events = capture_events(self, self.runner)
-        self.patch(runner_module, "MAX_OVERDUE", 3 * TRACEBACK_BURST)
-        self.commands.command("WAIT")(stubborn)
+        self.patch(execution, "MAX_OVERDUE", 3 * TRACEBACK_BURST)
         started = [self.start(b"WAIT") for _ in range(3 * TRACEBACK_BURST)]
         self.clock.advance(5)
         for answer in started:
@@ -379,18 +377,11 @@ class TimeLimitTests(RunnerTestCase):
     def test_overdue_of_one_client(self) -> None:
         """One client's overdue handlers leave room for others, and for logins in any case."""
 
-        async def stubborn() -> str:
-            try:
-                return await Deferred()
-            except CancelledError:
-                return await gate
-
         async def log_in() -> str:
             return "hello"
 
-        gate: Deferred[str] = Deferred()
-        self.patch(runner_module, "MAX_OVERDUE", 4)
-        self.commands.command("WAIT")(stubborn)
+        gate = self.declare_stubborn()
+        self.patch(execution, "MAX_OVERDUE", 4)
         self.commands.command("LOGIN", alone=True)(log_in)
         other = self.sessions.open("192.0.2.2", 5000, nobody)
         for session, allowed in ((self.session, 2), (other, 1), (other, 0)):
@@ -457,15 +448,7 @@ class TimeLimitTests(RunnerTestCase):
 
     def test_late_refusal(self) -> None:
         """A handler that refuses after its command was answered counts as no refusal."""
-        gate: Deferred[str] = Deferred()
-
-        async def stubborn() -> str:
-            try:
-                return await Deferred()
-            except CancelledError:
-                return await gate
-
-        self.commands.command("WAIT")(stubborn)
+        gate = self.declare_stubborn()
         started = self.start(b"WAIT")
         self.clock.advance(5)
         gate.errback(NotPermitted("WAIT"))
@@ -474,15 +457,7 @@ class TimeLimitTests(RunnerTestCase):
 
     def test_late_bug(self) -> None:
         """A handler that fails after its command was answered is logged."""
-        gate: Deferred[str] = Deferred()
-
-        async def stubborn() -> str:
-            try:
-                return await Deferred()
-            except CancelledError:
-                return await gate
-
-        self.commands.command("WAIT")(stubborn)
+        gate = self.declare_stubborn()
         started = self.start(b"WAIT")
         self.clock.advance(5)
         gate.errback(ValueError("late"))
@@ -594,15 +569,7 @@ class OverdueTests(RunnerTestCase):
 
     def test_stubborn(self) -> None:
         """A handler that goes on would subscribe and keep state for the next user."""
-        gate: Deferred[str] = Deferred()
-
-        async def stubborn() -> str:
-            try:
-                return await Deferred()
-            except CancelledError:
-                return await gate
-
-        self.commands.command("WAIT")(stubborn)
+        gate = self.declare_stubborn()
         self.log_in()
         started = [self.start(b"WAIT") for _ in range(2)]
         self.clock.advance(5)
@@ -696,7 +663,7 @@ class DiscardTests(RunnerTestCase):
         (command,) = self.commands
         waiting = self.runner.run(command, [], self.session)
         assert isinstance(waiting, Waiting)
-        self.runner.discard(waiting)
+        execution.discard(waiting)
 
     def test_not_called(self) -> None:
         """A handler that was not called yet never is."""
@@ -801,6 +768,15 @@ class StructuredTests(RunnerTestCase):
         self.assertRaises(CommandError, self.runner.run, command, ["1"], self.session)
         self.assertEqual(self.slow(), [("SLOW …", False)] * 2)
 
+    def test_slow_from_now_on(self) -> None:
+        """A threshold that changes holds at once."""
+        self.commands.command("FAST")(lambda: self.clock.advance(0.02))
+        (command,) = self.commands
+        for threshold, count in ((0.03, 0), (0.02, 1)):
+            self.sessions.instruments.slow_log.settings = SlowLogSettings(threshold=threshold)
+            self.runner.run(command, [], self.session)
+            self.assertEqual(len(self.slow()), count)
+
     def test_slow_start(self) -> None:
         """So does an async one that holds it before its first wait."""
 
@@ -848,12 +824,12 @@ def raising_async(
 
 
 def capture_events(case: SynchronousTestCase, runner: CommandRunner) -> list[LogEvent]:
-    """Collect what a runner logs from now on."""
+    """Collect what the records of a runner log from now on."""
     events: list[LogEvent] = []
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         events.append(event)
 
-    case.patch(runner, "log", Logger(observer=observe))
+    case.patch(runner._records, "log", Logger(observer=observe))
     return events

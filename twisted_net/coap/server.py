@@ -64,6 +64,7 @@ from twisted_net.coap.responses import ResponseBuilder, ServerRequest, echo_chal
 from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
 from twisted_net.coap.topics import TopicResources, path_of, text_of, topic_of
 from twisted_net.coap.waiting_requests import WaitingRequests
+from twisted_net.commands.execution import discard
 from twisted_net.commands.failures import loggable_failure
 from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
@@ -385,7 +386,7 @@ class CoapServer(CoapEndpoint):
             with self.runner.refusals_counted(command.name, session):
                 self._waiting.check(source)
         except (RequestRefused, CommandError):
-            self.runner.discard(answer)
+            discard(answer)
             raise
         show = partial(self.runner.commands.shown_call, command, arguments)
         result = self.runner.start(answer, session, show)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 
 import msgspec
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_net.commands.arguments import split_quoted
-from twisted_net.commands.failures import forget_frames, loggable_failure
+from twisted_net.commands.execution import Executor
+from twisted_net.commands.records import CommandRecords
 from twisted_net.commands.registry import (
     ANSWERED,
     Command,
@@ -28,35 +28,18 @@ from twisted_net.commands.registry import (
 )
 from twisted_net.errors import (
     AuthRequired,
-    CommandTimeout,
     EmptyMessage,
-    Internal,
     NotPermitted,
     NotUTF8,
-    TooBusy,
     TwistedNetError,
     UnknownCommand,
 )
 from twisted_net.net.characters import SPACES, check_control_characters, split_words
 from twisted_net.net.fair_calls import FairCalls
-from twisted_net.net.log_limiter import TracebackRate
-from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.worker_threads import Threads, WorkerThreads
-from twisted_net.reasons import Audited, Caller, Refusal
 from twisted_net.sessions import Session, Sessions
-
-MAX_OVERDUE = 1000
-"""
-Handlers that may go on after the time limit of their commands. Nothing else bounds them, as they
-no longer count for their client. At the bound, commands that wait are refused as ``busy``; those of
-a user, or of an address without one, as soon as it has as many as are left for the others. What
-runs alone is not refused: nobody's handlers keep others from logging in.
-"""
-
-session_of_call: ContextVar[Session | None] = ContextVar("session_of_call", default=None)
-"""The client whose command runs, for what an async handler awaits."""
 
 Permit = Callable[[Command, Session], None]
 """Called before a command runs; raises a CommandError if this client may not run it."""
@@ -113,13 +96,14 @@ class CommandRunner:
         self._permit = permit
         self._by_name = commands.by_name
         self._watchers = sessions.instruments.monitors.views
-        self._slow = sessions.instruments.slow_log.settings.threshold
         if threads is None:
             threads = WorkerThreads(reactor, "command", limits.blocking_threads)
         self._threads = threads
         self._blocking = FairCalls(threads, limits.max_blocking)
-        self._overdue = KeyedCounts()  # by owner
-        self._tracebacks = TracebackRate()
+        self._records = records = CommandRecords(commands, sessions, self.seconds)
+        self._executor = Executor(
+            self.reactor, commands, sessions, records, self.seconds, self._blocking, limits.timeout
+        )
 
     @property
     def blocking(self) -> int:
@@ -199,11 +183,12 @@ class CommandRunner:
             request = Request(session, self.commands) if command.wants_request else None
             return command.run(words, request)
         except ANSWERED as error:
-            self.count_refusal(error, command.name if command else shown_word(name), session)
+            shown = command.name if command else shown_word(name)
+            self._records.count_refusal(error, shown, session)
             return encode_error(error, command.name if command else _refused_name(error, name))
         except BaseException:
             known = command.name if command else None
-            return encode_error(self._failed(Failure(), known, session), known)
+            return encode_error(self._records.note_failure(Failure(), known, session), known)
 
     def start_line(self, waiting: Waiting, line: bytes, session: Session) -> Deferred[bytes]:
         """
@@ -211,12 +196,12 @@ class CommandRunner:
 
         :return: fires with the answer; fails only with CancelledError, if the caller cancels it.
         """
-        execution = _Execution(self, waiting, session, partial(self.commands.shown, line))
-        return execution.begin().addErrback(_encode_failure, waiting)
+        answer = self._executor.start(waiting, session, partial(self.commands.shown, line))
+        return answer.addErrback(_encode_failure, waiting)
 
     def show(self, line: bytes, session: Session) -> None:
         """Show a line to the clients that watch by MONITOR."""
-        self._show(self.commands.shown(line), session)
+        self._records.show(self.commands.shown(line), session)
 
     # --- doors that receive a name and arguments ---
 
@@ -239,7 +224,7 @@ class CommandRunner:
         :raises CommandError: if the client may not run it.
         """
         if self._watchers:
-            self._show(self.commands.shown_call(command, words), session)
+            self._records.show(self.commands.shown_call(command, words), session)
         self.check(command, words, session)
 
     def admit_unknown(self, name: str, session: Session) -> None:
@@ -253,7 +238,7 @@ class CommandRunner:
         if session.permissions is None:
             return
         if self._watchers:
-            self._show(shown_word(name), session)
+            self._records.show(shown_word(name), session)
         with self.refusals_counted(shown_word(name), session):
             session.permissions.check_command(name.upper(), admin=False, known=False)
 
@@ -273,7 +258,7 @@ class CommandRunner:
                 self._check_administrative(command, session)
                 self.sessions.audit("command", session, self.commands.shown_call(command, words))
         except ANSWERED as error:
-            self.count_refusal(error, command.name, session)
+            self._records.count_refusal(error, command.name, session)
             raise
 
     def execute(self, command: Command, words: list[str], session: Session) -> bytes | Waiting:
@@ -288,14 +273,14 @@ class CommandRunner:
         try:
             return command.run(words, request)
         except ANSWERED as error:
-            self.count_refusal(error, command.name, session)
+            self._records.count_refusal(error, command.name, session)
             raise
         except BaseException:
-            raise self._failed(Failure(), command.name, session) from None
+            raise self._records.note_failure(Failure(), command.name, session) from None
         finally:
             took = self.seconds() - began
-            if took >= self._slow:
-                self._note(self.commands.shown_call(command, words), session, took, waited=False)
+            show = partial(self.commands.shown_call, command, words)
+            self._records.note_if_slow(show, session, took)
 
     def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
         """
@@ -310,36 +295,12 @@ class CommandRunner:
             CancelledError if the caller cancels it, which cancels the handler too.
         """
         began = self.seconds()
-        answer = _Execution(self, waiting, session, show).begin()
+        answer = self._executor.start(waiting, session, show)
         took = self.seconds() - began
-        if took >= self._slow:
-            self._note(show(), session, took, waited=False)
+        self._records.note_if_slow(show, session, took)
         return answer
 
-    def discard(self, waiting: Waiting) -> None:
-        """
-        Drop a command that :meth:`execute` returned, instead of starting it.
-
-        A handler that was not called yet is not called; an awaitable that a plain one returned is
-        cancelled, and its outcome ignored.
-        """
-        if not waiting.begun:
-            return
-        value = waiting.start()
-        if isinstance(value, Coroutine):
-            value.close()
-        else:
-            result = Deferred.fromCoroutine(_value_of(waiting))
-            result.addErrback(lambda failure: None)
-            result.cancel()
-
     # --- what both share ---
-
-    def count_refusal(self, error: TwistedNetError, what: str, client: Audited) -> None:
-        """Count and audit an error, if its code is a :class:`Refusal`; *what* is its command."""
-        refusal = _REFUSALS.get(error.code)
-        if refusal is not None and not getattr(error, "counted", False):
-            self.sessions.refuse_line(client, refusal, what)
 
     @contextmanager
     def refusals_counted(self, what: str, session: Session) -> Iterator[None]:
@@ -347,13 +308,12 @@ class CommandRunner:
         try:
             yield
         except ANSWERED as error:
-            self.count_refusal(error, what, session)
+            self._records.count_refusal(error, what, session)
             raise
 
     def note_if_slow(self, line: bytes, session: Session, took: float) -> None:
         """Enter a line that took this many seconds into the slow log, if that is slow."""
-        if took >= self._slow:
-            self._note(self.commands.shown(line), session, took, waited=False)
+        self._records.note_if_slow(partial(self.commands.shown, line), session, took)
 
     def _fall_back(self, text: str, name: str, session: Session) -> bytes | Waiting:
         permissions = session.permissions
@@ -369,203 +329,6 @@ class CommandRunner:
     def _check_administrative(self, command: Command, session: Session) -> None:
         if session.permissions is None and not session.administrative:
             raise NotPermitted(command.name)
-
-    def _show(self, shown: str, session: Session) -> None:
-        sessions = self.sessions
-        sessions.instruments.monitors.show(session, shown, sessions.wall(), self.seconds())
-
-    def _note(self, shown: str, client: Audited, took: float, *, waited: bool) -> None:
-        sessions = self.sessions
-        sessions.instruments.slow_log.note(
-            sessions.wall(), took, client.name, client.user, shown, waited=waited
-        )
-
-    def _note_waited(self, show: Callable[[], str], client: Audited, took: float) -> None:
-        if took >= self.sessions.instruments.slow_log.settings.waiting_threshold:
-            self._note(show(), client, took, waited=True)
-
-    def _failed(self, failure: Failure, command: str | None, client: Audited) -> Internal:
-        """Log a handler's bug, and return what its client is answered."""
-        self.sessions.counters.failures += 1
-        if self._may_log():
-            self.log.failure(
-                "the handler of {command} failed; called by {client} as {user}",
-                loggable_failure(failure, self.commands.get(command or ""), self.commands),
-                command=command or "an unknown command",
-                client=client.name,
-                user=client.user or "nobody",
-            )
-        return Internal()
-
-    def _has_too_many_overdue(self, session: Session) -> bool:
-        overdue = self.sessions.counters.overdue
-        return overdue > 0 and self._overdue[session.owner] >= MAX_OVERDUE - overdue
-
-    def _may_log(self) -> bool:
-        """Whether one more line about a handler may be logged now; counts it if so."""
-        return self._tracebacks.take(self.seconds())
-
-
-class _Execution:
-    """
-    One waiting command: its handler, its time limit, its answer.
-
-    It lets go of the answer as soon as that has fired: the answer refers to it by its canceller,
-    and the two would otherwise live until the cyclic garbage collector runs.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_began",
-        "_caller",
-        "_cancelled",
-        "_overdue",
-        "_result",
-        "_runner",
-        "_session",
-        "_show",
-        "_timed_out",
-        "_timer",
-        "_waiting",
-    )
-
-    def __init__(
-        self, runner: CommandRunner, waiting: Waiting, session: Session, show: Callable[[], str]
-    ) -> None:
-        self._runner = runner
-        self._waiting = waiting
-        self._session = session
-        # As it is now: it may be logged out meanwhile.
-        self._caller = Caller(session.name, session.user)
-        self._show = show
-        self._began = runner.seconds()
-        self._cancelled = self._timed_out = False
-        self._overdue: str | None = None  # whose it is, while it is overdue
-        self._timer: IDelayedCall | None = None
-        self._answer: Deferred[bytes] | None = None
-
-    def begin(self) -> Deferred[bytes]:
-        """Call the handler; return the answer, see :meth:`CommandRunner.start`."""
-        runner, waiting = self._runner, self._waiting
-        answer: Deferred[bytes] = Deferred(self._cancel)
-        try:
-            if not waiting.alone and runner._has_too_many_overdue(self._session):
-                runner.discard(waiting)
-                raise TooBusy(MAX_OVERDUE)
-            if waiting.blocking:
-                owner = self._session.owner
-                self._result = runner._blocking.call(
-                    waiting.start, owner, self._stop_outliving, self._check_permitted
-                )
-        except ANSWERED as error:
-            runner.count_refusal(error, str(waiting.name), self._caller)
-            answer.errback(error)
-            return answer
-        if not waiting.blocking:
-            self._result = Deferred.fromCoroutine(_value_of(waiting, self._session))
-        self._answer = answer
-        # A fresh answer from a cache is there at once, and needs no timer.
-        if not self._result.called:
-            self._timer = runner.reactor.callLater(runner.limits.timeout, self._time_out)
-        self._result.addBoth(self._ended)
-        return answer
-
-    def _check_permitted(self) -> None:
-        """Refuse the command if it waited for a thread, and the client may not run it any more."""
-        permissions = self._session.permissions
-        command = self._runner.commands.get(self._waiting.name or "")
-        if permissions is not None and command is not None:
-            permissions.check_command(command.name, command.admin)
-
-    def _ended(self, value: object) -> None:
-        """The handler has ended: answer, unless the caller or the time limit came first."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        runner = self._runner
-        outcome = self._outcome(value)
-        if self._cancelled:
-            return
-        answer, self._answer = self._answer, None
-        if answer is None:
-            self._stop_outliving()
-            return
-        runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
-        if isinstance(outcome, bytes):
-            answer.callback(outcome)
-        else:
-            runner.count_refusal(outcome, str(self._waiting.name), self._caller)
-            answer.errback(outcome)
-
-    def _outcome(self, value: object) -> bytes | TwistedNetError:
-        """Encode what the handler returned, or make its failure an error that can be answered."""
-        waiting, runner = self._waiting, self._runner
-        failure: Failure
-        if isinstance(value, Failure):
-            failure = value
-        else:
-            try:
-                return waiting.answer(value)
-            except BaseException:
-                failure = Failure()
-        error = failure.value
-        if isinstance(error, ANSWERED):
-            forget_frames(failure)
-            return error
-        if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
-            return CommandTimeout(runner.limits.timeout)
-        return runner._failed(failure, waiting.name, self._caller)
-
-    def _time_out(self) -> None:
-        self._timer = None
-        self._timed_out = True
-        if self._waiting.blocking:
-            # A thread goes on whatever its Deferred does.
-            self._outlive()
-        self._result.cancel()
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            runner = self._runner
-            self._outlive()
-            if runner._may_log():
-                runner.log.warn(
-                    "the handler of {command} goes on after it was cancelled at its time limit",
-                    command=self._waiting.name,
-                )
-            runner._note_waited(self._show, self._caller, runner.seconds() - self._began)
-            answer.errback(CommandTimeout(runner.limits.timeout))
-
-    def _outlive(self) -> None:
-        """Count the handler as overdue: its command is answered, and it may still run."""
-        self._overdue = owner = self._session.owner
-        self._runner._overdue.add(owner)
-        self._session.overdue += 1
-        self._runner.sessions.counters.overdue += 1
-
-    def _stop_outliving(self) -> None:
-        """Count the handler no longer, if it was overdue: it has ended."""
-        if self._overdue is not None:
-            self._runner._overdue.remove(self._overdue)
-            self._overdue = None
-            self._session.overdue -= 1
-            self._runner.sessions.counters.overdue -= 1
-
-    def _cancel(self, answer: Deferred[bytes]) -> None:
-        """The caller no longer wants the answer."""
-        self._cancelled = True
-        self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._result.cancel()
-
-
-async def _value_of(waiting: Waiting, session: Session | None = None) -> object:
-    """Call a handler for a client and await its value, if it is an awaitable."""
-    # In the context of this coroutine alone: Twisted gives each one of its own.
-    session_of_call.set(session)
-    value = waiting.start()
-    return await value if isinstance(value, Awaitable) else value
 
 
 def _encode_failure(failure: Failure, waiting: Waiting) -> bytes:
@@ -583,4 +346,3 @@ def _refused_name(error: TwistedNetError, word: str) -> str | None:
 
 _join = b"".join
 _encode = msgspec.json.Encoder().encode
-_REFUSALS = {refusal.value: refusal for refusal in Refusal}

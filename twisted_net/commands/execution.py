@@ -1,0 +1,265 @@
+"""Execution of commands that wait: their handlers, their time limits, their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from twisted_net.commands.failures import forget_frames
+from twisted_net.commands.records import CommandRecords
+from twisted_net.commands.registry import ANSWERED, Commands, Waiting
+from twisted_net.errors import CommandTimeout, TooBusy, TwistedNetError
+from twisted_net.net.fair_calls import FairCalls
+from twisted_net.net.rate_limit import KeyedCounts
+from twisted_net.reasons import Caller
+from twisted_net.sessions import Session, Sessions
+
+MAX_OVERDUE = 1000
+"""
+Handlers that may go on after the time limit of their commands. Nothing else bounds them, as they
+no longer count for their client. At the bound, commands that wait are refused as ``busy``; those of
+a user, or of an address without one, as soon as it has as many as are left for the others. What
+runs alone is not refused: nobody's handlers keep others from logging in.
+"""
+
+session_of_call: ContextVar[Session | None] = ContextVar("session_of_call", default=None)
+"""The client whose command runs, for what an async handler awaits."""
+
+
+class Executor:
+    """
+    Executes the commands of one server that wait, within its limits.
+
+    :param seconds: returns the seconds of a steady clock.
+    :param blocking: calls blocking handlers.
+    :param timeout: seconds until a command is answered ``timeout``.
+    :ivar records: where refusals, failures and slow commands are recorded.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        commands: Commands,
+        sessions: Sessions,
+        records: CommandRecords,
+        seconds: Callable[[], float],
+        blocking: FairCalls,
+        timeout: float,
+    ) -> None:
+        self.reactor = reactor
+        self.commands = commands
+        self.records = records
+        self.seconds = seconds
+        self.blocking = blocking
+        self.timeout = timeout
+        self._counters = sessions.counters
+        self._overdue = KeyedCounts()  # by owner
+
+    def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
+        """
+        Start a command.
+
+        :param show: returns the command as the slow log shows it.
+        :return: see :meth:`~twisted_net.commands.runner.CommandRunner.start`.
+        """
+        return _Execution(self, waiting, session, show).begin()
+
+    def check_overdue(self, session: Session) -> None:
+        """
+        Check that a client may start one more command.
+
+        :raises TooBusy: if it has as many handlers that are overdue as are left for the others.
+        """
+        overdue = self._counters.overdue
+        if overdue > 0 and self._overdue[session.owner] >= MAX_OVERDUE - overdue:
+            raise TooBusy(MAX_OVERDUE)
+
+    def add_overdue(self, session: Session) -> str:
+        """Count a handler as overdue: its command is answered, and it may still run."""
+        owner = session.owner
+        self._overdue.add(owner)
+        session.overdue += 1
+        self._counters.overdue += 1
+        return owner
+
+    def remove_overdue(self, session: Session, owner: str) -> None:
+        """Count a handler as overdue no longer; *owner* is what :meth:`add_overdue` returned."""
+        self._overdue.remove(owner)
+        session.overdue -= 1
+        self._counters.overdue -= 1
+
+
+def discard(waiting: Waiting) -> None:
+    """
+    Drop a command, instead of starting it.
+
+    A handler that was not called yet is not called; an awaitable that a plain one returned is
+    cancelled, and its outcome ignored.
+    """
+    if not waiting.begun:
+        return
+    value = waiting.start()
+    if isinstance(value, Coroutine):
+        value.close()
+    else:
+        result = Deferred.fromCoroutine(_value_of(waiting))
+        result.addErrback(lambda failure: None)
+        result.cancel()
+
+
+class _Execution:
+    """
+    One waiting command: its handler, its time limit, its answer.
+
+    It lets go of the answer as soon as that has fired: the answer refers to it by its canceller,
+    and the two would otherwise live until the cyclic garbage collector runs.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_caller",
+        "_cancelled",
+        "_executor",
+        "_overdue",
+        "_result",
+        "_session",
+        "_show",
+        "_timed_out",
+        "_timer",
+        "_waiting",
+    )
+
+    def __init__(
+        self, executor: Executor, waiting: Waiting, session: Session, show: Callable[[], str]
+    ) -> None:
+        self._executor = executor
+        self._waiting = waiting
+        self._session = session
+        # As it is now: it may be logged out meanwhile.
+        self._caller = Caller(session.name, session.user)
+        self._show = show
+        self._began = executor.seconds()
+        self._cancelled = self._timed_out = False
+        self._overdue: str | None = None  # whose it is, while it is overdue
+        self._timer: IDelayedCall | None = None
+        self._answer: Deferred[bytes] | None = None
+
+    def begin(self) -> Deferred[bytes]:
+        """Call the handler; return the answer, see :meth:`Executor.start`."""
+        executor, waiting = self._executor, self._waiting
+        answer: Deferred[bytes] = Deferred(self._cancel)
+        try:
+            if not waiting.alone:
+                executor.check_overdue(self._session)
+            if waiting.blocking:
+                owner = self._session.owner
+                self._result = executor.blocking.call(
+                    waiting.start, owner, self._stop_outliving, self._check_permitted
+                )
+        except ANSWERED as error:
+            discard(waiting)
+            executor.records.count_refusal(error, str(waiting.name), self._caller)
+            answer.errback(error)
+            return answer
+        if not waiting.blocking:
+            self._result = Deferred.fromCoroutine(_value_of(waiting, self._session))
+        self._answer = answer
+        # A fresh answer from a cache is there at once, and needs no timer.
+        if not self._result.called:
+            self._timer = executor.reactor.callLater(executor.timeout, self._time_out)
+        self._result.addBoth(self._ended)
+        return answer
+
+    def _check_permitted(self) -> None:
+        """Refuse the command if it waited for a thread, and the client may not run it any more."""
+        permissions = self._session.permissions
+        command = self._executor.commands.get(self._waiting.name or "")
+        if permissions is not None and command is not None:
+            permissions.check_command(command.name, command.admin)
+
+    def _ended(self, value: object) -> None:
+        """The handler has ended: answer, unless the caller or the time limit came first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        executor = self._executor
+        outcome = self._outcome(value)
+        if self._cancelled:
+            return
+        answer, self._answer = self._answer, None
+        if answer is None:
+            self._stop_outliving()
+            return
+        executor.records.note_if_waited(self._show, self._caller, executor.seconds() - self._began)
+        if isinstance(outcome, bytes):
+            answer.callback(outcome)
+        else:
+            executor.records.count_refusal(outcome, str(self._waiting.name), self._caller)
+            answer.errback(outcome)
+
+    def _outcome(self, value: object) -> bytes | TwistedNetError:
+        """Encode what the handler returned, or make its failure an error that can be answered."""
+        waiting, executor = self._waiting, self._executor
+        failure: Failure
+        if isinstance(value, Failure):
+            failure = value
+        else:
+            try:
+                return waiting.answer(value)
+            except BaseException:
+                failure = Failure()
+        error = failure.value
+        if isinstance(error, ANSWERED):
+            forget_frames(failure)
+            return error
+        if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
+            return CommandTimeout(executor.timeout)
+        return executor.records.note_failure(failure, waiting.name, self._caller)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._timed_out = True
+        if self._waiting.blocking:
+            # A thread goes on whatever its Deferred does.
+            self._outlive()
+        self._result.cancel()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            executor = self._executor
+            self._outlive()
+            executor.records.note_overdue(self._waiting.name)
+            took = executor.seconds() - self._began
+            executor.records.note_if_waited(self._show, self._caller, took)
+            answer.errback(CommandTimeout(executor.timeout))
+
+    def _outlive(self) -> None:
+        """Count the handler as overdue: its command is answered, and it may still run."""
+        self._overdue = self._executor.add_overdue(self._session)
+
+    def _stop_outliving(self) -> None:
+        """Count the handler no longer, if it was overdue: it has ended."""
+        if self._overdue is not None:
+            self._executor.remove_overdue(self._session, self._overdue)
+            self._overdue = None
+
+    def _cancel(self, answer: Deferred[bytes]) -> None:
+        """The caller no longer wants the answer."""
+        self._cancelled = True
+        self._answer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._result.cancel()
+
+
+async def _value_of(waiting: Waiting, session: Session | None = None) -> object:
+    """Call a handler for a client and await its value, if it is an awaitable."""
+    # In the context of this coroutine alone: Twisted gives each one of its own.
+    session_of_call.set(session)
+    value = waiting.start()
+    return await value if isinstance(value, Awaitable) else value
