@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Annotated, Literal, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
-from attrs import frozen
 from msgspec import Meta
 
 from twisted_net.auth.passwords import settings_of
@@ -322,12 +320,6 @@ class Permissions:
 _NOTHING = User(commands=(), publish=(), subscribe=())
 
 
-@frozen
-class _Token:
-    digest: str
-    user: str
-
-
 @check_arguments
 class Users:
     """
@@ -345,9 +337,9 @@ class Users:
         self._unlisted: WeakValueDictionary[str, Permissions] = WeakValueDictionary()
         hashes = [user.password for user in users.values() if user.password is not None]
         self._decoys = tuple({settings_of(found): found for found in hashes or [DECOY]}.values())
-        self._tokens = [
-            _Token(digest, name) for name, user in users.items() for digest in user.tokens
-        ]
+        self._named_by_digest = {
+            digest: name for name, user in users.items() for digest in user.tokens
+        }
 
     def __len__(self) -> int:
         return len(self._users)
@@ -369,14 +361,11 @@ class Users:
         """
         Return the name of the user with this token, or None.
 
-        The time does not depend on the token: all are compared, in constant time each.
+        What the time tells of the digests that there are is of no use: nobody finds a token whose
+        digest begins as one of them does. To compare it with each would take the reactor, for one
+        wrong token, 26 ms for a hundred thousand.
         """
-        digest = hash_token(token)
-        found = None
-        for known in self._tokens:
-            if hmac.compare_digest(known.digest, digest):
-                found = known.user
-        return found
+        return self._named_by_digest.get(hash_token(token))
 
     def permissions(self, name: str) -> Permissions | None:
         """Return the permissions of a user; None if there is no user of exactly this name."""
