@@ -134,6 +134,18 @@ class PasswordVerifierTests(SynchronousTestCase):
         self.verifier.stop()
         self.assertTrue(self.reactor.stopped)
 
+    def test_failure_is_no_check(self) -> None:
+        """A verification that failed does not say how long one takes."""
+        verifier = self.make(timeout=4 * FIRST_ESTIMATE)
+        for _ in range(20):
+            verifier.verify(check("a", hashed="nonsense")).addErrback(lambda _: None)
+            self.reactor.run_thread()
+        results = [verifier.verify(check(host)) for host in "bcdefg"]
+        (refused,) = (result for result in results if result.called)
+        self.failureResultOf(refused, TooBusy)
+        while self.reactor.threads:
+            self.reactor.run_thread()
+
     def test_own_threads(self) -> None:
         """By default it has threads of its own, as many as the setting says."""
         verifier = PasswordVerifier(self.reactor, AuthSettings(password_threads=3))

@@ -145,8 +145,9 @@ class PasswordVerifier:
             self._threads.call(check.run).addBoth(self._done, check, began)
 
     def _done(self, outcome: bool | Failure, check: PasswordCheck, began: float) -> None:
-        now = self._reactor.seconds()
-        self._queue.checked(check.applicant, now, right=outcome is True, took=now - began)
+        if not isinstance(outcome, Failure):
+            now = self._reactor.seconds()
+            self._queue.checked(check.applicant, now, right=outcome, took=now - began)
         result = self._results.pop(check, None)
         if result is not None:
             result.callback(outcome)  # a Failure calls the errbacks
