@@ -47,6 +47,16 @@ class RecentUseTests(SynchronousTestCase):
         use.charge("new", HALF_LIFE)
         self.assertAlmostEqual(use.level("old"), use.level("new"))
 
+    def test_exceeds(self) -> None:
+        """Three units and one of a half-life ago are more than three and a quarter, and no more."""
+        use = RecentUse(HALF_LIFE)
+        self.assertFalse(use.exceeds("a", 0.0, 0.001))
+        use.charge("a", 0.0)
+        use.charge("a", HALF_LIFE, 3.0)
+        self.assertTrue(use.exceeds("a", HALF_LIFE, 3.25))
+        self.assertFalse(use.exceeds("a", HALF_LIFE, 3.75))
+        self.assertFalse(use.exceeds("a", 3 * HALF_LIFE, 1.0))
+
     @given(charges, st.sampled_from([0.125, 1.0, 3.0]))
     def test_take_back(self, made: list[tuple[str, int, float]], units: float) -> None:
         """What is taken back at once leaves what was there before."""

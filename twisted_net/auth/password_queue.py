@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-from twisted_net.auth.known_users import KnownPairs, KnownUsers
+from twisted_net.auth.known_users import MAX_KNOWN, KnownPairs, KnownUsers
 from twisted_net.auth.newcomers import Newcomers
 from twisted_net.net.recent_use import NEVER, RecentUse, joint_level
 
@@ -27,6 +27,13 @@ NETWORK_SHARES = (-2.0, -4.0)
 Levels of the networks around a source as the source has them, the smaller network first: a quarter
 and a sixteenth of what all in them have used together. Their owner has any number of sources in
 them, each of which would be new.
+"""
+
+FORGIVEN_SOURCES = 8.0
+"""
+Right passwords of one name from sources where it was not known, lately, that leave no trace in
+their networks. Without a limit, one account would make all networks of an attacker look new, as
+often as it logs in from another of their addresses.
 """
 
 LEVELS_PER_STEP = 0.25
@@ -123,6 +130,7 @@ class PasswordQueue(Generic[_T]):
         self._passed_over_are_next = False
         self._sources = RecentUse(HALF_LIFE)
         self._networks = [RecentUse(HALF_LIFE) for _ in NETWORK_SHARES]
+        self._new_sources = RecentUse(HALF_LIFE, MAX_KNOWN)  # of names that were right
 
     def __len__(self) -> int:
         return len(self._known) + len(self._newcomers) + len(self._others)
@@ -212,7 +220,13 @@ class PasswordQueue(Generic[_T]):
         if not right:
             self._charge(applicant, now, 1.0)
             return
-        self._known_pairs.add(applicant.source, applicant.name[:NAME_LENGTH])
+        name = applicant.name[:NAME_LENGTH]
+        was_known = self.knows(applicant.source, name)
+        self._known_pairs.add(applicant.source, name)
+        if not was_known:
+            self._new_sources.charge(name, now)
+            if self._new_sources.exceeds(name, now, FORGIVEN_SOURCES):
+                return
         # Most right users come from networks where others have logged in.
         for used, network in zip(self._networks, applicant.networks, strict=False):
             used.take_back(network, now, ATTEMPT)

@@ -38,6 +38,10 @@ class RecentUse:
         """Return the level of a key; the lower, the less it has used. :data:`NEVER` if nothing."""
         return self._levels.get(key, NEVER)
 
+    def exceeds(self, key: str, now: float, units: float) -> bool:
+        """Whether a key has used more than these units, those of before weighted by their age."""
+        return self.level(key) > log2(units) + now / self._half_life
+
     def charge(self, key: str, now: float, units: float = 1.0) -> None:
         """
         Charge units to a key.
