@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.untrusted_json import MAX_DEPTH, JsonDecoder, decode_json, depth
+from twisted_net.net.untrusted_json import (
+    MAX_DEPTH,
+    JsonDecoder,
+    decode_json,
+    decoded_size,
+    depth,
+    has_more_values,
+)
 
 TEXTS = st.text('"\\\\[]{}:,a\u00e9\n', max_size=5)
 VALUES = st.recursive(
@@ -36,6 +44,59 @@ class DepthTests(SynchronousTestCase):
         """Whatever quotes, backslashes and brackets the strings have."""
         text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
         self.assertEqual(depth(text), levels(value))
+
+
+def count(value: Any) -> int:  # Any: any JSON
+    """Return how many values there are, an empty array or object being two."""
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + (sum(map(count, inner)) if value else 1)
+    return 1
+
+
+def size(value: Any) -> int:  # Any: any JSON
+    """Return the bytes of a value in memory, with all in it."""
+    inner: list[Any] = []  # Any: the same
+    if isinstance(value, dict):
+        inner = [*value, *value.values()]
+    elif isinstance(value, list):
+        inner = value
+    return sys.getsizeof(value) + sum(map(size, inner))
+
+
+class ValuesTests(SynchronousTestCase):
+    """:func:`has_more_values` counts values in the text."""
+
+    @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
+    def test_same(self, value: object, ascii_only: bool, indent: int | None) -> None:
+        """Whatever commas, quotes and brackets the strings have."""
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
+        number = count(value)
+        self.assertFalse(has_more_values(text, number))
+        self.assertTrue(number == 1 or has_more_values(text, number - 1))
+
+
+class SizeTests(SynchronousTestCase):
+    """:func:`decoded_size` bounds the memory of what is decoded."""
+
+    @given(VALUES, st.booleans())
+    @example([[[[[[]]]]]], False)
+    @example({"a": {"a": {"a": {}}}}, False)
+    @example({str(i): {} for i in range(11)}, False)
+    @example([{"a": 1}] * 50, False)
+    @example([2**70] * 5, False)
+    @example(["a" * 1000 + "\U0001f600"], True)
+    @example(["a" * 1000 + "\U0001f600"], False)
+    @example([1.5, "ab"] * 100, False)
+    def test_bound(self, value: object, ascii_only: bool) -> None:
+        """It is never less than what Python says."""
+        text = json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).encode()
+        self.assertLessEqual(size(decode_json(text)), decoded_size(text))
+
+    def test_message(self) -> None:
+        """A usual event is estimated at less than a kilobyte."""
+        text = b'{"event":"message","topic":"shop.orders","message":"two chairs"}'
+        self.assertTrue(size(decode_json(text)) < decoded_size(text) < 1024)
 
 
 class JsonDecoderTests(SynchronousTestCase):

@@ -27,6 +27,7 @@ from twisted_net.errors import (
     NotConnected,
     TooManyCalls,
 )
+from twisted_net.net.untrusted_json import decoded_size
 from twisted_net.tcp.client import CLOSE_TIMEOUT, CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
 
@@ -710,6 +711,50 @@ class EventTests(ClientCase):
         client, server = self.flood("disconnect")
         self.assertTrue(server.gone)
         self.assertEqual(client.dropped, 1)
+        self.close(client)
+
+    def sized(self, when_full: str, limit: int, *sizes: int) -> tuple[CommandClient, Connection]:
+        """Send events of about so many bytes to a client that keeps *limit* bytes."""
+        client, server = self.connected(max_event_bytes=limit, when_full=when_full)
+        for n, size in enumerate(sizes):
+            reply(server, {"event": "message", "n": n, "text": "a" * size})
+            self.reactor.settle()
+        return client, server
+
+    def kept(self, client: CommandClient) -> list[int]:
+        """Return the events that are kept, by their number."""
+        return [self.successResultOf(self.take(client))["n"] for _ in range(len(client._events))]
+
+    def test_bytes(self) -> None:
+        """Events are bounded by their memory too, and dropped by the same rule."""
+        sizes = (3000,) * 4
+        each = decoded_size(b'{"event": "message", "n": 0, "text": "%s"}' % (b"a" * 3000))
+        for when_full, kept in (("drop_oldest", [2, 3]), ("drop_newest", [0, 1])):
+            client, _ = self.sized(when_full, 2 * each, *sizes)
+            self.assertEqual((self.kept(client), client.dropped), (kept, 2))
+            client, _ = self.sized(when_full, 2 * each - 1, *sizes)
+            self.assertEqual((len(self.kept(client)), client.dropped), (1, 3))
+            self.assertEqual(client._event_bytes, 0)
+        self.reactor.connections.clear()
+        client, server = self.sized("disconnect", 2 * each, *sizes)
+        self.assertTrue(server.gone)
+        self.assertEqual((self.kept(client), client.dropped), ([0, 1], 1))
+        self.close(client)
+
+    def test_one_large(self) -> None:
+        """An event larger than the bound is kept if no other is."""
+        for when_full, kept in (("drop_oldest", [3]), ("drop_newest", [0])):
+            client, _ = self.sized(when_full, 2000, 5000, 1, 1, 5000)
+            self.assertEqual((self.kept(client), client.dropped), (kept, 3))
+
+    def test_own_events_take_memory(self) -> None:
+        """So the client's own events do not drop all others."""
+        client, server = self.sized("drop_oldest", 4096, 10, 10)
+        server.reset()
+        self.reactor.pass_time(1)
+        self.endpoint.accept()
+        self.reactor.settle()
+        self.assertEqual((len(client._events), client.dropped), (3, 0))
         self.close(client)
 
     def test_disconnected_by_its_own_event(self) -> None:

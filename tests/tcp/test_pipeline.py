@@ -106,7 +106,7 @@ class PipelineTests(SynchronousTestCase):
     """:class:`Pipeline` yields each answer to the call that it answers."""
 
     def setUp(self) -> None:
-        self.pipeline: Pipeline[int] = Pipeline(1024)
+        self.pipeline: Pipeline[int] = Pipeline(1024, 100)
         for i, command in enumerate(("ECHO", "time", "X")):
             self.pipeline.expect(command, i)
 
@@ -139,9 +139,29 @@ class PipelineTests(SynchronousTestCase):
                 self.assertEqual(self.pipeline.lost(), [1, 2])
                 self.assertEqual(self.pipeline.lost(), [])
 
+    def test_values(self) -> None:
+        """As many values as the limit says are decoded, and one more is not."""
+        for count, commas in ((100, 95), (101, 96)):
+            pipeline: Pipeline[int] = Pipeline(1024, 100)
+            # The object, the event, the text, and the array with its members.
+            line = b'{"event":"e","t":",,,[[{","v":[1' + b",1" * commas + b"]}"
+            if count == 100:
+                (answer,) = pipeline.receive(line + b"\n")
+                self.assertEqual(len(answer[1]["v"]), 96)
+            else:
+                error = self.assertRaises(BadAnswer, list, pipeline.receive(line + b"\n"))
+                self.assertIn("a line of the server has more than 100 values", str(error))
+
+    def test_line(self) -> None:
+        """The line of an answer is there with it, and is not kept after the last one."""
+        lines = [b'{"event":"a"}', b'{"event":"b"}']
+        got = [self.pipeline.line for _ in self.pipeline.receive(b"\n".join([*lines, b""]))]
+        self.assertEqual(got, lines)
+        self.assertEqual(self.pipeline.line, b"")
+
     def test_unasked(self) -> None:
         """An answer without a request is bad, and shown."""
-        pipeline: Pipeline[int] = Pipeline(1024)
+        pipeline: Pipeline[int] = Pipeline(1024, 100)
         stream = b'{"error":"too many connections","code":"too_many_connections"}\n'
         with self.assertRaisesRegex(BadAnswer, "too many connections"):
             list(pipeline.receive(stream))

@@ -44,11 +44,15 @@ from twisted_net.errors import (
 )
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
+from twisted_net.net.untrusted_json import decoded_size
 from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
 
 CLOSE_TIMEOUT = 2.0
 """Seconds for the last bytes to leave in :meth:`CommandClient.close`; then it aborts."""
+
+OWN_EVENT_SIZE = 1024
+"""Bytes that an event of the client's own counts as: an object of two or three short texts."""
 
 
 @check_arguments
@@ -97,9 +101,9 @@ class _Connection(Protocol):
 
     transport: ITCPTransport
 
-    def __init__(self, client: CommandClient, max_line: int) -> None:
+    def __init__(self, client: CommandClient, settings: ClientSettings) -> None:
         self._client = client
-        self.pipeline: Pipeline[_Call] = Pipeline(max_line)
+        self.pipeline: Pipeline[_Call] = Pipeline(settings.max_line, settings.max_values)
         self.ready: Deferred[None] = Deferred()
         self.lost: Deferred[None] = Deferred()
         self.gone = False
@@ -125,7 +129,7 @@ class _Connection(Protocol):
         try:
             for call, answer in self.pipeline.receive(data):
                 if call is None:
-                    self._client.event(self, answer)
+                    self._client.event(self, answer, decoded_size(self.pipeline.line))
                 elif not call.result.called:
                     call.result.callback(answer)
                 if self.over():
@@ -204,7 +208,8 @@ class CommandClient:
         self._connecting: Deferred[Any] | None = None  # Any: endpoints fire with any protocol
         self._unsent: deque[_Call] = deque()
         self._patterns: dict[str, tuple[str, ...]] = {}
-        self._events: deque[Answer] = deque()
+        self._events: deque[tuple[Answer, int]] = deque()
+        self._event_bytes = 0
         self._event_waiters: deque[Deferred[None]] = deque()
         self._running: Deferred[None] | None = None
         self._begun = False
@@ -332,7 +337,7 @@ class CommandClient:
         """
         while True:
             while self._events:
-                yield self._events.popleft()
+                yield self._take_event()
             if self._closed:
                 return
             waiter: Deferred[None] = Deferred()
@@ -343,19 +348,37 @@ class CommandClient:
                 if waiter in self._event_waiters:
                     self._event_waiters.remove(waiter)
 
-    def event(self, connection: _Connection, event: Answer) -> None:
-        """Queue an event if there is room; only the connection calls this."""
-        if len(self._events) >= self.settings.max_events:
+    def event(self, connection: _Connection, event: Answer, size: int = OWN_EVENT_SIZE) -> None:
+        """
+        Queue an event if there is room; only the connection calls this.
+
+        :param size: bytes that it takes in memory.
+        """
+        when_full = self.settings.when_full
+        while not self._has_room(size):
             self.dropped += 1
-            if self.settings.when_full == "drop_oldest":
-                self._events.popleft()
-            else:
-                if self.settings.when_full == "disconnect":
+            if when_full != "drop_oldest":
+                if when_full == "disconnect":
                     connection.abort("events came faster than they were consumed")
                 return
-        self._events.append(event)
+            self._take_event()
+        self._events.append((event, size))
+        self._event_bytes += size
         if self._event_waiters:
             self._event_waiters.popleft().callback(None)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether an event may be queued: one alone in any case, so that none is never seen."""
+        settings = self.settings
+        return not self._events or (
+            len(self._events) < settings.max_events
+            and self._event_bytes + size <= settings.max_event_bytes
+        )
+
+    def _take_event(self) -> Answer:
+        event, size = self._events.popleft()
+        self._event_bytes -= size
+        return event
 
     # --- one connection after another ---
 
@@ -404,7 +427,7 @@ class CommandClient:
         :raises CallRefused: if the server refuses the credentials.
         """
         settings = self.settings
-        factory = Factory.forProtocol(lambda: _Connection(self, settings.max_line))
+        factory = Factory.forProtocol(lambda: _Connection(self, settings))
         factory.noisy = False
         deadline = self._reactor.seconds() + settings.connect_timeout
         too_long = f"no connection in {settings.connect_timeout:g} seconds"

@@ -165,9 +165,14 @@ class ClientSettings(Record, frozen=True):
     - ``max_calls``: calls without an answer, those that wait for a connection included; one more
       fails with ``too_many_calls``. Calls that were cancelled count until their answer arrives.
     - ``max_line``: after a longer line the connection is aborted. A listing of 1000 clients has
-      some 200 KiB.
-    - ``max_events``, ``when_full``: events that are not consumed yet, and what happens to one
-      more; ``disconnect`` aborts the connection, and connects again.
+      some 200 KiB, and a page of 256 KiB that FETCH returns at most six times as much.
+    - ``max_values``: the same for a line of more JSON values (each member of an array or object,
+      and each of these). A listing of 1000 clients has some 10,000. They are decoded in one reactor
+      turn, which 100,000 make some 50 ms long.
+    - ``max_events``, ``max_event_bytes``, ``when_full``: how many events that are not consumed yet
+      are kept, and how much memory they may take (some ten times the bytes of their lines); and
+      what happens to one more. One event is kept, whatever its size. ``disconnect`` aborts the
+      connection, and connects again.
     - ``connect_timeout``: for the connection, TLS and AUTH together.
     - ``reconnect_base``, ``reconnect_cap``: the wait after *n* failures in a row is drawn evenly
       from 0 to ``base * 2**n``, at most ``cap`` ("full jitter"), so that the clients of a server
@@ -180,9 +185,15 @@ class ClientSettings(Record, frozen=True):
     ] = 30.0
     max_calls: Annotated[int, Meta(ge=1, description="calls that wait for an answer")] = 1000
     max_line: Annotated[int, Meta(ge=1024, description="longest answer or event, in bytes")] = (
-        16_777_216
+        4_194_304
     )
+    max_values: Annotated[
+        int, Meta(ge=100, description="JSON values of one answer or event, all levels together")
+    ] = 100_000
     max_events: Annotated[int, Meta(ge=1, description="events that wait to be taken")] = 1000
+    max_event_bytes: Annotated[
+        int, Meta(ge=1024, description="bytes of memory of the events that wait to be taken")
+    ] = 16_777_216
     when_full: Annotated[
         Literal["drop_oldest", "drop_newest", "disconnect"],
         Meta(description="what is done with an event for which there is no room"),

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from twisted_net.errors import BadAnswer
 from twisted_net.net.characters import CONTROL_CHARACTER
 from twisted_net.net.redaction import shown_unknown
-from twisted_net.net.untrusted_json import JsonDecoder
+from twisted_net.net.untrusted_json import JsonDecoder, has_more_values
 from twisted_net.tcp.line_framer import LineFramer
 
 Call = TypeVar("Call")
@@ -49,11 +49,16 @@ class Pipeline(Generic[Call]):
     Matches answers to calls on one connection: they arrive in the order of the calls.
 
     :param max_line: longest answer or event, in bytes.
+    :param max_values: JSON values of an answer or event.
+    :ivar line: the one that was returned last, undecoded; empty between two calls of
+        :meth:`receive`.
     """
 
-    def __init__(self, max_line: int) -> None:
+    def __init__(self, max_line: int, max_values: int) -> None:
+        self.line = b""
         self._framer = LineFramer(max_line)
         self._max_line = max_line
+        self._max_values = max_values
         self._waiting: deque[tuple[str, Call]] = deque()
 
     def __len__(self) -> int:
@@ -76,6 +81,10 @@ class Pipeline(Generic[Call]):
         for line in self._framer.feed(data):
             if line is None:
                 raise BadAnswer(f"a line of the server is longer than {self._max_line} bytes")
+            # Before it is decoded: a value of two bytes takes a hundred, and half a microsecond.
+            if has_more_values(line, self._max_values):
+                raise BadAnswer(f"a line of the server has more than {self._max_values} values")
+            self.line = line
             try:
                 answer = _decode(line)
             except ValueError as error:
@@ -90,6 +99,7 @@ class Pipeline(Generic[Call]):
                 raise BadAnswer(f"the answer to {command} was expected, not {_shown(answer)}")
             self._waiting.popleft()
             yield call, answer
+        self.line = b""
 
     def lost(self) -> list[Call]:
         """Remove and return the calls that will get no answer, oldest first."""
