@@ -248,7 +248,7 @@ class GuardTests(SynchronousTestCase):
         self.assertEqual(nobody.session.user, "ann")
         self.assertIn(("closed", "anonymous_limit"), self.heard)
         self.clock.advance(10.0)
-        self.guard.sweep()
+        list(self.guard.sweep())
         self.assertEqual(self.heard.count(("closed", "auth_timeout")), 1)
         self.assertEqual(self.heard[-1], ("closed", "auth_timeout"))
 
@@ -269,11 +269,11 @@ class GuardTests(SynchronousTestCase):
         logged_in.session.log_in(self.users.unlisted("ann"))
         closing.hang_up(End.IDLE_TIMEOUT)
         self.clock.advance(9.9)
-        self.guard.sweep()
+        list(self.guard.sweep())
         self.assertEqual(late.events, [])
         self.clock.advance(0.1)
-        self.guard.sweep()
-        self.guard.sweep()
+        list(self.guard.sweep())
+        list(self.guard.sweep())
         [(told, line), end] = late.events
         self.assertEqual((told, json.loads(line)["reason"]), ("deliver", "auth_timeout"))
         self.assertEqual(end, ("hang_up", "auth_timeout"))

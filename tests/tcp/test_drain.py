@@ -8,25 +8,35 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tcp.memory import Reactor
 from tests.tcp.server_case import ServerTestCase
+from twisted_net.net.pacing import CLIENTS_AT_ONCE, ENDS_AT_ONCE
 from twisted_net.reasons import End
-from twisted_net.tcp.drain import STEP, Drain
+from twisted_net.tcp.drain import STEP, TURNS_PER_BATCH, Drain
 
 
 class Client:
     """
     A connection.
 
+    :ivar told: whether the end was announced to it.
     :ivar finished: when it was ended, in seconds; None before.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.told = False
         self.finished: float | None = None
+
+    def announce(self) -> None:
+        """Note that it was told."""
+        assert not self.told
+        self.told = True
 
     def finish(self, end: End) -> None:
         """Note the time."""
         assert end is End.DRAINED
+        assert self.told
         assert self.finished is None
         self.finished = self._clock.seconds()
 
@@ -41,7 +51,8 @@ class DrainTests(SynchronousTestCase):
         """Drain so many clients, and return them once all were ended or time is out."""
         clock = self.clock = Clock()
         clients = [Client(clock) for _ in range(count)]
-        Drain(clock, clients, per_second, timeout).begin()
+        Drain(clock, clients, per_second, timeout, Client.announce).begin()
+        clock.advance(0)
         while clock.getDelayedCalls():
             clock.advance(STEP)
         return clients
@@ -66,10 +77,39 @@ class DrainTests(SynchronousTestCase):
             assert client.finished is not None
             self.assertLessEqual(client.finished, timeout / 2 + STEP)
 
+    def test_turns(self) -> None:
+        """Many are told, and ended, a bounded number in each turn; each is told before."""
+        reactor = Reactor()
+        clients = [Client(reactor) for _ in range(1000)]
+        Drain(reactor, clients, 10_000, 10, Client.announce).begin()
+        told = finished = 0
+        while finished < 500:
+            for before, at_once, now in (
+                (told, CLIENTS_AT_ONCE, sum(client.told for client in clients)),
+                (finished, ENDS_AT_ONCE, sum(client.finished is not None for client in clients)),
+            ):
+                self.assertLessEqual(now - before, at_once)
+            told = sum(client.told for client in clients)
+            finished = sum(client.finished is not None for client in clients)
+            reactor.turn()
+        self.assertEqual(told, 1000)
+        # The first batch is ended as it comes to its turn, the second one has its time.
+        self.assertEqual(reactor.seconds(), 0)
+
+    def test_hurry(self) -> None:
+        """If all have little time, more are ended in each turn; none before it is told."""
+        reactor = Reactor()
+        clients = [Client(reactor) for _ in range(5000)]
+        Drain(reactor, clients, 10, 0.1, Client.announce).begin()
+        turns = reactor.turns
+        reactor.settle()
+        self.assertNotIn(None, {client.finished for client in clients})
+        self.assertLessEqual(reactor.turns - turns, TURNS_PER_BATCH + 2)
+
     def test_over_early(self) -> None:
         """If no connection is left, nothing is waited for, and no call remains."""
         clients = [Client(self.clock) for _ in range(10)]
-        drain = Drain(self.clock, clients, 20, 10)
+        drain = Drain(self.clock, clients, 20, 10, Client.announce)
         aborted: list[None] = []
         first = drain.wait(10, lambda: aborted.append(None))
         second = drain.wait(5, lambda: aborted.append(None))
@@ -78,13 +118,14 @@ class DrainTests(SynchronousTestCase):
         drain.begin()
         drain.complete()
         self.successResultOf(first)
+        self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(aborted, [])
 
     def test_deadline(self) -> None:
         """At the deadline the connections are aborted, and those who wait still wait."""
         aborted: list[float] = []
-        drain = Drain(self.clock, [Client(self.clock)], 20, 10)
+        drain = Drain(self.clock, [Client(self.clock)], 20, 10, Client.announce)
         drain.begin()
         waiting = drain.wait(3, lambda: aborted.append(self.clock.seconds()))
         self.clock.advance(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.net.foreign_protocols import foreign_protocol
+from twisted_net.net.pacing import END
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions
@@ -235,12 +236,18 @@ class ConnectionGuard:
 
     # --- what is due from time to time ---
 
-    def sweep(self) -> None:
-        """Hang up on the clients whose time to log in is over."""
+    def sweep(self) -> Iterator[float]:
+        """
+        Hang up on the clients whose time to log in is over, one after the other.
+
+        :return: yields the share of a step that each takes, see :func:`~.pacing.in_steps`.
+        """
         for connection in self.admission.take_overdue(self._reactor.seconds()):
-            if connection.deliver(_AUTH_TIMEOUT) != "closing":
+            # It may have logged in, or left, since it was found.
+            if connection.session.user is None and connection.deliver(_AUTH_TIMEOUT) != "closing":
                 self._sessions.audit("closed", connection.session, End.AUTH_TIMEOUT.value)
                 connection.hang_up(End.AUTH_TIMEOUT)
+            yield END
 
     def _is_command(self, session: Session, name: str) -> bool:
         """Whether this is a command for the client; others must not show that they exist."""

@@ -1,15 +1,17 @@
-"""Drain: ends all connections of a server that stops, at a limited rate."""
+"""Drain: announces the end to all connections of a server, and ends them at a limited rate."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import ceil
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twisted_net.net.pacing import END, WRITE, in_steps
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 
 DRAIN_RATE = 2000.0
@@ -24,6 +26,15 @@ STEP = 0.05
 """Seconds between two batches of connections that are ended; the first is ended at once."""
 
 
+TURNS_PER_BATCH = 32
+"""
+Turns of the reactor in which a batch is ended at the latest, about as many as fit into a step.
+
+In each are ended :data:`~twisted_net.net.pacing.ENDS_AT_ONCE`, and more only if a short time for
+all together requires it.
+"""
+
+
 class Drainable(Protocol):
     """A connection that can be ended once its answers have left."""
 
@@ -32,38 +43,71 @@ class Drainable(Protocol):
         ...
 
 
-class Drain:
-    """
-    Ends the connections of one server, some at a time.
+_D = TypeVar("_D", bound=Drainable)
 
-    Those whose turn has not come are served as before.
+
+class Drain(Generic[_D]):
+    """
+    Announces the end to the connections of one server, then ends them, some at a time.
+
+    Those whose turn has not come are served as before. What happens to many is spread over turns of
+    the reactor; each is told before it is ended.
 
     :param connections: all of them, in the order in which they are to be ended.
     :param per_second: how many are ended per second; more if half of *timeout* were not enough.
     :param timeout: seconds for all together.
+    :param announce: tells a connection, which may be lost, that it will be ended.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
-        connections: Iterable[Drainable],
+        connections: Iterable[_D],
         per_second: float,
         timeout: float,
+        announce: Callable[[_D], object],
     ) -> None:
         self._reactor = reactor
         self._remaining = deque(connections)
+        self._untold = deque(self._remaining)
+        self._announce = announce
         in_time = len(self._remaining) / max(timeout / 2, STEP)
         self._batch_size = max(ceil(max(per_second, in_time) * STEP), 1)
+        self._share = min(END, TURNS_PER_BATCH / self._batch_size)
+        self._due = 0
+        self._ending = False
+        self._ends = StepScheduler(reactor)
         self._step: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
 
     def begin(self) -> None:
-        """End the first batch; the others follow by timer."""
+        """Tell the first connections, and end the first batch; the others follow by timer."""
+        StepScheduler(self._reactor)(in_steps(self._announcements()))
+        self._end_batch()
+
+    def _announcements(self) -> Iterator[float]:
+        while self._untold:
+            self._announce(self._untold.popleft())
+            yield WRITE
+
+    def _end_batch(self) -> None:
         self._step = None
-        for _ in range(min(self._batch_size, len(self._remaining))):
+        self._due += self._batch_size
+        if not self._ending:
+            self._ending = True
+            self._ends(in_steps(self._end_due()))
+        if len(self._remaining) > self._due:
+            self._step = self._reactor.callLater(STEP, self._end_batch)
+
+    def _end_due(self) -> Iterator[float]:
+        while self._due and self._remaining:
+            self._due -= 1
+            # Both are in the same order.
+            if len(self._untold) == len(self._remaining):
+                self._announce(self._untold.popleft())
             self._remaining.popleft().finish(End.DRAINED)
-        if self._remaining:
-            self._step = self._reactor.callLater(STEP, self.begin)
+            yield self._share
+        self._ending = False
 
     def wait(self, timeout: float, abort: Callable[[], None]) -> Deferred[None]:
         """
@@ -87,6 +131,7 @@ class Drain:
     def complete(self) -> None:
         """Fire all that wait: no connection is left."""
         self._remaining.clear()
+        self._untold.clear()
         if self._step is not None:
             self._step.cancel()
             self._step = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from math import ceil
 
@@ -19,6 +20,7 @@ from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
+from twisted_net.net.pacing import CHECK, END, in_steps
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.net.worker_threads import Threads
@@ -95,6 +97,8 @@ class CommandFactory(Factory):
         self._rejecting: set[RejectingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}
         self._sweeping: IDelayedCall | None = None
+        self._sweeps = StepScheduler(reactor)
+        self._sweep_ended = True
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
         self._idle_checks = ceil(limits.idle_timeout / self._idle_interval) + 1
         self._idle_check = 0.0
@@ -105,7 +109,7 @@ class CommandFactory(Factory):
             limits.turn_time, self.sessions.instruments.slow_log.settings.threshold
         )
         self.watched = self.sessions.instruments.monitors.views
-        self._drain: Drain | None = None
+        self._drain: Drain[CommandProtocol] | None = None
 
     @override
     def startFactory(self) -> None:
@@ -147,20 +151,34 @@ class CommandFactory(Factory):
         if self._drain is None:
             # Not to all sessions: other servers may share them, and go on.
             event = encode_event({"event": "shutdown", "timeout": timeout})
+
+            def announce(protocol: CommandProtocol) -> None:
+                if protocol in self._protocols:  # else it has left meanwhile
+                    protocol.session.deliver(event)
+
             protocols = list(self._protocols)
-            self._drain = Drain(self.reactor, protocols, per_second, timeout)
-            for protocol in protocols:
-                protocol.session.deliver(event)
+            self._drain = Drain(self.reactor, protocols, per_second, timeout, announce)
             self._drain.begin()
-        drained = self._drain.wait(timeout, self.abort)
+        drained = self._drain.wait(timeout, self._abort_in_steps)
         self._end_drain()
         return drained
 
     def abort(self) -> None:
         """End all connections now."""
+        for _ in self._aborts():
+            pass
+
+    def _abort_in_steps(self) -> None:
+        """End all connections, some in each turn of the reactor."""
+        # Not after a sweep, which may be long.
+        StepScheduler(self.reactor)(in_steps(self._aborts()))
+
+    def _aborts(self) -> Iterator[float]:
         connections: list[Abortable] = [*self._protocols, *self._rejecting]
         for connection in connections:
-            connection.abort(End.ABORTED)
+            if connection in self._protocols or connection in self._rejecting:
+                connection.abort(End.ABORTED)
+                yield END
 
     # --- its connections call ---
 
@@ -213,21 +231,46 @@ class CommandFactory(Factory):
     def _sweep(self) -> None:
         """Abort the connections whose time is over, and close those that are idle."""
         self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
-        now = self.reactor.seconds()
-        for connection, (deadline, end) in list(self._deadlines.items()):
-            if deadline <= now:
-                del self._deadlines[connection]
-                connection.abort(end)
-            elif isinstance(connection, CommandProtocol):
-                connection.weigh_messages()
-        self.guard.sweep()
-        if self.limits.idle_timeout and now >= self._idle_check:
-            self._idle_check = now + self._idle_interval
-            for protocol in list(self._protocols):
-                protocol.idle_checks += 1
-                if protocol.idle_checks >= self._idle_checks and protocol.idle:
-                    protocol.deliver(_IDLE)
-                    protocol.hang_up(End.IDLE_TIMEOUT)
+        if self._sweep_ended:
+            self._sweep_ended = False
+            self._sweeps(in_steps(self._sweep_work(self.reactor.seconds())))
+
+    def _sweep_work(self, now: float) -> Iterator[float]:
+        """Do what a sweep has to do, for one connection after the other; any may end meanwhile."""
+        try:
+            for connection, limit in list(self._deadlines.items()):
+                yield self._check_deadline(connection, limit, now)
+            yield from self.guard.sweep()
+            if self.limits.idle_timeout and now >= self._idle_check:
+                self._idle_check = now + self._idle_interval
+                for protocol in list(self._protocols):
+                    yield self._check_idle(protocol)
+        finally:
+            self._sweep_ended = True
+
+    def _check_deadline(self, connection: Abortable, limit: tuple[float, End], now: float) -> float:
+        """Abort a connection if its time is over; return the share of a step that this took."""
+        if self._deadlines.get(connection) is not limit:
+            return CHECK
+        deadline, end = limit
+        if deadline <= now:
+            del self._deadlines[connection]
+            connection.abort(end)
+            return END
+        if isinstance(connection, CommandProtocol):
+            connection.weigh_messages()
+        return CHECK
+
+    def _check_idle(self, protocol: CommandProtocol) -> float:
+        """Close a connection if it is idle; return the share of a step that this took."""
+        protocol.idle_checks += 1
+        if protocol.idle_checks < self._idle_checks or protocol not in self._protocols:
+            return CHECK
+        if not protocol.idle:
+            return CHECK
+        protocol.deliver(_IDLE)
+        protocol.hang_up(End.IDLE_TIMEOUT)
+        return END
 
 
 _IDLE = closing_event(End.IDLE_TIMEOUT)
