@@ -42,7 +42,12 @@ from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.sessions import Session, Sessions
 
 Permit = Callable[[Command, Session], None]
-"""Called before a command runs; raises a CommandError if this client may not run it."""
+"""
+Called before a command runs; raises a CommandError if this client may not run it.
+
+It is not asked for what does not run: HELP and the list of resources have commands that it would
+refuse, and a name that is no command's is answered as such. Nor is it for a fallback.
+"""
 
 
 @frozen
