@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from twisted.internet.interfaces import IReactorTime
+
 from tests.coap.coap_driver import (
     OBSERVE,
     OTHER,
     Driver,
     ServerTests,
 )
-from twisted_net.auth.users import NOBODY
+from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.coap.codec import (
     Code,
 )
 from twisted_net.coap.peer_sessions import SESSION_LIFETIME, PeerSessions
+from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.peer import SecurePeer
@@ -53,6 +58,21 @@ class PeerSessionsTests(ServerTests):
             self.driver.ask(Code.GET, "ping", source=("127.0.0.1", port))
         names = [session.name for session in self.driver.server.sessions]
         self.assertEqual(names, ["127.0.0.1:40000", "127.0.0.1:40002"])
+
+    def test_bug_of_permissions(self) -> None:
+        """Where the permissions of a peer cannot be had, it is answered, and has no session."""
+
+        def permissions_of(name: str | None) -> Permissions | None:
+            raise ZeroDivisionError
+
+        clock = cast(IReactorTime, self.driver.clock)
+        server = CoapServer(clock, standard_commands(), permissions_of=permissions_of)
+        server.transport = self.driver.transport  # type: ignore[assignment]  # a fake
+        self.driver.server = server
+        for _ in range(3):
+            self.assertEqual(self.ask(Code.GET, "ping").code, Code.INTERNAL_SERVER_ERROR)
+        self.assertEqual(len(server.sessions), 0)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
 
     def test_no_permissions(self) -> None:
         """Where strangers have no permissions, nothing is permitted to them, not everything."""

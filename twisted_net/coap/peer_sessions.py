@@ -71,8 +71,12 @@ class PeerSessions:
             del self._by_peer[oldest]
             self._closed(oldest)
             self._sessions.close(session, End.IDLE_TIMEOUT)
+        # First: a session that no peer has would stay for ever if this failed.
+        identity = identity_of(source)
+        permissions = self._permissions(identity)
         session = self._sessions.open(source[0], source[1], partial(self._deliver, source))
-        self._log_in(session, source)
+        session.identity = identity
+        self._log_in(session, source, permissions)
         self._by_peer[source] = session, now
         return session
 
@@ -88,14 +92,15 @@ class PeerSessions:
             self._sessions.close(session, End.DRAINED)
         self._by_peer.clear()
 
-    def _log_in(self, session: Session, source: Source) -> None:
+    def _permissions(self, identity: str | None) -> Permissions | None:
+        return None if self._permissions_of is None else self._permissions_of(identity)
+
+    def _log_in(self, session: Session, source: Source, permissions: Permissions | None) -> None:
         """Log a session in as the user that its peer's certificate names, if it names one."""
-        session.identity = identity_of(source)
         # Administrative commands are for users, see is_served.
         session.administrative = False
         if self._permissions_of is None:
             return
-        permissions = self._permissions_of(session.identity)
         if session.identity is None:
             session.permissions = NOBODY if permissions is None else permissions
             return
@@ -104,8 +109,6 @@ class PeerSessions:
 
     def _log_in_again(self, session: Session) -> None:
         """Log a session in whose user did not exist, if it does now: a peer cannot do it itself."""
-        permissions = (
-            None if self._permissions_of is None else self._permissions_of(session.identity)
-        )
+        permissions = self._permissions(session.identity)
         if permissions is not None:
             session.log_in_by_certificate(permissions)

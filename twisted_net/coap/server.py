@@ -169,7 +169,7 @@ class CoapServer(CoapEndpoint):
             RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads),
             permit,
         )
-        self._access = ResourceAccess(commands, self.runner, bool(permissions_of))
+        self._access = ResourceAccess(commands, self.runner, permissions_of is not None)
         self._waiting = WaitingRequests(reactor, limits)
         self._draining = False
         self._tracebacks = TracebackRate()
