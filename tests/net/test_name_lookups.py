@@ -174,6 +174,63 @@ class NameLookupsTests(SynchronousTestCase):
         self.assertEqual([host for host, *_ in self.asked], ["fine.example"])
         self.run_all()
 
+    def test_name_of_another(self) -> None:
+        """Who asks for a name that another has not come to yet has a turn of its own."""
+        names = [f"{i}.dead.example" for i in range(4)]
+        for name in (*names, "fine.example"):
+            self.ask(name)
+        first = self.ask("fine.example")
+        self.owner = "b"
+        fine = self.ask("fine.example")
+        self.assertEqual((len(self.threads.threads), self.lookups.pending), (3, 5))
+        self.threads.threads.rotate(1)
+        self.threads.run_thread()
+        self.assertEqual((fine.complete, first.complete, self.lookups.pending), (True, True, 4))
+        self.run_all()
+        self.assertEqual([host for host, *_ in self.asked], ["fine.example", *names])
+
+    def test_name_that_another_gives_up(self) -> None:
+        """It is looked up for who still wants it; for nobody, if all leave before it begins."""
+        for leaving in (("a",), ("b",), ("a", "b"), ("b", "a")):
+            with self.subTest(leaving=leaving):
+                self.asked.clear()
+                asked: dict[str, Receiver] = {}
+                for self.owner in "ab":
+                    for i in range(2):
+                        self.ask(f"{i}.{self.owner}.example")
+                for self.owner in "ab":
+                    asked[self.owner] = self.ask("wanted.example")
+                for owner in leaving:
+                    asked[owner].resolution.cancel()
+                self.run_all()
+                for owner, receiver in asked.items():
+                    self.assertEqual(receiver.complete, owner not in leaving)
+                wanted = [host for host, *_ in self.asked if host == "wanted.example"]
+                self.assertEqual(len(wanted), 0 if len(leaving) == 2 else 1)
+                self.assertEqual(self.lookups.pending, 0)
+
+    def test_refused_to_one(self) -> None:
+        """Who has asked for too much gets no addresses; who asks for one of its names does."""
+        self.lookups = self.make(limit=4)
+        greedy = [self.ask(f"{i}.example") for i in range(4)]
+        self.owner = "b"
+        modest = self.ask("3.example")
+        self.assertEqual([receiver.complete for receiver in greedy], [False] * 3 + [True])
+        self.assertFalse(modest.complete)
+        self.run_all()
+        self.assertEqual(len(modest.addresses), 2)
+
+    def test_cancelled_at_once(self) -> None:
+        """A receiver may cancel as soon as it can; nothing is looked up, or kept."""
+
+        class Hasty(Receiver):
+            def resolutionBegan(self, resolution: IHostResolution) -> None:
+                """Cancel."""
+                resolution.cancel()
+
+        self.ask(receiver=Hasty())
+        self.assertEqual((self.lookups.pending, len(self.threads.threads)), (0, 0))
+
     def test_too_many(self) -> None:
         """Over the limit a look-up ends without an address, and says why if it is asked."""
         self.lookups = self.make(limit=2)

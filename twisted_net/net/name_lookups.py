@@ -70,8 +70,9 @@ class NameLookups:
     name server that does not answer stop everything that needs a thread. Here, look-ups have
     threads of their own, clients take turns, and none gets a further thread while it has as many as
     are free (:class:`~twisted_net.net.fair_calls.FairCalls`). Those who ask for the same name at
-    the same time share one look-up. One that is cancelled by all who asked gives up its place; if
-    it has begun it goes on, and keeps its thread, which others who ask for that name then share.
+    the same time share one look-up, which begins at the first turn that one of them has. A client
+    that has cancelled all gives up its turn; a look-up that has begun goes on, and keeps its
+    thread, and others who ask for that name then share it.
 
     It can be installed (``reactor.installNameResolver``), or passed as ``resolver`` to
     :class:`~twisted_net.http.client.Client`.
@@ -117,12 +118,16 @@ class NameLookups:
         lookup = self._lookups.get(question)
         if lookup is None:
             lookup = self._lookups[question] = _Lookup(question, self._getaddrinfo)
-        resolution = _Resolution(hostName, lookup, resolutionReceiver, portNumber)
-        lookup.resolutions[resolution] = None
+        owner = self._owner()
+        asker = lookup.askers.setdefault(owner, _Asker())
+        leave = partial(self._leave, lookup, owner)
+        resolution = _Resolution(hostName, leave, resolutionReceiver, portNumber)
+        asker.resolutions[resolution] = None
         resolutionReceiver.resolutionBegan(resolution)
-        if lookup.result is None:
-            lookup.result = self._calls.call(lookup.run, self._owner())
-            lookup.result.addBoth(partial(self._done, lookup))
+        if asker.turn is None and lookup.runs_for is None and asker.resolutions:
+            begun = partial(self._begun, lookup, owner)
+            asker.turn = self._calls.call(lookup.run, owner, check=begun)
+            asker.turn.addBoth(partial(self._done, lookup, owner))
         return resolution
 
     def start(self) -> None:
@@ -133,28 +138,72 @@ class NameLookups:
         """End the threads that are idle; the others end when their look-ups do."""
         self._threads.stop()
 
-    def _done(self, lookup: _Lookup, outcome: Found | Failure) -> None:
-        del self._lookups[lookup.question]
-        for resolution in list(lookup.resolutions):
+    def _begun(self, lookup: _Lookup, owner: str) -> None:
+        lookup.runs_for = owner
+        for other, asker in lookup.askers.items():
+            if other != owner and asker.turn is not None:
+                asker.turn.cancel()
+
+    def _done(self, lookup: _Lookup, owner: str, outcome: Found | Failure) -> None:
+        if lookup.runs_for is None:
+            # Refused, or cancelled by this client; the others wait for their turns.
+            askers = [lookup.askers.pop(owner)]
+        elif lookup.runs_for == owner:
+            askers = list(lookup.askers.values())
+            lookup.askers.clear()
+        else:
+            return  # it needs no turn of its own any more
+        self._forget(lookup)
+        for resolution in [found for asker in askers for found in asker.resolutions]:
             try:
                 resolution.end(outcome)
             except Exception:
                 log.failure("the receiver of the addresses of {name} failed", name=resolution.name)
 
+    def _leave(self, lookup: _Lookup, owner: str, resolution: _Resolution) -> None:
+        """Forget one that was cancelled; a client without any gives up its turn."""
+        asker = lookup.askers.get(owner)
+        if asker is None:
+            return
+        asker.resolutions.pop(resolution, None)
+        if asker.resolutions or lookup.runs_for is not None:
+            return
+        if asker.turn is not None:
+            asker.turn.cancel()
+        else:
+            del lookup.askers[owner]
+            self._forget(lookup)
+
+    def _forget(self, lookup: _Lookup) -> None:
+        """Forget a look-up that nobody waits for."""
+        if not lookup.askers:
+            del self._lookups[lookup.question]
+
+
+class _Asker:
+    """One client that asks for a name: what it asked, and its turn for a thread."""
+
+    def __init__(self) -> None:
+        self.resolutions: dict[_Resolution, None] = {}
+        self.turn: Deferred[Found] | None = None  # None, too, if another's look-up ran already
+
 
 class _Lookup:
-    """The look-up of one name, for all who asked for it."""
+    """
+    The look-up of one name, for all who asked for it.
+
+    :ivar askers: these, by owner.
+    :ivar runs_for: the owner whose turn it has; None as long as it waits.
+    """
 
     def __init__(self, question: _Question, getaddrinfo: Callable[..., Found]) -> None:
         self.question = question
-        self.resolutions: dict[_Resolution, None] = {}
-        self.result: Deferred[Found] | None = None
+        self.askers: dict[str, _Asker] = {}
+        self.runs_for: str | None = None
         self._getaddrinfo = getaddrinfo
-        self._begun = False
 
     def run(self) -> Found:
         """Look up, in a thread; a name that is none has no address."""
-        self._begun = True
         try:
             return self._getaddrinfo(
                 self.question.host, 0, self.question.family, self.question.kind
@@ -163,28 +212,26 @@ class _Lookup:
         except (OSError, ValueError):
             return ()
 
-    def leave(self, resolution: _Resolution) -> None:
-        """Forget one who asked; without any, a look-up that has not begun ends."""
-        self.resolutions.pop(resolution, None)
-        if not self.resolutions and not self._begun and self.result is not None:
-            self.result.cancel()
-
 
 @implementer(IHostResolution)
 class _Resolution:
     """What one asked; equal to itself alone."""
 
     def __init__(
-        self, name: str, lookup: _Lookup, receiver: IResolutionReceiver, port: int
+        self,
+        name: str,
+        leave: Callable[[_Resolution], None],
+        receiver: IResolutionReceiver,
+        port: int,
     ) -> None:
         self.name = name
-        self._lookup = lookup
+        self._leave = leave
         self._receiver = receiver
         self._port = port
 
     def cancel(self) -> None:
         """Want no addresses any more; the receiver hears nothing further."""
-        self._lookup.leave(self)
+        self._leave(self)
 
     def end(self, outcome: Found | Failure) -> None:
         """Pass the outcome to the receiver."""
