@@ -34,7 +34,7 @@ class ManyEndsTestCase(ServerTestCase):
         return {client for client in self.clients if protocol_of(client)._end is not None}
 
     def end_all(self) -> list[int]:
-        """Let time pass until all are gone; return how many ended in the turns in which some did."""
+        """Let time pass until all are gone; return how many ended in each turn, if some did."""
         ended, before = [], len(self.over())
         while self.reactor.connections:
             idle = not self.reactor.turn()

@@ -81,7 +81,7 @@ class Drain(Generic[_D]):
         self._waiting: list[Deferred[None]] = []
 
     def begin(self) -> None:
-        """Tell the first connections, and end the first batch; the others follow by timer."""
+        """Announce the end, and end the first batch; the others follow by timer."""
         StepScheduler(self._reactor)(in_steps(self._announcements()))
         self._end_batch()
 
