@@ -33,9 +33,9 @@ from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.net.addresses import Source
-from twisted_net.net.untrusted_json import decode_json
+from twisted_net.net.untrusted_json import decode_json, decoded_size
 from twisted_net.tcp.handshakes import Handshakes
-from twisted_net.tcp.limits import Limits
+from twisted_net.tcp.limits import ClientSettings, Limits
 from twisted_net.tcp.pipeline import Pipeline
 from twisted_net.tcp.proxy_header import parse_header
 from twisted_net.tcp.server import CommandFactory
@@ -334,10 +334,11 @@ ANNOUNCEMENTS = (
 
 def answers() -> Feed:
     """Answer a call of the command client."""
-    pipeline: Pipeline[int] = Pipeline(4 * 2**20)
+    settings = ClientSettings()
+    pipeline: Pipeline[int] = Pipeline(settings.max_line, settings.max_values)
     for _ in range(3):
         pipeline.expect("ECHO", 1)
-    return lambda data: list(pipeline.receive(data))
+    return lambda data: [decoded_size(pipeline.line) for _ in pipeline.receive(data)]
 
 
 ANSWERS = (
