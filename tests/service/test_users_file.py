@@ -172,6 +172,27 @@ class UsersFileTests(UsersFileTestCase):
         self.assertEqual(len(file.current()), 1)
         self.flushLoggedErrors()
 
+    def test_no_answer(self) -> None:
+        """A file system that does not answer is logged once in a while; nothing else is read."""
+        now = 0.0
+        reads: list[tuple[Deferred[Users], Callable[[], Users]]] = []
+
+        def threading(read: Callable[[], Users]) -> Deferred[Users]:
+            reads.append((Deferred(), read))
+            return reads[-1][0]
+
+        self.write("[ann]\n[bob]")
+        file = UsersFile(str(self.path), seconds=lambda: now, threading=threading)
+        self.write("[ann]")
+        looked_at(file)
+        for seconds, complaints in ((0.9, 0), (0.2, 1), (0.8, 1), (0.2, 2)):
+            now += seconds * COMPLAINT_INTERVAL
+            file.look()
+            self.assertEqual(len(self.logged), complaints)
+        ((outcome, read),) = reads
+        outcome.callback(read())
+        self.assertEqual(len(file.current()), 1)
+
     def test_bug(self) -> None:
         """What cannot be read because of a bug is not tried again, and fills no log."""
         self.write("[ann]")

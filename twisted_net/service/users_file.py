@@ -59,7 +59,8 @@ class UsersFile:
 
     What has changed holds at once for clients that are logged in, and what they have begun is
     reviewed: see :meth:`~twisted_net.sessions.Session.review`. A mistake in a changed file is
-    logged, and the users stay as they were; so they do while it is missing or unreadable.
+    logged, and the users stay as they were; so they do while it is missing or unreadable, or its
+    file system does not answer, which is logged once a minute.
 
     :param pacing: divides the reviews of many clients over turns of the reactor.
     :param seconds: returns the seconds of a steady clock, for the rate of complaints.
@@ -84,6 +85,7 @@ class UsersFile:
         # That of a changed file, which is read if the next look finds it still.
         self._changed_state: tuple[int, ...] | None = None
         self._reading = False
+        self._began = float("-inf")  # when it was read last
         self._warn_if_open()
         self._users = self._read()
 
@@ -94,6 +96,8 @@ class UsersFile:
     def look(self) -> None:
         """Look whether the file has changed; read it if it has, and not since the last look."""
         if self._reading:
+            if self._seconds() >= self._began + COMPLAINT_INTERVAL:
+                self._complain([f"{self._path}: it is still being read; does its disk answer?"])
             return
         try:
             state = self._file_state()
@@ -107,6 +111,7 @@ class UsersFile:
         self._changed_state = state
         if state == before:
             self._reading = True
+            self._began = self._seconds()
             read = Deferred.fromCoroutine(self._read_again(state))
             read.addErrback(lambda failure: log.failure("cannot read users", failure))
 
