@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.commands.lines import run_line
+from tests.commands.lines import finish, run_line
 from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
@@ -37,9 +37,7 @@ class AdministrationTests(SynchronousTestCase):
 
     def wire(self, line: str, session: Session | None = None) -> bytes:
         """Answer a line."""
-        answer = run_line(self.commands, line.encode(), session or self.session)
-        assert isinstance(answer, bytes)
-        return answer
+        return finish(run_line(self.commands, line.encode(), session or self.session))
 
     def answer(self, line: str, session: Session | None = None) -> dict[str, Any]:  # Any: JSON
         """Answer a line, and decode it."""

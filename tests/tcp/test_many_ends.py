@@ -1,10 +1,13 @@
-"""What ends many connections leaves room for the others: so many end in each turn, none twice."""
+"""What touches many connections leaves room for the others: so many in each turn, none twice."""
 
 from __future__ import annotations
+
+from twisted.internet.address import IPv4Address
 
 from tests.tcp.memory import Connection
 from tests.tcp.server_case import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
+from twisted_net.commands.admin import LISTED_AT_ONCE
 from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection import CommandProtocol
@@ -155,6 +158,76 @@ class TimeLimitTests(ManyEndsTestCase):
         self.successResultOf(drained)
         self.reactor.turn()
         self.assert_over(aborted=self.COUNT)
+
+
+class KillTests(ManyEndsTestCase):
+    """Many that an operator ends."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connect_all()
+        self.operator = self.connect(peer=IPv4Address("TCP", "192.0.2.9", 1))
+
+    def test_turns(self) -> None:
+        """So many are ended in each turn, and the answer counts them all."""
+        self.operator.send(b"KILL address 192.0.2.1\nPING\n")
+        ended, before = [], 0
+        while self.reactor.turn():
+            ended.append(len(self.over()) - before)
+            before += ended[-1]
+        self.assert_paced(ended)
+        killed, ping = self.operator.answers()
+        self.assertEqual((killed["killed"], ping["result"]), (self.COUNT, "PONG"))
+        for client in self.clients:
+            self.assertEqual(client.answers(), [{"event": "closing", "reason": "killed"}])
+        self.leave(self.operator)
+        self.assert_over(killed=self.COUNT, client_closed=1)
+
+    def test_left_meanwhile(self) -> None:
+        """One that leaves before its turn is not counted; the others end though nobody waits."""
+        self.operator.send(b"KILL address 192.0.2.1\n")
+        self.begin_to_end()
+        next(client for client in self.clients if client not in self.over()).reset()
+        self.operator.reset()
+        self.reactor.settle()
+        self.assert_over(killed=self.COUNT - 1, connection_lost=2)
+
+    def test_itself(self) -> None:
+        """Who ends many, and itself, gets the answer, and none of its lines after it is run."""
+        asking = self.clients[-1]
+        asking.send(b"KILL address 192.0.2.1\nPING\n")
+        self.reactor.settle()
+        self.assertEqual(asking.answers(), [{"command": "KILL", "killed": self.COUNT}])
+        self.leave(self.operator)
+        self.assert_over(killed=self.COUNT, client_closed=1)
+
+
+class ListTests(ManyEndsTestCase):
+    """Many that are listed."""
+
+    COUNT = 3 * LISTED_AT_ONCE
+
+    def test_turns(self) -> None:
+        """The figures of so many are found in each turn, and the list is whole."""
+        self.connect_all()
+        found: list[str] = []
+        figures = CommandProtocol.figures
+
+        def count(protocol: CommandProtocol) -> dict[str, object]:
+            found.append(protocol.session.name)
+            return figures(protocol)
+
+        self.patch(CommandProtocol, "figures", count)
+        asking = self.clients[0]
+        asking.send(b"CLIENTS 1000\n")
+        before = 0
+        while self.reactor.turn():
+            self.assertLessEqual(len(found) - before, LISTED_AT_ONCE)
+            before = len(found)
+        [answer] = asking.answers()
+        self.assertEqual([client["client"] for client in answer["clients"]], found)
+        self.assertEqual((answer["count"], len(found)), (self.COUNT, self.COUNT))
+        self.leave(*self.clients)
 
 
 def protocol_of(client: Connection) -> CommandProtocol:
