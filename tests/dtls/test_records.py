@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.dtls.records import pack_records, protected_records
+from twisted_net.dtls.records import (
+    MAX_RECORDS,
+    first_records,
+    pack_records,
+    protected_records,
+)
 
 VERSION = b"\xfe\xfd"
 
@@ -41,6 +46,25 @@ class PackTests(SynchronousTestCase):
             self.assertGreater(len(one) + first, mtu)
 
 
+class FirstRecordsTests(SynchronousTestCase):
+    """:func:`first_records`."""
+
+    def test_limit(self) -> None:
+        """As many records as the limit says are left, and none behind them."""
+        records = [record(22, 0, bytes(i)) for i in range(MAX_RECORDS + 2)]
+        limit = b"".join(records[:MAX_RECORDS])
+        for count in range(len(records) + 1):
+            datagram = b"".join(records[:count])
+            self.assertEqual(first_records(datagram), datagram[: len(limit)])
+            self.assertEqual(first_records(datagram + b"\x16"), (datagram + b"\x16")[: len(limit)])
+
+    def test_cut(self) -> None:
+        """A record that is cut is left as it is."""
+        whole = record(23, 1, b"abc")
+        for end in range(len(whole)):
+            self.assertEqual(first_records(whole[:end]), whole[:end])
+
+
 class ProtectedRecordsTests(SynchronousTestCase):
     """:func:`protected_records`."""
 
@@ -60,6 +84,14 @@ class ProtectedRecordsTests(SynchronousTestCase):
         whole = record(23, 1, b"abc")
         for datagram in (b"", b"\0", record(21, 0, b"\2\x28"), whole[:-1], whole[:13]):
             self.assertEqual(protected_records(datagram), b"")
+
+    def test_many(self) -> None:
+        """Records behind as many as the limit says are not looked at."""
+        encrypted = [record(23, 1, b"%d" % i) for i in range(MAX_RECORDS + 1)]
+        limit = b"".join(encrypted[:MAX_RECORDS])
+        self.assertEqual(protected_records(limit), limit)
+        self.assertEqual(protected_records(limit + encrypted[-1]), limit)
+        self.assertEqual(protected_records(record(21, 0, b"") * MAX_RECORDS + limit), b"")
 
     @given(st.binary(max_size=100))
     def test_anything(self, noise: bytes) -> None:

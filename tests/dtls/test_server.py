@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL.SSL import DTLS_CLIENT_METHOD, Context, WantReadError
 from twisted.internet.error import MessageLengthError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.dtls import dtls_wire
 from tests.dtls.dtls_wire import HERE, SERVER, Client, Files, Inner, Wire, stop
 from twisted_net.dtls.cookies import COOKIE_LIFETIME, ClientHello
 from twisted_net.dtls.errors import DtlsEnded, DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
+from twisted_net.dtls.records import MAX_RECORDS
 from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.errors import ConfigError
@@ -539,6 +543,46 @@ class BoundTests(DtlsTestCase):
         wire.run()
         wire.clock.advance(wire.server.settings.handshake_timeout)
         self.assertEqual(wire.clock.getDelayedCalls(), [])
+
+    def test_records(self) -> None:
+        """Of a datagram the first records are received, as many as the limit says, either way."""
+        wire = self.wire()
+        client = wire.connect()
+        for count in (MAX_RECORDS, MAX_RECORDS + 1):
+            wire.fate = lambda number, datagram, to_server: []
+            for i in range(count):
+                client.say(b"%d" % i)
+            wire.fate = lambda number, datagram, to_server: [datagram]
+            assert isinstance(wire.inner, Inner)
+            del wire.inner.got[:], client.inner.got[:]
+            wire.inject(b"".join(wire.to_server()[-count:]))
+            expected = [b"%d" % i for i in range(MAX_RECORDS)]
+            self.assertEqual([payload for payload, _ in wire.inner.got], expected)
+            wire.run()
+            answers = wire.from_server()[-MAX_RECORDS:]
+            self.assertEqual(client.heard, [b"echo " + payload for payload in expected])
+            # The same records once more: duplicates are ignored.
+            client.dtls.datagramReceived(b"".join(answers), SERVER)
+            self.assertEqual(len(client.heard), MAX_RECORDS)
+
+    def test_no_renegotiation(self) -> None:
+        """A client cannot renegotiate: its ClientHello gets an alert, and no second handshake."""
+        # Ours has the same option; this one is as OpenSSL makes it.
+        self.patch(dtls_wire, "client_context", lambda settings: Context(DTLS_CLIENT_METHOD))
+        wire = self.wire()
+        client = wire.connect()
+        connection = client.dtls._session._connection
+        connection.renegotiate()
+        with contextlib.suppress(WantReadError):
+            connection.do_handshake()
+        sent = len(wire.carried)
+        client.dtls._flush()
+        wire.run()
+        # A ClientHello, and an alert, after which OpenSSL's client gives up.
+        answers = [datagram for datagram, _, to in wire.carried[sent:] if to == HERE]
+        self.assertEqual(len(answers), 1)
+        self.assertLess(len(answers[0]), 100)
+        self.assertEqual(wire.server.handshakes, 0)
 
 
 class MtuTests(DtlsTestCase):

@@ -180,6 +180,18 @@ class TlsTests(TlsCase):
             with self.subTest(highest=highest):
                 self.assertEqual(self.client(highest=highest).shake(), expected)
 
+    def test_no_renegotiation(self) -> None:
+        """A client of TLS 1.2 cannot renegotiate: it gets an alert, and no second handshake."""
+        client = self.client(highest=SSL.TLS1_2_VERSION)
+        self.assertTrue(client.shake())
+        client.ask(b"ECHO a")
+        self.assertTrue(client.tls.renegotiate())
+        with contextlib.suppress(SSL.WantReadError):
+            client.tls.do_handshake()
+        error = self.assertRaises(SSL.Error, client.flush)
+        self.assertIn("no renegotiation", str(error))
+        self.assertEqual(len(self.commands.sessions), 1)
+
     def test_session_after_the_handshake(self) -> None:
         """A client that has not finished its handshake is no session."""
         client = self.client()

@@ -11,6 +11,14 @@ OVERHEAD = 64
 MAX_PLAINTEXT = 16_384
 """Longest plaintext of a record, in bytes (RFC 6347 §4.1)."""
 
+MAX_RECORDS = 8
+"""
+Records of a datagram that are read; those behind them are lost, as a datagram may be.
+
+The longest flight of a handshake has six. Each record is a message of its own to what is above: a
+datagram of 16 KiB has room for more than 400.
+"""
+
 
 def pack_records(records: bytes, mtu: int) -> list[bytes]:
     """
@@ -32,13 +40,24 @@ def pack_records(records: bytes, mtu: int) -> list[bytes]:
     return datagrams
 
 
+def first_records(datagram: bytes) -> bytes:
+    """Return the first :data:`MAX_RECORDS` records of a datagram, the last of them maybe cut."""
+    end = 0
+    for _ in range(MAX_RECORDS):
+        if end + RECORD_HEADER > len(datagram):
+            return datagram
+        end += RECORD_HEADER + int.from_bytes(datagram[end + 11 : end + 13], "big")
+    return datagram[:end]
+
+
 def protected_records(datagram: bytes) -> bytes:
     """
-    Return the encrypted records of a datagram; unencrypted ones can be forged.
+    Return the encrypted ones of the first :data:`MAX_RECORDS` records of a datagram.
 
-    A client that did not receive the end of the handshake repeats its own last flight, which has
-    records of both kinds in one datagram.
+    Unencrypted ones can be forged. A client that did not receive the end of the handshake repeats
+    its own last flight, which has records of both kinds in one datagram.
     """
+    datagram = first_records(datagram)
     kept = b""
     start = 0
     while start + RECORD_HEADER < len(datagram):

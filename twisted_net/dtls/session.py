@@ -9,7 +9,7 @@ from twisted.internet.error import MessageLengthError
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.cookies import ClientHello
 from twisted_net.dtls.errors import DtlsFailed
-from twisted_net.dtls.records import MAX_PLAINTEXT, pack_records
+from twisted_net.dtls.records import MAX_PLAINTEXT, first_records, pack_records
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
 
@@ -84,7 +84,8 @@ class DtlsSession:
         """
         Take in a datagram, and return the payloads of its records.
 
-        Records that are forged or repeated are ignored.
+        Records that are forged or repeated are ignored, and those behind the first
+        :data:`~twisted_net.dtls.records.MAX_RECORDS`.
 
         :raises DtlsFailed: if the session cannot continue; :meth:`datagrams` may then have an
             alert for the peer.
@@ -92,7 +93,7 @@ class DtlsSession:
         received: list[bytes] = []
         if not datagram or self.ended:
             return received
-        self._connection.bio_write(datagram)
+        self._connection.bio_write(first_records(datagram))
         if not self.established:
             self._do_handshake(now)
             if not self.established:
