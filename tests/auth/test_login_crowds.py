@@ -109,14 +109,15 @@ class OwnAccountTests(SynchronousTestCase):
             self.assertEqual(successes(Crowd(500, few, lambda k: "mallory", right=True)), BOTH)
 
     def test_new_addresses(self) -> None:
-        """One account, from ever new addresses of networks whose guesses were all right."""
+        """One account, from ever new addresses of networks whose passwords were all right."""
         for networks in (10, 50):
 
             def host(number: int, networks: int = networks) -> str:
                 return f"60.{number % networks}.{number // networks % 250}.{number // 12_500}"
 
             crowd = Crowd(networks, host, lambda k: "mallory", right=True)
-            self.assertEqual(successes(crowd, pause=2.0), BOTH)
+            self.assertEqual(successes(crowd, later=10.0), BOTH)
+            self.assertEqual(successes(crowd, later=20.0, pause=2.0), BOTH)
 
     def test_accounts(self) -> None:
         """Eight keep nobody out who logs in every two seconds; twenty keep no newcomer out."""

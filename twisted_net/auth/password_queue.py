@@ -29,11 +29,11 @@ and a sixteenth of what all in them have used together. Their owner has any numb
 them, each of which would be new.
 """
 
-FORGIVEN_SOURCES = 8.0
+FORGIVEN_SOURCES = 32.0
 """
 Right passwords of one name from sources where it was not known, lately, that leave no trace in
-their networks. Without a limit, one account would make all networks of an attacker look new, as
-often as it logs in from another of their addresses.
+their networks: a person has fewer. Without a limit, one account would make all networks of an
+attacker look new, as often as it logs in from another of their addresses.
 """
 
 LEVELS_PER_STEP = 0.25
