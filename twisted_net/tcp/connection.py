@@ -83,7 +83,7 @@ from twisted_net.net.turn_scheduler import FREE_LINES
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
-from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner, open_session
+from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
@@ -159,7 +159,7 @@ class CommandProtocol(Protocol):
     def connectionMade(self) -> None:
         factory = self._factory
         self._flow = FlowControl(self.transport)
-        self.session = open_session(factory.sessions, self.transport, self.deliver, self)
+        self.session = factory.open_session(self)
         self.transport.registerProducer(self, True)
         factory.opened(self)
         self.apply_limits(None)

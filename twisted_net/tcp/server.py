@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from math import ceil
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
@@ -25,7 +26,7 @@ from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
 from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
-from twisted_net.sessions import Sessions
+from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Rejection
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
@@ -181,6 +182,21 @@ class CommandFactory(Factory):
                 yield END
 
     # --- its connections call ---
+
+    def open_session(self, connection: CommandProtocol) -> Session:
+        """Open the session of a client that has connected, under the name of its address."""
+        transport = connection.transport
+        peer: object = transport.getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            # Answers written in later turns would wait for the peer's delayed ACK, 40 ms.
+            transport.setTcpNoDelay(True)
+            host, port = peer.host, peer.port
+        else:
+            # The peer of a Unix socket has no port: a running number distinguishes them.
+            host, port = getattr(peer, "host", UNIX), self.sessions.counters.opened + 1
+        session = self.sessions.open(host, port, connection.deliver, connection)
+        session.identity = getattr(transport, "identity", None)
+        return session
 
     def opened(self, connection: CommandProtocol) -> None:
         """Register a connection that is made."""
