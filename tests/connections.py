@@ -1,4 +1,4 @@
-"""A connection for sessions that no server has."""
+"""Clients and connections for sessions that no server has."""
 
 from __future__ import annotations
 
@@ -40,3 +40,22 @@ class FakeConnection:
     def figures(self) -> Mapping[str, object]:
         """Give figures that can be told from others."""
         return {"pending": 3, "buffered": 7}
+
+
+class FakeClient:
+    """
+    A client that keeps what it is sent, or cannot be sent anything.
+
+    :ivar got: what it was sent.
+    :ivar failure: why it cannot, in a word.
+    """
+
+    def __init__(self, failure: str | None = None) -> None:
+        self.got: list[bytes] = []
+        self.failure = failure
+
+    def deliver(self, line: bytes) -> str | None:
+        """Take a line, or say why not."""
+        if self.failure is None:
+            self.got.append(line)
+        return self.failure

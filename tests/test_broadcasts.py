@@ -9,24 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.connections import FakeClient
 from twisted_net.broadcasts import encode_event
 from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
-
-
-class Client:
-    """A client that keeps what it is sent, or fails in a word."""
-
-    def __init__(self, failure: str | None = None) -> None:
-        self.got: list[bytes] = []
-        self.failure = failure
-
-    def deliver(self, line: bytes) -> str | None:
-        """Take a line, or say why not."""
-        if self.failure is None:
-            self.got.append(line)
-        return self.failure
 
 
 class EventTests(SynchronousTestCase):
@@ -45,7 +32,12 @@ class DeliveryTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.sessions = Sessions(lambda: 0.0)
-        self.clients = [Client(), Client("output_full"), Client(), Client("closing")]
+        self.clients = [
+            FakeClient(),
+            FakeClient("output_full"),
+            FakeClient(),
+            FakeClient("closing"),
+        ]
         self.opened = [
             self.sessions.open("h", port, client.deliver)
             for port, client in enumerate(self.clients)
@@ -61,7 +53,7 @@ class DeliveryTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """Spread over turns an event fares the same, to so many in each; without turns, at once."""
-        clients = [*self.clients, *(Client() for _ in range(CLIENTS_AT_ONCE))]
+        clients = [*self.clients, *(FakeClient() for _ in range(CLIENTS_AT_ONCE))]
         for port, client in enumerate(clients[4:]):
             self.sessions.open("more", port, client.deliver)
         reached = []
@@ -126,7 +118,7 @@ class DeliveryTests(SynchronousTestCase):
 
         def leave(line: bytes) -> None:
             self.sessions.close(leaving, End.CLIENT_CLOSED)
-            self.sessions.open("new", 1, Client().deliver)
+            self.sessions.open("new", 1, FakeClient().deliver)
 
         leaving = self.sessions.open("h", 9, leave)
         self.assertEqual(self.sessions.broadcast({"event": "x"}).delivered, 3)

@@ -6,26 +6,12 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.connections import FakeConnection
+from tests.connections import FakeClient, FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.errors import CommandError
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
 from twisted_net.sessions import Session, Sessions
-
-
-class Client:
-    """A client that keeps what it is sent, or fails in a word."""
-
-    def __init__(self, failure: str | None = None) -> None:
-        self.got: list[bytes] = []
-        self.failure = failure
-
-    def deliver(self, line: bytes) -> str | None:
-        """Take a line, or say why not."""
-        if self.failure is None:
-            self.got.append(line)
-        return self.failure
 
 
 def at(*times: float) -> Callable[[], float]:
@@ -41,7 +27,7 @@ class NameTests(SynchronousTestCase):
 
     def open(self, host: str, port: int) -> Session:
         """Open a session whose events are dropped."""
-        return self.sessions.open(host, port, Client().deliver)
+        return self.sessions.open(host, port, FakeClient().deliver)
 
     def test_ipv4(self) -> None:
         """An IPv4 address stands as it is."""
@@ -72,7 +58,7 @@ class CounterTests(SynchronousTestCase):
     def test_times(self) -> None:
         """A session knows when it began, and when it ended, by the wall clock."""
         sessions = Sessions(at(11.5, 10.0))
-        session = sessions.open("h", 1, Client().deliver)
+        session = sessions.open("h", 1, FakeClient().deliver)
         self.assertEqual(session.connected, 11.5)
         sessions.close(session, End.CLIENT_CLOSED)
         self.assertEqual(sessions.counters.closed[0].ended, 10.0)
@@ -89,7 +75,7 @@ class CounterTests(SynchronousTestCase):
     def test_messages(self) -> None:
         """Lines are counted for the session and for all together."""
         sessions = Sessions(lambda: 0.0)
-        first, second = (sessions.open("h", port, Client().deliver) for port in (1, 2))
+        first, second = (sessions.open("h", port, FakeClient().deliver) for port in (1, 2))
         first.count()
         first.count()
         second.count()
@@ -104,7 +90,7 @@ class CounterTests(SynchronousTestCase):
         """Bytes are counted for the session, messages of topics among them, and for those ended."""
         sessions = Sessions(lambda: 0.0)
         for port in (1, 2):
-            session = sessions.open("h", port, Client().deliver, FakeConnection())
+            session = sessions.open("h", port, FakeClient().deliver, FakeConnection())
             session.received, session.written = 10, 20
             self.assertEqual(session.sent, 20)
             mailbox = session.open_mailbox()
@@ -123,7 +109,7 @@ class CounterTests(SynchronousTestCase):
         """Each end is counted under its reason; a refused connection was never opened."""
         sessions = Sessions(lambda: 0.0)
         for port, end in enumerate(End):
-            sessions.close(sessions.open("h", port, Client().deliver), end)
+            sessions.close(sessions.open("h", port, FakeClient().deliver), end)
         sessions.refused(End.TOO_MANY_CONNECTIONS)
         sessions.refused(End.DRAINED)
         expected = dict.fromkeys(End, 1)
@@ -152,7 +138,7 @@ class CounterTests(SynchronousTestCase):
             told.append(f"{event} {client.name} {what}")
 
         sessions = Sessions(lambda: 0.0, instruments=Instruments(audit))
-        session = sessions.open("h", 1, Client().deliver)
+        session = sessions.open("h", 1, FakeClient().deliver)
         sessions.refuse_line(session, Refusal.BUSY, "FETCH")
         self.assertEqual(sessions.counters.refusals[Refusal.BUSY], 1)
         self.assertEqual(sum(sessions.counters.refusals.values()), 1)
@@ -195,7 +181,7 @@ class CounterTests(SynchronousTestCase):
     def test_data(self) -> None:
         """Each session keeps data of its own."""
         sessions = Sessions(lambda: 0.0)
-        first, second = (sessions.open("h", port, Client().deliver) for port in (1, 2))
+        first, second = (sessions.open("h", port, FakeClient().deliver) for port in (1, 2))
         first.data["a"] = 1
         self.assertEqual((first.data, second.data), ({"a": 1}, {}))
 
@@ -206,7 +192,7 @@ class SessionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.sessions = Sessions(lambda: 0.0)
         self.carrier = FakeConnection()
-        self.session = self.sessions.open("h", 1, Client().deliver, self.carrier)
+        self.session = self.sessions.open("h", 1, FakeClient().deliver, self.carrier)
 
     def test_after_its_end(self) -> None:
         """A session that has ended takes no event, and has nobody to send away."""

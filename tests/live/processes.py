@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -221,3 +222,8 @@ class Line:
                 return b""
 
         return deferToThread(receive)
+
+    async def expect_shutdown(self) -> None:
+        """Expect the event of a shutdown, and then the end of the stream."""
+        assert json.loads(await self.read())["event"] == "shutdown"
+        assert await self.read() == b""

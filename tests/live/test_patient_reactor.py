@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+import pytest
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock
 
 from tests.live.leaks import LoggedErrors
-from tests.live.patient_reactor import STEP
+from tests.live.patient_reactor import STEP, PatientReactor
 from tests.patience import until
 
 
-async def test_stands_still(reactor: Any, patient_reactor: Any) -> None:
+def test_stands_still() -> None:
     """However long one turn takes, the time of a step goes by; many turns make a timer due."""
+    below = Clock()
+    patient = PatientReactor(below)
     due: list[float] = []
-    before = patient_reactor.seconds()
-    patient_reactor.callLater(10 * STEP, lambda: due.append(patient_reactor.seconds()))
-    for _ in range(3):
-        time.sleep(20 * STEP)
-        await deferLater(reactor, 0)
+    before = patient.seconds()
+    patient.callLater(10 * STEP, lambda: due.append(patient.seconds()))
+    for _ in range(9):
+        below.advance(20 * STEP)  # one turn
     assert due == []
-    assert patient_reactor.seconds() - before <= 4 * STEP
-    await until(reactor, lambda: due)
+    assert patient.seconds() - before == pytest.approx(9 * STEP)
+    below.advance(20 * STEP)
+    below.advance(20 * STEP)  # the sum of ten steps may be just below
+    assert due
     assert due[0] >= before + 10 * STEP
+    patient.stop()
+    assert below.getDelayedCalls() == []
 
 
 async def test_at_once(reactor: Any, patient_reactor: Any) -> None:

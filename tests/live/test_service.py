@@ -118,8 +118,7 @@ async def test_serves_and_drains(
             line.send(b"PING")
             assert json.loads(await line.read())["result"] == "PONG"
             process.signal(signal.SIGTERM)
-            assert json.loads(await line.read())["event"] == "shutdown"
-            assert await line.read() == b""
+            await line.expect_shutdown()
         ended = await process.ended()
     assert (ended.status, ended.stderr) == (0, "")
     assert "SIGTERM: stopping" in ended.stdout

@@ -45,8 +45,7 @@ async def test_goes_on(launcher: str, reactor_name: str, tmp_path: Path, reactor
             line.send(b"PING")
             assert json.loads(await line.read())["result"] == "PONG"
             process.signal(signal.SIGTERM)
-            assert json.loads(await line.read())["event"] == "shutdown"
-            assert await line.read() == b""
+            await line.expect_shutdown()
         ended = await process.ended()
     assert (ended.status, ended.stderr) == (0, "")
     assert "1 connections, 0 of them aborted" in ended.stdout
@@ -92,24 +91,27 @@ async def test_during_the_start(launcher: str, tmp_path: Path, reactor: Any) -> 
     """Signals that come before it listens do not end it."""
     # It says so when it is imported, which is before anything listens.
     (tmp_path / "own.py").write_text(
-        "import os, pathlib, time\n"
+        "import os, pathlib\n"
         "from twisted_net.commands.registry import Commands\n"
         "commands = Commands()\n"
         "pathlib.Path('starting').write_text(str(os.getpid()))\n"
-        "while not os.path.exists('signalled'):\n"
-        "    time.sleep(0.01)\n"
+        "open('signalled', 'rb').read(1)\n"
     )
+    os.mkfifo(tmp_path / "signalled")
+    # For reading, too, so that this does not wait.
+    signalled = os.open(tmp_path / "signalled", os.O_RDWR)
     words = command_line(launcher, "epoll", *FREE, "--commands=own:commands")
     async with Running(reactor, words, tmp_path) as process:
         await until(reactor, lambda: (tmp_path / "starting").exists())
         for number in COMMON:
             process.signal(number)
-        (tmp_path / "signalled").touch()
+        os.write(signalled, b".")
         await process.ports()
         for number in COMMON:
             await process.logged(f"{number.name}: ignored")
         process.signal(signal.SIGTERM)
         assert (await process.ended()).status == 0
+    os.close(signalled)
 
 
 @pytest.mark.parametrize("number", sorted(STOPPING), ids=lambda number: signal.Signals(number).name)
@@ -122,8 +124,7 @@ async def test_stops(number: int, tmp_path: Path, reactor: Any) -> None:
             line.send(b"PING")
             await line.read()
             process.signal(number)
-            assert json.loads(await line.read())["event"] == "shutdown"
-            assert await line.read() == b""
+            await line.expect_shutdown()
         assert (await process.ended()).status == 0
 
 
