@@ -102,6 +102,26 @@ class AdmissionTests(SynchronousTestCase):
             self.assertEqual(turned.end, end)
             self.assertEqual(turned.error.details(), {"limit": 1, "scope": scope})
 
+    def test_address_of_many(self) -> None:
+        """The addresses of one /64 of IPv6 count as one, and so does an IPv4-mapped address."""
+        for one, another in (
+            ("2001:db8::1", "2001:db8::2"),
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+        ):
+            with self.subTest(one=one):
+                admission: Admission[int] = Admission(
+                    Limits(connections_per_address=1, commands_per_address=1.0, command_burst=1)
+                )
+                admission.enter(1, one, 0.0)
+                turned = admission.rejection(another)
+                assert turned is not None
+                self.assertIs(turned.end, End.ADDRESS_LIMIT)
+                first, second = (self.meter(admission, host, None) for host in (one, another))
+                self.assertIsNone(first.take_command(0.0))
+                self.assertIsNotNone(second.take_command(0.0))
+                admission.leave(1, one, None)
+                self.assertIsNone(admission.rejection(another))
+
     def test_limit_of_a_user(self) -> None:
         """A user's own limit counts in place of that for all users; a second login is none."""
         admission: Admission[int] = Admission(Limits(connections_per_user=1))

@@ -10,7 +10,7 @@ from attrs import frozen
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, Protected, RateLimited, TooManyConnections
-from twisted_net.net.addresses import is_local, network_of
+from twisted_net.net.addresses import client_prefix, is_local, network_of
 from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
 from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
@@ -70,6 +70,8 @@ class Admission(Generic[_C]):
     """
     Counts the connections of one server by address, network and user, against their limits.
 
+    An address is what a client cannot choose of it: all of an IPv4 address, the /64 of IPv6.
+
     :param limits: those of the server.
     :param access: who may log in; None if everybody may do everything, from anywhere.
     """
@@ -92,7 +94,7 @@ class Admission(Generic[_C]):
         if self._protected and not is_local(host):
             return Rejection(End.PROTECTED, Protected())
         limit = limits.connections_per_address
-        if limit is not None and self._addresses[host] >= limit:
+        if limit is not None and self._addresses[client_prefix(host)] >= limit:
             return Rejection(End.ADDRESS_LIMIT, TooManyConnections(limit, "address"))
         limit = limits.connections_per_network
         if limit is not None and self._networks[network_of(host)] >= limit:
@@ -101,7 +103,7 @@ class Admission(Generic[_C]):
 
     def enter(self, connection: _C, host: str, now: float) -> None:
         """Count a connection; if logins are required its time to log in begins."""
-        self._addresses.add(host)
+        self._addresses.add(client_prefix(host))
         self._networks.add(network_of(host))
         if self._access is not None and self._access.required:
             self.expect_login(connection, now)
@@ -114,7 +116,7 @@ class Admission(Generic[_C]):
 
     def leave(self, connection: _C, host: str, user: str | None) -> None:
         """Count a connection that is lost."""
-        self._addresses.remove(host)
+        self._addresses.remove(client_prefix(host))
         self._networks.remove(network_of(host))
         self._anonymous.pop(connection, None)
         if user is not None:
@@ -182,7 +184,8 @@ class Admission(Generic[_C]):
 
     def meter(self, host: str, user: str | None) -> Meter | None:
         """Return what counts the commands and bytes of a client; None if no rate is limited."""
-        keys = {"server": "", "address": host, "network": network_of(host), "user": user}
+        address, network = client_prefix(host), network_of(host)
+        keys = {"server": "", "address": address, "network": network, "user": user}
         commands = _with_keys(self._commands, keys)
         transferred = _with_keys(self._bytes, keys)
         return Meter(commands, transferred) if commands or transferred else None

@@ -44,9 +44,9 @@ class Limits(Record, frozen=True):
       clients which never finish do not keep out those that do. Each costs some 50 KiB.
     - ``connections_per_address`` and its siblings: one more is answered with
       ``too_many_connections`` and closed; for a user, its login is refused. A network is a /24 of
-      IPv4 or a /64 of IPv6. The clients of a Unix socket have the address of their user, such as
-      ``unix:uid=1000``. There is no limit by default: behind a proxy that does not announce
-      addresses all clients have the same.
+      IPv4 or a /64 of IPv6; a /64 is one address, too, as its owner may use any of it. The clients
+      of a Unix socket have the address of their user, such as ``unix:uid=1000``. There is no limit
+      by default: behind a proxy that does not announce addresses all clients have the same.
     - ``commands_per_listener`` and its siblings: a command over the rate, and over a burst of
       ``command_burst`` after a pause, is answered with ``rate_limited`` and not run.
     - ``bytes_per_listener`` and its siblings: a client that sent and received more, and more than
