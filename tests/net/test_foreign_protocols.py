@@ -222,7 +222,7 @@ class ForeignProtocolTests(SynchronousTestCase):
             st.sampled_from(
                 [
                     *(b"GET", b"PING", b"EHLO", b"/x", b"http://a", b"HTTP/1", b".1", b" ", b"\t"),
-                    *(b"\0", b"\x16\x03", b"Host", b":", b"SSH-", b"2", b"x" * 70),
+                    *(b"\0", b"\x16\x03", b"Host", b":", b"SSH-", b"2", b"x" * 70, b"*", b"git-"),
                 ]
             ),
             max_size=8,
