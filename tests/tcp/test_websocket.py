@@ -31,7 +31,7 @@ from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import LINGER_TIMEOUT
 from twisted_net.tcp.server import SWEEP_INTERVAL, CommandFactory
-from twisted_net.tcp.websocket import WebSocketFactory
+from twisted_net.tcp.websocket import MAX_FRAGMENTS, WebSocketFactory
 
 LIMITS = Limits(max_line=1000, max_pending=4)
 
@@ -290,6 +290,28 @@ class LinesTests(WebSocketCase):
         close = events[-1]
         assert isinstance(close, CloseConnection)
         self.assertEqual(close.code, 1003)
+        self.assertTrue(client.connection.gone)
+
+    def test_many_fragments(self) -> None:
+        """A message may have as many frames as the limit says; one more ends the connection."""
+        client = self.opened()
+        limit = [TextMessage(data="", message_finished=False)] * (MAX_FRAGMENTS - 1)
+        for _ in range(2):
+            client.send(*limit, TextMessage(data="PING"))
+            self.assertEqual(len(client.answers()), 1)
+        # A frame counts once, in however many segments it comes.
+        (frame,) = map(client._wire.send, [TextMessage(data="PING " * 9, message_finished=False)])
+        for i in range(len(frame)):
+            client.connection.send(frame[i : i + 1])
+            self.reactor.settle()
+        client.send(*limit[1:], TextMessage(data="\nPING"))
+        self.assertEqual(len(client.answers()), 2)
+        client.send(TextMessage(data="PING\n", message_finished=False), *limit)
+        client.send(TextMessage(data="PING", message_finished=True))
+        answer, close = client.events()
+        assert isinstance(answer, TextMessage)
+        assert isinstance(close, CloseConnection)
+        self.assertEqual((close.code, close.reason), (1009, "a message has at most 1024 frames"))
         self.assertTrue(client.connection.gone)
 
     def test_broken_rules(self) -> None:

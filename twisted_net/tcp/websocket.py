@@ -37,6 +37,15 @@ from twisted_net.tcp.rejection import end_output
 EVENTS_PER_TURN = 64
 """Frames of one connection that are processed in one reactor turn; others follow in the next."""
 
+MAX_FRAGMENTS = 1024
+"""
+Frames of one message; one more closes the connection with code 1009, Message Too Big, which says
+what is wrong, while 1008 is for what no other code says (§7.4.1).
+
+Browsers send a message in one frame, and programs cut it at some kilobytes. Frames may be empty, so
+that no limit of bytes ends a message.
+"""
+
 ANY_ORIGIN = "*"
 """Stands for all origins in the list of those that may connect."""
 
@@ -134,6 +143,8 @@ class _WebSocket(Protocol):
     _closed = False  # our own closing frame is sent
     _code = int(CloseReason.NORMAL_CLOSURE)
     _line_ended = False  # whether the message that is being received ends with a line so far
+    _fragments = 0  # frames of that message so far
+    _reason: str | None = None  # of our closing frame
     _ping: Ping | None = None
     _rest = b""
 
@@ -273,6 +284,12 @@ class _WebSocket(Protocol):
 
     def _take(self, event: Event, text: list[str]) -> None:
         if isinstance(event, TextMessage):
+            if self._fragments >= MAX_FRAGMENTS:
+                self._ended = True
+                self._code = int(CloseReason.MESSAGE_TOO_BIG)
+                self._reason = f"a message has at most {MAX_FRAGMENTS} frames"
+                return
+            self._fragments += event.frame_finished
             if event.data:
                 text.append(event.data)
                 self._line_ended = event.data.endswith("\n")
@@ -280,6 +297,7 @@ class _WebSocket(Protocol):
                 if not self._line_ended:
                     text.append("\n")
                 self._line_ended = False
+                self._fragments = 0
         elif isinstance(event, Ping):
             self._ping = event
             if self.writable:
@@ -315,7 +333,7 @@ class _WebSocket(Protocol):
         """Send our closing frame, once."""
         if not self._closed:
             self._closed = True
-            self.transport.write(self._wire.send(CloseConnection(code=self._code)))
+            self.transport.write(self._wire.send(CloseConnection(self._code, self._reason)))
 
     def _close_inner(self) -> None:
         """Close, once the protocol within has written the answers that are due."""
