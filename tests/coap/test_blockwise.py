@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.blockwise import (
+    MAX_BLOCKS,
     Block,
     BlockDownload,
     BlockUpload,
@@ -35,6 +36,11 @@ class BlockTests(SynchronousTestCase):
                     block = Block(number, more, size)
                     self.assertEqual(Block.parse(block.encode()), block)
         self.assertEqual(Block(0, False, 16).encode(), b"")
+
+    def test_long(self) -> None:
+        """An option of more than three bytes is refused, whatever its value."""
+        self.assertEqual(Block.parse(b"\xff\xff\xf6"), Block(MAX_BLOCKS - 1, False, 1024))
+        self.assertRaises(ValueError, Block.parse, b"\0\0\0\0")
 
     def test_reserved(self) -> None:
         """The size that is reserved is no block."""
@@ -252,6 +258,18 @@ class BlockUploadTests(SynchronousTestCase):
         with self.assertRaises(TransferFailed):
             upload.advance(self.answer(Code.CONTINUE, Block(0, False, 16)))
 
+    def test_many_blocks(self) -> None:
+        """A body of more blocks than can be numbered fails before the first that has no number."""
+        for size, sent in ((16 * MAX_BLOCKS, True), (16 * MAX_BLOCKS + 1, False)):
+            upload = BlockUpload(bytes(size), 16)
+            upload._sent = 16 * (MAX_BLOCKS - 1)
+            part, block = upload.next_block()
+            self.assertEqual((len(part), block), (16, Block(MAX_BLOCKS - 1, not sent, 16)))
+            if not sent:
+                upload._sent += 16
+                error = self.assertRaises(TransferFailed, upload.next_block)
+                self.assertIn("more than 1048576 blocks of 16 bytes", str(error))
+
 
 class BlockDownloadTests(SynchronousTestCase):
     """:class:`BlockDownload` puts together the body of a response (RFC 7959 §2.4)."""
@@ -296,6 +314,8 @@ class BlockDownloadTests(SynchronousTestCase):
             self.block(1, b"a" * 16, True, etag=b"f"),
             CoapMessage(Type.ACK, Code.CONTENT, payload=b"all"),
             CoapMessage(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x1f")]),
+            # A number of so many digits that Python does not print it.
+            CoapMessage(Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\xf0" * 9000)]),
         ):
             download = BlockDownload(100)
             download.receive(first)
@@ -303,3 +323,16 @@ class BlockDownloadTests(SynchronousTestCase):
                 download.receive(second)
         with self.assertRaises(TransferFailed):
             BlockDownload(15).receive(first)
+
+    def test_many_blocks(self) -> None:
+        """Block numbers have 20 bits: the last of them is taken, and none is asked for behind."""
+        for number, more, taken in ((MAX_BLOCKS - 1, False, True), (MAX_BLOCKS - 1, True, False)):
+            download = BlockDownload(16 * MAX_BLOCKS)
+            download.receive(self.block(0, b"a" * 16, True))
+            download.body = bytearray(16 * number)
+            if taken:
+                self.assertIsNone(download.receive(self.block(number, b"a" * 16, more)))
+            else:
+                last = self.block(number, b"a" * 16, more)
+                error = self.assertRaises(TransferFailed, download.receive, last)
+                self.assertIn("more than 1048576 blocks", str(error))

@@ -18,6 +18,9 @@ MESSAGE_OVERHEAD = 128
 LARGEST_BLOCK = 1024
 """Bytes of the largest block (RFC 7959 §2.2)."""
 
+MAX_BLOCKS = 1 << 20
+"""Blocks of one body: their numbers have 20 bits (RFC 7959 §2.2)."""
+
 
 @frozen
 class Block:
@@ -36,10 +39,12 @@ class Block:
     @classmethod
     def parse(cls, value: bytes) -> Block:
         """
-        Parse the value of an option, of at most three bytes.
+        Parse the value of an option.
 
-        :raises ValueError: for the reserved size.
+        :raises ValueError: for more than three bytes, and for the reserved size.
         """
+        if len(value) > 3:
+            raise ValueError(f"a block option has at most 3 bytes, not {len(value)}")
         bits = int.from_bytes(value, "big")
         if bits & 7 == 7:
             raise ValueError("the block size 7 is reserved")
@@ -255,8 +260,17 @@ class BlockUpload:
         self._sent = 0
 
     def next_block(self) -> tuple[bytes, Block]:
-        """Return the block to send now, and its option."""
-        return cut_block(self._body, self._sent // self._size, self._size)
+        """
+        Return the block to send now, and its option.
+
+        :raises TransferFailed: if the body has more blocks than can be numbered.
+        """
+        number = self._sent // self._size
+        if number >= MAX_BLOCKS:
+            raise TransferFailed(
+                f"the body has more than {MAX_BLOCKS} blocks of {self._size} bytes"
+            )
+        return cut_block(self._body, number, self._size)
 
     def advance(self, response: CoapMessage) -> bool:
         """
@@ -307,7 +321,7 @@ class BlockDownload:
         Add a response, and return the block to request next, or None if the body is complete.
 
         :raises TransferFailed: if a block is missing, the resource changed during the transfer
-            (its ETag differs), or the body exceeds the limit.
+            (its ETag differs), or the body exceeds the limit or :data:`MAX_BLOCKS`.
         """
         value = response.option(Option.BLOCK2)
         if value is None:
@@ -328,6 +342,8 @@ class BlockDownload:
             raise TransferFailed(f"the body is longer than {self._max_body} bytes")
         if block.more and len(response.payload) != block.size:
             raise TransferFailed("a block is not as long as its option says")
+        if block.more and block.number + 1 >= MAX_BLOCKS:
+            raise TransferFailed(f"the body has more than {MAX_BLOCKS} blocks")
         self._etag = etag
         self._next += 1
         self.body += response.payload

@@ -24,7 +24,15 @@ from twisted_net.coap.client_request import (
     with_block_size,
 )
 from twisted_net.coap.client_response import CoapResponse, Observation
-from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, encode_uint
+from twisted_net.coap.codec import (
+    CoapMessage,
+    Code,
+    Option,
+    Type,
+    encode_message,
+    encode_uint,
+    uint_option,
+)
 from twisted_net.coap.errors import (
     CoapClientClosed,
     CoapHostNotFound,
@@ -187,7 +195,13 @@ class CoapClient:
         options: OptionList = list(target.options)
         if accept is not None:
             options.append((Option.ACCEPT, encode_uint(accept)))
-        observation = Observation(self._settings.max_notifications, self._release, self._deregister)
+        settings = self._settings
+        observation = Observation(
+            settings.max_notifications,
+            settings.max_notification_bytes,
+            self._release,
+            self._deregister,
+        )
         request = self._blockwise(endpoint, source, Type.CON, Code.GET, options)
         message = await self._register(endpoint, source, request, observation, ())
         echo = echo_challenge(message)
@@ -358,8 +372,7 @@ class CoapClient:
         self, request: BlockwiseRequest, observation: Observation, message: CoapMessage
     ) -> None:
         """Add the state of a notification, with its further blocks, to an observation."""
-        value = message.option(Option.OBSERVE)
-        number = None if value is None else int.from_bytes(value, "big")
+        number = uint_option(message.options, Option.OBSERVE)
         if not observation.is_fresh(number, self._reactor.seconds()):
             return
         try:

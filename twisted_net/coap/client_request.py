@@ -13,7 +13,7 @@ from twisted_net.coap.blockwise import (
     shrink_block,
 )
 from twisted_net.coap.client_response import CoapResponse
-from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
+from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint, uint_option
 
 OptionList: TypeAlias = list[tuple[int, bytes]]
 
@@ -77,8 +77,7 @@ class BlockwiseRequest:
         :raises CoapError: if an exchange or the transfer fails.
         """
         download = BlockDownload(self._max_body)
-        size2 = first.option(Option.SIZE2)
-        size = None if size2 is None else int.from_bytes(size2, "big")
+        size = uint_option(first.options, Option.SIZE2)
         response = first
         while (block := download.receive(response)) is not None:
             self._progress("received", len(download.body), size)

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from twisted_net.coap.codec import Option, code_name
+from twisted_net.coap.codec import Option, code_name, uint_option
 from twisted_net.coap.errors import UnexpectedCode
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.errors import CoapError
@@ -39,12 +39,12 @@ class CoapResponse:
     @property
     def content_format(self) -> int | None:
         """Content format of the payload, as a number, or None without such an option."""
-        return self._uint(Option.CONTENT_FORMAT)
+        return uint_option(self.options, Option.CONTENT_FORMAT)
 
     @property
     def max_age(self) -> int:
         """Seconds for which the response is fresh; 60 without such an option."""
-        value = self._uint(Option.MAX_AGE)
+        value = uint_option(self.options, Option.MAX_AGE)
         return 60 if value is None else value
 
     @property
@@ -70,19 +70,14 @@ class CoapResponse:
             raise UnexpectedCode(code_name(self.code), self.text[:256])
         return self
 
-    def _uint(self, number: int) -> int | None:
-        for known, value in self.options:
-            if known == number:
-                return int.from_bytes(value, "big")
-        return None
-
 
 class Observation:
     """
     Observation of a resource: an asynchronous iterator over its states.
 
     The first item is the state at registration. If states arrive faster than they are iterated
-    over, the oldest are dropped and counted in :attr:`skipped`. Iteration ends after
+    over, the oldest are dropped and counted in :attr:`skipped`; one is kept, whatever its size.
+    Iteration ends after
     :meth:`cancel`, and after a response without an Observe option: the server does not notify, or
     no longer. Use it with ``async with``, or call :meth:`cancel`.
 
@@ -90,6 +85,7 @@ class Observation:
     again when no state arrived for the ``max_age`` of the last one (RFC 7641 §3.3.1).
 
     :param limit: states kept until they are iterated over.
+    :param max_bytes: bytes of their payloads and options.
     :param release: makes the client ignore further responses to the request.
     :param deregister: makes the client do so, and deregister at the server.
     :ivar outgoing: the request that registered the observation.
@@ -99,10 +95,13 @@ class Observation:
     def __init__(
         self,
         limit: int,
+        max_bytes: int,
         release: Callable[[OutgoingMessage], None],
         deregister: Callable[[OutgoingMessage], Awaitable[None]],
     ) -> None:
         self._limit = limit
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._release = release
         self._deregister = deregister
         self._states: deque[CoapResponse] = deque()
@@ -131,7 +130,7 @@ class Observation:
                 raise StopAsyncIteration
             self._waiting = Deferred()
             await self._waiting
-        return self._states.popleft()
+        return self._take()
 
     def cancel(self) -> None:
         """
@@ -173,10 +172,13 @@ class Observation:
         """Add a state, unless the observation has ended."""
         if self._ended:
             return
-        if len(self._states) >= self._limit:
-            self._states.popleft()
-            self.skipped += 1
+        self._bytes += _size(state)
         self._states.append(state)
+        while len(self._states) > 1 and (
+            len(self._states) > self._limit or self._bytes > self._max_bytes
+        ):
+            self._take()
+            self.skipped += 1
         self._wake()
 
     def end(self, failure: CoapError | None) -> None:
@@ -186,7 +188,16 @@ class Observation:
             self._failure = failure
             self._wake()
 
+    def _take(self) -> CoapResponse:
+        state = self._states.popleft()
+        self._bytes -= _size(state)
+        return state
+
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not waiting.called:
             waiting.callback(None)
+
+
+def _size(state: CoapResponse) -> int:
+    return len(state.payload) + sum(len(value) for _, value in state.options)

@@ -260,6 +260,19 @@ def encode_uint(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
+def uint_option(options: Options, number: int) -> int | None:
+    """
+    Return the first option with this number as an unsigned integer, or None.
+
+    One of more than four bytes counts as none, as an option of a wrong length does (RFC 7252
+    §5.4.3): no definition allows it.
+    """
+    for known, value in options:
+        if known == number:
+            return int.from_bytes(value, "big") if len(value) <= 4 else None
+    return None
+
+
 class CoapRequestOptions:
     """
     Options of a request, parsed in one pass.

@@ -251,6 +251,10 @@ class CoapClientSettings(TransmissionParameters, frozen=True):
             description="notifications kept until they are iterated over; the oldest are dropped",
         ),
     ] = 64
+    max_notification_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=1 << 34, description="bytes of these notifications; one is always kept"),
+    ] = 16 << 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
