@@ -188,12 +188,14 @@ class LinksTests(SynchronousTestCase):
             link_format(self.commands, [], ["nonsense"])
 
     def test_not_served(self) -> None:
-        """Administrative commands, and those that change what a client may do, are not there."""
+        """Administrative commands, and those that need a connection, as a login does, are not."""
         self.commands.command("KILL", admin=True, safe=True)(lambda: "")
         self.commands.command("AUTH", alone=True)(lambda: "")
-        self.assertRaises(ValueError, observable_commands, self.commands, ["KILL"])
+        self.commands.command("WATCH", connected=True, safe=True)(lambda: "")
+        for name in ("KILL", "WATCH"):
+            self.assertRaises(ValueError, observable_commands, self.commands, [name])
         shown = link_format(self.commands, [], []).decode()
-        for name in ("kill", "auth"):
+        for name in ("kill", "auth", "watch"):
             self.assertNotIn(name, shown)
             with self.assertRaises(RequestRefused) as caught:
                 find_command(self.commands, [name])
