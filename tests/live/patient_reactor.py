@@ -51,8 +51,9 @@ class PatientReactor:
         return self._clock.callLater(max(delay, STEP / 1000), callable, *args, **kw)
 
     def stop(self) -> None:
-        """Let no more time pass."""
+        """Let no more time pass, once what was to run in the next turn has run."""
         self._ticking.stop()
+        self._tick()
 
     def _tick(self) -> None:
         amount = STEP
