@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hashlib import blake2s
 from hmac import compare_digest
 
 from twisted_net.net.addresses import Source
+from twisted_net.net.bounded_table import BoundedTable
 
 CHALLENGE_LIFETIME = 60
 """Seconds for which an Echo value is accepted."""
@@ -27,9 +27,9 @@ class AddressVerifier:
 
     def __init__(self, key: bytes, limit: int, lifetime: float) -> None:
         self._key = key
-        self._limit = limit
         self._lifetime = lifetime
-        self._verified: OrderedDict[Source, float] = OrderedDict()
+        # Least recently active first.
+        self._verified: BoundedTable[Source, float] = BoundedTable(limit)
 
     def __len__(self) -> int:
         return len(self._verified)
@@ -57,8 +57,6 @@ class AddressVerifier:
             return False
         self._verified[source] = now
         self._verified.move_to_end(source)
-        if len(self._verified) > self._limit:
-            self._verified.popitem(last=False)
         return True
 
     def _mac(self, source: Source, stamp: bytes) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from twisted_net.net.bounded_table import BoundedTable
 
 Origin = tuple[str, str, int]
 """Scheme, host and port; see :attr:`twisted_net.http.urls.HttpTarget.origin`."""
@@ -25,8 +26,7 @@ class PerOrigin(Generic[T]):
 
     def __init__(self, make: Callable[[], T], limit: int) -> None:
         self._make = make
-        self._limit = limit
-        self._values: OrderedDict[Origin, T] = OrderedDict()
+        self._values: BoundedTable[Origin, T] = BoundedTable(limit)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -38,6 +38,4 @@ class PerOrigin(Generic[T]):
             self._values.move_to_end(origin)
             return value
         value = self._values[origin] = self._make()
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
         return value

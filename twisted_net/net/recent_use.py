@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from math import inf, log2
 
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.rate_limit import MAX_KEYS
 
 NEVER = -inf
@@ -27,16 +27,16 @@ class RecentUse:
 
     def __init__(self, half_life: float, max_keys: int = MAX_KEYS) -> None:
         self._half_life = half_life
-        self._max_keys = max_keys
-        # Least recently charged first. A plain dict would walk over all deleted places.
-        self._levels: OrderedDict[str, float] = OrderedDict()
+        # Least recently charged first.
+        self._levels: BoundedTable[str, float] = BoundedTable(max_keys)
 
     def __len__(self) -> int:
         return len(self._levels)
 
     def level(self, key: str) -> float:
         """Return the level of a key; the lower, the less it has used. :data:`NEVER` if nothing."""
-        return self._levels.get(key, NEVER)
+        level = self._levels.get(key)
+        return NEVER if level is None else level
 
     def exceeds(self, key: str, now: float, units: float) -> bool:
         """Whether a key has used more than these units, those of before weighted by their age."""
@@ -51,8 +51,6 @@ class RecentUse:
         level = joint_level(self.level(key), log2(units) + now / self._half_life)
         self._levels[key] = level
         self._levels.move_to_end(key)
-        if len(self._levels) > self._max_keys:
-            self._levels.popitem(last=False)
 
     def take_back(self, key: str, now: float, units: float) -> None:
         """
@@ -65,7 +63,7 @@ class RecentUse:
         if rest > 0:
             self._levels[key] = level + log2(rest)
         else:
-            self._levels.pop(key, None)
+            self._levels.pop(key)
 
 
 def joint_level(one: float, other: float) -> float:

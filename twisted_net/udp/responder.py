@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TypeAlias
 
 import msgspec
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, format_address
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.udp.limits import DatagramLimits
 
 DatagramHandler: TypeAlias = Callable[[bytes, Source], bytes | None]
@@ -102,9 +101,7 @@ class ClientTable:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
-        # Ordered, not a plain dict, where the oldest key takes ever longer to find.
-        self._clients: OrderedDict[Source, ClientRecord] = OrderedDict()
+        self._clients: BoundedTable[Source, ClientRecord] = BoundedTable(limit, self._count_evicted)
         self._latest: ClientRecord | None = None
         self.evicted = 0
 
@@ -119,9 +116,6 @@ class ClientTable:
         """Count one packet from *source*."""
         client = self._clients.get(source)
         if client is None:
-            if len(self._clients) >= self._limit:
-                self._clients.popitem(last=False)
-                self.evicted += 1
             self._latest = self._clients[source] = ClientRecord(now)
             return
         client.packets += 1
@@ -132,7 +126,10 @@ class ClientTable:
 
     def recent(self, count: int) -> list[tuple[Source, ClientRecord]]:
         """Return up to *count* clients, the most recently seen first."""
-        return list(islice(reversed(self._clients.items()), count))
+        return self._clients.newest(count)
+
+    def _count_evicted(self, source: Source, client: ClientRecord) -> None:
+        self.evicted += 1
 
 
 @check_arguments

@@ -20,6 +20,7 @@ from twisted_net.http.bodies import discard
 from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.call import Deadline
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
+from twisted_net.net.bounded_table import BoundedTable
 
 log = Logger()
 
@@ -146,24 +147,21 @@ class UnstorableKeys:
     def __init__(
         self, max_keys: int = MAX_UNSTORABLE_KEYS, seconds: float = UNSTORABLE_SECONDS
     ) -> None:
-        self._max_keys = max_keys
         self._seconds = seconds
         # In the order of the last add, the oldest first.
-        self._until: dict[Hashable, float] = {}
+        self._until: BoundedTable[Hashable, float] = BoundedTable(max_keys)
 
     def __len__(self) -> int:
         return len(self._until)
 
     def add(self, key: Hashable, now: float) -> None:
         """Remember that the response for *key* could not be stored."""
-        self._until.pop(key, None)
         self._until[key] = now + self._seconds
-        if len(self._until) > self._max_keys:
-            del self._until[next(iter(self._until))]
+        self._until.move_to_end(key)
 
     def discard(self, key: Hashable) -> None:
         """Forget *key*, as its response could be stored; unknown keys are ignored."""
-        self._until.pop(key, None)
+        self._until.pop(key)
 
     def includes(self, key: Hashable, now: float) -> bool:
         """Return whether *key* is remembered."""
@@ -171,7 +169,7 @@ class UnstorableKeys:
         if until is None:
             return False
         if not 0.0 < until - now <= self._seconds:
-            del self._until[key]
+            self._until.pop(key)
             return False
         return True
 
