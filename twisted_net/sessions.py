@@ -12,7 +12,7 @@ from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.broadcasts import Broadcasts, Delivery, encode_event
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
-from twisted_net.net.addresses import client_prefix, format_address
+from twisted_net.net.addresses import ClientNames, client_prefix, format_address
 from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
@@ -415,6 +415,7 @@ class Sessions:
         self.broadcasts = Broadcasts(pacing) if broadcasts is None else broadcasts
         self.broadcasts.join(self)
         self._open: dict[str, Session] = {}
+        self._names = ClientNames(self._open)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -496,12 +497,7 @@ class Sessions:
         :param connection: carries the session; without one the client can neither subscribe nor
             use MONITOR nor be killed.
         """
-        name = format_address(host, port)
-        # One client port may connect to two ports of ours.
-        taken = 1
-        while name in self._open:
-            taken += 1
-            name = f"{name.partition('#')[0]}#{taken}"
+        name = self._names.free_name(host, port)
         session = self._open[name] = Session(self, name, (host, port), deliver, connection)
         self.counters.opened += 1
         return session
@@ -515,6 +511,7 @@ class Sessions:
         counters.received += session.received
         counters.sent += session.sent
         del self._open[session.name]
+        self._names.release(session.name)
         counters.ended[end] += 1
         counters.closed.append(
             Closed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain, count
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import (
     UNIX,
+    ClientNames,
     client_prefix,
     format_address,
     is_local,
@@ -42,6 +44,32 @@ class FormatAddressTests(SynchronousTestCase):
     def test_all_interfaces(self) -> None:
         """An empty host is all of IPv4."""
         self.assertEqual(format_address("", 1), "0.0.0.0:1")
+
+
+class ClientNamesTests(SynchronousTestCase):
+    """:class:`ClientNames` numbers the clients that have the same address."""
+
+    @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["::1", "a#b"]), st.integers(0, 9))))
+    def test_model(self, events: list[tuple[bool, str, int]]) -> None:
+        """Each gets the smallest number that is free, whoever has left before."""
+        taken: dict[str, None] = {}
+        names = ClientNames(taken)
+        for opens, host, place in events:
+            if opens:
+                address = format_address(host, 1)
+                numbered = (f"{address}#{number}" for number in count(2))
+                expected = next(name for name in chain([address], numbered) if name not in taken)
+                name = names.free_name(host, 1)
+                self.assertEqual(name, expected)
+                taken[name] = None
+            elif taken:
+                name = list(taken)[place % len(taken)]
+                del taken[name]
+                names.release(name)
+        for name in list(taken):
+            del taken[name]
+            names.release(name)
+        self.assertEqual(names._numbers, {})
 
 
 class ParseTests(SynchronousTestCase):

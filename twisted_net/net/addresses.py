@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import lru_cache
+from heapq import heappop, heappush
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias
 
@@ -29,6 +31,45 @@ def format_address(host: str, port: int) -> str:
     if ":" in host and not host.startswith(_UNIX_USER):
         return f"[{host}]:{port}"
     return f"{host or '0.0.0.0'}:{port}"
+
+
+class ClientNames:
+    """
+    Names of clients: their addresses, numbered from 2 where several have the same one.
+
+    So do clients that use the same port to connect to two of ours, all of one user at a Unix
+    socket, and those that a proxy announces with one address, as many as it likes. The smallest
+    number that is free is found in O(log n).
+
+    :param taken: the names in use; the caller adds and removes them.
+    """
+
+    def __init__(self, taken: Container[str]) -> None:
+        self._taken = taken
+        # For each name that was taken: the next number, and those before it that are free again.
+        self._numbers: dict[str, tuple[int, list[int]]] = {}
+
+    def free_name(self, host: str, port: int) -> str:
+        """Return a name that is not in use, which the caller puts to use now."""
+        name = format_address(host, port)
+        if name not in self._taken:
+            return name
+        number, free = self._numbers.get(name, (2, []))
+        if free:
+            return f"{name}#{heappop(free)}"
+        self._numbers[name] = number + 1, free
+        return f"{name}#{number}"
+
+    def release(self, name: str) -> None:
+        """Note that a name is no longer in use."""
+        if not self._numbers:
+            return
+        address, _, number = name.rpartition("#")
+        if address in self._numbers:
+            following, free = self._numbers[address]
+            heappush(free, int(number))
+            if len(free) == following - 2:
+                del self._numbers[address]
 
 
 @lru_cache(256)
