@@ -120,6 +120,29 @@ class TransferTableTests(SynchronousTestCase):
         self.assertIsNone(bodies.get(PEER, 0, 3))
         self.assertEqual((bodies.size, bodies.dropped), (701, 1))
 
+    def test_crowd(self) -> None:
+        """More peers than there are places, of one body each, take the places used longest ago."""
+        for limits in ((4, 1000), (1000, 4)):
+            bodies: TransferTable[bytes] = TransferTable(*limits, 100)
+            for number in range(40):
+                bodies.put((f"192.0.2.{number}", 5683), "a", b"a", 0)
+                self.assertEqual(len(bodies), min(number + 1, 4))
+            self.assertEqual((bodies.size, bodies.dropped), (4, 36))
+            self.assertIsNone(bodies.get(("192.0.2.35", 5683), "a", 0))
+            self.assertIsNotNone(bodies.get(("192.0.2.36", 5683), "a", 0))
+
+    def test_dropped_peer(self) -> None:
+        """All bodies of one peer are dropped, and none of others."""
+        bodies: TransferTable[bytes] = TransferTable(10, 1000, 100)
+        for number in range(3):
+            bodies.put(PEER, number, b"a", 0)
+            bodies.put(OTHER, number, b"a", 0)
+        bodies.drop_peer(PEER)
+        bodies.drop_peer(PEER)
+        self.assertEqual((len(bodies), bodies.size), (3, 3))
+        self.assertEqual(bodies.get(OTHER, 1, 0), b"a")
+        self.assertIsNone(bodies.get(PEER, 1, 0))
+
     def test_alone(self) -> None:
         """One body is kept, whatever its size."""
         bodies: TransferTable[bytes] = TransferTable(1, 10, 100)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
 from twisted_net.coap.errors import TransferFailed
@@ -99,12 +99,21 @@ class _Sized(Protocol):
 _Body = TypeVar("_Body", bound=_Sized)
 
 
+@define
+class _Share:
+    """Bodies of one peer: their keys, least recently used first, and their bytes."""
+
+    keys: OrderedDict[Hashable, None] = field(factory=OrderedDict)
+    size: int = 0
+
+
 class TransferTable(Generic[_Body]):
     """
     Bodies in transfer, by peer and request, within limits of their number and bytes.
 
     At a limit the oldest body of the peer that stores one is dropped if this peer has more than
-    an equal share; otherwise the least recently used body of any peer.
+    an equal share, and more than the one; otherwise the least recently used body of any peer. One
+    body alone is kept, whatever its size.
 
     :param max_bodies: number of bodies.
     :param max_bytes: bytes of all bodies.
@@ -118,8 +127,7 @@ class TransferTable(Generic[_Body]):
         self._max_bytes = max_bytes
         self._lifetime = lifetime
         self._bodies: OrderedDict[tuple[Source, Hashable], tuple[float, int, _Body]] = OrderedDict()
-        # Number and bytes of the bodies of each peer.
-        self._held: dict[Source, tuple[int, int]] = {}
+        self._shares: dict[Source, _Share] = {}
         self.size = 0
         self.dropped = 0
 
@@ -152,23 +160,29 @@ class TransferTable(Generic[_Body]):
 
     def drop_peer(self, source: Source) -> None:
         """Remove all bodies of a peer."""
-        if source in self._held:
-            for key in [key for key in self._bodies if key[0] == source]:
-                self._remove(key)
+        share = self._shares.get(source)
+        if share is not None:
+            for key in list(share.keys):
+                self._remove((source, key))
 
     def _add(self, source: Source, key: Hashable, body: _Body, now: float) -> None:
         size = len(body)
         self._bodies[source, key] = now, size, body
         self.size += size
-        count, held = self._held.get(source, (0, 0))
-        self._held[source] = count + 1, held + size
+        share = self._shares.get(source)
+        if share is None:
+            share = self._shares[source] = _Share()
+        share.keys[key] = None
+        share.size += size
 
     def _remove(self, key: tuple[Source, Hashable]) -> None:
         _, size, _ = self._bodies.pop(key)
         self.size -= size
-        count, held = self._held.pop(key[0])
-        if count > 1:
-            self._held[key[0]] = count - 1, held - size
+        share = self._shares[key[0]]
+        del share.keys[key[1]]
+        share.size -= size
+        if not share.keys:
+            del self._shares[key[0]]
 
     def _expire(self, now: float) -> None:
         while self._bodies:
@@ -179,15 +193,19 @@ class TransferTable(Generic[_Body]):
 
     def _drop_one(self, source: Source, key: Hashable) -> bool:
         """Drop one body other than that of *key*."""
-        count, held = self._held[source]
-        peers = len(self._held)
-        over_share = count * peers > self._max_bodies or held * peers > self._max_bytes
-        for victim in self._bodies:
-            if victim != (source, key) and (not over_share or victim[0] == source):
-                self._remove(victim)
-                self.dropped += 1
-                return True
-        return False
+        share, peers = self._shares[source], len(self._shares)
+        over_share = len(share.keys) * peers > self._max_bodies
+        over_share = over_share or share.size * peers > self._max_bytes
+        victim = None
+        if over_share:
+            victim = next(((source, other) for other in share.keys if other != key), None)
+        if victim is None:
+            victim = next((other for other in self._bodies if other != (source, key)), None)
+        if victim is None:
+            return False
+        self._remove(victim)
+        self.dropped += 1
+        return True
 
 
 class RequestAssembler:
