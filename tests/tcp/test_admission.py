@@ -150,9 +150,11 @@ class AdmissionTests(SynchronousTestCase):
         admission.log_in(2, None, Permissions("ann", User()))
         self.assertEqual(admission.take_overdue(9.9), [])
         self.assertEqual(admission.take_overdue(10.0), [1])
-        self.assertEqual(admission.take_overdue(11.0), [])
-        admission.leave(1, "192.0.2.1", None)
+        # One that lingers delays none of the others.
+        self.assertEqual(admission.take_overdue(10.9), [])
         self.assertEqual(admission.take_overdue(11.0), [3])
+        admission.leave(1, "192.0.2.1", None)
+        self.assertEqual(admission.take_overdue(12.0), [4])
 
     def test_never_late(self) -> None:
         """With a time of 0 no client is late."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -83,8 +84,11 @@ class Admission(Generic[_C]):
         self._addresses = KeyedCounts()
         self._networks = KeyedCounts()
         self._users = KeyedCounts()
-        # By when each that has not logged in must have, oldest first.
-        self._anonymous: dict[_C, float] = {}
+        # Those that have not logged in, oldest first. Not a bounded table: the one that is evicted
+        # is not always the oldest.
+        self._anonymous: OrderedDict[_C, None] = OrderedDict()
+        # By when they must have, the earliest first: the time limit is the same for all.
+        self._deadlines: OrderedDict[_C, float] = OrderedDict()
         self._commands = _rates(_commands_per_second(limits), limits.command_burst)
         self._bytes = _rates(_bytes_per_second(limits), limits.byte_burst)
 
@@ -112,13 +116,15 @@ class Admission(Generic[_C]):
         """Count a connection as one that has not logged in; its time to do so begins."""
         assert self._access is not None
         timeout = self._access.settings.timeout
-        self._anonymous[connection] = now + timeout if timeout else float("inf")
+        self._anonymous[connection] = None
+        if timeout:
+            self._deadlines[connection] = now + timeout
 
     def leave(self, connection: _C, host: str, user: str | None) -> None:
         """Count a connection that is lost."""
         self._addresses.remove(client_prefix(host))
         self._networks.remove(network_of(host))
-        self._anonymous.pop(connection, None)
+        self._expect_no_login(connection)
         if user is not None:
             self._users.remove(user)
 
@@ -137,7 +143,7 @@ class Admission(Generic[_C]):
         self._users.add(user)
         if before is not None:
             self._users.remove(before)
-        self._anonymous.pop(connection, None)
+        self._expect_no_login(connection)
 
     def release(self, user: str) -> None:
         """Count a connection no longer for a user, as it was logged out."""
@@ -167,20 +173,24 @@ class Admission(Generic[_C]):
             return None
         first = next((one for one in self._anonymous if not logging_in(one)), None)
         if first is not None:
-            del self._anonymous[first]
+            self._expect_no_login(first)
         return first
 
     def take_overdue(self, now: float) -> list[_C]:
         """Return the connections whose time to log in is over; each is returned once."""
-        late = []
-        # The time limit is the same for all, so the first that is not overdue ends the search.
-        for connection, deadline in self._anonymous.items():
+        overdue = []
+        while self._deadlines:
+            connection, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
                 break
-            late.append(connection)
-        for connection in late:
-            self._anonymous[connection] = float("inf")
-        return late
+            # It stays among the anonymous until it leaves: its peer may take a while to read why.
+            del self._deadlines[connection]
+            overdue.append(connection)
+        return overdue
+
+    def _expect_no_login(self, connection: _C) -> None:
+        self._anonymous.pop(connection, None)
+        self._deadlines.pop(connection, None)
 
     def meter(self, host: str, user: str | None) -> Meter | None:
         """Return what counts the commands and bytes of a client; None if no rate is limited."""
