@@ -1,5 +1,5 @@
 """
-Compares what an entry of a table costs once the table is full with what it cost before.
+Compares what a further entry costs a large full table with what it costs a small one.
 
 Nothing in Python counts the places that a dictionary walks over, so processor time of this process
 is compared with processor time of this process, measured a moment before.
@@ -11,41 +11,40 @@ import gc
 import time
 from collections.abc import Callable
 
-FACTOR = 8.0
+FACTOR = 3.0
 """
-How much more an entry may cost at the limit: the oldest one is evicted, too. A plain dictionary
-used as a queue takes 50 times as much at :data:`TABLE_LIMIT`, a list that is searched more.
+How much more an entry may cost a large table, whose memory is further away. A plain dictionary used
+as a queue takes 20 times as much or more, a table that is searched more than that.
 """
 
-TABLE_LIMIT = 32_768
+SMALL, LARGE = 256, 16_384
 """Entries of the tables that are compared, unless each of them takes long."""
 
-TIMES = 10
-"""How many limits of further entries come to the full table."""
+Add = Callable[[int], object]
+"""Adds an entry that is new, different for each number."""
 
 
-def cost(add: Callable[[int], object], numbers: range) -> float:
-    """Return the seconds of processor time that a call takes, on average."""
-    begin = time.process_time()
-    for number in numbers:
-        add(number)
-    return (time.process_time() - begin) / len(numbers)
-
-
-def cost_when_full(
-    add: Callable[[int], object], limit: int = TABLE_LIMIT, times: int = TIMES
+def cost_ratio(
+    make: Callable[[int], Add], small: int = SMALL, large: int = LARGE, further: int = 2 * LARGE
 ) -> float:
     """
-    Fill a table, then go on; return what an entry costs then, as a multiple of before.
+    Return what an entry of a full large table costs, as a multiple of one of a small table.
 
-    :param add: adds an entry that is new, different for each number.
-    :param limit: entries that the table takes.
-    :param times: how many limits of further entries come.
+    :param make: makes a table with so many places.
+    :param further: entries that are added to both once they are full.
     """
+    return _cost(make(large), large, further) / _cost(make(small), small, further)
+
+
+def _cost(add: Add, limit: int, further: int) -> float:
+    for number in range(limit):
+        add(number)
     gc.collect()
     gc.disable()  # Its work grows with all that other tests have left.
     try:
-        before = cost(add, range(limit))
-        return cost(add, range(limit, limit * (1 + times))) / before
+        begin = time.process_time()
+        for number in range(limit, limit + further):
+            add(number)
+        return time.process_time() - begin
     finally:
         gc.enable()

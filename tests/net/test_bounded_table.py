@@ -12,7 +12,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.table_cost import FACTOR, TABLE_LIMIT, cost_when_full
+from tests.table_cost import FACTOR, Add, cost_ratio
 from twisted_net.net.bounded_table import BoundedTable
 
 LIMIT = 4
@@ -72,6 +72,18 @@ class Model(RuleBasedStateMachine):
         place = self.place_of(key)
         value = None if place is None else self.pairs.pop(place)[1]
         assert self.table.pop(key) == value
+
+    @rule(key=KEYS)
+    def delete(self, key: int) -> None:
+        """To delete a key that is not here is an error."""
+        place = self.place_of(key)
+        try:
+            del self.table[key]
+        except KeyError:
+            assert place is None
+        else:
+            assert place is not None
+            self.pairs.pop(place)
 
     @rule()
     def clear(self) -> None:
@@ -134,6 +146,10 @@ class BoundedTableTests(SynchronousTestCase):
         self.assertEqual((found, list(table)), ([["b", "c"]], ["b", "a"]))
 
     def test_cost(self) -> None:
-        """An entry of a full table costs as much as any."""
-        table: BoundedTable[int, int] = BoundedTable(TABLE_LIMIT)
-        self.assertLess(cost_when_full(lambda key: table.__setitem__(key, key)), FACTOR)
+        """A further entry costs a large table as much as a small one."""
+
+        def make(limit: int) -> Add:
+            table: BoundedTable[int, int] = BoundedTable(limit)
+            return lambda key: table.__setitem__(key, key)
+
+        self.assertLess(cost_ratio(make), FACTOR)

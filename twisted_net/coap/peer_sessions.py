@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -10,6 +9,7 @@ from typing import TypeAlias
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.dtls.peer import identity_of
 from twisted_net.net.addresses import Source
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 
@@ -46,13 +46,14 @@ class PeerSessions:
         closed: Callable[[Source], None],
     ) -> None:
         self._sessions = sessions
-        self._limit = limit
         self._permissions_of = permissions_of
         self._deliver = deliver
         self._reviewed = reviewed
         self._closed = closed
         # With the time of the last request; least recently active first.
-        self._by_peer: OrderedDict[Source, tuple[Session, float]] = OrderedDict()
+        self._by_peer: BoundedTable[Source, tuple[Session, float]] = BoundedTable(
+            limit, lambda source, entry: self._end(source, entry[0])
+        )
 
     def of(self, source: Source, now: float) -> Session:
         """Return the session of a peer that makes a request now; open it if there is none."""
@@ -64,13 +65,12 @@ class PeerSessions:
             if session.identity is not None and session.user is None:
                 self._log_in_again(session)
             return session
-        while self._by_peer:
-            oldest, (session, active) = next(iter(self._by_peer.items()))
-            if active + SESSION_LIFETIME > now and len(self._by_peer) < self._limit:
+        while (oldest := self._by_peer.oldest()) is not None:
+            idle, (session, active) = oldest
+            if active + SESSION_LIFETIME > now:
                 break
-            del self._by_peer[oldest]
-            self._closed(oldest)
-            self._sessions.close(session, End.IDLE_TIMEOUT)
+            del self._by_peer[idle]
+            self._end(idle, session)
         # First: a session that no peer has would stay for ever if this failed.
         identity = identity_of(source)
         permissions = self._permissions(identity)
@@ -82,7 +82,7 @@ class PeerSessions:
 
     def close(self, source: Source, end: End) -> None:
         """Close the session of a peer, if it has one."""
-        known = self._by_peer.pop(source, None)
+        known = self._by_peer.pop(source)
         if known is not None:
             self._sessions.close(known[0], end)
 
@@ -91,6 +91,10 @@ class PeerSessions:
         for session, _ in self._by_peer.values():
             self._sessions.close(session, End.DRAINED)
         self._by_peer.clear()
+
+    def _end(self, source: Source, session: Session) -> None:
+        self._closed(source)
+        self._sessions.close(session, End.IDLE_TIMEOUT)
 
     def _permissions(self, identity: str | None) -> Permissions | None:
         return None if self._permissions_of is None else self._permissions_of(identity)

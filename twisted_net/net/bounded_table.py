@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, ValuesView
+from collections.abc import Callable, Iterator, ValuesView
 from itertools import islice
 from typing import Generic, TypeVar
 
-_K = TypeVar("_K", bound=Hashable)
+_K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
@@ -62,6 +62,9 @@ class BoundedTable(Generic[_K, _V]):
             oldest = entries.popitem(last=False)
             if self._evicted is not None:
                 self._evicted(*oldest)
+
+    def __delitem__(self, key: _K) -> None:
+        del self._entries[key]
 
     def pop(self, key: _K) -> _V | None:
         """Remove a key, and return its value; None if it is not here."""

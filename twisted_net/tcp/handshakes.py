@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 from typing_extensions import override
 
 from twisted_net.config.type_checks import check_arguments
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
@@ -42,10 +43,11 @@ class Handshakes:
     ) -> None:
         self._clock = steady(clock)
         self._timeout = timeout
-        self._limit = limit
         self._count = count
         # All have the same time limit, so they are in the order of their deadlines.
-        self._deadlines: dict[HandshakingConnection, float] = {}
+        self._deadlines: BoundedTable[HandshakingConnection, float] = BoundedTable(
+            limit, self._crowded_out
+        )
         self._aborted: set[HandshakingConnection] = set()
         self._timer: IDelayedCall | None = None
         self._closed: list[Deferred[None]] = []
@@ -55,8 +57,6 @@ class Handshakes:
 
     def began(self, connection: HandshakingConnection) -> None:
         """Register a connection whose handshake begins."""
-        if len(self._deadlines) >= self._limit:
-            self._abort(next(iter(self._deadlines)), End.TOO_MANY_HANDSHAKES)
         self._deadlines[connection] = self._clock.seconds() + self._timeout
         if self._timer is None:
             self._timer = self._clock.callLater(self._timeout, self._abort_overdue)
@@ -68,11 +68,12 @@ class Handshakes:
 
     def failed(self, connection: HandshakingConnection, end: End = End.HANDSHAKE_FAILED) -> None:
         """Abort a connection that sent something wrong."""
+        del self._deadlines[connection]
         self._abort(connection, end)
 
     def lost(self, connection: HandshakingConnection) -> None:
         """Remove a connection that is lost, and count it if that was before it succeeded."""
-        if self._deadlines.pop(connection, None) is not None:
+        if self._deadlines.pop(connection) is not None:
             self._count(End.HANDSHAKE_FAILED)
         self._aborted.discard(connection)
         self._settle()
@@ -84,14 +85,17 @@ class Handshakes:
         :return: fires when they are lost.
         """
         for connection in list(self._deadlines):
+            del self._deadlines[connection]
             self._abort(connection, End.DRAINED)
         closed: Deferred[None] = Deferred()
         self._closed.append(closed)
         self._settle()
         return closed
 
+    def _crowded_out(self, connection: HandshakingConnection, deadline: float) -> None:
+        self._abort(connection, End.TOO_MANY_HANDSHAKES)
+
     def _abort(self, connection: HandshakingConnection, end: End) -> None:
-        del self._deadlines[connection]
         self._aborted.add(connection)
         self._count(end)
         connection.abort()
@@ -100,10 +104,12 @@ class Handshakes:
         """Abort those whose time is over, and wait for the next deadline."""
         self._timer = None
         now = self._clock.seconds()
-        for connection, deadline in list(self._deadlines.items()):
+        while (oldest := self._deadlines.oldest()) is not None:
+            connection, deadline = oldest
             if deadline > now:
                 self._timer = self._clock.callLater(deadline - now, self._abort_overdue)
                 break
+            del self._deadlines[connection]
             self._abort(connection, End.HANDSHAKE_TIMEOUT)
 
     def _settle(self) -> None:

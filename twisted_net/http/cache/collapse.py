@@ -169,7 +169,7 @@ class UnstorableKeys:
         if until is None:
             return False
         if not 0.0 < until - now <= self._seconds:
-            self._until.pop(key)
+            del self._until[key]
             return False
         return True
 
