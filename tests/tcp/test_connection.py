@@ -242,7 +242,7 @@ class BugTests(ServerTestCase):
         def observe(event: LogEvent) -> None:
             events.append(event)
 
-        self.patch(self.factory.runner, "log", Logger(observer=observe))
+        self.patch(self.factory.runner._records, "log", Logger(observer=observe))
         self.connect(b"bug 1\nbug\n")
         [event] = events
         self.assertEqual((event["command"], event["user"]), ("BUG", "nobody"))
