@@ -91,7 +91,8 @@ class Driver:
         return answer
 
     def answers(self, source: Source = LOCAL) -> list[CoapMessage]:
-        """Return what was sent to a client since the last time."""
+        """Return what was sent to a client since the last time, and what is to be sent now."""
+        self.clock.advance(0)
         found = [data for data, to in self.transport.written if to == source]
         self.transport.written = [pair for pair in self.transport.written if pair[1] != source]
         return [parse_message(datagram) for datagram in found]

@@ -20,11 +20,13 @@ from twisted_net.coap.codec import (
     Option,
     Type,
 )
+from twisted_net.coap.notifications import NOTIFIED_AT_ONCE
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
 from twisted_net.net.addresses import Source
+from twisted_net.net.pacing import CLIENTS_AT_ONCE
 
 
 class NotifierTests(ServerTests):
@@ -172,12 +174,15 @@ class NotifierTests(ServerTests):
         self.observe("stats", b"1")
         self.observe("stats", b"2")
         self.driver.server.notify("stats")
+        self.driver.clock.advance(0)
         self.assertEqual(self.driver.server.observers, 1)
 
     def test_drain(self) -> None:
         """At the end observers are told that there is nothing more to come."""
         self.observe("stats")
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.driver.clock.advance(0)
+        self.successResultOf(drained)
         (gone,) = self.driver.answers()
         self.assertEqual(
             (gone.type, gone.code, gone.token), (Type.NON, Code.SERVICE_UNAVAILABLE, b"o")
@@ -192,7 +197,9 @@ class NotifierTests(ServerTests):
         self.driver.server.notify("stats")
         (told,) = self.driver.answers()
         self.driver.answers(OTHER)
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.driver.clock.advance(0)
+        self.successResultOf(drained)
         gone = [(last.type, last.code, last.token) for last in self.driver.answers()]
         self.assertEqual(
             gone, [(Type.NON, Code.SERVICE_UNAVAILABLE, token) for token in (b"1", b"2")]
@@ -204,9 +211,102 @@ class NotifierTests(ServerTests):
 
     def test_registered_during_a_drain(self) -> None:
         """While the server drains, what can still be read is answered once, and not observed."""
-        self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        self.driver.clock.advance(0)
+        self.successResultOf(drained)
         for path in ("events", "topics/news"):
             answer = self.observe(path)
             self.assertEqual(answer.code, Code.CONTENT, path)
             self.assertIsNone(answer.option(Option.OBSERVE), path)
+        self.assertEqual(self.driver.server.observers, 0)
+
+
+class ManyObserversTests(ServerTests):
+    """Many observers leave room for others: so many are notified in each turn."""
+
+    COUNT = CLIENTS_AT_ONCE + 2 * NOTIFIED_AT_ONCE + 1
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sources = [("127.0.0.1", port) for port in range(1, self.COUNT + 1)]
+        for source in self.sources:
+            self.driver.send(Code.GET, "stats", options=[OBSERVE], source=source)
+            self.driver.answers(source)
+
+    def told(self) -> set[Source]:
+        """Return the observers to which something was sent."""
+        return {source for _, source in self.driver.transport.written}
+
+    def turn(self) -> None:
+        """Let the calls that are due run, without those that they schedule for now."""
+        clock = self.driver.clock
+        for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+    def all_told(self, at_once: int) -> None:
+        """All are told something, at most so many in each turn."""
+        before = 0
+        for _ in range(self.COUNT):
+            told = len(self.told())
+            self.assertLessEqual(told - before, at_once)
+            before = told
+            self.turn()
+        self.assertEqual(before, self.COUNT)
+
+    def test_turns(self) -> None:
+        """A change reaches all of them over some turns, and each once."""
+        self.driver.server.notify("stats")
+        self.assertEqual(len(self.told()), NOTIFIED_AT_ONCE)
+        # The others hear of both changes at once.
+        self.driver.server.notify("stats")
+        self.all_told(NOTIFIED_AT_ONCE)
+        for source in self.sources:
+            [told] = self.driver.answers(source)
+            self.driver.acknowledge(told, source=source)
+        again = [source for source in self.sources if self.driver.answers(source)]
+        self.assertEqual(again, self.sources[:NOTIFIED_AT_ONCE])
+
+    def test_interval(self) -> None:
+        """So it is where they are notified at an interval."""
+        clock = self.driver.clock
+        clock.rightNow = min(call.getTime() for call in clock.calls)
+        self.turn()
+        self.all_told(NOTIFIED_AT_ONCE)
+
+    def test_left_meanwhile(self) -> None:
+        """Who observes no more before its turn is not told."""
+        self.driver.server.notify("stats")
+        last = self.sources[-1]
+        self.driver.send(Code.GET, "stats", options=[(int(Option.OBSERVE), b"\x01")], source=last)
+        [answer] = self.driver.answers(last)
+        self.assertEqual(answer.type, Type.ACK)
+        self.driver.clock.advance(0)
+        self.assertEqual(self.driver.answers(last), [])
+        self.assertEqual(len(self.told()), self.COUNT - 1)
+
+    def test_drain(self) -> None:
+        """At the end so many are told in each turn, but nobody is told of a change any more."""
+        self.driver.server.notify("stats")
+        changed = self.told()
+        self.driver.transport.written.clear()
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        before = len(self.told())
+        while self.driver.server.observers:
+            self.turn()
+            self.assertLessEqual(len(self.told()) - before, CLIENTS_AT_ONCE)
+            before = len(self.told())
+        self.assertNoResult(drained)
+        self.driver.clock.advance(0)
+        self.successResultOf(drained)
+        for source in self.sources:
+            [last] = self.driver.answers(source)
+            self.assertEqual(last.code, Code.SERVICE_UNAVAILABLE)
+        self.assertEqual(len(changed), NOTIFIED_AT_ONCE)
+
+    def test_stopped_meanwhile(self) -> None:
+        """A server that stops before all are told leaves nothing."""
+        self.driver.server.notify("stats")
+        self.assertEqual(self.driver.leftovers(), [])
         self.assertEqual(self.driver.server.observers, 0)

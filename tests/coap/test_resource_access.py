@@ -113,6 +113,8 @@ class UsersOverDtlsTestCase(CoapsTestCase):
         for permissions in self.users.replace(before):
             for holder in list(permissions.holders):
                 holder.review()
+        # Notifications have a turn of their own.
+        self.clock.advance(0)
         self.wire.run()
 
     def paths(self, client: Client) -> set[str]:
@@ -225,6 +227,8 @@ class NamesTests(UsersOverDtlsTestCase):
         before = len(client.heard)
         for topic in ("a", "b"):
             self.ask_path(ann, Code.POST, ("topics", topic), b"news of " + topic.encode())
+        self.clock.advance(0)
+        self.wire.run()
         [first] = map(parse_message, client.heard[before:])
         self.assertEqual(first.payload, b"news of a")
         self.change(**RECORDS | {"bob": User(subscribe=("a",))})

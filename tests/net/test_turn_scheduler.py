@@ -149,6 +149,48 @@ class StepSchedulerTests(SynchronousTestCase):
         self.reactor.settle()
         self.assertEqual(self.done, ["a0", "a1", "a2"])
 
+    def test_stop(self) -> None:
+        """What is left is dropped at once; those who wait get what was done, and it is usable."""
+        results = [self.schedule(self.work("a", 3)), self.schedule(self.work("b", 3))]
+        self.reactor.turn()
+        self.schedule.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual([self.successResultOf(result) for result in results], [[0, 1], []])
+        self.assertEqual(self.done, ["a0", "a1"])
+        self.schedule.stop()
+        self.schedule(self.work("c", 1))
+        self.assertEqual(self.done[2:], ["c0"])
+        self.schedule.stop()
+
+    def test_stop_within_a_step(self) -> None:
+        """A step may stop all of them: it is the last one, and its generator cleans up."""
+
+        def stops() -> Iterator[int]:
+            try:
+                self.schedule.stop()
+                yield 0
+                raise AssertionError
+            finally:
+                self.done.append("cleaned")
+
+        self.schedule(stops())
+        self.schedule(self.work("a", 1))
+        self.assertEqual(self.done, ["cleaned", "a0"])
+        self.schedule.stop()
+
+    def test_added_within_a_step(self) -> None:
+        """What a step adds comes after it, in another turn."""
+
+        def adds() -> Iterator[int]:
+            self.schedule(self.work("b", 1))
+            self.done.append("a0")
+            yield 0
+
+        self.schedule(adds())
+        self.assertEqual(self.done, ["a0"])
+        self.reactor.settle()
+        self.assertEqual(self.done, ["a0", "b0"])
+
 
 class SharedTurnTests(SynchronousTestCase):
     """What many clients ask for in one turn of the reactor delays one who asks for little."""

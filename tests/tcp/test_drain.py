@@ -118,7 +118,6 @@ class DrainTests(SynchronousTestCase):
         drain.begin()
         drain.complete()
         self.successResultOf(first)
-        self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(aborted, [])
 

@@ -75,7 +75,6 @@ class IdleTests(ManyEndsTestCase):
         self.assert_paced(self.end_all())
         for client in self.clients:
             self.assertEqual(client.answers(), [{"event": "closing", "reason": "idle_timeout"}])
-        self.reactor.turn()
         self.assert_over(idle_timeout=self.COUNT)
 
     def test_changed_meanwhile(self) -> None:
@@ -90,7 +89,6 @@ class IdleTests(ManyEndsTestCase):
         self.assertEqual(self.results(asking), ["PONG"])
         self.assertNotIn(asking, self.over())
         self.end_all()
-        self.reactor.turn()
         self.assert_over(idle_timeout=self.COUNT - 1, connection_lost=1)
 
     def test_all_leave_meanwhile(self) -> None:
@@ -98,8 +96,6 @@ class IdleTests(ManyEndsTestCase):
         self.begin_to_end()
         for client in list(self.reactor.connections):
             client.reset()
-        for _ in range(2):
-            self.reactor.turn()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
@@ -111,7 +107,6 @@ class TimeLimitTests(ManyEndsTestCase):
         self.serve(write_timeout=3)
         self.connect_all(b"BIG 100000\n", reads=False)
         self.assert_paced(self.end_all())
-        self.reactor.turn()
         self.assert_over(write_timeout=self.COUNT)
 
     def test_read_meanwhile(self) -> None:
@@ -156,7 +151,6 @@ class TimeLimitTests(ManyEndsTestCase):
         drained = self.factory.drain(2)
         self.assert_paced(self.end_all())
         self.successResultOf(drained)
-        self.reactor.turn()
         self.assert_over(aborted=self.COUNT)
 
 

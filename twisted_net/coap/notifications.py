@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -14,11 +16,24 @@ from twisted_net.coap.responses import insert_option
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
+from twisted_net.net.pacing import WRITE, in_steps
+from twisted_net.net.turn_scheduler import StepScheduler
+
+NOTIFIED_AT_ONCE = 8
+"""
+Observers that are notified in one turn of the reactor.
+
+Each state is found and encoded for one observer, whose request may differ from others': 8 take 1
+ms. A thousand at once kept all others waiting for 0.13 s.
+"""
 
 
 class Notifier:
     """
     Sends confirmable notifications, one at a time to each observer.
+
+    Of many observers :data:`NOTIFIED_AT_ONCE` are notified in each turn of the reactor, each of the
+    state at its turn.
 
     The resources that change without a call of :meth:`notify` are notified every
     ``refresh_interval`` while there are observers.
@@ -49,6 +64,13 @@ class Notifier:
         self._chance = chance
         self.observers = ObserverList(limits.max_observers, limits.max_observers_per_peer)
         self._outstanding: dict[OutgoingMessage, Observer] = {}
+        # The notification that is outstanding to each, with its number in the order of all.
+        self._sent: dict[Observer, tuple[int, OutgoingMessage]] = {}
+        self._count = 0
+        # Those that are to be notified, oldest first.
+        self._due: OrderedDict[Observer, None] = OrderedDict()
+        self._steps = StepScheduler(reactor)
+        self._running = False
         self._timer: IDelayedCall | None = None
 
     def register(
@@ -68,20 +90,12 @@ class Notifier:
 
     def notify(self, path: str) -> None:
         """Notify the observers of a resource that it has changed."""
-        now = self._reactor.seconds()
-        for observer in self.observers.of_resource(path):
-            if self.observers.begin_notification(observer):
-                self._send_state(observer, now)
-        self._flush()
+        self._notify(self.observers.of_resource(path))
 
     def notify_peer(self, source: Source, path: str) -> bool:
         """Notify the observers of a resource at one peer; return whether it has any."""
-        now = self._reactor.seconds()
         observers = [each for each in self.observers.of_peer(source) if each.resource == path]
-        for observer in observers:
-            if self.observers.begin_notification(observer):
-                self._send_state(observer, now)
-        self._flush()
+        self._notify(observers)
         return bool(observers)
 
     def renew_peer(self, source: Source) -> None:
@@ -91,23 +105,19 @@ class Notifier:
         It does not wait for the notifications before it, which are sent no more: they were made
         when more was permitted.
         """
-        now = self._reactor.seconds()
         observers = self.observers.of_peer(source)
-        self._cancel([observer for observer in observers if observer.notifying], now)
-        for observer in observers:
-            if self.observers.begin_notification(observer):
-                self._send_state(observer, now)
-        self._flush()
+        self._cancel(observers, self._reactor.seconds())
+        self._notify(observers)
 
     def acknowledged(self, outgoing: OutgoingMessage, now: float) -> None:
         """Process the acknowledgement of a notification: the next one may be due."""
-        observer = self._outstanding.pop(outgoing, None)
+        observer = self._settle(outgoing)
         if observer is not None and self.observers.end_notification(observer):
             self._send_state(observer, now)
 
     def failed(self, outgoing: OutgoingMessage) -> None:
         """Remove the observer of a notification that was reset or timed out (RFC 7641 §4.5)."""
-        observer = self._outstanding.pop(outgoing, None)
+        observer = self._settle(outgoing)
         if observer is not None:
             self.observers.remove(observer)
 
@@ -116,37 +126,80 @@ class Notifier:
         for observer in self.observers.of_peer(source):
             self.observers.remove(observer)
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         """
         Remove all observers, each with a last notification: 5.03 Service Unavailable.
 
-        It does not wait for those before it, which are sent no more.
+        It does not wait for those before it, which are sent no more. Many are removed over turns of
+        the reactor. There must be no new ones meanwhile.
         """
-        now = self._reactor.seconds()
-        self._cancel(self._outstanding.values(), now)
+        self._due.clear()
+        await self._steps(in_steps(self._farewells()))
+
+    def _farewells(self) -> Iterator[float]:
         for observer in self.observers.all():
-            self.observers.remove(observer)
-            last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
-            self._layer.send_untracked(last, observer.source, now)
-        self._flush()
+            if observer in self.observers:
+                now = self._reactor.seconds()
+                # All of its peer, as the next one would be sent in place of this one.
+                self._cancel(self.observers.of_peer(observer.source), now)
+                self.observers.remove(observer)
+                last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
+                self._layer.send_untracked(last, observer.source, now)
+                self._flush()
+            yield WRITE
 
     def close(self) -> None:
         """Stop the timer, and remove all observers without a message to them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for observer in self.observers.all():
-            self.observers.remove(observer)
+        self._due.clear()
+        self._steps.stop()
+        self._outstanding.clear()
+        self._sent.clear()
+        self.observers.clear()
+
+    def _notify(self, observers: Iterable[Observer]) -> None:
+        """Notify observers, some of them now, and the others in their turn."""
+        for observer in observers:
+            # One whose turn is to come will be notified of this change, too.
+            if observer not in self._due and self.observers.begin_notification(observer):
+                self._due[observer] = None
+        if self._due and not self._running:
+            self._running = True
+            self._steps(self._notifications())
+
+    def _notifications(self) -> Iterator[int]:
+        """Notify those that are due, :data:`NOTIFIED_AT_ONCE` in each step."""
+        due = self._due
+        try:
+            while due:
+                now, count = self._reactor.seconds(), 0
+                while due and count < NOTIFIED_AT_ONCE:
+                    observer, _ = due.popitem(last=False)
+                    if observer in self.observers:
+                        self._send_state(observer, now)
+                        count += 1
+                self._flush()
+                yield count
+        finally:
+            self._running = False
+
+    def _settle(self, outgoing: OutgoingMessage) -> Observer | None:
+        """Remove a notification that is not outstanding any more; return its observer."""
+        observer = self._outstanding.pop(outgoing, None)
+        if observer is not None:
+            self._sent.pop(observer, None)
+        return observer
 
     def _cancel(self, observers: Iterable[Observer], now: float) -> None:
         """Send no more of the notifications that are outstanding or queued for these observers."""
-        chosen = set(observers)
+        sent = [(*self._sent.pop(each), each) for each in observers if each in self._sent]
         # Last first: queued ones are not sent when the one before them is cancelled.
-        for outgoing, observer in reversed(list(self._outstanding.items()) if chosen else []):
-            if observer in chosen:
-                self._layer.cancel(outgoing, now)
-                del self._outstanding[outgoing]
-                observer.notifying = observer.changed = False
+        for _, outgoing, observer in sorted(sent, key=itemgetter(0), reverse=True):
+            self._layer.cancel(outgoing, now)
+            del self._outstanding[outgoing]
+            observer.notifying = observer.changed = False
 
     def _refresh(self) -> None:
         self._timer = None
@@ -169,6 +222,8 @@ class Notifier:
             self.observers.remove(observer)
         else:
             self._outstanding[outgoing] = observer
+            self._count += 1
+            self._sent[observer] = self._count, outgoing
 
     def _send(self, message: CoapMessage, source: Source, now: float) -> OutgoingMessage | None:
         try:

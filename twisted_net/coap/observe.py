@@ -99,6 +99,12 @@ class ObserverList:
         if not of_peer:
             del self._per_peer[observer.source]
 
+    def clear(self) -> None:
+        """Remove all observers."""
+        self._all.clear()
+        self._resources.clear()
+        self._per_peer.clear()
+
     def of_resource(self, resource: str) -> list[Observer]:
         """Return the observers of a resource, oldest first."""
         return list(self._resources.get(resource, {}).values())

@@ -202,7 +202,7 @@ class CoapServer(CoapEndpoint):
         cancelled.
         """
         self._draining = True
-        self._notifier.terminate()
+        await self._notifier.terminate()
         await self._waiting.ended(timeout)
 
     def peer_lost(self, peer: Source, end: End) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from types import GeneratorType
+from typing import Any, Generic, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from attrs import define
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 TURN_BUDGET = 0.001
 """
@@ -89,16 +91,27 @@ class TurnScheduler:
                 self.mark_busy()
 
 
+@define(eq=False)
+class _Job(Generic[_T]):
+    """An iterable that is consumed: what its steps have returned so far, and who waits for it."""
+
+    steps: Iterator[_T]
+    values: list[_T]
+    done: Deferred[list[_T]]
+
+
 class StepScheduler:
     """
     Consumes iterables, one after the other: the first step at once, then one per reactor turn.
 
-    Every iterable must be finite, so there is nothing to stop.
+    Every iterable must be finite.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._lock = DeferredLock()
+        self._jobs: deque[_Job[Any]] = deque()  # Any: each has values of its own type
+        self._next: IDelayedCall | None = None
+        self._stepping = False
 
     def __call__(self, steps: Iterable[_T]) -> Deferred[list[_T]]:
         """
@@ -108,12 +121,54 @@ class StepScheduler:
             failure of one. If it is cancelled it fails at once, but the steps run to their end.
         """
         done: Deferred[list[_T]] = Deferred()
-        self._lock.run(self._consume, steps).chainDeferred(done)
+        self._jobs.append(_Job(iter(steps), [], done))
+        # A step may add another iterable.
+        if self._next is None and not self._stepping:
+            self._take()
         return done
 
-    async def _consume(self, steps: Iterable[_T]) -> list[_T]:
-        values = []
-        for value in steps:
-            values.append(value)
-            await deferLater(self._reactor, 0)
-        return values
+    def stop(self) -> None:
+        """Drop the steps that are left: what waits for them gets the values so far."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            _drop(job)
+            job.done.callback(job.values)
+
+    def _take(self) -> None:
+        self._next = None
+        ended = []
+        while self._jobs and self._next is None:
+            job = self._jobs[0]
+            outcome = self._step(job)
+            if not self._jobs or self._jobs[0] is not job:
+                _drop(job)  # the step itself has stopped all of them
+            elif outcome is None:
+                self._next = self._reactor.callLater(0, self._take)
+            else:
+                self._jobs.popleft()
+                ended.append((job, outcome))
+        # Last, so that what waits finds the next one begun.
+        for job, outcome in ended:
+            job.done.callback(outcome)
+
+    def _step(self, job: _Job[Any]) -> list[Any] | Failure | None:  # Any: as above
+        """Do one step; return the outcome if there is none left."""
+        self._stepping = True
+        try:
+            job.values.append(next(job.steps))
+        except StopIteration:
+            return job.values
+        except BaseException:
+            return Failure()
+        finally:
+            self._stepping = False
+        return None
+
+
+def _drop(job: _Job[Any]) -> None:  # Any: as above
+    # A generator may have to clean up; while it runs, it cannot.
+    if isinstance(job.steps, GeneratorType) and not job.steps.gi_running:
+        job.steps.close()

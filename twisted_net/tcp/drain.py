@@ -76,13 +76,14 @@ class Drain(Generic[_D]):
         self._share = min(END, TURNS_PER_BATCH / self._batch_size)
         self._due = 0
         self._ending = False
+        self._farewells = StepScheduler(reactor)
         self._ends = StepScheduler(reactor)
         self._step: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
 
     def begin(self) -> None:
         """Announce the end, and end the first batch; the others follow by timer."""
-        StepScheduler(self._reactor)(in_steps(self._announcements()))
+        self._farewells(in_steps(self._announcements()))
         self._end_batch()
 
     def _announcements(self) -> Iterator[float]:
@@ -132,6 +133,8 @@ class Drain(Generic[_D]):
         """Fire all that wait: no connection is left."""
         self._remaining.clear()
         self._untold.clear()
+        self._farewells.stop()
+        self._ends.stop()
         if self._step is not None:
             self._step.cancel()
             self._step = None

@@ -100,6 +100,7 @@ class CommandFactory(Factory):
         self._sweeping: IDelayedCall | None = None
         self._sweeps = StepScheduler(reactor)
         self._sweep_ended = True
+        self._abortions = StepScheduler(reactor)
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
         self._idle_checks = ceil(limits.idle_timeout / self._idle_interval) + 1
         self._idle_check = 0.0
@@ -171,8 +172,7 @@ class CommandFactory(Factory):
 
     def _abort_in_steps(self) -> None:
         """End all connections, some in each turn of the reactor."""
-        # Not after a sweep, which may be long.
-        StepScheduler(self.reactor)(in_steps(self._aborts()))
+        self._abortions(in_steps(self._aborts()))
 
     def _aborts(self) -> Iterator[float]:
         connections: list[Abortable] = [*self._protocols, *self._rejecting]
@@ -235,6 +235,8 @@ class CommandFactory(Factory):
         if not self._protocols and not self._rejecting and self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
+            self._sweeps.stop()
+            self._abortions.stop()
             self.fanout.stop()
             self.turns.stop()
         self._end_drain()
