@@ -170,6 +170,14 @@ class LockedTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, fail)
         self.lock()
 
+    def test_file_that_cannot_be_removed(self) -> None:
+        """The lock is released all the same, and no descriptor is left."""
+        before = len(os.listdir("/proc/self/fd"))
+        with self.assertRaises(OSError), locked(self.name):
+            self.path.unlink()
+            self.path.mkdir()  # not a file: unlink fails, for root too
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
     def test_left_behind(self) -> None:
         """The file of a process that was killed is no lock."""
         self.path.write_text("")

@@ -94,10 +94,12 @@ def locked(name: bytes) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is locked: whoever has opened it meanwhile sees that, and opens another.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        os.close(descriptor)
+        try:
+            # While it is locked: whoever has opened it meanwhile sees that, and opens another.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        finally:
+            os.close(descriptor)
 
 
 def _lock(name: bytes) -> int | None:
