@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -175,6 +176,22 @@ class ArgumentTests(SynchronousTestCase):
             self.assertEqual(self.refused(Box, *args, **kwargs), said)
         self.assertEqual(self.refused(Given, 5), "Given: name must be text, not an integer")
         self.assertEqual(self.refused(join, 5), "join: separator must be text, not an integer")
+
+    def test_replaced(self) -> None:
+        """What an annotation names is what it was when the function was declared."""
+
+        @check_arguments
+        def measure(size: Size | None) -> None:
+            """Measure."""
+
+        @check_arguments
+        def weigh(size: Size) -> None:
+            """Weigh."""
+
+        self.patch(sys.modules[__name__], "Size", lambda: None)
+        said = "measure: size must be a Size or None, not an integer"
+        self.assertEqual(self.refused(measure, 5)[-len(said) :], said)
+        self.assertIn("weigh: size must be a Size, not text", self.refused(weigh, "x"))
 
     def test_unknown(self) -> None:
         """A keyword that there is not is shown with the nearest one."""

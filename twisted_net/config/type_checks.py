@@ -9,11 +9,11 @@ first connection. What runs once for each request is not checked.
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import wraps
-from types import NoneType, UnionType
+from functools import cache, wraps
+from types import CodeType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from attrs import field, frozen
@@ -51,9 +51,20 @@ def checked_seconds(value: float, name: str = "timeout") -> float:
     """
     if not _is_number(value):
         raise TypeError(f"{name} must be a number of seconds, not {_shown(value)}")
-    # Compared, not math.isfinite(): a large integer is not converted.
-    if not 0 <= value < math.inf:
+    # Compared, not math.isfinite(): an integer may be too large for a float.
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be 0 or more seconds, and finite, not {value}")
+    return value
+
+
+def checked_range(value: int, name: str, low: int, high: int) -> int:
+    """
+    Return an integer, whose type was checked before.
+
+    :raises ValueError: if it is less than *low* or more than *high*.
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high}, not {value}")
     return value
 
 
@@ -125,19 +136,29 @@ class SignatureCheck:
             raise TypeError(f"{label}: {' and '.join(missing)} must be passed. {takes}")
 
 
-def signature_check(function: Callable[..., object], *, bound: bool = False) -> SignatureCheck:
+def signature_check(
+    function: Callable[..., object],
+    *,
+    bound: bool = False,
+    known: Mapping[str, object] | None = None,
+) -> SignatureCheck:
     """
     Return what a function takes.
 
     :param bound: whether its first parameter is passed by the interpreter.
+    :param known: annotations that are resolved already.
     """
+    known = known or {}
     parameters = list(inspect.signature(function).parameters.values())[bound:]
     kind = inspect.Parameter
     named = [
         each for each in parameters if each.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
     ]
     scope = getattr(inspect.unwrap(function), "__globals__", {})
-    checks = {each.name: check_of(_resolved(each.annotation, scope)) for each in named}
+    checks = {
+        each.name: check_of(known.get(each.name) or _resolved(each.annotation, scope))
+        for each in named
+    }
     return SignatureCheck(
         names=[each.name for each in named],
         positional=sum(each.kind is not kind.KEYWORD_ONLY for each in named),
@@ -191,13 +212,16 @@ def check_of(annotation: Any) -> TypeCheck | None:  # Any: annotations are of an
 
 def _checked(function: Callable[..., Any], label: str, *, bound: bool) -> Callable[..., Any]:
     signature: SignatureCheck | None = None
+    # Now, as a test of the application may replace what an annotation names while it is first
+    # called; and only the names, as a check of each takes ten times as long.
+    known = _resolved_annotations(function)
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:  # Any: those of the function
         nonlocal signature
         if signature is None:
-            # Now, as names that its annotations need may be defined after it.
-            signature = signature_check(function, bound=bound)
+            # Annotations may need names that are defined after it.
+            signature = signature_check(function, bound=bound, known=known)
         signature.check(label, args[1:] if bound else args, kwargs)
         return function(*args, **kwargs)
 
@@ -254,15 +278,32 @@ def _protocol(protocol: type) -> TypeCheck:
     )
 
 
-def _resolved(annotation: object, scope: Mapping[str, object]) -> object:
+def _resolved_annotations(function: Callable[..., object]) -> dict[str, object]:
+    """Return the annotations of the parameters that can be resolved."""
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    annotations = getattr(function, "__annotations__", {})
+    resolved = {
+        name: _resolved(annotation, scope)
+        for name, annotation in annotations.items()
+        if name != "return"
+    }
+    return {name: annotation for name, annotation in resolved.items() if annotation is not Any}
+
+
+def _resolved(annotation: object, scope: dict[str, Any]) -> object:
     """Return an annotation that may be text as what it means; Any if a name is not there."""
     if not isinstance(annotation, str):
         return Any if annotation is inspect.Parameter.empty else annotation
     try:
-        resolved: object = eval(annotation, dict(scope))  # of our own source
+        resolved: object = eval(_compiled(annotation), scope)  # of our own source
     except (NameError, TypeError, AttributeError):
         return Any
     return resolved
+
+
+@cache
+def _compiled(annotation: str) -> CodeType:
+    return compile(annotation, "<annotation>", "eval")
 
 
 def _is_number(value: object) -> bool:
