@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +22,7 @@ from twisted_net.coap.errors import (
     CoapTimeout,
     TransferFailed,
 )
+from twisted_net.coap.group_client import get_from_group
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import DatagramReactor
 
@@ -142,8 +145,25 @@ class ClientTests(SynchronousTestCase):
 
     def test_bad_timeout(self) -> None:
         """A time limit that is no time is refused before anything is sent."""
-        for timeout in (-1, float("nan"), float("inf")):
+        for timeout in (-1, float("nan"), float("inf"), 10**400):
             self.assertRaises(ValueError, self.client.get, URI, timeout=timeout)
+        self.assertEqual(self.reactor.sent, [])
+
+    def test_numbers_out_of_bounds(self) -> None:
+        """So is a number that no method, or no content format, has."""
+        for method in (-1, 0, 32, 256):
+            said = f"method must be an integer from 1 to 31, not {method}"
+            error = self.assertRaises(ValueError, self.client.request, method, URI)
+            self.assertEqual(str(error), said)
+        for number in (-1, 65_536):
+            self.assertRaises(ValueError, self.client.get, URI, accept=number)
+            self.assertRaises(ValueError, self.client.post, URI, content_format=number)
+            observed = Deferred.fromCoroutine(self.client.observe(URI, accept=number))
+            self.failureResultOf(observed, ValueError)
+        reactor: Any = MemoryReactorClock()  # Any: it has no sockets, and needs none
+        ask = partial(get_from_group, reactor, reactor, "coap://224.0.1.187/")
+        for asked in (ask(hops=256), ask(hops=-1), ask(limit=0), ask(wait=-1), ask(limit=1001)):
+            self.failureResultOf(Deferred.fromCoroutine(asked), ValueError)
         self.assertEqual(self.reactor.sent, [])
 
     def test_lost_in_the_kernel(self) -> None:

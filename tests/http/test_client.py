@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -73,6 +74,10 @@ class MisuseTests(ClientTestCase):
             ({"timeout": "5"}, TypeError, "timeout must be a number or None, not text"),
             ({"timeout": -1}, ValueError, "timeout must be 0 or more seconds"),
             ({"timeout": float("nan")}, ValueError, "timeout must be 0 or more seconds"),
+            ({"timeout": 10**400}, ValueError, "timeout must be 0 or more seconds"),
+            ({"default_ttl": -1}, ValueError, "default_ttl must be 0 or more seconds"),
+            ({"default_ttl": float("inf")}, ValueError, "default_ttl must be 0 or more seconds"),
+            ({"max_body": -1}, ValueError, "max_body must be an integer from 0 to"),
             ({"headers": [("a", "b")]}, TypeError, "headers must be a mapping, not a list"),
             ({"headers": "a: b"}, TypeError, "headers must be a mapping, not text"),
             ({"auth": "ab"}, TypeError, "auth must be a tuple of texts, not text"),
@@ -363,6 +368,16 @@ class OptionTests(ClientTestCase):
         self.assertEqual(self.run_now(self.client.get(URL, cache=False)).body, b"b")
         self.assertEqual(self.run_now(self.client.get(URL)).body, b"a")
 
+    def test_hit_with_wrong_options(self) -> None:
+        """Options are checked for a response from the cache, too."""
+        self.answer(canned(200, b"a", [FRESH]))
+        self.run_now(self.client.get(URL))
+        wrong: tuple[dict[str, Any], ...]  # Any: on purpose
+        wrong = ({"timeout": -1}, {"timeout": "5"}, {"max_body": -1}, {"default_ttl": -1})
+        for options in wrong:
+            call = self.start(self.client.get(URL, **options))
+            self.failureResultOf(call, ValueError, TypeError)
+
     def test_default_ttl(self) -> None:
         """A call may set the lifetime of responses that state none."""
         self.answer(canned(200, b"a"))
@@ -578,8 +593,23 @@ class GatherTests(ClientTestCase):
         self.assertEqual(self.run_now(self.client.gather([])), [])
 
     def test_bad_limit(self) -> None:
-        """A limit of 0 raises ValueError."""
-        self.failureResultOf(self.start(self.client.gather([], limit=0)), ValueError)
+        """A limit of 0 or less raises ValueError, one that is no integer TypeError."""
+        for limit in (0, -1, 10**400):
+            self.failureResultOf(self.start(self.client.gather([], limit=limit)), ValueError)
+        wrong: tuple[Any, ...] = (True, "5", 1.5, float("nan"))  # Any: on purpose
+        for other in wrong:
+            self.assertRaises(TypeError, self.client.gather, [], limit=other)
+
+    def test_large_limit(self) -> None:
+        """No more workers are made than there are calls."""
+        asked = []
+
+        def calls() -> Iterator[str]:
+            asked.append("once")
+            yield from ()
+
+        self.assertEqual(self.run_now(self.client.gather(calls(), limit=1_000_000)), [])
+        self.assertEqual(asked, ["once"])
 
     def test_bug(self) -> None:
         """A bug cancels the other calls and is raised."""

@@ -291,7 +291,7 @@ class CallTests(ClientCase):
     def test_bad_timeout(self) -> None:
         """A time limit that is no time is refused before anything is sent."""
         client, server = self.connected()
-        for timeout in (-1, float("nan"), float("inf"), "5", True):
+        for timeout in (-1, float("nan"), float("inf"), 10**400, "5", True):
             call = self.call(client, "A", timeout=timeout)  # type: ignore[arg-type]  # on purpose
             self.failureResultOf(call, ValueError, TypeError)
         self.reactor.settle()
@@ -369,6 +369,16 @@ class EndpointTests(SynchronousTestCase):
         reactor.nameResolver = Resolver()
         server_endpoint(reactor, "example.com", 8888).connect(Factory())
         self.assertEqual(asked, ["example.com"])
+
+    def test_port(self) -> None:
+        """A number that no port has is refused."""
+        for port in (-1, 0, 65_536):
+            said = f"port must be an integer from 1 to 65535, not {port}"
+            for host in ("192.0.2.1", "::1", "example.com"):
+                error = self.assertRaises(
+                    ValueError, server_endpoint, MemoryReactorClock(), host, port
+                )
+                self.assertEqual(str(error), said)
 
 
 class ConnectingTests(ClientCase):

@@ -79,6 +79,24 @@ class ClientTestCase(PortTestCase):
         self.assertTrue(all(sock.closed for sock in self.sockets))
 
 
+class MisuseTests(ClientTestCase):
+    """Numbers that cannot be meant are refused, and nothing is sent."""
+
+    def test_numbers(self) -> None:
+        """Ports, retries, and numbers to increment have bounds."""
+        for port in (-1, 0, 65_536):
+            self.assertRaises(ValueError, DatagramClient, self.reactor, SERVER[0], port)
+        for retries in (-1, 101):
+            asked = self.ask(self.client.ask(b"x", retries=retries))
+            self.failureResultOf(asked, ValueError)
+        for number in (-1, 1 << 32):
+            self.failureResultOf(self.ask(self.client.increment(number)), ValueError)
+        wrong: tuple[Any, ...] = ("1", 1.5, True, float("nan"))  # Any: on purpose
+        for other in wrong:
+            self.assertRaises(TypeError, self.client.increment, other)
+        self.assertEqual(self.sockets, [])
+
+
 class QuestionTests(ClientTestCase):
     """Each question takes the answer that has its form."""
 

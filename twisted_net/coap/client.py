@@ -42,7 +42,7 @@ from twisted_net.coap.errors import (
 from twisted_net.coap.exchange import OutgoingMessage
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.coap.uris import CoapURI, parse_uri
-from twisted_net.config.type_checks import check_arguments, checked_seconds
+from twisted_net.config.type_checks import check_arguments, checked_range, checked_seconds
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
@@ -50,6 +50,9 @@ from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 
 _T = TypeVar("_T")
+
+_MAX_METHOD = 31  # RFC 7252 §12.1.1: of class 0, without the empty message
+_MAX_FORMAT = 0xFFFF  # §12.3
 
 
 @check_arguments
@@ -140,14 +143,18 @@ class CoapClient:
         :return: fires with the response, whatever its code; or fails with
             :class:`~twisted_net.errors.CoapError`: an invalid URI, a host without an address or
             a route, a timeout, a Reset, a failed transfer, a closed client.
-        :raises ValueError: for a negative *timeout*.
+        :raises ValueError: for a negative *timeout*, and for numbers that are no method (1 to 31)
+            or no content format (0 to 65535).
         """
+        checked_range(method, "method", 1, _MAX_METHOD)
         seconds = self._settings.timeout if timeout is None else checked_seconds(timeout)
         options: OptionList = []
         if content_format is not None:
-            options.append((Option.CONTENT_FORMAT, encode_uint(content_format)))
+            options.append(
+                (Option.CONTENT_FORMAT, _encode_format(content_format, "content_format"))
+            )
         if accept is not None:
-            options.append((Option.ACCEPT, encode_uint(accept)))
+            options.append((Option.ACCEPT, _encode_format(accept, "accept")))
         kind = Type.CON if confirmable else Type.NON
         request = self._request(kind, method, uri, payload, options, progress or no_progress)
         return self._limited(request, seconds)
@@ -164,9 +171,11 @@ class CoapClient:
         :return: once the server has responded; a resource that cannot be observed has one state.
             An error response is a state too, and the last.
         :raises CoapError: as :meth:`request` does.
-        :raises ValueError: for a negative *timeout*.
+        :raises ValueError: for a negative *timeout*, and an *accept* that is no content format.
         """
         seconds = self._settings.timeout if timeout is None else checked_seconds(timeout)
+        if accept is not None:
+            checked_range(accept, "accept", 0, _MAX_FORMAT)
         return await self._limited(self._observe(uri, accept), seconds)
 
     async def close(self) -> None:
@@ -417,6 +426,10 @@ def _fire(answered: Deferred[CoapMessage], result: CoapMessage | CoapError) -> N
         answered.errback(result)
     else:
         answered.callback(result)
+
+
+def _encode_format(number: int, name: str) -> bytes:
+    return encode_uint(checked_range(number, name, 0, _MAX_FORMAT))
 
 
 def _timed_out(value: Any, seconds: float) -> Any:  # Any: a Failure, or a result that came first

@@ -17,7 +17,7 @@ from twisted_net.coap.client_response import CoapResponse
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
-from twisted_net.config.type_checks import check_arguments
+from twisted_net.config.type_checks import check_arguments, checked_range, checked_seconds
 from twisted_net.net.addresses import Source
 from twisted_net.net.steady_clock import steady
 from twisted_net.udp.multicast import sending_socket
@@ -98,9 +98,14 @@ async def get_from_group(
     :param hops: time to live (hop limit); 1 stays on the link.
     :param wait: seconds to wait for responses.
     :param limit: number of responses after which it returns at once.
+    :raises ValueError: for *hops* that are not from 0 to 255, a negative *wait*, and a *limit* that
+        is not from 1 to 1000.
     :raises InvalidCoapURI: if the host of *uri* is not a multicast address.
     :raises CannotListenError: if there is no such interface.
     """
+    checked_range(hops, "hops", 0, 255)
+    checked_range(limit, "limit", 1, MAX_RESPONSES)
+    checked_seconds(wait, "wait")
     target = parse_uri(uri)
     if target.secure or not target.numeric or not ip_address(target.host).is_multicast:
         raise InvalidCoapURI(uri, "its host must be a multicast address, without DTLS")

@@ -14,7 +14,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
-from twisted_net.config.type_checks import check_arguments, checked_seconds, mapping_check
+from twisted_net.config.type_checks import (
+    check_arguments,
+    checked_range,
+    checked_seconds,
+    mapping_check,
+)
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import (
@@ -59,6 +64,9 @@ _REQUEST_UNCHANGED = frozenset(
         "hedge_after",
     }
 )
+
+_MAX_AT_A_TIME = 1_000_000
+_MAX_BODY = 2**63 - 1
 
 
 class CommonRequestOptions(TypedDict, total=False):
@@ -174,9 +182,14 @@ class Client(AbstractAsyncContextManager["Client"]):
 
         :param method: in upper or lower case.
         :param url: absolute; characters beyond ASCII are encoded.
+        :raises TypeError: for an option that there is not, or of another type.
+        :raises ValueError: for a number out of its bounds.
         """
         if self._closed:
             raise ClientClosed
+        if options:
+            # Here, as a fresh response from the cache needs no more of them.
+            _check_options(options)
         method = method.upper()
         if method == "GET" and self._cookiejar is None:
             hit = self._hit(url, options)
@@ -280,6 +293,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         response = (await self.request("POST", url, json=json, **options)).raise_for_status()
         return response.json(type) if response.body else None
 
+    @check_arguments
     async def gather(
         self, calls: Iterable[str | Callable[[], Awaitable[_T]]], *, limit: int = 10
     ) -> list[Response | _T | FetchError]:
@@ -292,14 +306,16 @@ class Client(AbstractAsyncContextManager["Client"]):
         :param calls: each a URL to GET, or a function that makes a call, such as
             ``partial(client.get_json, url)``. The next one is taken from the iterable when it can
             start.
-        :param limit: calls at a time.
+        :param limit: calls at a time, up to 1,000,000.
+        :raises ValueError: for another limit.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}")
+        checked_range(limit, "limit", 1, _MAX_AT_A_TIME)
         results: list[Any] = []  # Any: None until the call is over
         remaining = iter(calls)
+        exhausted = False
 
         async def work() -> None:
+            nonlocal exhausted
             for call in remaining:
                 index = len(results)
                 results.append(None)
@@ -307,8 +323,11 @@ class Client(AbstractAsyncContextManager["Client"]):
                     results[index] = await (self.get(call) if isinstance(call, str) else call())
                 except FetchError as error:
                     results[index] = error
+            exhausted = True
 
-        workers = [Deferred.fromCoroutine(work()) for _ in range(limit)]
+        workers: list[Deferred[None]] = []
+        while len(workers) < limit and not exhausted:
+            workers.append(Deferred.fromCoroutine(work()))
         try:
             await gatherResults(workers, consumeErrors=True)
         except FirstError as first:
@@ -321,10 +340,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         """
         Return the terms of a call, from the settings and its options.
 
-        :raises TypeError: for an option that there is not, or of another type.
-        :raises ValueError: for a negative timeout.
+        :raises ValueError: for retries, or a time to hedge after, that no policy has.
         """
-        _check_options(options)
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
@@ -395,6 +412,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         """
         if self._closed:
             raise ClientClosed
+        _check_options(options)
         call = self._call(options)
         opening = Deferred.fromCoroutine(self._follow(method.upper(), url, options, call))
         self._calls.add(opening)
@@ -490,12 +508,16 @@ def _check_options(options: RequestOptions) -> None:
     """
     Check the options of a call, which type checkers see, but Python does not.
 
-    :raises TypeError, ValueError: as :meth:`Client._call` does.
+    :raises TypeError, ValueError: as :meth:`Client.request` does.
     """
     OPTIONS.check("Client", (), options)
-    timeout = options.get("timeout")
-    if timeout is not None:
-        checked_seconds(timeout)
+    for seconds, name in (
+        (options.get("timeout"), "timeout"),
+        (options.get("default_ttl"), "default_ttl"),
+    ):
+        if seconds is not None:
+            checked_seconds(seconds, name)
+    checked_range(options.get("max_body", 0), "max_body", 0, _MAX_BODY)
     auth = options.get("auth")
     if auth is not None and (len(auth) != 2 or not all(isinstance(word, str) for word in auth)):
         raise TypeError("Client: auth must be a user name and a password, both text")

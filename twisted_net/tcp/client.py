@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.config.type_checks import check_arguments, checked_seconds
+from twisted_net.config.type_checks import check_arguments, checked_range, checked_seconds
 from twisted_net.errors import (
     AnswerLost,
     BadAnswer,
@@ -66,7 +66,9 @@ def server_endpoint(
     Return the endpoint of a server by its host name or address.
 
     :param tls: such as ``twisted.internet.ssl.optionsForClientTLS(host)``; plain TCP if None.
+    :raises ValueError: for a port that is not from 1 to 65535.
     """
+    checked_range(port, "port", 1, 65_535)
     # An address needs no look-up, which takes a thread of the reactor's pool: all may be busy.
     kind: Callable[..., IStreamClientEndpoint] = HostnameEndpoint
     if isIPAddress(host):

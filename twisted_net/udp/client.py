@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.config.type_checks import check_arguments
+from twisted_net.config.type_checks import check_arguments, checked_range
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
@@ -125,6 +125,7 @@ class DatagramClient:
     :param host: a numeric address, with its scope (``fe80::1%eth0``) if it is link-local, or a
         name, whose first IPv4 address is used.
     :param chance: returns a number drawn evenly from 0 to 1.
+    :raises ValueError: for a port that is not from 1 to 65535.
     :ivar strays: received datagrams that did not answer the current question.
     """
 
@@ -138,7 +139,7 @@ class DatagramClient:
     ) -> None:
         self._reactor = steady(full_reactor(reactor))
         self._host = host
-        self._port = port
+        self._port = checked_range(port, "port", 1, 65_535)
         self._settings = settings or DatagramClientSettings()
         self._chance = chance
         self._address: Source | None = None
@@ -187,14 +188,14 @@ class DatagramClient:
         answer = await self._ask_again(data.ljust(len(expected) + 1), expected.__eq__)
         return answer.removeprefix(_ECHO).decode()
 
+    @check_arguments
     async def increment(self, number: int) -> int:
         """
         Return *number* plus one, modulo 2**32, as the server computed it.
 
         :raises ValueError: for a number that four bytes do not hold.
         """
-        if not 0 <= number < 1 << 32:
-            raise ValueError(f"the number must be from 0 to {(1 << 32) - 1}, not {number}")
+        checked_range(number, "number", 0, (1 << 32) - 1)
         expected = ((number + 1) & 0xFFFFFFFF).to_bytes(4, "big")
         answer = await self._ask_again(_NUMBER.pack(number, _NOT_TEXT), expected.__eq__)
         return int.from_bytes(answer, "big")
@@ -218,8 +219,10 @@ class DatagramClient:
         :raises DatagramHostNotFound: for a name without an address.
         :raises TooManyQuestions: if the queue is full.
         :raises DatagramClientClosed: if the client is closed before the answer comes.
-        :raises ValueError: for *data* that no datagram can hold.
+        :raises ValueError: for *data* that no datagram can hold, and for other *retries* than 0
+            to 100.
         """
+        checked_range(retries, "retries", 0, 100)
         if len(data) > MAX_PAYLOAD:
             raise ValueError(f"{len(data)} bytes are too long for a datagram: {MAX_PAYLOAD} fit")
         if self._asking > self._settings.max_waiting:
