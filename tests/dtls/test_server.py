@@ -492,6 +492,26 @@ class BoundTests(DtlsTestCase):
         self.assertEqual([bool(client.lost) for client in bobs], [False, False, False])
         self.assertEqual([end for _, end in wire.ended], [End.USER_LIMIT])
 
+    def test_user_at_its_limit(self) -> None:
+        """A user who has as many as it may takes no place of others, though there is none left."""
+        settings = DtlsSettings(
+            certificate=self.files.server,
+            client_ca=self.files.ca,
+            client_certificate="optional",
+            max_sessions=3,
+        )
+        wire = Wire(self.files, settings, session_limit=lambda user: 2)
+        self.addCleanup(self.check_end, wire)
+        ann = self.files.write("ann", user="ann")
+        other = wire.connect()
+        anns = [wire.connect(at(i), certificate=ann) for i in range(2)]
+        self.check_talks(wire, anns[0])
+        anns.append(wire.connect(at(2), certificate=ann))
+        self.assertEqual([bool(client.lost) for client in anns], [False, True, False])
+        self.assertEqual([end for _, end in wire.ended], [End.USER_LIMIT])
+        self.check_talks(wire, other)
+        self.assertEqual(wire.server.sessions, 3)
+
     def test_user_that_cannot_be_looked_up(self) -> None:
         """If the limit of a user cannot be read, the handshake ends by its timeout."""
 

@@ -29,6 +29,7 @@ from twisted_net.dtls.session import (
 )
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.rate_limit import KeyedCounts
@@ -151,10 +152,13 @@ class DtlsServer(DatagramProtocol):
         self._port: IUDPTransport | None = None
         self._associations: dict[Source, _Association] = {}
         self._handshakes: OrderedDict[Source, _Association] = OrderedDict()
-        # Least recently active first.
-        self._sessions: OrderedDict[SecurePeer, _Association] = OrderedDict()
+        # Least recently active first, as are the peers of each user.
+        self._sessions: BoundedTable[SecurePeer, _Association] = BoundedTable(
+            self.settings.max_sessions,
+            lambda peer, association: self._end(association, End.TOO_MANY_CONNECTIONS),
+        )
+        self._of_user: dict[str, OrderedDict[SecurePeer, None]] = {}
         self._per_address = KeyedCounts()
-        self._per_user = KeyedCounts()
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
 
@@ -333,22 +337,21 @@ class DtlsServer(DatagramProtocol):
         # First, as it may read files, and raise.
         limit = self._limit_of(identity)
         self._leave_handshakes(association)
-        if len(self._sessions) >= self.settings.max_sessions:
-            self._end(next(iter(self._sessions.values())), End.TOO_MANY_CONNECTIONS)
+        peer = association.peer = SecurePeer(association.source, identity)
+        association.deadline = now + self.settings.idle_timeout
         if identity is not None:
+            # Before the session is added, so that a user at its limit takes no place of others.
             if limit is not None:
                 self._end_surplus(identity, limit - 1)
-            self._per_user.add(identity)
-        association.peer = SecurePeer(association.source, identity)
-        association.deadline = now + self.settings.idle_timeout
-        self._sessions[association.peer] = association
+            self._of_user.setdefault(identity, OrderedDict())[peer] = None
+        self._sessions[peer] = association
         self.counts.established += 1
         self._wake_at(association.deadline)
 
     def _end_surplus(self, user: str, limit: int) -> None:
-        while self._per_user[user] > limit:
-            oldest = next(peer for peer in self._sessions if peer.identity == user)
-            self._end(self._sessions[oldest], End.USER_LIMIT)
+        peers = self._of_user.get(user, ())
+        while len(peers) > limit:
+            self._end(self._sessions[next(iter(peers))], End.USER_LIMIT)
 
     def _limit_of(self, user: str | None) -> int | None:
         """Return how many sessions a user may have; None for no limit."""
@@ -382,8 +385,10 @@ class DtlsServer(DatagramProtocol):
         if payloads:
             association.deadline = now + self.settings.idle_timeout
             self._sessions.move_to_end(peer)
+            if peer.identity is not None:
+                self._of_user[peer.identity].move_to_end(peer)
         self._deliver(association, peer, payloads)
-        if session.ended and association.peer in self._sessions:
+        if session.ended and peer in self._sessions:
             self._end(association, End.CLIENT_CLOSED)
 
     def _deliver(
@@ -400,9 +405,12 @@ class DtlsServer(DatagramProtocol):
         if peer is None:
             self._leave_handshakes(association)
         else:
-            del self._sessions[peer]
+            self._sessions.pop(peer)
             if peer.identity is not None:
-                self._per_user.remove(peer.identity)
+                peers = self._of_user[peer.identity]
+                del peers[peer]
+                if not peers:
+                    del self._of_user[peer.identity]
             if notify:
                 association.session.close()
                 self._flush(association)
@@ -445,12 +453,12 @@ class DtlsServer(DatagramProtocol):
             due = self._retransmit(association, now)
             if due is not None:
                 dues.append(min(due, association.deadline))
-        while self._sessions:
-            oldest = next(iter(self._sessions.values()))
-            if oldest.deadline > now:
-                dues.append(oldest.deadline)
+        while (oldest := self._sessions.oldest()) is not None:
+            association = oldest[1]
+            if association.deadline > now:
+                dues.append(association.deadline)
                 break
-            self._end(oldest, End.IDLE_TIMEOUT)
+            self._end(association, End.IDLE_TIMEOUT)
         if dues:
             self._wake_at(min(dues))
 
