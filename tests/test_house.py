@@ -137,6 +137,40 @@ def clocks_read(tree: ast.Module) -> Iterator[str]:
                 yield node.attr
 
 
+def plain_queues(tree: ast.Module) -> Iterator[str]:
+    """Iterate over the attributes that are plain dictionaries asked for their first key."""
+    plain = {
+        ast.unparse(node.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("dict[")
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "iter":
+            name = re.sub(r"\.(keys|values|items)\(\)$", "", ast.unparse(node.args[0]))
+            if name in plain:
+                yield name
+
+
+class TableTests(SynchronousTestCase):
+    """Tables take as long when they are full as before."""
+
+    def test_plain_queues(self) -> None:
+        """
+        No plain dictionary is asked for its oldest key.
+
+        It walks over the places of all keys that were removed in front of it. An ``OrderedDict``
+        does not, nor does ``net/bounded_table.py``.
+        """
+        queue = "class A:\n def a(self):\n  self.b: dict[int, int] = {}\n"
+        for use in ("self.b", "self.b.items()"):
+            self.assertEqual(
+                list(plain_queues(ast.parse(f"{queue}  next(iter({use}))"))), ["self.b"]
+            )
+        self.assertEqual(list(plain_queues(ast.parse(f"{queue}  next(iter(self.c))"))), [])
+        found = {path: names for path, _, tree in modules() if (names := list(plain_queues(tree)))}
+        self.assertEqual(found, {})
+
+
 class ClockTests(SynchronousTestCase):
     """Time is passed as an argument: ``now`` is steady, and ``wall`` is for display and dates."""
 

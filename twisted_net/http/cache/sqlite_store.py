@@ -35,6 +35,7 @@ from twisted_net.http.cache.sqlite_file import (
     WriteBatch,
     is_busy,
 )
+from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.steady_clock import steady
 
 log = Logger()
@@ -153,7 +154,7 @@ class SQLiteStore:
         self._entries_waiting = 0
         self._bytes_waiting = 0
         self._everything_removed = False
-        self._used: dict[str, None] = {}
+        self._used: BoundedTable[str, None] = BoundedTable(MAX_USED)
         self._write_at: float | None = None
         self._overfull = False
         self._failing = False
@@ -257,10 +258,8 @@ class SQLiteStore:
         return change
 
     def _note_use(self, key: str) -> None:
-        self._used.pop(key, None)
         self._used[key] = None
-        if len(self._used) > MAX_USED:
-            del self._used[next(iter(self._used))]
+        self._used.move_to_end(key)
         if len(self._used) == MAX_USED and self._write_at is None:
             self._write_at = time.monotonic() + WRITE_DELAY
 
@@ -376,7 +375,7 @@ class SQLiteStore:
     def _next_batch(self) -> WriteBatch:
         batch = WriteBatch(everything_removed=self._everything_removed, used=list(self._used))
         self._everything_removed = False
-        self._used = {}
+        self._used.clear()
         size = 0
         for key in list(islice(self._changes, BATCH_URLS)):
             if size >= BATCH_BYTES:
