@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,6 +41,22 @@ class MainTests(SynchronousTestCase):
         """An unknown subcommand is a mistake."""
         error = self.assertRaises(CannotStart, main, ["chek-config"])
         self.assertIn("chek-config", str(error.code))
+
+    def test_reader_that_is_gone(self) -> None:
+        """A reader of standard output that ends early, such as ``head``, causes no traceback."""
+        program = "import sys; sys.stdin.read(); from twisted_net.__main__ import main; main()"
+        for word in ("--help", "print-config", "check-config"):
+            reading, writing = os.pipe()
+            os.close(reading)
+            ended = subprocess.run(
+                [sys.executable, "-c", program, word],
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            os.close(writing)
+            self.assertEqual((ended.returncode, ended.stderr), (141, b""))
 
     def test_interrupted(self) -> None:
         """Ctrl-C before a reactor runs ends it without a traceback, with the status of shells."""

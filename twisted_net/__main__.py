@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,10 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Import one module only: clients start faster without the modules of the service.
     module, _, function = SUBCOMMANDS[name].partition(":")
     try:
-        getattr(import_module(f"twisted_net.cli.{module}"), function)(words)
+        try:
+            getattr(import_module(f"twisted_net.cli.{module}"), function)(words)
+        finally:
+            # Here, as a failure of the interpreter's own flush is a traceback.
+            sys.stdout.flush()
     except KeyboardInterrupt:
         # Before the reactor runs: the convention of shells, 128 plus the number of SIGINT.
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Who read standard output, such as head, is gone; what is buffered needs another place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 if __name__ == "__main__":

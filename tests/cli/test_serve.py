@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import twisted.internet
 from twisted.application import reactors
@@ -82,6 +83,14 @@ class ServeTests(SynchronousTestCase):
                 "coap.dtls: /nowhere: No such file or directory",
             ],
         )
+
+    def test_check_config_needs_extras(self) -> None:
+        """A listener whose package is not installed is a mistake."""
+        words = ["check-config", '--listeners=[{"port": 1, "protocol": "websocket"}]']
+        main(words)
+        with mock.patch.dict(sys.modules, {"twisted_net.tcp.websocket": None}):
+            error = self.assertRaises(CannotStart, main, words)
+        self.assertIn("needs twisted_net[websocket]", str(error.code))
 
     def test_files_that_have_no_end(self) -> None:
         """A pipe that nobody writes to, and a device, are mistakes in place of each file."""

@@ -20,6 +20,7 @@ from twisted_net.service.config import Config
 from twisted_net.service.login import configured_authenticator
 from twisted_net.service.signals import hold_signals
 from twisted_net.tap import Options, add_working_directory_to_path, makeService
+from twisted_net.tcp.listener import load_websocket
 
 
 class ScriptOptions(Options):
@@ -84,6 +85,7 @@ def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
     # Any clock: there are no logins.
     configured_authenticator(Clock(), loaded.record.auth)
     _check_certificates(loaded.record)
+    _check_websockets(loaded.record)
     sys.stdout.write(f"{options['config'] or 'the configuration'} is valid\n")
 
 
@@ -94,6 +96,11 @@ def _check_certificates(config: Config) -> None:
     sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
     more = {"udp.dtls": config.udp.dtls, "coap.dtls": config.coap.dtls}
     check_certificates({**sections, **more}, time.time)
+
+
+def _check_websockets(config: Config) -> None:
+    if any(one.protocol == "websocket" for one in config.further_listeners):
+        load_websocket()
 
 
 async def _no_fetch(url: str) -> Mapping[str, object]:

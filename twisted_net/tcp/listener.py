@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -122,14 +123,21 @@ class CommandPort:
         await closed
 
     def _websocket(self, inner: IProtocolFactory) -> IProtocolFactory:
-        try:
-            from twisted_net.tcp.websocket import WebSocketFactory
-        except ImportError as error:
-            raise ConfigError(
-                [f'protocol "websocket" needs twisted_net[websocket]: {error}']
-            ) from None
         origins = self._listener.origins
-        return WebSocketFactory(inner, self.handshakes, self._reactor, origins)
+        return load_websocket()(inner, self.handshakes, self._reactor, origins)
+
+
+def load_websocket() -> Callable[..., IProtocolFactory]:
+    """
+    Return the factory of WebSocket, whose package is an extra.
+
+    :raises ConfigError: if it is not installed.
+    """
+    try:
+        from twisted_net.tcp.websocket import WebSocketFactory
+    except ImportError as error:
+        raise ConfigError([f'protocol "websocket" needs twisted_net[websocket]: {error}']) from None
+    return WebSocketFactory
 
 
 def bound_address(port: IListeningPort, default: str) -> str:
