@@ -51,6 +51,7 @@ from twisted_net.coap.exchange import (
     OutgoingMessage,
     ResponseReceived,
 )
+from twisted_net.coap.messages import TIMERS_AT_ONCE
 from twisted_net.coap.settings import TransmissionParameters
 
 
@@ -673,6 +674,20 @@ class TimerTests(SynchronousTestCase):
             layer.send_request(question(), ("192.0.2.1", number + 1), 0, 0)
         self.assertEqual(layer.sizes["timers"], 5000)
         self.assertEqual(len(searches), 3)
+
+    def test_many_are_due(self) -> None:
+        """Of many timers so many are served in each call; the next call is due at once."""
+        layer = Layer(STEADY)
+        count = 2 * TIMERS_AT_ONCE + 1
+        for port in range(1, count + 1):
+            layer.send_request(question(), ("192.0.2.1", port), 0.0, 0.0)
+        layer.messages_to_send()
+        sent = []
+        while (due := layer.next_timeout()) == 2:
+            layer.advance(due)
+            sent.append(len(layer.messages_to_send()))
+        self.assertEqual(sent, [TIMERS_AT_ONCE, TIMERS_AT_ONCE, 1])
+        self.assertEqual(layer.counts.retransmissions, count)
 
 
 class FuzzTests(SynchronousTestCase):

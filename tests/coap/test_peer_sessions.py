@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from tests.coap.coap_driver import (
@@ -16,11 +17,12 @@ from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.coap.codec import (
     Code,
 )
-from twisted_net.coap.peer_sessions import SESSION_LIFETIME, PeerSessions
+from twisted_net.coap.peer_sessions import IDLE_ENDED_AT_ONCE, SESSION_LIFETIME, PeerSessions
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.peer import SecurePeer
+from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.sessions import Sessions
 
 
@@ -49,6 +51,37 @@ class PeerSessionsTests(ServerTests):
         self.ask(Code.GET, "ping", source=("127.0.0.1", 40_002))
         names = [session.name for session in self.driver.server.sessions]
         self.assertEqual(names, ["127.0.0.1:40001", "127.0.0.1:40002"])
+
+    def test_many_idle(self) -> None:
+        """Of many sessions whose time is over, so many end with each that begins."""
+        count = 3 * IDLE_ENDED_AT_ONCE
+        for port in range(1, count + 1):
+            self.ask(Code.GET, "ping", source=("127.0.0.1", port))
+        self.driver.clock.advance(SESSION_LIFETIME)
+        left = []
+        for port in range(count + 1, count + 5):
+            self.ask(Code.GET, "ping", source=("127.0.0.1", port))
+            left.append(len(self.driver.server.sessions))
+        self.assertEqual(left, [2 * IDLE_ENDED_AT_ONCE + 1, IDLE_ENDED_AT_ONCE + 2, 3, 4])
+
+    def test_many_end_with_the_server(self) -> None:
+        """A drain ends so many sessions in each turn, and is over when all have ended."""
+        for port in range(1, 2 * CLIENTS_AT_ONCE + 2):
+            self.ask(Code.GET, "ping", source=("127.0.0.1", port))
+        sessions = self.driver.server.sessions
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        left = [len(sessions)]
+        while sessions:
+            due = [call for call in self.driver.clock.calls if call.getTime() == 0]
+            for call in due:
+                self.driver.clock.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+            left.append(len(sessions))
+        self.assertEqual(left, [CLIENTS_AT_ONCE + 1, 1, 0])
+        self.assertNoResult(drained)
+        self.driver.clock.advance(0)
+        self.successResultOf(drained)
 
     def test_sessions_are_bounded(self) -> None:
         """There are no more sessions than ``max_peers``; the one quiet for longest ends."""

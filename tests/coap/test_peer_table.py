@@ -12,7 +12,7 @@ from twisted_net.coap import message_ids
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message
 from twisted_net.coap.errors import QueueFull
 from twisted_net.coap.exchange import IncomingMessage
-from twisted_net.coap.peer_table import PENDING_TRIED
+from twisted_net.coap.peer_table import PENDING_TRIED, SWEPT_AT_ONCE
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
@@ -228,6 +228,24 @@ class PeerTableTests(SynchronousTestCase):
             sweeps.append(due)
         self.assertEqual(sweeps, [232, 233])
         self.assertEqual(layer.sizes["peers"], 0)
+
+    def test_many_are_swept(self) -> None:
+        """Of many that fell silent at one time so many are forgotten in each call, at once."""
+        layer = Layer(STEADY)
+        count = 2 * SWEPT_AT_ONCE + 1
+        for port in range(count):
+            layer.receive(
+                encode_message(CoapMessage(Type.NON, Code.CONTENT, 1, b"none")),
+                ("192.0.2.1", 1 + port),
+                0.0,
+            )
+        layer.messages_to_send()
+        left = []
+        while (due := layer.next_timeout()) is not None:
+            self.assertEqual(due, 232)
+            layer.advance(due)
+            left.append(layer.sizes["peers"])
+        self.assertEqual(left, [count - SWEPT_AT_ONCE, 1, 0])
 
     def test_sweep_in_time(self) -> None:
         """A peer is forgotten when its lifetime is over, not a moment later."""

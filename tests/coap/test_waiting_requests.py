@@ -99,6 +99,7 @@ class WaitingRequestsTests(ServerTests):
         self.assertEqual(self.ask(Code.GET, "ping").code, Code.SERVICE_UNAVAILABLE)
         self.assertNoResult(drained)
         self.waiting[0].callback("x")
+        self.driver.clock.advance(0)
         self.successResultOf(drained)
         (answer,) = self.driver.answers()
         self.assertEqual(answer.payload, b"x")

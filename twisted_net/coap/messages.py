@@ -33,6 +33,13 @@ from twisted_net.coap.peer_table import PeerTable
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
+TIMERS_AT_ONCE = 64
+"""
+Timers that are served in one turn of the reactor: these take 1 ms, and most are of retransmissions.
+
+Thousands of notifications that nobody acknowledges are due within a second.
+"""
+
 
 class MessageCounts:
     """
@@ -339,13 +346,19 @@ class MessageLayer:
         return due if sweep_at is None else min(due, sweep_at)
 
     def advance(self, now: float) -> list[Event]:
-        """Retransmit, acknowledge, expire what is due; return an event for each failed message."""
+        """
+        Retransmit, acknowledge, expire what is due; return an event for each failed message.
+
+        Of many timers :data:`TIMERS_AT_ONCE` are served; the next call is due at once then.
+        """
         events: list[Event] = []
         timers = self._timers
-        while timers and timers[0][0] <= now:
+        served = 0
+        while timers and timers[0][0] <= now and served < TIMERS_AT_ONCE:
             due, _, item = heappop(timers)
             if item.due != due:
                 continue
+            served += 1
             item.due = None
             if isinstance(item, OutgoingMessage):
                 self._time_out(item, now, events)

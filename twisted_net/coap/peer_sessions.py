@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -10,11 +10,15 @@ from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.dtls.peer import identity_of
 from twisted_net.net.addresses import Source
 from twisted_net.net.bounded_table import BoundedTable
+from twisted_net.net.pacing import WRITE
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 
 SESSION_LIFETIME = 600.0
 """Seconds after its last request that a peer's session ends; the idle timeout of a TCP client."""
+
+IDLE_ENDED_AT_ONCE = 8
+"""Idle sessions that are ended as a new one begins: more than one, so that none stays for long."""
 
 PermissionsOf: TypeAlias = Callable[[str | None], Permissions | None]
 """
@@ -65,12 +69,12 @@ class PeerSessions:
             if session.identity is not None and session.user is None:
                 self._log_in_again(session)
             return session
-        while (oldest := self._by_peer.oldest()) is not None:
-            idle, (session, active) = oldest
-            if active + SESSION_LIFETIME > now:
+        for _ in range(IDLE_ENDED_AT_ONCE):
+            oldest = self._by_peer.oldest()
+            if oldest is None or oldest[1][1] + SESSION_LIFETIME > now:
                 break
-            del self._by_peer[idle]
-            self._end(idle, session)
+            del self._by_peer[oldest[0]]
+            self._end(oldest[0], oldest[1][0])
         # First: a session that no peer has would stay for ever if this failed.
         identity = identity_of(source)
         permissions = self._permissions(identity)
@@ -86,11 +90,15 @@ class PeerSessions:
         if known is not None:
             self._sessions.close(known[0], end)
 
-    def close_all(self) -> None:
-        """Close all sessions, as the server stops."""
-        for session, _ in self._by_peer.values():
-            self._sessions.close(session, End.DRAINED)
-        self._by_peer.clear()
+    def close_all(self) -> Iterator[float]:
+        """
+        Close all sessions, as the server stops, one after the other.
+
+        :return: yields the share of a step that each takes, see :func:`~.pacing.in_steps`.
+        """
+        while (oldest := self._by_peer.oldest()) is not None:
+            self.close(oldest[0], End.DRAINED)
+            yield WRITE
 
     def _end(self, source: Source, session: Session) -> None:
         self._closed(source)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from twisted_net.coap.exchange import IncomingMessage, IncomingState, Peer
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
+
+SWEPT_AT_ONCE = 256
+"""Peers that one sweep removes or moves; the next one follows at once if there are more."""
 
 IDLE_PEERS_TRIED = 8
 """Peers examined, least recently active first, to find one that can be evicted."""
@@ -59,9 +63,13 @@ class PeerTable:
         return peer
 
     def sweep(self, now: float) -> None:
-        """Remove the peers inactive for a lifetime towards which no message ID is in use."""
+        """
+        Remove the peers inactive for a lifetime towards which no message ID is in use.
+
+        If there are more than :data:`SWEPT_AT_ONCE` the next sweep is due at once.
+        """
         inactive = []
-        for source, peer in self.peers.items():
+        for source, peer in islice(self.peers.items(), SWEPT_AT_ONCE):
             if peer.last_received + self._lifetime > now:
                 break
             inactive.append((source, peer))
@@ -73,10 +81,13 @@ class PeerTable:
                 peer.last_received = now
         self.latest = None
         oldest = next(iter(self.peers.values()), None)
-        # At least a second between two sweeps, however close together peers fell silent.
-        self.sweep_at = (
-            None if oldest is None else max(oldest.last_received + self._lifetime, now + 1)
-        )
+        if oldest is None:
+            self.sweep_at = None
+        elif len(inactive) == SWEPT_AT_ONCE:
+            self.sweep_at = now
+        else:
+            # At least a second between two sweeps, however close together peers fell silent.
+            self.sweep_at = max(oldest.last_received + self._lifetime, now + 1)
 
     def record(self, peer: Peer, incoming: IncomingMessage, now: float) -> None:
         """Keep a message of a peer, and drop those whose lifetime is over."""

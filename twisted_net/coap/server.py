@@ -73,6 +73,7 @@ from twisted_net.dtls.peer import SecurePeer
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.net.log_limiter import TracebackRate
+from twisted_net.net.pacing import in_steps
 from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
@@ -188,7 +189,8 @@ class CoapServer(CoapEndpoint):
         super().stopProtocol()
         self._notifier.close()
         self._topics.close()
-        self._peers.close_all()
+        for _ in self._peers.close_all():
+            pass  # few, after a drain
 
     def notify(self, path: str) -> None:
         """Notify the observers of a resource, such as ``stats``, that it has changed."""
@@ -204,6 +206,7 @@ class CoapServer(CoapEndpoint):
         self._draining = True
         await self._notifier.terminate()
         await self._waiting.ended(timeout)
+        await self.sessions.pacing(in_steps(self._peers.close_all()))
 
     def peer_lost(self, peer: Source, end: End) -> None:
         """Close the session of a peer whose DTLS session has ended, and cancel its commands."""

@@ -55,6 +55,8 @@ class WaitingRequests:
 
     def cancel(self, source: Source | None = None) -> None:
         """Cancel all requests, or those of one peer."""
+        if source is not None and source not in self._per_peer:
+            return
         for done, known in list(self._waiting.items()):
             if source is None or known == source:
                 done.cancel()
