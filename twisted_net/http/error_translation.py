@@ -18,6 +18,7 @@ from twisted.web.http import PotentialDataLoss
 
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, ConnectionBroken, TLSFailed
+from twisted_net.net.tls_reason import tls_reason
 from twisted_net.twisted_internals import ConnectionAborted, DataLoss, RequestNotSent
 
 TWISTED_ERRORS = (
@@ -53,7 +54,7 @@ def translate_error(error: BaseException, host: str, phase: str) -> BaseExceptio
         return causes[0]
     for cause in causes:
         if isinstance(cause, (SSL.Error, VerificationError)):
-            return TLSFailed(host, _tls_reason(cause))
+            return TLSFailed(host, tls_reason(cause))
     for cause in causes:
         if not isinstance(cause, _CONNECTION_ENDED):
             return BadResponse(f"{type(cause).__name__}: {cause}")
@@ -72,13 +73,3 @@ def _causes(error: BaseException) -> list[BaseException]:
     if reasons is None:
         return [error]
     return [cause for reason in reasons for cause in _causes(reason.value)]
-
-
-def _tls_reason(cause: BaseException) -> str:
-    if isinstance(cause, VerificationError):
-        return "its certificate is for another host"
-    # OpenSSL's errors carry lists of (library, function, reason).
-    found = cause.args[0] if cause.args else None
-    if isinstance(found, list) and found:
-        return "; ".join(str(entry[-1]) for entry in found)
-    return str(cause) or type(cause).__name__

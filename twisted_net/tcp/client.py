@@ -44,6 +44,7 @@ from twisted_net.errors import (
 )
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
+from twisted_net.net.tls_reason import tls_reason
 from twisted_net.net.untrusted_json import decoded_size
 from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
@@ -143,7 +144,7 @@ class _Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         # First: a call that is made within one of these callbacks must not be sent here.
         self.gone = True
-        self.reason = self.reason or reason.getErrorMessage() or "it was closed"
+        self.reason = self.reason or tls_reason(reason.value)
         for call in self.pipeline.lost():
             if not call.result.called:
                 call.result.errback(AnswerLost(call.command, self.reason))

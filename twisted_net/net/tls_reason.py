@@ -1,0 +1,20 @@
+"""TLS reason: why a handshake failed, in words, as OpenSSL's errors are lists of codes."""
+
+from __future__ import annotations
+
+
+def tls_reason(error: BaseException | None) -> str:
+    """
+    Return the reason of an error of OpenSSL, or of service_identity; the text of any other.
+
+    Twisted types the error of a failure as one that may be None; it never is.
+
+    Neither package is imported for it, as few connections have TLS.
+    """
+    if type(error).__module__.partition(".")[0] == "service_identity":
+        return "its certificate is for another host"
+    # OpenSSL's errors carry lists of (library, function, reason).
+    found = error.args[0] if error is not None and error.args else None
+    if isinstance(found, list) and found:
+        return "; ".join(str(entry[-1]) for entry in found)
+    return str(error or "") or type(error).__name__
