@@ -418,6 +418,17 @@ class AnonymousTests(GuardTestCase):
         self.reactor.pass_time(1.0 + SWEEP_INTERVAL)
         self.assertEqual((client.answers(), self.heard), ([], []))
 
+    def test_timeout_behind_one_that_lingers(self) -> None:
+        """A client that stays after it was hung up on does not delay the end of the others."""
+        self.serve(AuthSettings(users="users.toml", timeout=3.0))
+        first = self.connect()
+        first.polite = False
+        self.reactor.pass_time(1.5)
+        second = self.connect()
+        self.reactor.pass_time(3.0 + SWEEP_INTERVAL)
+        self.assertEqual(second.answers(), [{"event": "closing", "reason": "auth_timeout"}])
+        self.assertTrue(second.gone)
+
     def test_login_of_one_that_is_gone(self) -> None:
         """A login that ends after its connection is not counted."""
         self.serve(REQUIRED)

@@ -212,7 +212,7 @@ def _evict(table: dict[str, _V]) -> None:
 
     To find the first key, a dictionary walks over the places of all that were removed in front of
     it: 20 µs for each key of a source with ever new addresses, if they were removed one by one. An
-    OrderedDict does not, but takes a quarter more time for each command.
+    OrderedDict does not, as in ``bounded_table``, but takes a quarter more time for each command.
     """
     count = max(1, len(table) // EVICTED_SHARE)
     for key in list(islice(table, count)):
