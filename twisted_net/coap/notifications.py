@@ -155,6 +155,7 @@ class Notifier:
             self._timer = None
         self._due.clear()
         self._steps.stop()
+        self._running = False
         self._outstanding.clear()
         self._sent.clear()
         self.observers.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from attrs import define
@@ -32,8 +32,10 @@ from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.log_limiter import limited_logger
+from twisted_net.net.pacing import END, ENDS_AT_ONCE, in_steps
 from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.steady_clock import steady
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
@@ -94,6 +96,12 @@ class _Association:
     received: int = 0
     peer: SecurePeer | None = None
 
+    @property
+    def next_due(self) -> float:
+        """When something is to be sent again, or it ends."""
+        due = self.session.due
+        return self.deadline if due is None else min(due, self.deadline)
+
 
 @check_arguments
 class DtlsServer(DatagramProtocol):
@@ -112,7 +120,8 @@ class DtlsServer(DatagramProtocol):
     Over ``max_handshakes`` or ``max_handshakes_per_address`` a ClientHello is ignored; the client
     sends it again. Over ``max_sessions`` the session that was silent for longest is ended. A
     client whose session is ended gets a close_notify, also when the port is closed. One timer
-    serves all sessions.
+    serves all sessions. Of many that are to end, some end in each turn of the reactor; but those
+    that are left when the port is closed end at once: :meth:`drain` is to be called before.
 
     :param reactor: the clock.
     :param inner: a protocol that has no other transport.
@@ -149,6 +158,9 @@ class DtlsServer(DatagramProtocol):
         self.counts = DtlsCounts()
         self.datagrams = DatagramCounts()
         self._cookies = CookieSecret(os.urandom(32), reactor.seconds())
+        self._steps = StepScheduler(reactor)
+        self._reducing: set[str] = set()  # users over a limit that was lowered
+        self._draining = False
         self._port: IUDPTransport | None = None
         self._associations: dict[Source, _Association] = {}
         self._handshakes: OrderedDict[Source, _Association] = OrderedDict()
@@ -180,12 +192,15 @@ class DtlsServer(DatagramProtocol):
     def startProtocol(self) -> None:
         # Kept, as Twisted sets its attribute to None before stopProtocol.
         self._port = self.transport
+        self._draining = False
         # Any: Twisted's transports have methods that do not apply here, such as connect().
         self._inner.makeConnection(cast(Any, self))
 
     @override
     def stopProtocol(self) -> None:
         self._inner.doStop()
+        self._steps.stop()
+        self._reducing.clear()
         for association in list(self._associations.values()):
             self._end(association, End.DRAINED)
         self._port = None
@@ -257,9 +272,18 @@ class DtlsServer(DatagramProtocol):
 
     def enforce_limit(self, user: str) -> None:
         """End sessions of a user whose limit was lowered: those that were silent for longest."""
-        limit = self._limit_of(user)
-        if limit is not None:
-            self._end_surplus(user, limit)
+        if user not in self._reducing:
+            self._reducing.add(user)
+            self._steps(in_steps(self._surplus_ends(user)))
+
+    async def drain(self) -> None:
+        """
+        End all sessions with a close_notify, some in each turn of the reactor; begin no new ones.
+
+        To be called before the port is closed, which ends all that are left at once.
+        """
+        self._draining = True
+        await self._steps(in_steps(self._ends()))
 
     def figures(self) -> dict[str, int]:
         """Return current numbers and counters by name."""
@@ -281,6 +305,9 @@ class DtlsServer(DatagramProtocol):
         self, hello: ClientHello, datagram: bytes, source: Source, now: float
     ) -> None:
         """Challenge a new client with a cookie; begin a handshake if it returns one."""
+        if self._draining:
+            self.counts.stray += 1
+            return
         cookies = self._cookies
         if cookies.stale(now):
             cookies.renew(os.urandom(32), now)
@@ -352,6 +379,23 @@ class DtlsServer(DatagramProtocol):
         peers = self._of_user.get(user, ())
         while len(peers) > limit:
             self._end(self._sessions[next(iter(peers))], End.USER_LIMIT)
+
+    def _surplus_ends(self, user: str) -> Iterator[float]:
+        try:
+            while (limit := self._limit_of(user)) is not None:
+                peers = self._of_user.get(user, ())
+                if len(peers) <= limit:
+                    break
+                self._end(self._sessions[next(iter(peers))], End.USER_LIMIT)
+                yield END
+        finally:
+            self._reducing.discard(user)
+
+    def _ends(self) -> Iterator[float]:
+        for association in list(self._associations.values()):
+            if self._associations.get(association.source) is association:
+                self._end(association, End.DRAINED)
+                yield END
 
     def _limit_of(self, user: str | None) -> int | None:
         """Return how many sessions a user may have; None for no limit."""
@@ -446,21 +490,37 @@ class DtlsServer(DatagramProtocol):
         self._timer = None
         now = self._seconds()
         dues: list[float] = []
+        left = ENDS_AT_ONCE
         for association in list(self._handshakes.values()):
-            if association.deadline <= now:
-                self._end(association, End.HANDSHAKE_TIMEOUT)
-                continue
-            due = self._retransmit(association, now)
+            due: float | None = association.next_due
+            if association.next_due <= now and left:
+                left -= 1
+                due = self._advance_handshake(association, now)
             if due is not None:
-                dues.append(min(due, association.deadline))
+                dues.append(due)
         while (oldest := self._sessions.oldest()) is not None:
             association = oldest[1]
-            if association.deadline > now:
+            if association.deadline > now or not left:
                 dues.append(association.deadline)
                 break
+            left -= 1
             self._end(association, End.IDLE_TIMEOUT)
-        if dues:
+        if not dues:
+            return
+        if min(dues) > now:
             self._wake_at(min(dues))
+        else:
+            # The others have their turn in the next one.
+            self._wake = now
+            self._timer = self._reactor.callLater(0, self._on_timer)
+
+    def _advance_handshake(self, association: _Association, now: float) -> float | None:
+        """End a handshake past its deadline, or retransmit; return when to look again, if ever."""
+        if association.deadline <= now:
+            self._end(association, End.HANDSHAKE_TIMEOUT)
+            return None
+        due = self._retransmit(association, now)
+        return None if due is None else min(due, association.deadline)
 
     def _retransmit(self, association: _Association, now: float) -> float | None:
         """Retransmit if due; return when to look again, or None if the handshake failed."""

@@ -312,6 +312,12 @@ class _DtlsListener(ListenerService):
             receive_buffer=self._limits.receive_buffer,
         )
 
+    @override
+    async def _close(self) -> None:
+        if self._port is not None:
+            await self.dtls.drain()
+        await super()._close()
+
 
 class SecureDatagramListener(_DtlsListener):
     """
@@ -336,7 +342,7 @@ class SecureDatagramListener(_DtlsListener):
         self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
 
 
-class SecureCoapListener(_DtlsListener, _DrainingListener):
+class SecureCoapListener(_DrainingListener, _DtlsListener):
     """
     The CoAP server over DTLS.
 

@@ -236,6 +236,7 @@ class CommandFactory(Factory):
             self._sweeping.cancel()
             self._sweeping = None
             self._sweeps.stop()
+            self._sweep_ended = True
             self._abortions.stop()
             self.fanout.stop()
             self.turns.stop()
