@@ -58,6 +58,17 @@ class MainTests(SynchronousTestCase):
             os.close(writing)
             self.assertEqual((ended.returncode, ended.stderr), (141, b""))
 
+    def test_closed_output(self) -> None:
+        """It does as well without a standard output (``>&-``)."""
+        for words in (["--version"], ["print-config"]):
+            ended = subprocess.run(
+                ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "twisted_net", *words],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            self.assertEqual((ended.returncode, ended.stderr), (0, b""))
+
     def test_interrupted(self) -> None:
         """Ctrl-C before a reactor runs ends it without a traceback, with the status of shells."""
 

@@ -18,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     :param arguments: the command line without the name of the program; None: that of the process.
     :raises SystemExit: with the exit status, or with a message, which Python prints, and status 1.
     """
+    if sys.stdout is None:
+        # Closed by who started us: it is as if nobody read it.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in SUBCOMMANDS else "run"
     # Import one module only: clients start faster without the modules of the service.

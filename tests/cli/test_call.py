@@ -23,7 +23,7 @@ from twisted_net.cli.call import (
     parse_address,
     parse_or_exit,
 )
-from twisted_net.cli.discover import format_change
+from twisted_net.cli.discover import DiscoverOptions, format_change
 from twisted_net.discovery.announcements import ChangeKind, Instance, InstanceChange
 
 
@@ -73,6 +73,15 @@ class OptionsTests(SynchronousTestCase):
                 self.assertEqual(error.code, UNANSWERED)
                 line = r"twisted-net call: .*[^.]; see twisted-net call --help\n"
                 self.assertRegex(stderr.getvalue(), rf"\A{line}\Z")
+
+    def test_numbers(self) -> None:
+        """What is no number is shown with the name of its option."""
+        for options, words, shown in (
+            (CallOptions(), ["--timeout=x", "host", "X"], "--timeout: 'x' is not a number of"),
+            (DiscoverOptions(), ["--port=1.5"], "--port: '1.5' is not a whole number"),
+        ):
+            error = self.assertRaises(UsageError, options.parseOptions, words)
+            self.assertIn(shown, str(error))
 
     def test_client(self) -> None:
         """Invalid files and values are mistakes; valid ones make a client."""

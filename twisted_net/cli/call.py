@@ -13,12 +13,14 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
+from twisted_net.cli.numbers import seconds
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
 from twisted_net.net.characters import printable, printable_json
 from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
+from twisted_net.net.tls_reason import tls_reason
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
 
@@ -55,7 +57,7 @@ class ClientOptions(Options):
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["ca", None, None, "use TLS, and verify the certificate with this CA only (PEM file)"],
         ["auth-file", None, None, "file with credentials: a token, or a user and a password"],
-        ["timeout", "t", 30.0, "seconds to wait for an answer", float],
+        ["timeout", "t", 30.0, "seconds to wait for an answer", seconds("timeout")],
     ]
 
     def parseArgs(self, address: str) -> None:  # type: ignore[override]  # fixed arity
@@ -87,7 +89,7 @@ class ClientOptions(Options):
                 trust = trustRootFromCertificates([Certificate.loadPEM(pem.encode())])
             except Exception as error:  # OpenSSL raises many kinds
                 raise UsageError(
-                    f"{self['ca']}: not a certificate in PEM format: {error}"
+                    f"{self['ca']}: not a certificate in PEM format: {tls_reason(error)}"
                 ) from None
         made: IOpenSSLClientConnectionCreator = optionsForClientTLS(self.host, trust)
         return made

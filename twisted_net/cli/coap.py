@@ -16,6 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED, parse_or_exit
+from twisted_net.cli.numbers import integer, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import CoapResponse, Observation
@@ -59,8 +60,20 @@ class CoapOptions(Options):
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["content-format", "f", None, f"format of the payload: {', '.join(FORMATS)} or a number"],
         ["accept", "a", None, "format requested of the response: likewise"],
-        ["timeout", "t", 120.0, "seconds for the response, including all blocks", float],
-        ["block-size", "b", 1024, "bytes of a block, in both directions: 16, 32 ... 1024", int],
+        [
+            "timeout",
+            "t",
+            120.0,
+            "seconds for the response, including all blocks",
+            seconds("timeout"),
+        ],
+        [
+            "block-size",
+            "b",
+            1024,
+            "bytes of a block, in both directions: 16, 32 ... 1024",
+            integer("block-size"),
+        ],
         ["output", "o", None, "file for the body of the response, written once it is complete"],
         ["ca", None, None, "coaps: trust only the authorities in this PEM file"],
         ["cert", None, None, "coaps: PEM file with our certificate and its key"],
@@ -70,7 +83,7 @@ class CoapOptions(Options):
             None,
             "coaps: PEM file with the key of --cert, if it is separate",
         ],
-        ["count", "c", 0, "states after which to stop observing; 0 for no limit", int],
+        ["count", "c", 0, "states after which to stop observing; 0 for no limit", integer("count")],
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:

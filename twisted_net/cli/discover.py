@@ -15,6 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
+from twisted_net.cli.numbers import integer, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
@@ -41,9 +42,9 @@ class DiscoverOptions(Options):
         ["watch", "w", "run until Ctrl-C, and print each server that is found, changed or lost"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
-        ["timeout", "t", 3.0, "seconds to wait for servers", float],
+        ["timeout", "t", 3.0, "seconds to wait for servers", seconds("timeout")],
         ["group", "g", DEFAULT_GROUP, "multicast or broadcast address"],
-        ["port", "p", DEFAULT_PORT, "port of the group", int],
+        ["port", "p", DEFAULT_PORT, "port of the group", integer("port")],
         ["interface", "i", None, "network interface, by name or IPv4 address"],
     ]
 
