@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
 from twisted_net.http.client import Client
 from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
-from twisted_net.http.fetch import Fetcher
+from twisted_net.http.fetch import MAX_CONTAINERS, Fetcher
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 URL = "http://h.example/"
@@ -102,6 +102,14 @@ class FetcherTests(HttpTestCase):
         ):
             with self.subTest(body=body, kind=kind):
                 self.assertEqual(self.content(body, kind), expected)
+
+    def test_many_containers(self) -> None:
+        """JSON of as many arrays and objects as the limit says is decoded, other JSON is text."""
+        for count, kind in ((MAX_CONTAINERS, "json"), (MAX_CONTAINERS + 1, "text")):
+            body = b"[" + b",".join([b"[]", b"{}"] * (count // 2))[: 3 * (count - 1) - 1] + b"]"
+            found = self.fetch(body, ("Content-Type", "application/json"))
+            self.assertEqual(body.count(b"[") + body.count(b"{"), count)
+            self.assertEqual(found["kind"], kind)
 
     def test_guarded(self) -> None:
         """A guarded one reaches public addresses only, and what the settings allow."""

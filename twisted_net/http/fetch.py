@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IHostnameResolver
@@ -13,6 +14,14 @@ from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.reactor import AnyReactor
 from twisted_net.net.untrusted_json import decode_json
+
+MAX_CONTAINERS = 10_000
+"""
+Arrays and objects of a JSON document that is decoded, brackets in its strings included.
+
+Each takes half a microsecond of one reactor turn: 87,000 empty ones in 256 KiB took 40 ms. Usual
+documents have fifty bytes or more for each.
+"""
 
 _TEXTUAL = frozenset(
     {"application/xml", "application/xhtml+xml", "application/atom+xml", "application/rss+xml"}
@@ -67,8 +76,9 @@ class Fetcher:
         ``elapsed``
             seconds.
 
-        The kind is ``json`` for a JSON content type with valid JSON of at most 256 levels; ``text``
-        for a textual content type, or none, with valid text.
+        The kind is ``json`` for a JSON content type with valid JSON of at most 256 levels and
+        :data:`MAX_CONTAINERS` arrays and objects; ``text`` for a textual content type, or none, and
+        for other JSON, with valid text.
 
         :raises FetchError: if there is no response.
         """
@@ -95,10 +105,11 @@ def _content(response: Response) -> tuple[str, Any]:  # Any: a JSON value
     """Return the kind of a body, and the body in its form for JSON."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        try:
-            return "json", decode_json(response.body.removeprefix(b"\xef\xbb\xbf"))
-        except ValueError:
-            pass  # not JSON in spite of its content type, or too deep: shown as text, if it is text
+        body = response.body.removeprefix(b"\xef\xbb\xbf")
+        # Not JSON in spite of its content type, too deep or too large: it is shown as text.
+        with suppress(ValueError):
+            if body.count(b"[") + body.count(b"{") <= MAX_CONTAINERS:
+                return "json", decode_json(body)
     elif kind and not kind.startswith("text/") and kind not in _TEXTUAL:
         return "base64", base64.b64encode(response.body).decode()
     text = response.text()
