@@ -6,7 +6,9 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IAgent
 
 from tests.http.fakes import HttpTestCase, Wire
@@ -15,8 +17,17 @@ from twisted_net.errors import FetchError
 from twisted_net.http import connector as connections
 from twisted_net.http.agent import AttemptAgent
 from twisted_net.http.bodies import BufferedResponse, collect, response_fields
+from twisted_net.http.client import Client
 from twisted_net.http.connector import ConnectionPool, Connector
-from twisted_net.http.response_parser import ParsedResponse, parse_complete_response
+from twisted_net.http.errors import BadResponse
+from twisted_net.http.response import Response
+from twisted_net.http.response_parser import (
+    MAX_HEAD_LINES,
+    HeadLimit,
+    ParsedResponse,
+    parse_complete_response,
+)
+from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A:  b \r\n\r\nok"
@@ -147,3 +158,88 @@ class WholeResponseTests(HttpTestCase):
         response = BufferedResponse(whole)
         self.assertEqual((response.body, response.length), (b"ok", 2))
         self.assertEqual(self.successResultOf(collect(response))[0], b"ok")
+
+
+class HeadLimitTests(SynchronousTestCase):
+    """:class:`HeadLimit` counts lines and bytes, however they are cut."""
+
+    @given(st.lists(st.integers(0, 3 * MAX_HEAD_LINES), max_size=4), st.integers(-2, 2))
+    def test_any_cut(self, cuts: list[int], more: int) -> None:
+        """What may be parsed ends with the last line that the limit allows."""
+        lines = MAX_HEAD_LINES + more
+        stream = b"a\n" * lines + b"b"
+        limit = HeadLimit(10_000)
+        parsed, left = b"", b""
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(stream)], strict=True):
+            data, rest = limit.cut(stream[start:end])
+            parsed, left = parsed + data, left + rest
+        self.assertEqual(parsed.count(b"\n"), min(lines, MAX_HEAD_LINES))
+        self.assertEqual(parsed + left, stream)
+
+    def test_bytes(self) -> None:
+        """As many bytes as the limit says are accepted, and one more is not."""
+        limit = HeadLimit(10)
+        limit.check(limit.cut(b"a" * 10)[1])
+        error = self.assertRaises(BadResponse, limit.check, limit.cut(b"a")[1])
+        self.assertIn("its header is larger than 10 bytes", str(error))
+
+
+class HeaderTests(SynchronousTestCase):
+    """A response whose header has too many lines is refused, and others are read as they are."""
+
+    def begin(self, *pieces: bytes) -> Deferred[Response]:
+        """Make a request that a server answers in these pieces."""
+        reactor = MemoryReactorClock()
+        client = Client(reactor, HttpSettings(timeout=9.0, retry=RetryPolicy(retries=0)))
+        asked = Deferred.fromCoroutine(client.get("http://192.0.2.1/"))
+        reactor.advance(0)
+        wire = Wire(reactor)
+        for piece in pieces:
+            wire.send(piece)
+            reactor.advance(0)
+        self.wire = wire
+        return asked
+
+    def get(self, *pieces: bytes) -> Response:
+        """Return the response that a server sends in these pieces."""
+        return self.successResultOf(self.begin(*pieces))
+
+    def refused(self, *pieces: bytes) -> None:
+        """See that a response is refused, and its connection dropped."""
+        error = self.failureResultOf(self.begin(*pieces), BadResponse).value
+        self.assertIn("its header has more than 256 lines", str(error))
+        self.assertTrue(self.wire.transport.ended)
+
+    def test_fields(self) -> None:
+        """The status line, the fields and the empty line count."""
+        for end in (
+            b"Content-Length: 1\r\n\r\nx",
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ):
+            fields = [b"A%d: b\r\n" % i for i in range(MAX_HEAD_LINES - 3)]
+            response = self.get(b"HTTP/1.1 200 OK\r\n" + b"".join(fields) + end)
+            self.assertEqual((response.body, len(response.headers) >= len(fields)), (b"x", True))
+            self.refused(b"HTTP/1.1 200 OK\r\n" + b"".join([*fields, b"B: c\r\n"]) + end)
+
+    def test_interim(self) -> None:
+        """Interim responses count with the final one, in one piece or several."""
+        end = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+        interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+        count = (MAX_HEAD_LINES - 3) // 2
+        self.assertEqual(self.get(interim * count + end).body, b"x")
+        self.assertEqual(self.get(*[interim] * count, end).body, b"x")
+        self.refused(interim * (count + 1) + end)
+        self.refused(*[interim] * (count + 1), end)
+
+    def test_lines_of_the_body(self) -> None:
+        """Lines of a body that comes with its header do not count."""
+        body = b"line\n" * 1000
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\nConnection: close\r\n\r\n"
+        self.assertEqual(self.get(head + body).body, body)
+        self.assertEqual(self.get(head + body[:2500], body[2500:]).body, body)
+
+    def test_lines_behind_the_response(self) -> None:
+        """What follows a response is not taken for the next one: the connection is dropped."""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        self.assertEqual(self.get(head + b"\n" * 1000).body, b"")
+        self.assertTrue(self.wire.transport.ended)

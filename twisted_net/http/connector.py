@@ -26,10 +26,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.web.client import (
-    HostnameCachingHTTPSPolicy,
-    ResponseNeverReceived,
-)
+from twisted.web.client import HostnameCachingHTTPSPolicy, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from typing_extensions import override
@@ -51,7 +48,7 @@ from twisted_net.http.errors import (
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
-from twisted_net.http.response_parser import parse_complete_response
+from twisted_net.http.response_parser import HeadLimit, parse_complete_response
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
@@ -59,11 +56,7 @@ from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.system_trust import SystemTrust
-from twisted_net.twisted_internals import (
-    ClientRequest,
-    HTTP11ClientProtocol,
-    http_client_changes,
-)
+from twisted_net.twisted_internals import ClientRequest, HTTP11ClientProtocol, http_client_changes
 
 # As Headers.getAllRawHeaders() spells them.
 _FRAMING = (b"Content-Length", b"Transfer-Encoding")
@@ -92,7 +85,7 @@ class HttpConnection(HTTP11ClientProtocol):
         HTTP11ClientProtocol.__init__(self, self._became_idle)
         self._pool = pool
         self._max_head = max_head
-        self._head_size: int | None = None
+        self._head: HeadLimit | None = None
         # The request that waits for the first bytes of its response, which Twisted's parser does
         # not know of yet; and what the parser does for it afterwards.
         self._waiting: Deferred[IResponse] | None = None
@@ -173,10 +166,11 @@ class HttpConnection(HTTP11ClientProtocol):
 
     @override
     def request(self, request: ClientRequest) -> Deferred[IResponse]:
-        self._head_size = 0
+        head = self._head = HeadLimit(self._max_head)
 
         def head_received(result: IResponse | Failure) -> IResponse | Failure:
-            self._head_size = None
+            if self._head is head:
+                self._head = None
             return result
 
         return cast("Deferred[IResponse]", super().request(request).addBoth(head_received))
@@ -190,13 +184,22 @@ class HttpConnection(HTTP11ClientProtocol):
             # No request was sent: an error page before the server closes, or an attack.
             self._pool.drop(self)
             return
+        head, rest = self._head, b""
+        if head is not None:
+            data, rest = head.cut(data)
         HTTP11ClientProtocol.dataReceived(self, data)
-        # The parser limits a line, but neither the lines of a header nor interim responses.
-        if self._head_size is not None:
-            self._head_size += len(data)
-            if self._head_size > self._max_head:
-                self.abort_reason = BadResponse(f"its header is larger than {self._max_head} bytes")
+        if head is not None and self._head is head:
+            # The parser limits a line, but neither the lines of a header nor interim responses.
+            try:
+                head.check(rest)
+            except BadResponse as error:
+                self.abort_reason = error
                 self.abort_connection()
+        elif rest and self._head is None and self.state in ("WAITING", "TRANSMITTING"):
+            HTTP11ClientProtocol.dataReceived(self, rest)
+        elif rest:
+            # The response has ended: these bytes must not be the answer to the next request.
+            self._pool.drop(self)
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:

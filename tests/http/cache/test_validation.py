@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.validation import (
+    MAX_CONNECTION_OPTIONS,
     conditions,
     confirms,
     entity_tags,
@@ -45,6 +46,13 @@ class TagTests(SynchronousTestCase):
             conditions(HeaderFields([("ETag", "a"), ("Last-Modified", "b")])),
             [("If-None-Match", "a"), ("If-Modified-Since", "b")],
         )
+
+    def test_many_options(self) -> None:
+        """As many names of ``Connection`` count as the limit says."""
+        names = [f"a{i}" for i in range(MAX_CONNECTION_OPTIONS + 1)]
+        found = hop_by_hop(HeaderFields([("Connection", ", ".join(names))]))
+        self.assertIn(names[-2], found)
+        self.assertNotIn(names[-1], found)
 
     def test_hop_by_hop(self) -> None:
         """The fields that ``Connection`` lists are of a single connection too."""

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.http.cache import vary
-from twisted_net.http.cache.vary import variant, vary_names
+from twisted_net.http.cache.vary import MAX_NAMES, variant, vary_names
 from twisted_net.http.fields import HeaderFields
 
 
@@ -97,3 +97,9 @@ class VariantTests(SynchronousTestCase):
         fields = HeaderFields([("Vary", "Accept, X-y"), ("vary", ",*")])
         self.assertEqual(vary_names(fields), {"accept", "x-y", "*"})
         self.assertEqual(vary_names(HeaderFields()), set())
+
+    def test_many_names(self) -> None:
+        """More names than the limit are ``*``."""
+        names = [f"a{i}" for i in range(MAX_NAMES)]
+        self.assertEqual(vary_names(HeaderFields([("Vary", ", ".join(names))])), set(names))
+        self.assertEqual(vary_names(HeaderFields([("Vary", ", ".join([*names, "b"]))])), {"*"})

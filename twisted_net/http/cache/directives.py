@@ -14,6 +14,16 @@ from twisted_net.http.fields import HeaderFields
 MAX_DELTA_SECONDS = 2**31
 """Stands for every larger number of seconds (RFC 9111 §1.2.2)."""
 
+MAX_DIRECTIVES = 64
+"""
+Directives of a field that are parsed, by its commas, in :data:`MAX_LENGTH` characters at most.
+
+A field with more counts as ``no-store``: a cache that does not know all of them stores nothing.
+"""
+
+MAX_LENGTH = 8192
+"""Characters of such a field; parameters, and names in quotes, are no directives."""
+
 Directives = Mapping[str, str | None]
 """The argument of each directive, by its name in lower case; None for no argument."""
 
@@ -35,12 +45,17 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     Parse ``Cache-Control``: return the argument, or None, of each directive in lower case.
 
     Of a directive that occurs twice the first counts (RFC 9111 §4.2.1). Malformed text is
-    skipped. Without ``Cache-Control``, ``Pragma: no-cache`` counts as ``no-cache`` (§5.4).
+    skipped, and a field over the limits is ``no-store``. Without ``Cache-Control``,
+    ``Pragma: no-cache`` counts as ``no-cache`` (§5.4).
     """
     text = fields.get("cache-control")
     if text is None:
         return {"no-cache": None} if fields.get("pragma", "").lower() == "no-cache" else {}
-    return _parse_directives(text)
+    return {"no-store": None} if _is_too_long(text) else _parse_directives(text)
+
+
+def _is_too_long(text: str) -> bool:
+    return len(text) > MAX_LENGTH or text.count(",") >= MAX_DIRECTIVES
 
 
 def _parse_directives(text: str) -> dict[str, str | None]:
@@ -106,6 +121,8 @@ def _parse_targeted(fields: HeaderFields, name: str) -> dict[str, str | None] | 
     text = fields.get(name)
     if text is None:
         return None
+    if _is_too_long(text):
+        return {"no-store": None}
     members = parse_dictionary(text)
     if not members:
         return None

@@ -17,6 +17,9 @@ HOP_BY_HOP = frozenset(
 )
 """HeaderFields of a single connection, which are not stored (RFC 9111 §3.1)."""
 
+MAX_CONNECTION_OPTIONS = 64
+"""Names in ``Connection`` that are read."""
+
 # RFC 9111 §3.2: fields that describe the stored bytes change only together with them.
 _CONTENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "content-range", "content-md5", "content-digest"}
@@ -30,11 +33,16 @@ _TAG = re.compile(r'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[^\s,"]+)[ \t]*(?
 
 
 def hop_by_hop(fields: HeaderFields) -> frozenset[str]:
-    """Return the names, in lower case, of the fields of a single connection (RFC 9110 §7.6.1)."""
+    """
+    Return the names, in lower case, of the fields of a single connection (RFC 9110 §7.6.1).
+
+    Of those that ``Connection`` names the first :data:`MAX_CONNECTION_OPTIONS` count.
+    """
     listed = fields.get("connection")
     if listed is None:
         return HOP_BY_HOP
-    return HOP_BY_HOP | {name.strip().lower() for name in listed.split(",") if name.strip()}
+    names = listed.split(",", MAX_CONNECTION_OPTIONS)[:MAX_CONNECTION_OPTIONS]
+    return HOP_BY_HOP | {name.strip().lower() for name in names if name.strip()}
 
 
 def strong_etag(fields: HeaderFields) -> str | None:

@@ -16,6 +16,9 @@ A private cache may serve a program that acts for many users: a response to one 
 user alone.
 """
 
+MAX_NAMES = 64
+"""Field names of ``Vary``, by its commas; more count as ``*``: no other request gets it."""
+
 # A separator with the white space around it; or, in the group, text without a separator: a quoted
 # string, closed or not, or white space. The group is matched so that the search does not restart
 # at each quote or space in it, which would take quadratic time.
@@ -26,10 +29,16 @@ _PREFERENCES = frozenset({"accept-encoding", "accept-language", "accept-charset"
 
 
 def vary_names(fields: HeaderFields) -> frozenset[str]:
-    """Return the field names of ``Vary``, in lower case, and ``*`` where it is a member."""
+    """
+    Return the field names of ``Vary``, in lower case, and ``*`` where it is a member.
+
+    More than :data:`MAX_NAMES` are ``*`` alone.
+    """
     text = fields.get("vary")
     if text is None:
         return frozenset()
+    if text.count(",") >= MAX_NAMES:
+        return frozenset("*")
     return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
 
 
