@@ -173,6 +173,7 @@ class CounterTests(SynchronousTestCase):
                 "auth_timeout",
                 "cross_protocol",
                 "buffers_full",
+                "too_many_key_updates",
                 "no_descriptors",
                 "killed",
             ],

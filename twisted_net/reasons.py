@@ -30,6 +30,7 @@ class End(Enum):
     AUTH_TIMEOUT = "auth_timeout"
     CROSS_PROTOCOL = "cross_protocol"
     BUFFERS_FULL = "buffers_full"
+    TOO_MANY_KEY_UPDATES = "too_many_key_updates"
     NO_DESCRIPTORS = "no_descriptors"
     KILLED = "killed"
 

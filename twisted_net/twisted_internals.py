@@ -189,6 +189,17 @@ _TLS_METHODS = {
             "_appSendBuffer _checkHandshakeStatus _flushReceiveBIO _handshakeDone _tlsConnection "
             "_unbufferPendingWrites bio_write"
         ),
+        "makeConnection": (
+            "Protocol ProtocolWrapper _appSendBuffer _checkHandshakeStatus _connectWrapped "
+            "_creatorCallable _tlsConnection directlyProvides factory makeConnection providedBy "
+            "registerProtocol"
+        ),
+        "_flushSendBIO": "WantReadError _tlsConnection bio_read transport write",
+        "_bufferedWrite": "_appSendBuffer _producer append pauseProducing",
+        "registerProducer": (
+            "_ProducerMembrane _PullToPush _lostTLSConnection _producer registerProducer "
+            "startStreaming stopProducing transport"
+        ),
         "connectionLost": (
             "ProtocolWrapper _flushReceiveBIO _lostTLSConnection _reason _tlsConnection "
             "bio_shutdown connected connectionLost"

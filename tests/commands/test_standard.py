@@ -107,6 +107,7 @@ class StandardTests(SynchronousTestCase):
                     "auth_timeout": 0,
                     "cross_protocol": 0,
                     "buffers_full": 0,
+                    "too_many_key_updates": 0,
                     "no_descriptors": 0,
                     "killed": 0,
                 },

@@ -33,12 +33,14 @@ from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.net.addresses import Source
+from twisted_net.net.turn_scheduler import UNITS_PER_LOOK
 from twisted_net.net.untrusted_json import decode_json, decoded_size
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import ClientSettings, Limits
 from twisted_net.tcp.pipeline import Pipeline
 from twisted_net.tcp.proxy_header import parse_header
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.tcp.tls_transport import RecordCutter
 from twisted_net.tcp.websocket import WebSocketFactory
 from twisted_net.udp.server import DatagramServer
 
@@ -163,6 +165,29 @@ MANY_LINES = (
     Input(b"", b"ECHO x\n"),
     Input(b"", b"x" * (LINE + 1) + b"\n"),
     Input(b"", b"SUBSCRIBE a\nUNSUBSCRIBE a\n"),
+)
+
+
+# --- TLS ---
+
+
+def tls_records() -> Feed:
+    """Be a client of TLS: what it sends is cut into records."""
+    cutter = RecordCutter()
+
+    def feed(data: bytes) -> None:
+        cutter.keep(data)
+        while cutter.ready:
+            cutter.take(UNITS_PER_LOOK)
+
+    return feed
+
+
+RECORDS = (
+    Input(b"", b"\x17\x03\x03\x00\x01x"),
+    Input(b"", b"\x16\x03\x01\x00\x00"),
+    Input(b"", b"\x17\x03\x03\x40\x00" + b"x" * 16_384),
+    Input(b"", b"GET "),
 )
 
 
@@ -450,6 +475,8 @@ DOORS: dict[str, Door] = {
     "many lines": Door(proven_lines, MANY_LINES),
     "a line by bytes": Door(proven_lines, (LINES[0], LINES[6]), by_byte=True),
     "many lines by bytes": Door(proven_lines, MANY_LINES[:2], by_byte=True),
+    "TLS records": Door(tls_records, RECORDS),
+    "TLS records by bytes": Door(tls_records, RECORDS, by_byte=True),
     "WebSocket frames": Door(websocket, FRAMES),
     "WebSocket frames by bytes": Door(websocket, FRAMES[:3], by_byte=True),
     "a WebSocket handshake": Door(websocket_handshake, HANDSHAKES),

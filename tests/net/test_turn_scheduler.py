@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from weakref import ref
 
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.memory import Reactor
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
-from twisted_net.net.turn_scheduler import FREE_LINES, TURN_BUDGET, StepScheduler, TurnScheduler
+from twisted_net.net.turn_scheduler import (
+    FREE_LINES,
+    TURN_BUDGET,
+    StepScheduler,
+    TurnScheduler,
+    turns_of,
+)
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 
@@ -45,8 +53,32 @@ class TurnSchedulerTests(SynchronousTestCase):
         for turn in range(1, 4):
             self.reactor.turn()
             self.assertEqual(runner.turns, turn)
+        self.turns.discard(runner)
         self.turns.stop()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop(self) -> None:
+        """A server that stops takes no turn from the connections of others, and leaves no call."""
+        runner = Runner(lambda: None)
+        self.turns.add(runner)
+        self.turns.stop()
+        self.reactor.turn()
+        self.assertEqual(runner.turns, 1)
+        self.turns.mark_busy()
+        self.turns.stop()
+        self.assertEqual((self.turns.busy, self.reactor.getDelayedCalls()), (False, []))
+
+    def test_shared(self) -> None:
+        """All servers of a reactor share one, which goes with them; another reactor has its own."""
+        turns = turns_of(self.reactor)
+        self.assertIs(turns_of(self.reactor), turns)
+        self.assertIsNot(turns_of(Reactor()), turns)
+        servers = [CommandFactory(self.reactor, standard_commands()) for _ in range(2)]
+        self.assertEqual({id(server.turns) for server in servers}, {id(turns)})
+        kept = ref(turns)
+        del turns, servers
+        gc.collect()
+        self.assertIsNone(kept())
 
     def test_time(self) -> None:
         """After the time for all, those that are left wait for the next turn of the reactor."""

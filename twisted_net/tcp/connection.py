@@ -69,7 +69,6 @@ All but those of the transport may be called from within a handler, while :meth:
 
 from __future__ import annotations
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -87,7 +86,7 @@ from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
-from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_output
+from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_of, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
 
@@ -218,8 +217,7 @@ class CommandProtocol(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._end is None:
-            clean = reason.check(ConnectionDone) is not None
-            self._end = End.CLIENT_CLOSED if clean else End.CONNECTION_LOST
+            self._end = end_of(reason)
         factory = self._factory
         factory.turns.discard(self)
         if self._throttle is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol as Seam
 
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -115,6 +116,25 @@ def end_output(transport: StreamTransport, protocol: IHalfCloseableProtocol | No
         transport.loseWriteConnection()
     if not tells and protocol is not None:
         protocol.writeConnectionLost()
+
+
+class LayerEnded(ConnectionAborted):
+    """
+    A layer below the commands, such as TLS, has ended a connection.
+
+    :param end: why, as it is counted.
+    """
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.value)
+        self.end = end
+
+
+def end_of(reason: Failure) -> End:
+    """Return why a connection has ended of which the transport says that it is lost."""
+    if isinstance(reason.value, LayerEnded):
+        return reason.value.end
+    return End.CLIENT_CLOSED if reason.check(ConnectionDone) else End.CONNECTION_LOST
 
 
 def closing_event(end: End) -> bytes:

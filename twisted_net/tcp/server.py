@@ -23,7 +23,7 @@ from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.pacing import CHECK, END, in_steps
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.net.turn_scheduler import StepScheduler, TurnScheduler
+from twisted_net.net.turn_scheduler import StepScheduler, turns_of
 from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -93,7 +93,7 @@ class CommandFactory(Factory):
         )
         self.guard = ConnectionGuard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
-        self.turns = TurnScheduler(reactor)
+        self.turns = turns_of(self.reactor)
         self._protocols: set[CommandProtocol] = set()
         self._rejecting: set[RejectingProtocol] = set()
         self._deadlines: dict[Abortable, tuple[float, End]] = {}

@@ -17,7 +17,8 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.certificates import Certificates, identity_in
-from twisted_net.net.steady_clock import steady
+from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.net.turn_scheduler import turns_of
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.tls_transport import GrownBuffers, TlsTransport
 from twisted_net.twisted_internals import tls_transport_changes
@@ -39,6 +40,8 @@ class TlsFactory(TLSMemoryBIOFactory):
     :param handshakes: limits those that are under way.
     :param clock: small writes of one turn are joined into one record.
     :ivar grown: the connections whose buffers are to be released.
+    :ivar turns: where records wait that are not decrypted yet.
+    :ivar seconds: a steady clock, for durations.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class TlsFactory(TLSMemoryBIOFactory):
         clock = steady(clock)
         super().__init__(certificates, False, _TlsHandshakeFactory(inner, handshakes), clock)
         self.grown = GrownBuffers(clock)
+        self.turns = turns_of(clock)
+        self.seconds = stopwatch(clock)
         if _known():
             self.protocol = TlsTransport
 

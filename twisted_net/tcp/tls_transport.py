@@ -1,4 +1,4 @@
-"""TLS transport whose halves end one by one, and that keeps no large buffers while it is idle."""
+"""TLS transport: its halves end one by one, it decrypts in turns, and keeps few buffers."""
 
 # mypy: disallow-untyped-calls=False
 # Few of the methods that the transport derives from have types.
@@ -12,7 +12,12 @@ from functools import cache
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+)
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -21,7 +26,10 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.tcp.rejection import LINGER_TIMEOUT
+from twisted_net.net.turn_scheduler import READ_SIZE, UNITS_PER_LOOK, PacedInput
+from twisted_net.reasons import End
+from twisted_net.tcp.rejection import LINGER_TIMEOUT, LayerEnded
+from twisted_net.tcp.transport import limit_reads
 from twisted_net.twisted_internals import tls_buffers_changes, tls_buffers_release
 
 KEPT = 512
@@ -39,7 +47,78 @@ a tenth of a round trip: not for each of them.
 RELEASES_AT_ONCE = 256
 """Connections whose buffers are released in one reactor turn: that takes a millisecond."""
 
+RECORD_HEADER = 5
+"""Bytes before the content of a record, the last two of which are its length (RFC 8446 §5.1)."""
+
+RECORDS_WITHOUT_DATA = 32
+"""
+Records without data that may follow each other, as KeyUpdates; BoringSSL's number.
+
+Each KeyUpdate costs as much as ten records of data, and may ask for an answer. OpenSSL has no limit
+for them; for records of no bytes it has this one.
+"""
+
+_ANSWERS_SIZE = 2**15
+"""Bytes that are taken at once of what OpenSSL has to send."""
+
 _log = Logger()
+
+
+class RecordCutter:
+    """
+    Cuts the stream of one peer into pieces of a known number of records.
+
+    A piece ends with a record, but for the last one: that of which more is to come is passed on as
+    it comes. Only a header is kept until it is whole. What is no TLS at all is cut somewhere.
+    """
+
+    __slots__ = ("_begin", "_kept", "_missing")
+
+    def __init__(self) -> None:
+        self._kept = b""
+        self._begin = 0  # what is before it has been taken
+        self._missing = 0  # bytes of the last record taken that have not come
+
+    def __len__(self) -> int:
+        """How many bytes are kept."""
+        return len(self._kept) - self._begin
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a piece to take."""
+        size = len(self)
+        return size >= RECORD_HEADER or (size > 0 and self._missing > 0)
+
+    def keep(self, data: bytes) -> None:
+        """Keep the next bytes until they are taken."""
+        self._kept = self._kept[self._begin :] + data if len(self) else data
+        self._begin = 0
+
+    def clear(self) -> None:
+        """Drop what is kept."""
+        self._kept, self._begin = b"", 0
+
+    def take(self, limit: int) -> tuple[bytes, int]:
+        """
+        Take a piece.
+
+        :param limit: records that may end in it.
+        :return: the piece, empty where nothing is ready, and how many records end in it.
+        """
+        kept, begin = self._kept, self._begin
+        size = len(kept)
+        end, ended = begin + self._missing, 0
+        if self._missing and end <= size:
+            ended = 1
+        while ended < limit and end + RECORD_HEADER <= size:
+            end += RECORD_HEADER + int.from_bytes(kept[end + 3 : end + RECORD_HEADER])
+            ended += end <= size
+        self._missing = max(end - size, 0)
+        end = min(end, size)
+        self._begin = end
+        if end == size:
+            self.clear()
+        return kept[begin:end] if begin or end < size else kept, ended
 
 
 @implementer(IHalfCloseableProtocol)
@@ -61,6 +140,11 @@ class TlsTransport(BufferingTLSTransport):
     OpenSSL's buffers, which grow to what has once come or gone in one piece, up to 90 KB, and never
     shrink, are released after the handshake, and by the factory's :class:`GrownBuffers`.
 
+    What comes, handshakes included, is decrypted in turns
+    (:class:`~twisted_net.net.turn_scheduler.PacedInput`), and not while the protocol within reads
+    nothing or the peer does not read what was written. A peer that sends more than
+    :data:`RECORDS_WITHOUT_DATA` in a row is ended.
+
     Under any other protocol the connection closes when either half ends, as Twisted's does. One
     that fails, as by a broken record, is aborted if the alert has not left in
     :data:`~twisted_net.tcp.rejection.LINGER_TIMEOUT`.
@@ -75,19 +159,29 @@ class TlsTransport(BufferingTLSTransport):
     _input_ended = False
     _linger: IDelayedCall | None = None
     _grown = False  # its buffers are to be released
+    _without_data = 0  # records since the last that had data
+    _input: PacedInput  # from makeConnection on
+
+    def __init__(self, factory: Any, protocol: Any, connect: bool = True) -> None:  # Any: as above
+        super().__init__(factory, protocol, connect)
+        self._records = RecordCutter()
+        self._data: list[bytes] = []  # decrypted in this turn
 
     # --- the connection below calls ---
+
+    @override
+    def makeConnection(self, transport: Any) -> None:  # Any: as above
+        factory = self.factory
+        limit_reads(transport, READ_SIZE)
+        self._input = PacedInput(factory.turns, factory.seconds, transport, self._take_records)
+        super().makeConnection(transport)
 
     @override
     def dataReceived(self, bytes: bytes) -> None:
         # Not kept either: what follows a close_notify is ignored (RFC 8446 §6.1).
         if not self._input_ended:
-            opening = not self._handshakeDone
-            super().dataReceived(bytes)
-            if opening:
-                self.release_buffers()
-            elif len(bytes) > KEPT and not self._grown:
-                self._grow()
+            self._records.keep(bytes)
+            self._input.arrived(alone=not self._handshakeDone)
 
     def readConnectionLost(self) -> None:
         """The peer has ended its half of the connection below."""
@@ -102,6 +196,7 @@ class TlsTransport(BufferingTLSTransport):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._input.stop()
         super().connectionLost(reason)
         # Last, as Twisted takes a connection that ends without a close_notify for a failure of TLS.
         if self._linger is not None:
@@ -109,6 +204,49 @@ class TlsTransport(BufferingTLSTransport):
             self._linger = None
         if not self.factory.protocols:
             self.factory.grown.stop()
+            self.factory.turns.stop()
+
+    # --- its turn has come ---
+
+    def _take_records(self, limit: int, until: float) -> bool:
+        """Decrypt records, and hand over their data together; return whether some are left."""
+        records, seconds = self._records, self.factory.seconds
+        while limit > 0 and not (self._lostTLSConnection or self._input_ended):
+            piece, ended = records.take(min(limit, UNITS_PER_LOOK))
+            if not piece:
+                break
+            self._decrypt(piece, ended)
+            limit -= ended
+            if seconds() >= until:
+                break
+        self._hand_over()
+        if self._lostTLSConnection or self._input_ended:
+            records.clear()
+        return records.ready
+
+    def _decrypt(self, piece: bytes, ended: int) -> None:
+        """Decrypt a piece, in which so many records end."""
+        opening, before = not self._handshakeDone, len(self._data)
+        super().dataReceived(piece)
+        if opening:
+            self.release_buffers()
+            return
+        if len(piece) > KEPT and not self._grown:
+            self._grow()
+        if len(self._data) > before:
+            self._without_data = 0
+            return
+        self._without_data += ended
+        if self._without_data > RECORDS_WITHOUT_DATA and not self._lostTLSConnection:
+            self._reason = Failure(LayerEnded(End.TOO_MANY_KEY_UPDATES))
+            self.abortConnection()
+
+    def _hand_over(self) -> None:
+        """Hand over what has been decrypted."""
+        if self._data:
+            data, self._data = b"".join(self._data), []
+            if not self._aborted:
+                self.wrappedProtocol.dataReceived(data)
 
     # --- the factory calls ---
 
@@ -135,6 +273,28 @@ class TlsTransport(BufferingTLSTransport):
         self._ending_output = False
         if self._notified:
             self._close()
+
+    def pauseProducing(self) -> None:
+        """Decrypt and read nothing for now."""
+        self._input.pause()
+
+    def resumeProducing(self) -> None:
+        """Go on, in its turn with what has been read already."""
+        self._input.resume()
+
+    @override
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # Any: of either kind
+        if streaming:
+            producer = _OutputProducer(self, producer)
+        super().registerProducer(producer, streaming)
+
+    def output_full(self, full: bool) -> None:
+        """Decrypt nothing while the peer does not read: OpenSSL answers some records."""
+        if not full:
+            self._input.unblock()
+        # Else it is OpenSSL that must read before it can write.
+        elif not self._appSendBuffer:
+            self._input.block()
 
     @override
     def unregisterProducer(self) -> None:
@@ -165,13 +325,24 @@ class TlsTransport(BufferingTLSTransport):
             except ZeroReturnError:
                 self._end_input()
             except Error:
-                self._tlsShutdownFinished(Failure())
+                failure = Failure()
+                self._hand_over()
+                self._tlsShutdownFinished(failure)
             else:
-                if not self._aborted:
-                    self.wrappedProtocol.dataReceived(data)
+                self._data.append(data)
         # To close the connection below after our half has ended loses it at once.
         if self._tlsConnection is not None:
             self._flushSendBIO()
+
+    @override
+    def _flushSendBIO(self) -> None:
+        """Send all that OpenSSL has to send; Twisted takes 32 KiB of it, and leaves the rest."""
+        with contextlib.suppress(WantReadError):
+            while True:
+                data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
+                self.transport.write(data)
+                if len(data) < _ANSWERS_SIZE:
+                    break
 
     @override
     def _shutdownTLS(self) -> None:
@@ -216,11 +387,37 @@ class TlsTransport(BufferingTLSTransport):
         if self._input_ended:
             return
         self._input_ended = True
+        self._hand_over()
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.readConnectionLost()
         else:
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
+
+
+@implementer(IPushProducer)
+class _OutputProducer:
+    """Pauses the protocol within, and all decryption, while the peer does not read."""
+
+    __slots__ = ("_producer", "_transport")
+
+    def __init__(self, transport: TlsTransport, producer: IPushProducer) -> None:
+        self._transport = transport
+        self._producer = producer
+
+    def pauseProducing(self) -> None:
+        """The peer does not read, or OpenSSL must read before it can write."""
+        self._transport.output_full(True)
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """All has left."""
+        self._transport.output_full(False)
+        self._producer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._producer.stopProducing()
 
 
 class GrownBuffers:

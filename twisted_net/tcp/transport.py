@@ -86,6 +86,8 @@ class FastTransport(tcp.Server):
 
     An error of a send is not reported from within ``write``: the reactor reports the loss in its
     next turn, as usual.
+
+    :ivar read_size: bytes that are read at once.
     """
 
     # In slots, all that a connection has: one attribute elsewhere would cost it a dict. Most are
@@ -115,6 +117,7 @@ class FastTransport(tcp.Server):
         "producerPaused",
         "protocol",
         "reactor",
+        "read_size",
         "server",
         "sessionno",
         "socket",
@@ -135,7 +138,7 @@ class FastTransport(tcp.Server):
         self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
-        self.bufferSize = BUFFER_SIZE
+        self.bufferSize = self.read_size = BUFFER_SIZE
         self.TLS = self._aborting = False
         self._log_context: str | None = None
         self._shown: str | None = None
@@ -179,7 +182,7 @@ class FastTransport(tcp.Server):
         self,
     ) -> ConnectionLost | ConnectionDone | None:
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(self.read_size)
         except OSError as error:
             return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
         if not data:
@@ -288,6 +291,19 @@ class FastTransport(tcp.Server):
 def _no_descriptor() -> int:
     """Return what a descriptor that is closed has for a number."""
     return -1
+
+
+def limit_reads(transport: object, size: int) -> None:
+    """
+    Read at most so many bytes of a connection at once, from now on.
+
+    Nothing is done for a transport of others, which read 64 KiB.
+
+    :param transport: a connection, or one behind a PROXY header.
+    """
+    bare = getattr(transport, "unproxied", transport)
+    if isinstance(bare, FastTransport):
+        bare.read_size = size
 
 
 class Batch:

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
@@ -23,19 +22,17 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadHandshake
-from twisted_net.net.steady_clock import steady
+from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.net.turn_scheduler import READ_SIZE, UNITS_PER_LOOK, PacedInput, turns_of
 from twisted_net.net.websocket_handshake import (
     HandshakeRequest,
     RequestReader,
     encode_acceptance,
     encode_refusal,
 )
-from twisted_net.tcp.flow_control import FlowControl
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.rejection import end_output
-
-EVENTS_PER_TURN = 64
-"""Frames of one connection that are processed in one reactor turn; others follow in the next."""
+from twisted_net.tcp.transport import limit_reads
 
 MAX_FRAGMENTS = 1024
 """
@@ -69,6 +66,8 @@ class WebSocketFactory(HandshakeFactory):
     :param origins: web sites whose pages may connect, such as ``https://example.org``. Pages of
         other sites are refused, since they would use the access that their visitor's browser has
         to this network. Clients that are not browsers send no origin, and are accepted.
+    :ivar turns: where frames wait that are not processed yet.
+    :ivar seconds: a steady clock, for durations.
     """
 
     def __init__(
@@ -79,7 +78,9 @@ class WebSocketFactory(HandshakeFactory):
         origins: Collection[str] = (),
     ) -> None:
         super().__init__(inner, handshakes)
-        self.clock = steady(clock)
+        clock = steady(clock)
+        self.turns = turns_of(clock)
+        self.seconds = stopwatch(clock)
         self.origins = frozenset(origins)
 
     @override
@@ -133,10 +134,8 @@ class _WebSocket(Protocol):
 
     transport: Any  # TCP, Unix or TLS
     writable = True
-    _flow: FlowControl  # from connectionMade on
+    _input: PacedInput  # from connectionMade on
     _inner: IProtocol | None = None
-    _turn: IDelayedCall | None = None
-    _wanted = True  # whether the protocol within reads
     _refused = False
     _input_ended = False  # the client has ended its half, with or without a closing frame
     _ended = False  # no message follows: the client has closed, or has broken a rule
@@ -160,7 +159,9 @@ class _WebSocket(Protocol):
 
     @override
     def connectionMade(self) -> None:
-        self._flow = FlowControl(self.transport)
+        factory = self._factory
+        limit_reads(self.transport, READ_SIZE)
+        self._input = PacedInput(factory.turns, factory.seconds, self.transport, self._take_frames)
         self._factory.handshakes.began(self)
 
     @override
@@ -178,16 +179,15 @@ class _WebSocket(Protocol):
                 return
             data = request.rest
         self._wire.receive_data(data)
-        if self._turn is None:
-            self._take_turn()
+        self._input.arrived()
 
     def readConnectionLost(self) -> None:
         """The client has ended its half: the frames that came before are processed first."""
         self._input_ended = True
         if self._inner is None:
             self.transport.loseConnection()
-        elif self._turn is None and not self._ended:
-            self._take_turn()
+        elif not self._ended:
+            self._input.arrived()
 
     def writeConnectionLost(self) -> None:
         """Our half has ended, after :meth:`loseWriteConnection`."""
@@ -197,9 +197,7 @@ class _WebSocket(Protocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._input.stop()
         self._ended = True
         if self._inner is None:
             self._factory.handshakes.lost(self)
@@ -236,14 +234,11 @@ class _WebSocket(Protocol):
 
     def pauseProducing(self) -> None:
         """Stop reading for now."""
-        self._wanted = False
-        self._flow.set_reading(False)
+        self._input.pause()
 
     def resumeProducing(self) -> None:
         """Read on, beginning with what has been received already."""
-        self._wanted = True
-        if self._turn is None:
-            self._turn = self._factory.clock.callLater(0, self._take_turn)
+        self._input.resume()
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """Pause the protocol within while the client does not read."""
@@ -257,30 +252,25 @@ class _WebSocket(Protocol):
         if ping is not None and not self._closed:
             self.transport.write(self._wire.send(ping.response()))
 
-    def _take_turn(self) -> None:
-        """Process some of the frames received, and hand over their lines together."""
-        self._turn = None
+    def _take_frames(self, limit: int, until: float) -> bool:
+        """Process frames, and hand over their lines together; return whether some may be left."""
         text: list[str] = []
-        more = True
-        for _ in range(EVENTS_PER_TURN):
+        left, seconds = True, self._factory.seconds
+        for number in range(1, limit + 1):
             event = next(self._wire.events(), None)
             if event is None:
-                more = False
+                left = False
                 break
             self._take(event, text)
-            if self._ended or self._refused:
+            late = number % UNITS_PER_LOOK == 0 and seconds() >= until
+            if late or self._ended or self._refused:
                 break
         if text and self._inner is not None:
             self._inner.dataReceived("".join(text).encode())
-        if self._ended or (self._input_ended and not more):
+        if self._ended or (self._input_ended and not left):
             self._ended = True
             self._close_inner()
-        elif self._input_ended:
-            self._turn = self._factory.clock.callLater(0, self._take_turn)
-        elif not self._refused and self._wanted and self._turn is None:
-            self._flow.set_reading(not more)
-            if more:
-                self._turn = self._factory.clock.callLater(0, self._take_turn)
+        return left and not (self._ended or self._refused)
 
     def _take(self, event: Event, text: list[str]) -> None:
         if isinstance(event, TextMessage):
