@@ -15,6 +15,16 @@ max_connections = 12_000
 """
 """The defaults, with room for 10,000 attackers and the others. Everybody may do everything."""
 
+
+def open_with(listener: str) -> str:
+    """
+    Return the configuration of an open server that has a second listener, which is attacked.
+
+    :param listener: its settings.
+    """
+    return f"{OPEN}[[listeners]]\nport = {{other}}\n{listener}\n"
+
+
 SECURED = """
 {more}
 [udp]
@@ -48,6 +58,7 @@ def secured(more: str = "", auth: str = "", listener: str = "") -> str:
 
 TLS = 'tls = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}'
 PROXY = 'proxy = ["127.0.0.1"]'
+WEBSOCKET = 'protocol = "websocket"'
 SLOW_COMMANDS = 'commands = ["slow_commands:commands"]'
 """The module that :mod:`benchmarks.attacked` writes into the folder of the server."""
 
@@ -90,7 +101,7 @@ class Attack:
     @property
     def logins(self) -> bool:
         """Whether clients log in."""
-        return self.config is not OPEN
+        return "[auth]" in self.config
 
     @property
     def second_listener(self) -> bool:
@@ -153,5 +164,10 @@ ATTACKS: dict[str, Attack] = {
         60 * MB,
         "tcp.max_handshakes",
         ("untrusted_proxy", "handshake_failed"),
+    ),
+    "tls_records": Attack(open_with(TLS), 20 * MB, "what is read at once of each of 20"),
+    "ws_frames": Attack(open_with(WEBSOCKET), 20 * MB, "what is read at once of each of 20"),
+    "key_updates": Attack(
+        open_with(TLS), 20 * MB, "tls_transport.RECORDS_WITHOUT_DATA", ("too_many_key_updates",)
     ),
 }

@@ -18,6 +18,7 @@ from struct import pack
 from attrs import define, field, frozen
 
 from benchmarks.attacked import DEAF_TOKEN, MEMBER_TOKEN, NAME
+from benchmarks.layer_crowds import key_updates, single_byte_records, tiny_frames
 
 Script = Callable[[int], Iterator[bytes]]
 """What the connection of a number sends, piece by piece; it holds still at the end."""
@@ -50,6 +51,8 @@ class Crowd:
     :param may_hear: whether the connection of a number may get the :data:`SECRET`.
     :param finishes: whether, when it is stopped, those who are there stay until the server ends
         them, for :data:`FINISH_TIME` at most.
+    :param opening: where given, it opens each connection, which is blocking until then, and
+        returns what is sent on it in place of the script.
     """
 
     script: Script
@@ -61,6 +64,7 @@ class Crowd:
     pause: float = 0.0
     may_hear: Callable[[int], bool] = lambda number: True
     finishes: bool = False
+    opening: Callable[[socket.socket], Iterator[bytes]] | None = None
 
 
 @define(eq=False)
@@ -159,8 +163,16 @@ class Running:
             sock.close()
             self.counts.failed += 1
             return
+        pieces = self._crowd.script(number)
+        if self._crowd.opening is not None:
+            try:
+                pieces = self._crowd.opening(sock)
+            except OSError:
+                sock.close()
+                self.counts.failed += 1
+                return
         self.counts.opened += 1
-        client = _Client(number, sock, self._crowd.script(number))
+        client = _Client(number, sock, pieces)
         self._clients[sock.fileno()] = client
         client.wanted = select.EPOLLOUT
         self._poll.register(sock, client.wanted)
@@ -256,6 +268,11 @@ def scattered(number: int) -> str:
 def scattered_singly(number: int) -> str:
     """Return an address that no other client has, of a /24 that few have."""
     return f"127.2.{number % 8}.{number // 8 % 200 + 1}"
+
+
+def nothing(number: int) -> Iterator[bytes]:
+    """Send nothing."""
+    return iter([])
 
 
 def half_lines(number: int) -> Iterator[bytes]:
@@ -432,5 +449,8 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
     "page": lambda: Crowd(page_requests, 200, source=scattered, most=1_000_000, finishes=True),
     "endless_lines": lambda: Crowd(lambda number: repeat(b"x" * 65_536), 100),
     "proxy_lies": lambda: Crowd(lying_headers, 500, source=proxied, most=100_000),
+    "tls_records": lambda: Crowd(nothing, 20, pause=0.05, opening=single_byte_records),
+    "ws_frames": lambda: Crowd(tiny_frames, 20),
+    "key_updates": lambda: Crowd(nothing, 5, most=2000, pause=0.05, opening=key_updates),
 }
 """The crowds by the names of their attacks."""

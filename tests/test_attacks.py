@@ -14,12 +14,15 @@ from unittest import mock
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import Pong
 
 from benchmarks import attacks
 from benchmarks.attack_rows import ATTACKS, NO_ATTACK, OPEN, Attack
 from benchmarks.attacked import NAME, PASSWORD, users
 from benchmarks.attacks import HEADINGS, PROBER, Outcome, Seen, faults, row
 from benchmarks.crowds import CROWDS, SECRET, Counts
+from benchmarks.layer_crowds import Records
 from benchmarks.right_users import KNOWN, TRIES, Logins, fresh
 from twisted_net.auth.users import read_users
 from twisted_net.config.loader import Layers
@@ -135,6 +138,40 @@ class CrowdTests(SynchronousTestCase):
         said = [list(crowd.script(number)) for number in range(1, crowd.size)]
         self.assertEqual(sum(map(len, said)), 20)
         self.assertEqual([crowd.may_hear(number) for number in (1, 10, 11)], [True, True, False])
+
+
+class LayerCrowdTests(SynchronousTestCase):
+    """What is sent within TLS and WebSockets is what it is meant to be."""
+
+    def test_frames(self) -> None:
+        """Each frame has six bytes, and is a pong that may be sent unasked."""
+        script = CROWDS["ws_frames"]().script(0)
+        upgrade, some = islice(script, 2)
+        self.assertTrue(upgrade.endswith(b"\r\n\r\n"))
+        wire = Connection(ConnectionType.SERVER)
+        wire.receive_data(some[:600])
+        events = list(wire.events())
+        self.assertEqual(len(events), 100)
+        for event in events:
+            assert isinstance(event, Pong)
+            self.assertEqual(event.payload, b"")
+
+    def test_records(self) -> None:
+        """Records are encrypted as RFC 8448 has it, of either length of secret."""
+        # RFC 8448 §3: the client's secret, and its first record of data after the handshake.
+        secret = bytes.fromhex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5")
+        record = Records(secret).data(bytes(range(50)))
+        self.assertEqual(
+            record.hex(),
+            "1703030043a23f7054b62c94d0affafe8228ba55cbefacea42f914aa66bcab3f2b9819a8a5b46b395bd54a"
+            "9a20441e2b62974e1f5a6292a2977014bd1e3deae63aeebb21694915e4",
+        )
+        self.assertEqual(len(Records(bytes(48)).data(b"x")), 5 + 1 + 1 + 16)
+
+    def test_key_updates(self) -> None:
+        """No two KeyUpdates are the same, as each has keys of its own."""
+        records = Records(bytes(48))
+        self.assertEqual(len({records.key_update() for _ in range(10)}), 10)
 
 
 class FaultsTests(SynchronousTestCase):
