@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.errors import BadHandshake
 from twisted_net.net.websocket_handshake import (
+    MAX_FIELDS,
     MAX_REQUEST,
     HandshakeRequest,
     RequestReader,
@@ -206,6 +207,19 @@ class RequestTests(SynchronousTestCase):
                 self.assertIsNotNone(read(data + b"frames" * 9000))
             else:
                 self.assertRaises(BadHandshake, read, data)
+
+    def test_fields(self) -> None:
+        """As many fields are accepted as the limit says; one more is refused."""
+        room = MAX_FIELDS - EXAMPLE.count(b"\r\n") + 2  # the first line and the empty one
+        for count in (room, room + 1):
+            data = EXAMPLE[:-2] + b"X: y\r\n" * count + b"\r\n"
+            if count == room:
+                self.assertIsNotNone(read(data))
+            else:
+                error = self.assertRaises(BadHandshake, read, data)
+                self.assertEqual(
+                    (error.status, str(error)), (431, "the request has more than 128 fields")
+                )
 
     def test_limit_without_an_end(self) -> None:
         """Once so many bytes have come, no end is waited for."""

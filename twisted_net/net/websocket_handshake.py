@@ -14,6 +14,9 @@ from twisted_net.errors import BadHandshake
 MAX_REQUEST = 16_384
 """Bytes of the longest request: browsers send cookies of up to 4 KiB each."""
 
+MAX_FIELDS = 128
+"""Fields of a request, by their lines; browsers send some 20. 16 KiB of them took 4.5 ms."""
+
 VERSION = b"13"
 """The version of the protocol (§4.1); another one is told that this is spoken here (§4.4)."""
 
@@ -144,6 +147,11 @@ def _check_request_line(line: bytes) -> None:
 def _parse_fields(head: bytes) -> dict[bytes, list[bytes]]:
     """Parse lines into the values of each field, by its name in lower case (RFC 9112 §5)."""
     fields: dict[bytes, list[bytes]] = {}
+    if head.count(b"\n") > MAX_FIELDS:
+        raise BadHandshake(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"the request has more than {MAX_FIELDS} fields",
+        )
     for line in head.split(b"\n")[:-1]:
         name, colon, value = line.removesuffix(b"\r").partition(b":")
         if not (colon and line.endswith(b"\r") and _TOKEN.fullmatch(name)):
