@@ -20,6 +20,12 @@ from twisted_net.coap.codec import Code, Option, Type
 from twisted_net.coap.echo import AddressVerifier
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
+from twisted_net.discovery.announcements import (
+    MAX_INSTANCES,
+    Announcement,
+    Collector,
+    encode_announcement,
+)
 from twisted_net.http.cache.collapse import UnstorableKeys
 from twisted_net.http.per_origin import PerOrigin
 from twisted_net.net.addresses import Source
@@ -153,6 +159,20 @@ def ends_of_handshakes(limit: int) -> Add:
     return begin_or_end
 
 
+def announcements(limit: int) -> Add:
+    """Return what announces servers, and then each of them again with another name."""
+    table = Collector()
+
+    def announce(number: int) -> None:
+        place = number % limit
+        name = f"name {number // limit}"
+        announced = Announcement(1, name, "1", f"{place:032x}", {}, 60.0 + place)
+        table.receive(encode_announcement(announced), source(place), 0.0)
+        table.next_expiry()
+
+    return announce
+
+
 def coap_peers(limit: int, kind: Type, path: str, options: Pairs) -> Add:
     """Return what asks for a resource as a new peer."""
     limits = CoapLimits(max_peers=limit, max_transfers=limit, max_exchanges=limit)
@@ -199,3 +219,7 @@ class FullTableTests(SynchronousTestCase):
         """So do sessions of one address, as behind a proxy, and time limits that end in turn."""
         for make in (sessions, ends_of_handshakes):
             self.assertLess(cost_ratio(make, 100, 4000, 100), FACTOR, make.__name__)
+
+    def test_announcements(self) -> None:
+        """So do servers that are announced again."""
+        self.assertLess(cost_ratio(announcements, 16, MAX_INSTANCES, 4000), FACTOR)

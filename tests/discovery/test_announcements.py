@@ -191,6 +191,23 @@ class CollectorTests(SynchronousTestCase):
         self.assertEqual(self.collector.malformed, 1)
 
 
+class ExpiryTests(SynchronousTestCase):
+    """:class:`Collector` loses each instance when its last announcement says so."""
+
+    def test_announced_often(self) -> None:
+        """Earlier announcements are forgotten, however many there were."""
+        collector = Collector()
+        collector.receive(wire(1, 50.0), ("h1", 1), 0.0)
+        for second in range(1000):
+            collector.receive(wire(2, 100.0), ("h1", 1), second / 100)
+            self.assertLess(len(collector._expiries), 25)
+        self.assertEqual(collector.next_expiry(), 50.0)
+        self.assertEqual(len(collector.expire(109.98)), 1)
+        self.assertEqual(collector.next_expiry(), 109.99)
+        self.assertEqual(len(collector.expire(109.99)), 1)
+        self.assertIsNone(collector.next_expiry())
+
+
 class CollectorMachine(RuleBasedStateMachine):
     """The collector knows what a list of all that was heard says."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from heapq import heapify, heappop, heappush
 from typing import Annotated
 
 import msgspec
@@ -113,6 +114,8 @@ class Collector:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Instance] = {}
         self._per_source: dict[str, int] = {}
+        # A heap of when each expires, with entries that a later announcement has made stale.
+        self._expiries: list[tuple[float, tuple[str, str]]] = []
         self.malformed = 0
         self.refused = 0
 
@@ -154,9 +157,9 @@ class Collector:
                 self.refused += 1
                 return None
             self._per_source[owner] = held + 1
-            self._known[key] = instance
+            self._keep(key, instance)
             return InstanceChange(ChangeKind.FOUND, instance)
-        self._known[key] = instance
+        self._keep(key, instance)
         same = (before.name, before.version, before.services) == (
             instance.name,
             instance.version,
@@ -166,12 +169,29 @@ class Collector:
 
     def expire(self, now: float) -> list[InstanceChange]:
         """Remove the instances whose validity has ended, and return these changes."""
-        late = [key for key, instance in self._known.items() if instance.expires <= now]
-        return [self._lose(key) for key in late]
+        changes = []
+        while (expiry := self.next_expiry()) is not None and expiry <= now:
+            changes.append(self._lose(self._expiries[0][1]))
+        return changes
 
     def next_expiry(self) -> float | None:
         """When the next instance expires, or None if there are none."""
-        return min((instance.expires for instance in self._known.values()), default=None)
+        expiries = self._expiries
+        while expiries:
+            expires, key = expiries[0]
+            known = self._known.get(key)
+            if known is not None and known.expires == expires:
+                return expires
+            heappop(expiries)
+        return None
+
+    def _keep(self, key: tuple[str, str], instance: Instance) -> None:
+        self._known[key] = instance
+        heappush(self._expiries, (instance.expires, key))
+        # Half of them are stale, at least: what this takes is paid by as many announcements.
+        if len(self._expiries) > 2 * len(self._known) + 16:
+            self._expiries = [(known.expires, key) for key, known in self._known.items()]
+            heapify(self._expiries)
 
     def _lose(self, key: tuple[str, str]) -> InstanceChange:
         instance = self._known.pop(key)
