@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
 
@@ -66,6 +67,47 @@ class HandshakesTests(SynchronousTestCase):
         self.clock.advance(5)
         self.assertTrue(self.second.aborted)
         self.assertFalse(self.first.aborted)
+
+    def begin_many(self, handshakes: Handshakes) -> list[HandshakingConnection]:
+        """Begin more than end in a turn."""
+        many = [HandshakingConnection() for _ in range(2 * ENDS_AT_ONCE + 1)]
+        for one in many:
+            handshakes.began(one)
+        return many
+
+    def turns(self, many: list[HandshakingConnection]) -> list[int]:
+        """Take turns for what is due now; return how many are aborted before each."""
+        aborted = []
+        while due := [call for call in self.clock.calls if call.getTime() <= self.clock.seconds()]:
+            aborted.append(sum(one.aborted for one in many))
+            for call in due:
+                self.clock.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+        return aborted
+
+    def test_many_overdue(self) -> None:
+        """So many that are late are broken off in each turn; one that is lost is not."""
+        handshakes = Handshakes(self.clock, 10, 100, self.ends.append)
+        many = self.begin_many(handshakes)
+        self.clock.rightNow = 10.0
+        self.assertEqual(self.turns(many), [0, ENDS_AT_ONCE, 2 * ENDS_AT_ONCE])
+        self.assertEqual(self.ends, [End.HANDSHAKE_TIMEOUT] * len(many))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_close_of_many(self) -> None:
+        """So many are broken off in each turn at the end; it is over when all are lost."""
+        handshakes = Handshakes(self.clock, 10, 100, self.ends.append)
+        many = self.begin_many(handshakes)
+        closed = handshakes.close()
+        handshakes.lost(many[-1])
+        self.assertEqual(self.turns(many), [ENDS_AT_ONCE, 2 * ENDS_AT_ONCE])
+        self.assertEqual(self.ends.count(End.DRAINED), len(many) - 1)
+        for one in many[:-1]:
+            self.assertNoResult(closed)
+            handshakes.lost(one)
+        self.successResultOf(closed)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_too_many(self) -> None:
         """Of one too many the oldest is broken off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,6 +14,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
+from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.connection import CommandProtocol
@@ -252,6 +254,27 @@ class SlowTests(TopicCase):
         self.assertTrue(client.gone)
         self.assertEqual(self.factory.sessions.counters.ended[End.SLOW_SUBSCRIBER], 1)
         self.assertEqual((len(self.topics), self.topics.overflows), (0, 1))
+
+    def test_many_disconnect(self) -> None:
+        """Of many for whom one message is too much, so many are cut off in each turn, each once."""
+        self.start(TopicSettings(max_queue=10_000))
+        many = [self.connect("SUBSCRIBE a disconnect") for _ in range(3 * ENDS_AT_ONCE)]
+        for client in many:
+            client.reads = False
+        sender = self.connect()
+        ended = self.factory.sessions.counters.ended
+        cut = [0]
+        while cut[-1] < len(many) - 1:
+            sender.send(f"PUBLISH a {'x' * 3000}\n".encode())
+            self.reactor.turn()
+            cut.append(ended[End.SLOW_SUBSCRIBER])
+            if self.topics.overflows and not many[-1].gone:
+                many[-1].reset()  # it leaves before its turn
+        self.reactor.settle()
+        self.assertLessEqual(max(after - before for before, after in pairwise(cut)), ENDS_AT_ONCE)
+        self.assertEqual(self.topics.overflows, len(many))
+        self.assertEqual(ended[End.SLOW_SUBSCRIBER], len(many) - 1)
+        self.assertEqual(ended[End.CONNECTION_LOST], 1)
 
     def test_memory(self) -> None:
         """However much is published, what a stuck client costs is bounded."""

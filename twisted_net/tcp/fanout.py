@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twisted_net.net.pacing import END, in_steps
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.tcp.answer_queue import PendingAnswer
 from twisted_net.tcp.transport import Batch, StreamTransport
@@ -49,6 +52,9 @@ class Fanout:
         self._reactor = reactor
         self._due: deque[Destination] = deque()
         self._turn: IDelayedCall | None = None
+        self._slow: deque[Callable[[], None]] = deque()
+        self._ending = False
+        self._steps = StepScheduler(reactor)
 
     def add(self, destination: Destination) -> None:
         """Let a connection write in one of the next turns, never within this call."""
@@ -56,9 +62,29 @@ class Fanout:
         if self._turn is None:
             self._turn = self._reactor.callLater(0, self._send)
 
+    def end_slow(self, abort: Callable[[], None]) -> None:
+        """
+        End a connection that reads too slowly; of many, some in each turn of the reactor.
+
+        :param abort: aborts it, unless it is lost.
+        """
+        self._slow.append(abort)
+        if not self._ending:
+            self._ending = True
+            self._steps(in_steps(self._aborts()))
+
+    def _aborts(self) -> Iterator[float]:
+        while self._slow:
+            self._slow.popleft()()
+            yield END
+        self._ending = False
+
     def stop(self) -> None:
         """Drop all that is due."""
         self._due.clear()
+        self._slow.clear()
+        self._ending = False
+        self._steps.stop()
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -137,6 +163,10 @@ class MailboxWriter:
 
     def overflow(self) -> None:
         """Too many messages would wait, and the client chose to be disconnected then."""
+        # A message to all that do not read may be one too many for each of them.
+        self._fanout.end_slow(self._abort)
+
+    def _abort(self) -> None:
         if self._owner is not None:
             self._owner.abort(End.SLOW_SUBSCRIBER)
 

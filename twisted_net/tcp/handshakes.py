@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,7 +13,9 @@ from typing_extensions import override
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.log_limiter import limited_logger
+from twisted_net.net.pacing import END, ENDS_AT_ONCE, in_steps
 from twisted_net.net.steady_clock import steady
+from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 
 
@@ -51,6 +53,7 @@ class Handshakes:
         self._aborted: set[HandshakingConnection] = set()
         self._timer: IDelayedCall | None = None
         self._closed: list[Deferred[None]] = []
+        self._steps = StepScheduler(clock)
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -80,17 +83,20 @@ class Handshakes:
 
     def close(self) -> Deferred[None]:
         """
-        Abort all that are under way.
+        Abort all that are under way, some in each turn of the reactor.
 
         :return: fires when they are lost.
         """
-        for connection in list(self._deadlines):
-            del self._deadlines[connection]
-            self._abort(connection, End.DRAINED)
+        self._steps(in_steps(self._aborts()))
         closed: Deferred[None] = Deferred()
         self._closed.append(closed)
         self._settle()
         return closed
+
+    def _aborts(self) -> Iterator[float]:
+        while (oldest := self._deadlines.oldest()) is not None:
+            self._abort_oldest(oldest[0], End.DRAINED)
+            yield END
 
     def _crowded_out(self, connection: HandshakingConnection, deadline: float) -> None:
         self._abort(connection, End.TOO_MANY_HANDSHAKES)
@@ -101,21 +107,28 @@ class Handshakes:
         connection.abort()
 
     def _abort_overdue(self) -> None:
-        """Abort those whose time is over, and wait for the next deadline."""
+        """Abort those whose time is over, some in this turn, and wait for the next deadline."""
         self._timer = None
         now = self._clock.seconds()
-        while (oldest := self._deadlines.oldest()) is not None:
-            connection, deadline = oldest
-            if deadline > now:
-                self._timer = self._clock.callLater(deadline - now, self._abort_overdue)
+        for _ in range(ENDS_AT_ONCE):
+            oldest = self._deadlines.oldest()
+            if oldest is None or oldest[1] > now:
                 break
-            del self._deadlines[connection]
-            self._abort(connection, End.HANDSHAKE_TIMEOUT)
+            self._abort_oldest(oldest[0], End.HANDSHAKE_TIMEOUT)
+        oldest = self._deadlines.oldest()
+        if oldest is not None:
+            self._timer = self._clock.callLater(max(0.0, oldest[1] - now), self._abort_overdue)
+
+    def _abort_oldest(self, connection: HandshakingConnection, end: End) -> None:
+        del self._deadlines[connection]
+        self._abort(connection, end)
 
     def _settle(self) -> None:
         if not self._deadlines and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._deadlines:
+            self._steps.stop()
         if not self._deadlines and not self._aborted:
             closed, self._closed = self._closed, []
             for deferred in closed:
