@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.http.fakes import HttpTestCase
 from twisted_net.http.errors import BadStatus
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.response import Response
+from twisted_net.http.response import MAX_PARAMETERS, Response
 
 URL = "http://h.example/p"
 
@@ -32,6 +32,12 @@ class ResponseTests(HttpTestCase):
         ):
             with self.subTest(kind=kind):
                 self.assertEqual(self.response(body, kind).text(), text)
+
+    def test_many_parameters(self) -> None:
+        """The charset is looked for in as many parameters as the limit says."""
+        for count, text in ((MAX_PARAMETERS - 1, "ü"), (MAX_PARAMETERS, "\ufffd")):
+            kind = "text/plain" + ";a=b" * count + ";charset=latin-1;c=d"
+            self.assertEqual(self.response(b"\xfc", kind).text(), text)
 
     def test_raise_for_status(self) -> None:
         """Success returns the response itself."""

@@ -14,6 +14,9 @@ from twisted_net.net.redaction import redact_url
 
 _T = TypeVar("_T")
 
+MAX_PARAMETERS = 16
+"""Parameters of ``Content-Type`` that are read; usual ones are one or two."""
+
 EXCERPT = 200
 """Characters of a body that :class:`~twisted_net.http.errors.BadStatus` carries."""
 
@@ -56,11 +59,13 @@ class Response:
         """
         Decode the body by the charset that ``Content-Type`` names, or else as UTF-8.
 
-        Charsets are those of the web, see :data:`~twisted_net.net.charsets.CODECS`. Bytes that
+        Charsets are those of the web, see :data:`~twisted_net.net.charsets.CODECS`. It is looked
+        for in the first :data:`MAX_PARAMETERS` parameters. Bytes that
         cannot be decoded become U+FFFD.
         """
-        parameters = self.headers.get("content-type", "").split(";")[1:]
-        for parameter in parameters:
+        # The last of them is what is left, and no parameter.
+        parameters = self.headers.get("content-type", "").split(";", MAX_PARAMETERS + 1)
+        for parameter in parameters[1 : MAX_PARAMETERS + 1]:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "charset":
                 codec = codec_for(value.strip().strip("\"'")) or "utf-8"
