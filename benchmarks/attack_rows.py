@@ -145,6 +145,9 @@ ATTACKS: dict[str, Attack] = {
     "flood_subscribe": Attack(
         OPEN, 150 * MB, "topics.max_subscriptions_in_all", ("subscription_limit",)
     ),
+    "broadcast_leavers": Attack(
+        OPEN, 120 * MB, "4 MiB of broadcasts, and 64 KiB in and out for each of 200", ("busy",)
+    ),
     "fanout": Attack(
         OPEN, 400 * MB, "80 KiB, and topics.max_queue of shared lines, for each of 10 000"
     ),

@@ -393,6 +393,11 @@ def audience(number: int) -> Iterator[bytes]:
     return repeat(b"PUBLISH news " + b"n" * 1000 + b"\n")
 
 
+def broadcasts(number: int) -> Iterator[bytes]:
+    """Broadcast as often as a client may at one time; whoever hears any of it leaves."""
+    return iter([b"BROADCAST " + b"b" * 4000 + b"\n"] * 64)
+
+
 def full_listings(number: int) -> Iterator[bytes]:
     """Ask for a listing of all clients again and again, or be one of those that it lists."""
     return repeat(b"CLIENTS 1000\n" * 64) if number < 50 else iter([])
@@ -442,6 +447,7 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
         lambda number: iter([b"PING\n"]), 500, source=scattered, most=100_000, leaves=True
     ),
     "flood_subscribe": lambda: Crowd(new_topics, 100),
+    "broadcast_leavers": lambda: Crowd(broadcasts, 200, most=1_000_000, leaves=True),
     "fanout": lambda: Crowd(audience, 10_001, reads=lambda number: number % 2 == 0, pause=0.1),
     "strangers": lambda: Crowd(
         strangers, 5021, source=scattered, pause=0.05, may_hear=lambda number: number <= 10

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,9 +10,36 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeClient
 from twisted_net.broadcasts import encode_event
-from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
+from twisted_net.net.pacing import CLIENTS_AT_ONCE, unpaced
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
+
+
+class Paced:
+    """
+    A :class:`FairPacing` of which nothing waits.
+
+    :param stepped: called after each step.
+    :ivar events: the sender and the size of each event.
+    """
+
+    kept = max_bytes = 0
+
+    def __init__(self, stepped: Callable[[], object]) -> None:
+        self.events: list[tuple[str, int]] = []
+        self._stepped = stepped
+
+    def __len__(self) -> int:
+        return 0
+
+    async def __call__(self, steps: Iterable[int], sender: str, size: int) -> list[int]:
+        """Go through the steps."""
+        self.events.append((sender, size))
+        given = []
+        for delivered in steps:
+            given.append(delivered)
+            self._stepped()
+        return given
 
 
 class EventTests(SynchronousTestCase):
@@ -58,14 +84,10 @@ class DeliveryTests(SynchronousTestCase):
             self.sessions.open("more", port, client.deliver)
         reached = []
 
-        async def by_turns(steps: Iterable[int]) -> list[int]:
-            given = []
-            for delivered in steps:
-                reached.append(sum(bool(client.got) for client in clients))
-                given.append(delivered)
-            return given
+        def reach() -> None:
+            reached.append(sum(bool(client.got) for client in clients))
 
-        for pacing in (by_turns, unpaced):
+        for pacing in (Paced(reach), None):
             sessions = Sessions(lambda: 0.0, pacing=pacing)
             for session in self.sessions:
                 sessions.open(*session.client, session.deliver)
@@ -75,25 +97,28 @@ class DeliveryTests(SynchronousTestCase):
             self.assertEqual(delivery.failures, {"h:1": "output_full", "h:3": "closing"})
         self.assertEqual(reached, [CLIENTS_AT_ONCE - 2, CLIENTS_AT_ONCE + 2])
 
+    def test_sender(self) -> None:
+        """An event counts with its bytes for the user or address that sends it, or for none."""
+        pacing = Paced(lambda: None)
+        sessions = Sessions(lambda: 0.0, pacing=pacing)
+        sender = sessions.open("192.0.2.7", 1, FakeClient().deliver)
+        for each in (sender, None):
+            spread = Deferred.fromCoroutine(sessions.spread({"event": "x"}, each))
+            self.successResultOf(spread)
+        size = len('{"event":"x"}\n')
+        self.assertEqual(pacing.events, [("192.0.2.7", size), ("", size)])
+
     def test_pacing_of_the_first(self) -> None:
         """The first server's pacing is used, unless one was given."""
-        used: list[str] = []
-
-        def pacing(name: str) -> Pacing:
-            async def by_turns(steps: Iterable[int]) -> list[int]:
-                used.append(name)
-                return list(steps)
-
-            return by_turns
-
+        given, first, second = (Paced(lambda: None) for _ in range(3))
         for sessions, expected in (
-            (Sessions(lambda: 0.0), "first"),
-            (Sessions(lambda: 0.0, pacing=pacing("given")), "given"),
+            (Sessions(lambda: 0.0), first),
+            (Sessions(lambda: 0.0, pacing=given), given),
         ):
-            sessions.use_pacing(partial(pacing, "first"))
-            sessions.use_pacing(partial(pacing, "second"))
+            for pacing in (first, second):
+                sessions.use_pacing(lambda: unpaced, [pacing].pop)
             self.successResultOf(Deferred.fromCoroutine(sessions.spread({"event": "x"})))
-            self.assertEqual(used.pop(), expected)
+            self.assertEqual([len(each.events) for each in (expected, second)], [1, 0])
 
     def test_one_object(self) -> None:
         """A broadcast is encoded once: all clients get the same bytes object."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 from attrs import frozen
 
-from twisted_net.net.pacing import Pacing, unpaced
+from twisted_net.net.pacing import FairPacing
 
 
 @frozen
@@ -46,11 +46,11 @@ class Broadcasts:
     reach all clients in the same order.
 
     :param pacing: spreads an event to many clients over turns of the reactor; if None, that of the
-        first server which uses it.
+        first server which uses it, and none without a server.
     :ivar last: the last event, as a line; an empty one before the first.
     """
 
-    def __init__(self, pacing: Pacing | None = None) -> None:
+    def __init__(self, pacing: FairPacing | None = None) -> None:
         self.last = b"{}\n"
         self._pacing = pacing
         self._audiences: list[Audience] = []
@@ -63,7 +63,7 @@ class Broadcasts:
         """Send events to the clients of one more server."""
         self._audiences.append(audience)
 
-    def use_pacing(self, pacing: Pacing) -> None:
+    def use_pacing(self, pacing: FairPacing) -> None:
         """Spread events by this, unless a pacing was given or another server was first."""
         if self._pacing is None:
             self._pacing = pacing
@@ -77,17 +77,24 @@ class Broadcasts:
         failures: dict[str, str] = {}
         return Delivery(sum(self._steps(encode_event(event), failures)), failures)
 
-    async def spread(self, event: Mapping[str, object]) -> Delivery:
+    async def spread(self, event: Mapping[str, object], sender: str = "") -> Delivery:
         """
         Send an event to every client, some in each turn of the reactor.
 
-        Events are sent one after the other, each to those that are connected when its turn
-        comes. Cancelling the wait does not stop the event.
+        Events are sent one after the other, in turns between the senders, each to those that are
+        connected when its turn comes. If the wait is cancelled, an event that has begun is
+        completed, and any other one is dropped.
+
+        :param sender: whom it counts for, see :attr:`twisted_net.sessions.Session.owner`; empty
+            for the application itself.
+        :raises TooBusy: if too many wait, and this sender has as many of them as any other.
         """
         failures: dict[str, str] = {}
-        pacing = self._pacing or unpaced
-        delivered = await pacing(self._steps(encode_event(event), failures))
-        return Delivery(sum(delivered), failures)
+        line = encode_event(event)
+        steps = self._steps(line, failures)
+        if self._pacing is None:
+            return Delivery(sum(steps), failures)
+        return Delivery(sum(await self._pacing(steps, sender, len(line))), failures)
 
     def _steps(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
         self.last = line

@@ -13,7 +13,7 @@ from twisted_net.broadcasts import Broadcasts, Delivery, encode_event
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.net.addresses import ClientNames, client_prefix, format_address
-from twisted_net.net.pacing import CLIENTS_AT_ONCE, Pacing, unpaced
+from twisted_net.net.pacing import CLIENTS_AT_ONCE, FairPacing, Pacing, unpaced
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
@@ -400,7 +400,7 @@ class Sessions:
         wall: Callable[[], float],
         topics: Topics | None = None,
         instruments: Instruments | None = None,
-        pacing: Pacing | None = None,
+        pacing: FairPacing | None = None,
         broadcasts: Broadcasts | None = None,
     ) -> None:
         self.wall = wall
@@ -426,15 +426,18 @@ class Sessions:
         # Added up when asked, so that each line counts one integer and not two.
         return self.counters.messages + sum([session.messages for session in self._open.values()])
 
-    def use_pacing(self, new_pacing: Callable[[], Pacing]) -> None:
+    def use_pacing(
+        self, new_pacing: Callable[[], Pacing], new_fair_pacing: Callable[[], FairPacing]
+    ) -> None:
         """
         Spread over turns what touches many clients, unless another server was first.
 
         :param new_pacing: called for each kind of work, so that none waits for another.
+        :param new_fair_pacing: the same for broadcasts.
         """
         if self.pacing is unpaced:
             self.pacing = new_pacing()
-        self.broadcasts.use_pacing(new_pacing())
+        self.broadcasts.use_pacing(new_fair_pacing())
         self.topics.use_pacing(new_pacing())
 
     async def settle(self) -> None:
@@ -548,9 +551,14 @@ class Sessions:
         """
         return self.broadcasts.send(event)
 
-    async def spread(self, event: Mapping[str, object]) -> Delivery:
-        """Do as :meth:`broadcast` does, some clients in each turn of the reactor."""
-        return await self.broadcasts.spread(event)
+    async def spread(self, event: Mapping[str, object], sender: Session | None = None) -> Delivery:
+        """
+        Do as :meth:`broadcast` does, some clients in each turn of the reactor.
+
+        :param sender: the client that asks for it; None for the application itself.
+        :raises TooBusy: if too many wait.
+        """
+        return await self.broadcasts.spread(event, "" if sender is None else sender.owner)
 
     def send_event(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
         """Send an event to these sessions, see :class:`~twisted_net.broadcasts.Audience`."""

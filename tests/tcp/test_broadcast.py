@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
 from twisted_net.commands.standard import standard_commands
 from twisted_net.net.pacing import CLIENTS_AT_ONCE
+from twisted_net.net.turn_scheduler import MAX_WAITING
+from twisted_net.reasons import Refusal
 from twisted_net.tcp.server import CommandFactory
 
 
@@ -68,6 +72,34 @@ class BroadcastTests(SynchronousTestCase):
         *_, answer = self.clients[1].answers()
         self.assertEqual((answer["delivered"], answer["failed"]), (self.CLIENTS - 2, 0))
         self.assertEqual(self.factory.sessions.counters.undelivered, 1)
+
+    def test_left_before(self) -> None:
+        """What a client that has left asked for is dropped, unless it had begun to go out."""
+        self.first.send(b"BROADCAST one\nBROADCAST two\nBROADCAST three\n")
+        self.last.send(b"BROADCAST four\n")
+        self.reactor.turn()
+        self.first.reset()
+        self.reactor.settle()
+        for client in self.clients[1:-1]:
+            self.assertEqual(self.got(client), ["one", "four"])
+        self.assertEqual(self.got(self.last), ["one", "four", "BROADCAST"])
+
+    def test_too_many(self) -> None:
+        """Those over the bound are answered with ``busy``; the others are all sent."""
+        per_client = self.factory.limits.max_pending
+        asking = self.clients[: MAX_WAITING // per_client + 1]
+        for client in asking:
+            client.send(b"BROADCAST x\n" * per_client)
+        self.reactor.settle()
+        codes = Counter(
+            answer.get("code", "sent")
+            for client in asking
+            for answer in client.answers()
+            if "command" in answer
+        )
+        surplus = per_client * len(asking) - MAX_WAITING
+        self.assertEqual(codes, {"sent": MAX_WAITING, "busy": surplus})
+        self.assertEqual(self.factory.sessions.counters.refusals[Refusal.BUSY], surplus)
 
     def test_aborted(self) -> None:
         """A server that ends all connections meanwhile has nothing left to do soon."""

@@ -74,7 +74,7 @@ from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.net.log_limiter import TracebackRate
 from twisted_net.net.pacing import in_steps
-from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.net.turn_scheduler import pacings
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
 from twisted_net.udp.port import CappedPort
@@ -132,7 +132,7 @@ class CoapServer(CoapEndpoint):
         self._on_review = reviewed
         self.commands = commands
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(partial(StepScheduler, reactor))
+        self.sessions.use_pacing(*pacings(reactor))
         self.sessions.use_clock(reactor.seconds)
         self.datagrams = DatagramCounts()
         self._observable = observable_commands(commands, observable)

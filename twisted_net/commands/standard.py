@@ -13,7 +13,7 @@ from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions import Session
 from twisted_net.topics import BROADCAST
 
 FAILURES_SHOWN = 20
@@ -98,12 +98,12 @@ def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
         session.permissions.check_publish(BROADCAST)
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
     if len(session.sessions.broadcasts) > CLIENTS_AT_ONCE:
-        return _spread(session.sessions, event)
+        return _spread(session, event)
     return _outcome(session.sessions.broadcast(event))
 
 
-async def _spread(sessions: Sessions, event: Mapping[str, object]) -> Fields:
-    return _outcome(await sessions.spread(event))
+async def _spread(session: Session, event: Mapping[str, object]) -> Fields:
+    return _outcome(await session.sessions.spread(event, session))
 
 
 def _outcome(delivery: Delivery) -> Fields:

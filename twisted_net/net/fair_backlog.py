@@ -43,13 +43,24 @@ class FairBacklog(Generic[_T]):
         """
         surplus = None
         if len(self) >= self._limit:
-            if self._waiting.size_of(client) + 1 >= self._waiting.largest_size:
+            surplus = self.displace(client)
+            if surplus is None:
                 return item
-            longest = self._waiting.largest_group()
-            surplus = self._waiting.newest_of(longest)
-            self._remove(surplus)
         if self._waiting.add(item, client):
             self._turns[client] = None
+        return surplus
+
+    def displace(self, client: str) -> _T | None:
+        """
+        Remove the newest item of the client that has most waiting, to make room for one more.
+
+        :param client: whose item is to have the room.
+        :return: None if no other client has more than it would have then: nothing is removed.
+        """
+        if self._waiting.size_of(client) + 1 >= self._waiting.largest_size:
+            return None
+        surplus = self._waiting.newest_of(self._waiting.largest_group())
+        self._remove(surplus)
         return surplus
 
     def take(self, free: int) -> tuple[str, _T] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Protocol
 
 CLIENTS_AT_ONCE = 64
 """
@@ -33,6 +34,30 @@ Goes through an iterable, one step in each turn of the reactor, and returns all 
 It begins at once, whether it is awaited or not. An empty iterable has ended when all before it
 have.
 """
+
+
+class FairPacing(Protocol):
+    """A :data:`Pacing` for the events of many senders, which bounds those that wait."""
+
+    kept: int
+    """Bytes of those that wait or are being sent."""
+
+    max_bytes: int
+    """The bound of these."""
+
+    def __len__(self) -> int:
+        """Return how many events wait or are being sent."""
+        ...
+
+    def __call__(self, steps: Iterable[int], sender: str, size: int) -> Awaitable[list[int]]:
+        """
+        Go through the steps of an event.
+
+        :param sender: whom it counts for.
+        :param size: bytes that it holds.
+        :raises TooBusy: if too many wait, be it now or later.
+        """
+        ...
 
 
 async def unpaced(steps: Iterable[int]) -> list[int]:

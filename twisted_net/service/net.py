@@ -24,7 +24,7 @@ from twisted_net.net.name_lookups import NameLookups
 from twisted_net.net.periodic_call import PeriodicCall
 from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
 from twisted_net.net.steady_clock import steady
-from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.net.turn_scheduler import pacings
 from twisted_net.net.worker_threads import WorkerThreads
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
@@ -121,7 +121,7 @@ class NetService(MultiService):
         self._fetcher: Fetcher | None = None
         instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
         self.sessions = Sessions(time.time, Topics(config.topics), instruments)
-        self.sessions.use_pacing(partial(StepScheduler, reactor))
+        self.sessions.use_pacing(*pacings(reactor))
         self.sessions.use_clock(reactor.seconds)
         self.sessions.add_section("server", self._server_figures)
         self.sessions.add_section("process", usage)

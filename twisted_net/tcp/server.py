@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from math import ceil
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -23,7 +22,7 @@ from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.pacing import CHECK, END, in_steps
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.net.turn_scheduler import StepScheduler, turns_of
+from twisted_net.net.turn_scheduler import StepScheduler, pacings, turns_of
 from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -82,7 +81,7 @@ class CommandFactory(Factory):
         self.access = access
         self.max_descriptors = sys.maxsize
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(partial(StepScheduler, reactor))
+        self.sessions.use_pacing(*pacings(reactor))
         self.sessions.use_clock(reactor.seconds)
         self.runner = CommandRunner(
             reactor,
