@@ -202,6 +202,36 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(eve.name, "eve")
         self.assertIs(users.unlisted("eve"), eve)
 
+    def test_compared_before(self) -> None:
+        """To compare changes nothing; what was compared is replaced without another look."""
+        before = Users({"ann": User(commands=("*",)), "bob": User(), "eve": User(commands=("a",))})
+        ann, bob, eve = map(before.permissions, ("ann", "bob", "eve"))
+        assert ann is not None
+        assert bob is not None
+        after = Users(
+            {"ann": User(commands=("PING",), max_connections=3), "eve": User(commands=("a",))}
+        )
+        after.compare(before)
+        self.assertTrue(allows(ann, "ECHO"))
+        self.assertFalse(bob.withdrawn)
+        self.patch(Users, "compare", lambda *_: self.fail("it was compared already"))
+        self.assertEqual(after.replace(before), [ann, bob])
+        self.assertIs(after.permissions("ann"), ann)
+        self.assertIs(after.permissions("eve"), eve)
+        self.assertEqual((allows(ann, "ECHO"), allows(ann, "PING")), (False, True))
+        self.assertEqual(ann.max_connections, 3)
+        self.assertTrue(bob.withdrawn)
+        self.assertRaises(AuthRequired, bob.check_command, "PING", False)
+        self.assertIsNone(after.permissions("bob"))
+
+    def test_compared_with_others(self) -> None:
+        """What was compared with other users is compared again."""
+        first, second = Users({"ann": User()}), Users({"ann": User(), "bob": User()})
+        bob = second.permissions("bob")
+        after = Users({"ann": User()})
+        after.compare(first)
+        self.assertEqual(after.replace(second), [bob])
+
     def test_default_is_no_user(self) -> None:
         """The record ``default`` is a pattern for others; nobody is that user."""
         self.assertIsNone(Users({"default": User(commands=("*",))}).permissions("default"))

@@ -349,6 +349,30 @@ class ChangeTests(UsersFileTestCase):
         self.assertTrue(eve.withdrawn)
         self.assertEqual(self.told, [b'{"event":"logged_out","code":"user_removed"}\n'])
 
+    def test_compared_outside(self) -> None:
+        """What has changed is found where the file is read, not in the reactor's thread."""
+        outside: list[bool] = []
+        compared: list[bool] = []
+        compare = Users.compare
+
+        def watch(users: Users, before: Users) -> None:
+            compared.append(bool(outside))
+            compare(users, before)
+
+        async def threading(read: Callable[[], Users]) -> Users:
+            outside.append(True)
+            try:
+                return read()
+            finally:
+                outside.pop()
+
+        self.patch(Users, "compare", watch)
+        self.write("[ann]")
+        file = UsersFile(str(self.path), threading=threading)
+        self.write("[ann]\n[bob]")
+        self.assertEqual(len(looked_at(file)), 2)
+        self.assertEqual(compared, [True])
+
     def test_pace(self) -> None:
         """Many are reviewed in many steps; what they may do has changed before."""
 

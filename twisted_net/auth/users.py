@@ -220,10 +220,20 @@ class Permissions:
         # Logging in, also as another user, is open to all.
         self._known: dict[str, bool] = {"AUTH": True}
 
+    def copy_from(self, other: Permissions) -> None:
+        """Permit what another object does; it takes a tenth of what :meth:`change` takes."""
+        self.max_connections = other.max_connections
+        self._commands = other._commands
+        self._publish = other._publish
+        self._subscribe = other._subscribe
+        self._proofs = other._proofs
+        self.hears_broadcasts = other.hears_broadcasts
+        self._known = {"AUTH": True}
+
     def withdraw(self) -> None:
         """Permit nothing but AUTH from now on: there is no such user any more."""
         self.withdrawn = True
-        self.change(_NOTHING)
+        self.copy_from(NOBODY)
 
     def accepts(self, proof: str | None) -> bool:
         """
@@ -333,6 +343,7 @@ class Users:
         self._permissions = {
             name: Permissions(name, user) for name, user in users.items() if name != DEFAULT
         }
+        self._compared: tuple[Users, list[_Difference]] | None = None
         # As long as somebody holds them: how many names a checker accepts is not known.
         self._unlisted: WeakValueDictionary[str, Permissions] = WeakValueDictionary()
         hashes = [user.password for user in users.values() if user.password is not None]
@@ -383,23 +394,42 @@ class Users:
             known = self._unlisted[name] = Permissions(name, self._users.get(DEFAULT) or User())
         return known
 
+    def compare(self, before: Users) -> None:
+        """
+        Find what :meth:`replace` has to change, ahead of it: these are not used before.
+
+        It takes a while where users are many, and changes nothing of *before*: it may run in
+        another thread.
+        """
+        differences: list[_Difference] = []
+        for name, permissions in before._permissions.items():
+            new = self._permissions.get(name)
+            if new is None:
+                differences.append((permissions, None))
+                continue
+            self._permissions[name] = permissions
+            if self._users[name] != before._users[name]:
+                differences.append((permissions, new))
+        self._compared = before, differences
+
     def replace(self, before: Users) -> list[Permissions]:
         """
         Take over the permissions that clients hold, and change them as these records say.
 
-        :param before: the users that these replace.
+        :param before: the users that these replace; they may have been compared before.
         :return: those that have changed, or were withdrawn; their holders are to review them.
         """
+        if self._compared is None or self._compared[0] is not before:
+            self.compare(before)
+        assert self._compared is not None
+        (_, differences), self._compared = self._compared, None
         changed = []
-        for name, permissions in before._permissions.items():
-            if name not in self._permissions:
+        for permissions, new in differences:
+            if new is None:
                 permissions.withdraw()
-                changed.append(permissions)
-                continue
-            self._permissions[name] = permissions
-            if self._users[name] != before._users[name]:
-                permissions.change(self._users[name])
-                changed.append(permissions)
+            else:
+                permissions.copy_from(new)
+            changed.append(permissions)
         default = self._users.get(DEFAULT) or User()
         same_default = default == (before._users.get(DEFAULT) or User())
         for name, permissions in list(before._unlisted.items()):
@@ -413,6 +443,10 @@ class Users:
                 permissions.change(default)
             changed.append(permissions)
         return changed
+
+
+_Difference = tuple[Permissions, Permissions | None]
+"""Permissions that are held, and those that are to replace them; None if there is no such user."""
 
 
 @check_arguments

@@ -16,7 +16,7 @@ from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
 from twisted_net.errors import ConfigError, OutOfThreads
 from twisted_net.net.files import read_file
-from twisted_net.net.pacing import WRITE, Pacing, in_steps, unpaced
+from twisted_net.net.pacing import CHECK, WRITE, Pacing, in_steps, unpaced
 
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two complaints about a file that cannot be read, which is tried each second."""
@@ -220,7 +220,9 @@ class UsersFile:
         contents = self._contents()
         if contents and not contents.endswith(b"\n"):
             raise ConfigError([f"{self._path}: the last line has no end; the file may be cut"])
-        return self._checked(contents)
+        users = self._checked(contents)
+        users.compare(self._users)
+        return users
 
     def _contents(self) -> bytes:
         """
@@ -244,6 +246,8 @@ class _Unreadable(ConfigError):
 def _reviews(changed: Sequence[Permissions]) -> Iterator[float]:
     """Let those who hold changed permissions review them; yield the share of a step each takes."""
     for permissions in changed:
+        if not permissions.holders:
+            yield CHECK
         for holder in list(permissions.holders):
             share = WRITE * (1 + holder.subscriptions / SUBSCRIPTIONS_PER_CLIENT)
             holder.review()
