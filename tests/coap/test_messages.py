@@ -250,6 +250,28 @@ class ReceiveTests(SynchronousTestCase):
         self.layer.advance(3)
         self.assertEqual(len(self.layer.messages_to_send()), 1)
 
+    def test_leisure_bounds(self) -> None:
+        """So many answers wait, and so many bytes; further ones are dropped and counted."""
+        for limit, payload in (
+            (messages.MAX_DELAYED, b""),
+            (messages.MAX_DELAYED // 2, bytes(3000)),
+        ):
+            layer = Layer()
+            for i in range(limit + 2):
+                asked = request(i, kind=Type.NON)
+                (event,) = layer.receive(asked, (f"192.0.2.{i % 250}", i), 0, group=True)
+                assert isinstance(event, IncomingMessage)
+                layer.send_response(event, response(payload=payload), 0, delay=3)
+            sizes, dropped = layer.sizes, layer.counts.responses_dropped
+            self.assertEqual(sizes["delayed"] + dropped, limit + 2)
+            self.assertLessEqual(sizes["delayed"], messages.MAX_DELAYED)
+            self.assertLessEqual(sizes["delayed_bytes"], messages.MAX_DELAYED_BYTES)
+            self.assertGreaterEqual(dropped, 2)
+            while layer.next_timeout() == 3:
+                layer.advance(3)
+            self.assertEqual(len(layer.messages_to_send()), sizes["delayed"])
+            self.assertEqual((layer.sizes["delayed"], layer.sizes["delayed_bytes"]), (0, 0))
+
     def test_silence(self) -> None:
         """A request may be left without an answer."""
         incoming = self.layer.incoming(request(6, kind=Type.NON))

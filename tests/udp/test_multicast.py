@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import Source
-from twisted_net.udp.multicast import MAX_DELAYED, DelayedAnswers
+from twisted_net.udp.multicast import MAX_DELAYED, MAX_DELAYED_BYTES, DelayedAnswers
 from twisted_net.udp.responder import DatagramCounts
 
 ASKER: Source = ("192.0.2.1", 5000)
@@ -47,10 +47,23 @@ class DelayedAnswersTests(SynchronousTestCase):
         self.send()
         self.assertEqual((len(self.delayed), self.counts.dropped), (1, 2))
 
+    def test_bytes(self) -> None:
+        """So many bytes wait, and no more, until some have left."""
+        half = bytes(MAX_DELAYED_BYTES // 2)
+        self.send(half)
+        self.send(half)
+        self.assertEqual(self.delayed.kept, MAX_DELAYED_BYTES)
+        self.send(b"x")
+        self.assertEqual((len(self.delayed), self.counts.dropped), (2, 1))
+        self.clock.advance(2.0)
+        self.assertEqual(self.delayed.kept, 0)
+        self.send(b"x")
+        self.assertEqual((len(self.delayed), self.delayed.kept), (1, 1))
+
     def test_stop(self) -> None:
         """What waits at the end is not sent but counted, and no call is left."""
         self.send()
         self.delayed.stop()
         self.assertEqual(self.counts.dropped, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(self.delayed), 0)
+        self.assertEqual((len(self.delayed), self.delayed.kept), (0, 0))

@@ -41,6 +41,13 @@ Thousands of notifications that nobody acknowledges are due within a second.
 """
 
 
+MAX_DELAYED = 1000
+"""Responses to multicast requests that wait for their leisure at one time; others are dropped."""
+
+MAX_DELAYED_BYTES = 1_048_576
+"""Bytes of these: some 900 of the longest that fit into a datagram."""
+
+
 class MessageCounts:
     """
     Counters of a message layer since its start; they only grow.
@@ -133,6 +140,7 @@ class MessageLayer:
         ] = []
         self._timer_number = 0
         self._timer_limit = 1024
+        self._delayed = self._delayed_bytes = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -143,6 +151,8 @@ class MessageLayer:
             "exchange_bytes": self._table.reply_bytes,
             "outgoing": len(self._by_id) + len(self._by_token),
             "timers": len(self._timers),
+            "delayed": self._delayed,
+            "delayed_bytes": self._delayed_bytes,
         }
 
     def figures(self) -> dict[str, int]:
@@ -370,6 +380,8 @@ class MessageLayer:
             elif isinstance(item, Peer):
                 self._transmit_queued(item, now)
             else:
+                self._delayed -= 1
+                self._delayed_bytes -= len(item.datagram)
                 self._outbox.append((item.datagram, item.source))
         sweep_at = self._table.sweep_at
         if sweep_at is not None and sweep_at <= now:
@@ -515,11 +527,16 @@ class MessageLayer:
         return peer.ids.take(expires)
 
     def _send_later(self, datagram: bytes, source: Source, now: float, delay: float) -> None:
-        if delay > 0:
+        size = len(datagram)
+        if delay <= 0:
+            self._outbox.append((datagram, source))
+        elif self._delayed < MAX_DELAYED and self._delayed_bytes + size <= MAX_DELAYED_BYTES:
+            self._delayed += 1
+            self._delayed_bytes += size
             delayed = _DelayedDatagram(datagram, source, now + delay)
             self._schedule(delayed, now + delay)
         else:
-            self._outbox.append((datagram, source))
+            self.counts.responses_dropped += 1
 
     def _schedule(
         self, item: IncomingMessage | OutgoingMessage | Peer | _DelayedDatagram, due: float

@@ -25,6 +25,9 @@ from twisted_net.udp.responder import DatagramCounts
 MAX_DELAYED = 1000
 """Delayed answers of one server at a time; further ones are dropped."""
 
+MAX_DELAYED_BYTES = 1_048_576
+"""Bytes of these: some 700 of the longest that fit into a packet of an Ethernet."""
+
 # Linux's numbers (ip(7)), which Python lacks. Unless IP_MULTICAST_ALL is off, a socket receives
 # every group that any program on the machine has joined on any interface.
 _IP_MULTICAST_ALL = 49
@@ -55,7 +58,9 @@ class DelayedAnswers:
 
     :param leisure: longest delay, in seconds.
     :param chance: returns a number drawn evenly from 0 to 1.
-    :param counts: counts answers over :data:`MAX_DELAYED`, and those left at the end, as dropped.
+    :param counts: counts as dropped what is over :data:`MAX_DELAYED` or :data:`MAX_DELAYED_BYTES`,
+        and what is left at the end.
+    :ivar kept: bytes of the answers that wait.
     """
 
     def __init__(
@@ -70,22 +75,26 @@ class DelayedAnswers:
         self._chance = chance
         self._calls: set[IDelayedCall] = set()
         self._counts = counts
+        self.kept = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def send(self, write: Callable[[bytes, Source], object], answer: bytes, to: Source) -> None:
         """Call *write* with the answer after a random delay."""
-        if len(self._calls) >= MAX_DELAYED:
+        size = len(answer)
+        if len(self._calls) >= MAX_DELAYED or self.kept + size > MAX_DELAYED_BYTES:
             self._counts.dropped += 1
             return
 
         def leave() -> None:
             self._calls.discard(call)
+            self.kept -= size
             write(answer, to)
 
         call = self._reactor.callLater(self._chance() * self._leisure, leave)
         self._calls.add(call)
+        self.kept += size
 
     def stop(self) -> None:
         """Drop all delayed answers."""
@@ -93,6 +102,7 @@ class DelayedAnswers:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
+        self.kept = 0
 
 
 def join(
