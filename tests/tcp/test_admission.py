@@ -67,7 +67,7 @@ class AdmissionTests(SynchronousTestCase):
                 admission.leave(who, host, users.pop(who))
         late = {who for who, user in users.items() if user is None}
         self.assertEqual(set(admission.take_overdue(1e9)), late)
-        self.assertEqual(admission.take_overdue(1e9), [])
+        self.assertEqual(list(admission.take_overdue(1e9)), [])
 
     def test_network(self) -> None:
         """Addresses of one /24 or /64 share a limit, and who leaves makes room."""
@@ -148,13 +148,26 @@ class AdmissionTests(SynchronousTestCase):
         for who, now in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 2.0)):
             admission.enter(who, "192.0.2.1", now)
         admission.log_in(2, None, Permissions("ann", User()))
-        self.assertEqual(admission.take_overdue(9.9), [])
-        self.assertEqual(admission.take_overdue(10.0), [1])
+        self.assertEqual(list(admission.take_overdue(9.9)), [])
+        self.assertEqual(list(admission.take_overdue(10.0)), [1])
         # One that lingers delays none of the others.
-        self.assertEqual(admission.take_overdue(10.9), [])
-        self.assertEqual(admission.take_overdue(11.0), [3])
+        self.assertEqual(list(admission.take_overdue(10.9)), [])
+        self.assertEqual(list(admission.take_overdue(11.0)), [3])
         admission.leave(1, "192.0.2.1", None)
-        self.assertEqual(admission.take_overdue(12.0), [4])
+        self.assertEqual(list(admission.take_overdue(12.0)), [4])
+
+    def test_late_but_then(self) -> None:
+        """Who logs in, or leaves, while others are gone through is not late."""
+        admission: Admission[int] = Admission(
+            Limits(), access(AuthSettings(users="x", timeout=10.0))
+        )
+        for who in range(4):
+            admission.enter(who, "192.0.2.1", 0.0)
+        late = admission.take_overdue(10.0)
+        self.assertEqual(next(late), 0)
+        admission.log_in(1, None, Permissions("ann", User()))
+        admission.leave(2, "192.0.2.1", None)
+        self.assertEqual(list(late), [3])
 
     def test_never_late(self) -> None:
         """With a time of 0 no client is late."""
@@ -162,7 +175,7 @@ class AdmissionTests(SynchronousTestCase):
             Limits(), access(AuthSettings(users="x", timeout=0.0))
         )
         admission.enter(1, "192.0.2.1", 0.0)
-        self.assertEqual(admission.take_overdue(1e9), [])
+        self.assertEqual(list(admission.take_overdue(1e9)), [])
 
     def test_crowded_out(self) -> None:
         """Over the limit who came first goes, once, unless its login is being checked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from attrs import frozen
@@ -176,17 +176,19 @@ class Admission(Generic[_C]):
             self._expect_no_login(first)
         return first
 
-    def take_overdue(self, now: float) -> list[_C]:
-        """Return the connections whose time to log in is over; each is returned once."""
-        overdue = []
+    def take_overdue(self, now: float) -> Iterator[_C]:
+        """
+        Iterate over the connections whose time to log in is over; each is yielded once.
+
+        One that logs in or leaves while the iterator waits is not.
+        """
         while self._deadlines:
             connection, deadline = next(iter(self._deadlines.items()))
             if deadline > now:
                 break
             # It stays among the anonymous until it leaves: its peer may take a while to read why.
             del self._deadlines[connection]
-            overdue.append(connection)
-        return overdue
+            yield connection
 
     def _expect_no_login(self, connection: _C) -> None:
         self._anonymous.pop(connection, None)
