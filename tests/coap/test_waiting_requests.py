@@ -16,6 +16,7 @@ from twisted_net.coap.codec import (
 )
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import CommandError
+from twisted_net.net.pacing import ENDS_AT_ONCE
 
 
 class WaitingRequestsTests(ServerTests):
@@ -114,3 +115,30 @@ class WaitingRequestsTests(ServerTests):
     def test_drain_of_nothing(self) -> None:
         """Where nothing is under way a drain is over at once."""
         self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
+
+
+class ManyWaitingTests(ServerTests):
+    """Many commands that wait."""
+
+    def test_drain_of_many_in_time(self) -> None:
+        """When its time is over, so many are cancelled in each turn; one that ends is not."""
+        count = 2 * ENDS_AT_ONCE + 2
+        for port in range(1, count + 1):
+            self.driver.send(Code.POST, "later", source=("127.0.0.1", port))
+        drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+        clock = self.driver.clock
+        clock.rightNow = 5.0
+        left = [len(self.driver.server._waiting._waiting)]
+        while left[-1]:
+            due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
+            for call in due:
+                clock.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+            left.append(len(self.driver.server._waiting._waiting))
+            if len(left) == 2:
+                self.waiting[-1].callback("in time")
+        self.assertEqual(left, [count, count - ENDS_AT_ONCE, 1, 0])
+        self.assertNoResult(drained)
+        clock.advance(0)
+        self.successResultOf(drained)

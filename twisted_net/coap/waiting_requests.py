@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -11,6 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import TooBusy
 from twisted_net.net.addresses import Source
+from twisted_net.net.pacing import END, in_steps
+from twisted_net.net.turn_scheduler import StepScheduler
 
 
 class WaitingRequests:
@@ -62,11 +64,28 @@ class WaitingRequests:
                 done.cancel()
 
     async def ended(self, timeout: float) -> None:
-        """Wait until all requests that wait now have ended; cancel the rest after *timeout*."""
-        if self._waiting:
-            ended = DeferredList(list(self._waiting))
-            ended.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda value, _: None)
-            await ended
+        """
+        Wait until all requests that wait now have ended.
+
+        After *timeout* seconds the rest is cancelled, some in each turn of the reactor.
+        """
+        waiting = list(self._waiting)
+        if not waiting:
+            return
+        steps = StepScheduler(self._reactor)
+        deadline = self._reactor.callLater(timeout, steps, in_steps(self._cancels(waiting)))
+        try:
+            await DeferredList(waiting)
+        finally:
+            if deadline.active():
+                deadline.cancel()
+            steps.stop()
+
+    def _cancels(self, waiting: list[Deferred[None]]) -> Iterator[float]:
+        for done in waiting:
+            if done in self._waiting:
+                done.cancel()
+                yield END
 
     def _ended(self, source: Source) -> None:
         left = self._per_peer.pop(source) - 1
