@@ -15,7 +15,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_net.topics as topics_module
 from twisted_net.errors import BadTopic, TooManySubscriptions
-from twisted_net.topics import CHUNK, Mailbox, TopicMessage, Topics, TopicSettings, WhenSlow
+from twisted_net.topics import (
+    CHUNK,
+    LEVEL_BYTES,
+    SUBSCRIPTION_BYTES,
+    Mailbox,
+    TopicMessage,
+    Topics,
+    TopicSettings,
+    WhenSlow,
+)
 
 
 class Listener:
@@ -162,6 +171,39 @@ class SubscribingTests(SynchronousTestCase):
         error = self.assertRaises(TooManySubscriptions, topics.subscribe, late, "a")
         self.assertEqual(error.details(), {"limit": 2, "scope": "server"})
         self.assertEqual((topics.count(late), topics.patterns(late)), (0, []))
+
+    def test_limit_of_bytes(self) -> None:
+        """Subscriptions are counted in bytes, and refused where they have too many."""
+        limit = 1_048_576
+        topics = Topics(
+            TopicSettings(max_subscriptions=limit, max_subscription_bytes=limit, max_levels=32)
+        )
+        listener, patterns = Listener(), (".".join([f"a{i}"] * 32) for i in range(limit))
+        while topics.kept < limit:
+            topics.subscribe(listener, next(patterns))
+        self.assertGreater(topics.kept, 32 * LEVEL_BYTES * topics.count(listener))
+        for each in (listener, Listener()):
+            error = self.assertRaises(TooManySubscriptions, topics.subscribe, each, "b")
+            self.assertEqual(error.details(), {"limit": limit, "scope": "server"})
+        self.assertTrue(str(error).endswith(f"{limit} bytes"))
+        topics.unsubscribe(listener, topics.patterns(listener)[0])
+        topics.subscribe(Listener(), "b")
+
+    def test_kept(self) -> None:
+        """A level that several patterns have is counted once, and until the last one has ended."""
+        topics = Topics()
+        first, second = Listener(), Listener()
+        alone = SUBSCRIPTION_BYTES + len("shop.a") + 2 * LEVEL_BYTES + len("shop") + len("a")
+        topics.subscribe(first, "shop.a")
+        self.assertEqual(topics.kept, alone)
+        topics.subscribe(first, "shop.a")
+        self.assertEqual(topics.kept, alone)
+        topics.subscribe(second, "shop.a")
+        self.assertEqual(topics.kept, alone + SUBSCRIPTION_BYTES + len("shop.a"))
+        topics.unsubscribe(first, "shop.a")
+        self.assertEqual(topics.kept, alone)
+        topics.unsubscribe_all(second)
+        self.assertEqual(topics.kept, 0)
 
     def test_flood(self) -> None:
         """What is refused leaves nothing, however often it is tried."""
@@ -428,7 +470,7 @@ class PacedTopicMachine(TopicMachine):
             pass
         assert not self.topics._root.children
         assert not self.topics._ended
-        assert self.topics._ended_count == 0
+        assert self.topics._ended_count == self.topics.kept == 0
         for each in self.patches:
             each.stop()
 

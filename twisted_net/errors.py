@@ -301,12 +301,13 @@ class TooManySubscriptions(CommandError):
     The limit of subscriptions is reached; this one was not made.
 
     :param scope: what the limit applies to: ``client`` or ``server``.
+    :param unit: of the limit, as it follows the number; empty for a number of subscriptions.
     """
 
     code = "subscription_limit"
 
-    def __init__(self, limit: int, scope: str) -> None:
-        super().__init__(f"too many subscriptions: the limit of this {scope} is {limit}")
+    def __init__(self, limit: int, scope: str, unit: str = "") -> None:
+        super().__init__(f"too many subscriptions: the limit of this {scope} is {limit}{unit}")
         self.limit = limit
         self.scope = scope
 

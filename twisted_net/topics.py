@@ -40,6 +40,12 @@ for 0.3 s.
 FEW = 8
 """Subscriptions that are removed as their subscriber leaves: it takes less than all else then."""
 
+LEVEL_BYTES = 390
+"""Memory of a level of a pattern that no other pattern has, beside its name, as measured."""
+
+SUBSCRIPTION_BYTES = 240
+"""Memory of a subscription, beside its pattern, where each subscriber has one, as measured."""
+
 CHUNK = 16_384
 """Bytes of messages that are written to a transport at once, unless a single one is longer."""
 
@@ -50,9 +56,10 @@ class TopicSettings(Record, frozen=True):
 
     - ``max_subscriptions``: above it SUBSCRIBE is refused with ``subscription_limit``. With
       wildcards few clients need as many; a flood of SUBSCRIBE ends here.
-    - ``max_subscriptions_in_all``: the same for all clients together. A subscription costs up to
-      0.4 KiB for each level of its pattern, so that these are some 100 MB where all are of the
-      usual three levels and no two alike.
+    - ``max_subscriptions_in_all``: the same for all clients together.
+    - ``max_subscription_bytes``: the same for their memory. A subscription costs a quarter KiB, and
+      0.4 KiB for each level of its pattern that no other has: 100,000 of the usual three levels,
+      no two alike, take 145 MB.
     - ``max_topic``, ``max_levels``: a longer topic or pattern is refused with ``bad_topic``. MQTT
       brokers and NATS are used with a good deal less.
     - ``when_slow``: what happens when ``max_queue`` bytes wait for a subscriber, unless it chose
@@ -66,6 +73,9 @@ class TopicSettings(Record, frozen=True):
     max_subscriptions_in_all: Annotated[
         int, Meta(ge=1, description="subscriptions of all clients together")
     ] = 100_000
+    max_subscription_bytes: Annotated[
+        int, Meta(ge=1_048_576, description="bytes of the subscriptions of all clients together")
+    ] = 167_772_160
     max_topic: Annotated[
         int, Meta(ge=1, le=65_536, description="longest topic or pattern, in bytes")
     ] = 256
@@ -123,6 +133,7 @@ class Topics:
     :ivar dropped_oldest: accepted messages that were dropped to make room for newer ones.
     :ivar dropped_newest: messages that found no room.
     :ivar lost: messages that waited for clients when these disconnected.
+    :ivar kept: bytes of all subscriptions, those included that have ended and are still there.
     :ivar overflows: subscribers that were disconnected because they read too slowly.
     """
 
@@ -134,6 +145,7 @@ class Topics:
         self.dropped_newest = 0
         self.lost = 0
         self.overflows = 0
+        self.kept = 0
         self._root = _Node()
         self._patterns: dict[Subscriber, dict[str, None]] = {}
         self._count = 0
@@ -195,11 +207,14 @@ class Topics:
             raise TooManySubscriptions(self.settings.max_subscriptions, "client")
         if self._count + self._ended_count >= self.settings.max_subscriptions_in_all:
             raise TooManySubscriptions(self.settings.max_subscriptions_in_all, "server")
+        if self.kept >= self.settings.max_subscription_bytes:
+            raise TooManySubscriptions(self.settings.max_subscription_bytes, "server", " bytes")
         ended = self._ended.get(subscriber)
         if ended is not None and pattern in ended:
             # Its place among the subscribers is that of a new one.
             self._remove_ended(subscriber, ended, pattern)
-        self._root.add(levels, subscriber, pattern)
+        self.kept += SUBSCRIPTION_BYTES + len(pattern)
+        self.kept += self._root.add(levels, subscriber, pattern)
         own[pattern] = None
         self._patterns[subscriber] = own
         self._count += 1
@@ -211,7 +226,7 @@ class Topics:
         if pattern not in own:
             return False
         del own[pattern]
-        self._root.remove(pattern, subscriber)
+        self._remove(pattern, subscriber)
         self._count -= 1
         if not own:
             del self._patterns[subscriber]
@@ -229,7 +244,7 @@ class Topics:
         self._count -= count
         if count <= FEW or self._pacing is None:
             for pattern in own:
-                self._root.remove(pattern, subscriber)
+                self._remove(pattern, subscriber)
             return count
         # None is in both: that it was ended before was undone where it subscribed again.
         if subscriber in self._ended:
@@ -260,7 +275,11 @@ class Topics:
         self._ended_count -= 1
         if not patterns:
             del self._ended[subscriber]
-        self._root.remove(pattern, subscriber)
+        self._remove(pattern, subscriber)
+
+    def _remove(self, pattern: str, subscriber: Subscriber) -> None:
+        self.kept -= SUBSCRIPTION_BYTES + len(pattern)
+        self.kept -= self._root.remove(pattern, subscriber)
 
     def publish(self, topic: str, text: str) -> int:
         """
@@ -353,18 +372,27 @@ class _Node:
         # A dict for its order: the oldest subscriber gets a message first.
         self.subscribers: dict[Subscriber, None] = {}
 
-    def add(self, levels: list[str], subscriber: Subscriber, pattern: str) -> None:
+    def add(self, levels: list[str], subscriber: Subscriber, pattern: str) -> int:
+        """Add a subscriber; return the bytes of the levels that are new."""
         node = self
+        size = 0
         for level in levels:
             child = node.children.get(level)
             if child is None:
                 child = node.children[level] = _Node()
+                size += LEVEL_BYTES + len(level)
             node = child
         node.pattern = pattern
         node.subscribers[subscriber] = None
+        return size
 
-    def remove(self, pattern: str, subscriber: Subscriber) -> None:
-        """Remove a subscriber that is there, and the levels that are then unused."""
+    def remove(self, pattern: str, subscriber: Subscriber) -> int:
+        """
+        Remove a subscriber that is there, and the levels that are then unused.
+
+        :return: the bytes of these levels.
+        """
+        size = 0
         levels = pattern.split(".")
         path = [self]
         for level in levels:
@@ -372,7 +400,10 @@ class _Node:
         del path[-1].subscribers[subscriber]
         while len(path) > 1 and not path[-1].children and not path[-1].subscribers:
             path.pop()
-            del path[-1].children[levels[len(path) - 1]]
+            unused = levels[len(path) - 1]
+            del path[-1].children[unused]
+            size += LEVEL_BYTES + len(unused)
+        return size
 
     def matching(self, levels: list[str]) -> Iterator[_Node]:
         """Iterate over the nodes whose subscribers are those of a topic: the patterns' ends."""
