@@ -259,14 +259,16 @@ class Topics:
     def _removals(self) -> Iterator[int]:
         """Remove the subscriptions that have ended, :data:`REMOVED_AT_ONCE` in each step."""
         ended = self._ended
-        while ended:
-            removed = 0
-            while ended and removed < REMOVED_AT_ONCE:
-                subscriber, patterns = next(iter(ended.items()))
-                self._remove_ended(subscriber, patterns, next(iter(patterns)))
-                removed += 1
-            yield removed
-        self._removing = False
+        try:
+            while ended:
+                removed = 0
+                while ended and removed < REMOVED_AT_ONCE:
+                    subscriber, patterns = next(iter(ended.items()))
+                    self._remove_ended(subscriber, patterns, next(iter(patterns)))
+                    removed += 1
+                yield removed
+        finally:
+            self._removing = False
 
     def _remove_ended(
         self, subscriber: Subscriber, patterns: dict[str, None], pattern: str

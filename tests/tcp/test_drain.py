@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
@@ -95,6 +97,17 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual(told, 1000)
         # The first batch is ended as it comes to its turn, the second one has its time.
         self.assertEqual(reactor.seconds(), 0)
+
+    def test_bug(self) -> None:
+        """A connection whose end fails is logged; those of the next batches end all the same."""
+        clients = [Client(self.clock) for _ in range(10)]
+        clients[0].finished = -1.0  # so that it fails
+        Drain(self.clock, clients, 40, 10, Client.announce).begin()
+        while self.clock.getDelayedCalls():
+            self.clock.advance(STEP)
+        gc.collect()  # an unhandled failure is logged when it is collected
+        self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
+        self.assertNotIn(None, {client.finished for client in clients})
 
     def test_hurry(self) -> None:
         """If all have little time, more are ended in each turn; none before it is told."""

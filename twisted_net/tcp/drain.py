@@ -101,14 +101,17 @@ class Drain(Generic[_D]):
             self._step = self._reactor.callLater(STEP, self._end_batch)
 
     def _end_due(self) -> Iterator[float]:
-        while self._due and self._remaining:
-            self._due -= 1
-            # Both are in the same order.
-            if len(self._untold) == len(self._remaining):
-                self._announce(self._untold.popleft())
-            self._remaining.popleft().finish(End.DRAINED)
-            yield self._share
-        self._ending = False
+        try:
+            while self._due and self._remaining:
+                self._due -= 1
+                # Both are in the same order.
+                if len(self._untold) == len(self._remaining):
+                    self._announce(self._untold.popleft())
+                self._remaining.popleft().finish(End.DRAINED)
+                yield self._share
+        finally:
+            # If one fails, by a bug, the next batch goes on.
+            self._ending = False
 
     def wait(self, timeout: float, abort: Callable[[], None]) -> Deferred[None]:
         """

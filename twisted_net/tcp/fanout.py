@@ -74,10 +74,12 @@ class Fanout:
             self._steps(in_steps(self._aborts()))
 
     def _aborts(self) -> Iterator[float]:
-        while self._slow:
-            self._slow.popleft()()
-            yield END
-        self._ending = False
+        try:
+            while self._slow:
+                self._slow.popleft()()
+                yield END
+        finally:
+            self._ending = False
 
     def stop(self) -> None:
         """Drop all that is due."""
