@@ -549,7 +549,8 @@ def listen_dtls(
     Serve *server* on a UDP port, and return the listening port.
 
     Its ``stopListening()`` ends all sessions with a close_notify; once its Deferred fires, no
-    socket and no timer is left.
+    socket and no timer is left. Call ``await server.drain()`` first where these may be many: it
+    ends some in each turn of the reactor.
 
     :param reactor: one that watches file descriptors: epoll, asyncio, poll and select do.
     :param port: 0 for any free port.
