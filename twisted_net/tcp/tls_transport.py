@@ -84,14 +84,19 @@ class RecordCutter:
         return len(self._kept) - self._begin
 
     @property
+    def unfinished(self) -> bool:
+        """Whether more is to come of the last record that was taken."""
+        return self._missing > 0
+
+    @property
     def ready(self) -> bool:
         """Whether there is a piece to take."""
-        size = len(self)
+        size = len(self._kept) - self._begin
         return size >= RECORD_HEADER or (size > 0 and self._missing > 0)
 
     def keep(self, data: bytes) -> None:
         """Keep the next bytes until they are taken."""
-        self._kept = self._kept[self._begin :] + data if len(self) else data
+        self._kept = self._kept[self._begin :] + data if self._kept else data
         self._begin = 0
 
     def clear(self) -> None:
@@ -107,6 +112,10 @@ class RecordCutter:
         """
         kept, begin = self._kept, self._begin
         size = len(kept)
+        usual = not (begin or self._missing) and size >= RECORD_HEADER
+        if usual and size == RECORD_HEADER + (kept[3] << 8 | kept[4]):
+            self._kept = b""
+            return kept, 1
         end, ended = begin + self._missing, 0
         if self._missing and end <= size:
             ended = 1
@@ -160,6 +169,7 @@ class TlsTransport(BufferingTLSTransport):
     _linger: IDelayedCall | None = None
     _grown = False  # its buffers are to be released
     _without_data = 0  # records since the last that had data
+    _whole = 0  # records that are to be decrypted, where all of them are whole
     _input: PacedInput  # from makeConnection on
 
     def __init__(self, factory: Any, protocol: Any, connect: bool = True) -> None:  # Any: as above
@@ -210,23 +220,27 @@ class TlsTransport(BufferingTLSTransport):
 
     def _take_records(self, limit: int, until: float) -> bool:
         """Decrypt records, and hand over their data together; return whether some are left."""
-        records, seconds = self._records, self.factory.seconds
-        while limit > 0 and not (self._lostTLSConnection or self._input_ended):
+        records, left, seconds = self._records, self._records.ready, self.factory.seconds
+        while left and limit > 0 and not (self._lostTLSConnection or self._input_ended):
+            begun = records.unfinished
             piece, ended = records.take(min(limit, UNITS_PER_LOOK))
-            if not piece:
-                break
+            self._whole = 0 if begun or records.unfinished else ended
             self._decrypt(piece, ended)
             limit -= ended
-            if seconds() >= until:
+            left = records.ready
+            if left and seconds() >= until:
                 break
         self._hand_over()
         if self._lostTLSConnection or self._input_ended:
             records.clear()
-        return records.ready
+            return False
+        return left
 
     def _decrypt(self, piece: bytes, ended: int) -> None:
         """Decrypt a piece, in which so many records end."""
         opening, before = not self._handshakeDone, len(self._data)
+        if opening:
+            self._whole = 0
         super().dataReceived(piece)
         if opening:
             self.release_buffers()
@@ -317,6 +331,7 @@ class TlsTransport(BufferingTLSTransport):
 
     @override
     def _flushReceiveBIO(self) -> None:
+        whole, self._whole = self._whole, 0
         while not (self._lostTLSConnection or self._input_ended):
             try:
                 data = self._tlsConnection.recv(2**15)
@@ -330,6 +345,11 @@ class TlsTransport(BufferingTLSTransport):
                 self._tlsShutdownFinished(failure)
             else:
                 self._data.append(data)
+                whole -= 1
+                if not whole:
+                    # All that came was data: nothing is left to read, and nothing is to be sent.
+                    # To find that out by two exceptions would take as long as to decrypt it.
+                    return
         # To close the connection below after our half has ended loses it at once.
         if self._tlsConnection is not None:
             self._flushSendBIO()
@@ -337,12 +357,14 @@ class TlsTransport(BufferingTLSTransport):
     @override
     def _flushSendBIO(self) -> None:
         """Send all that OpenSSL has to send; Twisted takes 32 KiB of it, and leaves the rest."""
-        with contextlib.suppress(WantReadError):
-            while True:
-                data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
+        try:
+            data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
+            while len(data) == _ANSWERS_SIZE:
                 self.transport.write(data)
-                if len(data) < _ANSWERS_SIZE:
-                    break
+                data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
+        except WantReadError:
+            return
+        self.transport.write(data)
 
     @override
     def _shutdownTLS(self) -> None:
