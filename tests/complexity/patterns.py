@@ -16,7 +16,7 @@ from attrs import frozen
 METHODS = ("match", "fullmatch", "search", "finditer", "sub", "split")
 """How a compiled pattern is applied; ``findall`` and ``subn`` do as two of these."""
 
-SAMPLES = 8
+SAMPLES = 7
 """Characters of one pattern that pieces are made of, at most."""
 
 PREFIXES = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -88,6 +88,7 @@ NOT_DRIVEN = {
 """Functions that take bytes and that no door leads to in these tests, and why they need none."""
 
 
+@cache
 def work(door: Door, data: Input, size: int) -> Work:
     """Return what an input of a size takes."""
     return counted(partial(door.feed, door.open(), data.of_size(size)))
@@ -122,7 +123,7 @@ class DoorTests(SynchronousTestCase):
             name_of(code)
             for door in DOORS.values()
             for data in door.inputs
-            for code in work(door, data, 200).codes
+            for code in work(door, data, SMALL).codes
         }
         left = {name.removeprefix("twisted_net.") for name in entry_points("twisted_net")}
         left -= {name.removeprefix("twisted_net.") for name in driven}

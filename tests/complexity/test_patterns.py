@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.complexity.patterns import Used, made_later, pumps, used_patterns
 from tests.runaway import ended_if_runaway
 
-SIZE = 65_536
-"""Characters of a text: at a nanosecond a step, linear work takes 0.1 ms, quadratic work 2 s."""
+SIZE = 32_768
+"""Characters of a text: at a nanosecond a step, linear work takes 0.05 ms, quadratic work 0.5 s."""
 
-LIMIT = 0.8
+LIMIT = 0.25
 """Seconds of processor time for one text."""
 
 NOT_PUMPED = {
