@@ -59,6 +59,11 @@ class Broadcasts:
         """Return how many clients there are, those included that may not receive events."""
         return sum(map(len, self._audiences))
 
+    def kept(self) -> tuple[int, int]:
+        """Return the bytes of the events that wait to be sent, and the limit of these."""
+        pacing = self._pacing
+        return (0, 0) if pacing is None else (pacing.kept, pacing.max_bytes)
+
     def join(self, audience: Audience) -> None:
         """Send events to the clients of one more server."""
         self._audiences.append(audience)

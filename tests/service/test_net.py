@@ -24,10 +24,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import Authority, write_pair
 from tests.threads import ThreadClock
 from twisted_net.auth.users import AuthSettings
+from twisted_net.coap.messages import MAX_DELAYED_BYTES
 from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
 from twisted_net.net.reactor import ServiceReactor
+from twisted_net.net.turn_scheduler import MAX_WAITING_BYTES
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -38,7 +40,9 @@ from twisted_net.service.config import (
 )
 from twisted_net.service.listeners import CommandListener
 from twisted_net.service.net import NetService
+from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
+from twisted_net.topics import TopicSettings
 
 TCP_ALONE = UdpSettings(enabled=False)
 
@@ -86,6 +90,15 @@ def ask(wire: Wire, line: bytes) -> Any:  # Any: whatever JSON holds
 
 
 OPEN = AuthSettings(open=True)
+
+NOTHING_KEPT = dict.fromkeys(
+    (
+        *("broadcasts", "coap_replies", "coap_topics", "coap_transfers", "connections"),
+        *("group_answers", "messages", "subscriptions"),
+    ),
+    0,
+)
+"""The bytes of each kind in INFO memory, with CoAP."""
 
 
 class NetServiceTestCase(SynchronousTestCase):
@@ -286,7 +299,10 @@ class NetServiceTests(NetServiceTestCase):
         answer = ask(connect(service, service.listeners[0]), b"INFO")
         self.assertEqual(
             answer.keys(),
-            {"command", "clients", "commands", "latency", "process", "server", "topics"},
+            {
+                *("command", "clients", "commands", "latency", "memory", "process", "server"),
+                "topics",
+            },
         )
         server = answer["server"]
         self.assertEqual(server["listeners"], ["0.0.0.0:8888 (tcp)", "/run/x (unix)"])
@@ -294,6 +310,46 @@ class NetServiceTests(NetServiceTestCase):
             (server["reactor"], server["process"]), ("MemoryReactorClock", os.getpid())
         )
         self.assertGreater(answer["process"]["resident"], 1_000_000)
+
+    def test_info_about_memory(self) -> None:
+        """INFO has the bytes that are kept for clients of all ports, beside their limits."""
+        coap = CoapSettings(enabled=True)
+        service = self.service(listeners=(Listener(path="/run/x", admin=True),), coap=coap)
+        service.startService()
+        operator = connect(service, service.listeners[0])
+        before = ask(operator, b"INFO memory")["memory"]
+        self.assertEqual({kind: figures["bytes"] for kind, figures in before.items()}, NOTHING_KEPT)
+        limits = {kind: figures["limit"] for kind, figures in before.items()}
+        self.assertEqual(
+            limits,
+            {
+                "broadcasts": MAX_WAITING_BYTES,
+                "coap_replies": coap.max_exchange_bytes,
+                "coap_topics": coap.max_topic_bytes,
+                "coap_transfers": 2 * coap.max_transfer_bytes,
+                "connections": 2 * Limits().max_buffered,
+                "group_answers": MAX_DELAYED_BYTES,
+                "messages": 0,
+                "subscriptions": TopicSettings().max_subscription_bytes,
+            },
+        )
+        client = connect(service)
+        ask(client, b"SUBSCRIBE news")
+        client.protocol.dataReceived(b"x" * 1000)
+        ask(operator, b"PUBLISH news x")
+        after = ask(operator, b"INFO memory")["memory"]
+        message = len('{"event":"message","topic":"news","message":"x"}\n')
+        self.assertEqual(
+            {kind: figures["bytes"] for kind, figures in after.items()},
+            {
+                **NOTHING_KEPT,
+                "connections": 1000,
+                "messages": message,
+                "subscriptions": service.sessions.topics.kept,
+            },
+        )
+        self.assertEqual(after["messages"]["limit"], TopicSettings().max_queue)
+        self.assertGreater(service.sessions.topics.kept, 0)
 
     def test_info_opens_no_package(self) -> None:
         """

@@ -39,6 +39,7 @@ from twisted_net.coap.exchange import (
     MessageAcknowledged,
     MessageFailed,
 )
+from twisted_net.coap.messages import MAX_DELAYED_BYTES
 from twisted_net.coap.notifications import Notifier, add_observe_option
 from twisted_net.coap.observe import Observer
 from twisted_net.coap.peer_sessions import (
@@ -140,14 +141,9 @@ class CoapServer(CoapEndpoint):
             reactor, limits, self.layer, self._represent, self.flush, self._observable, chance
         )
         self._verifier = AddressVerifier(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
-        lifetime = limits.exchange_lifetime
-        self._assembler = RequestAssembler(
-            TransferTable(limits.max_transfers, limits.max_transfer_bytes, lifetime),
-            limits.max_body,
-        )
-        self._responses = ResponseBuilder(
-            limits, TransferTable(limits.max_transfers, limits.max_transfer_bytes, lifetime)
-        )
+        bounds = limits.max_transfers, limits.max_transfer_bytes, limits.exchange_lifetime
+        self._assembler = RequestAssembler(TransferTable(*bounds), limits.max_body)
+        self._responses = ResponseBuilder(limits, TransferTable(*bounds))
         self._topics = TopicResources(
             self.sessions.topics,
             limits.max_topics,
@@ -227,6 +223,17 @@ class CoapServer(CoapEndpoint):
             "observers": self.observers,
             "failures": counters.failures,
             "overdue": counters.overdue,
+        }
+
+    def kept(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes that are kept for peers, and the limit of these, by kind."""
+        limits, sizes = self.limits, self.layer.sizes
+        transfers = self._assembler.size + self._responses.size
+        return {
+            "coap_replies": (sizes["exchange_bytes"], limits.max_exchange_bytes),
+            "coap_topics": (self._topics.size, limits.max_topic_bytes),
+            "coap_transfers": (transfers, 2 * limits.max_transfer_bytes),
+            "group_answers": (sizes["delayed_bytes"], MAX_DELAYED_BYTES),
         }
 
     # --- requests ---

@@ -91,6 +91,10 @@ class _DrainingListener(ListenerService):
     _drain_timeout: float
 
     @override
+    def kept(self) -> Mapping[str, tuple[int, int]]:
+        return self.server.kept()
+
+    @override
     async def _close(self) -> None:
         if self._port is not None:
             await self.server.drain(self._drain_timeout)
@@ -207,6 +211,12 @@ class DatagramGroupListener(_GroupListener):
         answer = self._server.answer_group(datagram, source)
         if answer is not None:
             self._delayed.send(self._answer, answer, source)
+
+    @override
+    def kept(self) -> Mapping[str, tuple[int, int]]:
+        from twisted_net.udp.multicast import MAX_DELAYED_BYTES
+
+        return {"group_answers": (self._delayed.kept, MAX_DELAYED_BYTES)}
 
     def _answer(self, answer: bytes, source: Source) -> None:
         if self._server.transport is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -251,6 +252,28 @@ class NetService(MultiService):
             connected=connected,
         )
 
+    def _memory_figures(self) -> Mapping[str, object]:
+        """Return the bytes that are kept for clients, and the limit of these, by kind."""
+        topics = self.sessions.topics
+        mailboxes = [client.mailbox for client in self.sessions if client.mailbox is not None]
+        kinds: list[Mapping[str, tuple[int, int]]] = [
+            {
+                "broadcasts": self.sessions.broadcasts.kept(),
+                "messages": (
+                    sum(mailbox.waiting for mailbox in mailboxes),
+                    topics.settings.max_queue * len(mailboxes),
+                ),
+                "subscriptions": (topics.kept, topics.settings.max_subscription_bytes),
+            },
+            *(part.kept() for part in self._served),
+        ]
+        size, limit = Counter[str](), Counter[str]()
+        for each in kinds:
+            for kind, (kept, bound) in each.items():
+                size[kind] += kept
+                limit[kind] += bound
+        return {kind: {"bytes": size[kind], "limit": limit[kind]} for kind in sorted(limit)}
+
     def _server_figures(self) -> Mapping[str, object]:
         return {
             **versions(self._reactor),
@@ -301,12 +324,13 @@ class NetService(MultiService):
         return tcp, made
 
     def _add_figures(self) -> None:
-        """Add figures of certificates and of DTLS to STATS, if there are any."""
+        """Add figures of certificates and of DTLS to STATS, if there are any, and INFO memory."""
         secure = [part for part in (self.secure_udp, self.secure_coap) if part is not None]
         holders = [self.sessions]
         if self.secure_coap is not None:
             holders.append(self.secure_coap.server.sessions)
         for sessions in holders:
+            sessions.add_section("memory", self._memory_figures)
             if secure or any(listener.certificates for listener in self.listeners):
                 sessions.add_figure("certificates", self._seconds_left)
             if secure:
