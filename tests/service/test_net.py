@@ -313,7 +313,7 @@ class NetServiceTests(NetServiceTestCase):
 
     def test_info_about_memory(self) -> None:
         """INFO has the bytes that are kept for clients of all ports, beside their limits."""
-        coap = CoapSettings(enabled=True)
+        coap = CoapSettings(enabled=True, port=0)
         service = self.service(listeners=(Listener(path="/run/x", admin=True),), coap=coap)
         service.startService()
         operator = connect(service, service.listeners[0])
