@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.connections import FakeClient
 from twisted_net.broadcasts import encode_event
-from twisted_net.net.pacing import CLIENTS_AT_ONCE, unpaced
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
+from twisted_net.turns.steps import CLIENTS_AT_ONCE, unpaced
 
 
 class Paced:

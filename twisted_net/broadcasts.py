@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 from attrs import frozen
 
-from twisted_net.net.pacing import FairPacing
+from twisted_net.turns.steps import FairPacing
 
 
 @frozen
@@ -28,7 +28,7 @@ class Audience(Protocol):
 
     def send_event(self, line: bytes, failures: dict[str, str]) -> Iterator[int]:
         """
-        Send an event to :data:`~twisted_net.net.pacing.CLIENTS_AT_ONCE` clients in each step.
+        Send an event to :data:`~twisted_net.turns.steps.CLIENTS_AT_ONCE` clients in each step.
 
         The value of a step is how many got it. Those that may not receive events are left out.
 

@@ -13,10 +13,10 @@ from twisted_net.broadcasts import Broadcasts, Delivery, encode_event
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotPermitted
 from twisted_net.net.addresses import ClientNames, client_prefix, format_address
-from twisted_net.net.pacing import CLIENTS_AT_ONCE, FairPacing, Pacing, unpaced
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
+from twisted_net.turns.steps import CLIENTS_AT_ONCE, FairPacing, Pacing, unpaced
 
 CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""

@@ -12,7 +12,7 @@ from msgspec import Meta
 from twisted_net.config.record import Record
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadTopic, TooManySubscriptions
-from twisted_net.net.pacing import Pacing
+from twisted_net.turns.steps import Pacing
 
 WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
 

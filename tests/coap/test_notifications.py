@@ -26,7 +26,7 @@ from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
 from twisted_net.net.addresses import Source
-from twisted_net.net.pacing import CLIENTS_AT_ONCE
+from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 
 class NotifierTests(ServerTests):

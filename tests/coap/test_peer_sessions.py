@@ -22,8 +22,8 @@ from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.dtls.peer import SecurePeer
-from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.sessions import Sessions
+from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 
 class PeerSessionsTests(ServerTests):

@@ -16,7 +16,7 @@ from twisted_net.coap.codec import (
 )
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import CommandError
-from twisted_net.net.pacing import ENDS_AT_ONCE
+from twisted_net.turns.steps import ENDS_AT_ONCE
 
 
 class WaitingRequestsTests(ServerTests):

@@ -33,7 +33,6 @@ from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.net.addresses import Source
-from twisted_net.net.turn_scheduler import UNITS_PER_LOOK
 from twisted_net.net.untrusted_json import decode_json, decoded_size
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import ClientSettings, Limits
@@ -42,6 +41,7 @@ from twisted_net.tcp.proxy_header import parse_header
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.tls_transport import RecordCutter
 from twisted_net.tcp.websocket import WebSocketFactory
+from twisted_net.turns.paced_input import UNITS_PER_LOOK
 from twisted_net.udp.server import DatagramServer
 
 PEER: Source = ("192.0.2.1", 40_000)

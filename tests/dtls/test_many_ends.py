@@ -9,8 +9,8 @@ from tests.dtls.dtls_wire import Client, Files, Wire, stop
 from twisted_net.dtls.errors import DtlsEnded
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source
-from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.reasons import End
+from twisted_net.turns.steps import ENDS_AT_ONCE
 
 COUNT = 2 * ENDS_AT_ONCE + 3
 

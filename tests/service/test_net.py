@@ -29,7 +29,6 @@ from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
 from twisted_net.net.reactor import ServiceReactor
-from twisted_net.net.turn_scheduler import MAX_WAITING_BYTES
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -43,6 +42,7 @@ from twisted_net.service.net import NetService
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.topics import TopicSettings
+from twisted_net.turns.broadcast_scheduler import MAX_WAITING_BYTES
 
 TCP_ALONE = UdpSettings(enabled=False)
 

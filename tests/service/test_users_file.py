@@ -14,7 +14,6 @@ from twisted.logger import LogLevel
 from tests.service.users_case import UsersFileTestCase
 from twisted_net.auth.users import Users, hash_token
 from twisted_net.errors import OutOfThreads
-from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.service import users_file
 from twisted_net.service.users_file import (
@@ -25,6 +24,7 @@ from twisted_net.service.users_file import (
 )
 from twisted_net.sessions import Session, Sessions
 from twisted_net.topics import Mailbox
+from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 
 def looked_at(file: UsersFile) -> Users:

@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Connection, Reactor
 from twisted_net.commands.standard import standard_commands
-from twisted_net.net.pacing import CLIENTS_AT_ONCE
-from twisted_net.net.turn_scheduler import MAX_WAITING
 from twisted_net.reasons import Refusal
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.turns.broadcast_scheduler import MAX_WAITING
+from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 
 class BroadcastTests(SynchronousTestCase):

@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
 from tests.tcp.server_case import ServerTestCase
-from twisted_net.net.pacing import CLIENTS_AT_ONCE, ENDS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.tcp.drain import STEP, TURNS_PER_BATCH, Drain
+from twisted_net.turns.steps import CLIENTS_AT_ONCE, ENDS_AT_ONCE
 
 
 class Client:

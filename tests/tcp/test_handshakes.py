@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import Handshakes
+from twisted_net.turns.steps import ENDS_AT_ONCE
 
 
 class HandshakingConnection:

@@ -8,11 +8,11 @@ from tests.tcp.memory import Connection
 from tests.tcp.server_case import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.commands.admin import LISTED_AT_ONCE
-from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.turns.steps import ENDS_AT_ONCE
 
 
 class ManyEndsTestCase(ServerTestCase):

@@ -9,10 +9,10 @@ from OpenSSL import SSL
 from benchmarks.layer_crowds import Records
 from tests.tcp.memory import BUFFER
 from tests.tcp.test_tls import Client, TlsCase
-from twisted_net.net.turn_scheduler import READ_SIZE, UNITS_PER_LOOK, UNITS_PER_TURN
 from twisted_net.tcp.proxy_protocol import ProxiedTransport
 from twisted_net.tcp.tls_transport import _ANSWERS_SIZE, RECORDS_WITHOUT_DATA
 from twisted_net.tcp.transport import FastTransport, limit_reads
+from twisted_net.turns.paced_input import READ_SIZE, UNITS_PER_LOOK, UNITS_PER_TURN
 
 
 class TurnsCase(TlsCase):

@@ -14,7 +14,6 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
-from twisted_net.net.pacing import ENDS_AT_ONCE
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.connection import CommandProtocol
@@ -22,6 +21,7 @@ from twisted_net.tcp.fanout import WRITES_PER_TURN
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.topics import FEW, REMOVED_AT_ONCE, Topics, TopicSettings
+from twisted_net.turns.steps import ENDS_AT_ONCE
 
 
 class TopicCase(SynchronousTestCase):

@@ -16,8 +16,8 @@ from twisted_net.coap.responses import insert_option
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
-from twisted_net.net.pacing import WRITE, in_steps
-from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import WRITE, in_steps
 
 NOTIFIED_AT_ONCE = 8
 """

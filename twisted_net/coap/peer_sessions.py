@@ -10,9 +10,9 @@ from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.dtls.peer import identity_of
 from twisted_net.net.addresses import Source
 from twisted_net.net.bounded_table import BoundedTable
-from twisted_net.net.pacing import WRITE
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
+from twisted_net.turns.steps import WRITE
 
 SESSION_LIFETIME = 600.0
 """Seconds after its last request that a peer's session ends; the idle timeout of a TCP client."""

@@ -74,10 +74,10 @@ from twisted_net.dtls.peer import SecurePeer
 from twisted_net.errors import CommandError, Internal, TwistedNetError
 from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.net.log_limiter import TracebackRate
-from twisted_net.net.pacing import in_steps
-from twisted_net.net.turn_scheduler import pacings
 from twisted_net.reasons import End
 from twisted_net.sessions import Sessions
+from twisted_net.turns.broadcast_scheduler import pacings
+from twisted_net.turns.steps import in_steps
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 

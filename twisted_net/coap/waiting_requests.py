@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import TooBusy
 from twisted_net.net.addresses import Source
-from twisted_net.net.pacing import END, in_steps
-from twisted_net.net.turn_scheduler import StepScheduler
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import END, in_steps
 
 
 class WaitingRequests:

@@ -11,11 +11,11 @@ from msgspec import Meta
 from twisted_net.commands.registry import Commands, Fields, Request
 from twisted_net.commands.topics import mailbox_figures
 from twisted_net.errors import CommandError
-from twisted_net.net.pacing import END, ENDS_AT_ONCE, in_steps
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLOSED_KEPT, Closed, Session, Sessions
+from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 
 LISTED_AT_ONCE = 128
 """Clients whose figures CLIENTS or CLOSED finds in one turn of the reactor: 1 ms."""

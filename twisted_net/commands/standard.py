@@ -10,11 +10,11 @@ from twisted_net.commands.registry import Command, Commands, Fields, Request
 from twisted_net.commands.topics import declare_topics
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, UnknownCommand
-from twisted_net.net.pacing import CLIENTS_AT_ONCE
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session
 from twisted_net.topics import BROADCAST
+from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 FAILURES_SHOWN = 20
 """Clients that BROADCAST names of those that it did not reach; all of them are counted."""

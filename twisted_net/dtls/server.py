@@ -32,11 +32,11 @@ from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.log_limiter import limited_logger
-from twisted_net.net.pacing import END, ENDS_AT_ONCE, in_steps
 from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.steady_clock import steady
-from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 

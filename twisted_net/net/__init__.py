@@ -1,5 +1,5 @@
 """
-Network basics: addresses, certificates, look-ups, rate limits, the reactor's clock and turns.
+Network basics: addresses, certificates, look-ups, rate limits, the reactor's clock.
 
 The names below are public; all other modules and names are internal.
 """

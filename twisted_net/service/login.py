@@ -30,12 +30,12 @@ from twisted_net.net.addresses import client_prefix, networks_around
 from twisted_net.net.rate_limit import FailureDelays
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady
-from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.service.users_file import UsersFile
 from twisted_net.sessions import Session
+from twisted_net.turns.step_scheduler import StepScheduler
 
 _log = Logger()
 

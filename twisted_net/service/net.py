@@ -25,7 +25,6 @@ from twisted_net.net.name_lookups import NameLookups
 from twisted_net.net.periodic_call import PeriodicCall
 from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
 from twisted_net.net.steady_clock import steady
-from twisted_net.net.turn_scheduler import pacings
 from twisted_net.net.worker_threads import WorkerThreads
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
@@ -52,6 +51,7 @@ from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener
 from twisted_net.topics import Topics
+from twisted_net.turns.broadcast_scheduler import pacings
 
 _SERVICE_NAMES = {
     "tcp": "tcp",

@@ -16,7 +16,7 @@ from twisted_net.auth.passwords import check_hash
 from twisted_net.auth.users import Permissions, Users, read_users
 from twisted_net.errors import ConfigError, OutOfThreads
 from twisted_net.net.files import read_file
-from twisted_net.net.pacing import CHECK, WRITE, Pacing, in_steps, unpaced
+from twisted_net.turns.steps import CHECK, WRITE, Pacing, in_steps, unpaced
 
 COMPLAINT_INTERVAL = 60.0
 """Seconds between two complaints about a file that cannot be read, which is tried each second."""

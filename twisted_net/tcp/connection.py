@@ -78,7 +78,6 @@ from zope.interface import implementer
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Waiting, encode_error, is_result
 from twisted_net.errors import UnterminatedLine
-from twisted_net.net.turn_scheduler import FREE_LINES
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
@@ -89,6 +88,7 @@ from twisted_net.tcp.line_framer import LineFramer
 from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_of, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
+from twisted_net.turns.turn_scheduler import FREE_LINES
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)

@@ -14,7 +14,6 @@ from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.errors import CommandError, LineTooLong
 from twisted_net.net.foreign_protocols import foreign_protocol
-from twisted_net.net.pacing import END
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions
@@ -23,6 +22,7 @@ from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import closing_event
 from twisted_net.tcp.transport import StreamTransport
+from twisted_net.turns.steps import END
 
 LINES_AT_ONCE = 256
 """

@@ -9,12 +9,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.runner import CommandRunner
-from twisted_net.net.turn_scheduler import TurnScheduler
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits
+from twisted_net.turns.turn_scheduler import TurnScheduler
 
 AnswerTo = Callable[[bytes, Session], bytes | Waiting]
 """Answers a line of a client, as :meth:`~twisted_net.commands.runner.CommandRunner.answer` does."""

@@ -10,9 +10,9 @@ from typing import Generic, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twisted_net.net.pacing import END, WRITE, in_steps
-from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import END, WRITE, in_steps
 
 DRAIN_RATE = 2000.0
 """
@@ -30,7 +30,7 @@ TURNS_PER_BATCH = 32
 """
 Turns of the reactor in which a batch is ended at the latest, about as many as fit into a step.
 
-In each are ended :data:`~twisted_net.net.pacing.ENDS_AT_ONCE`, and more only if a short time for
+In each are ended :data:`~twisted_net.turns.steps.ENDS_AT_ONCE`, and more only if a short time for
 all together requires it.
 """
 

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twisted_net.net.pacing import END, in_steps
-from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
 from twisted_net.tcp.answer_queue import PendingAnswer
 from twisted_net.tcp.transport import Batch, StreamTransport
 from twisted_net.topics import CHUNK, Mailbox, Topics
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import END, in_steps
 
 WRITES_PER_TURN = 256
 """

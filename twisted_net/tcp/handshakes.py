@@ -13,10 +13,10 @@ from typing_extensions import override
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.log_limiter import limited_logger
-from twisted_net.net.pacing import END, ENDS_AT_ONCE, in_steps
 from twisted_net.net.steady_clock import steady
-from twisted_net.net.turn_scheduler import StepScheduler
 from twisted_net.reasons import End
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 
 
 class HandshakingConnection(Protocol):

@@ -20,9 +20,7 @@ from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import TooManyConnections
 from twisted_net.net.addresses import UNIX
-from twisted_net.net.pacing import CHECK, END, in_steps
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.net.turn_scheduler import StepScheduler, pacings, turns_of
 from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -40,6 +38,10 @@ from twisted_net.tcp.rejection import (
     RejectingProtocol,
     closing_event,
 )
+from twisted_net.turns.broadcast_scheduler import pacings
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import CHECK, END, in_steps
+from twisted_net.turns.turn_scheduler import turns_of
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two checks of the connections that have a time limit."""

@@ -18,9 +18,9 @@ from zope.interface import implementer
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.net.turn_scheduler import turns_of
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.tls_transport import GrownBuffers, TlsTransport
+from twisted_net.turns.turn_scheduler import turns_of
 from twisted_net.twisted_internals import tls_transport_changes
 
 _log = Logger()

@@ -26,10 +26,10 @@ from twisted.python.failure import Failure
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.net.turn_scheduler import READ_SIZE, UNITS_PER_LOOK, PacedInput
 from twisted_net.reasons import End
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, LayerEnded
 from twisted_net.tcp.transport import limit_reads
+from twisted_net.turns.paced_input import READ_SIZE, UNITS_PER_LOOK, PacedInput
 from twisted_net.twisted_internals import tls_buffers_changes, tls_buffers_release
 
 KEPT = 512
@@ -150,7 +150,7 @@ class TlsTransport(BufferingTLSTransport):
     shrink, are released after the handshake, and by the factory's :class:`GrownBuffers`.
 
     What comes, handshakes included, is decrypted in turns
-    (:class:`~twisted_net.net.turn_scheduler.PacedInput`), and not while the protocol within reads
+    (:class:`~twisted_net.turns.paced_input.PacedInput`), and not while the protocol within reads
     nothing or the peer does not read what was written. A peer that sends more than
     :data:`RECORDS_WITHOUT_DATA` in a row is ended.
 

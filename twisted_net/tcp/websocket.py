@@ -23,7 +23,6 @@ from zope.interface import implementer
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadHandshake
 from twisted_net.net.steady_clock import steady, stopwatch
-from twisted_net.net.turn_scheduler import READ_SIZE, UNITS_PER_LOOK, PacedInput, turns_of
 from twisted_net.net.websocket_handshake import (
     HandshakeRequest,
     RequestReader,
@@ -33,6 +32,8 @@ from twisted_net.net.websocket_handshake import (
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.rejection import end_output
 from twisted_net.tcp.transport import limit_reads
+from twisted_net.turns.paced_input import READ_SIZE, UNITS_PER_LOOK, PacedInput
+from twisted_net.turns.turn_scheduler import turns_of
 
 MAX_FRAGMENTS = 1024
 """

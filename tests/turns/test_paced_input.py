@@ -13,17 +13,11 @@ from tests.tcp.issuing import Authority, write_pair
 from tests.tcp.kinds import KINDS, Door, KindClient
 from tests.tcp.memory import Reactor
 from twisted_net.commands.standard import standard_commands
-from twisted_net.net.turn_scheduler import (
-    FREE_LINES,
-    TURN_BUDGET,
-    UNITS_PER_LOOK,
-    UNITS_PER_TURN,
-    PacedInput,
-    TurnScheduler,
-)
 from twisted_net.sessions import Session
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.turns.paced_input import UNITS_PER_LOOK, UNITS_PER_TURN, PacedInput
+from twisted_net.turns.turn_scheduler import FREE_LINES, TURN_BUDGET, TurnScheduler
 
 
 class Below:

@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.net.pacing`."""
+"""Tests of :mod:`twisted_net.turns.steps`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.pacing import (
+from twisted_net.turns.steps import (
     CHECK,
     CHECKS_AT_ONCE,
     CLIENTS_AT_ONCE,

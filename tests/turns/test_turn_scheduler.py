@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.net.turn_scheduler`, alone and within a command server."""
+"""Tests of :mod:`twisted_net.turns.turn_scheduler`, alone and within a command server."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.memory import Reactor
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
-from twisted_net.net.turn_scheduler import (
-    FREE_LINES,
-    TURN_BUDGET,
-    StepScheduler,
-    TurnScheduler,
-    turns_of,
-)
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.turn_scheduler import FREE_LINES, TURN_BUDGET, TurnScheduler, turns_of
 
 
 class Runner:

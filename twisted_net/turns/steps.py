@@ -1,4 +1,4 @@
-"""Pacing: what touches many clients or subscriptions is done in steps, one in a reactor turn."""
+"""Steps: what touches many clients or subscriptions is done in steps, one in a reactor turn."""
 
 from __future__ import annotations
 

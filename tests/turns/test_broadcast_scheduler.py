@@ -1,4 +1,4 @@
-"""Tests of :class:`twisted_net.net.turn_scheduler.BroadcastScheduler`."""
+"""Tests of :class:`twisted_net.turns.broadcast_scheduler.BroadcastScheduler`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
 from twisted_net.errors import TooBusy
-from twisted_net.net.turn_scheduler import BroadcastScheduler
+from twisted_net.turns.broadcast_scheduler import BroadcastScheduler
 
 STEPS = 3
 

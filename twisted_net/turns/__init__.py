@@ -1,0 +1,1 @@
+"""Turns: what is shared of a reactor's turns, by connections, layers and long work; internal."""
