@@ -215,6 +215,7 @@ class FiguresTests(SynchronousTestCase):
         try:
             # More than this thread has used itself, by more than a clock tick.
             wait_until(lambda: processor_time(os.getpid()) - before > used() - ours + 0.02)
+            self.assertGreater(processor_time(os.getpid()) - before, used() - ours)
         finally:
             enough.set()
             thread.join()

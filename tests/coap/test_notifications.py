@@ -274,6 +274,7 @@ class ManyObserversTests(ServerTests):
         clock.rightNow = min(call.getTime() for call in clock.calls)
         self.turn()
         self.all_told(NOTIFIED_AT_ONCE)
+        self.assertEqual(self.told(), {*self.sources})
 
     def test_left_meanwhile(self) -> None:
         """Who observes no more before its turn is not told."""

@@ -387,7 +387,7 @@ class FloodTests(SynchronousTestCase):
         self.reactor.pass_time(REFUSAL_PAUSE)
         return client.answers()[0]["code"]
 
-    def leaves(self, line: bytes, code: str, check: bool = True) -> None:
+    def assert_leaves_nothing(self, line: bytes, code: str, check: bool = True) -> None:
         """Send a line that is refused so, and look at what it leaves."""
         gc.collect()
         gc.disable()
@@ -402,17 +402,17 @@ class FloodTests(SynchronousTestCase):
 
     def test_wrong_token(self) -> None:
         """A token that nobody has."""
-        self.leaves(b"AUTH x\n", "auth_failed")
+        self.assert_leaves_nothing(b"AUTH x\n", "auth_failed")
 
     def test_wrong_password(self) -> None:
         """A password that is wrong."""
-        self.leaves(b"AUTH ann x\n", "auth_failed")
+        self.assert_leaves_nothing(b"AUTH ann x\n", "auth_failed")
 
     def test_too_early(self) -> None:
         """An attempt that comes too early."""
         for _ in range(6):
             self.try_login(b"AUTH x\n")
-        self.leaves(b"AUTH x\n", "auth_delayed")
+        self.assert_leaves_nothing(b"AUTH x\n", "auth_delayed")
 
     def test_too_early_for_the_time_limit(self) -> None:
         """Where commands have less time than the pause, it ends earlier, with the same answer."""
@@ -436,7 +436,7 @@ class FloodTests(SynchronousTestCase):
         for other in others:
             other.send(b"AUTH ann x\n")
             self.reactor.settle()
-        self.leaves(b"AUTH ann x\n", "busy", check=False)
+        self.assert_leaves_nothing(b"AUTH ann x\n", "busy", check=False)
 
 
 class CredTests(SynchronousTestCase):

@@ -148,9 +148,9 @@ class UsersFileTests(UsersFileTestCase):
         """Without a thread or memory it is tried each time, which is logged once in a while."""
         for lacking in (OutOfThreads(), MemoryError(), OSError(errno.EMFILE, "too many")):
             with self.subTest(lacking=lacking):
-                self.lack(lacking)
+                self.assert_tried_again(lacking)
 
-    def lack(self, lacking: Exception) -> None:
+    def assert_tried_again(self, lacking: Exception) -> None:
         """Let a hundred reads of a changed file fail, and the next one not."""
         now, tries, logged = 0.0, 0, len(self.logged)
 

@@ -100,7 +100,6 @@ class CommandFactory(Factory):
         self._deadlines: dict[Abortable, tuple[float, End]] = {}
         self._sweeping: IDelayedCall | None = None
         self._sweeps = StepScheduler(reactor)
-        self._sweep_ended = True
         self._abortions = StepScheduler(reactor)
         self._idle_interval = max(SWEEP_INTERVAL, limits.idle_timeout / 4)
         self._idle_checks = ceil(limits.idle_timeout / self._idle_interval) + 1
@@ -237,7 +236,6 @@ class CommandFactory(Factory):
             self._sweeping.cancel()
             self._sweeping = None
             self._sweeps.stop()
-            self._sweep_ended = True
             self._abortions.stop()
             self.fanout.stop()
             self.turns.stop()
@@ -251,22 +249,18 @@ class CommandFactory(Factory):
     def _sweep(self) -> None:
         """Abort the connections whose time is over, and close those that are idle."""
         self._sweeping = self.reactor.callLater(SWEEP_INTERVAL, self._sweep)
-        if self._sweep_ended:
-            self._sweep_ended = False
+        if not self._sweeps.busy:
             self._sweeps(in_steps(self._sweep_work(self.reactor.seconds())))
 
     def _sweep_work(self, now: float) -> Iterator[float]:
         """Do what a sweep has to do, for one connection after the other; any may end meanwhile."""
-        try:
-            for connection, limit in list(self._deadlines.items()):
-                yield self._check_deadline(connection, limit, now)
-            yield from self.guard.sweep()
-            if self.limits.idle_timeout and now >= self._idle_check:
-                self._idle_check = now + self._idle_interval
-                for protocol in list(self._protocols):
-                    yield self._check_idle(protocol)
-        finally:
-            self._sweep_ended = True
+        for connection, limit in list(self._deadlines.items()):
+            yield self._check_deadline(connection, limit, now)
+        yield from self.guard.sweep()
+        if self.limits.idle_timeout and now >= self._idle_check:
+            self._idle_check = now + self._idle_interval
+            for protocol in list(self._protocols):
+                yield self._check_idle(protocol)
 
     def _check_deadline(self, connection: Abortable, limit: tuple[float, End], now: float) -> float:
         """Abort a connection if its time is over; return the share of a step that this took."""

@@ -51,6 +51,11 @@ class StepScheduler:
             self._take()
         return done
 
+    @property
+    def busy(self) -> bool:
+        """Whether steps are left."""
+        return bool(self._jobs)
+
     def stop(self) -> None:
         """Drop the steps that are left: what waits for them gets the values so far."""
         if self._next is not None:
