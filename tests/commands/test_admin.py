@@ -143,6 +143,25 @@ class AdministrationTests(SynchronousTestCase):
             self.assertEqual(self.answer(line), {"command": "KILL", "killed": killed})
             self.assertEqual((first.killed, second.killed, third.killed), each, line)
 
+    def test_kill_address(self) -> None:
+        """An address is the same however it is written; one with a zone is another."""
+        mapped = self.client("::ffff:192.0.2.1", 1)
+        plain = self.client("192.0.2.1", 2)
+        six = self.client("2001:db8::1", 3)
+        zone = self.client("fe80::1%2", 4)
+        unix = self.client("unix:uid=1000", 5)
+        for address, killed in (
+            ("192.0.2.1", [mapped, plain]),
+            ("::FFFF:192.0.2.1", [mapped, plain]),
+            ("2001:DB8:0:0::1", [six]),
+            ("fe80::1", []),
+            ("FE80:0::1%2", [zone]),
+            ("unix:uid=1000", [unix]),
+        ):
+            before = [client.killed for client in killed]
+            self.assertEqual(self.answer(f"KILL address {address}")["killed"], len(killed))
+            self.assertEqual([client.killed for client in killed], [n + 1 for n in before])
+
     def test_kill_nobody(self) -> None:
         """A client that is not there is an error; so is another kind of thing to kill."""
         answer = self.answer("KILL client h:9")

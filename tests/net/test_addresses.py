@@ -20,10 +20,33 @@ from twisted_net.net.addresses import (
     network_of,
     networks_around,
     parse_ip,
+    spellings_of,
     unix_host,
 )
 
 NAMES = ("localhost", "example.org", "2130706433", "0x7f.1", "127.1", "127.0.0.1.example", "")
+
+
+class SpellingsOfTests(SynchronousTestCase):
+    """:func:`spellings_of` is the same set, whichever spelling it is asked for."""
+
+    def test_same(self) -> None:
+        """All spellings of an address have the same ones; an IPv4 address has two more, mapped."""
+        for host, others in (
+            ("192.0.2.1", ("::ffff:192.0.2.1", "::ffff:c000:201")),
+            ("2001:DB8:0:0::1", ("2001:db8::1",)),
+            ("FE80::1%2", ("fe80::1%2",)),
+        ):
+            for other in others:
+                self.assertIn(other, spellings_of(host))
+                self.assertEqual(spellings_of(other), spellings_of(host))
+
+    def test_others(self) -> None:
+        """Without its zone an address is another one; a name is written in one way."""
+        self.assertNotIn("fe80::1", spellings_of("fe80::1%2"))
+        self.assertNotIn("fe80::1%2", spellings_of("fe80::1"))
+        for host in (*NAMES, UNIX, unix_host(7)):
+            self.assertEqual(spellings_of(host), {host})
 
 
 class FormatAddressTests(SynchronousTestCase):

@@ -11,6 +11,7 @@ from msgspec import Meta
 from twisted_net.commands.registry import Commands, Fields, Request
 from twisted_net.commands.topics import mailbox_figures
 from twisted_net.errors import CommandError
+from twisted_net.net.addresses import spellings_of
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.timestamps import iso_time
@@ -102,7 +103,8 @@ def _kill(
     elif what == "user":
         targets = [session for session in sessions if session.user == name]
     else:
-        targets = [session for session in sessions if session.client[0] == name]
+        hosts = spellings_of(name)
+        targets = [session for session in sessions if session.client[0] in hosts]
     if len(targets) <= ENDS_AT_ONCE:
         return Fields(killed=sum(session.kill() for session in targets))
     killed = 0
