@@ -78,6 +78,8 @@ class MisuseTests(ClientTestCase):
             ({"default_ttl": -1}, ValueError, "default_ttl must be 0 or more seconds"),
             ({"default_ttl": float("inf")}, ValueError, "default_ttl must be 0 or more seconds"),
             ({"max_body": -1}, ValueError, "max_body must be an integer from 0 to"),
+            ({"retries": -1}, ValueError, "retries must be an integer from 0 to 100, not -1"),
+            ({"hedge_after": 0}, ValueError, "hedge_after must be above 0 and up to 3600 seconds"),
             ({"headers": [("a", "b")]}, TypeError, "headers must be a mapping, not a list"),
             ({"headers": "a: b"}, TypeError, "headers must be a mapping, not text"),
             ({"auth": "ab"}, TypeError, "auth must be a tuple of texts, not text"),
@@ -373,7 +375,11 @@ class OptionTests(ClientTestCase):
         self.answer(canned(200, b"a", [FRESH]))
         self.run_now(self.client.get(URL))
         wrong: tuple[dict[str, Any], ...]  # Any: on purpose
-        wrong = ({"timeout": -1}, {"timeout": "5"}, {"max_body": -1}, {"default_ttl": -1})
+        wrong = (
+            *({"timeout": -1}, {"timeout": "5"}, {"max_body": -1}, {"default_ttl": -1}),
+            *({"retries": -1}, {"retries": 101}),
+            *({"hedge_after": 0}, {"hedge_after": 3601.0}, {"hedge_after": float("nan")}),
+        )
         for options in wrong:
             call = self.start(self.client.get(URL, **options))
             self.failureResultOf(call, ValueError, TypeError)

@@ -42,7 +42,7 @@ from twisted_net.http.request import (
     request_body,
 )
 from twisted_net.http.response import Response
-from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, split_credentials
@@ -337,11 +337,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         return results
 
     def _call(self, options: RequestOptions) -> Call:
-        """
-        Return the terms of a call, from the settings and its options.
-
-        :raises ValueError: for retries, or a time to hedge after, that no policy has.
-        """
+        """Return the terms of a call, from the settings and its options, which were checked."""
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
@@ -518,6 +514,14 @@ def _check_options(options: RequestOptions) -> None:
         if seconds is not None:
             checked_seconds(seconds, name)
     checked_range(options.get("max_body", 0), "max_body", 0, _MAX_BODY)
+    # As the policy has them, which is made only for what the cache does not answer.
+    retries, hedge_after = options.get("retries"), options.get("hedge_after")
+    if isinstance(retries, int):
+        checked_range(retries, "retries", 0, MAX_RETRIES)
+    if hedge_after is not None and not 0 < hedge_after <= MAX_HEDGE_AFTER:
+        raise ValueError(
+            f"hedge_after must be above 0 and up to {MAX_HEDGE_AFTER} seconds, not {hedge_after}"
+        )
     auth = options.get("auth")
     if auth is not None and (len(auth) != 2 or not all(isinstance(word, str) for word in auth)):
         raise TypeError("Client: auth must be a user name and a password, both text")

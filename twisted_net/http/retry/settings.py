@@ -12,6 +12,13 @@ IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 """Idempotent methods (RFC 9110 §9.2.2)."""
 
 
+MAX_RETRIES = 100
+"""Limit of the retries of one call."""
+
+MAX_HEDGE_AFTER = 3600
+"""Longest time, in seconds, after which a second request may be sent."""
+
+
 class RetryPolicy(Record, frozen=True):
     """
     Which failed requests are retried, how often, and after which delays.
@@ -29,7 +36,7 @@ class RetryPolicy(Record, frozen=True):
     """
 
     retries: Annotated[
-        int, Meta(ge=0, le=100, description="limit of attempts after the first one failed")
+        int, Meta(ge=0, le=MAX_RETRIES, description="limit of attempts after the first one failed")
     ] = 3
     base: Annotated[
         float, Meta(gt=0, le=3600, description="longest delay before the first retry, in seconds")
@@ -50,7 +57,7 @@ class RetryPolicy(Record, frozen=True):
             float,
             Meta(
                 gt=0,
-                le=3600,
+                le=MAX_HEDGE_AFTER,
                 description="seconds after which a second request is sent beside an unanswered GET"
                 " or HEAD (hedging); none: never",
             ),
