@@ -210,6 +210,24 @@ class DiscoveryListenerTests(GroupTestCase):
         self.clock.advance(1)
         self.assertEqual(self.happened(), [ChangeKind.LOST])
 
+    def test_broken_callback(self) -> None:
+        """A callback that raises is logged, and learns of each other change all the same."""
+
+        def changed(change: InstanceChange) -> None:
+            self.changes.append(change)
+            raise ZeroDivisionError
+
+        self.listener.stopService()
+        self.listener = DiscoveryListener(self.reactor, self.clock, changed=changed)
+        self.listener.startService()
+        for number, ttl in enumerate((10, 10, 20), 1):
+            self.hear(ttl, number)
+        self.clock.advance(10)
+        self.clock.advance(10)
+        self.assertEqual(self.happened(), [ChangeKind.FOUND] * 3 + [ChangeKind.LOST] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 6)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_stop(self) -> None:
         """A stop leaves the group and no call; it hears no more."""
         self.hear(10)

@@ -175,10 +175,12 @@ class DiscoveryListener(Service):
     Announcements are not authenticated: they are hints where a server may be, which must
     authenticate itself by TLS.
 
-    :param changed: called with each change.
+    :param changed: called with each change; what it raises is logged.
     :ivar collector: the table of instances, with counts of rejected datagrams.
     :raises CannotListenError: at the start, if the group cannot be joined.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -235,8 +237,13 @@ class DiscoveryListener(Service):
         self._set_timer()
 
     def _report(self, change: InstanceChange) -> None:
-        if self._changed is not None:
+        if self._changed is None:
+            return
+        try:
             self._changed(change)
+        except Exception:
+            # The changes that follow, and the timer of those to come, do not depend on it.
+            self.log.failure("the callback for changes of servers failed")
 
     def _set_timer(self) -> None:
         """Call :meth:`_expire` when the next instance expires; one timer serves all."""
