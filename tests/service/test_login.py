@@ -335,6 +335,37 @@ class AuthenticatorTests(SynchronousTestCase):
             self.reactor.advance(0.25)
             self.failureResultOf(result, TooBusy)
 
+    def test_broken_checker(self) -> None:
+        """A checker that fails has refused no guess: the next attempt has no delay."""
+
+        def broken(check: PasswordCheck) -> Deferred[bool]:
+            raise ZeroDivisionError
+
+        checker = UsersChecker(lambda: self.users, broken)
+        self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
+        for _ in range(10):
+            result = self.log_in(self.session(), "ann", "sesame")
+            self.failureResultOf(result, ZeroDivisionError)
+        self.assertEqual(self.heard, [])
+
+    def test_broken_verification(self) -> None:
+        """Nor has a verification that fails after the client has left."""
+        verifier = PasswordVerifier(self.reactor, AuthSettings(users="x"), self.reactor)
+        self.reactor.limit = 1
+        checker = UsersChecker(lambda: self.users, verifier.verify)
+        self.logins = Authenticator(self.reactor, AuthSettings(users="x"), [checker])
+
+        def broken(check: PasswordCheck) -> bool:
+            raise MemoryError
+
+        self.patch(PasswordCheck, "run", broken)
+        for _ in range(10):
+            checked = self.log_in(self.session(), "ann", "wrong")
+            self.assertNoResult(checked)
+            checked.cancel()
+            self.reactor.run_thread()
+            self.failureResultOf(checked, CancelledError)
+
     def test_no_checker(self) -> None:
         """A token is wrong if no checker accepts tokens."""
         others = InMemoryUsernamePasswordDatabaseDontUse(eve=b"apple")

@@ -67,8 +67,8 @@ class ClientPassword(UsernamePassword):
     """
     A name and a password, and where the client is that gave them.
 
-    :param spare: called if the client leaves before the outcome and its password was not checked,
-        or is right.
+    :param spare: called if the client leaves before the outcome and its password is not found to be
+        wrong.
     """
 
     def __init__(
@@ -296,7 +296,8 @@ class Authenticator:
         credentials = ClientPassword(who, password, host, take_back) if password else Token(who)
         # A refusal comes as a value: each exception that passes through coroutines leaves a hundred
         # objects to the garbage collector, which then stops all clients for up to a second.
-        outcome = await self._portal.login(credentials, None, IPermissions).addErrback(_refusal)
+        login = self._portal.login(credentials, None, IPermissions)
+        outcome = await login.addErrback(_refusal, take_back)
         if isinstance(outcome, UnauthorizedLogin | UnhandledCredentials):
             # Not the token itself: it may be a valid one with a typing error. Nor a name that is
             # none: it may be the password.
@@ -442,10 +443,18 @@ def _refused() -> Deferred[Any]:  # Any: it has no value
     return fail(UnauthorizedLogin())
 
 
-def _refusal(failure: Failure) -> BaseException | Failure:
-    """Return the exception by which a login is refused as a value; any other stays a failure."""
-    refused = failure.check(UnauthorizedLogin, UnhandledCredentials, CommandError)
-    return failure if refused is None else cast(BaseException, failure.value)
+def _refusal(failure: Failure, take_back: Callable[[], None]) -> BaseException | Failure:
+    """
+    Return the exception by which a login is refused as a value; any other stays a failure.
+
+    :param take_back: called if a checker has failed: it has refused no guess.
+    """
+    if failure.check(UnauthorizedLogin, UnhandledCredentials, CommandError) is not None:
+        return cast(BaseException, failure.value)
+    # The client left: a guess that is being checked may be wrong, see ClientPassword.
+    if failure.check(CancelledError) is None:
+        take_back()
+    return failure
 
 
 def _counted(error: _E) -> _E:

@@ -51,8 +51,8 @@ class PasswordCheck:
     :param hashed: the hash of the user's password; None if there is no such user, or if it has no
         password.
     :param decoys: a hash of each kind and cost that passwords are hashed with.
-    :param spare: called if the check is cancelled before it began, or while it runs and the
-        password is right: that was no failure. A wrong one is no free guess.
+    :param spare: called if the check is cancelled before it began, or while it runs and does not
+        find the password wrong: that was no failure. A wrong one is no free guess.
     """
 
     applicant: Applicant
@@ -151,7 +151,7 @@ class PasswordVerifier:
         result = self._results.pop(check, None)
         if result is not None:
             result.callback(outcome)  # a Failure calls the errbacks
-        elif outcome is True and check.spare is not None:
+        elif outcome is not False and check.spare is not None:
             check.spare()
         self._next()
 
