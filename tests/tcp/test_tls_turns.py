@@ -145,6 +145,47 @@ class KeyUpdateTests(TurnsCase):
         self.assertEqual(len(client.ask()), asked + 1)
 
 
+class HungUpTests(TurnsCase):
+    """A connection that the server has hung up while its client did not read."""
+
+    def hung_up(self) -> tuple[Client, Records, int]:
+        """Let answers fill all buffers, and drain; return the number of answers, too."""
+        client, records = self.shaken()
+        client.connection.reads = False
+        asked = 0
+        while client.connection.unread <= BUFFER:
+            client.connection.send(records.data(b"HELP\n"))
+            self.reactor.settle()
+            asked += 1
+        self.drained = self.commands.drain(60)
+        self.reactor.settle()
+        return client, records, asked
+
+    def test_read(self) -> None:
+        """What the client goes on to send is read and dropped: unread, it would cause a reset."""
+        client, records, asked = self.hung_up()
+        client.connection.send(b"".join(records.data(b"PING\n") for _ in range(1000)))
+        self.reactor.settle()
+        self.assertEqual(client.connection.unheard, 0)
+        client.connection.reads = True
+        answers = client.ask()
+        self.assertEqual(len([answer for answer in answers if "event" not in answer]), asked)
+        self.assertIsNone(self.successResultOf(self.drained))
+        self.assertEqual(self.ended(), {"drained": 1})
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_key_updates(self) -> None:
+        """Nothing follows the close_notify: OpenSSL's answers to KeyUpdates are dropped."""
+        client, records, _ = self.hung_up()
+        before = client.connection.unread
+        client.connection.send(
+            b"".join(records.key_update() + records.data(b"x") for _ in range(1000))
+        )
+        self.reactor.settle()
+        self.assertEqual(client.connection.unheard, 0)
+        self.assertEqual(client.connection.unread, before)
+
+
 class AnswersTests(TurnsCase):
     """All that OpenSSL has to send is sent."""
 

@@ -315,6 +315,8 @@ class TlsTransport(BufferingTLSTransport):
         # Small writes wait for the end of the turn; Twisted ends the connection without them.
         self._aggregator.flush()
         super().unregisterProducer()
+        # Nothing tells any more when the peer has read everything; input left unread resets it.
+        self._input.unblock()
 
     # --- in place of Twisted's own ---
 
@@ -357,14 +359,17 @@ class TlsTransport(BufferingTLSTransport):
     @override
     def _flushSendBIO(self) -> None:
         """Send all that OpenSSL has to send; Twisted takes 32 KiB of it, and leaves the rest."""
+        # OpenSSL answers KeyUpdates after our close_notify, too: they would wait without a limit
+        # for a peer that does not read. Nothing may follow it (RFC 8446 §6.1).
+        send = _drop if self._notified else self.transport.write
         try:
             data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
             while len(data) == _ANSWERS_SIZE:
-                self.transport.write(data)
+                send(data)
                 data = self._tlsConnection.bio_read(_ANSWERS_SIZE)
         except WantReadError:
             return
-        self.transport.write(data)
+        send(data)
 
     @override
     def _shutdownTLS(self) -> None:
@@ -415,6 +420,10 @@ class TlsTransport(BufferingTLSTransport):
         else:
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
+
+
+def _drop(data: bytes) -> None:
+    """Send nothing."""
 
 
 @implementer(IPushProducer)
