@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.rst_blocks import blocks
 from twisted_net.config.loader import settings
 from twisted_net.config.tls import TlsSettings
 from twisted_net.dtls.settings import DtlsSettings
@@ -21,9 +21,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 def toml_in(page: Path) -> Iterator[str]:
     """Give the TOML of a page, block by block."""
-    pattern = r"^\.\. code-block:: toml\n\n((?:   .*\n|\n)+)"
-    for block in re.findall(pattern, page.read_text(), re.MULTILINE):
-        yield textwrap.dedent(block)
+    return (block.text for block in blocks(page) if block.language == "toml")
 
 
 class ListenerPagesTests(SynchronousTestCase):
