@@ -59,6 +59,11 @@ class Broadcasts:
         """Return how many clients there are, those included that may not receive events."""
         return sum(map(len, self._audiences))
 
+    @property
+    def sending(self) -> bool:
+        """Whether events are being sent, or wait to be: :meth:`send` would overtake these."""
+        return self._pacing is not None and len(self._pacing) > 0
+
     def kept(self) -> tuple[int, int]:
         """Return the bytes of the events that wait to be sent, and the limit of these."""
         pacing = self._pacing

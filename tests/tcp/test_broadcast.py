@@ -59,6 +59,18 @@ class BroadcastTests(SynchronousTestCase):
         for client in self.clients[1:-1]:
             self.assertEqual(self.got(client), ["one", "two"])
 
+    def test_order_of_few(self) -> None:
+        """So few are left that one turn reaches them all: they get the first one first, too."""
+        self.first.send(b"BROADCAST one\n")
+        self.reactor.turn()
+        for client in self.clients[:-CLIENTS_AT_ONCE]:
+            client.reset()
+        self.last.send(b"BROADCAST two\n")
+        self.reactor.settle()
+        for client in self.clients[-CLIENTS_AT_ONCE:-1]:
+            self.assertEqual(self.got(client), ["one", "two"])
+        self.assertEqual(self.got(self.last), ["one", "two", "BROADCAST"])
+
     def test_left(self) -> None:
         """One whose client has left goes on; those who leave meanwhile are reported as failures."""
         self.first.send(b"BROADCAST one\n")

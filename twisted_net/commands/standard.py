@@ -97,7 +97,8 @@ def _broadcast(request: Request, *words: str) -> Fields | Awaitable[Fields]:
     if session.permissions is not None:
         session.permissions.check_publish(BROADCAST)
     event = {"event": "broadcast", "from": session.name, "message": " ".join(words)}
-    if len(session.sessions.broadcasts) > CLIENTS_AT_ONCE:
+    broadcasts = session.sessions.broadcasts
+    if broadcasts.sending or len(broadcasts) > CLIENTS_AT_ONCE:
         return _spread(session, event)
     return _outcome(session.sessions.broadcast(event))
 
