@@ -552,7 +552,7 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
         self.assertTrue(reactor.stopped)
 
     def test_changed_file(self) -> None:
-        """A changed users file is read in a thread of its own, which ends then."""
+        """The users file is looked at in a thread of its own, which stays until the stop."""
         threads: set[str] = set()
 
         def read(*arguments: Any) -> Users:
@@ -566,16 +566,20 @@ class ConfiguredAuthenticatorTests(UsersFileTestCase):
         self.patch(users_file, "read_users", read)
         ann = made.permissions_of("ann")
         assert ann is not None
+        made.start()
         for text, withdrawn in (("[ann", False), ("[bob]", True)):
             self.write(text)
             made.refresh()
+            reactor.run_one()
             made.refresh()
             # Not before the thread has read it.
             self.assertFalse(ann.withdrawn)
             reactor.run_one()
             self.assertEqual(ann.withdrawn, withdrawn)
         self.assertEqual(threads, {"users file 1"})
+        self.assertTrue(threads & {thread.name for thread in threading.enumerate()})
         self.assertEqual(reactor.at_shutdown, [])
+        made.stop()
         wait_until(lambda: threads.isdisjoint(thread.name for thread in threading.enumerate()))
         self.flushLoggedErrors()
 

@@ -14,6 +14,7 @@ from twisted.logger import LogLevel
 from tests.service.users_case import UsersFileTestCase
 from twisted_net.auth.users import Users, hash_token
 from twisted_net.errors import OutOfThreads
+from twisted_net.net.files import read_file
 from twisted_net.reasons import End
 from twisted_net.service import users_file
 from twisted_net.service.users_file import (
@@ -123,24 +124,21 @@ class UsersFileTests(UsersFileTestCase):
 
     def test_changed_while_it_is_read(self) -> None:
         """What was read of a file that has changed meanwhile is dropped; nothing is read twice."""
-        reads: list[tuple[Deferred[Users], Callable[[], Users]]] = []
+        reads = []
 
-        def threading(read: Callable[[], Users]) -> Deferred[Users]:
-            reads.append((Deferred(), read))
-            return reads[-1][0]
+        def read(path: str, limit: int) -> bytes:
+            reads.append(path)
+            contents = read_file(path, limit)
+            if len(reads) == 1:
+                self.write("[ann]\n[bob]\n[eve]")
+            return contents
 
         self.write("[ann]")
-        file = UsersFile(str(self.path), threading=threading)
+        file = UsersFile(str(self.path))
+        self.patch(users_file, "read_file", read)
         self.write("[ann]\n[bob]")
-        for _ in range(4):
-            self.assertEqual(len(looked_at(file)), 1)
-        ((outcome, read),) = reads
-        users = read()
-        self.write("[ann]\n[bob]\n[eve]")
-        outcome.callback(users)
         self.assertEqual(len(looked_at(file)), 1)
-        outcome, read = reads[1]
-        outcome.callback(read())
+        self.assertEqual(len(looked_at(file)), 3)
         self.assertEqual(len(looked_at(file)), 3)
         self.assertEqual(len(reads), 2)
 
@@ -154,7 +152,7 @@ class UsersFileTests(UsersFileTestCase):
         """Let a hundred reads of a changed file fail, and the next one not."""
         now, tries, logged = 0.0, 0, len(self.logged)
 
-        def threading(read: Callable[[], Users]) -> Awaitable[Users]:
+        def threading(read: Callable[[], Users | None]) -> Awaitable[Users | None]:
             nonlocal tries
             tries += 1
             return fail(lacking) if tries <= 100 else unthreaded(read)
@@ -162,41 +160,61 @@ class UsersFileTests(UsersFileTestCase):
         self.write("[ann]\n[bob]")
         file = UsersFile(str(self.path), seconds=lambda: now, threading=threading)
         self.write("[ann]")
-        file.look()
         for _ in range(100):
             file.look()
             self.assertEqual(len(file.current()), 2)
             now += COMPLAINT_INTERVAL / 50
         self.assertEqual((tries, len(self.logged) - logged), (100, 2))
-        file.look()
-        self.assertEqual(len(file.current()), 1)
+        self.assertEqual(len(looked_at(file)), 1)
         self.flushLoggedErrors()
 
     def test_no_answer(self) -> None:
-        """A file system that does not answer is logged once in a while; nothing else is read."""
+        """A file system that does not answer is logged once in a while; it is asked in a thread."""
         now = 0.0
-        reads: list[tuple[Deferred[Users], Callable[[], Users]]] = []
+        waiting: list[tuple[Deferred[Users | None], Callable[[], Users | None]]] = []
 
-        def threading(read: Callable[[], Users]) -> Deferred[Users]:
-            reads.append((Deferred(), read))
-            return reads[-1][0]
+        def threading(read: Callable[[], Users | None]) -> Deferred[Users | None]:
+            waiting.append((Deferred(), read))
+            return waiting[-1][0]
+
+        def answer() -> None:
+            """Let the file system answer the one question that there is."""
+            ((outcome, read),) = waiting
+            waiting.clear()
+            outcome.callback(read())
 
         self.write("[ann]\n[bob]")
         file = UsersFile(str(self.path), seconds=lambda: now, threading=threading)
         self.write("[ann]")
-        looked_at(file)
-        for seconds, complaints in ((0.9, 0), (0.2, 1), (0.8, 1), (0.2, 2)):
-            now += seconds * COMPLAINT_INTERVAL
-            file.look()
-            self.assertEqual(len(self.logged), complaints)
-        ((outcome, read),) = reads
-        outcome.callback(read())
+        asked = []
+        real = os.stat
+
+        def stat(*arguments: Any, **options: Any) -> os.stat_result:  # Any: as the original's
+            asked.append(arguments)
+            return real(*arguments, **options)
+
+        self.patch(os, "stat", stat)
+        for complaints in (0, 2):
+            looked_at(file)
+            for seconds, more in ((0.9, 0), (0.2, 1), (0.8, 1), (0.2, 2)):
+                now += seconds * COMPLAINT_INTERVAL
+                file.look()
+                self.assertEqual(len(self.logged), complaints + more)
+            self.assertEqual(asked, [])
+            answer()
+            asked.clear()
+            now += COMPLAINT_INTERVAL
         self.assertEqual(len(file.current()), 1)
 
     def test_bug(self) -> None:
         """What cannot be read because of a bug is not tried again, and fills no log."""
+
+        def broken(text: str, path: str) -> Users:
+            raise ZeroDivisionError
+
         self.write("[ann]")
-        file = UsersFile(str(self.path), threading=lambda read: fail(ZeroDivisionError()))
+        file = UsersFile(str(self.path))
+        self.patch(users_file, "read_users", broken)
         self.write("[bob]")
         for _ in range(4):
             self.assertIsNotNone(looked_at(file).get("ann"))
@@ -359,7 +377,7 @@ class ChangeTests(UsersFileTestCase):
             compared.append(bool(outside))
             compare(users, before)
 
-        async def threading(read: Callable[[], Users]) -> Users:
+        async def threading(read: Callable[[], Users | None]) -> Users | None:
             outside.append(True)
             try:
                 return read()

@@ -202,6 +202,7 @@ class Authenticator:
         the permissions of a record that sets nothing.
     :param look: looks whether these have changed, see :meth:`refresh`.
     :param verifier: knows which users have logged in from a source before.
+    :param look_threads: those in which *look* reads; kept and ended as those of *verifier* are.
     :param chance: returns a number drawn evenly from 0 to 1.
     """
 
@@ -213,6 +214,7 @@ class Authenticator:
         users: Callable[[], Users] | None = None,
         look: Callable[[], None] | None = None,
         verifier: PasswordVerifier | None = None,
+        look_threads: Threads | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._reactor = steady(reactor)
@@ -221,6 +223,7 @@ class Authenticator:
         self._look = look
         self._refuses_unlisted = users is not None and settings.unlisted == "refuse"
         self._verifier = verifier
+        self._look_threads = look_threads
         self._chance = chance
         self._delays = FailureDelays(
             settings.free_attempts, settings.first_delay, settings.longest_delay
@@ -246,8 +249,8 @@ class Authenticator:
         """
         Look whether the users file has changed, and apply the changes to open connections.
 
-        A service calls it twice in each ``auth.refresh_interval``: a changed file is read, in a
-        thread, if it has not changed any more since the call before.
+        A service calls it twice in each ``auth.refresh_interval``: a changed file is read if it has
+        not changed any more since the call before. Both are done in a thread.
         """
         if self._look is not None:
             self._look()
@@ -262,14 +265,16 @@ class Authenticator:
         return 0 if self._verifier is None else self._verifier.busy_threads
 
     def start(self) -> None:
-        """Keep the threads that verify passwords again, after :meth:`stop`."""
-        if self._verifier is not None:
-            self._verifier.start()
+        """Keep the threads of passwords and of the users file again, after :meth:`stop`."""
+        for part in (self._verifier, self._look_threads):
+            if part is not None:
+                part.start()
 
     def stop(self) -> None:
-        """End the threads that verify passwords, once they are idle."""
-        if self._verifier is not None:
-            self._verifier.stop()
+        """End the threads of passwords and of the users file, once they are idle."""
+        for part in (self._verifier, self._look_threads):
+            if part is not None:
+                part.stop()
 
     async def log_in(self, session: Session, who: str, password: str) -> str:
         """
@@ -353,14 +358,17 @@ def configured_authenticator(
     """
     mistakes = []
     checkers: list[Any] = []  # Any: as above
-    users = look = verifier = None
+    users = look = verifier = look_threads = None
     if settings.users is not None:
+        # Not the reactor's, which may all be busy with what clients requested: a removed user must
+        # not wait for these. A file system that does not answer must not keep the process alive.
+        look_threads = WorkerThreads(reactor, "users file", 1, awaited=False)
         try:
             file = UsersFile(
                 settings.users,
                 StepScheduler(reactor),
                 steady(reactor).seconds,
-                _reading_threads(reactor).call,
+                look_threads.call,
             )
         except ConfigError as error:
             mistakes += [f"auth.users: {mistake}" for mistake in error.mistakes]
@@ -375,19 +383,9 @@ def configured_authenticator(
             mistakes.append(f"auth.checkers[{i}]: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return Authenticator(reactor, settings, checkers, users, look, verifier) if checkers else None
-
-
-def _reading_threads(reactor: IReactorTime) -> Threads:
-    """
-    Return what reads the users file: one thread, which ends after each read.
-
-    The reactor's own threads may all be busy with what clients requested, and a removed user must
-    not wait for these. A file system that does not answer must not keep the process from ending.
-    """
-    threads = WorkerThreads(reactor, "users file", 1, awaited=False)
-    threads.stop()
-    return threads
+    if not checkers:
+        return None
+    return Authenticator(reactor, settings, checkers, users, look, verifier, look_threads)
 
 
 def _make_checker(description: str) -> Any:  # Any: as above

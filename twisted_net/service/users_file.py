@@ -40,7 +40,7 @@ Those of 64 clients with a thousand each, reviewed at once, kept all others wait
 
 _T = TypeVar("_T")
 
-Threading: TypeAlias = Callable[[Callable[[], Users]], Awaitable[Users]]
+Threading: TypeAlias = Callable[[Callable[[], Users | None]], Awaitable[Users | None]]
 """Calls a function outside of the reactor's thread, and returns its value."""
 
 
@@ -54,8 +54,8 @@ class UsersFile:
     The users of a file, which is read again when it has changed.
 
     :meth:`look` is to be called from time to time. A file that is being written is not read: it
-    must be found the same by two calls. To read and check thousands of users takes long, so that
-    it is done in a thread; the file system may take forever.
+    must be found the same by two calls. All is done in a thread: to read and check thousands of
+    users takes long, and a file system may take forever, even to say whether a file has changed.
 
     What has changed holds at once for clients that are logged in, and what they have begun is
     reviewed: see :meth:`~twisted_net.sessions.Session.review`. A mistake in a changed file is
@@ -64,8 +64,8 @@ class UsersFile:
 
     :param pacing: divides the reviews of many clients over turns of the reactor.
     :param seconds: returns the seconds of a steady clock, for the rate of complaints.
-    :param threading: calls the function that reads the changed file, one at a time. Where it
-        fails with :class:`~twisted_net.errors.OutOfThreads` it is called at the next look again.
+    :param threading: calls the function that looks at the file, one at a time. Where it fails with
+        :class:`~twisted_net.errors.OutOfThreads` it is called at the next look again.
     :raises ConfigError: if the file cannot be read, or has a mistake, when it is first read.
     """
 
@@ -82,10 +82,11 @@ class UsersFile:
         self._threading = threading
         self._may_complain = float("-inf")
         self._state = self._file_state()
-        # That of a changed file, which is read if the next look finds it still.
+        # That of a changed file, which is read if the next look finds it still. Set in the thread,
+        # and read here when it has returned.
         self._changed_state: tuple[int, ...] | None = None
-        self._reading = False
-        self._began = float("-inf")  # when it was read last
+        self._looking = False
+        self._began = float("-inf")  # when it was looked at last
         self._warn_if_open()
         self._users = self._read()
 
@@ -95,32 +96,19 @@ class UsersFile:
 
     def look(self) -> None:
         """Look whether the file has changed; read it if it has, and not since the last look."""
-        if self._reading:
-            if self._seconds() >= self._began + COMPLAINT_INTERVAL:
-                self._complain([f"{self._path}: it is still being read; does its disk answer?"])
+        now = self._seconds()
+        if self._looking:
+            if now >= self._began + COMPLAINT_INTERVAL:
+                self._complain([f"{self._path}: its file system has not answered yet"])
             return
-        try:
-            state = self._file_state()
-        except _Unreadable as error:
-            self._changed_state = None
-            self._complain(error.mistakes)
-            return
-        before, self._changed_state = self._changed_state, None
-        if state == self._state:
-            return
-        self._changed_state = state
-        if state == before:
-            self._reading = True
-            self._began = self._seconds()
-            read = Deferred.fromCoroutine(self._read_again(state))
-            read.addErrback(lambda failure: log.failure("cannot read users", failure))
+        self._looking = True
+        self._began = now
+        looked = Deferred.fromCoroutine(self._look())
+        looked.addErrback(lambda failure: log.failure("cannot read users", failure))
 
-    async def _read_again(self, state: tuple[int, ...]) -> None:
+    async def _look(self) -> None:
         try:
-            users = await self._threading(self._read_whole)
-            if self._file_state() != state:
-                # Not what was read: the next look finds it changed again.
-                return
+            users = await self._threading(self._changed_users)
         except _Unreadable as error:
             # Tried again at the next look: it need not change to be readable then.
             self._complain(error.mistakes)
@@ -128,18 +116,43 @@ class UsersFile:
             # So it is where the system lacks what it takes to read the file.
             self._complain([f"{self._path}: {str(error) or type(error).__name__}"])
         except ConfigError as error:
-            self._state = state
+            self._mark_read()
             self._log_mistakes(error.mistakes)
         except BaseException:
             # A bug is not met again before the file has another state.
-            self._state = state
+            self._mark_read()
             raise
         else:
-            self._state = state
-            self._warn_if_open()
-            self._replace(users)
+            if users is not None:
+                self._mark_read()
+                self._warn_if_open()
+                self._replace(users)
         finally:
-            self._reading = False
+            self._looking = False
+
+    def _changed_users(self) -> Users | None:
+        """
+        Return the users of a file that has changed, and not since the last look; None of any other.
+
+        It runs in a thread.
+
+        :raises ConfigError: if the file cannot be read, or has a mistake.
+        """
+        before, self._changed_state = self._changed_state, None
+        state = self._file_state()
+        if state == self._state:
+            return None
+        self._changed_state = state
+        if state != before:
+            return None
+        users = self._read_whole()
+        # What has changed while it was read is not what was read.
+        return users if self._file_state() == state else None
+
+    def _mark_read(self) -> None:
+        """Note that the changed file was read, and is not read again before it changes."""
+        if self._changed_state is not None:
+            self._state = self._changed_state
 
     def _replace(self, users: Users) -> None:
         changed = users.replace(self._users)
