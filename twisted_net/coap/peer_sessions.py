@@ -94,7 +94,7 @@ class PeerSessions:
         """
         Close all sessions, as the server stops, one after the other.
 
-        :return: yields the share of a step that each takes, see :func:`~.pacing.in_steps`.
+        :return: yields the share of a step that each takes, see :func:`~.steps.in_steps`.
         """
         while (oldest := self._by_peer.oldest()) is not None:
             self.close(oldest[0], End.DRAINED)

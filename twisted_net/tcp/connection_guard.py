@@ -240,7 +240,7 @@ class ConnectionGuard:
         """
         Hang up on the clients whose time to log in is over, one after the other.
 
-        :return: yields the share of a step that each takes, see :func:`~.pacing.in_steps`.
+        :return: yields the share of a step that each takes, see :func:`~.steps.in_steps`.
         """
         for connection in self.admission.take_overdue(self._reactor.seconds()):
             # It may have logged in, or left, since it was found.
