@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
+from twisted_net.cli import discover
 from twisted_net.cli.call import (
     UNANSWERED,
     CallOptions,
@@ -25,6 +31,7 @@ from twisted_net.cli.call import (
 )
 from twisted_net.cli.discover import DiscoverOptions, format_change
 from twisted_net.discovery.announcements import ChangeKind, Instance, InstanceChange
+from twisted_net.discovery.settings import DiscoveryGroup
 
 
 class AddressTests(SynchronousTestCase):
@@ -122,3 +129,37 @@ class OutputTests(SynchronousTestCase):
         line = format_change(InstanceChange(ChangeKind.FOUND, instance), watch=False)
         self.assertTrue(line[:-1].isprintable())
         self.assertEqual(json.loads(line)["name"], "\x9b31m")
+
+    def test_reader_of_a_watch_is_gone(self) -> None:
+        """A watch whose output is not read any more ends, and so does a search."""
+        found = InstanceChange(
+            ChangeKind.FOUND, Instance("a", "1", "0" * 32, "192.0.2.1", {"tcp": 1}, 0.0)
+        )
+        clock: Any = MemoryReactorClock()  # Any: it has no listenUDP, and needs none here
+
+        class Announced(Service):
+            """Finds a server twice, a second after it was started."""
+
+            def __init__(self, *arguments: object) -> None:
+                self._changed = cast("Callable[[InstanceChange], None]", arguments[-1])
+
+            @override
+            def startService(self) -> None:
+                super().startService()
+                clock.callLater(1, self._changed, found)
+                clock.callLater(1, self._changed, found)
+
+        class Closed(StringIO):
+            @override
+            def flush(self) -> None:
+                raise BrokenPipeError
+
+        self.patch(sys, "stdout", Closed())
+        self.patch(discover, "DiscoveryListener", Announced)
+        for watch in (True, False):
+            shown = Deferred.fromCoroutine(
+                discover.show(clock, DiscoveryGroup(), timeout=9.0, watch=watch)
+            )
+            clock.advance(1)
+            self.failureResultOf(shown, BrokenPipeError)
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -44,6 +44,7 @@ def program(main: str, before: str = "") -> list[str]:
         ("pass", 0, ""),
         ("raise SystemExit(7)", 7, ""),
         ("1 / 0", 1, "ZeroDivisionError"),
+        ("raise BrokenPipeError", 141, ""),
     ],
 )
 async def test_end(
@@ -77,6 +78,28 @@ async def test_interrupted(reactor: Any, tmp_path: Path, number: int) -> None:  
         ended = await running.ended()
     assert (ended.status, ended.stdout) == (INTERRUPTED, "running\nclean\n")
     assert ended.stderr == ""
+
+
+async def test_interrupted_twice(reactor: Any, tmp_path: Path) -> None:  # Any: as above
+    """Two signals at once, as timeout(1) sends them, are one."""
+    signals = """
+    import signal
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    await deferLater(reactor, 30)
+    """
+    async with Running(reactor, program(signals), tmp_path) as running:
+        ended = await running.ended()
+    assert (ended.status, ended.stdout, ended.stderr) == (INTERRUPTED, "running\n", "")
+
+
+async def test_interrupt_ignored(reactor: Any, tmp_path: Path) -> None:  # Any: as above
+    """A signal that was ignored at the start, as the shell does for ``&``, stays so."""
+    raised = "import signal; signal.raise_signal(signal.SIGINT)"
+    before = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    async with Running(reactor, program(raised, before), tmp_path) as running:
+        ended = await running.ended()
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "running\n", "")
 
 
 async def test_interrupted_before(reactor: Any, tmp_path: Path) -> None:  # Any: as above

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import deferLater
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.numbers import integer, seconds
@@ -104,22 +104,30 @@ async def show(
     :param watch: run until cancelled, and print changes and losses too.
     :return: the number of servers found.
     :raises CannotListenError: if the group cannot be joined.
+    :raises BrokenPipeError: if nobody reads standard output any more.
     """
     found = 0
+    ended: Deferred[None] = Deferred()
 
     def changed(change: InstanceChange) -> None:
         nonlocal found
         found += change.kind is ChangeKind.FOUND
         if watch or change.kind is ChangeKind.FOUND:
-            sys.stdout.write(format_change(change, watch=watch))
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(format_change(change, watch=watch))
+                sys.stdout.flush()
+            except BrokenPipeError:
+                if not ended.called:
+                    ended.errback()
 
     listener = DiscoveryListener(reactor, reactor, group, changed)
     listener.startService()
     try:
-        if watch:
-            await Deferred()
-        await deferLater(reactor, timeout)
+        if not watch:
+            ended.addTimeout(timeout, reactor)
+        await ended
+    except DeferredTimeout:
+        pass
     finally:
         listener.stopService()
     return found

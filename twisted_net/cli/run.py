@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ReactorNotRunning
 
-from twisted_net.net.reactor import DatagramReactor
+from twisted_net.net.reactor import DatagramReactor, ProcessReactor
 from twisted_net.net.steady_clock import steady
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, the convention of shells."""
+
+UNREAD = 141
+"""Exit status if nobody reads standard output any more: 128 plus the number of SIGPIPE."""
 
 # Any: as Twisted types coroutines.
 Main = Callable[[DatagramReactor], Coroutine[Deferred[Any], Any, object]]
@@ -27,16 +33,18 @@ def run_until_done(main: Main) -> NoReturn:
 
     :param main: called with the reactor; may raise SystemExit with a status.
     :raises SystemExit: with 0; the status that *main* raised; 1 for any other exception, which is
-        printed; or :data:`INTERRUPTED` if *main* was cancelled.
+        printed; :data:`INTERRUPTED` if *main* was cancelled; or :data:`UNREAD` if it raised
+        BrokenPipeError.
     """
     # Not at the top: it installs a reactor, if there is none.
     from twisted.internet.task import react
 
-    async def start(reactor: DatagramReactor) -> None:
+    async def start(reactor: ProcessReactor) -> None:
         steady(reactor)
         runs: Deferred[None] = Deferred()
         reactor.callWhenRunning(runs.callback, None)
         await runs
+        _stop_once(reactor)
         work = Deferred.fromCoroutine(main(reactor))
         ended: Deferred[None] = Deferred()
 
@@ -51,6 +59,8 @@ def run_until_done(main: Main) -> NoReturn:
             await work
         except CancelledError:
             raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise SystemExit(UNREAD) from None
         finally:
             ended.callback(None)
 
@@ -58,3 +68,16 @@ def run_until_done(main: Main) -> NoReturn:
         react(start)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _stop_once(reactor: ProcessReactor) -> None:
+    """Ignore further signals, such as the second one of timeout(1), without a traceback."""
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # An ignored SIGINT stays ignored: the shell protects what runs in the background.
+        if signal.getsignal(number) in (reactor.sigInt, reactor.sigTerm):
+            signal.signal(number, lambda *_: reactor.callFromThread(stop))
