@@ -149,6 +149,7 @@ class ServeTests(SynchronousTestCase):
         """An unknown reactor is reported with the known ones."""
         error = self.assertRaises(CannotStart, main, ["--reactor=nuclear"])
         self.assertIn("--reactor: nuclear is not one of default, asyncio,", str(error.code))
+        self.assertEqual(str(error.code).count("default"), 1)
 
     def test_reactor_that_cannot_be_used(self) -> None:
         """A reactor whose library is missing is reported with the reason."""

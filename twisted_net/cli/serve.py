@@ -156,7 +156,7 @@ def _install_reactor(name: str) -> Any:  # Any: its class is unknown
 
             install()
     except NoSuchReactor:
-        known = ", ".join(sorted(kind.shortName for kind in getReactorTypes()))
+        known = ", ".join(sorted({kind.shortName for kind in getReactorTypes()} - {"default"}))
         raise CannotStart(f"--reactor: {name} is not one of default, {known}") from None
     except ImportError as error:
         raise CannotStart(f"--reactor: {name} cannot be used: {error}") from None
