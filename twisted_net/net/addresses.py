@@ -159,16 +159,17 @@ def spellings_of(host: str) -> frozenset[str]:
     Return all ways in which the host of a client may be written that is the same as this one.
 
     They are the shortest one (RFC 5952) and, for IPv4, those of the IPv4-mapped address, which the
-    kernel writes other than :mod:`ipaddress` of some versions. An address with a zone is another
-    than that without; what is no address has one way.
+    kernel writes with dots, and :mod:`ipaddress` before Python 3.13 with colons alone. An address
+    with a zone is another than that without; what is no address has one way.
     """
     address = parse_ip(host)
     if address is None:
         return frozenset({host})
     if isinstance(address, IPv6Address):
         return frozenset({str(address)})
-    mapped = f"::ffff:{address}"
-    return frozenset({str(address), mapped, str(IPv6Address(mapped))})
+    number = int(address)
+    in_groups = f"::ffff:{number >> 16:x}:{number & 0xFFFF:x}"
+    return frozenset({str(address), f"::ffff:{address}", in_groups})
 
 
 @lru_cache(4096)
