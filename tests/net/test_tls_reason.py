@@ -20,5 +20,6 @@ class TlsReasonTests(SynchronousTestCase):
         self.assertEqual(
             tls_reason(VerificationError(errors=[])), "its certificate is for another host"
         )
-        self.assertEqual(tls_reason(SSL.Error()), "Error")
+        for error in (SSL.Error(), SSL.Error([]), SSL.Error([("lib", "", "")])):
+            self.assertEqual(tls_reason(error), "Error without a reason")
         self.assertEqual(tls_reason(ConnectionLost()), str(ConnectionLost()))

@@ -12,6 +12,7 @@ from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.records import MAX_PLAINTEXT, first_records, pack_records
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.net.certificates import CIPHERS, load_authorities, load_certificate
+from twisted_net.net.tls_reason import tls_reason
 
 MAX_RETRANSMISSION = 60.0
 """Longest retransmission timeout, in seconds (RFC 6347 §4.2.4.1)."""
@@ -65,7 +66,7 @@ class DtlsSession:
         try:
             connection.DTLSv1_listen()
         except SSL.Error as error:
-            raise DtlsFailed(_reason(error)) from None
+            raise DtlsFailed(tls_reason(error)) from None
         self._do_handshake(now)
 
     def connect(self, name: str, now: float) -> None:
@@ -106,7 +107,7 @@ class DtlsSession:
         except SSL.ZeroReturnError:
             self.ended = True
         except SSL.Error as error:
-            raise DtlsFailed(_reason(error)) from None
+            raise DtlsFailed(tls_reason(error)) from None
         return received
 
     def send(self, payload: bytes) -> None:
@@ -124,7 +125,7 @@ class DtlsSession:
         try:
             self._connection.send(payload)
         except SSL.Error as error:
-            raise DtlsFailed(_reason(error)) from None
+            raise DtlsFailed(tls_reason(error)) from None
 
     def close(self) -> None:
         """Send a close_notify, if the session is established."""
@@ -144,7 +145,7 @@ class DtlsSession:
         try:
             self._connection.DTLSv1_handle_timeout()
         except SSL.Error as error:
-            raise DtlsFailed(_reason(error)) from None
+            raise DtlsFailed(tls_reason(error)) from None
         self._set_due(now)
 
     def datagrams(self) -> list[bytes]:
@@ -183,7 +184,7 @@ class DtlsSession:
         except SSL.WantReadError:
             pass
         except SSL.Error as error:
-            raise DtlsFailed(_reason(error)) from None
+            raise DtlsFailed(tls_reason(error)) from None
         else:
             self.established = True
             self.max_payload = min(self._connection.get_cleartext_mtu(), MAX_PLAINTEXT)
@@ -238,9 +239,3 @@ def _context(method: int) -> SSL.Context:
     # An idle session uses a quarter less memory without its buffers.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
-
-
-def _reason(error: SSL.Error) -> str:
-    """Return OpenSSL's words for an error."""
-    parts = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return "; ".join(str(part[-1]) for part in parts if part[-1]) or "the handshake broke off"

@@ -1,4 +1,4 @@
-"""TLS reason: why a handshake failed, in words, as OpenSSL's errors are lists of codes."""
+"""TLS reason: why TLS or DTLS failed, in words, as OpenSSL's errors are lists of codes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def tls_reason(error: BaseException | None) -> str:
     """
     if type(error).__module__.partition(".")[0] == "service_identity":
         return "its certificate is for another host"
-    # OpenSSL's errors carry lists of (library, function, reason).
     found = error.args[0] if error is not None and error.args else None
-    if isinstance(found, list) and found:
-        return "; ".join(str(entry[-1]) for entry in found)
-    return str(error or "") or type(error).__name__
+    if isinstance(found, list):
+        # OpenSSL's errors carry lists of (library, function, reason), some without one.
+        reason = "; ".join(str(entry[-1]) for entry in found if entry[-1])
+    else:
+        reason = str(error or "")
+    return reason or f"{type(error).__name__} without a reason"
