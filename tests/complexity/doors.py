@@ -194,14 +194,12 @@ RECORDS = (
 # --- WebSocket ---
 
 
-def websocket() -> Feed:
-    """Be a client of a WebSocket that has shaken hands."""
+def websocket_handshake() -> Feed:
+    """Be a client of a WebSocket that begins to shake hands."""
     reactor = Reactor()
     commands = CommandFactory(reactor, standard_commands(), Limits())
     handshakes = Handshakes(reactor, 10.0, 100, commands.sessions.refused)
     connection = reactor.connect(WebSocketFactory(commands, handshakes, reactor, []))
-    connection.send(WSConnection(ConnectionType.CLIENT).send(Request(host="a.test", target="/")))
-    reactor.settle()
 
     def feed(data: bytes) -> None:
         connection.send(data)
@@ -210,17 +208,10 @@ def websocket() -> Feed:
     return feed
 
 
-def websocket_handshake() -> Feed:
-    """Be one that begins to."""
-    reactor = Reactor()
-    commands = CommandFactory(reactor, standard_commands(), Limits())
-    handshakes = Handshakes(reactor, 10.0, 100, commands.sessions.refused)
-    connection = reactor.connect(WebSocketFactory(commands, handshakes, reactor, []))
-
-    def feed(data: bytes) -> None:
-        connection.send(data)
-        reactor.settle()
-
+def websocket() -> Feed:
+    """Be one that has shaken hands."""
+    feed = websocket_handshake()
+    feed(WSConnection(ConnectionType.CLIENT).send(Request(host="a.test", target="/")))
     return feed
 
 
