@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.coap.coap_driver import (
     OTHER,
@@ -15,6 +15,7 @@ from twisted_net.coap.codec import (
     Type,
 )
 from twisted_net.coap.settings import CoapLimits
+from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.errors import CommandError
 from twisted_net.turns.steps import ENDS_AT_ONCE
 
@@ -119,6 +120,36 @@ class WaitingRequestsTests(ServerTests):
 
 class ManyWaitingTests(ServerTests):
     """Many commands that wait."""
+
+    def test_lost_peer(self) -> None:
+        """What a peer that is lost waits for is found without a look at that of others."""
+        compared: list[object] = []
+
+        class Counted(tuple[str, int]):
+            def __eq__(self, other: object) -> bool:
+                compared.append(other)
+                return super().__eq__(other)
+
+            __hash__ = tuple.__hash__
+
+        requests = WaitingRequests(self.driver.clock, CoapLimits())
+        peers = [Counted((f"192.0.2.{i % 20}", i)) for i in range(100)]
+        ended: list[int] = []
+
+        async def wait(port: int) -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                ended.append(port)
+
+        for peer in peers * 2:
+            requests.start(peer, wait(peer[1]))
+        requests.cancel(peers[7])
+        self.assertEqual(ended, [7, 7])
+        requests.cancel(("192.0.2.9", 200))
+        self.assertEqual(compared, [])
+        requests.cancel()
+        self.assertEqual(len(ended), 200)
 
     def test_drain_of_many_in_time(self) -> None:
         """When its time is over, so many are cancelled in each turn; one that ends is not."""

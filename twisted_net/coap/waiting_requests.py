@@ -26,7 +26,7 @@ class WaitingRequests:
         self._reactor = reactor
         self._limits = limits
         self._waiting: dict[Deferred[None], Source] = {}
-        self._per_peer: dict[Source, int] = {}
+        self._per_peer: dict[Source, dict[Deferred[None], None]] = {}
 
     def check(self, source: Source) -> None:
         """
@@ -36,7 +36,7 @@ class WaitingRequests:
         """
         for count, limit in (
             (len(self._waiting), self._limits.max_waiting),
-            (self._per_peer.get(source, 0), self._limits.max_waiting_per_peer),
+            (len(self._per_peer.get(source, ())), self._limits.max_waiting_per_peer),
         ):
             if count >= limit:
                 raise TooBusy(limit)
@@ -47,21 +47,17 @@ class WaitingRequests:
 
         Call :meth:`check` before the coroutine is made: one that exists must be run.
         """
-        self._per_peer[source] = self._per_peer.get(source, 0) + 1
         done = Deferred.fromCoroutine(respond)
         if done.called:
-            self._ended(source)
             return
         self._waiting[done] = source
-        done.addBoth(lambda _: self._ended(self._waiting.pop(done)))
+        self._per_peer.setdefault(source, {})[done] = None
+        done.addBoth(lambda _: self._ended(done))
 
     def cancel(self, source: Source | None = None) -> None:
         """Cancel all requests, or those of one peer."""
-        if source is not None and source not in self._per_peer:
-            return
-        for done, known in list(self._waiting.items()):
-            if source is None or known == source:
-                done.cancel()
+        for done in list(self._waiting if source is None else self._per_peer.get(source, ())):
+            done.cancel()
 
     async def ended(self, timeout: float) -> None:
         """
@@ -87,7 +83,9 @@ class WaitingRequests:
                 done.cancel()
                 yield END
 
-    def _ended(self, source: Source) -> None:
-        left = self._per_peer.pop(source) - 1
-        if left:
-            self._per_peer[source] = left
+    def _ended(self, done: Deferred[None]) -> None:
+        source = self._waiting.pop(done)
+        of_peer = self._per_peer[source]
+        del of_peer[done]
+        if not of_peer:
+            del self._per_peer[source]
