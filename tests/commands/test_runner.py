@@ -236,7 +236,13 @@ class RunnerTestCase(SynchronousTestCase):
         """Start the command of a line, which must wait."""
         waiting = self.runner.answer(line, self.session)
         assert isinstance(waiting, Waiting)
-        return self.runner.start_line(waiting, line, self.session)
+        return self.begin(waiting, line, self.session)
+
+    def begin(self, waiting: Waiting, line: bytes, session: Session) -> Deferred[bytes]:
+        """Start what waits; to cancel the answer is to cancel the command."""
+        answer: Deferred[bytes] = Deferred(lambda _: started.cancel())
+        started = self.runner.start_line(waiting, line, session, answer.callback)
+        return answer
 
     def declare_stubborn(self) -> Deferred[str]:
         """Declare WAIT, whose handler goes on when it is cancelled, until the Deferred fires."""
@@ -388,12 +394,12 @@ class TimeLimitTests(RunnerTestCase):
             for _ in range(allowed):
                 waiting = self.runner.answer(b"WAIT", session)
                 assert isinstance(waiting, Waiting)
-                answer = self.runner.start_line(waiting, b"WAIT", session)
+                answer = self.begin(waiting, b"WAIT", session)
                 self.clock.advance(5)
                 self.assertEqual(self.code(self.successResultOf(answer)), "timeout")
             waiting = self.runner.answer(b"WAIT", session)
             assert isinstance(waiting, Waiting)
-            refused = self.runner.start_line(waiting, b"WAIT", session)
+            refused = self.begin(waiting, b"WAIT", session)
             self.assertEqual(self.code(self.successResultOf(refused)), "busy")
         self.assertIn(b"hello", self.successResultOf(self.start(b"LOGIN")))
         gate.callback("late")
@@ -402,6 +408,30 @@ class TimeLimitTests(RunnerTestCase):
         self.assertNoResult(again)
         again.cancel()
         self.failureResultOf(again, CancelledError)
+
+    def test_ends_leave_no_garbage(self) -> None:
+        """Neither a command that is cancelled leaves any, nor one whose time is over."""
+
+        async def wait(depth: int) -> None:
+            if depth:
+                await wait(depth - 1)
+            else:
+                await Deferred()
+
+        self.commands.command("PLAIN")(Deferred)
+        self.commands.command("ASYNC")(lambda: wait(3))
+        self.commands.command("BLOCK", blocking=True)(lambda: None)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for line in (b"PLAIN", b"ASYNC", b"BLOCK"):
+            for end in (Deferred.cancel, lambda answer: self.clock.advance(5)):
+                answer = self.start(line)
+                answer.addErrback(lambda failure: None)
+                gc.collect()
+                end(answer)
+                del answer
+                self.assertEqual(gc.collect(), 0, line)
+            run_threads(self.clock)
 
     def test_refusals_leave_no_garbage(self) -> None:
         """However deep a handler refuses, nothing of it is left to the garbage collector."""
@@ -502,7 +532,7 @@ class TimeLimitTests(RunnerTestCase):
                 return repr((held, value)).encode()
 
             waiting = Waiting("WAIT", lambda: gate, encode)
-            return self.runner.start_line(waiting, b"WAIT", self.session), weakref.ref(held)
+            return self.begin(waiting, b"WAIT", self.session), weakref.ref(held)
 
         gc.disable()
         self.addCleanup(gc.enable)

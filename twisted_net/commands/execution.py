@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from twisted_net.commands.failures import forget_frames
+from twisted_net.commands.handler_call import HandlerCall
 from twisted_net.commands.records import CommandRecords
 from twisted_net.commands.registry import ANSWERED, Commands, Waiting
 from twisted_net.errors import CommandTimeout, TooBusy, TwistedNetError
@@ -26,8 +26,8 @@ a user, or of an address without one, as soon as it has as many as are left for 
 runs alone is not refused: nobody's handlers keep others from logging in.
 """
 
-session_of_call: ContextVar[Session | None] = ContextVar("session_of_call", default=None)
-"""The client whose command runs, for what an async handler awaits."""
+Answered = Callable[["bytes | TwistedNetError"], None]
+"""Takes what a command has come to: the answer, a line, or the error that is to be answered."""
 
 
 class Executor:
@@ -59,14 +59,20 @@ class Executor:
         self._counters = sessions.counters
         self._overdue = KeyedCounts()  # by owner
 
-    def start(self, waiting: Waiting, session: Session, show: Callable[[], str]) -> Deferred[bytes]:
+    def start(
+        self, waiting: Waiting, session: Session, show: Callable[[], str], answered: Answered
+    ) -> Execution:
         """
         Start a command.
 
         :param show: returns the command as the slow log shows it.
-        :return: see :meth:`~twisted_net.commands.runner.CommandRunner.start`.
+        :param answered: called once, within this call or later, but not after the command was
+            cancelled; with CommandTimeout, TooBusy, Internal or what the handler raised if not
+            with an answer.
         """
-        return _Execution(self, waiting, session, show).begin()
+        execution = Execution(self, waiting, session, show, answered)
+        execution.begin()
+        return execution
 
     def check_overdue(self, session: Session) -> None:
         """
@@ -106,27 +112,27 @@ def discard(waiting: Waiting) -> None:
     if isinstance(value, Coroutine):
         value.close()
     else:
-        result = Deferred.fromCoroutine(_value_of(waiting))
-        result.addErrback(lambda failure: None)
-        result.cancel()
+        call = HandlerCall(lambda outcome: None)
+        call.begin(lambda: value, None)
+        call.cancel()
 
 
-class _Execution:
+class Execution:
     """
     One waiting command: its handler, its time limit, its answer.
 
-    It lets go of the answer as soon as that has fired: the answer refers to it by its canceller,
-    and the two would otherwise live until the cyclic garbage collector runs.
+    It lets go of who waits for the answer as soon as that is there: the two would otherwise live
+    until the cyclic garbage collector runs.
     """
 
     __slots__ = (
-        "_answer",
+        "_answered",
         "_began",
+        "_call",
         "_caller",
         "_cancelled",
         "_executor",
         "_overdue",
-        "_result",
         "_session",
         "_show",
         "_timed_out",
@@ -135,7 +141,12 @@ class _Execution:
     )
 
     def __init__(
-        self, executor: Executor, waiting: Waiting, session: Session, show: Callable[[], str]
+        self,
+        executor: Executor,
+        waiting: Waiting,
+        session: Session,
+        show: Callable[[], str],
+        answered: Answered,
     ) -> None:
         self._executor = executor
         self._waiting = waiting
@@ -147,33 +158,50 @@ class _Execution:
         self._cancelled = self._timed_out = False
         self._overdue: str | None = None  # whose it is, while it is overdue
         self._timer: IDelayedCall | None = None
-        self._answer: Deferred[bytes] | None = None
+        self._answered: Answered | None = answered  # until it is called, or cancelled
+        self._call: HandlerCall | None = None  # while the handler runs
 
-    def begin(self) -> Deferred[bytes]:
-        """Call the handler; return the answer, see :meth:`Executor.start`."""
+    def begin(self) -> None:
+        """Call the handler."""
         executor, waiting = self._executor, self._waiting
-        answer: Deferred[bytes] = Deferred(self._cancel)
+        blocking = None
         try:
             if not waiting.alone:
                 executor.check_overdue(self._session)
             if waiting.blocking:
                 owner = self._session.owner
-                self._result = executor.blocking.call(
+                blocking = executor.blocking.call(
                     waiting.start, owner, self._stop_outliving, self._check_permitted
                 )
         except ANSWERED as error:
             discard(waiting)
             executor.records.count_refusal(error, str(waiting.name), self._caller)
-            answer.errback(error)
-            return answer
-        if not waiting.blocking:
-            self._result = Deferred.fromCoroutine(_value_of(waiting, self._session))
-        self._answer = answer
+            self._answer(error)
+            return
+        call = self._call = HandlerCall(self._ended)
+        if blocking is not None:
+            call.await_deferred(blocking)
+        else:
+            call.begin(waiting.start, self._session)
         # A fresh answer from a cache is there at once, and needs no timer.
-        if not self._result.called:
+        if self._call is not None:
             self._timer = executor.reactor.callLater(executor.timeout, self._time_out)
-        self._result.addBoth(self._ended)
-        return answer
+
+    def cancel(self) -> None:
+        """
+        Cancel the handler: nobody wants the answer any more, and none comes.
+
+        Nothing happens once the command is answered.
+        """
+        if self._answered is None:
+            return
+        self._cancelled = True
+        self._answered = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._call is not None:
+            self._call.cancel()
 
     def _check_permitted(self) -> None:
         """Refuse the command if it waited for a thread, and the client may not run it any more."""
@@ -184,23 +212,29 @@ class _Execution:
 
     def _ended(self, value: object) -> None:
         """The handler has ended: answer, unless the caller or the time limit came first."""
+        self._call = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._cancelled and isinstance(value, Failure) and value.check(CancelledError):
+            forget_frames(value)
+            return
         executor = self._executor
         outcome = self._outcome(value)
         if self._cancelled:
             return
-        answer, self._answer = self._answer, None
-        if answer is None:
+        if self._answered is None:
             self._stop_outliving()
             return
         executor.records.note_if_waited(self._show, self._caller, executor.seconds() - self._began)
-        if isinstance(outcome, bytes):
-            answer.callback(outcome)
-        else:
+        if not isinstance(outcome, bytes):
             executor.records.count_refusal(outcome, str(self._waiting.name), self._caller)
-            answer.errback(outcome)
+        self._answer(outcome)
+
+    def _answer(self, outcome: bytes | TwistedNetError) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(outcome)
 
     def _outcome(self, value: object) -> bytes | TwistedNetError:
         """Encode what the handler returned, or make its failure an error that can be answered."""
@@ -217,7 +251,8 @@ class _Execution:
         if isinstance(error, ANSWERED):
             forget_frames(failure)
             return error
-        if isinstance(error, CancelledError) and (self._timed_out or self._cancelled):
+        if isinstance(error, CancelledError) and self._timed_out:
+            forget_frames(failure)
             return CommandTimeout(executor.timeout)
         return executor.records.note_failure(failure, waiting.name, self._caller)
 
@@ -227,15 +262,15 @@ class _Execution:
         if self._waiting.blocking:
             # A thread goes on whatever its Deferred does.
             self._outlive()
-        self._result.cancel()
-        answer, self._answer = self._answer, None
-        if answer is not None:
+        if self._call is not None:
+            self._call.cancel()
+        if self._answered is not None:
             executor = self._executor
             self._outlive()
             executor.records.note_overdue(self._waiting.name)
             took = executor.seconds() - self._began
             executor.records.note_if_waited(self._show, self._caller, took)
-            answer.errback(CommandTimeout(executor.timeout))
+            self._answer(CommandTimeout(executor.timeout))
 
     def _outlive(self) -> None:
         """Count the handler as overdue: its command is answered, and it may still run."""
@@ -246,20 +281,3 @@ class _Execution:
         if self._overdue is not None:
             self._executor.remove_overdue(self._session, self._overdue)
             self._overdue = None
-
-    def _cancel(self, answer: Deferred[bytes]) -> None:
-        """The caller no longer wants the answer."""
-        self._cancelled = True
-        self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._result.cancel()
-
-
-async def _value_of(waiting: Waiting, session: Session | None = None) -> object:
-    """Call a handler for a client and await its value, if it is an awaitable."""
-    # In the context of this coroutine alone: Twisted gives each one of its own.
-    session_of_call.set(session)
-    value = waiting.start()
-    return await value if isinstance(value, Awaitable) else value

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_net.commands.arguments import split_quoted
-from twisted_net.commands.execution import Executor
+from twisted_net.commands.execution import Execution, Executor
 from twisted_net.commands.records import CommandRecords
 from twisted_net.commands.registry import (
     ANSWERED,
@@ -195,14 +195,17 @@ class CommandRunner:
             known = command.name if command else None
             return encode_error(self._records.note_failure(Failure(), known, session), known)
 
-    def start_line(self, waiting: Waiting, line: bytes, session: Session) -> Deferred[bytes]:
+    def start_line(
+        self, waiting: Waiting, line: bytes, session: Session, answered: Callable[[bytes], None]
+    ) -> Execution:
         """
         Start a command that :meth:`answer` returned.
 
-        :return: fires with the answer; fails only with CancelledError, if the caller cancels it.
+        :param answered: called once with the answer, within this call or later; not after the
+            command was cancelled by what is returned.
         """
-        answer = self._executor.start(waiting, session, partial(self.commands.shown, line))
-        return answer.addErrback(_encode_failure, waiting)
+        settle = partial(_settle, waiting, answered)
+        return self._executor.start(waiting, session, partial(self.commands.shown, line), settle)
 
     def show(self, line: bytes, session: Session) -> None:
         """Show a line to the clients that watch by MONITOR."""
@@ -300,7 +303,8 @@ class CommandRunner:
             CancelledError if the caller cancels it, which cancels the handler too.
         """
         began = self.seconds()
-        answer = self._executor.start(waiting, session, show)
+        answer: Deferred[bytes] = Deferred(lambda _: execution.cancel())
+        execution = self._executor.start(waiting, session, show, partial(_fire, answer))
         took = self.seconds() - began
         self._records.note_if_slow(show, session, took)
         return answer
@@ -336,12 +340,18 @@ class CommandRunner:
             raise NotPermitted(command.name)
 
 
-def _encode_failure(failure: Failure, waiting: Waiting) -> bytes:
-    """Encode the error of a command that waited; let CancelledError pass."""
-    failure.trap(TwistedNetError)
-    error = failure.value
-    assert isinstance(error, TwistedNetError)
-    return waiting.refuse(error)
+def _settle(
+    waiting: Waiting, answered: Callable[[bytes], None], outcome: bytes | TwistedNetError
+) -> None:
+    """Pass an answer on, or the error in place of one, encoded."""
+    answered(outcome if isinstance(outcome, bytes) else waiting.refuse(outcome))
+
+
+def _fire(answer: Deferred[bytes], outcome: bytes | TwistedNetError) -> None:
+    if isinstance(outcome, bytes):
+        answer.callback(outcome)
+    else:
+        answer.errback(outcome)
 
 
 def _refused_name(error: TwistedNetError, word: str) -> str | None:

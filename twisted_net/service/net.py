@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from typing_extensions import override
 
-from twisted_net.commands.execution import session_of_call
+from twisted_net.commands.handler_call import session_of_call
 from twisted_net.commands.registry import Commands
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CannotListen, ConfigError

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
+
+class Cancellable(Protocol):
+    """A command that runs, such as an :class:`~twisted_net.commands.execution.Execution`."""
+
+    def cancel(self) -> None:
+        """End it; its answer is not wanted any more."""
+        ...
 
 
 class PendingAnswer:
@@ -21,7 +27,7 @@ class PendingAnswer:
 
     def __init__(self, answer: bytes | None = None) -> None:
         self.answer = answer
-        self.command: Deferred[None] | None = None
+        self.command: Cancellable | None = None
         self.taken = False
 
 
@@ -69,8 +75,3 @@ class AnswerQueue:
         for pending in self._pending:
             if pending.command is not None:
                 pending.command.cancel()
-
-
-def drop_cancelled(failure: Failure) -> None:
-    """Ignore the answer of a command that was cancelled because the connection is lost."""
-    failure.trap(CancelledError)

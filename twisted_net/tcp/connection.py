@@ -69,6 +69,8 @@ All but those of the transport may be called from within a handler, while :meth:
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -80,7 +82,7 @@ from twisted_net.commands.registry import Waiting, encode_error, is_result
 from twisted_net.errors import UnterminatedLine
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
-from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer, drop_cancelled
+from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer
 from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
@@ -578,8 +580,9 @@ class CommandProtocol(Protocol):
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._pending_limit = 0
-            started = self._factory.runner.start_line(answer, line or b"", self.session)
-            pending.command = started.addCallbacks(self._settle, drop_cancelled, (pending,))
+            settle = partial(self._settle, pending)
+            start = self._factory.runner.start_line
+            pending.command = start(answer, line or b"", self.session, settle)
         else:
             pending.answer = answer
         if self._queue is None:
@@ -587,7 +590,7 @@ class CommandProtocol(Protocol):
         self._queue.append(pending)
         return self._queue
 
-    def _settle(self, answer: bytes, pending: PendingAnswer) -> None:
+    def _settle(self, pending: PendingAnswer, answer: bytes) -> None:
         """Keep the answer of a command that was waited for, and write it if it is due."""
         pending.answer = answer
         self._check_success(answer)
