@@ -70,8 +70,10 @@ class AnswerQueue:
             pending.popleft().taken = True
         return answers
 
-    def cancel(self) -> None:
-        """Cancel the commands that run, oldest first; their answers are not wanted any more."""
-        for pending in self._pending:
-            if pending.command is not None:
-                pending.command.cancel()
+    def running(self) -> list[Cancellable]:
+        """Return the commands that run, oldest first."""
+        return [
+            pending.command
+            for pending in self._pending
+            if pending.command is not None and pending.answer is None
+        ]

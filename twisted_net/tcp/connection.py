@@ -230,7 +230,7 @@ class CommandProtocol(Protocol):
         self._lines = None
         queue, self._queue = self._queue, None
         if queue is not None:
-            queue.cancel()
+            factory.cancellations.add(queue.running())
         factory.sessions.close(self.session, self._end)
         factory.closed(self)
 

@@ -25,6 +25,7 @@ from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Rejection
+from twisted_net.tcp.cancellations import Cancellations
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.connection_owner import AnswerTo
@@ -94,6 +95,7 @@ class CommandFactory(Factory):
         )
         self.guard = ConnectionGuard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
+        self.cancellations = Cancellations(reactor, self._end_drain)
         self.turns = turns_of(self.reactor)
         self._protocols: set[CommandProtocol] = set()
         self._rejecting: set[RejectingProtocol] = set()
@@ -148,7 +150,8 @@ class CommandFactory(Factory):
 
         :param timeout: seconds after which the connections that are left are aborted.
         :param per_second: how many are ended a second, see :class:`Drain`.
-        :return: fires when no connection is left.
+        :return: fires when no connection is left, and all their commands have ended or were
+            cancelled.
         """
         if self._drain is None:
             # Not to all sessions: other servers may share them, and go on.
@@ -242,8 +245,9 @@ class CommandFactory(Factory):
         self._end_drain()
 
     def _end_drain(self) -> None:
-        """Complete the drain, if there is one and no connection is left."""
-        if self._drain is not None and not self._protocols and not self._rejecting:
+        """Complete the drain, if there is one and nothing is left of any connection."""
+        left = self._protocols or self._rejecting or self.cancellations.busy
+        if self._drain is not None and not left:
             self._drain.complete()
 
     def _sweep(self) -> None:

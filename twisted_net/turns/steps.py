@@ -15,6 +15,9 @@ These take 1 ms; 9,000 at once kept all others waiting for 0.1 s.
 ENDS_AT_ONCE = 16
 """Clients whose connections are ended in one turn of the reactor: 1 ms, and more when they go."""
 
+CANCELLED_AT_ONCE = 64
+"""Commands of clients that have left which are cancelled in one turn of the reactor: 1 ms."""
+
 CHECKS_AT_ONCE = 1024
 """Clients that are looked at in one turn of the reactor, if nothing is to be done for them."""
 
@@ -23,6 +26,9 @@ WRITE = 1 / CLIENTS_AT_ONCE
 
 END = 1 / ENDS_AT_ONCE
 """Share of a step that it takes to end a connection."""
+
+CANCEL = 1 / CANCELLED_AT_ONCE
+"""Share of a step that it takes to cancel a command that waits."""
 
 CHECK = 1 / CHECKS_AT_ONCE
 """Share of a step that it takes to look at a client."""
@@ -70,7 +76,7 @@ def in_steps(work: Iterable[float]) -> Iterator[int]:
     Divide work into the steps of a :data:`Pacing`.
 
     :param work: does something for one client each time, and yields the share of a step that it
-        took: :data:`WRITE`, :data:`END`, :data:`CHECK` or another.
+        took: :data:`WRITE`, :data:`END`, :data:`CANCEL`, :data:`CHECK` or another.
     :return: how many values of *work* each step has taken; the last one of a step may exceed it.
     """
     taken, share = 0, 0.0

@@ -1,0 +1,79 @@
+"""Cancellations: the waiting commands of clients that have left, some ended in each turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from twisted_net.tcp.answer_queue import Cancellable
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import CANCEL, in_steps
+
+FEW = 4
+"""Commands that are cancelled as their client leaves: it takes less than all else then."""
+
+MAX_LEFT = 65_536
+"""
+Commands that may wait to be cancelled. Above it a client's are cancelled as it leaves, so that
+those who come, ask and leave make nothing grow.
+"""
+
+
+class Cancellations:
+    """
+    Cancels the commands of those who have left, in the order in which they left.
+
+    Thousands may leave at once, each with many commands that wait. Until its turn has come, a
+    command may end by itself; nobody is answered.
+
+    :param done: called when none is left that has waited for its turn.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: IReactorTime, done: Callable[[], None]) -> None:
+        self._steps = StepScheduler(reactor)
+        self._left: deque[Cancellable] = deque()
+        self._done = done
+        self._cancelling = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether some wait to be cancelled."""
+        return self._cancelling
+
+    def add(self, commands: list[Cancellable]) -> None:
+        """Cancel the commands of a client, now or in one of the next turns."""
+        if len(commands) <= FEW or len(self._left) + len(commands) > MAX_LEFT:
+            for command in commands:
+                self._cancel(command)
+            return
+        self._left += commands
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._cancelling:
+            self._cancelling = True
+            self._steps(in_steps(self._work())).addCallback(self._stepped)
+
+    def _work(self) -> Iterator[float]:
+        while self._left:
+            self._cancel(self._left.popleft())
+            yield CANCEL
+
+    def _cancel(self, command: Cancellable) -> None:
+        # What a handler waits for may be of the embedding application, with a bug of its own.
+        try:
+            command.cancel()
+        except Exception:
+            self.log.failure("to cancel a command of a client that has left failed")
+
+    def _stepped(self, steps: list[int]) -> None:
+        self._cancelling = False
+        if self._left:
+            self._go_on()
+        else:
+            self._done()
