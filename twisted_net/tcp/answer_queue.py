@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
 
-
-class Cancellable(Protocol):
-    """A command that runs, such as an :class:`~twisted_net.commands.execution.Execution`."""
-
-    def cancel(self) -> None:
-        """End it; its answer is not wanted any more."""
-        ...
+from twisted_net.commands.cancellations import Cancellable
 
 
 class PendingAnswer:

@@ -7,11 +7,11 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_net.commands.cancellations import Cancellations
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
-from twisted_net.tcp.cancellations import Cancellations
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits

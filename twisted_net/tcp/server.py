@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.broadcasts import encode_event
+from twisted_net.commands.cancellations import Cancellations
 from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.config.type_checks import check_arguments
@@ -25,7 +26,6 @@ from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Rejection
-from twisted_net.tcp.cancellations import Cancellations
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.connection_owner import AnswerTo

@@ -14,9 +14,8 @@ from tests.tcp.kinds import KINDS
 from tests.tcp.memory import Connection, Reactor
 from tests.tcp.server_case import ServerTestCase
 from tests.tcp.test_ends import KindsTestCase
-from twisted_net.tcp import cancellations
-from twisted_net.tcp.answer_queue import Cancellable
-from twisted_net.tcp.cancellations import FEW, Cancellations
+from twisted_net.commands import cancellations
+from twisted_net.commands.cancellations import FEW, Cancellable, Cancellations
 from twisted_net.turns.steps import CANCELLED_AT_ONCE
 
 WAITING = 64

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_net.tcp.answer_queue import Cancellable
 from twisted_net.turns.step_scheduler import StepScheduler
 from twisted_net.turns.steps import CANCEL, in_steps
 
@@ -20,6 +20,14 @@ MAX_LEFT = 65_536
 Commands that may wait to be cancelled. Above it a client's are cancelled as it leaves, so that
 those who come, ask and leave make nothing grow.
 """
+
+
+class Cancellable(Protocol):
+    """A command that runs, such as an :class:`~twisted_net.commands.execution.Execution`."""
+
+    def cancel(self) -> None:
+        """End it; its answer is not wanted any more."""
+        ...
 
 
 class Cancellations:
