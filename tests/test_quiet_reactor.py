@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from select import EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, cast
 from unittest.mock import patch
@@ -28,6 +29,7 @@ from zope.interface import implementer
 
 from twisted_net import quiet_reactor as module
 from twisted_net.quiet_reactor import EVENTS_PER_BATCH, QuietEPollReactor
+from twisted_net.turns.steps import ENDS_AT_ONCE
 from twisted_net.twisted_internals import quiet_reactor_changes
 
 
@@ -88,8 +90,8 @@ class HalfDescriptor(Descriptor):
         """Do nothing: no reactor of Twisted's calls it."""
 
 
-class QuietEPollReactorTests(SynchronousTestCase):
-    """:class:`QuietEPollReactor` dispatches the events of one poll."""
+class QuietReactorTestCase(SynchronousTestCase):
+    """Has a quiet reactor, and makes descriptors for it."""
 
     def setUp(self) -> None:
         made: Any = QuietEPollReactor  # Any: epoll reactors have no types
@@ -114,6 +116,24 @@ class QuietEPollReactorTests(SynchronousTestCase):
         os.write(self.writable, b"x")
         self.reactor.doPoll(0)
         return descriptor
+
+    def pending(self, number: int) -> list[Descriptor]:
+        """Make readable descriptors, which write after the batch."""
+        descriptors = []
+        for _ in range(number):
+            readable, writable = os.pipe()
+            self.addCleanup(os.close, readable)
+            self.addCleanup(os.close, writable)
+            os.write(writable, b"x")
+            descriptor = Descriptor(readable)
+            descriptor.on_event = lambda it=descriptor: self.reactor.pending_writes.append(it)
+            self.reactor.addReader(descriptor)
+            descriptors.append(descriptor)
+        return descriptors
+
+
+class QuietEPollReactorTests(QuietReactorTestCase):
+    """:class:`QuietEPollReactor` dispatches the events of one poll."""
 
     def test_no_prefix(self) -> None:
         """Reading and writing run without a log context of their own."""
@@ -213,15 +233,30 @@ class QuietEPollReactorTests(SynchronousTestCase):
         self.assertEqual(other.calls, [("write", "-")])
 
     def test_other_events(self) -> None:
-        """Hang-ups, with or without data, are handled by the stock code, under the prefix."""
+        """One that hangs up is read as long as there is something, and then ends."""
         descriptor = self.read()
         self._close_writable()
         self.reactor.doPoll(0)
-        self.assertEqual(descriptor.calls, [("read", "-"), ("read", "prefix")])
+        self.assertEqual(descriptor.calls, [("read", "-"), ("read", "-")])
         os.read(self.readable, 10)
         self.reactor.doPoll(0)
         self.assertEqual(descriptor.calls[2:], [(ConnectionDone, "prefix")])
         self.assertFalse({EPOLLIN | EPOLLHUP, EPOLLHUP} & {EPOLLIN, EPOLLOUT})
+
+    def test_both_events(self) -> None:
+        """One that can be read and written is both, by the stock code, under the prefix."""
+        ends = socket.socketpair()
+        for end in ends:
+            self.addCleanup(end.close)
+        descriptor = Descriptor(ends[0].fileno())
+        self.reactor.addReader(descriptor)
+        self.reactor.addWriter(descriptor)
+        ends[1].send(b"x")
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.calls, [("read", "prefix"), ("write", "prefix")])
+        descriptor.on_event = lambda: CONNECTION_DONE
+        self.reactor.doPoll(0)
+        self.assertEqual(descriptor.calls[2:], [("read", "prefix"), (ConnectionDone, "prefix")])
 
     def test_closed_by_an_earlier_event(self) -> None:
         """A descriptor that an earlier event of the same poll removed gets no event."""
@@ -247,20 +282,6 @@ class QuietEPollReactorTests(SynchronousTestCase):
         descriptor.fd = -1
         self.reactor.doPoll(0)
         self.assertEqual(descriptor.calls, [(ConnectionFdescWentAway, "prefix")])
-
-    def pending(self, number: int) -> list[Descriptor]:
-        """Make readable descriptors, which write after the batch."""
-        descriptors = []
-        for _ in range(number):
-            readable, writable = os.pipe()
-            self.addCleanup(os.close, readable)
-            self.addCleanup(os.close, writable)
-            os.write(writable, b"x")
-            descriptor = Descriptor(readable)
-            descriptor.on_event = lambda it=descriptor: self.reactor.pending_writes.append(it)
-            self.reactor.addReader(descriptor)
-            descriptors.append(descriptor)
-        return descriptors
 
     def test_pending_writes(self) -> None:
         """Pending writes are made after all reads, once, and without a prefix."""
@@ -320,6 +341,109 @@ class QuietEPollReactorTests(SynchronousTestCase):
         first.on_event = read
         self.reactor.doPoll(0)
         self.assertEqual(first.calls, [("read", "-"), ("write pending", "-")])
+
+
+class ManyEndsTests(QuietReactorTestCase):
+    """Many descriptors that end in one turn leave room for the others."""
+
+    def ending(self, number: int, why: object = CONNECTION_LOST) -> list[Descriptor]:
+        """Make readable descriptors, which end by that."""
+        descriptors = self.pending(number)
+        for descriptor in descriptors:
+            descriptor.on_event = lambda: why
+        return descriptors
+
+    def lost(self, descriptors: list[Descriptor]) -> list[Descriptor]:
+        """Return those that have ended."""
+        return [one for one in descriptors if one.calls[1:]]
+
+    def test_many(self) -> None:
+        """So many end in each turn, in order; each is read once, and ends once."""
+        descriptors = self.ending(3 * ENDS_AT_ONCE)
+        first = list[Descriptor]()
+        for turn in range(1, 4):
+            self.reactor.doPoll(None)  # it need not wait: ends are left
+            lost = self.lost(descriptors)
+            self.assertEqual(len(lost), turn * ENDS_AT_ONCE)
+            first = first or lost
+        self.assertEqual(first, descriptors[:ENDS_AT_ONCE])
+        for descriptor in descriptors:
+            self.assertEqual(descriptor.calls, [("read", "-"), (ConnectionLost, "prefix")])
+        self.assertEqual([one for one in descriptors if one in self.reactor.getReaders()], [])
+
+    def test_others_between(self) -> None:
+        """Others are served, and timers run, while some wait for their end."""
+        descriptors = self.ending(4 * ENDS_AT_ONCE)
+        (other,) = self.pending(1)
+        timed: list[int] = []
+        self.reactor.callLater(0, lambda: timed.append(len(self.lost(descriptors))))
+        for turn in range(1, 4):
+            self.reactor.doPoll(0)
+            self.reactor.runUntilCurrent()
+            self.assertEqual(len([call for call in other.calls if call[0] == "read"]), turn)
+            self.assertLess(len(self.lost(descriptors)), len(descriptors))
+        self.assertEqual(timed, [ENDS_AT_ONCE])
+
+    def test_half(self) -> None:
+        """One whose peer has ended its half gets that when its turn comes."""
+        descriptors = self.ending(ENDS_AT_ONCE, CONNECTION_DONE)
+        late = HalfDescriptor(self.readable)
+        late.on_event = lambda: CONNECTION_DONE
+        os.write(self.writable, b"x")
+        self.reactor.addReader(late)
+        self.reactor.doPoll(0)
+        self.assertEqual(len(self.lost(descriptors)), ENDS_AT_ONCE)
+        self.assertEqual(late.calls, [("read", "-")])
+        self.reactor.doPoll(0)
+        self.assertEqual(late.calls, [("read", "-"), ("half", "prefix")])
+
+    def test_again(self) -> None:
+        """One that is polled again before its turn comes ends once all the same."""
+        descriptors = self.ending(2 * ENDS_AT_ONCE)
+        self.reactor.doPoll(0)
+        late = descriptors[-1]
+        self.reactor.addReader(late)
+        self.reactor.ends_left = 0
+        self.reactor._handle([(late.fd, EPOLLIN)])
+        self.assertNotIn(late, self.reactor.getReaders())
+        for _ in range(3):
+            self.reactor.doPoll(0)
+        self.assertEqual(late.calls, [("read", "-")] * 2 + [(ConnectionLost, "prefix")])
+
+    def test_gone_meanwhile(self) -> None:
+        """One that is closed or aborted before its turn comes gets nothing more from here."""
+        descriptors = self.ending(2 * ENDS_AT_ONCE)
+        self.reactor.doPoll(0)
+        closed, aborted = descriptors[-2:]
+        closed.fd = -1
+        cast(Any, aborted)._aborting = True  # Any: as Twisted's transports have it
+        self.reactor.doPoll(0)
+        self.assertEqual([closed.calls, aborted.calls], [[("read", "-")]] * 2)
+        self.assertEqual(len(self.lost(descriptors)), 2 * ENDS_AT_ONCE - 2)
+
+    def test_stop(self) -> None:
+        """When the reactor stops, those that wait end with all others."""
+        descriptors = self.ending(2 * ENDS_AT_ONCE)
+        (other,) = self.pending(1)
+        self.reactor.doPoll(0)
+        closed = descriptors[-1]
+        closed.fd = -1
+        self.reactor.disconnectAll()
+        self.assertEqual(len(self.lost(descriptors)), 2 * ENDS_AT_ONCE - 1)
+        for descriptor in (*descriptors[:-1], other):
+            self.assertEqual(descriptor.calls[-1][0], ConnectionLost)
+        self.reactor.doPoll(0)
+        self.assertEqual(closed.calls, [("read", "-")])
+
+    def test_many_events(self) -> None:
+        """So many events are handled between two looks at the timers."""
+        self.patch(module, "EVENTS_PER_TURN", 40)
+        descriptors = self.pending(100)
+        read = []
+        for _ in range(3):
+            self.reactor.doPoll(0)
+            read.append(sum(bool(one.calls) for one in descriptors))
+        self.assertEqual(read, [40, 80, 100])
 
 
 class InstallTests(SynchronousTestCase):

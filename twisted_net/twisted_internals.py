@@ -260,6 +260,8 @@ _EPOLL_REACTOR_METHODS = {
         "ConnectionDone Failure IHalfCloseableDescriptor __class__ connectionLost error failure "
         "get providedBy readConnectionLost removeReader removeWriter"
     ),
+    "disconnectAll": "CONNECTION_LOST Failure _callWithLogger connectionLost main removeAll",
+    "removeAll": "_continuousPolling _reads _removeAll _writes removeAll",
 }
 
 # The methods of all reactors' timers that must read the time by ``seconds`` alone, and the names
