@@ -7,7 +7,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.net.charsets import CODECS, MAX_NAME, codec_for, load_codecs
+from twisted_net.net.charsets import CODECS, MAX_NAME, codec_for, decode_text, load_codecs
 
 LABELS = {
     "utf-8": ("UTF-8", "utf8", " utf_8 "),
@@ -67,3 +67,31 @@ class CharsetTests(SynchronousTestCase):
         load_codecs()
         missing = [codec for codec in CODECS if f"encodings.{codec}" not in sys.modules]
         self.assertEqual(missing, [])
+
+
+class DecodeTests(SynchronousTestCase):
+    """:func:`decode_text` decodes as Python does, with replacements."""
+
+    def test_same(self) -> None:
+        """Each byte, and each pair of some, in every charset."""
+        pairs = [bytes((a, b)) for a in (0x81, 0xD8) for b in range(256)]
+        data = bytes(range(256)) + b"".join(pairs)
+        for codec in CODECS:
+            self.assertEqual(decode_text(data, codec), data.decode(codec, "replace"), codec)
+
+    def test_no_handler(self) -> None:
+        """In a charset of single bytes no error handler is called."""
+        called = 0
+
+        def handler(error: UnicodeError) -> tuple[str | bytes, int]:
+            nonlocal called
+            called += 1
+            return replace(error)
+
+        replace = codecs.lookup_error("replace")
+        codecs.register_error("replace", handler)
+        try:
+            decode_text(bytes(range(256)), "cp1253")
+        finally:
+            codecs.register_error("replace", replace)
+        self.assertEqual(called, 0)

@@ -6,12 +6,14 @@ import json
 import sys
 from typing import Any
 
+import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.untrusted_json import (
     MAX_DEPTH,
+    MAX_LARGE_EXPONENTS,
     JsonDecoder,
     decode_json,
     decoded_size,
@@ -143,3 +145,40 @@ class JsonDecoderTests(SynchronousTestCase):
         self.assertEqual(decode(b'{"a":1,"a":2}'), {"a": 2})
         for data in (b"[]", b'{"a":"b"}', b'{"a":1.5}', b'{"a":null}', b"null"):
             self.assertRaises(ValueError, decode, data)
+
+
+class NumberTests(SynchronousTestCase):
+    """Numbers that take long to decode are few."""
+
+    def test_large_exponents(self) -> None:
+        """Up to a number of them is accepted, however they are written."""
+        for number in ("1e289", "9E+289", "1.5e0289", "1e-345", "0.01e1000"):
+            for count, accepted in ((MAX_LARGE_EXPONENTS, True), (MAX_LARGE_EXPONENTS + 1, False)):
+                data = f"[{','.join([number] * count)}]".encode()
+                found = ""
+                try:
+                    decode_json(data)
+                except msgspec.DecodeError as error:
+                    found = str(error)
+                with self.subTest(number=number, count=count):
+                    self.assertEqual("large exponents" not in found, accepted)
+
+    def test_strings(self) -> None:
+        """What looks like one in a string is none; other exponents are none either."""
+        for value in ("1e289", '"1e289', 1.5e99):
+            values = [value] * (MAX_LARGE_EXPONENTS * 2)
+            self.assertEqual(decode_json(json.dumps(values).encode()), values)
+
+    def test_hidden(self) -> None:
+        """Strings before them, and what is no JSON behind them, hide none."""
+        numbers = b",".join([b"1e300"] * (MAX_LARGE_EXPONENTS + 1))
+        for data in (
+            b'["\\"",' + numbers + b"]",
+            b'["\\\\",' + numbers + b"]",
+            b'["",' + numbers + b',"',
+            b'["a""b",' + numbers + b"]",
+            b"[" + numbers + b',"\\"]',
+        ):
+            with self.subTest(data=data[:20]):
+                error = self.assertRaises(msgspec.DecodeError, decode_json, data)
+                self.assertIn("large exponents", str(error))

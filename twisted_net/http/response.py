@@ -9,8 +9,9 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
-from twisted_net.net.charsets import codec_for
+from twisted_net.net.charsets import codec_for, decode_text
 from twisted_net.net.redaction import redact_url
+from twisted_net.net.untrusted_json import check_numbers
 
 _T = TypeVar("_T")
 
@@ -63,14 +64,18 @@ class Response:
         for in the first :data:`MAX_PARAMETERS` parameters. Bytes that
         cannot be decoded become U+FFFD.
         """
+        return decode_text(self.body, self.codec)
+
+    @property
+    def codec(self) -> str:
+        """Python's name of the charset of :meth:`text`."""
         # The last of them is what is left, and no parameter.
         parameters = self.headers.get("content-type", "").split(";", MAX_PARAMETERS + 1)
         for parameter in parameters[1 : MAX_PARAMETERS + 1]:
             name, _, value = parameter.partition("=")
             if name.strip().lower() == "charset":
-                codec = codec_for(value.strip().strip("\"'")) or "utf-8"
-                return self.body.decode(codec, "replace")
-        return self.body.decode("utf-8", "replace")
+                return codec_for(value.strip().strip("\"'")) or "utf_8"
+        return "utf_8"
 
     @overload
     def json(self) -> Any: ...  # Any: JSON is of any form
@@ -87,6 +92,7 @@ class Response:
             where.
         """
         try:
+            check_numbers(self.body)
             return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
         except msgspec.DecodeError as error:
             raise BodyMismatch(f"the body from {redact_url(self.url)}: {error}") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from functools import cache
+from importlib import import_module
 
 MAX_NAME = 64
 """Characters of the longest name that is looked at."""
@@ -56,6 +58,26 @@ def codec_for(charset: str) -> str | None:
     name = normalize_encoding(charset.strip()).lower()
     codec = _LABELS.get(name) or aliases.get(name, name)
     return codec if codec in CODECS else None
+
+
+def decode_text(data: bytes, codec: str) -> str:
+    """
+    Decode text; bytes that cannot be decoded become U+FFFD.
+
+    :param codec: one of :data:`CODECS`.
+    """
+    table = _table(codec)
+    if table is None:
+        return data.decode(codec, "replace")
+    # Python's own codec calls an error handler for each byte that has no character: 0.3 us.
+    return codecs.charmap_decode(data, "strict", table)[0]
+
+
+@cache
+def _table(codec: str) -> str | None:
+    """Return the characters of all bytes, in a charset that has one for each; else None."""
+    table = getattr(import_module(f"encodings.{codec}"), "decoding_table", None)
+    return None if table is None else table.replace("\ufffe", "\ufffd")
 
 
 def load_codecs() -> None:
