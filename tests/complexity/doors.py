@@ -33,15 +33,16 @@ from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.net.addresses import Source
+from twisted_net.net.charsets import decode_text
 from twisted_net.net.untrusted_json import decode_json, decoded_size
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import ClientSettings, Limits
 from twisted_net.tcp.pipeline import Pipeline
 from twisted_net.tcp.proxy_header import parse_header
 from twisted_net.tcp.server import CommandFactory
-from twisted_net.tcp.tls_transport import RecordCutter
 from twisted_net.tcp.websocket import WebSocketFactory
 from twisted_net.turns.paced_input import UNITS_PER_LOOK
+from twisted_net.turns.tls_records import RecordCutter
 from twisted_net.udp.server import DatagramServer
 
 PEER: Source = ("192.0.2.1", 40_000)
@@ -452,7 +453,17 @@ TUNNELS = (
     Input(b"HTTP/1.1 200 OK", b"\r", b"\n\r\n", longest=8192),
 )
 
+TEXTS = tuple(Input(b"", piece) for piece in (b"x", b"\xd2", b"\xff", b"\xc3\xa9", b"\x81"))
+
+
+def texts() -> Feed:
+    """Send a text in one of some charsets."""
+    return lambda data: [decode_text(data, codec) for codec in ("cp1253", "utf_8", "gb18030")]
+
+
 JSON = (
+    Input(b"[", b"1e300,", b"1]"),
+    Input(b'["', b"1e300,", b'1"]'),
     Input(b"", b"["),
     Input(b'"', b"\\\\", b'"'),
     Input(b'"', b'\\"', b'"'),
@@ -483,6 +494,7 @@ DOORS: dict[str, Door] = {
     "an HTTP response": Door(responses, RESPONSES),
     "an HTTP response by bytes": Door(responses, (RESPONSES[0], RESPONSES[21]), by_byte=True),
     "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
+    "a text": Door(texts, TEXTS),
     "JSON": Door(lambda: decode_json, JSON),
 }
 """All doors by name."""

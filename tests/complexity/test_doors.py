@@ -77,6 +77,8 @@ NOT_DRIVEN = {
     "tcp.tls_transport.TlsTransport.dataReceived": SECURE,
     "tcp.transport.Batch.add": OURS,
     "tcp.transport.FastTransport.write": OURS,
+    "turns.paced_reads.Cutter.keep": "is a Protocol of the cutters, which are driven",
+    "turns.paced_reads.PacedProtocol.dataReceived": BELOW,
     "udp.amplification_guard.AmplificationGuard.answer": BELOW,
     "udp.client.DatagramClient.ask": OURS,
     "udp.client._ClientProtocol.datagramReceived": "compares it with what it waits for",

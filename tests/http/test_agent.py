@@ -39,6 +39,7 @@ from twisted_net.http.errors import (
 )
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
+from twisted_net.turns.paced_reads import Pace
 
 URL = b"http://1.2.3.4/p?q"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
@@ -544,7 +545,8 @@ class DecodingTests(HttpTestCase):
         """Return the Accept-Encoding that is sent for these lines of the caller."""
         fake = FakeAgent([canned(200)])
         headers = Headers({"Accept-Encoding": list(lines)}) if lines else None
-        self.successResultOf(DecodingAgent(fake, 10).request(b"GET", URL, headers))
+        agent = DecodingAgent(fake, 10, Pace.of(MemoryReactorClock()))
+        self.successResultOf(agent.request(b"GET", URL, headers))
         return fake.sent[0].header("accept-encoding")
 
     def test_accept_encoding(self) -> None:

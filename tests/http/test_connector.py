@@ -13,14 +13,12 @@ from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
 from tests.threads import ThreadClock
-from twisted_net.http import connector
 from twisted_net.http.agent_layer import AgentRequest
 from twisted_net.http.bodies import BufferedResponse, collect
 from twisted_net.http.connector import (
     MAX_ADDRESSES,
     ConnectionPool,
     Connector,
-    HttpConnection,
 )
 from twisted_net.http.errors import (
     AddressRefused,
@@ -30,6 +28,8 @@ from twisted_net.http.errors import (
     NameNotFound,
     OutOfResources,
 )
+from twisted_net.http.h1 import connection as http_connection
+from twisted_net.http.h1.connection import HttpConnection
 from twisted_net.http.retry.agent import _origin_health
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
@@ -373,7 +373,7 @@ class UnknownParserTests(PoolTestCase):
 
     def test_get(self) -> None:
         """A GET is sent and answered in Twisted's own way."""
-        self.patch(connector, "_PARSER_IS_KNOWN", False)
+        self.patch(http_connection, "_PARSER_IS_KNOWN", False)
         connection, wire = self.open()
         waiting = connection.send_request(
             AgentRequest(b"GET", b"", Headers({"X": ["y"]}), None), TARGET

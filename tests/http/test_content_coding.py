@@ -11,13 +11,41 @@ from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
 from twisted.web.client import ResponseDone
+from twisted.web.iweb import IResponse
 
 from tests.http.fakes import Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import collect, response_fields
-from twisted_net.http.content_coding import ACCEPTED, DECODERS, decode_response
-from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken
+from twisted_net.http.call import Deadline
+from twisted_net.http.content_coding import (
+    ACCEPTED,
+    CHUNK,
+    DECODERS,
+    FREE_MEMBERS,
+    INPUT_CHUNK,
+    MEMBER_SIZE,
+    decode_response,
+)
+from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout
+from twisted_net.turns.paced_reads import Pace
+
+CLOCK = Clock()
+PACE = Pace.of(cast(IReactorTime, CLOCK))
+
+
+def decoded(response: IResponse, limit: int, deadline: Deadline | None = None) -> IResponse:
+    """Return a response decoded in the turns of the clock."""
+    return decode_response(response, limit, PACE, deadline)
+
+
+def settle() -> None:
+    """Turn until nothing is left to do."""
+    while CLOCK.getDelayedCalls():
+        CLOCK.advance(0.0)
+
 
 TEXT = b"".join(b"line %d\n" % i for i in range(30_000))
 
@@ -46,7 +74,8 @@ class OptionalCodingTests(HttpTestCase):
         """Return the receiver of a decoded body."""
         gatherer = Gatherer()
         response = canned(200, body, [("Content-Encoding", coding)])
-        decode_response(response, limit).deliverBody(gatherer)
+        decoded(response, limit).deliverBody(gatherer)
+        settle()
         return gatherer
 
     def test_accepted(self) -> None:
@@ -104,11 +133,12 @@ class DecodeResponseTests(HttpTestCase):
     def decode(self, coding: str, body: bytes, limit: int = 10**6, cut: int = 10**9) -> bytes:
         """Decode a body that arrives in pieces of *cut* bytes."""
         source = Source([("Content-Encoding", coding), ("Content-Length", "9"), ("X", "y")])
-        response = decode_response(source.response, limit)
+        response = decoded(source.response, limit)
         reading = collect(response)
         for i in range(0, len(body), cut):
             source.send(body[i : i + cut])
         source.end(ResponseDone())
+        settle()
         content, _ = self.successResultOf(reading)
         self.assertEqual(dict(response_fields(response)), {"x": "y"})
         return content
@@ -150,17 +180,17 @@ class DecodeResponseTests(HttpTestCase):
     def test_unknown(self) -> None:
         """An unknown coding is left, with all codings inside it."""
         response = canned(body=b"abc", headers=[("Content-Encoding", "compress")])
-        self.assertIs(decode_response(response, 10), response)
+        self.assertIs(decoded(response, 10), response)
         body = gzip.compress(b"inner")
         response = canned(body=body, headers=[("Content-Encoding", "compress, gzip")])
-        response = decode_response(response, 10)
+        response = decoded(response, 10)
         self.assertEqual(response_fields(response)["content-encoding"], "compress")
         self.assertEqual(self.successResultOf(collect(response))[0], b"inner")
 
     def test_nothing_to_do(self) -> None:
         """A body without a coding, and an empty one, are unchanged."""
         for response in (canned(body=b"x"), canned(headers=[("Content-Encoding", "gzip")])):
-            self.assertIs(decode_response(response, 10), response)
+            self.assertIs(decoded(response, 10), response)
 
     def test_bomb(self) -> None:
         """A body that exceeds the limit ends there, with at most one more piece decompressed."""
@@ -169,10 +199,11 @@ class DecodeResponseTests(HttpTestCase):
             with self.subTest(coding=coding):
                 source = Source([("Content-Encoding", coding)])
                 gatherer = Gatherer()
-                decode_response(source.response, 100_000).deliverBody(gatherer)
+                decoded(source.response, 100_000).deliverBody(gatherer)
                 source.send(body)
                 source.send(b"more")
                 source.end(ResponseDone())
+                settle()
                 assert gatherer.reason is not None
                 error = cast(BodyTooLarge, gatherer.reason.value)
                 self.assertEqual(error.details(), {"limit": 100_000})
@@ -188,9 +219,10 @@ class DecodeResponseTests(HttpTestCase):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
                 source.end(ConnectionLost())
+                settle()
 
         gatherer = Enough()
-        decode_response(source.response, 10**6).deliverBody(gatherer)
+        decoded(source.response, 10**6).deliverBody(gatherer)
         source.send(gzip.compress(b"\0" * 500_000))
         self.assertEqual(len(gatherer.body), 65_536)
 
@@ -202,7 +234,7 @@ class DecodeResponseTests(HttpTestCase):
                     source = Source([("Content-Encoding", coding)])
                     gatherer = Gatherer()
                     self.patch(gatherer, "dataReceived", Mock(side_effect=error))
-                    decode_response(source.response, 10**6).deliverBody(gatherer)
+                    decoded(source.response, 10**6).deliverBody(gatherer)
                     self.assertRaises(error, source.send, compress(b"hello"))
                     self.assertEqual((gatherer.reason, source.aborted), (None, 0))
 
@@ -213,7 +245,7 @@ class DecodeResponseTests(HttpTestCase):
     def test_too_many_codings(self) -> None:
         """Too many codings are refused."""
         source = Source([("Content-Encoding", "gzip, gzip, gzip"), ("Content-Encoding", "gzip")])
-        error = self.assertRaises(BadResponse, decode_response, source.response, 10)
+        error = self.assertRaises(BadResponse, decoded, source.response, 10)
         self.assertIn("more than 3 codings", str(error))
         self.assertEqual(source.aborted, 1)
 
@@ -229,9 +261,10 @@ class DecodeResponseTests(HttpTestCase):
             with self.subTest(message=message):
                 source = Source([("Content-Encoding", coding)])
                 gatherer = Gatherer()
-                decode_response(source.response, 10_000).deliverBody(gatherer)
+                decoded(source.response, 10_000).deliverBody(gatherer)
                 source.send(body)
                 source.end(ResponseDone())
+                settle()
                 assert gatherer.reason is not None
                 self.assertIsInstance(gatherer.reason.value, BadResponse)
                 self.assertIn(message, str(gatherer.reason.value))
@@ -239,9 +272,10 @@ class DecodeResponseTests(HttpTestCase):
     def test_broken(self) -> None:
         """A connection that breaks is reported as such."""
         source = Source([("Content-Encoding", "gzip")])
-        reading = collect(decode_response(source.response, 100))
+        reading = collect(decoded(source.response, 100))
         source.send(gzip.compress(b"x")[:5])
         source.end(ConnectionBroken("body", "x"))
+        settle()
         self.failureResultOf(reading, ConnectionBroken)
 
     def test_many_members(self) -> None:
@@ -262,9 +296,102 @@ class DecodeResponseTests(HttpTestCase):
                 return getattr(self._inner, name)
 
         self.patch(zlib, "decompressobj", Counting)
-        empty = gzip.compress(b"")
+        member = gzip.compress(b"x" * MEMBER_SIZE)
         for members in (2_000, 8_000):
             fed = 0
-            self.assertEqual(self.decode("gzip", empty * members + gzip.compress(b"x")), b"x")
+            body = self.decode("gzip", member * members + gzip.compress(b"x"))
+            self.assertEqual(len(body), MEMBER_SIZE * members + 1)
             # Each member is found with no more input than one chunk.
-            self.assertLessEqual(fed, (members + 10) * 16_384)
+            self.assertLessEqual(fed, (members + 10) * INPUT_CHUNK)
+
+    def test_empty_members(self) -> None:
+        """Of members without content a body may have a number; more need content."""
+        empty = gzip.compress(b"")
+        self.assertEqual(
+            self.decode("gzip", empty * (FREE_MEMBERS - 1) + gzip.compress(b"x")), b"x"
+        )
+        source = Source([("Content-Encoding", "gzip")])
+        reading = collect(decoded(source.response, 100))
+        source.send(empty * (FREE_MEMBERS + 1))
+        settle()
+        error = self.failureResultOf(reading, BadResponse).value
+        self.assertIn("too many members", str(error))
+        self.assertEqual(source.aborted, 1)
+
+
+class TurnTests(HttpTestCase):
+    """A body is decompressed in the turns of all, and its connection waits meanwhile."""
+
+    def test_turns(self) -> None:
+        """What is sent at once is decompressed in many turns, and then the source is read on."""
+        source = Source([("Content-Encoding", "gzip")])
+        gatherer = Gatherer()
+        decoded(source.response, 10**8).deliverBody(gatherer)
+        source.send(gzip.compress(bytes(400 * CHUNK)))
+        self.assertLess(len(gatherer.body), 100 * CHUNK)
+        self.assertEqual(source.calls, ["pause"])
+        settle()
+        self.assertEqual(len(gatherer.body), 400 * CHUNK)
+        self.assertEqual(source.calls, ["pause", "resume"])
+
+    def test_end(self) -> None:
+        """A body that ends before it is decompressed ends after it."""
+        source = Source([("Content-Encoding", "gzip")])
+        gatherer = Gatherer()
+        decoded(source.response, 10**8).deliverBody(gatherer)
+        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source.end(ResponseDone())
+        self.assertIs(gatherer.reason, None)
+        settle()
+        assert gatherer.reason is not None
+        self.assertEqual(len(gatherer.body), 400 * CHUNK)
+        self.assertTrue(gatherer.reason.check(ResponseDone))
+
+    def test_paused(self) -> None:
+        """A receiver that pauses gets nothing more until it resumes, then all and the end."""
+        source = Source([("Content-Encoding", "gzip")])
+
+        class Pausing(Gatherer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                cast(Any, self.transport).pauseProducing()
+
+        gatherer = Pausing()
+        decoded(source.response, 10**8).deliverBody(gatherer)
+        source.send(gzip.compress(bytes(3 * CHUNK)))
+        source.end(ResponseDone())
+        for pieces in (1, 2, 3):
+            settle()
+            self.assertEqual(len(gatherer.body), pieces * CHUNK)
+            self.assertIs(gatherer.reason, None)
+            cast(Any, gatherer.transport).resumeProducing()
+        settle()
+        self.assertIsNot(gatherer.reason, None)
+
+    def test_aborted(self) -> None:
+        """A receiver that has enough of a body that has ended hears of no normal end."""
+        source = Source([("Content-Encoding", "gzip")])
+        gatherer = Gatherer()
+        decoded(source.response, 10**8).deliverBody(gatherer)
+        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source.end(ResponseDone())
+        before = len(gatherer.body)
+        cast(Any, gatherer.transport).abortConnection()
+        settle()
+        self.assertEqual(len(gatherer.body), before)
+        assert gatherer.reason is not None
+        self.assertTrue(gatherer.reason.check(ConnectionAborted))
+
+    def test_deadline(self) -> None:
+        """The deadline ends a body that is still being decompressed."""
+        source = Source([("Content-Encoding", "gzip")])
+        gatherer = Gatherer()
+        deadline = Deadline(CLOCK.seconds() + 1.0, 5.0)
+        decoded(source.response, 10**8, deadline).deliverBody(gatherer)
+        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source.end(ResponseDone())
+        CLOCK.advance(1.0)
+        settle()
+        assert gatherer.reason is not None
+        self.assertIsInstance(gatherer.reason.value, FetchTimeout)
+        self.assertLess(len(gatherer.body), 200 * CHUNK)

@@ -14,12 +14,12 @@ from twisted.web.iweb import IAgent
 from tests.http.fakes import HttpTestCase, Wire
 from tests.runaway import MEGABYTE, ended_if_runaway
 from twisted_net.errors import FetchError
-from twisted_net.http import connector as connections
 from twisted_net.http.agent import AttemptAgent
 from twisted_net.http.bodies import BufferedResponse, collect, response_fields
 from twisted_net.http.client import Client
 from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.errors import BadResponse
+from twisted_net.http.h1 import connection as connections
 from twisted_net.http.response import Response
 from twisted_net.http.response_parser import (
     MAX_HEAD_LINES,

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
@@ -31,7 +31,7 @@ from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
 from twisted_net.http.call import Call, Deadline
-from twisted_net.http.connector import ConnectionPool, Connector, HttpConnection
+from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.content_coding import (
     accepted_codings,
     decode_response,
@@ -44,6 +44,7 @@ from twisted_net.http.error_translation import (
 )
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.fields import HeaderFields
+from twisted_net.http.h1.connection import HttpConnection
 from twisted_net.http.proxies import find_proxy_routes, proxy_refusal
 from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
@@ -52,6 +53,7 @@ from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import HttpTarget, parse_target
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady, steady_wall
+from twisted_net.turns.paced_reads import Pace
 
 _T = TypeVar("_T")
 
@@ -97,6 +99,7 @@ class HTTPAgent:
     ) -> None:
         reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
+        self._pace = Pace.of(self._reactor)
         self._settings = settings = settings or HttpSettings()
         if agent is not None and not (egress is None and resolver is None and tls_policy is None):
             raise ValueError(
@@ -188,7 +191,7 @@ class HTTPAgent:
                 collapser=self._collapser,
                 background_agent=self._background_agent,
             )
-        return DecodingAgent(agent, call.max_body, call=call)
+        return DecodingAgent(agent, call.max_body, self._pace, call=call)
 
     def _background_agent(self) -> tuple[IAgent, Call]:
         call = self.new_call()
@@ -359,11 +362,13 @@ class DecodingAgent(AgentLayer):
     Requests compressed bodies and decompresses them, piece by piece, up to a limit.
 
     :param limit: bytes of a decompressed body.
+    :param pace: the turns in which it is decompressed.
     """
 
-    def __init__(self, agent: IAgent, limit: int, *, call: Call | None = None) -> None:
+    def __init__(self, agent: IAgent, limit: int, pace: Pace, *, call: Call | None = None) -> None:
         self._agent = agent
         self._limit = limit
+        self._pace = pace
         self._call = call
 
     @override
@@ -375,5 +380,6 @@ class DecodingAgent(AgentLayer):
             headers = request.headers.copy()
             headers.setRawHeaders(b"accept-encoding", codings)
             request = request.with_headers(headers)
+        deadline = None if self._call is None else self._call.deadline
         received = request.send(self._agent)
-        return cast("Deferred[IResponse]", received.addCallback(decode_response, self._limit))
+        return received.addCallback(decode_response, self._limit, self._pace, deadline)

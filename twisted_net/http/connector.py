@@ -1,4 +1,4 @@
-"""HTTP connections: name look-up, address checks, connecting, the pool of idle connections."""
+"""Connecting over HTTP: name look-up, address checks, connecting, the pool of idle connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
@@ -21,23 +21,16 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
     IStreamClientEndpoint,
-    ITransport,
 )
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from twisted.web.client import HostnameCachingHTTPSPolicy, ResponseNeverReceived
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IPolicyForHTTPS, IResponse
+from twisted.internet.protocol import Factory
+from twisted.web.client import HostnameCachingHTTPSPolicy
+from twisted.web.iweb import IPolicyForHTTPS
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.errors import FetchError, TooBusy
-from twisted_net.http.agent_layer import AgentRequest
-from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
+from twisted_net.errors import TooBusy
 from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.errors import (
-    BadResponse,
     CannotConnect,
     ClientClosed,
     LookupsBusy,
@@ -45,10 +38,10 @@ from twisted_net.http.errors import (
     OutOfResources,
     ProxyFailed,
 )
+from twisted_net.http.h1.connection import HttpConnection
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
-from twisted_net.http.response_parser import HeadLimit, parse_complete_response
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
@@ -56,203 +49,11 @@ from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.system_trust import SystemTrust
-from twisted_net.twisted_internals import ClientRequest, HTTP11ClientProtocol, http_client_changes
-
-# As Headers.getAllRawHeaders() spells them.
-_FRAMING = (b"Content-Length", b"Transfer-Encoding")
-
-_PARSER_IS_KNOWN = not http_client_changes()
+from twisted_net.turns.paced_reads import Pace
+from twisted_net.turns.paced_tls import PacedTlsEndpoint, paced_tls_factory, within_tls
 
 MAX_ADDRESSES = 8
 """Limit of the addresses of one host that are tried."""
-
-
-class HttpConnection(HTTP11ClientProtocol):
-    """
-    One connection to a server. It reports to its pool when it is idle and when it is lost.
-
-    :ivar holds_slot: whether it holds the slot of a request, which the pool releases when the
-        connection is idle or lost.
-    :ivar abort_reason: why it was dropped, if it was for what the server sent.
-    :ivar watchdog: enforces the limits of the response that is being received.
-    :ivar proxy: the proxy that gets whole requests; None where they are sent to the server itself,
-        directly or in a tunnel.
-    """
-
-    def __init__(
-        self, pool: ConnectionPool, origin: Origin, max_head: int, proxy: Proxy | None = None
-    ) -> None:
-        HTTP11ClientProtocol.__init__(self, self._became_idle)
-        self._pool = pool
-        self._max_head = max_head
-        self._head: HeadLimit | None = None
-        # The request that waits for the first bytes of its response, which Twisted's parser does
-        # not know of yet; and what the parser does for it afterwards.
-        self._waiting: Deferred[IResponse] | None = None
-        self._parsing: Deferred[IResponse] | None = None
-        self._sent: tuple[bytes, bytes, Headers] | None = None
-        self.origin = origin
-        self.proxy = proxy
-        self.holds_slot = False
-        self.abort_reason: FetchError | None = None
-        self.watchdog: BodyWatchdog | None = None
-
-    @override
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self._pool.add(self)
-
-    def send_request(self, request: AgentRequest, target: HttpTarget) -> Deferred[IResponse]:
-        """
-        Send a request to *target*; the result is that of :meth:`request`.
-
-        A missing ``Host`` is added, and framing fields are replaced by those of the body.
-        The response to a GET that arrives complete in one read is a
-        :class:`~twisted_net.http.bodies.BufferedResponse`, without the work of Twisted's parser.
-        """
-        method, headers = request.method, request.headers
-        proxy = self.proxy
-        path = (target.path if proxy is None else target.url).encode()
-        if proxy is not None and proxy.authorization is not None:
-            headers = headers.copy()
-            headers.setRawHeaders(b"proxy-authorization", [proxy.authorization.encode()])
-        if request.producer is not None or method != b"GET" or not _PARSER_IS_KNOWN:
-            framed = _framed(headers, target)
-            return self.request(
-                ClientRequest(method, path, framed, request.producer, persistent=True)
-            )
-        lines = [b"GET ", path, b" HTTP/1.1\r\n"]
-        if not headers.hasHeader(b"host"):
-            lines += (b"Host: ", target.authority.encode(), b"\r\n")
-        for name, values in headers.getAllRawHeaders():
-            if name not in _FRAMING:
-                for value in values:
-                    lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n")
-        self._sent = (method, path, headers)
-        self._parsing = None
-        waiting: Deferred[IResponse] = Deferred(self._cancel_request)
-        self._waiting = waiting
-        cast(ITransport, self.transport).write(b"".join(lines))
-        return waiting
-
-    def _cancel_request(self, _: Deferred[IResponse]) -> None:
-        if self._parsing is not None:
-            self._parsing.cancel()
-        else:
-            self._waiting = None
-            self.abort_connection()
-
-    def _first_bytes(self, data: bytes) -> None:
-        """Take the first bytes of a response: all of it, or else pass them to Twisted's parser."""
-        waiting, sent = self._waiting, self._sent
-        assert waiting is not None
-        assert sent is not None
-        self._waiting = self._sent = None
-        parsed = parse_complete_response(data, self._max_head)
-        if parsed is not None:
-            response = BufferedResponse(parsed)
-            self._became_idle(self)
-            waiting.callback(response)
-            return
-        method, path, headers = sent
-        # Any: Twisted's Request has no types.
-        request: ClientRequest = cast(Any, _SentRequest)(
-            method, path, headers, None, persistent=True
-        )
-        self._parsing = self.request(request)
-        self._parsing.chainDeferred(waiting)
-        self.dataReceived(data)
-
-    @override
-    def request(self, request: ClientRequest) -> Deferred[IResponse]:
-        head = self._head = HeadLimit(self._max_head)
-
-        def head_received(result: IResponse | Failure) -> IResponse | Failure:
-            if self._head is head:
-                self._head = None
-            return result
-
-        return cast("Deferred[IResponse]", super().request(request).addBoth(head_received))
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        if self._waiting is not None:
-            self._first_bytes(data)
-            return
-        if self.state == "QUIESCENT":
-            # No request was sent: an error page before the server closes, or an attack.
-            self._pool.drop(self)
-            return
-        head, rest = self._head, b""
-        if head is not None:
-            data, rest = head.cut(data)
-        HTTP11ClientProtocol.dataReceived(self, data)
-        if head is not None and self._head is head:
-            # The parser limits a line, but neither the lines of a header nor interim responses.
-            try:
-                head.check(rest)
-            except BadResponse as error:
-                self.abort_reason = error
-                self.abort_connection()
-        elif rest and self._head is None and self.state in ("WAITING", "TRANSMITTING"):
-            HTTP11ClientProtocol.dataReceived(self, rest)
-        elif rest:
-            # The response has ended: these bytes must not be the answer to the next request.
-            self._pool.drop(self)
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        # First: a caller that hears of the loss may make its next request at once.
-        self._pool.release_slot_of(self)
-        HTTP11ClientProtocol.connectionLost(self, reason)
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.errback(Failure(ResponseNeverReceived([reason])))
-        self._stop_watchdog()
-        self._pool.remove(self)
-
-    def start_watchdog(self, watchdog: BodyWatchdog) -> None:
-        """Start to enforce the limits of a body, unless it has been received already."""
-        if self.state in ("WAITING", "TRANSMITTING"):
-            self.watchdog = watchdog
-            watchdog.start()
-
-    def abort_response(self, watchdog: BodyWatchdog) -> None:
-        """Drop the connection, unless the response of *watchdog* has been received."""
-        if self.watchdog is watchdog:
-            self.abort_connection()
-
-    def abort_connection(self) -> None:
-        """Drop the connection at once: a silent server might never answer a TLS close."""
-        cast(Any, self.transport).abortConnection()  # Any: of TCP and TLS, in no common interface
-
-    def _became_idle(self, _: HTTP11ClientProtocol) -> None:
-        self._stop_watchdog()
-        self._pool.put_idle(self)
-
-    def _stop_watchdog(self) -> None:
-        if self.watchdog is not None:
-            self.watchdog.source_done()
-            self.watchdog = None
-
-
-class _SentRequest(ClientRequest):
-    """A request that has been sent, for the parser to know which response to expect."""
-
-    @override
-    def writeTo(self, transport: ITransport) -> Deferred[None]:
-        return succeed(None)
-
-
-def _framed(headers: Headers, target: HttpTarget) -> Headers:
-    """Return a header with ``Host`` and without framing fields, which the body adds itself."""
-    framed = headers.copy()
-    for name in _FRAMING:
-        framed.removeHeader(name)
-    if not framed.hasHeader(b"host"):
-        framed.setRawHeaders(b"host", [target.authority.encode()])
-    return framed
 
 
 class ConnectionPool:
@@ -262,6 +63,7 @@ class ConnectionPool:
     It never sends a request twice: that is decided by the retry policy.
 
     :param connector: makes the connections.
+    :ivar pace: the turns in which they read.
     """
 
     def __init__(self, clock: IReactorTime, connector: Connector, settings: HttpSettings) -> None:
@@ -275,6 +77,7 @@ class ConnectionPool:
         self._closed = False
         self._closing: list[Deferred[None]] = []
         self._limiter = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
+        self.pace = Pace.of(clock)
 
     def acquire_slot(self, origin: Origin) -> Deferred[None] | None:
         """
@@ -478,11 +281,11 @@ class Connector:
             tunnel.attach(connection)
             return cast(HttpConnection, connection)
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
-        secure = TLSMemoryBIOFactory(creator, True, factory, self._reactor)
-        wrapper = secure.buildProtocol(cast(Any, None))  # Any: as above
-        assert wrapper is not None
-        tunnel.attach(wrapper)
-        return cast(HttpConnection, wrapper.wrappedProtocol)
+        secure = paced_tls_factory(creator, factory, self._reactor)
+        paced = secure.buildProtocol(cast(Any, None))  # Any: as above
+        assert paced is not None
+        tunnel.attach(paced)
+        return cast(HttpConnection, within_tls(paced))
 
     async def _connect_to_proxy(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
         """Connect to a proxy, on the route to *host*."""
@@ -528,8 +331,7 @@ class Connector:
         if target.scheme == "http":
             return endpoint
         creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
-        # Without a clock it would use the global reactor.
-        return wrapClientTLS(creator, endpoint, clock=self._reactor)
+        return PacedTlsEndpoint(endpoint, creator, self._reactor)
 
 
 @implementer(IResolutionReceiver)

@@ -11,27 +11,38 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from typing_extensions import override
 
+from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyRelay, BodyResponse, discard, is_complete
+from twisted_net.http.call import Deadline
 from twisted_net.http.errors import BadResponse, BodyTooLarge
 from twisted_net.http.fields import HeaderFields
+from twisted_net.turns.paced_reads import Pace, PacedReads, PacedTransport
 
 CHUNK = 64 * 2**10
 """Bytes of output that are decompressed at a time."""
 
-INPUT_CHUNK = 16 * 2**10
+INPUT_CHUNK = 4 * 2**10
 """
 Bytes of input that are decompressed at a time.
 
 zlib copies the input that is left after each chunk of output and each gzip member. With all of a
 large body as the input these copies would take time quadratic in its size.
+"""
+
+FREE_MEMBERS, MEMBER_SIZE = 1000, 64
+"""
+Members that a gzip body may have, and bytes of it that allow for one more.
+
+A member has 20 bytes at least, and takes 5 us even if it is empty.
 """
 
 WINDOW_LOG = 23
@@ -53,10 +64,10 @@ class _Decoder(Protocol):
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """
-        Take *data* and yield what it decompresses to, in pieces of about :data:`CHUNK` bytes.
+        Take *data* and yield what it decompresses to, in pieces of at most :data:`CHUNK` bytes.
 
         A piece is decompressed when it is asked for, so that a caller who has reached a limit
-        stops in time.
+        stops in time. It may be empty, so that other work can be done.
 
         :raises Exception: one of :data:`_ERRORS`, where the input is damaged.
         """
@@ -91,12 +102,18 @@ class _Deflate:
                 return
 
 
+class TooManyMembers(Exception):
+    """A gzip body has more members than :data:`FREE_MEMBERS` and its size allow for."""
+
+
 class _Gzip:
     """``gzip`` (RFC 1952): one member or more. What follows and is none is padding, and dropped."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._after = b""
+        self._members = 1
+        self._size = 0
 
     @property
     def ended(self) -> bool:
@@ -109,9 +126,13 @@ class _Gzip:
                 self._after = data if len(data) < len(_GZIP_MAGIC) else b""
                 if not data.startswith(_GZIP_MAGIC):
                     return
+                self._members += 1
+                if self._members > FREE_MEMBERS + self._size // MEMBER_SIZE:
+                    raise TooManyMembers
                 self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
             piece = self._inflate.decompress(data, CHUNK)
-            if piece:
+            self._size += len(piece)
+            if piece or self._inflate.eof:
                 yield piece
             data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             if not data and len(piece) < CHUNK:
@@ -174,7 +195,7 @@ DECODERS: dict[bytes, Callable[[], _Decoder]] = {
 }
 """The decoder of each coding that can be decoded in this installation."""
 
-_ERRORS: tuple[type[Exception], ...] = (zlib.error,)
+_ERRORS: tuple[type[Exception], ...] = (zlib.error, TooManyMembers)
 if _brotli is not None:
     DECODERS[b"br"] = _Brotli
     _ERRORS += (_brotli.error,)
@@ -206,14 +227,18 @@ def fields_with_accept_encoding(headers: Headers | None) -> HeaderFields:
     return HeaderFields([*pairs, *((b"Accept-Encoding", value) for value in codings)])
 
 
-def decode_response(response: IResponse, limit: int) -> IResponse:
+def decode_response(
+    response: IResponse, limit: int, pace: Pace, deadline: Deadline | None = None
+) -> IResponse:
     """
     Return *response* with its body decompressed, nested codings too.
 
+    It is decompressed piece by piece, in the turns of *pace*; meanwhile its connection is not read.
     Decoding stops at a coding that is unknown here; it stays in ``Content-Encoding``.
 
     :param limit: bytes that the body may grow to. Beyond them it ends with
         :class:`~twisted_net.http.errors.BodyTooLarge`, and no more is decompressed.
+    :param deadline: by the clock of *pace*; the body ends with its error.
     :raises BadResponse: for more than :data:`MAX_CODINGS` codings.
     """
     lines = response.headers.getRawHeaders(b"content-encoding", [])
@@ -225,7 +250,7 @@ def decode_response(response: IResponse, limit: int) -> IResponse:
         raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
     deliver: Callable[[IProtocol], None] = response.deliverBody
     while codings and codings[-1] in DECODERS:
-        deliver = _deliver_decoded(deliver, codings.pop(), limit)
+        deliver = _deliver_decoded(deliver, codings.pop(), limit, pace, deadline)
     headers = response.headers.copy()
     headers.removeHeader(b"content-length")
     headers.removeHeader(b"content-encoding")
@@ -235,51 +260,129 @@ def decode_response(response: IResponse, limit: int) -> IResponse:
 
 
 def _deliver_decoded(
-    deliver: Callable[[IProtocol], None], coding: bytes, limit: int
+    deliver: Callable[[IProtocol], None],
+    coding: bytes,
+    limit: int,
+    pace: Pace,
+    deadline: Deadline | None,
 ) -> Callable[[IProtocol], None]:
-    return lambda receiver: deliver(ContentDecoder(receiver, coding, limit))
+    return lambda receiver: deliver(ContentDecoder(receiver, coding, limit, pace, deadline))
 
 
 class ContentDecoder(BodyRelay):
-    """Relays a body decompressed, piece by piece, and never holds more than one piece."""
+    """
+    Relays a body decompressed, piece by piece, and never holds more than one piece.
 
-    def __init__(self, receiver: IProtocol, coding: bytes, limit: int) -> None:
+    What is not decompressed yet is kept, and its end is relayed after it.
+    """
+
+    def __init__(
+        self,
+        receiver: IProtocol,
+        coding: bytes,
+        limit: int,
+        pace: Pace,
+        deadline: Deadline | None = None,
+    ) -> None:
         super().__init__(receiver)
         self._coding = coding.decode()
         self._decoder = DECODERS[coding]()
         self._limit = limit
+        self._pace = pace
+        self._deadline = deadline
         self._total = 0
         self._started = False
 
     @override
+    def connectionMade(self) -> None:
+        pieces = _Pieces(self._decoder, self._damaged)
+        source = cast(Any, self.transport)  # Any: the transport of a body, which has no interface
+        self._reads = PacedReads(self._pace, source, pieces, self._relay, self.finish)
+        self._receiver.makeConnection(cast(ITransport, PacedTransport(source, self._reads)))
+
+    @override
     def dataReceived(self, data: bytes) -> None:
-        if self._over:
-            return
-        self._started = self._started or bool(data)
-        for piece in self._decoded(data):
-            if not self._relay(piece):
-                return
+        if not self._over:
+            self._started = self._started or bool(data)
+            self._reads.received(data)
 
-    def _decoded(self, data: bytes) -> Iterator[bytes]:
-        """Yield what *data* decompresses to, and fail if it is damaged."""
-        # A generator, so that it does not catch the errors of the receiver.
-        try:
-            for start in range(0, len(data), INPUT_CHUNK):
-                yield from self._decoder.decode(data[start : start + INPUT_CHUNK])
-        except _ERRORS:
-            self.fail(BadResponse(f"its {self._coding} body is damaged"))
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not is_complete(reason):
+            self._reads.drop()
+        self._reads.end(reason)
 
-    def _relay(self, piece: bytes) -> bool:
-        """Relay a piece, or fail at the limit; return whether the body goes on."""
+    def _damaged(self, error: Exception) -> None:
+        many = "has too many members" if isinstance(error, TooManyMembers) else "is damaged"
+        self.fail(BadResponse(f"its {self._coding} body {many}"))
+
+    def _relay(self, piece: bytes) -> None:
+        """Relay a piece, or fail at a limit."""
         self._total += len(piece)
+        deadline = self._deadline
         if self._total > self._limit:
             self.fail(BodyTooLarge(self._limit, decoded=True))
-            return False
-        self._receiver.dataReceived(piece)
-        return not self._over
+        elif deadline is not None and self._pace.seconds() >= deadline.at:
+            self.fail(deadline.exceeded("body"))
+        elif piece and not self._over:
+            self._receiver.dataReceived(piece)
+
+    @override
+    def fail(self, error: FetchError) -> None:
+        self._reads.drop()
+        super().fail(error)
 
     @override
     def finish(self, reason: Failure) -> None:
         if not self._over and is_complete(reason) and self._started and not self._decoder.ended:
             reason = Failure(BadResponse(f"its {self._coding} body ends early"))
         super().finish(reason)
+
+
+class _Pieces:
+    """
+    What a decoder makes of a stream, cut into its pieces, each of them a unit.
+
+    :param damaged: called with the error of a decoder; nothing comes after it.
+    """
+
+    def __init__(self, decoder: _Decoder, damaged: Callable[[Exception], None]) -> None:
+        self._decoder = decoder
+        self._damaged = damaged
+        self._kept = b""
+        self._begin = 0  # what is before it has been taken
+        self._decoding: Iterator[bytes] | None = None
+
+    def __len__(self) -> int:
+        """How many bytes are kept, compressed."""
+        return len(self._kept) - self._begin
+
+    @property
+    def ready(self) -> bool:
+        """Whether there may be another piece."""
+        return self._begin < len(self._kept) or self._decoding is not None
+
+    def keep(self, data: bytes) -> None:
+        """Keep what is to be decompressed."""
+        self._kept = self._kept[self._begin :] + data if self._begin < len(self._kept) else data
+        self._begin = 0
+
+    def take(self, limit: int) -> tuple[bytes, int]:
+        """Take a piece, which may be empty."""
+        try:
+            if self._decoding is None:
+                begin, self._begin = self._begin, self._begin + INPUT_CHUNK
+                self._decoding = self._decoder.decode(self._kept[begin : self._begin])
+                if self._begin >= len(self._kept):
+                    self._kept, self._begin = b"", 0
+            for piece in self._decoding:
+                return piece, 1
+            self._decoding = None
+        except _ERRORS as error:
+            self.clear()
+            self._damaged(error)
+        return b"", 1
+
+    def clear(self) -> None:
+        """Drop what is kept."""
+        self._kept, self._begin, self._decoding = b"", 0, None

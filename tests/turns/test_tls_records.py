@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.tcp.tls_transport import RECORD_HEADER, RecordCutter
+from twisted_net.turns.tls_records import RECORD_HEADER, RecordCutter
 
 
 def record(size: int) -> bytes:

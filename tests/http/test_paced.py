@@ -1,0 +1,135 @@
+"""What a server sends is parsed, decrypted and decoded in the turns of all."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+
+from tests.http.fakes import HttpTestCase, Wire
+from twisted_net.http.bodies import FRAMING_RATIO, FRAMING_RESERVE
+from twisted_net.http.client import Client
+from twisted_net.http.errors import BadResponse, ConnectionBroken, FetchTimeout
+from twisted_net.http.response import Response
+from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.settings import HttpSettings
+from twisted_net.turns.paced_input import UNITS_PER_LOOK, UNITS_PER_TURN
+from twisted_net.turns.paced_reads import LINES_PER_PIECE
+from twisted_net.turns.paced_tls import paced_tls_factory, within_tls
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+TURN = LINES_PER_PIECE * UNITS_PER_TURN
+"""Lines that are parsed in one turn, at most."""
+
+
+class PacedTests(HttpTestCase):
+    """A response of many small pieces is parsed in turns, within its limits."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        settings = HttpSettings(timeout=30.0, retry=RetryPolicy(retries=0))
+        client = Client(cast(Any, self.reactor), settings)  # Any: reactors have no one type
+        self.outcome: list[Response | Failure] = []
+        asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
+        asked.addBoth(self.outcome.append)
+        self.reactor.advance(0.0)
+        self.wire = Wire(self.reactor)
+
+    def error(self) -> BaseException:
+        """Return the error of the call."""
+        (failure,) = self.outcome
+        assert isinstance(failure, Failure)
+        assert failure.value is not None
+        return failure.value
+
+    def response(self) -> Response:
+        """Return the response of the call."""
+        (response,) = self.outcome
+        assert isinstance(response, Response)
+        return response
+
+    def test_turns(self) -> None:
+        """A read of many chunks ends in a later turn; until then the connection is not read."""
+        chunks = b"3\r\nabc\r\n" * TURN
+        self.wire.send(CHUNKED + chunks + LAST)
+        self.assertEqual(self.outcome, [])
+        self.assertEqual(self.wire.transport.producerState, "paused")
+        self.reactor.advance(0.0)
+        self.assertEqual(self.response().body, b"abc" * TURN)
+        self.assertEqual(self.wire.transport.producerState, "producing")
+
+    def test_closed(self) -> None:
+        """A server that closes after its last byte has sent a whole response all the same."""
+        self.wire.send(CHUNKED + b"3\r\nabc\r\n" * TURN + LAST)
+        self.wire.close()
+        self.assertEqual(self.outcome, [])
+        self.reactor.advance(0.0)
+        self.assertEqual(self.response().body, b"abc" * TURN)
+
+    def test_cut_off(self) -> None:
+        """One that closes before it has not."""
+        self.wire.send(CHUNKED + b"3\r\nabc\r\n" * TURN)
+        self.wire.close()
+        self.reactor.advance(0.0)
+        self.assertIsInstance(self.error(), ConnectionBroken)
+
+    def test_followed(self) -> None:
+        """What follows a response in the same read is no response to the next request."""
+        self.wire.send(CHUNKED + b"3\r\nabc\r\n" * TURN + LAST + b"HTTP/1.1 200 OK\r\n" * TURN)
+        self.reactor.advance(0.0)
+        self.assertEqual(self.response().body, b"abc" * TURN)
+        self.assertTrue(self.wire.transport.ended)
+
+    def test_deadline(self) -> None:
+        """The deadline ends a response that has come and is not parsed yet."""
+        self.wire.send(CHUNKED + b"3\r\nabc\r\n" * TURN * 2)
+        self.reactor.advance(30.0)
+        self.assertIsInstance(self.error(), FetchTimeout)
+        self.assertTrue(self.wire.transport.ended)
+
+    def test_framing(self) -> None:
+        """A body whose chunks are tiny ends with an error; with enough in them it does not."""
+        size, chunk = FRAMING_RESERVE + 40_000, b"1\r\nx\r\n"
+        self.assertGreater(len(chunk), 2 + FRAMING_RATIO)
+        self.wire.send(CHUNKED)
+        for _ in range(size // len(chunk) // 1000 * 4):
+            self.wire.send(chunk * 1000)
+            self.reactor.advance(0.0)
+        self.assertIsInstance(self.error(), BadResponse)
+        self.assertIn("too many pieces", str(self.error()))
+        self.assertTrue(self.wire.transport.ended)
+
+    def test_little_framing(self) -> None:
+        """Chunks of three bytes are enough, however many they are."""
+        self.wire.send(CHUNKED)
+        for _ in range(100):
+            self.wire.send(b"3\r\nabc\r\n" * 1000)
+            self.reactor.advance(0.0)
+        self.wire.send(LAST)
+        self.assertEqual(len(self.response().body), 300_000)
+
+
+class TlsTests(HttpTestCase):
+    """What comes within TLS is decrypted in turns."""
+
+    def test_records(self) -> None:
+        """Many small records are handed to OpenSSL some at a time."""
+        reactor = MemoryReactorClock()
+        creator = optionsForClientTLS("a.test")
+        factory = paced_tls_factory(creator, Factory.forProtocol(Protocol), cast(Any, reactor))
+        paced = cast(Any, factory.buildProtocol(cast(Any, None)))  # Any: internals
+        self.assertIs(within_tls(paced), paced.inner.wrappedProtocol)
+        pieces: list[bytes] = []
+        paced.inner.dataReceived = pieces.append
+        paced.makeConnection(StringTransport())
+        records = b"\x17\x03\x03\x00\x01x" * 1000
+        paced.dataReceived(records)
+        self.assertLess(len(b"".join(pieces)), len(records))
+        reactor.advance(0.0)
+        self.assertEqual(b"".join(pieces), records)
+        self.assertLessEqual(max(map(len, pieces)), 6 * UNITS_PER_LOOK)
