@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from benchmarks.hostile_origin import ADDRESS as HOSTILE_ORIGIN
+
 MB = 1e6
 
 OPEN = """
@@ -62,6 +64,16 @@ WEBSOCKET = 'protocol = "websocket"'
 SLOW_COMMANDS = 'commands = ["slow_commands:commands"]'
 """The module that :mod:`benchmarks.attacked` writes into the folder of the server."""
 
+PAGES = f"""{OPEN}
+[http]
+max_per_origin = 1000
+retry.retries = 0
+breaker.failures = 1_000_000
+[fetch]
+allow = ["{HOSTILE_ORIGIN[0]}"]
+"""
+"""Whoever fetches reaches a hostile server, again and again, however often that has failed."""
+
 PATIENT = "max_anonymous = 12_000\ntimeout = 300"
 """Nobody is disconnected for want of a login: whatever arrives was sent by somebody else."""
 
@@ -87,6 +99,7 @@ class Attack:
     :param heard: whether those of the crowd who may hear a secret must have heard some of it. Who
         may not, never hears of it.
     :param dead_name_server: whether the names that the server looks up are asked of nobody.
+    :param hostile_origin: whether :mod:`benchmarks.hostile_origin` serves its pages.
     """
 
     config: str
@@ -97,6 +110,7 @@ class Attack:
     not_run: tuple[str, ...] = ()
     heard: bool = False
     dead_name_server: bool = False
+    hostile_origin: bool = False
 
     @property
     def logins(self) -> bool:
@@ -172,5 +186,11 @@ ATTACKS: dict[str, Attack] = {
     "ws_frames": Attack(open_with(WEBSOCKET), 20 * MB, "what is read at once of each of 20"),
     "key_updates": Attack(
         open_with(TLS), 20 * MB, "tls_transport.RECORDS_WITHOUT_DATA", ("too_many_key_updates",)
+    ),
+    "hostile_pages": Attack(
+        PAGES,
+        100 * MB,
+        "fetch.max_body of each of 176, as it is sent and in its answer",
+        hostile_origin=True,
     ),
 }

@@ -88,6 +88,8 @@ def serving(attack: Attack, core: int | None, twistd: str) -> Iterator[tuple[Ser
         command = [twistd, "-n", "--pidfile=", "net", f"--config={config}"]
         if attack.dead_name_server:
             command = opened.enter_context(dead_name_server(folder, command))
+        if attack.hostile_origin:
+            opened.enter_context(hostile_origin())
         server = opened.enter_context(
             started("ours", command, tcp_port, 0, core, environment=environment(), cwd=folder)
         )
@@ -132,6 +134,21 @@ def dead_name_server(folder: str, command: list[str]) -> Iterator[list[str]]:
         if tried.returncode:
             raise CannotRun(f"{tried.stderr.strip()}: {how}")
         yield [*within, *command]
+
+
+@contextmanager
+def hostile_origin() -> Iterator[None]:
+    """Run the web server of :mod:`benchmarks.hostile_origin` for the block."""
+    command = [sys.executable, "-m", "benchmarks.hostile_origin"]
+    folder = Path(__file__).resolve().parent.parent
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"ready\n":
+                raise CannotRun("the hostile web server has not started")
+            yield
+        finally:
+            process.kill()
 
 
 def certify(folder: str) -> None:

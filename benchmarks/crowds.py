@@ -18,6 +18,8 @@ from struct import pack
 from attrs import define, field, frozen
 
 from benchmarks.attacked import DEAF_TOKEN, MEMBER_TOKEN, NAME
+from benchmarks.hostile_origin import ADDRESS as HOSTILE_ORIGIN
+from benchmarks.hostile_origin import PAGES
 from benchmarks.layer_crowds import key_updates, single_byte_records, tiny_frames
 
 Script = Callable[[int], Iterator[bytes]]
@@ -398,6 +400,13 @@ def broadcasts(number: int) -> Iterator[bytes]:
     return iter([b"BROADCAST " + b"b" * 4000 + b"\n"] * 64)
 
 
+def hostile_fetches(number: int) -> Iterator[bytes]:
+    """Fetch one of the pages of a hostile server again and again, past all caches."""
+    page = [*PAGES][number % len(PAGES)]
+    host, port = HOSTILE_ORIGIN
+    return (f"FETCH http://{host}:{port}/{page}?{number}-{i}\n".encode() for i in count())
+
+
 def full_listings(number: int) -> Iterator[bytes]:
     """Ask for a listing of all clients again and again, or be one of those that it lists."""
     return repeat(b"CLIENTS 1000\n" * 64) if number < 50 else iter([])
@@ -457,6 +466,7 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
     "proxy_lies": lambda: Crowd(lying_headers, 500, source=proxied, most=100_000),
     "tls_records": lambda: Crowd(nothing, 20, pause=0.05, opening=single_byte_records),
     "ws_frames": lambda: Crowd(tiny_frames, 20),
+    "hostile_pages": lambda: Crowd(hostile_fetches, 16 * len(PAGES), pause=0.1),
     "key_updates": lambda: Crowd(nothing, 5, most=2000, pause=0.05, opening=key_updates),
 }
 """The crowds by the names of their attacks."""
