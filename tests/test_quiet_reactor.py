@@ -14,6 +14,7 @@ from twisted.internet import epollreactor
 from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -30,6 +31,7 @@ from zope.interface import implementer
 from twisted_net import quiet_reactor as module
 from twisted_net.quiet_reactor import EVENTS_PER_BATCH, QuietEPollReactor
 from twisted_net.turns.steps import ENDS_AT_ONCE
+from twisted_net.turns.turn_clock import TurnClock
 from twisted_net.twisted_internals import quiet_reactor_changes
 
 
@@ -179,6 +181,24 @@ class QuietEPollReactorTests(QuietReactorTestCase):
                 self.reactor.doPoll(None)
                 self.assertEqual(self.reactor._poller.timeout, -1)
         self.assertEqual(descriptor.calls, [])
+
+    def test_turns(self) -> None:
+        """A clock measures each turn, from the end of a poll to the begin of the next one."""
+        time = Clock()
+        reported: list[tuple[float, float]] = []
+        turns = TurnClock(time.seconds, lambda began, ended: reported.append((began, ended)))
+        turns.limit = 0.5
+        self.reactor.measure_turns(turns)
+        self.read(lambda: time.advance(1))
+        self.assertEqual((turns.began, reported), (0, []))
+        time.advance(1)  # a timer of this turn
+        self.reactor._poller.close()
+        self.reactor._poller = Failing(OSError(errno.EINTR, "told to"))
+        self.reactor.doPoll(None)
+        self.assertEqual((turns.began, reported), (None, [(0, 2)]))
+        self.reactor.measure_turns(None)
+        self.reactor.doPoll(None)
+        self.assertIsNone(turns.began)
 
     def test_reasons(self) -> None:
         """A reason returned by doRead or doWrite ends the descriptor, under its prefix."""

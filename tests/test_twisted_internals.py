@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+from collections.abc import Callable
+from selectors import SelectSelector
+from typing import Any
 from unittest.mock import patch
 
 from twisted.internet import endpoints
@@ -21,6 +25,7 @@ from twisted_net.twisted_internals import (
     changed,
     fast_transport_changes,
     http_client_changes,
+    poll_hook,
     quiet_reactor_changes,
     reactor_time_changes,
     systemd_sockets,
@@ -150,6 +155,158 @@ class ReactorTimeTests(SynchronousTestCase):
                     expected = [f"{owner}.{method}"] if owner in used else []
                     with patch.dict(methods, {method: "nothing"}):
                         self.assertEqual(reactor_time_changes(kind), expected)
+
+
+class PollHookTests(SynchronousTestCase):
+    """:func:`poll_hook` has functions called around each poll of a reactor of Twisted's."""
+
+    def setUp(self) -> None:
+        self.calls: list[str] = []
+
+    def make(self, kind: Any, *arguments: object) -> Any:  # Any: reactors have no types
+        """Make a reactor that is closed after the test."""
+        reactor = kind(*arguments)
+
+        def close() -> None:
+            for reader in reactor.removeAll():
+                reader.connectionLost(None)
+            for end in (reactor.waker.i, reactor.waker.o):
+                os.close(end)
+
+        self.addCleanup(close)
+        return reactor
+
+    def hook(self, reactor: Any) -> Callable[[], None] | None:  # Any: as above
+        """Hook it, so that :attr:`calls` has the calls."""
+        return poll_hook(
+            reactor, lambda: self.calls.append("before"), lambda: self.calls.append("after")
+        )
+
+    def with_loop(self) -> tuple[Any, asyncio.SelectorEventLoop]:  # Any: as above
+        """Make an asyncio reactor, and its event loop."""
+        loop = asyncio.SelectorEventLoop(SelectSelector())
+        self.addCleanup(loop.close)
+        reactor = self.make(AsyncioSelectorReactor, loop)
+        return reactor, loop
+
+    def test_pollers(self) -> None:
+        """The epoll and poll reactors are hooked until this is undone."""
+        for kind in (EPollReactor, PollReactor):
+            reactor = self.make(kind)
+            poller = reactor._poller
+            undo = self.hook(reactor)
+            assert undo is not None
+            reactor.iterate(0)
+            reactor.callFromThread(self.calls.append, "call")
+            reactor.iterate(0)
+            self.assertEqual(self.calls, ["before", "after", "call", "before", "after"])
+            undo()
+            undo()
+            self.assertIs(reactor._poller, poller)
+            reactor.iterate(0)
+            self.assertEqual(len(self.calls), 5)
+            self.calls.clear()
+
+    def test_poller_is_used(self) -> None:
+        """Descriptors are added, polled and removed by way of the hook."""
+        reactor = self.make(EPollReactor)
+        self.hook(reactor)
+        readable, writable = os.pipe()
+        self.addCleanup(os.close, readable)
+        self.addCleanup(os.close, writable)
+        seen: list[bytes] = []
+
+        class Reader:
+            def fileno(self) -> int:
+                return readable
+
+            def logPrefix(self) -> str:
+                return "reader"
+
+            def doRead(self) -> None:
+                seen.append(os.read(readable, 9))
+
+            def connectionLost(self, reason: object) -> None:
+                """Do nothing."""
+
+        reader = Reader()
+        reactor.addReader(reader)
+        os.write(writable, b"x")
+        reactor.doIteration(0)
+        reactor.removeReader(reader)
+        self.assertEqual(seen, [b"x"])
+
+    def test_poll_that_fails(self) -> None:
+        """A turn begins after a poll that fails, too."""
+        reactor = self.make(EPollReactor)
+        self.hook(reactor)
+        poller, reactor._poller._poller = reactor._poller._poller, None
+        self.assertRaises(AttributeError, reactor.doIteration, 0)
+        reactor._poller._poller = poller
+        self.assertEqual(self.calls, ["before", "after"])
+
+    def test_asyncio(self) -> None:
+        """The asyncio reactor is hooked where its event loop polls a selector."""
+        reactor, loop = self.with_loop()
+        undo = self.hook(reactor)
+        assert undo is not None
+        loop.call_soon(self.calls.append, "call")
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        self.assertEqual(self.calls, ["before", "after", "call"])
+        undo()
+        undo()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        self.assertEqual(len(self.calls), 3)
+
+    def test_hooked_by_others(self) -> None:
+        """What others have put in its place meanwhile stays there."""
+        reactor, loop = self.with_loop()
+        undo = self.hook(reactor)
+        assert undo is not None
+        selector: Any = loop
+        theirs: Callable[[float], list[object]] = lambda timeout: []  # noqa: E731  # in one place
+        selector._selector.select = theirs
+        undo()
+        self.assertIs(selector._selector.select, theirs)
+        del selector._selector.select
+        reactor = self.make(EPollReactor)
+        undo = self.hook(reactor)
+        assert undo is not None
+        hooked, reactor._poller = reactor._poller, None
+        undo()
+        self.assertIsNone(reactor._poller)
+        reactor._poller = hooked
+
+    def test_others(self) -> None:
+        """Reactors, and loops, that poll in another way are not hooked; nor are their proxies."""
+
+        class Proxy:
+            def __init__(self, reactor: object) -> None:
+                self._reactor = reactor
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self._reactor, name)
+
+        class OtherEPollReactor(EPollReactor):
+            def doIteration(self, delay: float | None) -> None:
+                """Poll in another way."""
+
+        class OtherLoop(asyncio.SelectorEventLoop):
+            def _run_once(self) -> None:
+                """Poll in another way."""
+
+        other = OtherLoop()
+        self.addCleanup(other.close)
+        for reactor in (
+            self.make(SelectReactor),
+            self.make(OtherEPollReactor),
+            Proxy(self.make(EPollReactor)),
+            self.make(AsyncioSelectorReactor, other),
+            object(),
+        ):
+            self.assertIsNone(self.hook(reactor), reactor)
 
 
 class SystemdSocketsTests(SynchronousTestCase):

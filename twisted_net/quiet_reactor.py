@@ -45,6 +45,7 @@ from typing_extensions import override
 
 from twisted_net.net.steady_clock import steady
 from twisted_net.turns.steps import ENDS_AT_ONCE
+from twisted_net.turns.turn_clock import TurnClock
 from twisted_net.twisted_internals import quiet_reactor_changes
 
 _DESCRIPTOR_LOST = ConnectionFdescWentAway("the file descriptor was closed")
@@ -78,8 +79,13 @@ class QuietEPollReactor(EPollReactor):
         # Descriptors that are to end in one of the next turns, with the arguments for that. Any:
         # Twisted's reasons are of any form.
         self._ending: OrderedDict[Any, tuple[Any, bool]] = OrderedDict()
+        self._turn: TurnClock | None = None
         super().__init__()
         steady(self)
+
+    def measure_turns(self, clock: TurnClock | None) -> None:
+        """Let a clock measure the turns, from the next poll on; None: none, which costs less."""
+        self._turn = clock
 
     @override
     def doPoll(self, timeout: float | None) -> None:
@@ -87,6 +93,9 @@ class QuietEPollReactor(EPollReactor):
         if self._ending:
             self._end_some()
             timeout = 0  # others are left, or an end has made something due
+        turn = self._turn
+        if turn is not None:
+            turn.poll_begins()
         try:
             limit = min(len(self._selectables), EVENTS_PER_TURN)
             events = self._poller.poll(-1 if timeout is None else timeout, limit)
@@ -94,6 +103,8 @@ class QuietEPollReactor(EPollReactor):
             if error.errno == EINTR:
                 return
             raise
+        if turn is not None:
+            turn.began = turn.seconds()
         for begin in range(0, len(events), EVENTS_PER_BATCH):
             self._handle(events[begin : begin + EVENTS_PER_BATCH])
             if self.pending_writes:

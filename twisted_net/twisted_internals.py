@@ -11,6 +11,7 @@ is a fallback:
   warning. Buffers of idle TLS connections: they are kept, and a warning.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
+- The turn watch (:mod:`twisted_net.ops.turn_watch`): how late calls from a thread are.
 - The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
 - The TLS connections of the HTTP client: a context for each host.
 - Exceptions of the HTTP client: :class:`Absent`, which is never raised.
@@ -26,6 +27,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
+from selectors import BaseSelector, SelectorKey
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import ILogObserver, globalLogPublisher
@@ -422,6 +424,85 @@ def reactor_time_changes(reactor: type) -> list[str]:
         for owner in (*reactor.__mro__, DelayedCall)
         for method, names in _REACTOR_TIME_METHODS.get(owner.__name__, {}).items()
     )
+
+
+def poll_hook(
+    reactor: object, before: Callable[[], None], after: Callable[[], None]
+) -> Callable[[], None] | None:
+    """
+    Have functions called before and after each poll of a reactor that was made by Twisted.
+
+    :return: undoes it; None for a reactor that has no place for this, or has changed.
+    """
+    # Not getattr: a proxy of a reactor has them, too, but setting them there changes nothing.
+    state: dict[str, Any] = getattr(reactor, "__dict__", {})  # Any: attributes of all kinds
+    poller = state.get("_poller")
+    if poller is not None and _uses(type(reactor), "doIteration", "_poller poll"):
+        hooked = _HookedPoller(poller, before, after)
+
+        def restore() -> None:
+            if state.get("_poller") is hooked:
+                state["_poller"] = poller
+
+        state["_poller"] = hooked
+        return restore
+    loop = state.get("_asyncioEventloop")
+    # uvloop has none.
+    selector = getattr(loop, "_selector", None)
+    if isinstance(selector, BaseSelector) and _uses(type(loop), "_run_once", "_selector select"):
+        return _hook_selector(selector, before, after)
+    return None
+
+
+def _uses(owner: type, method: str, names: str) -> bool:
+    return set(names.split()) <= (names_used(owner, method) or set())
+
+
+def _hook_selector(
+    selector: BaseSelector, before: Callable[[], None], after: Callable[[], None]
+) -> Callable[[], None]:
+    state, select = vars(selector), selector.select
+
+    def hooked(timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        before()
+        try:
+            return select(timeout)
+        finally:
+            after()
+
+    def restore() -> None:
+        # Unless somebody else has hooked it since, by way of this one.
+        if state.get("select") is hooked:
+            del state["select"]
+
+    state["select"] = hooked
+    return restore
+
+
+class _HookedPoller:
+    """The poller of a reactor, with calls before and after each poll."""
+
+    def __init__(
+        self,
+        poller: Any,  # Any: select.epoll or select.poll
+        before: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
+        self._poller = poller
+        self._before = before
+        self._after = after
+
+    def poll(self, *arguments: float) -> list[tuple[int, int]]:
+        """Poll, as the poller does."""
+        self._before()
+        try:
+            found: list[tuple[int, int]] = self._poller.poll(*arguments)
+        finally:
+            self._after()
+        return found
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever pollers have
+        return getattr(self._poller, name)
 
 
 def log_observers() -> list[ILogObserver]:
