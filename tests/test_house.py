@@ -109,6 +109,8 @@ STEADY_CLOCK = {
     "net/files.py",
     # Its state is of a file, not of a connection.
     "service/users_file.py",
+    # Processor time of a thread, which is no time of day.
+    "ops/turn_sampler.py",
 }
 """The modules that read a steady clock of the system, and not that of the reactor."""
 
@@ -116,7 +118,10 @@ STEADY_NAMES = {
     *("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
     *("clock_gettime", "CLOCK_BOOTTIME"),
 }
-CLOCKLESS_NAMES = {"sleep", "struct_time", "strptime", "mktime"}
+CLOCKLESS_NAMES = {
+    *("sleep", "struct_time", "strptime", "mktime"),
+    *("process_time", "pthread_getcpuclockid"),
+}
 
 
 def clocks_read(tree: ast.Module) -> Iterator[str]:

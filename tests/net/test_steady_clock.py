@@ -36,6 +36,7 @@ from twisted_net.http.retry import RetryPolicy
 from twisted_net.net import Certificates, steady_clock
 from twisted_net.net.steady_clock import since_boot, steady, steady_wall, stopwatch
 from twisted_net.ops.latency import Latency
+from twisted_net.ops.long_turns import LongTurns
 from twisted_net.quiet_reactor import QuietEPollReactor
 from twisted_net.tcp import CommandFactory, Handshakes, Listener
 
@@ -292,6 +293,7 @@ class EmbeddedTests(ReactorCase):
             "RetryAgent": {"agent": HTTPAgent(memory), "policy": RetryPolicy()},
             "SQLiteStore": {"path": folder / "cache"},
             "TlsFactory": {**streams, "certificates": certificates},
+            "TurnWatch": {"long_turns": LongTurns(), "wall": lambda: 0.0},
             "WebSocketFactory": streams,
         }
         public = self.public()
