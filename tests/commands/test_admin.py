@@ -12,6 +12,7 @@ from tests.connections import FakeConnection
 from twisted_net.auth.users import Permissions, User
 from twisted_net.commands.standard import standard_commands
 from twisted_net.ops.instruments import Instruments
+from twisted_net.ops.long_turns import LongTurn
 from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
 from twisted_net.reasons import End
 from twisted_net.sessions import Session, Sessions
@@ -298,11 +299,46 @@ class AdministrationTests(SynchronousTestCase):
                 "p50": 0.0005,
                 "p99": 0.012346,
                 "max": 0.012346,
+                "long_turns": {
+                    "measured": "nothing",
+                    "threshold": 0.05,
+                    "count": 0,
+                    "longest": None,
+                    "latest": [],
+                },
                 "spikes": [{"at": "2026-11-22T09:30:00.123456+00:00", "seconds": 0.012346}],
             },
         )
         self.assertEqual(self.answer("LATENCY reset")["samples"], 0)
         self.assertEqual(self.answer("LATENCY")["spikes"], [])
+
+    def test_long_turns(self) -> None:
+        """LATENCY shows the long turns, latest first, and INFO their count; reset begins anew."""
+        long_turns = self.sessions.instruments.long_turns
+        long_turns.measured = "turns"
+        long_turns.note(LongTurn(WALL, 0.3000001, 0.2999999, "shop.report (shop.py:7)", "sums"))
+        long_turns.note(LongTurn(WALL, 0.1, None, "unknown"))
+        at = "2026-11-22T09:30:00.123456+00:00"
+        longest = {
+            "at": at,
+            "seconds": 0.3,
+            "cpu": 0.3,
+            "callback": "shop.report (shop.py:7)",
+            "where": "sums",
+        }
+        latest = {"at": at, "seconds": 0.1, "cpu": None, "callback": "unknown", "where": ""}
+        figures = {"measured": "turns", "threshold": 0.05, "count": 2}
+        self.assertEqual(
+            self.answer("LATENCY")["long_turns"],
+            {**figures, "longest": longest, "latest": [latest, longest]},
+        )
+        self.assertEqual(self.answer("LATENCY 1")["long_turns"]["latest"], [latest])
+        self.assertEqual(self.answer("INFO latency")["latency"]["long_turns"], figures)
+        figures["count"] = 0
+        self.assertEqual(self.answer("LATENCY reset")["long_turns"], figures)
+        self.assertEqual(
+            self.answer("LATENCY")["long_turns"], {**figures, "longest": None, "latest": []}
+        )
 
     def test_not_for_everybody(self) -> None:
         """Where nobody logs in, a client that is not to administer may use none of them."""

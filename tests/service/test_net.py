@@ -29,6 +29,7 @@ from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
 from twisted_net.net.reactor import ServiceReactor
+from twisted_net.ops.long_turns import LatencySettings
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.service.config import (
     CoapDtlsSettings,
@@ -399,6 +400,14 @@ class NetServiceTests(NetServiceTestCase):
         self.assertEqual(service.sessions.instruments.latency.lateness.count, 1)
         self.successResultOf(service.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_long_turns(self) -> None:
+        """Which turns of the reactor are long is configured; a reactor in memory has none."""
+        service = self.service(latency=LatencySettings(long_turn=0.5))
+        service.startService()
+        long_turns = service.sessions.instruments.long_turns
+        self.assertEqual(long_turns.settings.long_turn, 0.5)
+        self.assertEqual(long_turns.measured, "nothing")
 
     def test_slow_log(self) -> None:
         """The thresholds and the size of the slow log are configured."""

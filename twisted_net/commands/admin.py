@@ -13,6 +13,7 @@ from twisted_net.commands.topics import mailbox_figures
 from twisted_net.errors import CommandError
 from twisted_net.net.addresses import spellings_of
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
+from twisted_net.ops.long_turns import LongTurn
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLOSED_KEPT, Closed, Session, Sessions
@@ -45,7 +46,12 @@ def declare_administration(commands: Commands) -> None:
             False,
             "Watch other clients' commands, so many a second; off ends it.",
         ),
-        ("LATENCY", _latency, False, "How late the reactor runs its timers; reset starts again."),
+        (
+            "LATENCY",
+            _latency,
+            False,
+            "How late the reactor runs its timers, and its long turns; reset starts again.",
+        ),
     ):
         # CoAP peers share one resource of events: all would be shown what one may see.
         connected = handler is _monitor
@@ -194,14 +200,23 @@ def _latency(
 ) -> Fields:
     session = request.session
     latency = session.sessions.instruments.latency
+    long_turns = session.sessions.instruments.long_turns
     if limit == "reset":
         latency.reset()
+        long_turns.reset()
         return Fields(**_lateness(session))
     spikes = [
         {"at": iso_time(spike.at), "seconds": round(spike.seconds, 6)}
         for spike in latency.spikes(limit)
     ]
-    return Fields(**_lateness(session), spikes=spikes)
+    figures = _lateness(session)
+    longest = long_turns.longest
+    figures["long_turns"] = {
+        **_long_turns(session),
+        "longest": None if longest is None else _long_turn(longest),
+        "latest": [_long_turn(turn) for turn in long_turns.latest(limit)],
+    }
+    return Fields(**figures, spikes=spikes)
 
 
 def _figures(session: Session) -> dict[str, object]:
@@ -253,4 +268,24 @@ def _lateness(session: Session) -> dict[str, object]:
         "p50": round(lateness.quantile(0.5), 6),
         "p99": round(lateness.quantile(0.99), 6),
         "max": round(lateness.maximum, 6),
+        "long_turns": _long_turns(session),
+    }
+
+
+def _long_turns(session: Session) -> dict[str, object]:
+    long_turns = session.sessions.instruments.long_turns
+    return {
+        "measured": long_turns.measured,
+        "threshold": long_turns.settings.long_turn,
+        "count": long_turns.count,
+    }
+
+
+def _long_turn(turn: LongTurn) -> dict[str, object]:
+    return {
+        "at": iso_time(turn.at),
+        "seconds": round(turn.seconds, 6),
+        "cpu": None if turn.cpu is None else round(turn.cpu, 6),
+        "callback": turn.callback,
+        "where": turn.where,
     }

@@ -18,6 +18,7 @@ from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.addresses import is_local
+from twisted_net.ops.long_turns import LatencySettings
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
@@ -209,6 +210,7 @@ class Config(Record, frozen=True):
     tcp: TcpSettings = default(default_factory=TcpSettings)
     topics: TopicSettings = default(default_factory=TopicSettings)
     slowlog: SlowLogSettings = default(default_factory=SlowLogSettings)
+    latency: LatencySettings = default(default_factory=LatencySettings)
     udp: UdpSettings = default(default_factory=UdpSettings)
     discovery: DiscoverySettings = default(default_factory=DiscoverySettings)
     coap: CoapSettings = default(default_factory=CoapSettings)

@@ -29,8 +29,10 @@ from twisted_net.net.worker_threads import WorkerThreads
 from twisted_net.ops.audit import Audit
 from twisted_net.ops.instruments import Instruments
 from twisted_net.ops.latency_probe import LatencyProbe
+from twisted_net.ops.long_turns import LongTurns
 from twisted_net.ops.process_info import usage, versions
 from twisted_net.ops.slowlog import SlowLog
+from twisted_net.ops.turn_watch import TurnWatch
 from twisted_net.reasons import End
 from twisted_net.service.commands import configured_commands
 from twisted_net.service.config import Config
@@ -120,8 +122,7 @@ class NetService(MultiService):
             Fetcher.guarded, reactor, config.http, config.fetch, self._lookups
         )
         self._fetcher: Fetcher | None = None
-        instruments = Instruments(Audit(reactor), SlowLog(config.slowlog))
-        self.sessions = Sessions(time.time, Topics(config.topics), instruments)
+        self.sessions = Sessions(time.time, Topics(config.topics), _instruments(reactor, config))
         self.sessions.use_pacing(*pacings(reactor))
         self.sessions.use_clock(reactor.seconds)
         self.sessions.add_section("server", self._server_figures)
@@ -148,7 +149,7 @@ class NetService(MultiService):
         )
         self._served: list[ListenerService] = [part for part in served if part is not None]
         self._served += self._group_listeners(config)
-        parts: list[Service] = [LatencyProbe(reactor, instruments.latency, time.time)]
+        parts = self._probes()
         if authenticator is not None and config.auth.users is not None:
             interval, refresh = config.auth.refresh_interval / 2, authenticator.refresh
             parts.append(PeriodicCall(reactor, interval, lambda _: refresh()))
@@ -218,6 +219,14 @@ class NetService(MultiService):
     def command_listeners(self) -> list[CommandListener]:
         """The command servers of ``[tcp]`` and of ``listeners``."""
         return [*([] if self.tcp is None else [self.tcp]), *self.listeners]
+
+    def _probes(self) -> list[Service]:
+        """Return what measures the reactor."""
+        instruments, wall = self.sessions.instruments, self.sessions.wall
+        return [
+            LatencyProbe(self._reactor, instruments.latency, wall),
+            TurnWatch(self._reactor, instruments.long_turns, wall),
+        ]
 
     def _group_listeners(self, config: Config) -> list[ListenerService]:
         """Return the listeners of multicast groups; they start after the ports that answer."""
@@ -374,6 +383,11 @@ class NetService(MultiService):
             released = self.stopService()
             released.addErrback(lambda failure: self.log.failure("cannot release ports", failure))
             raise
+
+
+def _instruments(reactor: ServiceReactor, config: Config) -> Instruments:
+    audit, slow_log = Audit(reactor), SlowLog(config.slowlog)
+    return Instruments(audit, slow_log, long_turns=LongTurns(config.latency))
 
 
 def _no_permissions(name: str) -> None:
