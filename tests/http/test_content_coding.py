@@ -26,6 +26,7 @@ from twisted_net.http.content_coding import (
     DECODERS,
     FREE_MEMBERS,
     INPUT_CHUNK,
+    MAX_LISTED,
     MEMBER_SIZE,
     decode_response,
 )
@@ -247,6 +248,13 @@ class DecodeResponseTests(HttpTestCase):
         source = Source([("Content-Encoding", "gzip, gzip, gzip"), ("Content-Encoding", "gzip")])
         error = self.assertRaises(BadResponse, decoded, source.response, 10)
         self.assertIn("more than 3 codings", str(error))
+
+    def test_many_listed(self) -> None:
+        """A list of very many is refused before its members are looked at, empty ones too."""
+        for coding in ("gzip", ""):
+            source = Source([("Content-Encoding", ", ".join([coding] * (MAX_LISTED + 1)))])
+            self.assertRaises(BadResponse, decoded, source.response, 10)
+            self.assertEqual(source.aborted, 1)
         self.assertEqual(source.aborted, 1)
 
     def test_damaged(self) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.http_headers import Headers
 
-from tests.http.fakes import HttpTestCase
+from tests.http.fakes import FakeAgent, HttpTestCase, canned
+from twisted_net.http.bodies import collect
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.request import RequestBody, _EncodedUrl, encode_url
+from twisted_net.http.request import (
+    MAX_COOKIE_ATTRIBUTES,
+    MAX_COOKIE_SIZE,
+    MAX_COOKIES,
+    RequestBody,
+    RequestSender,
+    _EncodedUrl,
+    encode_url,
+    limit_cookies,
+)
 from twisted_net.http.urls import parse_target
 
 _SAFE = "abcXYZ019-._~/=&"
@@ -48,3 +63,48 @@ class BodyTests(HttpTestCase):
             RequestBody(files={"f": object()}),
         ):
             self.assertFalse(body.is_plain)
+
+
+class CookieTests(HttpTestCase):
+    """:func:`limit_cookies` keeps what a browser would keep."""
+
+    def kept(self, *lines: str) -> list[bytes]:
+        """Return the cookies that are kept."""
+        response = canned(headers=[("Set-Cookie", line) for line in lines])
+        return limit_cookies(response).headers.getRawHeaders(b"set-cookie", [])
+
+    def test_number(self) -> None:
+        """The first of many are kept."""
+        lines = [f"a{i}=b" for i in range(MAX_COOKIES + 5)]
+        self.assertEqual(self.kept(*lines), [line.encode() for line in lines[:MAX_COOKIES]])
+
+    def test_large(self) -> None:
+        """One that is too long, or has too many attributes, is not kept; the others are."""
+        longest = "a=" + "b" * (MAX_COOKIE_SIZE - 2)
+        most = "a=b" + "; c" * MAX_COOKIE_ATTRIBUTES
+        found = self.kept("x=1", longest, most, longest + "b", most + ";", "y=2")
+        self.assertEqual(found, [line.encode() for line in ("x=1", longest, most, "y=2")])
+
+    def test_others(self) -> None:
+        """A response without cookies is left as it is; those of RFC 2965 are dropped."""
+        response = canned(headers=[("X", "y")])
+        self.assertIs(limit_cookies(response), response)
+        response = canned(body=b"z", headers=[("Set-Cookie", "a=b"), ("Set-Cookie2", "c=d")])
+        limited = limit_cookies(response)
+        self.assertFalse(limited.headers.hasHeader(b"set-cookie2"))
+        self.assertEqual(self.successResultOf(collect(limited))[0], b"z")
+
+    def test_both_ways(self) -> None:
+        """Cookies are limited whether treq makes the request or not."""
+        for cookies in (None, {"own": "1"}):
+            with self.subTest(cookies=cookies):
+                lines = [("Set-Cookie", f"a{i}=b") for i in range(MAX_COOKIES + 5)]
+                agent = FakeAgent([canned(headers=lines), canned()])
+                url = "http://1.2.3.4/"
+                reactor = cast(Any, MemoryReactorClock())  # Any: reactors have no one type
+                sender = RequestSender(agent, reactor, None, url, cookies)
+                for _ in range(2):
+                    sending = sender.send("GET", url, Headers(), RequestBody())
+                    self.successResultOf(Deferred.fromCoroutine(sending))
+                sent = agent.sent[1].header("cookie")[0].split("; ")
+                self.assertEqual(len(sent), MAX_COOKIES + len(cookies or {}))

@@ -51,6 +51,9 @@ WINDOW_LOG = 23
 MAX_CODINGS = 3
 """Limit of codings applied to one body. Well-behaved servers apply one."""
 
+MAX_LISTED = 64
+"""Limit of the members of ``Content-Encoding``, empty ones included, which are no codings."""
+
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -242,7 +245,11 @@ def decode_response(
     :raises BadResponse: for more than :data:`MAX_CODINGS` codings.
     """
     lines = response.headers.getRawHeaders(b"content-encoding", [])
-    codings = [name.strip().lower() for name in b",".join(lines).split(b",") if name.strip()]
+    listed = b",".join(lines).split(b",", MAX_LISTED)
+    if len(listed) > MAX_LISTED:
+        discard(response)
+        raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
+    codings = [name.strip().lower() for name in listed if name.strip()]
     if not codings or codings[-1] not in DECODERS or response.length == 0:
         return response
     if len(codings) > MAX_CODINGS:

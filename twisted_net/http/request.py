@@ -19,11 +19,19 @@ from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
 
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
-from twisted_net.http.bodies import BytesProducer, body_producer
+from twisted_net.http.bodies import BodyResponse, BytesProducer, body_producer
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import CREDENTIALS, Redirect
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.redaction import redact_url
+
+MAX_COOKIES, MAX_COOKIE_SIZE, MAX_COOKIE_ATTRIBUTES = 64, 4096, 16
+"""
+Cookies that one response may set, their bytes, and what each may have beside its value.
+
+A browser need keep no more of a host than 50, and of 4096 bytes (RFC 6265 §6.1). Python's cookie
+jar takes some 100 us for one, and 6 us for each attribute, or what it takes for one.
+"""
 
 # URLs that percent-encoding does not change.
 _ENCODED = re.compile(
@@ -196,7 +204,7 @@ class RequestSender:
             if body.is_plain:
                 return await self._send_plainly(method, url, headers, body)
             self._jar = _CallCookies(None)
-        http = HTTPClient(self._agent, self._jar.jar, body_producer)
+        http = HTTPClient(_LimitedCookies(self._agent), self._jar.jar, body_producer)
         response: IResponse = await http.request(
             method,
             _EncodedUrl.encode(url),
@@ -222,8 +230,43 @@ class RequestSender:
         if response.headers.hasHeader(b"set-cookie"):
             self._jar = _CallCookies(None)
             # CookieAgent stores the cookies of the response.
-            await CookieAgent(_CannedAgent(response), self._jar.jar).request(verb, uri, headers)
+            limited = _LimitedCookies(_CannedAgent(response))
+            await CookieAgent(limited, self._jar.jar).request(verb, uri, headers)
         return response
+
+
+class _LimitedCookies(AgentLayer):
+    """
+    Passes on only the cookies that a server may set, and none of RFC 2965, which are parsed anyway.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return request.send(self._agent).addCallback(limit_cookies)
+
+
+def limit_cookies(response: IResponse) -> IResponse:
+    """
+    Return a response without the cookies that nobody keeps.
+
+    These are those after the first :data:`MAX_COOKIES`, and those with more than
+    :data:`MAX_COOKIE_SIZE` bytes or :data:`MAX_COOKIE_ATTRIBUTES`.
+    """
+    lines = response.headers.getRawHeaders(b"set-cookie")
+    if lines is None:
+        return response
+    usual = [
+        line
+        for line in lines
+        if len(line) <= MAX_COOKIE_SIZE and line.count(b";") <= MAX_COOKIE_ATTRIBUTES
+    ]
+    headers = response.headers.copy()
+    headers.setRawHeaders(b"set-cookie", usual[:MAX_COOKIES])
+    headers.removeHeader(b"set-cookie2")
+    return BodyResponse.like(response, response.deliverBody, headers=headers)
 
 
 class _CannedAgent(AgentLayer):
