@@ -704,6 +704,19 @@ class EventTests(ClientCase):
         self.failureResultOf(waiting, CancelledError)
         self.close(client)
 
+    def test_turns(self) -> None:
+        """Of what is read at once some is taken in a turn; meanwhile nothing is read."""
+        client, server = self.connected(max_events=10_000)
+        reply(server, *({"event": "message", "n": n} for n in range(2000)))
+        self.reactor.turn()
+        events = [self.take(client) for _ in range(2000)]
+        taken = sum(event.called for event in events)
+        self.assertTrue(0 < taken < 1000, taken)
+        self.assertFalse(server.reading)
+        self.reactor.settle()
+        self.assertEqual([self.successResultOf(event)["n"] for event in events], [*range(2000)])
+        self.close(client)
+
     def test_drop_oldest(self) -> None:
         """The newest are kept."""
         client, _ = self.flood("drop_oldest")

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     IStreamClientEndpoint,
     ITCPTransport,
+    ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -48,6 +49,7 @@ from twisted_net.net.tls_reason import tls_reason
 from twisted_net.net.untrusted_json import decoded_size
 from twisted_net.tcp.limits import ClientSettings
 from twisted_net.tcp.pipeline import Answer, Pipeline, encode_request
+from twisted_net.turns.paced_reads import LineCutter, Pace, PacedReads, PacedTransport
 
 CLOSE_TIMEOUT = 2.0
 """Seconds for the last bytes to leave in :meth:`CommandClient.close`; then it aborts."""
@@ -96,7 +98,7 @@ class _Call:
 @implementer(IHandshakeListener)
 class _Connection(Protocol):
     """
-    One connection to the server.
+    One connection to the server, which is read in the turns of all.
 
     :ivar ready: fires when requests may be sent, or when the connection is lost before.
     :ivar lost: fires when the connection is lost; *reason* then says why.
@@ -104,13 +106,23 @@ class _Connection(Protocol):
 
     transport: ITCPTransport
 
-    def __init__(self, client: CommandClient, settings: ClientSettings) -> None:
+    def __init__(self, client: CommandClient, settings: ClientSettings, pace: Pace) -> None:
         self._client = client
+        self._pace = pace
         self.pipeline: Pipeline[_Call] = Pipeline(settings.max_line, settings.max_values)
         self.ready: Deferred[None] = Deferred()
         self.lost: Deferred[None] = Deferred()
         self.gone = False
         self.reason = ""
+
+    @override
+    def makeConnection(self, transport: ITransport) -> None:
+        below = cast(Any, transport)  # Any: in no common interface
+        self._reads = PacedReads(
+            self._pace, below, LineCutter(), self._receive, self._connection_lost
+        )
+        paced = cast(ITransport, PacedTransport(below, self._reads))
+        Protocol.makeConnection(self, paced)
 
     @override
     def connectionMade(self) -> None:
@@ -127,6 +139,11 @@ class _Connection(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if not self.over():
+            self._reads.received(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Take some of what has been read."""
         if self.over():
             return
         try:
@@ -142,6 +159,10 @@ class _Connection(Protocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._reads.end(reason)
+
+    def _connection_lost(self, reason: Failure) -> None:
+        """All that was read has been taken."""
         # First: a call that is made within one of these callbacks must not be sent here.
         self.gone = True
         self.reason = self.reason or tls_reason(reason.value)
@@ -203,6 +224,7 @@ class CommandClient:
         self.reconnections = 0
         self.dropped = 0
         self._reactor = steady(reactor)
+        self._pace = Pace.of(self._reactor)
         self._endpoint = endpoint
         self._auth_line = encode_request(["AUTH", *credentials]) if credentials else b""
         self._chance = chance
@@ -430,7 +452,7 @@ class CommandClient:
         :raises CallRefused: if the server refuses the credentials.
         """
         settings = self.settings
-        factory = Factory.forProtocol(lambda: _Connection(self, settings))
+        factory = Factory.forProtocol(lambda: _Connection(self, settings, self._pace))
         factory.noisy = False
         deadline = self._reactor.seconds() + settings.connect_timeout
         too_long = f"no connection in {settings.connect_timeout:g} seconds"
