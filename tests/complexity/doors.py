@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request
 
@@ -41,7 +41,8 @@ from twisted_net.tcp.pipeline import Pipeline
 from twisted_net.tcp.proxy_header import parse_header
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.websocket import WebSocketFactory
-from twisted_net.turns.paced_input import UNITS_PER_LOOK
+from twisted_net.turns.paced_input import UNITS_PER_LOOK, UNITS_PER_TURN
+from twisted_net.turns.paced_reads import LineCutter, Pace, PacedReads
 from twisted_net.turns.tls_records import RecordCutter
 from twisted_net.udp.server import DatagramServer
 
@@ -92,6 +93,20 @@ class Door:
             for piece in pieces:
                 feed(piece)
 
+
+def turn(clock: Clock) -> bool:
+    """Make the calls that are due, as a turn of a reactor does; return whether there were any."""
+    due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
+    for call in due:
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+    return bool(due)
+
+
+TURNS = frozenset({turn.__code__, Reactor.turn.__code__})
+"""The functions with which a turn begins."""
 
 # --- lines ---
 
@@ -174,12 +189,14 @@ MANY_LINES = (
 
 def tls_records() -> Feed:
     """Be a client of TLS: what it sends is cut into records."""
-    cutter = RecordCutter()
+    cutter, clock = RecordCutter(), Clock()
 
     def feed(data: bytes) -> None:
         cutter.keep(data)
         while cutter.ready:
-            cutter.take(UNITS_PER_LOOK)
+            turn(clock)
+            for _ in range(UNITS_PER_TURN // UNITS_PER_LOOK):
+                cutter.take(UNITS_PER_LOOK)
 
     return feed
 
@@ -355,7 +372,21 @@ def answers() -> Feed:
     pipeline: Pipeline[int] = Pipeline(settings.max_line, settings.max_values)
     for _ in range(3):
         pipeline.expect("ECHO", 1)
-    return lambda data: [decoded_size(pipeline.line) for _ in pipeline.receive(data)]
+
+    def receive(data: bytes) -> None:
+        for _ in pipeline.receive(data):
+            decoded_size(pipeline.line)
+
+    clock = Clock()
+    pace = Pace.of(cast(IReactorTime, clock))
+    reads = PacedReads(pace, StringTransport(), LineCutter(), receive, lambda _: None)
+
+    def feed(data: bytes) -> None:
+        reads.received(data)
+        while turn(clock):
+            pass
+
+    return feed
 
 
 ANSWERS = (
@@ -383,7 +414,8 @@ def responses() -> Feed:
 
     def feed(data: bytes) -> None:
         wire.send(data)
-        reactor.advance(0.0)
+        while turn(reactor):
+            pass
 
     return feed
 
@@ -428,6 +460,10 @@ RESPONSES = (
     field(b"Last-Modified: ", b" "),
     field(b"Content-Encoding: ", b"gzip, "),
     field(b"Set-Cookie: ", b"a=b; "),
+    Input(OK, b"Set-Cookie: a=" + b"b" * 240 + b"\r\n", b"\r\n", longest=60_000),
+    Input(OK, b"Set-Cookie: a=" + b"b" * 230 + b";" * 16 + b"\r\n", b"\r\n", longest=60_000),
+    field(b"Set-Cookie: a=b\r\nSet-Cookie2: ", b"a=b; "),
+    field(b"Set-Cookie: a=b\r\nSet-Cookie2: ", b'a="'),
     field(b"Link: ", b"<"),
     field(b"Retry-After: ", b"9"),
     Input(OK, b"X: y\r\n", b"\r\n", longest=HEAD),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.complexity.doors import DOORS, Door, Input
+from tests.complexity.doors import DOORS, TURNS, Door, Input, turn
 from tests.complexity.entry_points import entry_points, name_of
 from tests.complexity.work import Work, counted
 from tests.runaway import MEGABYTE, ended_if_runaway
@@ -18,6 +19,17 @@ GROWTH, CONSTANT = 5, 400
 """
 What the second may take, in calls, of those of the first, and more than that: four times, and what
 is done once when a table grows or a limit is passed. Quadratic work would take sixteen times.
+"""
+
+READ = 65_536
+"""Bytes that are read at once, and may be many units. In one turn some of these are processed."""
+
+TURN_CALLS = 20_000
+"""
+Calls that a turn may make, whatever has come.
+
+These take 2 to 4 ms, less than the 5 that others may have to wait. No clock goes on in these tests:
+this is what the numbers of units bound; the time of a turn bounds it further.
 """
 
 FEW = 2000
@@ -93,7 +105,12 @@ NOT_DRIVEN = {
 @cache
 def work(door: Door, data: Input, size: int) -> Work:
     """Return what an input of a size takes."""
-    return counted(partial(door.feed, door.open(), data.of_size(size)))
+    return counted(partial(door.feed, door.open(), data.of_size(size)), TURNS)
+
+
+def is_linear(small: int, large: int) -> bool:
+    """Whether four times the bytes have taken about four times the calls."""
+    return large <= GROWTH * small + CONSTANT
 
 
 class DoorTests(SynchronousTestCase):
@@ -106,8 +123,19 @@ class DoorTests(SynchronousTestCase):
             for number, data in enumerate(door.inputs):
                 small = work(door, data, SMALL).calls
                 large = work(door, data, 4 * SMALL).calls
-                if large > GROWTH * small + CONSTANT:
+                if not is_linear(small, large):
                     wrong.append(f"{name}, {number}: {small} and {large} calls")
+        self.assertEqual(wrong, [])
+
+    def test_turns(self) -> None:
+        """One unit at its limit, or one read of many, fits a turn."""
+        wrong = []
+        for name, door in DOORS.items():
+            # Where the bytes come one by one, each has a turn of its own.
+            for number, data in enumerate(() if door.by_byte else door.inputs):
+                calls = work(door, data, data.longest or READ).longest_turn
+                if calls > TURN_CALLS:
+                    wrong.append(f"{name}, {number}: {calls} calls")
         self.assertEqual(wrong, [])
 
     def test_large(self) -> None:
@@ -134,6 +162,24 @@ class DoorTests(SynchronousTestCase):
         left -= {name.removeprefix("twisted_net.") for name in driven}
         self.assertEqual(sorted(left), sorted(NOT_DRIVEN))
 
+    def test_counted_turns(self) -> None:
+        """Of some turns the longest is seen, be it the first, the last or another."""
+        clock = Clock()
+
+        def begin() -> None:
+            turn(clock)
+
+        for turns in ([50, 1, 2], [1, 50, 2], [1, 2, 50]):
+
+            def spend(turns: list[int] = turns) -> None:
+                for calls in turns:
+                    begin()
+                    for _ in range(calls):
+                        clock.seconds()
+
+            longest = counted(spend, TURNS).longest_turn
+            self.assertTrue(50 <= longest < 60, longest)
+
     def test_counted(self) -> None:
         """Quadratic work is seen, and linear work passes."""
 
@@ -146,4 +192,4 @@ class DoorTests(SynchronousTestCase):
         squared, plain = Door(lambda: quadratic, (data,)), Door(lambda: list, (data,), by_byte=True)
         for door, grows in ((squared, True), (plain, False)):
             small, large = (work(door, data, size).calls for size in (100, 400))
-            self.assertEqual(large > GROWTH * small + CONSTANT, grows)
+            self.assertEqual(is_linear(small, large), not grows)

@@ -71,7 +71,7 @@ class CookieTests(HttpTestCase):
     def kept(self, *lines: str) -> list[bytes]:
         """Return the cookies that are kept."""
         response = canned(headers=[("Set-Cookie", line) for line in lines])
-        return limit_cookies(response).headers.getRawHeaders(b"set-cookie", [])
+        return list(limit_cookies(response).headers.getRawHeaders(b"set-cookie", []))
 
     def test_number(self) -> None:
         """The first of many are kept."""
