@@ -61,6 +61,10 @@ def secured(more: str = "", auth: str = "", listener: str = "") -> str:
 TLS = 'tls = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}'
 PROXY = 'proxy = ["127.0.0.1"]'
 WEBSOCKET = 'protocol = "websocket"'
+COAP = "[coap]\nenabled = true\nport = {other}\n"
+FETCH_HERE = '[fetch]\nallow = ["127.0.0.1"]\n'
+"""One may fetch of this machine, where nobody listens at the port that is asked."""
+
 SLOW_COMMANDS = 'commands = ["slow_commands:commands"]'
 """The module that :mod:`benchmarks.attacked` writes into the folder of the server."""
 
@@ -119,8 +123,13 @@ class Attack:
 
     @property
     def second_listener(self) -> bool:
-        """Whether the crowd goes to the second listener."""
+        """Whether the crowd goes to the second listener, of TCP."""
         return "[[listeners]]" in self.config
+
+    @property
+    def other_port(self) -> bool:
+        """Whether the crowd goes to another port than the others."""
+        return self.second_listener or "[coap]" in self.config
 
 
 NO_ATTACK = Attack(secured(), 60 * MB, "one password check at a time, of 32 MiB")
@@ -162,6 +171,12 @@ ATTACKS: dict[str, Attack] = {
     "broadcast_leavers": Attack(
         OPEN, 120 * MB, "4 MiB of broadcasts, and 64 KiB in and out for each of 200", ("busy",)
     ),
+    "mass_ends": Attack(
+        SLOW_COMMANDS + OPEN,
+        200 * MB,
+        "8 commands and 4 subscriptions of each of 3,000, and 64 KiB of each of 375",
+        ("connection_lost",),
+    ),
     "fanout": Attack(
         OPEN, 400 * MB, "80 KiB, and topics.max_queue of shared lines, for each of 10 000"
     ),
@@ -184,6 +199,12 @@ ATTACKS: dict[str, Attack] = {
     ),
     "tls_records": Attack(open_with(TLS), 20 * MB, "what is read at once of each of 20"),
     "ws_frames": Attack(open_with(WEBSOCKET), 20 * MB, "what is read at once of each of 20"),
+    "coap_options": Attack(
+        OPEN + COAP, 60 * MB, "coap.max_exchange_bytes, coap.max_transfer_bytes, 64 options"
+    ),
+    "fetch_long": Attack(
+        OPEN + FETCH_HERE, 200 * MB, "tcp.max_pending lines of 16 KiB for each of 50"
+    ),
     "key_updates": Attack(
         open_with(TLS), 20 * MB, "tls_transport.RECORDS_WITHOUT_DATA", ("too_many_key_updates",)
     ),

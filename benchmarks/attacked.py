@@ -30,9 +30,11 @@ NAME_SERVER = "127.53.53.53"
 """Where nobody answers what a server with a dead name server asks."""
 
 SLOW_COMMANDS = '''
-"""A command that blocks a thread."""
+"""A command that blocks a thread, and one that waits."""
 
 import time
+
+from twisted.internet.defer import Deferred
 
 from twisted_net.commands import Commands
 
@@ -44,6 +46,12 @@ def slow(seconds: float) -> str:
     """Sleep."""
     time.sleep(seconds)
     return "done"
+
+
+@commands.command()
+async def wait() -> None:
+    """Wait for nothing."""
+    await Deferred()
 '''
 
 
@@ -93,7 +101,7 @@ def serving(attack: Attack, core: int | None, twistd: str) -> Iterator[tuple[Ser
         server = opened.enter_context(
             started("ours", command, tcp_port, 0, core, environment=environment(), cwd=folder)
         )
-        yield server, other if attack.second_listener else tcp_port
+        yield server, other if attack.other_port else tcp_port
 
 
 def environment() -> Mapping[str, str]:

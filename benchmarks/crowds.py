@@ -18,9 +18,12 @@ from struct import pack
 from attrs import define, field, frozen
 
 from benchmarks.attacked import DEAF_TOKEN, MEMBER_TOKEN, NAME
+from benchmarks.coap_crowds import option_messages
 from benchmarks.hostile_origin import ADDRESS as HOSTILE_ORIGIN
 from benchmarks.hostile_origin import PAGES
 from benchmarks.layer_crowds import key_updates, single_byte_records, tiny_frames
+
+_KINDS = {False: socket.SOCK_STREAM, True: socket.SOCK_DGRAM}
 
 Script = Callable[[int], Iterator[bytes]]
 """What the connection of a number sends, piece by piece; it holds still at the end."""
@@ -53,6 +56,9 @@ class Crowd:
     :param may_hear: whether the connection of a number may get the :data:`SECRET`.
     :param finishes: whether, when it is stopped, those who are there stay until the server ends
         them, for :data:`FINISH_TIME` at most.
+    :param together: where given, all leave at once when as many as can be there have been so for so
+        many seconds, every second time by a reset; then they come again.
+    :param datagrams: whether each sends datagrams, a piece in each; all that it gets is dropped.
     :param opening: where given, it opens each connection, which is blocking until then, and
         returns what is sent on it in place of the script.
     """
@@ -66,6 +72,8 @@ class Crowd:
     pause: float = 0.0
     may_hear: Callable[[int], bool] = lambda number: True
     finishes: bool = False
+    together: float = 0.0
+    datagrams: bool = False
     opening: Callable[[socket.socket], Iterator[bytes]] | None = None
 
 
@@ -113,14 +121,21 @@ class Running:
         self._clients: dict[int, _Client] = {}
         self._numbers = count()
         self._resting: list[tuple[float, int, _Client]] = []
+        self._full_since: float | None = None
+        self._leavings = 0
+        self._least = 2 if crowd.together else 0
 
     def run(self, stop: Callable[[], bool], complete: Callable[[], object]) -> None:
-        """Attack until told to stop; tell when as many have come as are to be there at once."""
+        """
+        Attack until told to stop; tell when as many have come as are to be there at once.
+
+        Of a crowd that leaves together, tell when it has left in both ways.
+        """
         crowd, counts = self._crowd, self.counts
         most = crowd.most or crowd.size
         told = False
         while not stop():
-            if not told and counts.opened >= crowd.size:
+            if not told and counts.opened >= crowd.size and self._leavings >= self._least:
                 told = True
                 complete()
             for _ in range(OPENINGS_PER_ROUND):
@@ -128,6 +143,8 @@ class Running:
                     break
                 self._open()
             self._turn()
+            if crowd.together:
+                self._leave_together()
         end = time.monotonic() + FINISH_TIME * crowd.finishes
         while self._clients and time.monotonic() < end:
             self._turn()
@@ -143,6 +160,22 @@ class Running:
                 client.rests = False
                 self._want(client)
 
+    def _leave_together(self) -> None:
+        """Let all leave, if all have been there for long enough."""
+        now = time.monotonic()
+        if len(self._clients) < self._crowd.size:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        elif now >= self._full_since + self._crowd.together:
+            self._leavings += 1
+            clients = list(self._clients.values())
+            if self._leavings % 2:
+                for client in clients:
+                    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            for client in clients:
+                self._drop(client)
+
     def close(self) -> None:
         """End all connections."""
         for client in list(self._clients.values()):
@@ -151,9 +184,10 @@ class Running:
 
     def _open(self) -> None:
         number = next(self._numbers)
-        sock = socket.socket()
+        sock = socket.socket(type=_KINDS[self._crowd.datagrams])
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._crowd.datagrams:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             # The port is found at the connection, so that one address has them all for itself.
             sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
@@ -395,6 +429,19 @@ def audience(number: int) -> Iterator[bytes]:
     return repeat(b"PUBLISH news " + b"n" * 1000 + b"\n")
 
 
+def holders(number: int) -> Iterator[bytes]:
+    """Subscribe, and wait for commands; one of eight asks for much that it does not read."""
+    topics = b"".join(f"SUBSCRIBE mass.{number}.{i}\n".encode() for i in range(4))
+    return iter([topics + (b"WAIT\n" * 8 if number % 8 else b"HELP\n" * 200)])
+
+
+def long_urls(number: int) -> Iterator[bytes]:
+    """Fetch URLs as long as a line may be: of no form, that are refused, and of a closed port."""
+    begin = (b"", b"http://127.0.0.2/", b"http://127.0.0.1:9/")[number % 3]
+    line = b"FETCH " + begin
+    return repeat(line + b"a" * (16_384 - len(line)) + b"\n")
+
+
 def broadcasts(number: int) -> Iterator[bytes]:
     """Broadcast as often as a client may at one time; whoever hears any of it leaves."""
     return iter([b"BROADCAST " + b"b" * 4000 + b"\n"] * 64)
@@ -457,6 +504,13 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
     ),
     "flood_subscribe": lambda: Crowd(new_topics, 100),
     "broadcast_leavers": lambda: Crowd(broadcasts, 200, most=1_000_000, leaves=True),
+    "mass_ends": lambda: Crowd(
+        holders, 3000, reads=lambda number: number % 8 > 0, most=1_000_000, together=1.0
+    ),
+    "coap_options": lambda: Crowd(
+        option_messages, 200, source=scattered_singly, pause=0.02, datagrams=True
+    ),
+    "fetch_long": lambda: Crowd(long_urls, 50),
     "fanout": lambda: Crowd(audience, 10_001, reads=lambda number: number % 2 == 0, pause=0.1),
     "strangers": lambda: Crowd(
         strangers, 5021, source=scattered, pause=0.05, may_hear=lambda number: number <= 10

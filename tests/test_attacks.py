@@ -21,13 +21,16 @@ from benchmarks import attacks
 from benchmarks.attack_rows import ATTACKS, NO_ATTACK, OPEN, Attack
 from benchmarks.attacked import NAME, PASSWORD, users
 from benchmarks.attacks import HEADINGS, PROBER, Outcome, Seen, faults, row
+from benchmarks.coap_crowds import DATAGRAM, URL
 from benchmarks.crowds import CROWDS, SECRET, Counts
 from benchmarks.layer_crowds import Records
 from benchmarks.right_users import KNOWN, TRIES, Logins, fresh
 from twisted_net.auth.users import read_users
+from twisted_net.coap.codec import Option, parse_message, uint_option
 from twisted_net.config.loader import Layers
 from twisted_net.reasons import End, Refusal
 from twisted_net.service.config import Config
+from twisted_net.tcp.limits import Limits
 
 SECURED = Attack(NO_ATTACK.config, 1e6, "nothing grows")
 
@@ -138,6 +141,41 @@ class CrowdTests(SynchronousTestCase):
         said = [list(crowd.script(number)) for number in range(1, crowd.size)]
         self.assertEqual(sum(map(len, said)), 20)
         self.assertEqual([crowd.may_hear(number) for number in (1, 10, 11)], [True, True, False])
+
+
+class CoapCrowdTests(SynchronousTestCase):
+    """What is sent by CoAP is as large as it may be, and reaches what it is meant for."""
+
+    def test_options(self) -> None:
+        """Messages have as many options as fit, each with an ID of its own."""
+        script = CROWDS["coap_options"]().script(0)
+        messages = list(islice(script, 8 * 6))
+        self.assertEqual(len({message[2:4] for message in messages}), len(messages))
+        for message in messages:
+            self.assertEqual(len(message), DATAGRAM)
+            self.assertGreater(message[4:].count(b"\0"), DATAGRAM - 16)
+
+    def test_blocks(self) -> None:
+        """A URL in blocks comes whole, as the argument of FETCH."""
+        script = islice(CROWDS["coap_options"]().script(0), 48, None)
+        body = b""
+        for i, datagram in enumerate(script):
+            message = parse_message(datagram)
+            block = uint_option(message.options, Option.BLOCK1)
+            assert block is not None
+            self.assertEqual((block >> 4, block & 7), (i, 6))
+            self.assertEqual(message.option(Option.URI_PATH), b"fetch")
+            body += message.payload
+            if not block & 8:
+                break
+        self.assertEqual(body, URL)
+
+    def test_long_urls(self) -> None:
+        """Lines are as long as they may be by default."""
+        for number in range(3):
+            line = next(CROWDS["fetch_long"]().script(number))
+            self.assertTrue(line.startswith(b"FETCH "))
+            self.assertEqual(len(line), Limits().max_line + 1)
 
 
 class LayerCrowdTests(SynchronousTestCase):

@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 
 from benchmarks import right_users
 from benchmarks.attack_rows import ATTACKS
@@ -76,6 +80,69 @@ async def test_crowd(reactor: Any) -> None:
     assert counts.opened == counts.ended >= 100
     assert counts.heard == (counts.opened + 3) // 4
     assert counts.heard + counts.leaked == counts.opened
+
+
+class Witness(Protocol):
+    """Remembers how its connections end."""
+
+    ends: ClassVar[list[type[BaseException] | None]] = []
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Remember why."""
+        self.ends.append(reason.type)
+
+
+async def test_leaving_together(reactor: Any) -> None:
+    """All leave at once, by a reset and by an end in turns; that it is complete is told after."""
+    port = reactor.listenTCP(0, Factory.forProtocol(Witness), interface="127.0.0.1")
+    told: list[int] = []
+
+    def attack(number: int) -> int:
+        crowd = Crowd(greetings, 20, most=1_000_000, together=0.05)
+        running = Running(crowd, number)
+        running.run(lambda: bool(told), lambda: told.append(running.counts.opened))
+        running.close()
+        return running.counts.opened
+
+    try:
+        opened = await deferToThread(attack, port.getHost().port)
+        while len(Witness.ends) < opened:
+            await deferLater(reactor, 0.01)
+    finally:
+        await port.stopListening()
+    assert told[0] >= 40
+    assert Witness.ends[:20] == [ConnectionLost] * 20
+    assert Witness.ends[20:40] == [ConnectionDone] * 20
+
+
+async def test_datagrams(reactor: Any) -> None:
+    """Each piece is a datagram, and each client has an address of its own."""
+    received: set[tuple[str, bytes]] = set()
+
+    class Listener(DatagramProtocol):
+        """Notes what comes from where, and answers."""
+
+        def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+            received.add((addr[0], datagram))
+            assert self.transport is not None
+            self.transport.write(SECRET, addr)
+
+    port = reactor.listenUDP(0, Listener(), interface="127.0.0.1")
+
+    def pieces(number: int) -> Iterator[bytes]:
+        return repeat(b"from %d" % number)
+
+    crowd = Crowd(
+        pieces, 3, source=lambda number: f"127.8.0.{number + 1}", pause=0.01, datagrams=True
+    )
+    try:
+        counts = await deferToThread(
+            run, crowd, port.getHost().port, lambda counts: counts.heard > 20
+        )
+    finally:
+        await port.stopListening()
+    assert counts.opened == 3
+    assert received == {(f"127.8.0.{i + 1}", b"from %d" % i) for i in range(3)}
 
 
 @pytest.fixture
