@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
 from twisted_net.http.client import Client
 from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
-from twisted_net.http.fetch import MAX_CONTAINERS, Fetcher
+from twisted_net.http.fetch import LARGE_BODY, MAX_CONTAINERS, Fetcher
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 URL = "http://h.example/"
@@ -27,7 +28,9 @@ class FetcherTests(HttpTestCase):
     def fetch(self, body: bytes, *headers: tuple[str, str], status: int = 200) -> dict[str, Any]:
         """Fetch a response with this body and header."""
         self.fake.answers.append(canned(status, body, headers))
-        found = self.run_now(self.fetcher.fetch(URL))
+        fetching = Deferred.fromCoroutine(self.fetcher.fetch(URL))
+        self.reactor.advance(0.0)
+        found = self.successResultOf(fetching)
         json.dumps(found)  # it must be valid JSON
         return found
 
@@ -56,6 +59,15 @@ class FetcherTests(HttpTestCase):
                 "elapsed": 0.0,
             },
         )
+
+    def test_large(self) -> None:
+        """A large body is decoded in a turn of its own, of those that all connections share."""
+        body = b'["' + b"x" * LARGE_BODY + b'"]'
+        self.fake.answers.append(canned(200, body, [("Content-Type", "application/json")]))
+        fetching = Deferred.fromCoroutine(self.fetcher.fetch(URL))
+        self.assertNoResult(fetching)
+        self.reactor.advance(0.0)
+        self.assertEqual(self.successResultOf(fetching)["kind"], "json")
 
     def test_headers_shown(self) -> None:
         """Which fields are shown is a setting, in any case."""

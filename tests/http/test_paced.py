@@ -33,9 +33,9 @@ class PacedTests(HttpTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         settings = HttpSettings(timeout=30.0, retry=RetryPolicy(retries=0))
-        client = Client(cast(Any, self.reactor), settings)  # Any: reactors have no one type
+        self.client = Client(cast(Any, self.reactor), settings)  # Any: reactors have no one type
         self.outcome: list[Response | Failure] = []
-        asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
+        asked = Deferred.fromCoroutine(self.client.get("http://1.2.3.4/"))
         asked.addBoth(self.outcome.append)
         self.reactor.advance(0.0)
         self.wire = Wire(self.reactor)
@@ -62,6 +62,21 @@ class PacedTests(HttpTestCase):
         self.reactor.advance(0.0)
         self.assertEqual(self.response().body, b"abc" * TURN)
         self.assertEqual(self.wire.transport.producerState, "producing")
+
+    def test_many_lines(self) -> None:
+        """A complete response of many lines waits for a turn if another one has just come."""
+        head = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\nhi"
+        others: list[Response | Failure] = []
+        asked = Deferred.fromCoroutine(self.client.get("http://1.2.3.5/"))
+        asked.addBoth(others.append)
+        self.reactor.advance(0.0)
+        Wire(self.reactor).send(head)
+        self.assertEqual(len(others), 1)
+        self.wire.send(head)
+        self.assertEqual(self.outcome, [])
+        self.reactor.advance(0.0)
+        self.assertEqual(self.response().body, b"hi")
+        self.assertEqual(len(self.response().headers.get_all("x")), 200)
 
     def test_closed(self) -> None:
         """A server that closes after its last byte has sent a whole response all the same."""

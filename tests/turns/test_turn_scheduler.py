@@ -17,7 +17,13 @@ from twisted_net.commands.standard import standard_commands
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.turns.step_scheduler import StepScheduler
-from twisted_net.turns.turn_scheduler import FREE_LINES, TURN_BUDGET, TurnScheduler, turns_of
+from twisted_net.turns.turn_scheduler import (
+    FREE_LINES,
+    TURN_BUDGET,
+    TurnScheduler,
+    next_turn,
+    turns_of,
+)
 
 
 class Runner:
@@ -283,3 +289,32 @@ class SharedTurnTests(SynchronousTestCase):
         self.assertEqual(self.factory.guard.buffers.total, 0)
         self.assertEqual(self.factory.sessions.messages, 200_000)
         self.factory.abort()
+
+
+class NextTurnTests(SynchronousTestCase):
+    """:func:`next_turn` fires in a turn that all share."""
+
+    def test_long(self) -> None:
+        """What takes long is alone in its turn."""
+        reactor = Reactor()
+        turns = TurnScheduler(reactor)
+        ran: list[int] = []
+
+        def spend(_: None) -> None:
+            ran.append(len(ran))
+            reactor.rightNow += TURN_BUDGET
+
+        for _ in range(3):
+            next_turn(turns).addCallback(spend)
+        self.assertTrue(turns.busy)
+        for count in range(4):
+            self.assertEqual(ran, [*range(count)])
+            reactor.turn()
+
+    def test_cancelled(self) -> None:
+        """One that is cancelled takes no turn."""
+        reactor = Reactor()
+        waiting = next_turn(TurnScheduler(reactor))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        reactor.settle()

@@ -48,6 +48,7 @@ from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import parse_target, split_credentials
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
+from twisted_net.turns.paced_reads import Pace
 
 _T = TypeVar("_T")
 
@@ -148,6 +149,7 @@ class Client(AbstractAsyncContextManager["Client"]):
     ) -> None:
         reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
+        self.pace = Pace.of(self._reactor)
         self._settings = settings or HttpSettings()
         self._agent = HTTPAgent(reactor, self._settings, **layers)
         self._cookiejar = cookiejar

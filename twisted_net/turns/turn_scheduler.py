@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 TURN_BUDGET = 0.001
@@ -86,6 +87,29 @@ class TurnScheduler:
             self.busy = False
             if waiting:
                 self.mark_busy()
+
+
+def next_turn(turns: TurnScheduler) -> Deferred[None]:
+    """
+    Return what fires in a turn of the scheduler, never within this call.
+
+    What it calls is part of that turn: where it takes long, the connections that wait have the next
+    one. Cancelling it gives the turn up.
+    """
+    taker = _OneTurn(turns)
+    turns.add(taker)
+    return taker.taken
+
+
+class _OneTurn:
+    """Takes one turn."""
+
+    def __init__(self, turns: TurnScheduler) -> None:
+        self.taken: Deferred[None] = Deferred(lambda _: turns.discard(self))
+
+    def take_turn(self) -> None:
+        """Wake who waits for it."""
+        self.taken.callback(None)
 
 
 _schedulers: WeakValueDictionary[int, TurnScheduler] = WeakValueDictionary()

@@ -21,7 +21,7 @@ from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy
 from twisted_net.http.response_parser import HeadLimit, parse_complete_response
 from twisted_net.http.urls import HttpTarget
-from twisted_net.turns.paced_reads import LineCutter, PacedReads, PacedTransport
+from twisted_net.turns.paced_reads import LINES_PER_PIECE, LineCutter, PacedReads, PacedTransport
 from twisted_net.twisted_internals import ClientRequest, HTTP11ClientProtocol, http_client_changes
 
 if TYPE_CHECKING:
@@ -119,18 +119,34 @@ class HttpConnection(HTTP11ClientProtocol):
             self._waiting = None
             self.abort_connection()
 
-    def _first_bytes(self, data: bytes) -> None:
-        """Take the first bytes of a response: all of it, or else pass them to Twisted's parser."""
+    def _parse_at_once(self, data: bytes) -> bool:
+        """
+        Take a response that arrives complete; return whether it does.
+
+        One of many lines does so only if no other connection waits for a turn.
+        """
+        turns = self._pool.pace.turns
+        dear = data.count(b"\n", 0, data.find(b"\r\n\r\n") + 1) > LINES_PER_PIECE
+        if dear and turns.busy:
+            return False
+        parsed = parse_complete_response(data, self._max_head)
+        if parsed is None:
+            return False
+        if dear:
+            turns.mark_busy()
+        response, waiting = BufferedResponse(parsed), self._waiting
+        assert waiting is not None
+        self._waiting = self._sent = None
+        self._became_idle(self)
+        waiting.callback(response)
+        return True
+
+    def _begin_to_parse(self) -> None:
+        """Let Twisted's parser know the request whose response has begun to arrive."""
         waiting, sent = self._waiting, self._sent
         assert waiting is not None
         assert sent is not None
         self._waiting = self._sent = None
-        parsed = parse_complete_response(data, self._max_head)
-        if parsed is not None:
-            response = BufferedResponse(parsed)
-            self._became_idle(self)
-            waiting.callback(response)
-            return
         method, path, headers = sent
         # Any: Twisted's Request has no types.
         request: ClientRequest = cast(Any, _SentRequest)(
@@ -138,7 +154,6 @@ class HttpConnection(HTTP11ClientProtocol):
         )
         self._parsing = self.request(request)
         self._parsing.chainDeferred(waiting)
-        self._reads.received(data)
 
     @override
     def request(self, request: ClientRequest) -> Deferred[IResponse]:
@@ -153,13 +168,14 @@ class HttpConnection(HTTP11ClientProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._waiting is not None and not self._reads.pending:
-            self._first_bytes(data)
-        else:
-            self._reads.received(data)
+        if self._waiting is not None and not self._reads.pending and self._parse_at_once(data):
+            return
+        self._reads.received(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse a piece of what has been received."""
+        if self._waiting is not None:
+            self._begin_to_parse()
         if self.state == "QUIESCENT":
             # No request was sent: an error page before the server closes, or an attack.
             self._pool.drop(self)
