@@ -9,6 +9,7 @@ from tests.coap.coap_driver import (
     REMOTE,
     ServerTests,
 )
+from tests.tcp.memory import Reactor
 from twisted_net.coap.codec import (
     Code,
     Option,
@@ -17,7 +18,7 @@ from twisted_net.coap.codec import (
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.errors import CommandError
-from twisted_net.turns.steps import ENDS_AT_ONCE
+from twisted_net.turns.steps import CANCELLED_AT_ONCE, ENDS_AT_ONCE
 
 
 class WaitingRequestsTests(ServerTests):
@@ -121,6 +122,8 @@ class WaitingRequestsTests(ServerTests):
 class ManyWaitingTests(ServerTests):
     """Many commands that wait."""
 
+    reactor: Reactor
+
     def test_lost_peer(self) -> None:
         """What a peer that is lost waits for is found without a look at that of others."""
         compared: list[object] = []
@@ -144,12 +147,51 @@ class ManyWaitingTests(ServerTests):
 
         for peer in peers * 2:
             requests.start(peer, wait(peer[1]))
-        requests.cancel(peers[7])
+        requests.cancel_of(peers[7])
         self.assertEqual(ended, [7, 7])
-        requests.cancel(("192.0.2.9", 200))
+        requests.cancel_of(("192.0.2.9", 200))
         self.assertEqual(compared, [])
         requests.cancel()
         self.assertEqual(len(ended), 200)
+
+    def lose(self, count: int, each: int) -> tuple[WaitingRequests, list[int]]:
+        """Lose so many peers in one turn, each with so many requests; return how many ended."""
+        requests = WaitingRequests(self.reactor, CoapLimits())
+        ended: list[int] = []
+
+        async def wait(port: int) -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                ended.append(port)
+
+        for i in range(count * each):
+            requests.start(("192.0.2.1", i % count), wait(i % count))
+        for port in range(count):
+            requests.cancel_of(("192.0.2.1", port))
+        return requests, ended
+
+    def test_many_lost_peers(self) -> None:
+        """Of what many wait for, so many are cancelled in each turn."""
+        self.reactor = Reactor()
+        requests, ended = self.lose(40, 16)
+        found = [len(ended)]
+        self.assertLessEqual(found[0], CANCELLED_AT_ONCE)
+        while self.reactor.turn():
+            found.append(len(ended))
+            self.assertLessEqual(found[-1] - found[-2], CANCELLED_AT_ONCE)
+        self.assertEqual((len(ended), requests._waiting), (640, {}))
+        self.assertEqual(sorted(ended), sorted([*range(40)] * 16))
+
+    def test_stop_while_peers_are_lost(self) -> None:
+        """What is left then is cancelled at once, and a drain would wait for it."""
+        self.reactor = Reactor()
+        requests, ended = self.lose(40, 16)
+        drained = Deferred.fromCoroutine(requests.ended(5))
+        self.assertNoResult(drained)
+        requests.cancel()
+        self.successResultOf(drained)
+        self.assertEqual((len(ended), self.reactor.getDelayedCalls()), (640, []))
 
     def test_drain_of_many_in_time(self) -> None:
         """When its time is over, so many are cancelled in each turn; one that ends is not."""

@@ -83,6 +83,13 @@ class CancellationsTests(SynchronousTestCase):
         self.add(2 * CANCELLED_AT_ONCE)
         self.assertEqual(len(self.log), 2 * CANCELLED_AT_ONCE)
 
+    def test_stop(self) -> None:
+        """All that are left are cancelled, and no call is."""
+        self.add(3 * CANCELLED_AT_ONCE)
+        self.cancellations.stop()
+        self.assertEqual(len(self.log), 3 * CANCELLED_AT_ONCE)
+        self.assertEqual((self.cancellations.busy, self.reactor.getDelayedCalls()), (False, []))
+
     def test_failure(self) -> None:
         """One that fails is logged, and the others follow."""
         for count in (FEW, 3 * FEW):

@@ -207,7 +207,7 @@ class CoapServer(CoapEndpoint):
     def peer_lost(self, peer: Source, end: End) -> None:
         """Close the session of a peer whose DTLS session has ended, and cancel its commands."""
         self._notifier.remove_peer(peer)
-        self._waiting.cancel(peer)
+        self._waiting.cancel_of(peer)
         self._peers.close(peer, end)
 
     @property

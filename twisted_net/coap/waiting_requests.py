@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.coap.settings import CoapLimits
+from twisted_net.commands.cancellations import Cancellations
 from twisted_net.errors import TooBusy
 from twisted_net.net.addresses import Source
 from twisted_net.turns.step_scheduler import StepScheduler
@@ -27,6 +28,7 @@ class WaitingRequests:
         self._limits = limits
         self._waiting: dict[Deferred[None], Source] = {}
         self._per_peer: dict[Source, dict[Deferred[None], None]] = {}
+        self._cancellations = Cancellations(reactor, lambda: None)
 
     def check(self, source: Source) -> None:
         """
@@ -54,10 +56,19 @@ class WaitingRequests:
         self._per_peer.setdefault(source, {})[done] = None
         done.addBoth(lambda _: self._ended(done))
 
-    def cancel(self, source: Source | None = None) -> None:
-        """Cancel all requests, or those of one peer."""
-        for done in list(self._waiting if source is None else self._per_peer.get(source, ())):
+    def cancel(self) -> None:
+        """Cancel all requests now."""
+        self._cancellations.stop()
+        for done in list(self._waiting):
             done.cancel()
+
+    def cancel_of(self, source: Source) -> None:
+        """
+        Cancel the requests of a peer that is lost; more than a few, in the next turns.
+
+        Until then they count for the limits.
+        """
+        self._cancellations.add(list(self._per_peer.get(source, ())))
 
     async def ended(self, timeout: float) -> None:
         """

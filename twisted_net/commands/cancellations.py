@@ -62,6 +62,13 @@ class Cancellations:
         self._left += commands
         self._go_on()
 
+    def stop(self) -> None:
+        """Cancel all that are left now, and leave no call."""
+        left, self._left = self._left, deque()
+        self._steps.stop()
+        for command in left:
+            self._cancel(command)
+
     def _go_on(self) -> None:
         if not self._cancelling:
             self._cancelling = True
