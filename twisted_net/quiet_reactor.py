@@ -117,10 +117,12 @@ class QuietEPollReactor(EPollReactor):
             selectable = selectables.get(fd)
             if selectable is None:
                 continue  # closed by an earlier event of this turn
-            if event & EPOLLIN and not event & EPOLLOUT:
-                reading = True  # also of one that hangs up: what it sent comes first
+            if event == EPOLLIN:
+                reading = True
             elif event == EPOLLOUT:
                 reading = False
+            elif event & EPOLLIN and not event & EPOLLOUT:
+                reading = True  # of one that hangs up: what it sent comes first
             elif not event & (EPOLLIN | EPOLLOUT):
                 reading = fd in self._reads
                 self._end(selectable, CONNECTION_DONE if reading else CONNECTION_LOST, reading)
