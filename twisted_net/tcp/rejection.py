@@ -132,9 +132,11 @@ class LayerEnded(ConnectionAborted):
 
 def end_of(reason: Failure) -> End:
     """Return why a connection has ended of which the transport says that it is lost."""
-    if isinstance(reason.value, LayerEnded):
-        return reason.value.end
-    return End.CLIENT_CLOSED if reason.check(ConnectionDone) else End.CONNECTION_LOST
+    # Not by Failure.check, which takes a quarter of all that an end takes of us.
+    error = reason.value
+    if isinstance(error, LayerEnded):
+        return error.end
+    return End.CLIENT_CLOSED if isinstance(error, ConnectionDone) else End.CONNECTION_LOST
 
 
 def closing_event(end: End) -> bytes:
