@@ -43,6 +43,12 @@ class Ours:
         """Use an attribute and a builtin."""
         return len([self.state])
 
+    def act_on_all(self) -> tuple[list[int], set[int], dict[int, int]]:
+        """Use attributes in what is a function of its own to Python before 3.12."""
+        a = [each.real for each in [self.state]]
+        b: set[int] = {each.imag for each in [self.state]}
+        return a, b, {each.numerator: each.denominator for each in b}
+
 
 class ChangedTests(SynchronousTestCase):
     """:func:`changed` compares the names that a method uses."""
@@ -56,6 +62,11 @@ class ChangedTests(SynchronousTestCase):
         """An additional or a missing name is a change."""
         for names in ("state", "state len other", ""):
             self.assertEqual(changed([(Ours, "act", names)]), ["Ours.act"])
+
+    def test_comprehensions(self) -> None:
+        """What list, set and dict comprehensions use counts as the method's, on every Python."""
+        names = "state real imag numerator denominator"
+        self.assertEqual(changed([(Ours, "act_on_all", names)]), [])
 
     def test_gone(self) -> None:
         """A missing method, or one that is not a function, is a change."""

@@ -57,7 +57,12 @@ def changed(known: Iterable[tuple[type, str, str]]) -> list[str]:
 def names_used(owner: type, method: str) -> set[str] | None:
     """Return the attributes and globals that a method's code uses; None if there is no method."""
     code = getattr(getattr(owner, method, None), "__code__", None)
-    return None if code is None else set(code.co_names)
+    if code is None:
+        return None
+    # Before Python 3.12 comprehensions are functions of their own (PEP 709).
+    kinds = ("<listcomp>", "<setcomp>", "<dictcomp>")
+    inner = [one.co_names for one in code.co_consts if getattr(one, "co_name", "") in kinds]
+    return set(code.co_names).union(*inner)
 
 
 # Twisted's HTTP client. Its classes are imported at their first use: twisted.web is large, and only
@@ -263,7 +268,7 @@ _EPOLL_REACTOR_METHODS = {
         "get providedBy readConnectionLost removeReader removeWriter"
     ),
     "disconnectAll": "CONNECTION_LOST Failure _callWithLogger connectionLost main removeAll",
-    "removeAll": "_continuousPolling _reads _removeAll _writes removeAll",
+    "removeAll": "_continuousPolling _reads _removeAll _selectables _writes removeAll",
 }
 
 # The methods of all reactors' timers that must read the time by ``seconds`` alone, and the names
@@ -426,9 +431,10 @@ def reactor_time_changes(reactor: type) -> list[str]:
     )
 
 
-def poll_hook(
-    reactor: object, before: Callable[[], None], after: Callable[[], None]
-) -> Callable[[], None] | None:
+_Call = Callable[[], None]
+
+
+def poll_hook(reactor: object, before: _Call, after: _Call) -> _Call | None:
     """
     Have functions called before and after each poll of a reactor that was made by Twisted.
 
@@ -458,9 +464,7 @@ def _uses(owner: type, method: str, names: str) -> bool:
     return set(names.split()) <= (names_used(owner, method) or set())
 
 
-def _hook_selector(
-    selector: BaseSelector, before: Callable[[], None], after: Callable[[], None]
-) -> Callable[[], None]:
+def _hook_selector(selector: BaseSelector, before: _Call, after: _Call) -> _Call:
     state, select = vars(selector), selector.select
 
     def hooked(timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
@@ -482,12 +486,8 @@ def _hook_selector(
 class _HookedPoller:
     """The poller of a reactor, with calls before and after each poll."""
 
-    def __init__(
-        self,
-        poller: Any,  # Any: select.epoll or select.poll
-        before: Callable[[], None],
-        after: Callable[[], None],
-    ) -> None:
+    # Any: select.epoll or select.poll.
+    def __init__(self, poller: Any, before: _Call, after: _Call) -> None:
         self._poller = poller
         self._before = before
         self._after = after
