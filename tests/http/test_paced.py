@@ -20,6 +20,7 @@ from twisted_net.http.settings import HttpSettings
 from twisted_net.turns.paced_input import UNITS_PER_LOOK, UNITS_PER_TURN
 from twisted_net.turns.paced_reads import LINES_PER_PIECE
 from twisted_net.turns.paced_tls import paced_tls_factory, within_tls
+from twisted_net.turns.turn_scheduler import turns_of
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
@@ -63,20 +64,17 @@ class PacedTests(HttpTestCase):
         self.assertEqual(self.response().body, b"abc" * TURN)
         self.assertEqual(self.wire.transport.producerState, "producing")
 
-    def test_many_lines(self) -> None:
-        """A complete response of many lines waits for a turn if another one has just come."""
-        head = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"Content-Length: 2\r\n\r\nhi"
-        others: list[Response | Failure] = []
-        asked = Deferred.fromCoroutine(self.client.get("http://1.2.3.5/"))
-        asked.addBoth(others.append)
-        self.reactor.advance(0.0)
-        Wire(self.reactor).send(head)
-        self.assertEqual(len(others), 1)
-        self.wire.send(head)
-        self.assertEqual(self.outcome, [])
-        self.reactor.advance(0.0)
-        self.assertEqual(self.response().body, b"hi")
-        self.assertEqual(len(self.response().headers.get_all("x")), 200)
+    def test_complete(self) -> None:
+        """A response that arrives complete waits for its turn where others wait; else not."""
+        whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+        for busy in (True, False):
+            self.setUp()
+            if busy:
+                turns_of(self.reactor).mark_busy()
+            self.wire.send(whole)
+            self.assertEqual(len(self.outcome), not busy)
+            self.reactor.advance(0.0)
+            self.assertEqual(self.response().body, b"hi")
 
     def test_closed(self) -> None:
         """A server that closes after its last byte has sent a whole response all the same."""

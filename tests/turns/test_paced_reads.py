@@ -26,7 +26,7 @@ from twisted_net.turns.paced_reads import (
     PacedReads,
 )
 from twisted_net.turns.tls_records import RecordCutter
-from twisted_net.turns.turn_scheduler import TURN_BUDGET
+from twisted_net.turns.turn_scheduler import TURN_BUDGET, turns_of
 
 LINES = b"x\n" * (LINES_PER_PIECE * UNITS_PER_TURN * 4)
 """As many lines as are handed on in some turns."""
@@ -107,11 +107,24 @@ class PacedReadsTests(SynchronousTestCase):
         self.assertNotEqual(others, [])
 
     def test_small(self) -> None:
-        """A small read does not wait for others."""
-        other = PacedReads(Pace.of(self.reactor), Below(), LineCutter(), len, self.lost.append)
-        other.received(LINES)
+        """A small read makes others wait only if many of them take long; it waits for others."""
+        turns = turns_of(self.reactor)
         self.reads.received(b"x\n")
         self.assertEqual(self.got, [b"x\n"])
+        self.assertFalse(turns.busy)
+
+        def spend() -> None:
+            self.reactor.rightNow += TURN_BUDGET / 4
+
+        self.then = spend
+        for _ in range(5):
+            self.reads.received(b"y\n")
+        self.assertTrue(turns.busy)
+        before = len(self.got)
+        self.reads.received(b"z\n")
+        self.assertEqual(len(self.got), before)
+        self.reactor.settle()
+        self.assertTrue(b"".join(self.got).endswith(b"z\n"))
 
     def test_end(self) -> None:
         """The end is handed on after the last piece, at once if there is none."""

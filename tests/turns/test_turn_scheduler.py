@@ -318,3 +318,17 @@ class NextTurnTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         reactor.settle()
+
+
+class SpendTests(SynchronousTestCase):
+    """:meth:`TurnScheduler.spend` adds up what follows each other closely."""
+
+    def test_together(self) -> None:
+        """Together they make the turn long, and apart they do not."""
+        share = TURN_BUDGET / 4
+        for gap, busy in ((0.0, True), (TURN_BUDGET, True), (2 * TURN_BUDGET, False)):
+            turns, now = TurnScheduler(Reactor()), 1.0
+            for _ in range(5):
+                turns.spend(now, now + share)
+                now += share + gap * 0.99
+            self.assertEqual(turns.busy, busy, gap)

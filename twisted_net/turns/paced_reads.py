@@ -25,7 +25,7 @@ from twisted_net.turns.paced_input import UNITS_PER_LOOK, Below, PacedInput
 from twisted_net.turns.turn_scheduler import TurnScheduler, turns_of
 
 SMALL_READ = 4096
-"""Bytes that are handed on as they come, although others wait for a turn, if they are one piece."""
+"""Bytes that are handed on as they come without making others wait for their turn."""
 
 LINES_PER_PIECE, LINES_PER_UNIT = 64, 8
 """
@@ -138,7 +138,16 @@ class PacedReads:
     :param lost: called once, with the reason.
     """
 
-    __slots__ = ("_cutter", "_deliver", "_input", "_lost", "_paused", "_reason", "_seconds")
+    __slots__ = (
+        "_cutter",
+        "_deliver",
+        "_input",
+        "_lost",
+        "_paused",
+        "_reason",
+        "_seconds",
+        "_turns",
+    )
 
     def __init__(
         self,
@@ -152,6 +161,7 @@ class PacedReads:
         self._deliver = deliver
         self._lost = lost
         self._seconds = pace.seconds
+        self._turns = pace.turns
         self._paused = False
         self._reason: Failure | None = None
         self._input = PacedInput(pace.turns, pace.seconds, below, self._step)
@@ -164,7 +174,9 @@ class PacedReads:
     def received(self, data: bytes) -> None:
         """Hand on what has come, or let it wait for its turn."""
         self._cutter.keep(data)
-        self._input.arrived(alone=len(self._cutter) > SMALL_READ)
+        # What another server has sent may have cost much already: even a small response takes
+        # more than all lines that a connection may run as they arrive.
+        self._input.arrived(alone=self._turns.busy or len(self._cutter) > SMALL_READ)
 
     def end(self, reason: Failure) -> None:
         """Hand on the end of the connection, when all pieces have been."""
@@ -193,7 +205,7 @@ class PacedReads:
     def _step(self, limit: int, until: float) -> bool:
         """Hand on pieces; return whether some are left."""
         cutter, seconds = self._cutter, self._seconds
-        left = cutter.ready
+        began, left = seconds(), cutter.ready
         while left and limit > 0 and not self._paused:
             piece, units = cutter.take(min(limit, UNITS_PER_LOOK))
             limit -= max(units, 1)
@@ -203,6 +215,7 @@ class PacedReads:
                 break
         if not left and self._reason is not None:
             self._finish()
+        self._turns.spend(began, seconds())
         return left
 
     def _finish(self) -> None:

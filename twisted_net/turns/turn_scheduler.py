@@ -41,6 +41,8 @@ class TurnScheduler:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self.busy = False
+        self._spent = 0.0
+        self._ended = 0.0
         self._reactor = reactor
         # Ordered: the oldest key of a plain dict is slow to find after many deletions.
         self._waiting: OrderedDict[TurnTaker, None] = OrderedDict()
@@ -60,6 +62,20 @@ class TurnScheduler:
         self.busy = True
         if self._next is None:
             self._next = self._reactor.callLater(0, self._take)
+
+    def spend(self, began: float, ended: float) -> None:
+        """
+        Note that something took its time outside the turns; many such things make a turn long.
+
+        Those count together that follow each other within :data:`TURN_BUDGET`.
+        """
+        if began - self._ended > TURN_BUDGET:
+            self._spent = 0.0
+        self._ended = ended
+        self._spent += ended - began
+        if self._spent >= TURN_BUDGET:
+            self._spent = 0.0
+            self.mark_busy()
 
     def stop(self) -> None:
         """Leave no call: a server has no connections. Those of others keep their turns."""

@@ -21,7 +21,7 @@ from twisted_net.http.per_origin import Origin
 from twisted_net.http.proxies import Proxy
 from twisted_net.http.response_parser import HeadLimit, parse_complete_response
 from twisted_net.http.urls import HttpTarget
-from twisted_net.turns.paced_reads import LINES_PER_PIECE, LineCutter, PacedReads, PacedTransport
+from twisted_net.turns.paced_reads import LineCutter, PacedReads, PacedTransport
 from twisted_net.twisted_internals import ClientRequest, HTTP11ClientProtocol, http_client_changes
 
 if TYPE_CHECKING:
@@ -120,20 +120,10 @@ class HttpConnection(HTTP11ClientProtocol):
             self.abort_connection()
 
     def _parse_at_once(self, data: bytes) -> bool:
-        """
-        Take a response that arrives complete; return whether it does.
-
-        One of many lines does so only if no other connection waits for a turn.
-        """
-        turns = self._pool.pace.turns
-        dear = data.count(b"\n", 0, data.find(b"\r\n\r\n") + 1) > LINES_PER_PIECE
-        if dear and turns.busy:
-            return False
+        """Take a response that arrives complete; return whether it does."""
         parsed = parse_complete_response(data, self._max_head)
         if parsed is None:
             return False
-        if dear:
-            turns.mark_busy()
         response, waiting = BufferedResponse(parsed), self._waiting
         assert waiting is not None
         self._waiting = self._sent = None
@@ -168,13 +158,20 @@ class HttpConnection(HTTP11ClientProtocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if self._waiting is not None and not self._reads.pending and self._parse_at_once(data):
-            return
+        pace = self._pool.pace
+        if self._waiting is not None and not (pace.turns.busy or self._reads.pending):
+            began = pace.seconds()
+            complete = self._parse_at_once(data)
+            pace.turns.spend(began, pace.seconds())
+            if complete:
+                return
         self._reads.received(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse a piece of what has been received."""
         if self._waiting is not None:
+            if not self._reads.pending and self._parse_at_once(data):
+                return
             self._begin_to_parse()
         if self.state == "QUIESCENT":
             # No request was sent: an error page before the server closes, or an attack.
