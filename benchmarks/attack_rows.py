@@ -173,8 +173,8 @@ ATTACKS: dict[str, Attack] = {
     ),
     "mass_ends": Attack(
         SLOW_COMMANDS + OPEN,
-        200 * MB,
-        "8 commands and 4 subscriptions of each of 3,000, and 64 KiB of each of 375",
+        250 * MB,
+        "8 commands, 4 subscriptions of each of 3,000, those just lost too, and 64 KiB of 375",
         ("connection_lost",),
     ),
     "fanout": Attack(
