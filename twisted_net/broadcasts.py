@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -64,19 +64,14 @@ class Broadcasts:
         """Whether events are being sent, or wait to be: :meth:`send` would overtake these."""
         return self._pacing is not None and len(self._pacing) > 0
 
-    def kept(self) -> tuple[int, int]:
-        """Return the bytes of the events that wait to be sent, and the limit of these."""
-        pacing = self._pacing
-        return (0, 0) if pacing is None else (pacing.kept, pacing.max_bytes)
-
     def join(self, audience: Audience) -> None:
         """Send events to the clients of one more server."""
         self._audiences.append(audience)
 
-    def use_pacing(self, pacing: FairPacing) -> None:
-        """Spread events by this, unless a pacing was given or another server was first."""
+    def use_pacing(self, new_pacing: Callable[[], FairPacing]) -> None:
+        """Spread events by what this returns, unless one was given or another server was first."""
         if self._pacing is None:
-            self._pacing = pacing
+            self._pacing = new_pacing()
 
     def send(self, event: Mapping[str, object]) -> Delivery:
         """

@@ -16,7 +16,7 @@ from twisted_net.net.addresses import ClientNames, client_prefix, format_address
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
 from twisted_net.topics import Mailbox, Topics
-from twisted_net.turns.steps import CLIENTS_AT_ONCE, FairPacing, Pacing, unpaced
+from twisted_net.turns.steps import CLIENTS_AT_ONCE, FairPacing, Pacing, in_steps, unpaced
 
 CLOSED_KEPT = 1000
 """Connections that are remembered after their end, the latest ones."""
@@ -388,6 +388,7 @@ class Sessions:
         first server which uses these sessions.
     :param broadcasts: those of other servers, so that an event reaches their clients, too; its own,
         with *pacing*, if None.
+    :ivar memory: counts what is kept for the clients; the ledger of *topics*.
     :ivar pacing: spreads what an operator does with many sessions over turns of the reactor; not
         that of the broadcasts, which may have many to send before.
     :ivar counters: of all sessions that ever were.
@@ -405,13 +406,16 @@ class Sessions:
     ) -> None:
         self.wall = wall
         self.topics = Topics() if topics is None else topics
+        self.memory = self.topics.memory
         self.instruments = Instruments() if instruments is None else instruments
         self.counters = SessionCounters()
         self.figures: dict[str, Callable[[], object]] = {}
         self.sections: dict[str, Callable[[], Mapping[str, object]]] = {}
+        self.sections["memory"] = self.memory.figures
         self._seconds: Callable[[], float] | None = None
         self._started = 0.0
         self.pacing: Pacing = unpaced
+        self._relief: Pacing = unpaced
         self.broadcasts = Broadcasts(pacing) if broadcasts is None else broadcasts
         self.broadcasts.join(self)
         self._open: dict[str, Session] = {}
@@ -436,13 +440,15 @@ class Sessions:
         :param new_fair_pacing: the same for broadcasts.
         """
         if self.pacing is unpaced:
-            self.pacing = new_pacing()
-        self.broadcasts.use_pacing(new_fair_pacing())
+            self.pacing, self._relief = new_pacing(), new_pacing()
+            self.memory.use_pacing(lambda work: self._relief(in_steps(work)))
+        self.broadcasts.use_pacing(new_fair_pacing)
         self.topics.use_pacing(new_pacing())
 
     async def settle(self) -> None:
         """Wait for the work that is spread over turns, but for events."""
         await self.topics.settle()
+        await self._relief(())
         await self.pacing(())
 
     def use_clock(self, seconds: Callable[[], float]) -> None:
@@ -580,14 +586,8 @@ class Sessions:
 # What these answers have anyway: a figure of the same name would hide it, or make them fail.
 _PROTOCOL_MEMBERS = frozenset({"command", "error", "code", "event"})
 _STATS_MEMBERS = _PROTOCOL_MEMBERS | {
-    "message_count",
-    "connections",
-    "connections_opened",
-    "connections_ended",
-    "refused",
-    "undelivered",
-    "topics",
-    "uptime",
+    *("message_count", "connections", "connections_opened", "connections_ended"),
+    *("refused", "undelivered", "topics", "uptime"),
 }
 _INFO_MEMBERS = _PROTOCOL_MEMBERS | {"clients", "commands", "topics", "latency"}
 

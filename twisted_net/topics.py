@@ -12,6 +12,7 @@ from msgspec import Meta
 from twisted_net.config.record import Record
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadTopic, TooManySubscriptions
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.steps import Pacing
 
 WhenSlow = Literal["drop_oldest", "drop_newest", "disconnect"]
@@ -133,19 +134,22 @@ class Topics:
     :ivar dropped_oldest: accepted messages that were dropped to make room for newer ones.
     :ivar dropped_newest: messages that found no room.
     :ivar lost: messages that waited for clients when these disconnected.
-    :ivar kept: bytes of all subscriptions, those included that have ended and are still there.
     :ivar overflows: subscribers that were disconnected because they read too slowly.
     """
 
-    def __init__(self, settings: TopicSettings | None = None) -> None:
+    def __init__(
+        self, settings: TopicSettings | None = None, memory: MemoryLedger | None = None
+    ) -> None:
         self.settings = settings or TopicSettings()
+        self.memory = memory or MemoryLedger()
+        limit = self.settings.max_subscription_bytes
+        self._kept: MemoryAccount[Topics] = self.memory.account("subscriptions", limit)
         self.published = 0
         self.delivered = 0
         self.dropped_oldest = 0
         self.dropped_newest = 0
         self.lost = 0
         self.overflows = 0
-        self.kept = 0
         self._root = _Node()
         self._patterns: dict[Subscriber, dict[str, None]] = {}
         self._count = 0
@@ -158,6 +162,11 @@ class Topics:
     def __len__(self) -> int:
         """How many subscriptions there are."""
         return self._count
+
+    @property
+    def kept(self) -> int:
+        """Bytes of all subscriptions, those included that have ended and are still there."""
+        return self._kept.total
 
     def figures(self) -> dict[str, int]:
         """Return the figures that STATS shows."""
@@ -207,14 +216,14 @@ class Topics:
             raise TooManySubscriptions(self.settings.max_subscriptions, "client")
         if self._count + self._ended_count >= self.settings.max_subscriptions_in_all:
             raise TooManySubscriptions(self.settings.max_subscriptions_in_all, "server")
-        if self.kept >= self.settings.max_subscription_bytes:
-            raise TooManySubscriptions(self.settings.max_subscription_bytes, "server", " bytes")
+        if self._kept.full:
+            raise TooManySubscriptions(self._kept.limit, "server", " bytes")
         ended = self._ended.get(subscriber)
         if ended is not None and pattern in ended:
             # Its place among the subscribers is that of a new one.
             self._remove_ended(subscriber, ended, pattern)
-        self.kept += SUBSCRIPTION_BYTES + len(pattern)
-        self.kept += self._root.add(levels, subscriber, pattern)
+        size = SUBSCRIPTION_BYTES + len(pattern) + self._root.add(levels, subscriber, pattern)
+        self._kept.set(self, self._kept.total + size)
         own[pattern] = None
         self._patterns[subscriber] = own
         self._count += 1
@@ -280,8 +289,8 @@ class Topics:
         self._remove(pattern, subscriber)
 
     def _remove(self, pattern: str, subscriber: Subscriber) -> None:
-        self.kept -= SUBSCRIPTION_BYTES + len(pattern)
-        self.kept -= self._root.remove(pattern, subscriber)
+        size = SUBSCRIPTION_BYTES + len(pattern) + self._root.remove(pattern, subscriber)
+        self._kept.set(self, self._kept.total - size)
 
     def publish(self, topic: str, text: str) -> int:
         """

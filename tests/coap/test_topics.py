@@ -99,10 +99,10 @@ class TopicResourcesTests(SynchronousTestCase):
             self.resources.subscribe(topic)
             self.topics.publish(topic, "x" * 100)
         self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 100, 100])
-        self.assertTrue(250 < self.resources.size <= 400)
+        self.assertTrue(250 < self.resources.kept.total <= 400)
         self.topics.publish("b", "y" * 1000)
         self.assertEqual([len(self.state(topic)) for topic in "abc"], [0, 0, 0])
-        self.assertEqual(self.resources.size, 0)
+        self.assertEqual(self.resources.kept.total, 0)
 
     def test_no_topics(self) -> None:
         """Patterns, and what is no topic, are refused."""
@@ -115,7 +115,9 @@ class TopicResourcesTests(SynchronousTestCase):
         self.resources.subscribe("a")
         self.topics.publish("a", "x")
         self.resources.close()
-        self.assertEqual((len(self.topics), len(self.resources), self.resources.size), (0, 0, 0))
+        self.assertEqual(
+            (len(self.topics), len(self.resources), self.resources.kept.total), (0, 0, 0)
+        )
 
 
 class ServerTopicTests(SynchronousTestCase):

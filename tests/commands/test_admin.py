@@ -182,7 +182,8 @@ class AdministrationTests(SynchronousTestCase):
         self.wire("NOPE")
         answer = self.answer("INFO")
         self.assertEqual(
-            answer.keys(), {"command", "clients", "commands", "latency", "server", "topics"}
+            answer.keys(),
+            {"command", "clients", "commands", "latency", "memory", "server", "topics"},
         )
         self.assertEqual(answer["server"], {"version": "7"})
         self.assertEqual(answer["commands"], {"INFO": 1, "PING": 1})
@@ -215,7 +216,7 @@ class AdministrationTests(SynchronousTestCase):
         answer = self.answer("INFO nope")
         self.assertEqual(
             answer["error"],
-            "there is no section nope; there are clients, commands, latency, topics",
+            "there is no section nope; there are clients, commands, latency, memory, topics",
         )
 
     def test_traffic(self) -> None:

@@ -23,6 +23,7 @@ from twisted_net.dtls.server import DtlsServer
 from twisted_net.dtls.session import client_context
 from twisted_net.dtls.settings import DtlsClientSettings, DtlsSettings
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.reasons import End
 
 SERVER: Source = ("192.0.2.1", 5684)
@@ -141,6 +142,7 @@ class Wire:
         settings: DtlsSettings | None = None,
         session_limit: Callable[[str], int | None] | None = None,
         inner: DatagramProtocol | None = None,
+        memory: MemoryLedger | None = None,
     ) -> None:
         self.files = files
         self.clock = Clock()
@@ -158,6 +160,7 @@ class Wire:
             settings,
             ended=lambda peer, end: self.ended.append((peer, end)),
             session_limit=session_limit,
+            memory=memory,
         )
         self.server.makeConnection(_Port(self, SERVER))  # type: ignore[arg-type]  # a fake
 

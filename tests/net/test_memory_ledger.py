@@ -22,9 +22,11 @@ Sizes = list[tuple[int, int, int]]
 class Kind:
     """One account, and who was relieved of it."""
 
-    def __init__(self, ledger: MemoryLedger, kind: str, limit: int | None = None) -> None:
+    def __init__(
+        self, ledger: MemoryLedger, kind: str, limit: int | None = None, *, last: bool = False
+    ) -> None:
         self.gone: list[int] = []
-        self.account: MemoryAccount[int] = ledger.account(kind, limit, self.relieve)
+        self.account: MemoryAccount[int] = ledger.account(kind, limit, self.relieve, last=last)
 
     def relieve(self, holder: int) -> float:
         """Note the holder, and forget what it holds."""
@@ -150,6 +152,16 @@ class MemoryLedgerTests(SynchronousTestCase):
         for holder in range(9):
             many.account.set(holder, 99)
         self.assertEqual((few.gone, many.gone), ([], [0, 1]))
+
+    def test_last(self) -> None:
+        """What sessions cost gives way when nothing else is left, however large it is."""
+        sessions, buffers = Kind(self.ledger, "a", last=True), Kind(self.ledger, "b")
+        for holder in range(4):
+            sessions.account.set(holder, 200)
+        for holder in range(5):
+            buffers.account.set(holder, 10)
+        sessions.account.set(4, 151)
+        self.assertEqual((buffers.gone, sessions.gone), ([0, 1, 2, 3, 4], [0]))
 
     def test_steps(self) -> None:
         """It begins in the next step; whoever asks meanwhile is heard, and no other one begins."""

@@ -28,6 +28,7 @@ from twisted_net.coap.messages import MAX_DELAYED_BYTES
 from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
+from twisted_net.net.memory_ledger import MemorySettings
 from twisted_net.net.reactor import ServiceReactor
 from twisted_net.ops.long_turns import LatencySettings
 from twisted_net.ops.slowlog import SlowLogSettings
@@ -94,8 +95,8 @@ OPEN = AuthSettings(open=True)
 
 NOTHING_KEPT = dict.fromkeys(
     (
-        *("broadcasts", "coap_replies", "coap_topics", "coap_transfers", "connections"),
-        *("group_answers", "messages", "subscriptions"),
+        *("broadcasts", "coap_exchanges", "coap_observers", "coap_topics", "coap_transfers"),
+        *("coap_waiting", "connections", "group_answers", "messages", "subscriptions", "total"),
     ),
     0,
 )
@@ -315,7 +316,10 @@ class NetServiceTests(NetServiceTestCase):
     def test_info_about_memory(self) -> None:
         """INFO has the bytes that are kept for clients of all ports, beside their limits."""
         coap = CoapSettings(enabled=True, port=0)
-        service = self.service(listeners=(Listener(path="/run/x", admin=True),), coap=coap)
+        memory = MemorySettings(limit=1 << 29)
+        service = self.service(
+            listeners=(Listener(path="/run/x", admin=True),), coap=coap, memory=memory
+        )
         service.startService()
         operator = connect(service, service.listeners[0])
         before = ask(operator, b"INFO memory")["memory"]
@@ -325,12 +329,15 @@ class NetServiceTests(NetServiceTestCase):
             limits,
             {
                 "broadcasts": MAX_WAITING_BYTES,
-                "coap_replies": coap.max_exchange_bytes,
+                "coap_exchanges": memory.limit,
+                "coap_observers": memory.limit,
                 "coap_topics": coap.max_topic_bytes,
                 "coap_transfers": 2 * coap.max_transfer_bytes,
                 "connections": 2 * Limits().max_buffered,
                 "group_answers": MAX_DELAYED_BYTES,
-                "messages": 0,
+                "coap_waiting": memory.limit,
+                "messages": 2 * Limits().max_buffered,
+                "total": memory.limit,
                 "subscriptions": TopicSettings().max_subscription_bytes,
             },
         )
@@ -339,17 +346,15 @@ class NetServiceTests(NetServiceTestCase):
         client.protocol.dataReceived(b"x" * 1000)
         ask(operator, b"PUBLISH news x")
         after = ask(operator, b"INFO memory")["memory"]
-        message = len('{"event":"message","topic":"news","message":"x"}\n')
         self.assertEqual(
             {kind: figures["bytes"] for kind, figures in after.items()},
             {
                 **NOTHING_KEPT,
                 "connections": 1000,
-                "messages": message,
                 "subscriptions": service.sessions.topics.kept,
+                "total": 1000 + service.sessions.topics.kept,
             },
         )
-        self.assertEqual(after["messages"]["limit"], TopicSettings().max_queue)
         self.assertGreater(service.sessions.topics.kept, 0)
 
     def test_info_opens_no_package(self) -> None:

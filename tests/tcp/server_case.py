@@ -145,6 +145,7 @@ class ServerTestCase(SynchronousTestCase):
         """Nothing is left, and connections ended for these reasons."""
         self.assertEqual(self.reactor.connections, [])
         self.assertEqual(len(self.factory.sessions), 0)
+        self.assertEqual(self.factory.sessions.memory.total, 0)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.ended(), ended)
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.errors import TooManyConnections
 from twisted_net.reasons import End
-from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import Access, Admission, Meter
 from twisted_net.tcp.limits import Limits
 
 
@@ -281,32 +281,3 @@ class AccessTests(SynchronousTestCase):
         ):
             settled = Access(AuthSettings(), lambda name: Permissions(name, User()), elsewhere)
             self.assertEqual(settled.administers(host), expected, (elsewhere, host))
-
-
-class BuffersTests(SynchronousTestCase):
-    """:class:`Buffers` sums up, and takes out those that hold most."""
-
-    def test_at_the_limit(self) -> None:
-        """What is just at the limit is not too much."""
-        buffers: Buffers[int] = Buffers(100)
-        self.assertFalse(buffers.set(1, 60))
-        self.assertFalse(buffers.set(2, 40))
-        self.assertTrue(buffers.set(2, 41))
-        self.assertFalse(buffers.set(1, 0))
-
-    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1000))))
-    def test_sum(self, sizes: list[tuple[int, int]]) -> None:
-        """The sum is that of the last size of each; those taken out are the largest."""
-        buffers: Buffers[int] = Buffers(2000)
-        held: dict[int, int] = {}
-        for connection, size in sizes:
-            held[connection] = size
-            over = buffers.set(connection, size)
-            self.assertEqual(buffers.total, sum(held.values()))
-            self.assertEqual(over, buffers.total > 2000)
-            if over:
-                gone = [held.pop(other) for other in buffers.take_largest()]
-                self.assertTrue(buffers.total <= 1800)
-                self.assertTrue(min(gone) >= max(held.values(), default=0))
-                # Not one more than is needed.
-                self.assertTrue(buffers.total + gone[-1] > 1800)

@@ -98,7 +98,7 @@ class GuardTestCase(SynchronousTestCase):
     def tearDown(self) -> None:
         self.factory.abort()
         self.reactor.pass_time(SWEEP_INTERVAL)
-        self.assertEqual(self.factory.guard.buffers.total, 0)
+        self.assertEqual(self.factory.sessions.memory.total, 0)
         self.assertEqual(len(self.factory.guard.admission._addresses), 0)
         self.assertEqual(len(self.factory.guard.admission._networks), 0)
         self.assertEqual(len(self.factory.guard.admission._users), 0)

@@ -202,7 +202,7 @@ class EndsTests(KindsTestCase):
         taken = case.seconds_to_end(client, client_name == "sends on")
         self.assertEqual(case.reactor.connections, [])
         self.assertEqual(len(case.factory.sessions), 0)
-        self.assertEqual(case.factory.guard.buffers.total, 0)
+        self.assertEqual(case.factory.sessions.memory.total, 0)
         self.assertEqual(case.reactor.getDelayedCalls(), [])
         return case.ended(), round(taken / STEP) * STEP
 

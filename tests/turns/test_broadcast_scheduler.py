@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.memory import Reactor
 from twisted_net.errors import TooBusy
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.broadcast_scheduler import BroadcastScheduler
 
 STEPS = 3
@@ -19,7 +20,10 @@ class BroadcastSchedulerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = Reactor()
-        self.scheduler = BroadcastScheduler(self.reactor, limit=4, max_bytes=100)
+        self.memory = MemoryLedger(5000)
+        self.scheduler = BroadcastScheduler(
+            self.reactor, limit=4, max_bytes=100, memory=self.memory
+        )
         self.log: list[str] = []
 
     def steps(self, name: str, count: int) -> Iterator[int]:
@@ -52,7 +56,7 @@ class BroadcastSchedulerTests(SynchronousTestCase):
         self.assertEqual(self.log, ["x0", "x1", "x2", "y0", "y1", "y2"])
         self.assertEqual(self.successResultOf(first), [0, 1, 2])
         self.assertEqual(self.successResultOf(second), [0, 1, 2])
-        self.assertEqual((len(self.scheduler), self.scheduler.kept), (0, 0))
+        self.assertEqual((len(self.scheduler), self.memory.total), (0, 0))
 
     def test_turns(self) -> None:
         """Senders take turns, whoever sends most; the events of each keep their order."""
@@ -68,11 +72,11 @@ class BroadcastSchedulerTests(SynchronousTestCase):
         for event in events[:2]:
             event.cancel()
             self.failureResultOf(event, CancelledError)
-        self.assertEqual((len(self.scheduler), self.scheduler.kept), (2, 2))
+        self.assertEqual((len(self.scheduler), self.memory.total), (2, 2))
         self.settle()
         self.assertEqual(self.order(), ["x", "z"])
         self.assertEqual(self.log[:STEPS], ["x0", "x1", "x2"])
-        self.assertEqual((len(self.scheduler), self.scheduler.kept), (0, 0))
+        self.assertEqual((len(self.scheduler), self.memory.total), (0, 0))
 
     def test_number(self) -> None:
         """At the limit the newest of the sender that has most is refused."""
@@ -83,7 +87,7 @@ class BroadcastSchedulerTests(SynchronousTestCase):
         self.failureResultOf(sent[3], TooBusy)
         self.settle()
         self.assertEqual(self.order(), ["a1", "a2", "b1", "a3"])
-        self.assertEqual((len(self.scheduler), self.scheduler.kept), (0, 0))
+        self.assertEqual((len(self.scheduler), self.memory.total), (0, 0))
 
     def test_bytes(self) -> None:
         """So it is where they have too many bytes."""
@@ -92,16 +96,34 @@ class BroadcastSchedulerTests(SynchronousTestCase):
         self.assertEqual(refused.details(), {"limit": 100})
         self.send("b1", "b", size=20)
         self.failureResultOf(sent[2], TooBusy)
-        self.assertEqual(self.scheduler.kept, 90)
+        self.assertEqual(self.memory.total, 90)
         self.settle()
         self.assertEqual(self.order(), ["a1", "a2", "b1"])
-        self.assertEqual(self.scheduler.kept, 0)
+        self.assertEqual(self.memory.total, 0)
+
+    def test_relief(self) -> None:
+        """Where all clients hold too much, the largest that waits is refused; one alone is sent."""
+        other: MemoryAccount[int] = self.memory.account("other")
+        alone = self.send("x", size=80)
+        other.set(1, 5000)
+        self.settle()
+        self.assertEqual(self.successResultOf(alone), [0, 1, 2])
+        other.set(1, 0)
+        self.send("y", size=20)
+        large, small = self.send("z", size=50), self.send("w", size=30)
+        other.set(1, 4940)
+        refused = self.failureResultOf(large, TooBusy).value
+        self.assertEqual(refused.details(), {"limit": 100})
+        other.set(1, 0)
+        self.settle()
+        self.assertEqual(self.successResultOf(small), [0, 1, 2])
+        self.assertEqual((len(self.scheduler), self.memory.total), (0, 0))
 
     def test_exactly(self) -> None:
         """As many bytes as may wait may wait."""
         self.send("x", size=60)
         self.send("y", size=40)
-        self.assertEqual(self.scheduler.kept, 100)
+        self.assertEqual(self.memory.total, 100)
         self.settle()
         self.assertEqual(self.order(), ["x", "y"])
 

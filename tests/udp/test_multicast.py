@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.udp.multicast import MAX_DELAYED, MAX_DELAYED_BYTES, DelayedAnswers
 from twisted_net.udp.responder import DatagramCounts
 
@@ -19,7 +20,10 @@ class DelayedAnswersTests(SynchronousTestCase):
         self.clock = Clock()
         self.chance = 0.5
         self.counts = DatagramCounts()
-        self.delayed = DelayedAnswers(self.clock, 4.0, self.counts, lambda: self.chance)
+        self.memory = MemoryLedger()
+        self.delayed = DelayedAnswers(
+            self.clock, 4.0, self.counts, lambda: self.chance, self.memory
+        )
         self.written: list[tuple[bytes, Source]] = []
 
     def send(self, answer: bytes = b"PONG") -> None:
@@ -52,13 +56,13 @@ class DelayedAnswersTests(SynchronousTestCase):
         half = bytes(MAX_DELAYED_BYTES // 2)
         self.send(half)
         self.send(half)
-        self.assertEqual(self.delayed.kept, MAX_DELAYED_BYTES)
+        self.assertEqual(self.memory.total, MAX_DELAYED_BYTES)
         self.send(b"x")
         self.assertEqual((len(self.delayed), self.counts.dropped), (2, 1))
         self.clock.advance(2.0)
-        self.assertEqual(self.delayed.kept, 0)
+        self.assertEqual(self.memory.total, 0)
         self.send(b"x")
-        self.assertEqual((len(self.delayed), self.delayed.kept), (1, 1))
+        self.assertEqual((len(self.delayed), self.memory.total), (1, 1))
 
     def test_stop(self) -> None:
         """What waits at the end is not sent but counted, and no call is left."""
@@ -66,4 +70,4 @@ class DelayedAnswersTests(SynchronousTestCase):
         self.delayed.stop()
         self.assertEqual(self.counts.dropped, 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual((len(self.delayed), self.delayed.kept), (0, 0))
+        self.assertEqual((len(self.delayed), self.memory.total), (0, 0))

@@ -11,6 +11,8 @@ from attrs import define, field, frozen
 from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
 from twisted_net.coap.errors import TransferFailed
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
+from twisted_net.turns.steps import WRITE
 
 MESSAGE_OVERHEAD = 128
 """Bytes allowed for the rest of a message with a block: header, token, options of usual length."""
@@ -118,11 +120,21 @@ class TransferTable(Generic[_Body]):
     :param max_bodies: number of bodies.
     :param max_bytes: bytes of all bodies.
     :param lifetime: seconds after its last use that a body is kept (RFC 7959 §2.4).
+    :param memory: counts these bodies, too; a ledger of its own if None.
     :ivar size: bytes of all bodies.
     :ivar dropped: bodies dropped because of a limit.
     """
 
-    def __init__(self, max_bodies: int, max_bytes: int, lifetime: float) -> None:
+    def __init__(
+        self,
+        max_bodies: int,
+        max_bytes: int,
+        lifetime: float,
+        memory: MemoryLedger | None = None,
+    ) -> None:
+        self._kept: MemoryAccount[Source] = (memory or MemoryLedger()).account(
+            "coap_transfers", max_bytes, self._relieve
+        )
         self._max_bodies = max_bodies
         self._max_bytes = max_bytes
         self._lifetime = lifetime
@@ -141,12 +153,14 @@ class TransferTable(Generic[_Body]):
         while len(self._bodies) > self._max_bodies or self.size > self._max_bytes:
             if not self._drop_one(source, key):
                 break
+        self._weigh(source)
 
     def get(self, source: Source, key: Hashable, now: float) -> _Body | None:
         """Return a body, which counts as use, or None."""
         body = self.take(source, key, now)
         if body is not None:
             self._add(source, key, body, now)
+            self._weigh(source)
         return body
 
     def take(self, source: Source, key: Hashable, now: float) -> _Body | None:
@@ -164,6 +178,19 @@ class TransferTable(Generic[_Body]):
         if share is not None:
             for key in list(share.keys):
                 self._remove((source, key))
+
+    def _relieve(self, source: Source) -> float:
+        """Drop the bodies of a peer, as all hold too much."""
+        share = self._shares[source]
+        self.dropped += len(share.keys)
+        self.drop_peer(source)
+        return WRITE
+
+    def _weigh(self, source: Source) -> None:
+        """Count the bodies of a peer; last, as it may drop them."""
+        share = self._shares.get(source)
+        # One alone is kept, whatever its size.
+        self._kept.set(source, 0 if share is None else min(share.size, self._max_bytes))
 
     def _add(self, source: Source, key: Hashable, body: _Body, now: float) -> None:
         size = len(body)
@@ -183,6 +210,7 @@ class TransferTable(Generic[_Body]):
         share.size -= size
         if not share.keys:
             del self._shares[key[0]]
+        self._weigh(key[0])
 
     def _expire(self, now: float) -> None:
         while self._bodies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -13,6 +14,7 @@ from twisted_net.coap.exchange import Event
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.net.steady_clock import steady
 
 
@@ -24,17 +26,23 @@ class CoapEndpoint(DatagramProtocol):
 
     One delayed call at most runs, for all peers; it ends with the transport.
 
-    :param first_id: as :class:`~twisted_net.coap.messages.MessageLayer` takes it.
+    :param first_id: as :class:`~twisted_net.coap.messages.MessageLayer` takes it; so are *memory*
+        and *relieved*.
     """
 
     noisy = False
 
     def __init__(
-        self, reactor: IReactorTime, parameters: TransmissionParameters, first_id: int
+        self,
+        reactor: IReactorTime,
+        parameters: TransmissionParameters,
+        first_id: int,
+        memory: MemoryLedger | None = None,
+        relieved: Callable[[Source], object] | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         self._seconds = reactor.seconds
-        self.layer = MessageLayer(parameters, first_id)
+        self.layer = MessageLayer(parameters, first_id, memory, relieved)
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
 

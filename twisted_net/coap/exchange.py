@@ -89,6 +89,9 @@ INCOMING_TRANSITIONS = {
     (IncomingState.ACKNOWLEDGED, IncomingTrigger.RESPONSE): IncomingState.SETTLED,
 }
 
+OUTGOING_BYTES = 1000
+"""Bytes of a message of ours, beside its payload."""
+
 # Bound once, here and elsewhere: looking a member up on its enum takes 70 ns in Python 3.11, and
 # each message needs a dozen.
 _CON, _PENDING = Type.CON, IncomingState.PENDING
@@ -159,6 +162,7 @@ class OutgoingMessage:
     :ivar retransmissions: how often it was sent again.
     :ivar timeout: seconds from its last transmission to the next.
     :ivar sent_at: time of its first transmission; until then, of its queueing.
+    :ivar size: bytes that it takes in memory.
     :ivar due: when its timeout ends, or None.
     """
 
@@ -173,6 +177,7 @@ class OutgoingMessage:
         "peer",
         "retransmissions",
         "sent_at",
+        "size",
         "source",
         "state",
         "timeout",
@@ -194,6 +199,19 @@ class OutgoingMessage:
         self.sent_at = now
         self.due: float | None = None
         self.datagram = b""
+        # The payload is in the message and in the datagram.
+        self.size = OUTGOING_BYTES + 2 * len(message.payload)
+
+
+class DelayedDatagram:
+    """A response to a multicast request, sent after its leisure (RFC 7252 §8.2)."""
+
+    __slots__ = ("datagram", "due", "source")
+
+    def __init__(self, datagram: bytes, source: Source, due: float) -> None:
+        self.datagram = datagram
+        self.source = source
+        self.due: float | None = due
 
 
 class ResponseReceived:
@@ -238,13 +256,17 @@ class Peer:
     :ivar received: its messages within their lifetime, by message ID, oldest first.
     :ivar unanswered: its requests that are not answered yet.
     :ivar reply_bytes: bytes of the replies kept for duplicates.
+    :ivar outgoing_bytes: bytes of the messages of ours whose outcome is not known.
+    :ivar counted: bytes of all that is kept for it, as they were last counted.
     :ivar due: when the next message ID is free, if messages wait for it.
     """
 
     __slots__ = (
+        "counted",
         "due",
         "ids",
         "last_received",
+        "outgoing_bytes",
         "outstanding",
         "queue",
         "received",
@@ -263,6 +285,8 @@ class Peer:
         self.received: OrderedDict[int, IncomingMessage] = OrderedDict()
         self.unanswered = 0
         self.reply_bytes = 0
+        self.outgoing_bytes = 0
+        self.counted = 0
         self.due: float | None = None
 
     @property

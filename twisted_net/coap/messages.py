@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
@@ -17,6 +19,7 @@ from twisted_net.coap.exchange import (
     INCOMING_TRANSITIONS,
     OUTGOING_TRANSITIONS,
     OUTSTANDING,
+    DelayedDatagram,
     Event,
     IncomingMessage,
     IncomingState,
@@ -32,6 +35,7 @@ from twisted_net.coap.exchange import (
 from twisted_net.coap.peer_table import PeerTable
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 
 TIMERS_AT_ONCE = 64
 """
@@ -88,17 +92,6 @@ class MessageCounts:
         self.responses_dropped = 0
 
 
-class _DelayedDatagram:
-    """A response to a multicast request, sent after its leisure (RFC 7252 §8.2)."""
-
-    __slots__ = ("datagram", "due", "source")
-
-    def __init__(self, datagram: bytes, source: Source, due: float) -> None:
-        self.datagram = datagram
-        self.source = source
-        self.due: float | None = due
-
-
 class MessageLayer:
     """
     Delivers messages between this endpoint and its peers over datagrams that may be lost,
@@ -120,15 +113,29 @@ class MessageLayer:
     one can be reused early if 65,536 more were used meanwhile.
 
     :param first_id: where message IDs begin; drawn at random, so that a restart repeats none.
+    :param memory: counts what is kept for peers; a ledger of its own if None.
+    :ivar memory: the same.
+    :param relieved: called with a peer that is to give way, before its messages are dropped.
     """
 
-    def __init__(self, limits: TransmissionParameters | None = None, first_id: int = 0) -> None:
+    def __init__(
+        self,
+        limits: TransmissionParameters | None = None,
+        first_id: int = 0,
+        memory: MemoryLedger | None = None,
+        relieved: Callable[[Source], object] | None = None,
+    ) -> None:
         self._limits = limits = limits or TransmissionParameters()
         self.counts = MessageCounts()
         self._lifetime = limits.exchange_lifetime
         self._non_lifetime = limits.non_lifetime
         self._next_id = first_id & 0xFFFF
-        self._table = PeerTable(limits)
+        self.memory = memory or MemoryLedger()
+        self._relieved = relieved
+        self._table = PeerTable(limits, self.memory, self._relieve)
+        self._kept_delayed: MemoryAccount[MessageLayer] = self.memory.account(
+            "group_answers", MAX_DELAYED_BYTES
+        )
         self._peers = self._table.peers
         self._by_id: dict[tuple[Source, int], OutgoingMessage] = {}
         self._by_token: dict[tuple[Source, bytes], OutgoingMessage] = {}
@@ -136,11 +143,11 @@ class MessageLayer:
         # Requests received in this turn: most are answered before their ACK needs a timer.
         self._fresh: list[IncomingMessage] = []
         self._timers: list[
-            tuple[float, int, IncomingMessage | OutgoingMessage | Peer | _DelayedDatagram]
+            tuple[float, int, IncomingMessage | OutgoingMessage | Peer | DelayedDatagram]
         ] = []
         self._timer_number = 0
         self._timer_limit = 1024
-        self._delayed = self._delayed_bytes = 0
+        self._delayed = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -152,7 +159,7 @@ class MessageLayer:
             "outgoing": len(self._by_id) + len(self._by_token),
             "timers": len(self._timers),
             "delayed": self._delayed,
-            "delayed_bytes": self._delayed_bytes,
+            "delayed_bytes": self._kept_delayed.total,
         }
 
     def figures(self) -> dict[str, int]:
@@ -249,8 +256,7 @@ class MessageLayer:
         outgoing = OutgoingMessage(peer, message, now, chance, observing)
         if outgoing.is_request:
             self._by_token[(source, message.token)] = outgoing
-        peer.queue.append(outgoing)
-        self._transmit_queued(peer, now)
+        self._queue(outgoing, now)
         return outgoing
 
     def send_untracked(self, message: CoapMessage, source: Source, now: float) -> None:
@@ -295,6 +301,7 @@ class MessageLayer:
         incoming.due = None
         peer = incoming.peer
         peer.unanswered -= 1
+        self._table.weigh(peer)
         if message is None:
             return None
         message.token = incoming.token
@@ -314,11 +321,13 @@ class MessageLayer:
             self._table.store_reply(peer, incoming, datagram)
             self._outbox.append((datagram, incoming.source))
             return None
+        if len(peer.queue) >= self._limits.max_queued and peer.outstanding >= self._limits.nstart:
+            # A peer that asks on, and acknowledges none of them, would have any number.
+            self.counts.responses_dropped += 1
+            return None
         message.type = Type.CON
         outgoing = OutgoingMessage(peer, message, now, chance, False)
-        # No limit is checked: each follows a request, and those have a limit.
-        peer.queue.append(outgoing)
-        self._transmit_queued(peer, now)
+        self._queue(outgoing, now)
         return outgoing
 
     def reject(self, incoming: IncomingMessage) -> None:
@@ -381,7 +390,7 @@ class MessageLayer:
                 self._transmit_queued(item, now)
             else:
                 self._delayed -= 1
-                self._delayed_bytes -= len(item.datagram)
+                self._count_delayed(-len(item.datagram))
                 self._outbox.append((item.datagram, item.source))
         sweep_at = self._table.sweep_at
         if sweep_at is not None and sweep_at <= now:
@@ -399,6 +408,23 @@ class MessageLayer:
 
     # --- messages of ours ---
 
+    def _queue(self, outgoing: OutgoingMessage, now: float) -> None:
+        peer = outgoing.peer
+        peer.queue.append(outgoing)
+        peer.outgoing_bytes += outgoing.size
+        self._transmit_queued(peer, now)
+        self._table.weigh(peer)
+
+    def _relieve(self, peer: Peer) -> float:
+        """Drop what is kept for a peer, but for what is answered or acknowledged just now."""
+        if self._relieved is not None:
+            self._relieved(peer.source)
+        queue, peer.queue = peer.queue, deque()
+        for outgoing in queue:
+            self._release_token(outgoing)
+            self._apply(outgoing, OutgoingTrigger.CANCEL, 0.0)
+        return self._table.drop_messages(peer)
+
     def _apply(self, outgoing: OutgoingMessage, trigger: OutgoingTrigger, now: float) -> bool:
         """Change the state of a message as the table says; return whether it has such a change."""
         before = outgoing.state
@@ -410,6 +436,8 @@ class MessageLayer:
             outgoing.due = None
             if after is OutgoingState.FAILED or not outgoing.observing:
                 self._release_token(outgoing)
+            outgoing.peer.outgoing_bytes -= outgoing.size
+            self._table.weigh(outgoing.peer)
         if before in OUTSTANDING:
             outgoing.peer.outstanding -= 1
             self._by_id.pop((outgoing.source, outgoing.message.message_id), None)
@@ -514,6 +542,7 @@ class MessageLayer:
             self._table.store_reply(incoming.peer, incoming, reply)
         if incoming.confirmable or head == _RST:
             self._outbox.append((reply, incoming.source))
+        self._table.weigh(incoming.peer)
         return events
 
     def _release_token(self, outgoing: OutgoingMessage) -> None:
@@ -530,16 +559,19 @@ class MessageLayer:
         size = len(datagram)
         if delay <= 0:
             self._outbox.append((datagram, source))
-        elif self._delayed < MAX_DELAYED and self._delayed_bytes + size <= MAX_DELAYED_BYTES:
+        elif self._delayed < MAX_DELAYED and self._kept_delayed.total + size <= MAX_DELAYED_BYTES:
             self._delayed += 1
-            self._delayed_bytes += size
-            delayed = _DelayedDatagram(datagram, source, now + delay)
+            self._count_delayed(size)
+            delayed = DelayedDatagram(datagram, source, now + delay)
             self._schedule(delayed, now + delay)
         else:
             self.counts.responses_dropped += 1
 
+    def _count_delayed(self, size: int) -> None:
+        self._kept_delayed.set(self, self._kept_delayed.total + size)
+
     def _schedule(
-        self, item: IncomingMessage | OutgoingMessage | Peer | _DelayedDatagram, due: float
+        self, item: IncomingMessage | OutgoingMessage | Peer | DelayedDatagram, due: float
     ) -> None:
         item.due = due
         self._timer_number += 1

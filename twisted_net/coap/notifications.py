@@ -62,7 +62,9 @@ class Notifier:
         self._flush = flush
         self._refreshed = tuple(refreshed)
         self._chance = chance
-        self.observers = ObserverList(limits.max_observers, limits.max_observers_per_peer)
+        self.observers = ObserverList(
+            limits.max_observers, limits.max_observers_per_peer, layer.memory, self._relieve
+        )
         self._outstanding: dict[OutgoingMessage, Observer] = {}
         # The notification that is outstanding to each, with its number in the order of all.
         self._sent: dict[Observer, tuple[int, OutgoingMessage]] = {}
@@ -125,6 +127,17 @@ class Notifier:
         """Remove all observers of a peer, without a message to it."""
         for observer in self.observers.of_peer(source):
             self.observers.remove(observer)
+
+    def drop_peer(self, source: Source) -> None:
+        """Do so, and send no more of the notifications that are outstanding or queued."""
+        self._cancel(self.observers.of_peer(source), self._reactor.seconds())
+        self.remove_peer(source)
+
+    def _relieve(self, observer: Observer) -> float:
+        """Remove an observer, as all clients hold too much; return the share of a step."""
+        self._cancel([observer], self._reactor.seconds())
+        self.observers.remove(observer)
+        return WRITE
 
     async def terminate(self) -> None:
         """

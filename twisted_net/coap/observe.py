@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from twisted_net.coap.codec import Options
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
+
+OBSERVER_BYTES = 1000
+"""Bytes of an observer in memory, beside the options of its request."""
+
+OPTION_BYTES = 100
+"""Bytes of such an option, beside its value."""
 
 
 class Observer:
@@ -45,9 +53,20 @@ class ObserverList:
 
     :param max_observers: entries in all; a further one is not added.
     :param max_per_peer: entries of one peer.
+    :param memory: counts what each takes; a ledger of its own if None.
+    :param relieve: removes one that gives way, and returns the share of a step that this takes.
     """
 
-    def __init__(self, max_observers: int, max_per_peer: int) -> None:
+    def __init__(
+        self,
+        max_observers: int,
+        max_per_peer: int,
+        memory: MemoryLedger | None = None,
+        relieve: Callable[[Observer], float] | None = None,
+    ) -> None:
+        self._kept: MemoryAccount[Observer] = (memory or MemoryLedger()).account(
+            "coap_observers", relieve=relieve
+        )
         self._max_observers = max_observers
         self._max_per_peer = max_per_peer
         self._all: dict[tuple[Source, bytes], Observer] = {}
@@ -76,7 +95,9 @@ class ObserverList:
         self._all[source, token] = observer
         self._resources.setdefault(resource, OrderedDict())[source, token] = observer
         self._per_peer.setdefault(source, of_peer).append(observer)
-        return observer
+        values = sum(len(value) for _, value in options)
+        self._kept.set(observer, OBSERVER_BYTES + OPTION_BYTES * len(options) + values)
+        return observer if observer in self else None
 
     def deregister(self, source: Source, token: bytes) -> None:
         """Remove the observer with this token, if there is one."""
@@ -90,6 +111,7 @@ class ObserverList:
             return
         key = observer.source, observer.token
         del self._all[key]
+        self._kept.set(observer, 0)
         of_resource = self._resources[observer.resource]
         del of_resource[key]
         if not of_resource:
@@ -101,6 +123,8 @@ class ObserverList:
 
     def clear(self) -> None:
         """Remove all observers."""
+        for observer in self._all.values():
+            self._kept.set(observer, 0)
         self._all.clear()
         self._resources.clear()
         self._per_peer.clear()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import islice
 
 from twisted_net.coap.exchange import IncomingMessage, IncomingState, Peer
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
+from twisted_net.turns.steps import WRITE
 
 SWEPT_AT_ONCE = 256
 """Peers that one sweep removes or moves; the next one follows at once if there are more."""
@@ -21,6 +24,15 @@ Messages of a peer examined, oldest first, to find one that can be evicted; thos
 answered yet go behind the others, so that the next search begins after them.
 """
 
+PEER_BYTES = 2200
+"""Bytes of a peer, with its session."""
+
+EXCHANGE_BYTES = 400
+"""Bytes of a message of a peer that is kept, beside the reply to it."""
+
+UNCOUNTED = 1024
+"""Bytes of a change that need not be counted, as they are few: most requests are answered so."""
+
 
 class PeerTable:
     """
@@ -31,6 +43,9 @@ class PeerTable:
     least recently active peer. Requests that are not answered yet are never evicted, so that none
     runs twice: whoever answers them limits how many there are.
 
+    :param memory: counts what is kept for each peer; a ledger of its own if None.
+    :param relieve: drops what can be dropped of a peer, by :meth:`drop_messages` and otherwise;
+        that alone if None.
     :ivar peers: all peers, least recently active first.
     :ivar latest: the last of them, or None if that is not known.
     :ivar exchanges: messages kept.
@@ -39,8 +54,16 @@ class PeerTable:
     :ivar sweep_at: when :meth:`sweep` is due, or None.
     """
 
-    def __init__(self, limits: TransmissionParameters) -> None:
+    def __init__(
+        self,
+        limits: TransmissionParameters,
+        memory: MemoryLedger | None = None,
+        relieve: Callable[[Peer], float] | None = None,
+    ) -> None:
         self._limits = limits
+        self._kept: MemoryAccount[Peer] = (memory or MemoryLedger()).account(
+            "coap_exchanges", relieve=relieve or self.drop_messages
+        )
         self._lifetime = limits.exchange_lifetime
         self.peers: OrderedDict[Source, Peer] = OrderedDict()
         self.latest: Peer | None = None
@@ -58,6 +81,7 @@ class PeerTable:
         if len(self.peers) >= self._limits.max_peers and not self._evict_idle_peer():
             return None
         peer = self.peers[source] = self.latest = Peer(source, first_id, now)
+        self.weigh(peer)
         if self.sweep_at is None:
             self.sweep_at = now + self._lifetime
         return peer
@@ -109,6 +133,27 @@ class PeerTable:
             if not self._evict_oldest(peer, len(received) * len(self.peers) > limit):
                 break
 
+    def weigh(self, peer: Peer, least: int = UNCOUNTED) -> None:
+        """
+        Count what is kept for a peer, after it has changed; that may :meth:`drop_messages`.
+
+        :param least: bytes of a change that is counted.
+        """
+        size = PEER_BYTES + EXCHANGE_BYTES * len(peer.received)
+        size += peer.reply_bytes + peer.outgoing_bytes
+        if abs(size - peer.counted) >= least and self.peers.get(peer.source) is peer:
+            peer.counted = size
+            self._kept.set(peer, size)
+
+    def drop_messages(self, peer: Peer) -> float:
+        """Drop the answered messages of a peer; return the share of a step that this takes."""
+        received = peer.received
+        for incoming in [each for each in received.values() if each.state is _SETTLED]:
+            self.remove(peer, incoming)
+            self.evicted += 1
+        self.weigh(peer, 1)
+        return WRITE
+
     def store_reply(self, peer: Peer, incoming: IncomingMessage, reply: bytes) -> None:
         """Keep the datagram that answers duplicates of *incoming*."""
         if peer.received.get(incoming.message_id) is not incoming:
@@ -121,6 +166,7 @@ class PeerTable:
         while self.reply_bytes > limit:
             if not self._evict_oldest(peer, peer.reply_bytes * len(self.peers) > limit):
                 break
+        self.weigh(peer)
 
     def remove(self, peer: Peer, incoming: IncomingMessage) -> None:
         """Keep a message no longer, if it is still kept."""
@@ -147,6 +193,7 @@ class PeerTable:
         self.reply_bytes -= peer.reply_bytes
         peer.due = None
         del self.peers[peer.source]
+        self._kept.set(peer, 0)
 
     def _evict_oldest(self, peer: Peer, over_share: bool) -> bool:
         """Evict one message: of *peer*, or of the least recently active peer that has one."""
@@ -161,6 +208,7 @@ class PeerTable:
                 if incoming.state is _SETTLED:
                     self.remove(candidate, incoming)
                     self.evicted += 1
+                    self.weigh(candidate)
                     return True
                 received.move_to_end(incoming.message_id)
         return False

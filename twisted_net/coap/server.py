@@ -39,7 +39,6 @@ from twisted_net.coap.exchange import (
     MessageAcknowledged,
     MessageFailed,
 )
-from twisted_net.coap.messages import MAX_DELAYED_BYTES
 from twisted_net.coap.notifications import Notifier, add_observe_option
 from twisted_net.coap.observe import Observer
 from twisted_net.coap.peer_sessions import (
@@ -128,12 +127,13 @@ class CoapServer(CoapEndpoint):
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits = limits or CoapLimits()
-        super().__init__(reactor, limits, int(chance() * 65_536))
+        self.sessions = Sessions(time.time) if sessions is None else sessions
+        memory = self.sessions.memory
+        super().__init__(reactor, limits, int(chance() * 65_536), memory, self._relieved)
         self._chance = chance
         self._on_review = reviewed
         self.commands = commands
-        self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(*pacings(reactor))
+        self.sessions.use_pacing(*pacings(reactor, memory))
         self.sessions.use_clock(reactor.seconds)
         self.datagrams = DatagramCounts()
         self._observable = observable_commands(commands, observable)
@@ -142,8 +142,8 @@ class CoapServer(CoapEndpoint):
         )
         self._verifier = AddressVerifier(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
         bounds = limits.max_transfers, limits.max_transfer_bytes, limits.exchange_lifetime
-        self._assembler = RequestAssembler(TransferTable(*bounds), limits.max_body)
-        self._responses = ResponseBuilder(limits, TransferTable(*bounds))
+        self._assembler = RequestAssembler(TransferTable(*bounds, memory), limits.max_body)
+        self._responses = ResponseBuilder(limits, TransferTable(*bounds, memory))
         self._topics = TopicResources(
             self.sessions.topics,
             limits.max_topics,
@@ -167,7 +167,7 @@ class CoapServer(CoapEndpoint):
             permit,
         )
         self._access = ResourceAccess(commands, self.runner, permissions_of is not None)
-        self._waiting = WaitingRequests(reactor, limits)
+        self._waiting = WaitingRequests(reactor, limits, memory)
         self._draining = False
         self._tracebacks = TracebackRate()
 
@@ -223,17 +223,6 @@ class CoapServer(CoapEndpoint):
             "observers": self.observers,
             "failures": counters.failures,
             "overdue": counters.overdue,
-        }
-
-    def kept(self) -> dict[str, tuple[int, int]]:
-        """Return the bytes that are kept for peers, and the limit of these, by kind."""
-        limits, sizes = self.limits, self.layer.sizes
-        transfers = self._assembler.size + self._responses.size
-        return {
-            "coap_replies": (sizes["exchange_bytes"], limits.max_exchange_bytes),
-            "coap_topics": (self._topics.size, limits.max_topic_bytes),
-            "coap_transfers": (transfers, 2 * limits.max_transfer_bytes),
-            "group_answers": (sizes["delayed_bytes"], MAX_DELAYED_BYTES),
         }
 
     # --- requests ---
@@ -400,7 +389,8 @@ class CoapServer(CoapEndpoint):
             raise
         show = partial(self.runner.commands.shown_call, command, arguments)
         result = self.runner.start(answer, session, show)
-        self._waiting.start(source, self._respond_later(request, incoming, answer, result))
+        size = sum(map(len, arguments))
+        self._waiting.start(source, self._respond_later(request, incoming, answer, result), size)
         return None
 
     def _assemble(
@@ -531,6 +521,10 @@ class CoapServer(CoapEndpoint):
     def _deliver(self, source: Source, line: bytes) -> str | None:
         """Notify a peer of the last event if it observes ``/events``; return why it was not."""
         return None if self._notifier.notify_peer(source, EVENTS) else "not_observing"
+
+    def _relieved(self, source: Source) -> None:
+        """End the observations of a peer for which too much is kept."""
+        self._notifier.drop_peer(source)
 
     def _review(self, source: Source) -> None:
         """End the observations of a peer that its changed permissions no longer allow."""

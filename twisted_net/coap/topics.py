@@ -10,7 +10,9 @@ from twisted_net.coap.codec import JSON, TEXT, Code
 from twisted_net.coap.resources import ResourceResponse
 from twisted_net.errors import TooBusy
 from twisted_net.net.characters import check_control_characters, decode_utf8
+from twisted_net.net.memory_ledger import MemoryAccount
 from twisted_net.topics import TopicMessage, Topics
+from twisted_net.turns.steps import WRITE
 
 TOPICS = "topics"
 """First segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
@@ -53,6 +55,7 @@ class TopicResources:
     :param max_bytes: of the messages that are kept.
     :param is_observed: returns whether a resource has observers.
     :param changed: called for each new message with the path of its resource.
+    :ivar kept: bytes of the messages, by topic.
     """
 
     def __init__(
@@ -70,7 +73,9 @@ class TopicResources:
         self._changed = changed
         self._subscribers: OrderedDict[str, _TopicSubscriber] = OrderedDict()
         self._messages: OrderedDict[str, TopicMessage] = OrderedDict()
-        self.size = 0
+        self.kept: MemoryAccount[str] = topics.memory.account(
+            "coap_topics", max_bytes, self._relieve
+        )
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -113,8 +118,8 @@ class TopicResources:
         for subscriber in self._subscribers.values():
             self._topics.unsubscribe_all(subscriber)
         self._subscribers.clear()
-        self._messages.clear()
-        self.size = 0
+        for topic in list(self._messages):
+            self._drop_message(topic)
 
     def _unsubscribe_one(self) -> None:
         for topic in list(islice(self._subscribers, _IDLE_TOPICS_TRIED)):
@@ -129,18 +134,24 @@ class TopicResources:
         """Keep a message, and return whether an observer is notified of it."""
         topic = message.topic
         self._drop_message(topic)
-        self._messages[topic] = message
-        self.size += len(message.line)
-        while self.size > self._max_bytes:
+        size = len(message.line)
+        while self._messages and self.kept.total + size > self._max_bytes:
             self._drop_message(next(iter(self._messages)))
+        if size <= self._max_bytes:
+            self._messages[topic] = message
+            self.kept.set(topic, size)
         path = path_of(topic)
         self._changed(path)
         return self._is_observed(path)
 
     def _drop_message(self, topic: str) -> None:
-        message = self._messages.pop(topic, None)
-        if message is not None:
-            self.size -= len(message.line)
+        self._messages.pop(topic, None)
+        self.kept.set(topic, 0)
+
+    def _relieve(self, topic: str) -> float:
+        """Drop a message, as all hold too much."""
+        self._drop_message(topic)
+        return WRITE
 
 
 class _TopicSubscriber:

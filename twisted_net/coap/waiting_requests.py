@@ -12,8 +12,12 @@ from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.cancellations import Cancellations
 from twisted_net.errors import TooBusy
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.step_scheduler import StepScheduler
 from twisted_net.turns.steps import END, in_steps
+
+REQUEST_BYTES = 7000
+"""Bytes of a request whose command waits, beside its payload: its handler, and what awaits it."""
 
 
 class WaitingRequests:
@@ -21,9 +25,15 @@ class WaitingRequests:
     Requests whose commands wait, within the limits of the server and of each peer.
 
     :param reactor: clock of the timeout of :meth:`ended`.
+    :param memory: counts what they take; a ledger of its own if None.
     """
 
-    def __init__(self, reactor: IReactorTime, limits: CoapLimits) -> None:
+    def __init__(
+        self, reactor: IReactorTime, limits: CoapLimits, memory: MemoryLedger | None = None
+    ) -> None:
+        self._kept: MemoryAccount[Deferred[None]] = (memory or MemoryLedger()).account(
+            "coap_waiting", relieve=self._relieve
+        )
         self._reactor = reactor
         self._limits = limits
         self._waiting: dict[Deferred[None], Source] = {}
@@ -43,11 +53,13 @@ class WaitingRequests:
             if count >= limit:
                 raise TooBusy(limit)
 
-    def start(self, source: Source, respond: Coroutine[Any, Any, None]) -> None:
+    def start(self, source: Source, respond: Coroutine[Any, Any, None], size: int = 0) -> None:
         """
         Run a coroutine that waits for a command and sends its response; it must not raise.
 
         Call :meth:`check` before the coroutine is made: one that exists must be run.
+
+        :param size: bytes of the request.
         """
         done = Deferred.fromCoroutine(respond)
         if done.called:
@@ -55,6 +67,7 @@ class WaitingRequests:
         self._waiting[done] = source
         self._per_peer.setdefault(source, {})[done] = None
         done.addBoth(lambda _: self._ended(done))
+        self._kept.set(done, REQUEST_BYTES + size)
 
     def cancel(self) -> None:
         """Cancel all requests now."""
@@ -94,7 +107,14 @@ class WaitingRequests:
                 done.cancel()
                 yield END
 
+    def _relieve(self, done: Deferred[None]) -> float:
+        """Cancel a request, as all clients hold too much; return the share of a step."""
+        self._kept.set(done, 0)
+        done.cancel()
+        return END
+
     def _ended(self, done: Deferred[None]) -> None:
+        self._kept.set(done, 0)
         source = self._waiting.pop(done)
         of_peer = self._per_peer[source]
         del of_peer[done]

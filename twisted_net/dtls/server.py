@@ -32,6 +32,7 @@ from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.certificates import Certificates, identity_in
 from twisted_net.net.log_limiter import limited_logger
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.steady_clock import steady
 from twisted_net.reasons import End
@@ -42,6 +43,13 @@ from twisted_net.udp.responder import DatagramCounts
 
 TIMER_INTERVAL = 0.05
 """Shortest interval of the timer that serves all sessions, in seconds."""
+
+SESSION_BYTES = 73_000
+"""
+Bytes of a session or a handshake in memory: ``python -m benchmarks.idle`` measures 69 to 73 KB.
+
+What OpenSSL has allocated for a handshake, the session keeps.
+"""
 
 
 class DtlsCounts:
@@ -75,6 +83,7 @@ _ENDS = (
     End.HANDSHAKE_TIMEOUT,
     End.HANDSHAKE_FAILED,
     End.TOO_MANY_HANDSHAKES,
+    End.BUFFERS_FULL,
 )
 
 
@@ -130,6 +139,7 @@ class DtlsServer(DatagramProtocol):
     :param session_limit: returns how many sessions a user may have; None for no limit. Over it,
         that user's session that was silent for longest is ended: a device that lost power could
         not close its session.
+    :param memory: counts what sessions and handshakes take; a ledger of its own if None.
     :ivar log: for what is wrong with a client's handshake, at a limited rate.
     :ivar counts: of handshakes and sessions.
     :ivar datagrams: counts of the port.
@@ -146,6 +156,7 @@ class DtlsServer(DatagramProtocol):
         *,
         ended: Callable[[SecurePeer, End], None] | None = None,
         session_limit: Callable[[str], int | None] | None = None,
+        memory: MemoryLedger | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         self._seconds = reactor.seconds
@@ -160,6 +171,12 @@ class DtlsServer(DatagramProtocol):
         self._cookies = CookieSecret(os.urandom(32), reactor.seconds())
         self._steps = StepScheduler(reactor)
         self._reducing: set[str] = set()  # users over a limit that was lowered
+        memory = memory or MemoryLedger()
+        memory.use_pacing(lambda work: self._steps(in_steps(work)))
+        places = self.settings.max_sessions + self.settings.max_handshakes
+        self._kept: MemoryAccount[_Association] = memory.account(
+            "dtls", places * SESSION_BYTES, self._relieve, last=True
+        )
         self._draining = False
         self._port: IUDPTransport | None = None
         self._associations: dict[Source, _Association] = {}
@@ -338,6 +355,8 @@ class DtlsServer(DatagramProtocol):
             return
         self._flush(association)
         self._wake_at(min(deadline, session.due or deadline))
+        # Last, as it may end this one.
+        self._kept.set(association, SESSION_BYTES)
 
     def _continue_handshake(self, association: _Association, datagram: bytes, now: float) -> None:
         """Continue a handshake."""
@@ -459,12 +478,18 @@ class DtlsServer(DatagramProtocol):
                 association.session.close()
                 self._flush(association)
         del self._associations[association.source]
+        self._kept.set(association, 0)
         self.counts.ended[end] += 1
         if not self._associations and self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if peer is not None and self._ended is not None:
             self._ended(peer, end)
+
+    def _relieve(self, association: _Association) -> float:
+        """End one, as all clients hold too much; return the share of a step that this takes."""
+        self._end(association, End.BUFFERS_FULL)
+        return END
 
     def _flush(self, association: _Association) -> None:
         port = self._port

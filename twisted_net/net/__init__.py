@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted_net.net.addresses import Source as Source
     from twisted_net.net.certificates import Certificates as Certificates
+    from twisted_net.net.memory_ledger import MemoryLedger as MemoryLedger
     from twisted_net.net.name_lookups import NameLookups as NameLookups
     from twisted_net.net.reactor import AnyReactor as AnyReactor
     from twisted_net.net.reactor import DatagramReactor as DatagramReactor
@@ -34,6 +35,7 @@ else:
                 "ServiceReactor",
                 "ThreadedReactor",
             ],
+            "memory_ledger": ["MemoryLedger"],
             "name_lookups": ["NameLookups"],
             "steady_clock": ["steady", "steady_wall"],
         },

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.config.type_checks import check_arguments
 
 RELIEF = 0.9
 """
@@ -53,6 +54,7 @@ class MemoryAccount(Generic[_H]):
     been longest in the highest class: none holds twice as much. So each operation takes O(1).
 
     :ivar kind: what it shows as; several accounts may have the same.
+    :ivar last: whether its holders give way after those of other accounts.
     :ivar limit: bytes of all its holders together.
     :ivar total: bytes of all its holders now.
     :ivar relieved: how many holders were relieved.
@@ -66,6 +68,7 @@ class MemoryAccount(Generic[_H]):
         "_used",
         "has_limit",
         "kind",
+        "last",
         "limit",
         "over",
         "relieved",
@@ -78,8 +81,10 @@ class MemoryAccount(Generic[_H]):
         kind: str,
         limit: int | None,
         relieve: Callable[[_H], float] | None,
+        last: bool,
     ) -> None:
         self.kind = kind
+        self.last = last
         self.has_limit = limit is not None
         self.limit = ledger.limit if limit is None else limit
         self.total = 0
@@ -172,14 +177,15 @@ class MemoryAccount(Generic[_H]):
 _Account = MemoryAccount[Any]  # Any: each has holders of its own type
 
 
+@check_arguments
 class MemoryLedger:
     """
     All bytes that are kept for strangers, in accounts; all parts of a service share one.
 
     Over the limit of an account its holders are relieved, over that of all those of all accounts,
     until :data:`RELIEF` of it is used: those that hold most first, and of those that hold about as
-    much, those of the account that holds most. So what each session costs, which is little, gives
-    way last, however much all of them hold. Accounts are few, and live as long as the ledger.
+    much, those of the account that holds most. What each session costs is little, and gives way
+    last, however much all of them hold. Accounts are few, and live as long as the ledger.
 
     :param limit: bytes of all accounts together.
     :ivar limit: the same.
@@ -199,6 +205,8 @@ class MemoryLedger:
         kind: str,
         limit: int | None = None,
         relieve: Callable[[_H], float] | None = None,
+        *,
+        last: bool = False,
     ) -> MemoryAccount[_H]:
         """
         Open an account.
@@ -208,8 +216,10 @@ class MemoryLedger:
         :param relieve: ends what is kept for a holder, sets it to 0 or at least to less, and
             returns the share of a step that it took (:mod:`twisted_net.turns.steps`). None for what
             never gives way, as it has a limit of its own and is small, or refuses what is too much.
+        :param last: whether its holders give way only after all those of other accounts: for what a
+            session costs, which the one that holds most in buffers has, too.
         """
-        account = MemoryAccount(self, kind, limit, relieve)
+        account = MemoryAccount(self, kind, limit, relieve, last)
         self._accounts.append(account)
         return account
 
@@ -286,14 +296,16 @@ class MemoryLedger:
         """Return the account whose largest holder is relieved next; None if there is room."""
         if self._over and self.total <= self.limit * RELIEF:
             self._over = False
-        found, highest = None, (0, 0)
+        found, highest = None, (False, 0, 0)
         for account in self._accounts:
             if account.over and account.total <= account.limit * RELIEF:
                 account.over = False
-            rank = account.largest_class, account.total
-            if (self._over or account.over) and rank > highest and account not in stuck:
+            if not account.largest_class or account in stuck:
+                continue
+            rank = not account.last, account.largest_class, account.total
+            if (self._over or account.over) and rank > highest:
                 found, highest = account, rank
-        return found if highest[0] else None
+        return found
 
 
 def _outran(total: int, limit: int) -> bool:

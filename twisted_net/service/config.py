@@ -18,6 +18,7 @@ from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.http.settings import FetchSettings, HttpSettings
 from twisted_net.net.addresses import is_local
+from twisted_net.net.memory_ledger import MemorySettings
 from twisted_net.ops.long_turns import LatencySettings
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
@@ -207,6 +208,7 @@ class Config(Record, frozen=True):
         tuple[str | Listener, ...],
         Meta(description="more listeners for commands: endpoint descriptions or tables"),
     ] = ()
+    memory: MemorySettings = default(default_factory=MemorySettings)
     tcp: TcpSettings = default(default_factory=TcpSettings)
     topics: TopicSettings = default(default_factory=TopicSettings)
     slowlog: SlowLogSettings = default(default_factory=SlowLogSettings)

@@ -15,6 +15,7 @@ from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import ConfigError
 from twisted_net.net.addresses import Source
+from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.net.reactor import ServiceReactor
 from twisted_net.ops.process_info import package_version
 from twisted_net.service.config import (
@@ -89,10 +90,6 @@ class _DrainingListener(ListenerService):
 
     server: CoapServer
     _drain_timeout: float
-
-    @override
-    def kept(self) -> Mapping[str, tuple[int, int]]:
-        return self.server.kept()
 
     @override
     async def _close(self) -> None:
@@ -191,32 +188,32 @@ class _GroupListener(_ConfiguredDescription):
 
 
 class DatagramGroupListener(_GroupListener):
-    """The multicast groups of the datagram server."""
+    """
+    The multicast groups of the datagram server.
+
+    :param memory: counts the answers that wait.
+    """
 
     def __init__(
         self,
         reactor: ServiceReactor,
         config: Config,
         own: DatagramListener,
+        memory: MemoryLedger,
     ) -> None:
         from twisted_net.udp.multicast import DelayedAnswers
 
         counts = own.server.responder.counts
         super().__init__(reactor, config.udp.multicast, own, counts)
         self._server = own.server
-        self._delayed = DelayedAnswers(reactor, config.udp.multicast.leisure, counts)
+        leisure = config.udp.multicast.leisure
+        self._delayed = DelayedAnswers(reactor, leisure, counts, memory=memory)
 
     @override
     def _received(self, datagram: bytes, source: Source) -> None:
         answer = self._server.answer_group(datagram, source)
         if answer is not None:
             self._delayed.send(self._answer, answer, source)
-
-    @override
-    def kept(self) -> Mapping[str, tuple[int, int]]:
-        from twisted_net.udp.multicast import MAX_DELAYED_BYTES
-
-        return {"group_answers": (self._delayed.kept, MAX_DELAYED_BYTES)}
 
     def _answer(self, answer: bytes, source: Source) -> None:
         if self._server.transport is not None:
@@ -333,6 +330,7 @@ class SecureDatagramListener(_DtlsListener):
     """
     The datagram server over DTLS.
 
+    :param streams: the sessions of the stream listeners, whose memory it shares.
     :ivar server: holds the counters and the table of clients.
     """
 
@@ -342,14 +340,14 @@ class SecureDatagramListener(_DtlsListener):
         self,
         reactor: ServiceReactor,
         config: Config,
-        wall: Callable[[], float],
+        streams: Sessions,
     ) -> None:
         from twisted_net.dtls.server import DtlsServer
 
-        settings = config.udp.dtls
-        super().__init__(reactor, settings, config.udp, wall)
+        settings, memory = config.udp.dtls, streams.memory
+        super().__init__(reactor, settings, config.udp, streams.wall)
         self.server = DatagramServer(reactor, config.udp)
-        self.dtls = DtlsServer(reactor, self.server, self.certificates, settings)
+        self.dtls = DtlsServer(reactor, self.server, self.certificates, settings, memory=memory)
 
 
 class SecureCoapListener(_DrainingListener, _DtlsListener):
@@ -405,6 +403,7 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
             settings,
             ended=self.server.peer_lost,
             session_limit=session_limit,
+            memory=streams.memory,
         )
 
     def _enforce_limit(self, peer: Source) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -46,10 +45,6 @@ class ListenerService(Service, ABC):
     def port(self) -> int | None:
         """The bound port number, also if 0 is configured; None if not bound or without a number."""
         return None if self._port is None else getattr(self._port.getHost(), "port", None)
-
-    def kept(self) -> Mapping[str, tuple[int, int]]:
-        """Return the bytes that are kept for clients, and the limit of these, by kind."""
-        return {}
 
     @override
     def privilegedStartService(self) -> None:
@@ -159,11 +154,6 @@ class CommandListener(ListenerService):
     @override
     def configured_address(self) -> str:
         return self._command_port.address
-
-    @override
-    def kept(self) -> Mapping[str, tuple[int, int]]:
-        factory = self.factory
-        return {"connections": (factory.guard.buffers.total, factory.limits.max_buffered)}
 
     @override
     def listen(self, port: int, interface: str) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from twisted_net.errors import CannotListen, ConfigError
 from twisted_net.http.fetch import Fetcher
 from twisted_net.http.settings import FetchSettings
 from twisted_net.net.addresses import is_local
+from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.net.name_lookups import NameLookups
 from twisted_net.net.periodic_call import PeriodicCall
 from twisted_net.net.reactor import AnyReactor, ServiceReactor, full_reactor
@@ -122,8 +122,9 @@ class NetService(MultiService):
             Fetcher.guarded, reactor, config.http, config.fetch, self._lookups
         )
         self._fetcher: Fetcher | None = None
-        self.sessions = Sessions(time.time, Topics(config.topics), _instruments(reactor, config))
-        self.sessions.use_pacing(*pacings(reactor))
+        topics = Topics(config.topics, MemoryLedger(config.memory.limit))
+        self.sessions = Sessions(time.time, topics, _instruments(reactor, config))
+        self.sessions.use_pacing(*pacings(reactor, topics.memory))
         self.sessions.use_clock(reactor.seconds)
         self.sessions.add_section("server", self._server_figures)
         self.sessions.add_section("process", usage)
@@ -133,14 +134,13 @@ class NetService(MultiService):
         self.coap = None
         if config.coap.enabled:
             self.coap = CoapListener(reactor, config, registry, self.sessions)
-        wall = self.sessions.wall
-        secure_udp, secure_coap = config.udp.dtls.enabled, config.coap.dtls.enabled
-        self.secure_udp = SecureDatagramListener(reactor, config, wall) if secure_udp else None
-        self.secure_coap = (
-            SecureCoapListener(reactor, config, registry, self._access, self.sessions)
-            if secure_coap
-            else None
-        )
+        self.secure_udp = self.secure_coap = None
+        if config.udp.dtls.enabled:
+            self.secure_udp = SecureDatagramListener(reactor, config, self.sessions)
+        if config.coap.dtls.enabled:
+            self.secure_coap = SecureCoapListener(
+                reactor, config, registry, self._access, self.sessions
+            )
         self._add_figures()
         self._add_coap_section()
         served = (
@@ -231,8 +231,9 @@ class NetService(MultiService):
     def _group_listeners(self, config: Config) -> list[ListenerService]:
         """Return the listeners of multicast groups; they start after the ports that answer."""
         made: list[ListenerService] = []
+        memory = self.sessions.memory
         if self.udp is not None and config.udp.multicast.groups:
-            made.append(DatagramGroupListener(self._reactor, config, self.udp))
+            made.append(DatagramGroupListener(self._reactor, config, self.udp, memory))
         if self.coap is not None and config.coap.multicast.groups:
             made.append(CoapGroupListener(self._reactor, config, self.coap))
         if config.discovery.enabled:
@@ -260,28 +261,6 @@ class NetService(MultiService):
             left=len(self.sessions),
             connected=connected,
         )
-
-    def _memory_figures(self) -> Mapping[str, object]:
-        """Return the bytes that are kept for clients, and the limit of these, by kind."""
-        topics = self.sessions.topics
-        mailboxes = [client.mailbox for client in self.sessions if client.mailbox is not None]
-        kinds: list[Mapping[str, tuple[int, int]]] = [
-            {
-                "broadcasts": self.sessions.broadcasts.kept(),
-                "messages": (
-                    sum(mailbox.waiting for mailbox in mailboxes),
-                    topics.settings.max_queue * len(mailboxes),
-                ),
-                "subscriptions": (topics.kept, topics.settings.max_subscription_bytes),
-            },
-            *(part.kept() for part in self._served),
-        ]
-        size, limit = Counter[str](), Counter[str]()
-        for each in kinds:
-            for kind, (kept, bound) in each.items():
-                size[kind] += kept
-                limit[kind] += bound
-        return {kind: {"bytes": size[kind], "limit": limit[kind]} for kind in sorted(limit)}
 
     def _server_figures(self) -> Mapping[str, object]:
         return {
@@ -333,13 +312,12 @@ class NetService(MultiService):
         return tcp, made
 
     def _add_figures(self) -> None:
-        """Add figures of certificates and of DTLS to STATS, if there are any, and INFO memory."""
+        """Add figures of certificates and of DTLS to STATS, if there are any."""
         secure = [part for part in (self.secure_udp, self.secure_coap) if part is not None]
         holders = [self.sessions]
         if self.secure_coap is not None:
             holders.append(self.secure_coap.server.sessions)
         for sessions in holders:
-            sessions.add_section("memory", self._memory_figures)
             if secure or any(listener.certificates for listener in self.listeners):
                 sessions.add_figure("certificates", self._seconds_left)
             if secure:

@@ -1,4 +1,4 @@
-"""Admission: counts connections by source and user, rates of each, and memory of all."""
+"""Admission: counts connections by source and user, and rates of each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ from twisted_net.net.addresses import client_prefix, is_local, network_of
 from twisted_net.net.rate_limit import KeyedCounts, RateLimiter
 from twisted_net.reasons import End
 from twisted_net.tcp.limits import Limits
-
-RELIEF = 0.9
-"""
-Share of the limit of all buffers that may be used after the largest connections were aborted.
-
-Sorting them takes a millisecond or more, so some room is made each time.
-"""
 
 _C = TypeVar("_C", bound=Hashable)
 
@@ -237,37 +230,6 @@ class Meter:
             rates.charge(key, now, size)
             longest = max(longest, rates.wait(key, now, 0))
         return longest
-
-
-class Buffers(Generic[_C]):
-    """
-    Bytes that each connection of a server holds in memory.
-
-    :param limit: for all of them together.
-    :ivar total: the sum.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: dict[_C, int] = {}
-        self.total = 0
-
-    def set(self, connection: _C, size: int) -> bool:
-        """Set what a connection holds; return whether all together are over the limit."""
-        self.total += size - self._held.pop(connection, 0)
-        if size:
-            self._held[connection] = size
-        return self.total > self._limit
-
-    def take_largest(self) -> list[_C]:
-        """Remove and return the connections to abort, those that hold most first."""
-        gone = []
-        for connection in sorted(self._held, key=self._held.__getitem__, reverse=True):
-            if self.total <= self._limit * RELIEF:
-                break
-            self.total -= self._held.pop(connection)
-            gone.append(connection)
-        return gone
 
 
 def _commands_per_second(limits: Limits) -> dict[str, float | None]:

@@ -78,8 +78,7 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands.registry import Waiting, encode_error, is_result
-from twisted_net.errors import UnterminatedLine
+from twisted_net.commands.registry import Waiting, is_result
 from twisted_net.reasons import End
 from twisted_net.sessions import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer
@@ -177,16 +176,16 @@ class CommandProtocol(Protocol):
         framer = self._framer
         if self._lines is not None:
             framer.keep(data)
-            self._hold_input(len(framer))
+            self._hold_input()
             return
         lines = framer.feed(data)
         if not lines:
-            self._hold_input(len(framer))
+            self._hold_input()
             if self._unproven:
                 self._rejects(framer.head, whole=False)
             return
-        if self._flow.input_size or len(data) > UNCOUNTED:
-            self._hold_input(len(framer))
+        if (self._flow.input_size or len(data) > UNCOUNTED) and not self._hold_input():
+            return
         factory = self._factory
         self._lines = lines
         others_wait = factory.turns.busy and (self._slow or len(lines) > FREE_LINES)
@@ -341,7 +340,7 @@ class CommandProtocol(Protocol):
         pending = 0 if self._lines is None else len(self._lines) - self._next
         if self._queue is not None:
             pending += len(self._queue)
-        return {"pending": pending, "buffered": len(self._framer) + self._flow.output_size}
+        return {"pending": pending, "buffered": len(self._framer) + self._flow.output}
 
     def open_mailbox(self, topics: Topics) -> Mailbox:
         """Return a mailbox whose messages are sent to this client; called once at most."""
@@ -359,7 +358,7 @@ class CommandProtocol(Protocol):
     def wrote_messages(self, size: int) -> None:
         """Count bytes of messages that were just written."""
         if not self._writable:
-            self._hold_output(size)
+            self._hold(size)
         if self._throttle is not None:
             self._throttle.charge(size)
 
@@ -384,20 +383,22 @@ class CommandProtocol(Protocol):
         if self._writer is not None:
             self._writer.metered = self._throttle is not None
 
-    def _hold_input(self, size: int) -> None:
-        """Note how many bytes have come that are not run yet."""
-        self._flow.input_size = size
+    def output_waits(self, size: int) -> None:
+        """Note how many bytes the kernel has not taken; the transport calls it when they change."""
+        self._flow.unsent = size
         self._hold()
 
-    def _hold_output(self, size: int) -> None:
-        """Note that so many more bytes wait for a peer that does not read."""
-        self._flow.output_size += size
-        self._hold()
+    def _hold_input(self) -> bool:
+        """Note how many bytes have come that are not run, or not answered; False if it is ended."""
+        if self._flow.set_input(len(self._framer), self._lines, self._next, self._queue):
+            self._hold()
+        return self._end is None
 
-    def _hold(self) -> None:
-        """Report to the guard how many bytes this connection holds."""
+    def _hold(self, output: int = 0) -> None:
+        """Report to the guard how many bytes are held; *output* more wait for the peer to read."""
+        self._flow.output_size += output
         waiting = 0 if self._writer is None else self._writer.mailbox.waiting
-        self._factory.guard.hold(self, self._flow.kept + waiting)
+        self._factory.guard.hold(self, self._flow.kept, waiting)
 
     # --- lines and answers ---
 
@@ -482,8 +483,9 @@ class CommandProtocol(Protocol):
 
     def _cut_rest(self) -> list[bytes | None] | None:
         """Cut more lines off what the client has sent; None where there is no whole one."""
-        lines = self._framer.feed(b"") or None
-        self._hold_input(len(self._framer))
+        self._lines = lines = self._framer.feed(b"") or None
+        if lines is None:
+            self._hold_input()
         return lines
 
     def _refuse_long(self) -> bytes:
@@ -545,13 +547,13 @@ class CommandProtocol(Protocol):
                 self._factory.turns.add(self)
         elif queue is None and self._finish_reason is not None:
             if self._input_ended and self._framer.unfinished:
-                self.session.count()
-                self.transport.write(encode_error(UnterminatedLine()))
+                self.transport.write(self._factory.guard.refuse_unterminated(self.session))
             self.hang_up(self._finish_reason)
             return
         # A peer that has to wait keeps its bytes in its own buffers: nothing of ours grows.
         wanted = self._lines is None and self._writable and self._finish_reason is None
-        self._flow.set_reading(wanted and not throttled)
+        if self._hold_input():
+            self._flow.set_reading(wanted and not throttled)
 
     def _take_due(self, queue: AnswerQueue) -> list[bytes]:
         """Take the oldest answers out of the queue, up to the first that is waited for."""
@@ -569,7 +571,7 @@ class CommandProtocol(Protocol):
         self.transport.write(answers)
         self.session.written += len(answers)
         if not self._writable:
-            self._hold_output(len(answers))
+            self._hold(len(answers))
         if self._throttle is not None:
             self._throttle.charge(len(answers))
         return self._end is None
@@ -580,14 +582,13 @@ class CommandProtocol(Protocol):
         if isinstance(answer, Waiting):
             if answer.alone:
                 self._pending_limit = 0
-            settle = partial(self._settle, pending)
-            start = self._factory.runner.start_line
+            start, settle = self._factory.runner.start_line, partial(self._settle, pending)
             pending.command = start(answer, line or b"", self.session, settle)
         else:
             pending.answer = answer
         if self._queue is None:
             self._queue = AnswerQueue()
-        self._queue.append(pending)
+        self._queue.append(pending, line or b"")
         return self._queue
 
     def _settle(self, pending: PendingAnswer, answer: bytes) -> None:
@@ -595,4 +596,5 @@ class CommandProtocol(Protocol):
         pending.answer = answer
         self._check_success(answer)
         if self._queue is not None:
+            self._queue.settle(pending)
             self._go_on()

@@ -12,12 +12,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import encode_error
 from twisted_net.commands.runner import CommandRunner
-from twisted_net.errors import CommandError, LineTooLong
+from twisted_net.errors import CommandError, LineTooLong, UnterminatedLine
 from twisted_net.net.foreign_protocols import foreign_protocol
+from twisted_net.net.memory_ledger import MemoryAccount
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
 from twisted_net.sessions import Session, Sessions
-from twisted_net.tcp.admission import Access, Admission, Buffers, Meter
+from twisted_net.tcp.admission import Access, Admission, Meter
 from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.rejection import closing_event
@@ -66,6 +67,7 @@ class ConnectionGuard:
     :param access: who may log in, and what clients may do before; None where no login is required.
     :ivar admission: counts connections by where they come from, and who has not logged in.
     :ivar buffers: how many bytes each holds in memory.
+    :ivar messages: how many bytes of messages of topics wait for each.
     :ivar lines_at_once: lines that a connection cuts off its input at one time.
     """
 
@@ -83,7 +85,11 @@ class ConnectionGuard:
         self._sessions = sessions
         self._access = access if access is not None and access.required else None
         self.admission: Admission[GuardedConnection] = Admission(limits, access)
-        self.buffers: Buffers[GuardedConnection] = Buffers(limits.max_buffered)
+        account, limit = sessions.memory.account, limits.max_buffered
+        self.buffers: MemoryAccount[GuardedConnection] = account(
+            "connections", limit, self._relieve
+        )
+        self.messages: MemoryAccount[GuardedConnection] = account("messages", limit, self._relieve)
         budget = limits.turn_budget
         self.lines_at_once = budget * max(1, LINES_AT_ONCE // budget)
 
@@ -171,19 +177,32 @@ class ConnectionGuard:
         user = None if session.admit is None else session.user
         # The login of a handler that still runs must not be counted any more.
         session.admit = session.reviewed = None
-        self.buffers.set(connection, 0)
+        self._release(connection)
         self.admission.leave(connection, session.client[0], user)
 
-    def hold(self, connection: GuardedConnection, size: int) -> None:
+    def hold(self, connection: GuardedConnection, size: int, messages: int = 0) -> None:
         """
         Note how many bytes a connection holds in memory now.
 
-        Where all together hold too much, those that hold most are aborted: maybe this one too.
+        Where all together hold too much, those that hold most are aborted in the next turns; where
+        far too much, some within this call: maybe this one too.
+
+        :param messages: bytes of messages of topics that wait for it.
         """
-        if self.buffers.set(connection, size):
-            for largest in self.buffers.take_largest():
-                self._sessions.audit("closed", largest.session, End.BUFFERS_FULL.value)
-                largest.abort(End.BUFFERS_FULL)
+        self.buffers.set(connection, size)
+        if messages or self.messages.total:
+            self.messages.set(connection, messages)
+
+    def _release(self, connection: GuardedConnection) -> None:
+        self.buffers.set(connection, 0)
+        self.messages.set(connection, 0)
+
+    def _relieve(self, connection: GuardedConnection) -> float:
+        """Abort a connection that holds too much; return the share of a step that this takes."""
+        self._release(connection)
+        self._sessions.audit("closed", connection.session, End.BUFFERS_FULL.value)
+        connection.abort(End.BUFFERS_FULL)
+        return END
 
     def rejects_foreign(
         self,
@@ -233,6 +252,15 @@ class ConnectionGuard:
         session.count()
         self._sessions.refuse_line(session, Refusal.LINE_TOO_LONG, f"over {limit} bytes")
         return encode_error(LineTooLong(limit))
+
+    def refuse_unterminated(self, session: Session) -> bytes:
+        """
+        Count a line that the client has begun, and ended its half within.
+
+        :return: the answer that refuses it.
+        """
+        session.count()
+        return encode_error(UnterminatedLine())
 
     # --- what is due from time to time ---
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from twisted_net.tcp.admission import Meter
+from twisted_net.tcp.answer_queue import AnswerQueue
 
 UNCOUNTED = 4096
-"""Bytes after the last line of a piece that need not be counted, as they are few."""
+"""
+Bytes that need not be counted, as they are few: after the last line of a piece, or of what waits
+for an answer. Nothing is counted for a client that is answered at once.
+"""
+
+LINE_BYTES = 41
+"""Bytes of a line that waits, beside its own: an object of Python's, and its place in a list."""
 
 
 class Readable(Protocol):
@@ -34,21 +41,69 @@ class FlowControl:
     :ivar reading: whether the transport is read.
     :ivar input_size: bytes received and not run yet: an unfinished line, lines left over.
     :ivar output_size: bytes written since the peer stopped reading.
+    :ivar unsent: bytes that wait for the kernel to take them, if the transport tells.
+    :ivar pending_size: bytes of lines whose answers are waited for, and of answers behind these.
     """
 
-    __slots__ = ("_events_size", "_transport", "input_size", "output_size", "reading")
+    __slots__ = (
+        "_events_size",
+        "_lines_left",
+        "_transport",
+        "_uncut",
+        "input_size",
+        "output_size",
+        "pending_size",
+        "reading",
+        "unsent",
+    )
 
     def __init__(self, transport: Readable) -> None:
         self._transport = transport
         self.reading = True
         self.input_size = 0
         self.output_size = 0
+        self.unsent = 0
+        self.pending_size = 0
         self._events_size = 0  # the part of output_size that is events
+        self._uncut = self._lines_left = 0  # parts of input_size
+
+    @property
+    def output(self) -> int:
+        """Bytes that wait for the peer."""
+        return max(self.output_size, self.unsent)
 
     @property
     def kept(self) -> int:
         """Bytes that are kept in memory for this connection, at both ends."""
-        return self.input_size + self.output_size
+        return self.input_size + self.pending_size + self.output
+
+    def set_input(
+        self,
+        uncut: int,
+        lines: Sequence[bytes | None] | None,
+        begin: int,
+        queue: AnswerQueue | None,
+    ) -> bool:
+        """
+        Set :attr:`input_size` and :attr:`pending_size`; return whether they have changed.
+
+        :param uncut: bytes that are not cut into lines.
+        :param lines: those that are, of which the first have run.
+        :param begin: the index of the first that has not.
+        :param queue: the answers that are waited for.
+        """
+        before, pending = self.input_size + self.pending_size, 0 if queue is None else queue.size
+        self.pending_size = pending if pending > UNCOUNTED or self.pending_size else 0
+        left = 0 if lines is None else len(lines) - begin
+        if left == self._lines_left and left:
+            # Only what is uncut may have changed: lines are not added up each time.
+            size = self.input_size - self._uncut + uncut
+        else:
+            size = uncut + left * LINE_BYTES
+            if lines is not None:
+                size += sum([len(line) for line in lines[begin:] if line])
+        self.input_size, self._uncut, self._lines_left = size, uncut, left
+        return size + self.pending_size != before
 
     def set_reading(self, reading: bool) -> None:
         """Pause or resume the transport; nothing is done where it already is so."""

@@ -70,9 +70,9 @@ class Handshakes:
         self._settle()
 
     def failed(self, connection: HandshakingConnection, end: End = End.HANDSHAKE_FAILED) -> None:
-        """Abort a connection that sent something wrong."""
-        del self._deadlines[connection]
-        self._abort(connection, end)
+        """Abort a connection that sent something wrong, unless it is being aborted already."""
+        if self._deadlines.pop(connection) is not None:
+            self._abort(connection, end)
 
     def lost(self, connection: HandshakingConnection) -> None:
         """Remove a connection that is lost, and count it if that was before it succeeded."""

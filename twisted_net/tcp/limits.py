@@ -51,9 +51,10 @@ class Limits(Record, frozen=True):
       ``command_burst`` after a pause, is answered with ``rate_limited`` and not run.
     - ``bytes_per_listener`` and its siblings: a client that sent and received more, and more than
       a burst of ``byte_burst``, is not read until its average is within the rate. Nothing is lost.
-    - ``max_buffered``: over this many bytes in all buffers of the server (unfinished lines, answers
-      and events above the 64 KiB that Twisted holds for each), the connections that hold most are
-      aborted. A quarter GiB leaves room on a small machine.
+    - ``max_buffered``: over this many bytes in all buffers of the server (unfinished lines, lines
+      and commands that wait, answers and events that are not read), the connections that hold most
+      are aborted; messages of topics that wait have as much. A quarter GiB leaves room on a small
+      machine.
     - ``keepalive``: TCP probes a peer that is silent for this long, and the connection is lost if
       it does not answer for as long again. 0 is never; a minute keeps the state of NATs and
       firewalls alive.

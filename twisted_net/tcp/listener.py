@@ -71,7 +71,9 @@ class CommandPort:
 
             layers.append("tls")
             self.certificates = Certificates(listener.tls, sessions.wall)
-            factory = TlsFactory(factory, self.certificates, self.handshakes, reactor)
+            factory = TlsFactory(
+                factory, self.certificates, self.handshakes, reactor, sessions.memory
+            )
         if listener.proxy:
             from twisted_net.tcp.proxy_protocol import ProxyFactory
 
@@ -124,7 +126,8 @@ class CommandPort:
 
     def _websocket(self, inner: IProtocolFactory) -> IProtocolFactory:
         origins = self._listener.origins
-        return load_websocket()(inner, self.handshakes, self._reactor, origins)
+        memory = self.commands.sessions.memory
+        return load_websocket()(inner, self.handshakes, self._reactor, origins, memory)
 
 
 def load_websocket() -> Callable[..., IProtocolFactory]:

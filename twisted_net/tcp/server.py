@@ -84,7 +84,7 @@ class CommandFactory(Factory):
         self.access = access
         self.max_descriptors = sys.maxsize
         self.sessions = Sessions(time.time) if sessions is None else sessions
-        self.sessions.use_pacing(*pacings(reactor))
+        self.sessions.use_pacing(*pacings(reactor, self.sessions.memory))
         self.sessions.use_clock(reactor.seconds)
         self.runner = CommandRunner(
             reactor,

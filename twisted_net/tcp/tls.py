@@ -17,9 +17,12 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.certificates import Certificates, identity_in
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.net.steady_clock import steady, stopwatch
+from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
 from twisted_net.tcp.tls_transport import GrownBuffers, TlsTransport
+from twisted_net.turns.steps import END
 from twisted_net.turns.turn_scheduler import turns_of
 from twisted_net.twisted_internals import tls_transport_changes
 
@@ -39,6 +42,8 @@ class TlsFactory(TLSMemoryBIOFactory):
     :param certificates: selects the server's certificate.
     :param handshakes: limits those that are under way.
     :param clock: small writes of one turn are joined into one record.
+    :param memory: counts what each connection takes; a ledger of its own if None.
+    :ivar kept: what each takes.
     :ivar grown: the connections whose buffers are to be released.
     :ivar turns: where records wait that are not decrypted yet.
     :ivar seconds: a steady clock, for durations.
@@ -50,14 +55,28 @@ class TlsFactory(TLSMemoryBIOFactory):
         certificates: Certificates,
         handshakes: Handshakes,
         clock: IReactorTime,
+        memory: MemoryLedger | None = None,
     ) -> None:
         clock = steady(clock)
+        self._handshakes = handshakes
+        self.kept: MemoryAccount[TlsTransport] = (memory or MemoryLedger()).account(
+            "tls", relieve=self._relieve, last=True
+        )
         super().__init__(certificates, False, _TlsHandshakeFactory(inner, handshakes), clock)
         self.grown = GrownBuffers(clock)
         self.turns = turns_of(clock)
         self.seconds = stopwatch(clock)
         if _known():
             self.protocol = TlsTransport
+
+    def _relieve(self, transport: TlsTransport) -> float:
+        """End a connection, as all hold too much; return the share of a step that this takes."""
+        self.kept.set(transport, 0)
+        if transport.opening:
+            self._handshakes.failed(transport.wrappedProtocol, End.BUFFERS_FULL)
+        else:
+            transport.end(End.BUFFERS_FULL)
+        return END
 
 
 class _TlsHandshakeFactory(HandshakeFactory):

@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from twisted_net.reasons import End
 from twisted_net.tcp.rejection import LINGER_TIMEOUT, LayerEnded
-from twisted_net.tcp.transport import limit_reads
+from twisted_net.tcp.transport import limit_reads, report_output
 from twisted_net.turns.paced_input import READ_SIZE, UNITS_PER_LOOK, PacedInput
 from twisted_net.turns.tls_records import RecordCutter
 from twisted_net.twisted_internals import tls_buffers_changes, tls_buffers_release
@@ -55,6 +55,12 @@ Records without data that may follow each other, as KeyUpdates; BoringSSL's numb
 Each KeyUpdate costs as much as ten records of data, and may ask for an answer. OpenSSL has no limit
 for them; for records of no bytes it has this one.
 """
+
+TLS_BYTES = 26_000
+"""Bytes of an idle connection's TLS in memory: ``python -m benchmarks.idle`` measures them."""
+
+HANDSHAKE_BYTES = 50_000
+"""The same during the handshake, when OpenSSL has all its buffers."""
 
 _ANSWERS_SIZE = 2**15
 """Bytes that are taken at once of what OpenSSL has to send."""
@@ -102,6 +108,7 @@ class TlsTransport(BufferingTLSTransport):
     _grown = False  # its buffers are to be released
     _without_data = 0  # records since the last that had data
     _whole = 0  # records that are to be decrypted, where all of them are whole
+    _waiting = 0  # bytes that have come, and are not decrypted
     _input: PacedInput  # from makeConnection on
 
     def __init__(self, factory: Any, protocol: Any, connect: bool = True) -> None:  # Any: as above
@@ -117,6 +124,7 @@ class TlsTransport(BufferingTLSTransport):
         limit_reads(transport, READ_SIZE)
         self._input = PacedInput(factory.turns, factory.seconds, transport, self._take_records)
         super().makeConnection(transport)
+        self._count(0)
 
     @override
     def dataReceived(self, bytes: bytes) -> None:
@@ -131,6 +139,10 @@ class TlsTransport(BufferingTLSTransport):
             self._reason = Failure(CONNECTION_LOST)
         self._end_input()
 
+    def output_waits(self, size: int) -> None:
+        """Pass on how many bytes wait for the peer."""
+        report_output(self.wrappedProtocol, size)
+
     def writeConnectionLost(self) -> None:
         """Our half has ended, after :meth:`loseWriteConnection`."""
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
@@ -139,6 +151,7 @@ class TlsTransport(BufferingTLSTransport):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._input.stop()
+        self.factory.kept.set(self, 0)
         super().connectionLost(reason)
         # Last, as Twisted takes a connection that ends without a close_notify for a failure of TLS.
         if self._linger is not None:
@@ -153,10 +166,12 @@ class TlsTransport(BufferingTLSTransport):
     def _take_records(self, limit: int, until: float) -> bool:
         """Decrypt records, and hand over their data together; return whether some are left."""
         records, left, seconds = self._records, self._records.ready, self.factory.seconds
+        part = False
         while left and limit > 0 and not (self._lostTLSConnection or self._input_ended):
             begun = records.unfinished
             piece, ended = records.take(min(limit, UNITS_PER_LOOK))
-            self._whole = 0 if begun or records.unfinished else ended
+            part = records.unfinished
+            self._whole = 0 if begun or part else ended
             self._decrypt(piece, ended)
             limit -= ended
             left = records.ready
@@ -165,8 +180,19 @@ class TlsTransport(BufferingTLSTransport):
         self._hand_over()
         if self._lostTLSConnection or self._input_ended:
             records.clear()
-            return False
+            left = part = False
+        if left or part or self._waiting:
+            # Of a record that has begun, OpenSSL has a buffer.
+            self._count(len(records) + READ_SIZE * part)
         return left
+
+    def _count(self, waiting: int) -> None:
+        """Count the memory that it takes, and what has come; last, as it may end the connection."""
+        if self._tlsConnection is None:  # lost
+            return
+        self._waiting = waiting
+        size = TLS_BYTES if self._handshakeDone else HANDSHAKE_BYTES
+        self.factory.kept.set(self, size + waiting)
 
     def _decrypt(self, piece: bytes, ended: int) -> None:
         """Decrypt a piece, in which so many records end."""
@@ -176,6 +202,8 @@ class TlsTransport(BufferingTLSTransport):
         super().dataReceived(piece)
         if opening:
             self.release_buffers()
+            if self._handshakeDone and not self._lostTLSConnection:
+                self._count(0)
             return
         if len(piece) > KEPT and not self._grown:
             self._grow()
@@ -184,8 +212,7 @@ class TlsTransport(BufferingTLSTransport):
             return
         self._without_data += ended
         if self._without_data > RECORDS_WITHOUT_DATA and not self._lostTLSConnection:
-            self._reason = Failure(LayerEnded(End.TOO_MANY_KEY_UPDATES))
-            self.abortConnection()
+            self.end(End.TOO_MANY_KEY_UPDATES)
 
     def _hand_over(self) -> None:
         """Hand over what has been decrypted."""
@@ -195,6 +222,16 @@ class TlsTransport(BufferingTLSTransport):
                 self.wrappedProtocol.dataReceived(data)
 
     # --- the factory calls ---
+
+    def end(self, end: End) -> None:
+        """End the connection now, for this reason."""
+        self._reason = Failure(LayerEnded(end))
+        self.abortConnection()
+
+    @property
+    def opening(self) -> bool:
+        """Whether its handshake is under way."""
+        return not self._handshakeDone
 
     def release_buffers(self) -> None:
         """Free the memory of the buffers, unless they have something in them."""

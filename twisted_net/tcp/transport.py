@@ -87,6 +87,8 @@ class FastTransport(tcp.Server):
     An error of a send is not reported from within ``write``: the reactor reports the loss in its
     next turn, as usual.
 
+    What the kernel does not accept is reported to the protocol, see :func:`report_output`.
+
     :ivar read_size: bytes that are read at once.
     """
 
@@ -98,6 +100,7 @@ class FastTransport(tcp.Server):
         "_aborting",
         "_log_context",
         "_pending_writes",
+        "_reported",
         "_send_error",
         "_sends_left",
         "_shown",
@@ -138,6 +141,7 @@ class FastTransport(tcp.Server):
         self._send_error = 0  # the errno of a failed send
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
+        self._reported = False  # that something waits for the kernel
         self.bufferSize = self.read_size = BUFFER_SIZE
         self.TLS = self._aborting = False
         self._log_context: str | None = None
@@ -210,7 +214,10 @@ class FastTransport(tcp.Server):
         if self._send_error:
             return CONNECTION_LOST
         self._sends_left = SENDS_IN_A_ROW
-        return FileDescriptor.doWrite(self)
+        outcome = FileDescriptor.doWrite(self)
+        if self._reported or self.dataBuffer:
+            self._report()
+        return outcome
 
     @override
     def write(self, data: bytes) -> None:
@@ -231,6 +238,8 @@ class FastTransport(tcp.Server):
                 self.startWriting()
         else:
             super().write(data)
+            if self.dataBuffer and self.connected:
+                self._report()
 
     @override
     def startWriting(self) -> None:
@@ -273,6 +282,13 @@ class FastTransport(tcp.Server):
         """Let the reactor send the rest, or report the error."""
         self.dataBuffer, self.offset = data, sent
         self.reactor.addWriter(self)
+        self._report()
+
+    def _report(self) -> None:
+        """Report to the protocol how many bytes wait for the kernel, as this has changed."""
+        size = len(self.dataBuffer) - self.offset + self._tempDataLen
+        self._reported = size > 0
+        report_output(self.protocol, size)
 
     @override
     def stopWriting(self) -> None:
@@ -291,6 +307,17 @@ class FastTransport(tcp.Server):
 def _no_descriptor() -> int:
     """Return what a descriptor that is closed has for a number."""
     return -1
+
+
+def report_output(protocol: object, size: int) -> None:
+    """
+    Report how many bytes wait for a peer to a protocol that has ``output_waits``.
+
+    A layer passes it on to the protocol within. Nothing is reported of what leaves at once.
+    """
+    report = getattr(protocol, "output_waits", None)
+    if report is not None:
+        report(size)
 
 
 def limit_reads(transport: object, size: int) -> None:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadHandshake
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.websocket_handshake import (
     HandshakeRequest,
@@ -29,10 +30,12 @@ from twisted_net.net.websocket_handshake import (
     encode_acceptance,
     encode_refusal,
 )
+from twisted_net.reasons import End
 from twisted_net.tcp.handshakes import HandshakeFactory, Handshakes
-from twisted_net.tcp.rejection import end_output
-from twisted_net.tcp.transport import limit_reads
+from twisted_net.tcp.rejection import LayerEnded, end_output
+from twisted_net.tcp.transport import limit_reads, report_output
 from twisted_net.turns.paced_input import READ_SIZE, UNITS_PER_LOOK, PacedInput
+from twisted_net.turns.steps import END
 from twisted_net.turns.turn_scheduler import turns_of
 
 MAX_FRAGMENTS = 1024
@@ -67,6 +70,8 @@ class WebSocketFactory(HandshakeFactory):
     :param origins: web sites whose pages may connect, such as ``https://example.org``. Pages of
         other sites are refused, since they would use the access that their visitor's browser has
         to this network. Clients that are not browsers send no origin, and are accepted.
+    :param memory: counts what has come and is not processed; a ledger of its own if None.
+    :ivar kept: what has come on each connection.
     :ivar turns: where frames wait that are not processed yet.
     :ivar seconds: a steady clock, for durations.
     """
@@ -77,8 +82,12 @@ class WebSocketFactory(HandshakeFactory):
         handshakes: Handshakes,
         clock: IReactorTime,
         origins: Collection[str] = (),
+        memory: MemoryLedger | None = None,
     ) -> None:
         super().__init__(inner, handshakes)
+        self.kept: MemoryAccount[_WebSocket] = (memory or MemoryLedger()).account(
+            "websocket", relieve=_WebSocket.relieve
+        )
         clock = steady(clock)
         self.turns = turns_of(clock)
         self.seconds = stopwatch(clock)
@@ -147,6 +156,8 @@ class _WebSocket(Protocol):
     _reason: str | None = None  # of our closing frame
     _ping: Ping | None = None
     _rest = b""
+    _waiting = 0  # bytes that have come, and are not processed
+    _relieved: Failure | None = None  # why it has been ended
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
@@ -173,7 +184,9 @@ class _WebSocket(Protocol):
             try:
                 request = self._reader.feed(data)
                 if request is None:
+                    self._count(self._waiting + len(data))
                     return
+                self._count(0)
                 self._accept(request)
             except BadHandshake as error:
                 self._refuse(error)
@@ -181,6 +194,8 @@ class _WebSocket(Protocol):
             data = request.rest
         self._wire.receive_data(data)
         self._input.arrived()
+        if self._input.due:
+            self._count(self._waiting + len(data))
 
     def readConnectionLost(self) -> None:
         """The client has ended its half: the frames that came before are processed first."""
@@ -189,6 +204,10 @@ class _WebSocket(Protocol):
             self.transport.loseConnection()
         elif not self._ended:
             self._input.arrived()
+
+    def output_waits(self, size: int) -> None:
+        """Pass on how many bytes wait for the client."""
+        report_output(self._inner, size)
 
     def writeConnectionLost(self) -> None:
         """Our half has ended, after :meth:`loseWriteConnection`."""
@@ -199,15 +218,26 @@ class _WebSocket(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._input.stop()
+        self._factory.kept.set(self, 0)
         self._ended = True
         if self._inner is None:
             self._factory.handshakes.lost(self)
         else:
-            self._inner.connectionLost(reason)
+            self._inner.connectionLost(self._relieved or reason)
 
     def abort(self) -> None:
         """End the connection now."""
         self.transport.abortConnection()
+
+    def relieve(self) -> float:
+        """End it now, as all hold too much; return the share of a step that this takes."""
+        self._factory.kept.set(self, 0)
+        if self._inner is None:
+            self._factory.handshakes.failed(self, End.BUFFERS_FULL)
+        else:
+            self._relieved = Failure(LayerEnded(End.BUFFERS_FULL))
+            self.abort()
+        return END
 
     # --- the transport of the protocol within ---
 
@@ -266,12 +296,19 @@ class _WebSocket(Protocol):
             late = number % UNITS_PER_LOOK == 0 and seconds() >= until
             if late or self._ended or self._refused:
                 break
+        if self._waiting and not left:
+            self._count(0)
         if text and self._inner is not None:
             self._inner.dataReceived("".join(text).encode())
         if self._ended or (self._input_ended and not left):
             self._ended = True
             self._close_inner()
         return left and not (self._ended or self._refused)
+
+    def _count(self, waiting: int) -> None:
+        """Count what has come, and is not processed; last, as it may end the connection."""
+        self._waiting = waiting
+        self._factory.kept.set(self, waiting)
 
     def _take(self, event: Event, text: list[str]) -> None:
         if isinstance(event, TextMessage):

@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 
 from twisted_net.errors import TooBusy
 from twisted_net.net.fair_backlog import FairBacklog
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.step_scheduler import StepScheduler
-from twisted_net.turns.steps import FairPacing, Pacing
+from twisted_net.turns.steps import WRITE, FairPacing, Pacing
 
 MAX_WAITING = 1000
 """Events that wait to be sent, or are being sent, of all senders together."""
@@ -35,15 +36,19 @@ class BroadcastScheduler:
 
     :param limit: events that may wait or be sent.
     :param max_bytes: bytes of these; one event is taken whatever its size.
-    :ivar kept: bytes of these now.
-    :ivar max_bytes: the bound of :attr:`kept`.
+    :param memory: counts these bytes; a ledger of its own if None.
     """
 
     def __init__(
-        self, reactor: IReactorTime, limit: int = MAX_WAITING, max_bytes: int = MAX_WAITING_BYTES
+        self,
+        reactor: IReactorTime,
+        limit: int = MAX_WAITING,
+        max_bytes: int = MAX_WAITING_BYTES,
+        memory: MemoryLedger | None = None,
     ) -> None:
-        self.kept = 0
-        self.max_bytes = max_bytes
+        memory = memory or MemoryLedger()
+        self._kept: MemoryAccount[_Event] = memory.account("broadcasts", max_bytes, self._relieve)
+        self._max_bytes = max_bytes
         self._limit = limit
         self._steps = StepScheduler(reactor)
         self._backlog: FairBacklog[_Event] = FairBacklog(limit)
@@ -74,24 +79,34 @@ class BroadcastScheduler:
     def _admit(self, event: _Event) -> list[tuple[_Event, TooBusy]]:
         """Let an event wait; return those that have no place, which may be this one."""
         refused: list[tuple[_Event, TooBusy]] = []
-        full = TooBusy(self.max_bytes, "bytes of broadcasts")
-        while self.kept and self.kept + event.size > self.max_bytes:
+        full = TooBusy(self._max_bytes, "bytes of broadcasts")
+        while self._kept.total and self._kept.total + event.size > self._max_bytes:
             displaced = self._backlog.displace(event.sender)
             if displaced is None:
                 return [*refused, (event, full)]
-            self.kept -= displaced.size
+            self._kept.set(displaced, 0)
             refused.append((displaced, full))
         surplus = self._backlog.add(event.sender, event)
-        self.kept += event.size
+        # Before it counts: it may be the largest, and be refused as such.
+        if surplus is not event:
+            self._kept.set(event, event.size)
         if surplus is not None:
-            self.kept -= surplus.size
+            self._kept.set(surplus, 0)
             refused.append((surplus, TooBusy(self._limit, "broadcasts")))
         return refused
 
     def _discard(self, event: _Event) -> None:
         """Drop an event whose sender no longer waits for it, unless it has begun."""
         if self._backlog.discard(event.sender, event):
-            self.kept -= event.size
+            self._kept.set(event, 0)
+
+    def _relieve(self, event: _Event) -> float:
+        """Refuse an event that waits, as all clients together hold too much."""
+        # One alone is sent, whatever its size.
+        if len(self._backlog) > 1 and self._backlog.discard(event.sender, event):
+            self._kept.set(event, 0)
+            event.done.errback(TooBusy(self._kept.limit, "bytes of memory"))
+        return WRITE
 
     def _advance(self) -> None:
         # One that has no steps is done within this loop, however many there are.
@@ -107,15 +122,21 @@ class BroadcastScheduler:
     def _sent(self, outcome: list[int] | Failure, event: _Event) -> None:
         self._sending = False
         self._backlog.finished(event.sender)
-        self.kept -= event.size
+        self._kept.set(event, 0)
         self._advance()
         if not event.done.called:
             event.done.callback(outcome)
 
 
-def pacings(reactor: IReactorTime) -> tuple[Callable[[], Pacing], Callable[[], FairPacing]]:
-    """Return what :meth:`~twisted_net.sessions.Sessions.use_pacing` takes, of a reactor's turns."""
-    return partial(StepScheduler, reactor), partial(BroadcastScheduler, reactor)
+def pacings(
+    reactor: IReactorTime, memory: MemoryLedger | None = None
+) -> tuple[Callable[[], Pacing], Callable[[], FairPacing]]:
+    """
+    Return what :meth:`~twisted_net.sessions.Sessions.use_pacing` takes, of a reactor's turns.
+
+    :param memory: counts the events that wait.
+    """
+    return partial(StepScheduler, reactor), partial(BroadcastScheduler, reactor, memory=memory)
 
 
 @define(eq=False)

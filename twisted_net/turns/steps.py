@@ -45,12 +45,6 @@ have.
 class FairPacing(Protocol):
     """A :data:`Pacing` for the events of many senders, which bounds those that wait."""
 
-    kept: int
-    """Bytes of those that wait or are being sent."""
-
-    max_bytes: int
-    """The bound of these."""
-
     def __len__(self) -> int:
         """Return how many events wait or are being sent."""
         ...

@@ -17,6 +17,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.net.steady_clock import steady
 from twisted_net.udp.groups import Group, is_broadcast, is_loopback_interface
 from twisted_net.udp.port import CappedPort
@@ -60,7 +61,7 @@ class DelayedAnswers:
     :param chance: returns a number drawn evenly from 0 to 1.
     :param counts: counts as dropped what is over :data:`MAX_DELAYED` or :data:`MAX_DELAYED_BYTES`,
         and what is left at the end.
-    :ivar kept: bytes of the answers that wait.
+    :param memory: counts the answers that wait; a ledger of its own if None.
     """
 
     def __init__(
@@ -69,13 +70,16 @@ class DelayedAnswers:
         leisure: float,
         counts: DatagramCounts,
         chance: Callable[[], float] = random.random,
+        memory: MemoryLedger | None = None,
     ) -> None:
         self._reactor = steady(reactor)
+        self._kept: MemoryAccount[DelayedAnswers] = (memory or MemoryLedger()).account(
+            "group_answers", MAX_DELAYED_BYTES
+        )
         self._leisure = leisure
         self._chance = chance
         self._calls: set[IDelayedCall] = set()
         self._counts = counts
-        self.kept = 0
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -83,18 +87,18 @@ class DelayedAnswers:
     def send(self, write: Callable[[bytes, Source], object], answer: bytes, to: Source) -> None:
         """Call *write* with the answer after a random delay."""
         size = len(answer)
-        if len(self._calls) >= MAX_DELAYED or self.kept + size > MAX_DELAYED_BYTES:
+        if len(self._calls) >= MAX_DELAYED or self._kept.total + size > MAX_DELAYED_BYTES:
             self._counts.dropped += 1
             return
 
         def leave() -> None:
             self._calls.discard(call)
-            self.kept -= size
+            self._kept.set(self, self._kept.total - size)
             write(answer, to)
 
         call = self._reactor.callLater(self._chance() * self._leisure, leave)
         self._calls.add(call)
-        self.kept += size
+        self._kept.set(self, self._kept.total + size)
 
     def stop(self) -> None:
         """Drop all delayed answers."""
@@ -102,7 +106,7 @@ class DelayedAnswers:
         for call in self._calls:
             call.cancel()
         self._calls.clear()
-        self.kept = 0
+        self._kept.set(self, 0)
 
 
 def join(
