@@ -96,7 +96,8 @@ OPEN = AuthSettings(open=True)
 NOTHING_KEPT = dict.fromkeys(
     (
         *("broadcasts", "coap_exchanges", "coap_observers", "coap_topics", "coap_transfers"),
-        *("coap_waiting", "connections", "group_answers", "messages", "subscriptions", "total"),
+        *("coap_waiting", "connections", "group_answers", "leaving", "messages"),
+        *("subscriptions", "total"),
     ),
     0,
 )
@@ -336,6 +337,7 @@ class NetServiceTests(NetServiceTestCase):
                 "connections": 2 * Limits().max_buffered,
                 "group_answers": MAX_DELAYED_BYTES,
                 "coap_waiting": memory.limit,
+                "leaving": memory.limit,
                 "messages": 2 * Limits().max_buffered,
                 "total": memory.limit,
                 "subscriptions": TopicSettings().max_subscription_bytes,

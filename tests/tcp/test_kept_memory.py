@@ -128,6 +128,20 @@ class KindsOfMemoryTests(KeptMemoryCase):
         client.settle()
         self.assertEqual(self.kept(case), {})
 
+    def test_leaving(self) -> None:
+        """Commands of who has left count until they are cancelled, in their turns."""
+        case = self.case(KINDS["tcp"], max_pending=500)
+        client = case.door.client()
+        client.send(*([b"WAIT"] * 500))
+        client.settle()
+        before = self.kept(case)["connections"]
+        client.connection.reset()
+        while "connections" in self.kept(case):
+            case.reactor.turn()
+        self.assertTrue(0 < self.kept(case)["leaving"] <= before)
+        case.reactor.settle()
+        self.assertEqual((self.kept(case), len(case.handlers.log)), ({}, 1000))
+
     def test_lines_of_a_turn(self) -> None:
         """Lines that wait for their turn count until they have run."""
         case = self.case(KINDS["tcp"])

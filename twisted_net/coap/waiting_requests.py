@@ -38,7 +38,7 @@ class WaitingRequests:
         self._limits = limits
         self._waiting: dict[Deferred[None], Source] = {}
         self._per_peer: dict[Source, dict[Deferred[None], None]] = {}
-        self._cancellations = Cancellations(reactor, lambda: None)
+        self._cancellations = Cancellations(reactor, lambda: None, memory)
 
     def check(self, source: Source) -> None:
         """

@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.step_scheduler import StepScheduler
 from twisted_net.turns.steps import CANCEL, in_steps
 
@@ -38,13 +39,22 @@ class Cancellations:
     command may end by itself; nobody is answered.
 
     :param done: called when none is left that has waited for its turn.
+    :param memory: counts what the commands take until then; a ledger of its own if None.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorTime, done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        done: Callable[[], None],
+        memory: MemoryLedger | None = None,
+    ) -> None:
         self._steps = StepScheduler(reactor)
-        self._left: deque[Cancellable] = deque()
+        self._kept: MemoryAccount[Cancellations] = (memory or MemoryLedger()).account(
+            "leaving", relieve=self._relieve
+        )
+        self._left: deque[tuple[Cancellable, int]] = deque()  # with the bytes of each
         self._done = done
         self._cancelling = False
 
@@ -53,20 +63,28 @@ class Cancellations:
         """Whether some wait to be cancelled."""
         return self._cancelling
 
-    def add(self, commands: list[Cancellable]) -> None:
-        """Cancel the commands of a client, now or in one of the next turns."""
+    def add(self, commands: list[Cancellable], size: int = 0) -> None:
+        """
+        Cancel the commands of a client, now or in one of the next turns.
+
+        :param size: bytes that they take, if nobody else counts them.
+        """
         if len(commands) <= FEW or len(self._left) + len(commands) > MAX_LEFT:
             for command in commands:
                 self._cancel(command)
             return
-        self._left += commands
+        each = size // len(commands)
+        self._left += [(command, each) for command in commands]
+        # It may cancel some at once.
+        self._kept.set(self, self._kept.total + each * len(commands))
         self._go_on()
 
     def stop(self) -> None:
         """Cancel all that are left now, and leave no call."""
         left, self._left = self._left, deque()
         self._steps.stop()
-        for command in left:
+        self._kept.set(self, 0)
+        for command, _ in left:
             self._cancel(command)
 
     def _go_on(self) -> None:
@@ -76,8 +94,19 @@ class Cancellations:
 
     def _work(self) -> Iterator[float]:
         while self._left:
-            self._cancel(self._left.popleft())
+            self._cancel_next()
             yield CANCEL
+
+    def _relieve(self, _: Cancellations) -> float:
+        """Cancel one at once, as all clients hold too much; return the share of a step."""
+        if self._left:
+            self._cancel_next()
+        return CANCEL
+
+    def _cancel_next(self) -> None:
+        command, size = self._left.popleft()
+        self._kept.set(self, self._kept.total - size)
+        self._cancel(command)
 
     def _cancel(self, command: Cancellable) -> None:
         # What a handler waits for may be of the embedding application, with a bug of its own.

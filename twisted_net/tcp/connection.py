@@ -229,7 +229,7 @@ class CommandProtocol(Protocol):
         self._lines = None
         queue, self._queue = self._queue, None
         if queue is not None:
-            factory.cancellations.add(queue.running())
+            factory.cancellations.add(queue.running(), queue.size)
         factory.sessions.close(self.session, self._end)
         factory.closed(self)
 

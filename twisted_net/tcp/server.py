@@ -95,7 +95,7 @@ class CommandFactory(Factory):
         )
         self.guard = ConnectionGuard(reactor, self.runner, limits, self.sessions, access)
         self.fanout = Fanout(reactor)
-        self.cancellations = Cancellations(reactor, self._end_drain)
+        self.cancellations = Cancellations(reactor, self._end_drain, self.sessions.memory)
         self.turns = turns_of(self.reactor)
         self._protocols: set[CommandProtocol] = set()
         self._rejecting: set[RejectingProtocol] = set()
