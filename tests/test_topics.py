@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Iterable, Iterator
+from itertools import product
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_net.topics as topics_module
+from tests.complexity.work import counted
 from twisted_net.errors import BadTopic, TooManySubscriptions
 from twisted_net.topics import (
     CHUNK,
@@ -119,6 +121,54 @@ class MatchingTests(SynchronousTestCase):
         topics.subscribe(second, "a")
         self.assertEqual(topics.publish("a", "hi"), 2)
         self.assertEqual(topics.publish("a", "hi"), 0)
+
+
+class Hashed(Listener):
+    """A subscriber whose hash is computed by a call that can be counted."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class WorkTests(SynchronousTestCase):
+    """Subscribers may have hundreds of patterns that fit, and be many."""
+
+    PATTERNS: ClassVar = [
+        ".".join(levels)
+        for depth in range(1, 8)
+        for levels in product(("a", "*"), repeat=depth - 1)
+        for levels in [(*levels, ">")]
+    ]
+
+    def work(self, topics: Topics) -> int:
+        """Count the calls for one message."""
+        return counted(lambda: topics.publish("a.a.a.a.a.a.a.a", "hi")).calls
+
+    def crowd(self, topics: Topics) -> list[Hashed]:
+        """Subscribe twenty to all the patterns."""
+        crowd = [Hashed() for _ in range(20)]
+        for each in crowd:
+            for pattern in self.PATTERNS:
+                topics.subscribe(each, pattern)
+        return crowd
+
+    def test_many_patterns(self) -> None:
+        """What a message costs depends on who gets it, not on how many of their patterns fit."""
+        topics = Topics()
+        self.crowd(topics)
+        self.assertEqual(len(topics), 20 * 127)
+        self.assertLess(self.work(topics), 1000)
+
+    def test_many_that_ended(self) -> None:
+        """Subscriptions that have ended, and are still there, make no message cost more."""
+        topics = Topics()
+        topics.use_pacing(lambda steps: Deferred())
+        crowd = self.crowd(topics)
+        for each in crowd:
+            topics.unsubscribe_all(each)
+        topics.subscribe(crowd[3], ">")
+        self.assertLess(self.work(topics), 1000)
+        self.assertEqual([len(each.got) for each in crowd], [0] * 3 + [1] + [0] * 16)
 
 
 class SubscribingTests(SynchronousTestCase):

@@ -305,12 +305,12 @@ class Topics:
         if not found:
             return 0
         # A copy: a subscriber that accepts the message may subscribe, unsubscribe or disconnect.
+        receivers = found[0].subscribers.copy()
+        # Each subscriber may have 511 patterns that match: nothing is called for one of them.
+        for node in found[1:]:
+            receivers.update(node.subscribers)
         if self._ended:
-            receivers = self._without_ended(found)
-        elif len(found) == 1:
-            receivers = list(found[0].subscribers)
-        else:
-            receivers = list({s: None for node in found for s in node.subscribers})
+            receivers = self._without_ended(receivers, found)
         message = TopicMessage(topic, text)
         taken = 0
         for subscriber in receivers:
@@ -319,17 +319,19 @@ class Topics:
         self.delivered += taken
         return taken
 
-    def _without_ended(self, found: list[_Node]) -> list[Subscriber]:
-        """Return the subscribers of some patterns, without the subscriptions that have ended."""
-        ended, none = self._ended, dict[str, None]()
-        return list(
-            {
-                subscriber: None
-                for node in found
-                for subscriber in node.subscribers
-                if node.pattern not in ended.get(subscriber, none)
-            }
-        )
+    def _without_ended(
+        self, receivers: dict[Subscriber, None], found: list[_Node]
+    ) -> dict[Subscriber, None]:
+        """Return the subscribers of some patterns, without those whose subscriptions have ended."""
+        ended, patterns = self._ended, self._patterns
+        matching = {node.pattern for node in found}
+        return {
+            subscriber: None
+            for subscriber in receivers
+            if subscriber not in ended
+            # It may have subscribed again since.
+            or not matching.isdisjoint(patterns.get(subscriber, ()))
+        }
 
     def check(self, topic: str) -> list[str]:
         """
