@@ -12,7 +12,12 @@ from twisted_net.coap import message_ids
 from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message
 from twisted_net.coap.errors import QueueFull
 from twisted_net.coap.exchange import IncomingMessage
-from twisted_net.coap.peer_table import PENDING_TRIED, SWEPT_AT_ONCE
+from twisted_net.coap.peer_table import (
+    EXPIRED_AT_ONCE,
+    MESSAGES_SWEPT_AT_ONCE,
+    PENDING_TRIED,
+    SWEPT_AT_ONCE,
+)
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
 
@@ -246,6 +251,36 @@ class PeerTableTests(SynchronousTestCase):
             layer.advance(due)
             left.append(layer.sizes["peers"])
         self.assertEqual(left, [count - SWEPT_AT_ONCE, 1, 0])
+
+    def test_many_messages_are_swept(self) -> None:
+        """So many messages of those that fell silent are forgotten in each call."""
+        layer = Layer(STEADY)
+        self.fill(layer, OTHER, 1)
+        self.fill(layer, PEER, 2 * MESSAGES_SWEPT_AT_ONCE)
+        left = []
+        while (due := layer.next_timeout()) is not None:
+            self.assertEqual(due, 232)
+            layer.advance(due)
+            left.append((layer.sizes["peers"], layer.sizes["exchanges"]))
+        self.assertEqual(left, [(1, MESSAGES_SWEPT_AT_ONCE + 1), (1, 1), (0, 0)])
+
+    def test_many_expire(self) -> None:
+        """Of many messages whose lifetime is over, each new one drops a few."""
+        layer = Layer(STEADY)
+        count = 3 * EXPIRED_AT_ONCE
+        self.fill(layer, PEER, count)
+        left = []
+        for number in range(4):
+            layer.receive(request(count + number), PEER, 1000)
+            left.append(layer.sizes["exchanges"])
+        self.assertEqual(left, [count + 1 - EXPIRED_AT_ONCE, EXPIRED_AT_ONCE + 2, 3, 4])
+
+    def test_expired_is_no_duplicate(self) -> None:
+        """A message whose lifetime is over is forgotten, though it may still be there."""
+        layer = Layer(STEADY)
+        self.fill(layer, PEER, 3 * EXPIRED_AT_ONCE)
+        layer.receive(request(3 * EXPIRED_AT_ONCE - 1), PEER, 1000)
+        self.assertEqual(layer.counts.duplicates, 0)
 
     def test_sweep_in_time(self) -> None:
         """A peer is forgotten when its lifetime is over, not a moment later."""

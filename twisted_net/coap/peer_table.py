@@ -18,6 +18,15 @@ SWEPT_AT_ONCE = 256
 IDLE_PEERS_TRIED = 8
 """Peers examined, least recently active first, to find one that can be evicted."""
 
+MESSAGES_SWEPT_AT_ONCE = 1024
+"""Messages that one sweep removes with their peers: 1 ms. A peer has up to ``max_exchanges``."""
+
+EXPIRED_AT_ONCE = 8
+"""
+Messages whose lifetime is over that are dropped as another one of their peer comes: more than one,
+so that none stays for long, and few, as 50,000 may be over at once.
+"""
+
 PENDING_TRIED = 8
 """
 Messages of a peer examined, oldest first, to find one that can be evicted; those that are not
@@ -90,15 +99,20 @@ class PeerTable:
         """
         Remove the peers inactive for a lifetime towards which no message ID is in use.
 
-        If there are more than :data:`SWEPT_AT_ONCE` the next sweep is due at once.
+        If there are more than :data:`SWEPT_AT_ONCE`, or they have more messages than
+        :data:`MESSAGES_SWEPT_AT_ONCE`, the next sweep is due at once.
         """
         inactive = []
         for source, peer in islice(self.peers.items(), SWEPT_AT_ONCE):
             if peer.last_received + self._lifetime > now:
                 break
             inactive.append((source, peer))
+        left = MESSAGES_SWEPT_AT_ONCE
         for source, peer in inactive:
             if peer.idle and peer.ids.expires <= now:
+                left -= self._drop_oldest(peer, left)
+                if peer.received:
+                    break
                 self._remove_peer(peer)
             else:
                 self.peers.move_to_end(source)
@@ -107,16 +121,16 @@ class PeerTable:
         oldest = next(iter(self.peers.values()), None)
         if oldest is None:
             self.sweep_at = None
-        elif len(inactive) == SWEPT_AT_ONCE:
+        elif len(inactive) == SWEPT_AT_ONCE or left == 0:
             self.sweep_at = now
         else:
             # At least a second between two sweeps, however close together peers fell silent.
             self.sweep_at = max(oldest.last_received + self._lifetime, now + 1)
 
     def record(self, peer: Peer, incoming: IncomingMessage, now: float) -> None:
-        """Keep a message of a peer, and drop those whose lifetime is over."""
+        """Keep a message of a peer, and drop some of those whose lifetime is over."""
         received = peer.received
-        while received:
+        for _ in range(min(EXPIRED_AT_ONCE, len(received))):
             oldest = next(iter(received.values()))
             if oldest.expires > now:
                 break
@@ -187,6 +201,13 @@ class PeerTable:
             self.peers.move_to_end(source)
         self.latest = None
         return False
+
+    def _drop_oldest(self, peer: Peer, limit: int) -> int:
+        """Keep so many of a peer's messages no longer; return how many they were."""
+        count = min(limit, len(peer.received))
+        for _ in range(count):
+            self.remove(peer, next(iter(peer.received.values())))
+        return count
 
     def _remove_peer(self, peer: Peer) -> None:
         self.exchanges -= len(peer.received)
