@@ -21,7 +21,7 @@ from twisted_net.tcp.listener_settings import Listener
 
 CONNECTIONS = 100
 
-BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800, "tls": 3600, "wss": 6400}
+BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800, "tls": 4000, "wss": 6800}
 """
 Bytes of Python's objects that an idle connection may take, without those of its socket.
 
