@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
+from twisted_net.errors import TooBusy
 from twisted_net.http.client import Client
 from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
 from twisted_net.http.fetch import LARGE_BODY, MAX_CONTAINERS, Fetcher
@@ -68,6 +69,35 @@ class FetcherTests(HttpTestCase):
         self.assertNoResult(fetching)
         self.reactor.advance(0.0)
         self.assertEqual(self.successResultOf(fetching)["kind"], "json")
+
+    def test_too_many(self) -> None:
+        """So many run at a time; none of those for whom they run keeps all places."""
+        owner = "ann"
+        client = Client(self.reactor, agent=self.fake)
+        self.fetcher = Fetcher(client, FetchSettings(max_running=4), lambda: owner)
+
+        def begin() -> Deferred[dict[str, object]]:
+            self.fake.answers.append(Deferred())
+            return Deferred.fromCoroutine(self.fetcher.fetch(URL + str(len(self.fake.sent))))
+
+        first, second = begin(), begin()
+        error = self.failureResultOf(begin(), TooBusy).value
+        self.assertEqual(error.details(), {"limit": 2})
+        self.fake.answers.pop()
+        owner = "bob"
+        third = begin()
+        self.failureResultOf(begin(), TooBusy)
+        self.fake.answers.pop()
+        owner = ""
+        begin()
+        error = self.failureResultOf(begin(), TooBusy).value
+        self.assertEqual(str(error), "busy: 4 fetches are pending; try again later")
+        self.fake.answers.pop()
+        for call in (first, second, third):
+            call.cancel()
+            self.failureResultOf(call)
+        owner = "ann"
+        self.assertEqual(self.fetch(b"hi")["body"], "hi")
 
     def test_headers_shown(self) -> None:
         """Which fields are shown is a setting, in any case."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from twisted.internet.interfaces import IHostnameResolver
 
 from twisted_net.config.type_checks import check_arguments
+from twisted_net.errors import TooBusy
 from twisted_net.http.client import Client
 from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
@@ -44,11 +47,18 @@ class Fetcher:
 
     :param client: makes the requests. Its ``egress`` is to be *settings*, as in :meth:`guarded`:
         without it clients reach every destination that this machine reaches.
+    :param owner: returns for whom a call is that begins now; "" if that is not known. One owner
+        may have as many calls under way as others could still begin, so that none keeps all.
     """
 
-    def __init__(self, client: Client, settings: FetchSettings) -> None:
+    def __init__(
+        self, client: Client, settings: FetchSettings, owner: Callable[[], str] = lambda: ""
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._owner = owner
+        self._running = Counter[str]()  # by owner
+        self._free = settings.max_running
 
     @classmethod
     def guarded(
@@ -57,14 +67,16 @@ class Fetcher:
         http: HttpSettings | None = None,
         fetch: FetchSettings | None = None,
         resolver: IHostnameResolver | None = None,
+        owner: Callable[[], str] = lambda: "",
     ) -> Fetcher:
         """
         Return a fetcher with its own client, which reaches only what *fetch* allows.
 
         :param resolver: looks up names; by default the reactor's.
+        :param owner: as of :class:`Fetcher`.
         """
         fetch = fetch or FetchSettings()
-        return cls(Client(reactor, http, egress=fetch, resolver=resolver), fetch)
+        return cls(Client(reactor, http, egress=fetch, resolver=resolver), fetch, owner)
 
     async def fetch(self, url: str) -> dict[str, object]:
         """
@@ -89,13 +101,15 @@ class Fetcher:
         for other JSON, with valid text.
 
         :raises FetchError: if there is no response.
+        :raises TooBusy: if as many calls are under way as may be.
         """
-        response = await self._client.get(
-            url, headers={"Accept": "*/*"}, max_body=self._settings.max_body
-        )
-        if len(response.body) > LARGE_BODY:
-            await next_turn(self._client.pace.turns)
-        kind, body = _content(response)
+        with self._place():
+            response = await self._client.get(
+                url, headers={"Accept": "*/*"}, max_body=self._settings.max_body
+            )
+            if len(response.body) > LARGE_BODY:
+                await next_turn(self._client.pace.turns)
+            kind, body = _content(response)
         shown = [name.lower() for name in self._settings.headers]
         return {
             "status": response.status,
@@ -105,6 +119,23 @@ class Fetcher:
             "from_cache": response.from_cache,
             "elapsed": round(response.elapsed, 6),
         }
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Count a call while it runs; each may keep a body of some size."""
+        owner = self._owner()
+        if not self._free or (owner and self._running[owner] >= self._free):
+            limit = self._running[owner] if self._free else self._settings.max_running
+            raise TooBusy(limit, "fetches")
+        self._free -= 1
+        self._running[owner] += 1
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._running[owner] -= 1
+            if not self._running[owner]:
+                del self._running[owner]
 
     async def close(self) -> None:
         """Close the client."""

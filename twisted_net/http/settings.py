@@ -183,7 +183,8 @@ class FetchSettings(EgressPolicy, frozen=True):
     and its lifetime.
 
     At a name server that does not answer, a look-up takes its thread for 10 s or more. A user, or
-    an address without one, gets no further thread while it has as many as are free.
+    an address without one, gets no further thread while it has as many as are free. The same holds
+    for FETCHes that run, each of which may keep a body: 256 of them keep 64 MiB at most.
     """
 
     lookup_threads: Annotated[
@@ -193,6 +194,9 @@ class FetchSettings(EgressPolicy, frozen=True):
         int, Meta(ge=1, le=100_000, description="names that are looked up or wait for it")
     ] = 256
 
+    max_running: Annotated[
+        int, Meta(ge=1, le=100_000, description="FETCHes that run at a time, of all clients")
+    ] = 256
     max_body: Annotated[int, Meta(ge=0, description="limit of the body, in bytes")] = 256 * 2**10
     headers: Annotated[
         tuple[str, ...], Meta(description="response header fields that are shown")

@@ -119,7 +119,7 @@ class NetService(MultiService):
             registry.update(commands)
         self._lookups = _name_lookups(reactor, config.fetch)
         self._new_fetcher = partial(
-            Fetcher.guarded, reactor, config.http, config.fetch, self._lookups
+            Fetcher.guarded, reactor, config.http, config.fetch, self._lookups, _owner_of_call
         )
         self._fetcher: Fetcher | None = None
         topics = Topics(config.topics, MemoryLedger(config.memory.limit))
@@ -378,6 +378,6 @@ def _name_lookups(reactor: ServiceReactor, settings: FetchSettings) -> NameLooku
 
 
 def _owner_of_call() -> str:
-    """Return whose share a look-up counts in that begins now; empty if it is no command's."""
+    """Return whose share a look-up or FETCH counts in that begins now; "" if it is no command's."""
     session = session_of_call.get()
     return "" if session is None else session.owner
