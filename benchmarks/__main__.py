@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.chart import draw
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.options import bounded_number
 from benchmarks.report import Report, facts
 from benchmarks.runs import Run
 from benchmarks.scenarios import SCENARIOS
@@ -63,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="show all contestants and scenarios, and end")
     add("--only", type=_among(CONTESTANTS), metavar="A,B", help="measure these contestants")
     add("--scenarios", type=_among(SCENARIOS), metavar="A,B", help="measure these scenarios")
-    add("--rounds", type=_number(int, 1, 100), default=3, help="1 to 100 (%(default)s)")
+    add("--rounds", type=bounded_number(int, 1, 100), default=3, help="1 to 100 (%(default)s)")
     seconds = "of each load, 0.05 to 60 (%(default)s)"
-    add("--seconds", type=_number(float, 0.05, 60), default=0.5, help=seconds)
+    add("--seconds", type=bounded_number(float, 0.05, 60), default=0.5, help=seconds)
     add("--svg", type=_new_file, metavar="PATH", help="draw the medians")
     add("--text", type=_new_file, metavar="PATH", help="write what is printed")
     add("--json", type=_new_file, metavar="PATH", help="write the figures of every round")
@@ -86,18 +87,6 @@ def _among(known: Collection[str]) -> Callable[[str], list[str]]:
         return [name for name in known if name in chosen]
 
     return names
-
-
-def _number(kind: Callable[[str], float], least: float, most: float) -> Callable[[str], float]:
-    """Give what reads a number within these bounds."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
-        return value
-
-    return number
 
 
 def _new_file(text: str) -> Path:

@@ -44,6 +44,7 @@ from benchmarks.attack_rows import ATTACKS, COUNTED_COMMANDS, MB, NO_ATTACK, Att
 from benchmarks.attacked import NAME, PASSWORD, PROBE_TOKEN, TWISTD, CannotRun, serving
 from benchmarks.crowds import Counts, attack
 from benchmarks.fairness import percentile, urgent
+from benchmarks.options import bounded_number
 from benchmarks.right_users import TRIES, Logins, RightUsers
 from benchmarks.servers import Server
 
@@ -341,7 +342,12 @@ def main() -> None:
     """Attack, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().split("\n", 1)[0])
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(ATTACKS))
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack, at least")
+    parser.add_argument(
+        "--seconds",
+        type=bounded_number(float, 0.05, 3600),
+        default=10.0,
+        help="of each attack, at least",
+    )
     parser.add_argument(
         "--twistd",
         default=TWISTD,

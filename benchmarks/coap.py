@@ -17,6 +17,7 @@ import time
 
 from attrs import frozen
 
+from benchmarks.options import bounded_number
 from benchmarks.servers import processor_time
 
 RIVAL = """
@@ -108,9 +109,9 @@ def ask(sockets: list[socket.socket], seconds: float, first_id: int) -> int:
 def main() -> None:
     """Measure both, in turn, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--clients", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=bounded_number(float, 0.05, 3600), default=4.0)
+    parser.add_argument("--clients", type=bounded_number(int, 1, 100_000), default=20)
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
     chosen = parser.parse_args()
     best = {"ours": 0.0, "aiocoap": 0.0}
     for _ in range(chosen.rounds):

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.options import bounded_number
+
 ROOT = Path(__file__).resolve().parent.parent
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 
@@ -269,9 +271,13 @@ def print_bursts(runs: int, count: int) -> None:
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description="What plain datagrams cost and amplify.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--runs", type=int, default=5, help="bursts of each kind")
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
+    parser.add_argument(
+        "--seconds", type=bounded_number(float, 0.05, 3600), default=2.0, help="of each measurement"
+    )
+    parser.add_argument(
+        "--runs", type=bounded_number(int, 1, 100_000), default=5, help="bursts of each kind"
+    )
     options = parser.parse_args()
     os.chdir(ROOT)
     print_costs(options.rounds, options.seconds)

@@ -31,6 +31,7 @@ from pathlib import Path
 from attrs import frozen
 from OpenSSL import SSL
 
+from benchmarks.options import bounded_number
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net.dtls.session import DtlsSession, client_context
 from twisted_net.dtls.settings import DtlsClientSettings
@@ -189,8 +190,8 @@ def shake(pid: int, port: int, context: SSL.Context, count: int) -> Shaken:
 def main() -> None:
     """Measure all, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hellos", type=int, default=500)
-    parser.add_argument("--sessions", type=int, default=300)
+    parser.add_argument("--hellos", type=bounded_number(int, 1, 100_000), default=500)
+    parser.add_argument("--sessions", type=bounded_number(int, 1, 100_000), default=300)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.synchronize import Event
 
 from benchmarks.contestants import CONTESTANTS, ECHO, PING
+from benchmarks.options import bounded_number
 from benchmarks.servers import (
     Server,
     core_for_the_server,
@@ -265,8 +266,10 @@ def urgent() -> Iterator[None]:
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
+    parser.add_argument(
+        "--seconds", type=bounded_number(float, 0.05, 3600), default=4.0, help="of each measurement"
+    )
     options = parser.parse_args()
     raise_descriptor_limit()
     core = core_for_the_server()

@@ -30,6 +30,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from typing_extensions import override
 
 from benchmarks.contestants import redis_words
+from benchmarks.options import bounded_number
 from benchmarks.rivals import BACKLOG, AsyncLines, serve_asyncio
 from benchmarks.servers import free_ports, processor_time, raise_descriptor_limit, started
 
@@ -244,9 +245,9 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 2)[1])
     parser.add_argument("--serve", nargs=2, metavar=("NAME", "PORT"), help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--subscribers", type=int, default=5000)
-    parser.add_argument("--messages", type=int, default=40)
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
+    parser.add_argument("--subscribers", type=bounded_number(int, 1, 100_000), default=5000)
+    parser.add_argument("--messages", type=bounded_number(int, 1, 100_000), default=40)
     arguments = parser.parse_args()
     raise_descriptor_limit()
     if arguments.serve:

@@ -31,6 +31,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.cache_clients import CALLERS, CLIENTS
+from benchmarks.options import bounded_number
 
 OURS = ("ours", "treq over our agent", "ours, in a file")
 COLD_SECONDS = 0.3
@@ -273,8 +274,8 @@ def compare_holds(rounds: int, puts: int) -> None:
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--puts", type=int, default=5000)
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=5)
+    parser.add_argument("--puts", type=bounded_number(int, 1, 100_000), default=5000)
     parser.add_argument("--hold", choices=["memory", "file"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.hold:

@@ -26,6 +26,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
+from benchmarks.options import bounded_number
+
 CLIENTS = ("twisted_net", "treq", "Agent", "httpx", "requests", "aiohttp")
 AT_ONCE = (1, 50)
 PAGE = (
@@ -218,8 +220,13 @@ def version(name: str) -> str:
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=2000, help="calls of each measurement")
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
+    parser.add_argument(
+        "--count",
+        type=bounded_number(int, 1, 100_000),
+        default=2000,
+        help="calls of each measurement",
+    )
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     server = subprocess.Popen(

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.options import bounded_number
+
 REQUEST = b"ECHO hello world\n"
 ANSWER = b'{"command":"ECHO","result":"hello world"}\n'
 
@@ -43,8 +45,10 @@ ROWS = (
 def main() -> None:
     """Measure each row in a process of its own, some times over, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--seconds", type=bounded_number(float, 0.05, 3600), default=1.0, help="for each figure"
+    )
+    parser.add_argument("--rounds", type=bounded_number(int, 1, 100_000), default=3)
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -19,6 +20,7 @@ from benchmarks.__main__ import main
 from benchmarks.chart import draw
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.load import Load, WrongAnswer
+from benchmarks.options import bounded_number
 from benchmarks.report import Report, in_words
 from benchmarks.runs import Run
 from benchmarks.scenarios import SCENARIOS, Figures, Scenario
@@ -172,8 +174,8 @@ class MainTests(SynchronousTestCase):
         for words, expected in (
             (["--only=plain,nobody"], "there is no nobody; there are quiet, ours"),
             (["--scenarios=nothing"], "there is no nothing"),
-            (["--rounds=0"], "0 is not from 1 to 100"),
-            (["--seconds=1e9"], "1e9 is not from 0.05 to 60"),
+            (["--rounds=0"], "must be an integer from 1 to 100, not '0'"),
+            (["--seconds=1e9"], "must be a number from 0.05 to 60, not '1e9'"),
             (["--svg=/no/where.svg"], "there is no folder /no"),
         ):
             status, text = self.call(*words)
@@ -190,6 +192,24 @@ class MainTests(SynchronousTestCase):
         self.assertEqual((status, text), (0, report().to_text()))
         self.assertEqual(drawn.read_text(), draw(report()))
         self.assertEqual(Path(f"{kept}.txt").read_text(), text)
+
+
+class BoundedNumberTests(SynchronousTestCase):
+    """:func:`bounded_number` reads the numbers of the benchmarks' options."""
+
+    def test_bounds(self) -> None:
+        """Both ends are allowed; what is beyond, or no number, is told with what is allowed."""
+        seconds = bounded_number(float, 0.05, 60)
+        self.assertEqual((seconds("0.05"), seconds("60")), (0.05, 60.0))
+        for refused in ("0", "-1", "60.1", "nan", "inf", "x", ""):
+            with self.assertRaises(argparse.ArgumentTypeError) as raised:
+                seconds(refused)
+            self.assertEqual(
+                str(raised.exception), f"must be a number from 0.05 to 60, not {refused!r}"
+            )
+        with self.assertRaises(argparse.ArgumentTypeError) as raised:
+            bounded_number(int, 1, 9)("1.5")
+        self.assertEqual(str(raised.exception), "must be an integer from 1 to 9, not '1.5'")
 
 
 class FiguresTests(SynchronousTestCase):
