@@ -182,6 +182,7 @@ class DescribeTests(SynchronousTestCase):
             (None.__class__, "nothing"),
             (Inner, "a table"),
             (Literal["a", 2], "one of 'a', 2"),
+            (int | Literal["reset"], "an integer or 'reset'"),
             (int | None, "an integer or nothing"),
             (Annotated[int, Meta(ge=0)] | str, "an integer of at least 0 or text"),
             (list[int], "a list, each item an integer"),

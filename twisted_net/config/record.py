@@ -105,7 +105,8 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
     base, meta = split_meta(annotation)
     origin = get_origin(base)
     if origin is Literal:
-        return "one of " + ", ".join(repr(value) for value in get_args(base))
+        values = [repr(value) for value in get_args(base)]
+        return values[0] if len(values) == 1 else "one of " + ", ".join(values)
     if origin in (Union, types.UnionType):
         return " or ".join(describe(part) for part in get_args(base))
     if origin in (tuple, list):
