@@ -117,6 +117,17 @@ class MemoryLedgerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.ledger = MemoryLedger(LIMIT)
 
+    def test_limit(self) -> None:
+        """It is at least one byte, and whoever asks for less is told so."""
+        self.assertEqual(MemoryLedger(1).limit, 1)
+        for refused in (0, -1):
+            with self.assertRaises(ValueError) as raised:
+                MemoryLedger(refused)
+            self.assertEqual(
+                str(raised.exception),
+                f"MemoryLedger: limit must be an integer of at least 1, not {refused}",
+            )
+
     def test_at_the_limit(self) -> None:
         """What is just at a limit is not too much; one byte more is."""
         for limit in (LIMIT, OWN):

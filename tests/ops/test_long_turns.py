@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.config.record import field_types, split_meta
 from twisted_net.ops.long_turns import LONG_TURNS_KEPT, LatencySettings, LongTurn, LongTurns
 
 
@@ -27,6 +28,17 @@ class LatencySettingsTests(SynchronousTestCase):
             with self.subTest(refused=refused), self.assertRaises(ValueError) as raised:
                 LatencySettings(long_turn=refused)
             self.assertIn("LatencySettings.long_turn must be", str(raised.exception))
+
+    def test_whole_rule(self) -> None:
+        """An error about less than 10 ms has the whole rule, and so has the help."""
+        with self.assertRaises(ValueError) as raised:
+            LatencySettings(long_turn=0.005)
+        self.assertEqual(
+            str(raised.exception),
+            "LatencySettings.long_turn must be 0, or a number from 0.01 to 3600, not 0.005",
+        )
+        description = split_meta(field_types(LatencySettings)["long_turn"])[1].description
+        self.assertIn("at least 0.01; 0: ", description or "")
 
 
 class LongTurnsTests(SynchronousTestCase):

@@ -190,9 +190,12 @@ class MemoryLedger:
     :param limit: bytes of all accounts together.
     :ivar limit: the same.
     :ivar total: bytes of all accounts now.
+    :raises ValueError: for a limit below 1.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
+        if limit < 1:
+            raise ValueError(f"MemoryLedger: limit must be an integer of at least 1, not {limit}")
         self.limit = limit
         self.total = 0
         self._accounts: list[_Account] = []

@@ -52,7 +52,8 @@ class LatencySettings(Record, frozen=True):
         Meta(
             ge=0,
             le=3600,
-            description="seconds from which a turn of the reactor is long; 0: do not measure turns",
+            description="seconds from which a turn of the reactor is long, at least 0.01; "
+            "0: do not measure turns",
         ),
     ] = 0.05
 
@@ -60,7 +61,8 @@ class LatencySettings(Record, frozen=True):
         super().__post_init__()
         if 0 < self.long_turn < SHORTEST:
             raise ValueError(
-                f"LatencySettings.long_turn must be 0, or at least {SHORTEST}, not {self.long_turn}"
+                f"LatencySettings.long_turn must be 0, or a number from {SHORTEST} to 3600, "
+                f"not {self.long_turn}"
             )
 
 
