@@ -10,7 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost, InvalidAddressError, MessageLengthError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,7 +21,13 @@ from tests.udp.memory import HERE, FakeSocket, PortTestCase, Recorder, texts
 from twisted_net.net.addresses import Source
 from twisted_net.udp.gso import MAX_SEGMENTS
 from twisted_net.udp.limits import MAX_PAYLOAD
-from twisted_net.udp.port import MAX_BATCH, MAX_BATCHED_ANSWER, QUEUED_COST, CappedPort
+from twisted_net.udp.port import (
+    MAX_BATCH,
+    MAX_BATCHED_ANSWER,
+    QUEUED_COST,
+    TURN_TIME,
+    CappedPort,
+)
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.sockets import set_receive_buffer
 
@@ -31,7 +39,8 @@ class FairnessTests(SynchronousTestCase):
     def test_never_more_than_the_cap(self, waiting: int, cap: int, data: bytes) -> None:
         """However many wait, and be they empty, no turn reads more than the cap, none is lost."""
         recorder = Recorder()
-        port = CappedPort(0, recorder, "127.0.0.1", 10, datagrams_per_turn=cap)
+        clock: Any = MemoryReactorClock()  # Any: it is no reactor to mypy
+        port = CappedPort(0, recorder, "127.0.0.1", 10, clock, datagrams_per_turn=cap)
         fake = FakeSocket()
         port.socket = fake  # type: ignore[assignment]  # a fake of it
         fake.incoming.extend([(data, HERE)] * waiting)
@@ -50,6 +59,53 @@ class FairnessTests(SynchronousTestCase):
         port.socket = fake  # type: ignore[assignment]  # a fake of it
         self.assertIsNone(port.doRead())
         self.assertEqual(fake.reads, 1)
+
+
+class TurnTests(PortTestCase):
+    """Datagrams that take long are passed on over turns."""
+
+    def open_slow(self, waiting: int) -> tuple[CappedPort, FakeSocket]:
+        """Open a port to which datagrams came that each take nearly the time of a turn."""
+        self.passed: list[bytes] = []
+        passed, reactor, call_later = self.passed, self.reactor, self.reactor.callLater
+
+        class Slow(DatagramProtocol):
+            def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+                passed.append(datagram)
+                port.write(datagram, addr)
+                reactor.rightNow += 0.75 * TURN_TIME
+
+        def note(*call: Any) -> IDelayedCall:  # Any: as callLater has them
+            passed.append(b"turn")
+            return call_later(*call)
+
+        port, fake = self.open_port(Slow())
+        self.patch(self.reactor, "callLater", note)
+        fake.incoming.extend((b"%d" % number, HERE) for number in range(waiting))
+        return port, fake
+
+    def test_slow_datagrams(self) -> None:
+        """A turn ends when its time is over; the others follow in their order, then new ones."""
+        port, fake = self.open_slow(5)
+        port.doRead()
+        self.assertEqual([data for data, _ in fake.outgoing], [b"0", b"1"])
+        fake.incoming.append((b"5", HERE))
+        port.doRead()
+        self.assertEqual(self.passed, [b"0", b"1", b"turn"])
+        self.reactor.advance(0)
+        self.assertEqual(self.passed, [b"0", b"1", b"turn", b"2", b"3", b"turn", b"4"])
+        port.doRead()
+        self.assertEqual([data for data, _ in fake.outgoing], list(map(str.encode, "012345")))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_end(self) -> None:
+        """Those that were read and not passed on are counted as dropped when the port ends."""
+        port, _ = self.open_slow(5)
+        port.doRead()
+        port.connectionLost()
+        self.assertEqual(self.passed, [b"0", b"1", b"turn"])
+        self.assertEqual(port.counts.dropped, 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class ReadTests(PortTestCase):

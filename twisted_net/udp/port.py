@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet import udp
@@ -26,6 +27,7 @@ from twisted_net.config.type_checks import check_arguments
 from twisted_net.net.addresses import Source, is_numeric
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.printable_failure import printable_failure
+from twisted_net.net.steady_clock import stopwatch
 from twisted_net.udp.gso import KernelAddress, QueuedAnswer, runs, send_segmented, supports_gso
 from twisted_net.udp.responder import DatagramCounts
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec
@@ -41,6 +43,13 @@ from twisted_net.udp.sockets import (
 
 QUEUED_COST = 256
 """Bytes that a queued datagram counts besides its payload: the size of the objects around it."""
+
+TURN_TIME = 0.001
+"""
+Seconds in a turn for the datagrams that were read; those that are left then have the next one.
+
+A CoAP message that fetches a page takes 1 to 2 ms, and a DTLS handshake as much.
+"""
 
 MAX_BATCH = 32
 """
@@ -85,8 +94,8 @@ class CappedPort(udp.Port):
     The stock port reads 256 KiB of payload before other connections are served, truncates long
     datagrams silently, and raises what ``sendto`` raises. This port
 
-    - reads at most *datagrams_per_turn* and then passes them to its protocol; the rest is read in
-      the next turn;
+    - reads at most *datagrams_per_turn* and then passes them to its protocol, until
+      :data:`TURN_TIME` is over; the rest follows in the next turns;
     - reads up to ``maxPacketSize`` bytes, so that a protocol with a lower limit detects a datagram
       over it;
     - queues datagrams that the kernel does not accept now, in order, up to *send_queue* bytes.
@@ -139,6 +148,11 @@ class CappedPort(udp.Port):
         self._opened = opened
         self._server: Source | None = None
         self._datagrams_per_turn = datagrams_per_turn
+        clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
+        self._seconds: Callable[[], float] = stopwatch(clock)
+        # What was read and not passed on yet, and the delayed call that does.
+        self._left: deque[tuple[bytes, Any]] = deque()  # Any: as a KernelAddress
+        self._going_on: IDelayedCall | None = None
         self._requested_buffers = (receive_buffer, send_buffer)
         self._reuse_port = reuse_port
         self._send_queue = send_queue
@@ -253,7 +267,11 @@ class CappedPort(udp.Port):
         if closing is not None and closing.active():
             # The reactor closes the socket for an error, before its turn.
             closing.cancel()
-        self.counts.dropped += len(self._queue) + len(self._answers)
+        going_on, self._going_on = self._going_on, None
+        if going_on is not None:
+            going_on.cancel()
+        self.counts.dropped += len(self._queue) + len(self._answers) + len(self._left)
+        self._left.clear()
         self._queue.clear()
         self._answers.clear()
         self._queued = 0
@@ -297,6 +315,8 @@ class CappedPort(udp.Port):
 
     @override
     def doRead(self) -> None:
+        if self._left:
+            return  # they have a turn of their own, and what comes now comes after them
         receive = self.socket.recvfrom
         size = self.maxPacketSize
         # First all are read, then all are answered: to alternate costs a third more in the kernel
@@ -311,14 +331,22 @@ class CappedPort(udp.Port):
         except OSError as failure:
             failed = failure
         self._deliver(batch)
-        self._send_answers()
         if failed is not None:
             self._read_failed(failed)
 
+    def _go_on(self) -> None:
+        """Pass on what an earlier turn had no time for."""
+        self._going_on = None
+        left = list(self._left)
+        self._left.clear()
+        self._deliver(left)
+
     def _deliver(self, batch: list[tuple[bytes, Any]]) -> None:  # Any: as a KernelAddress
-        """Pass datagrams to the protocol, and batch its small answers."""
+        """Pass datagrams to the protocol while there is time, and batch its small answers."""
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
+        until = self._seconds() + TURN_TIME
+        passed = 0
         for data, peer in batch:
             source = scoped_source(peer) if six else peer
             self._source, self._peer = source, peer
@@ -331,7 +359,15 @@ class CappedPort(udp.Port):
                     printable_failure(Failure()),
                     protocol=self.protocol,
                 )
+            passed += 1
+            if self._seconds() >= until:
+                break
         self._source = None
+        if passed < len(batch):
+            self._left.extend(batch[passed:])
+            clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
+            self._going_on = clock.callLater(0, self._go_on)
+        self._send_answers()
 
     @override
     def write(self, datagram: bytes, addr: Source | None = None) -> None:
