@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
 
+import twisted_net.commands.admin as admin_module
 from tests.tcp.memory import Connection
 from tests.tcp.server_case import ServerTestCase
 from twisted_net.auth.users import AuthSettings, Permissions, User
 from twisted_net.commands.admin import LISTED_AT_ONCE
+from twisted_net.commands.standard import standard_commands
+from twisted_net.ops.instruments import Instruments
+from twisted_net.ops.slowlog import SlowLog, SlowLogSettings
+from twisted_net.ops.timestamps import iso_time
+from twisted_net.sessions import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.limits import Limits
@@ -222,6 +228,34 @@ class ListTests(ManyEndsTestCase):
         self.assertEqual([client["client"] for client in answer["clients"]], found)
         self.assertEqual((answer["count"], len(found)), (self.COUNT, self.COUNT))
         self.leave(*self.clients)
+
+    def test_slow_commands(self) -> None:
+        """So many slow commands are shown in each turn, and all of them in the end."""
+        slow_log = SlowLog(SlowLogSettings(kept=1000))
+        for i in range(self.COUNT):
+            slow_log.note(0.0, 1.0, "h:1", None, f"ECHO {i}", waited=False)
+        sessions = Sessions(lambda: 0.0, instruments=Instruments(slow_log=slow_log))
+        factory = CommandFactory(self.reactor, standard_commands(), sessions=sessions)
+        asking = self.reactor.connect(factory)
+        shown: list[str] = []
+
+        def count(wall: float) -> str:
+            shown.append("")
+            return iso_time(wall)
+
+        self.patch(admin_module, "iso_time", count)
+        asking.send(b"SLOWLOG 1000\n")
+        before = 0
+        while self.reactor.turn():
+            self.assertLessEqual(len(shown) - before, LISTED_AT_ONCE)
+            before = len(shown)
+        [answer] = asking.answers()
+        self.assertEqual(
+            [slow["line"] for slow in answer["slow"]],
+            [f"ECHO {i}" for i in reversed(range(self.COUNT))],
+        )
+        self.assertEqual((answer["count"], len(shown)), (self.COUNT, self.COUNT))
+        self.leave(asking)
 
 
 def protocol_of(client: Connection) -> CommandProtocol:

@@ -15,12 +15,13 @@ from twisted_net.net.addresses import spellings_of
 from twisted_net.ops.latency import PROBE_INTERVAL, SPIKES_KEPT
 from twisted_net.ops.long_turns import LongTurn
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
+from twisted_net.ops.slowlog import SlowCommand
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.sessions import CLOSED_KEPT, Closed, Session, Sessions
 from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 
 LISTED_AT_ONCE = 128
-"""Clients whose figures CLIENTS or CLOSED finds in one turn of the reactor: 1 ms."""
+"""Entries that CLIENTS, CLOSED or SLOWLOG makes in one turn of the reactor: 1 ms."""
 
 _T = TypeVar("_T")
 
@@ -62,7 +63,8 @@ def _clients(
     request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 ) -> Fields | Awaitable[Fields]:
     sessions = request.session.sessions
-    return _listed(sessions, len(sessions), islice(sessions, limit), _figures)
+    answer = {"count": len(sessions)}
+    return _listed(sessions, answer, "clients", islice(sessions, limit), _figures)
 
 
 def _closed(
@@ -70,31 +72,34 @@ def _closed(
 ) -> Fields | Awaitable[Fields]:
     sessions = request.session.sessions
     closed = sessions.counters.closed
-    return _listed(sessions, len(closed), islice(reversed(closed), limit), _closed_figures)
+    answer = {"count": len(closed)}
+    latest = islice(reversed(closed), limit)
+    return _listed(sessions, answer, "clients", latest, _closed_figures)
 
 
 def _listed(
     sessions: Sessions,
-    count: int,
-    clients: Iterable[_T],
+    answer: Mapping[str, object],
+    name: str,
+    entries: Iterable[_T],
     figures: Callable[[_T], dict[str, object]],
 ) -> Fields | Awaitable[Fields]:
-    """Return the figures of clients; of many, some are found in each turn of the reactor."""
-    found = list(clients)
+    """Add a list of figures to an answer; those of many are found over turns of the reactor."""
+    found = list(entries)
     if len(found) <= LISTED_AT_ONCE:
-        return Fields(count=count, clients=[figures(client) for client in found])
+        return Fields(**answer, **{name: [figures(entry) for entry in found]})
     shown: list[dict[str, object]] = []
 
     def work() -> Iterator[float]:
-        for client in found:
-            shown.append(figures(client))
+        for entry in found:
+            shown.append(figures(entry))
             yield 1 / LISTED_AT_ONCE
 
-    async def answer() -> Fields:
+    async def answer_later() -> Fields:
         await sessions.pacing(in_steps(work()))
-        return Fields(count=count, clients=shown)
+        return Fields(**answer, **{name: shown})
 
-    return answer()
+    return answer_later()
 
 
 def _kill(
@@ -153,29 +158,19 @@ def _info(request: Request, section: str | None = None) -> Fields:
 def _slowlog(
     request: Request,
     limit: Annotated[int, Meta(ge=1, le=10_000)] | Reset = 10,
-) -> Fields:
-    slow_log = request.session.sessions.instruments.slow_log
+) -> Fields | Awaitable[Fields]:
+    sessions = request.session.sessions
+    slow_log = sessions.instruments.slow_log
     if limit == "reset":
         return Fields(forgotten=slow_log.reset())
     settings = slow_log.settings
-    return Fields(
-        count=slow_log.count,
-        kept=len(slow_log),
-        threshold=settings.threshold,
-        waiting_threshold=settings.waiting_threshold,
-        slow=[
-            {
-                "number": slow.number,
-                "at": iso_time(slow.at),
-                "seconds": round(slow.seconds, 6),
-                "waited": slow.waited,
-                "client": slow.client,
-                "user": slow.user,
-                "line": slow.line,
-            }
-            for slow in slow_log.latest(limit)
-        ],
-    )
+    answer = {
+        "count": slow_log.count,
+        "kept": len(slow_log),
+        "threshold": settings.threshold,
+        "waiting_threshold": settings.waiting_threshold,
+    }
+    return _listed(sessions, answer, "slow", slow_log.latest(limit), _slow_figures)
 
 
 def _monitor(
@@ -241,6 +236,18 @@ def _closed_figures(ended: Closed) -> dict[str, object]:
         "ended": iso_time(ended.ended),
         "messages": ended.messages,
         "reason": ended.end.value,
+    }
+
+
+def _slow_figures(slow: SlowCommand) -> dict[str, object]:
+    return {
+        "number": slow.number,
+        "at": iso_time(slow.at),
+        "seconds": round(slow.seconds, 6),
+        "waited": slow.waited,
+        "client": slow.client,
+        "user": slow.user,
+        "line": slow.line,
     }
 
 
