@@ -29,6 +29,7 @@ from twisted_net.cli.call import (
     parse_address,
     parse_or_exit,
 )
+from twisted_net.cli.coap import CoapOptions
 from twisted_net.cli.discover import DiscoverOptions, format_change
 from twisted_net.discovery.announcements import ChangeKind, Instance, InstanceChange
 from twisted_net.discovery.settings import DiscoveryGroup
@@ -89,6 +90,24 @@ class OptionsTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, options.parseOptions, words)
             self.assertIn(shown, str(error))
+
+    def test_bounds(self) -> None:
+        """A number out of bounds is shown with the name of its option, not of a record's field."""
+        call = CallOptions()
+        call.parseOptions(["--timeout=0", "host", "X"])
+        error = self.assertRaises(UsageError, call.client, self.reactor)
+        self.assertIn("--timeout must be a number above 0 and of at most 86400", str(error))
+        discover = DiscoverOptions()
+        discover.parseOptions(["--port=0"])
+        error = self.assertRaises(UsageError, discover.group)
+        self.assertEqual(str(error), "--port must be an integer from 1 to 65535, not 0")
+        for refused in ("0", "-1", "nan", "inf", "86401"):
+            words = [f"--timeout={refused}"]
+            error = self.assertRaises(UsageError, DiscoverOptions().parseOptions, words)
+            self.assertIn("--timeout must be a number above 0 and of at most 86400", str(error))
+        words = ["get", "--block-size=5", "coap://127.0.0.1/"]
+        error = self.assertRaises(UsageError, CoapOptions().parseOptions, words)
+        self.assertEqual(str(error), "--block-size must be an integer from 16 to 1024, not 5")
 
     def test_client(self) -> None:
         """Invalid files and values are mistakes; valid ones make a client."""

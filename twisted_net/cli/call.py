@@ -13,7 +13,7 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.numbers import seconds
+from twisted_net.cli.numbers import out_of_bounds, seconds
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
@@ -73,7 +73,7 @@ class ClientOptions(Options):
         try:
             settings = ClientSettings(call_timeout=self["timeout"])
         except ValueError as error:
-            raise UsageError(str(error)) from None
+            raise out_of_bounds(error, call_timeout="timeout") from None
         endpoint = server_endpoint(reactor, self.host, self.port, self._tls())
         return CommandClient(reactor, endpoint, settings, self._credentials())
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED, parse_or_exit
-from twisted_net.cli.numbers import integer, seconds
+from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import CoapResponse, Observation
@@ -120,7 +120,7 @@ class CoapOptions(Options):
             )
             self.tls = self._tls()
         except ValueError as error:
-            raise UsageError(str(error)) from None
+            raise out_of_bounds(error) from None
 
     def _tls(self) -> DtlsClientSettings | None:
         given = [f"--{name}" for name in ("ca", "cert", "key", "insecure") if self[name]]

@@ -15,7 +15,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import CannotListenError
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.numbers import integer, seconds
+from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.discovery.announcements import ChangeKind, InstanceChange
 from twisted_net.discovery.service import DiscoveryListener
@@ -28,6 +28,10 @@ NOT_FOUND = 1
 
 UNUSABLE = 2
 """Exit status if the group cannot be used; standard error has the reason."""
+
+
+LONGEST_TIMEOUT = 86_400
+"""Seconds to wait for servers, at most: a day, as for a call. ``--watch`` has no end."""
 
 
 class DiscoverOptions(Options):
@@ -48,6 +52,15 @@ class DiscoverOptions(Options):
         ["interface", "i", None, "network interface, by name or IPv4 address"],
     ]
 
+    def postOptions(self) -> None:
+        """Check the number of seconds."""
+        timeout = self["timeout"]
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise UsageError(
+                f"--timeout must be a number above 0 and of at most {LONGEST_TIMEOUT}, "
+                f"not {timeout}"
+            )
+
     def group(self) -> DiscoveryGroup:
         """
         Return the group that the options describe.
@@ -58,7 +71,7 @@ class DiscoverOptions(Options):
         try:
             return DiscoveryGroup(group=self["group"], port=self["port"], interfaces=interfaces)
         except ValueError as error:
-            raise UsageError(str(error).removeprefix("DiscoveryGroup").lstrip(".: ")) from None
+            raise out_of_bounds(error, interfaces="interface") from None
 
 
 def discover(arguments: Sequence[str]) -> None:
