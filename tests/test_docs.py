@@ -125,3 +125,22 @@ class ArchitecturePageTests(SynchronousTestCase):
         for path in (ROOT / "twisted_net").iterdir():
             if path.is_dir() and (path / "__init__.py").is_file():
                 self.assertRegex(page, rf"\b{path.name}\b")
+
+
+class NewsTests(SynchronousTestCase):
+    """``docs/news/`` has what towncrier can put together."""
+
+    def setUp(self) -> None:
+        paths = sorted((ROOT / "docs" / "news").iterdir())
+        self.fragments = [path for path in paths if path.name != "README.rst"]
+
+    def test_names(self) -> None:
+        """Each fragment is ``<topic>.<type>.rst``, of a type that README.rst has."""
+        for path in self.fragments:
+            self.assertRegex(path.name, r"\A[a-z0-9-]+\.(feature|fix|change|removal|doc)\.rst\Z")
+
+    def test_literals(self) -> None:
+        """Code is between two backticks each; one would be a role in CHANGELOG.rst."""
+        for path in self.fragments:
+            rest = re.sub(r"``.+?``", "", path.read_text(), flags=re.DOTALL)
+            self.assertNotIn("`", rest, path.name)
