@@ -108,6 +108,9 @@ class OptionsTests(SynchronousTestCase):
         words = ["get", "--block-size=5", "coap://127.0.0.1/"]
         error = self.assertRaises(UsageError, CoapOptions().parseOptions, words)
         self.assertEqual(str(error), "--block-size must be an integer from 16 to 1024, not 5")
+        words = ["get", "--key=key.pem", "coaps://127.0.0.1/"]
+        error = self.assertRaises(UsageError, CoapOptions().parseOptions, words)
+        self.assertEqual(str(error), "--key needs --cert, the certificate that it belongs to")
 
     def test_client(self) -> None:
         """Invalid files and values are mistakes; valid ones make a client."""

@@ -128,6 +128,8 @@ class CoapOptions(Options):
             return None
         if not self.uri.lower().startswith("coaps:"):
             raise UsageError(f"{given[0]} is for coaps URIs")
+        if self["key"] and not self["cert"]:
+            raise UsageError("--key needs --cert, the certificate that it belongs to")
         return DtlsClientSettings(
             ca=self["ca"] or "",
             certificate=self["cert"] or "",
