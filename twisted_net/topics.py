@@ -217,7 +217,11 @@ class Topics:
         if self._count + self._ended_count >= self.settings.max_subscriptions_in_all:
             raise TooManySubscriptions(self.settings.max_subscriptions_in_all, "server")
         if self._kept.full:
-            raise TooManySubscriptions(self._kept.limit, "server", " bytes")
+            own_limit = self._kept.total >= self._kept.limit
+            limit = self._kept.limit if own_limit else self.memory.limit
+            raise TooManySubscriptions(
+                limit, "server", " bytes" if own_limit else " bytes of all memory"
+            )
         ended = self._ended.get(subscriber)
         if ended is not None and pattern in ended:
             # Its place among the subscribers is that of a new one.
