@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted_net.topics as topics_module
 from tests.complexity.work import counted
 from twisted_net.errors import BadTopic, TooManySubscriptions
-from twisted_net.net.memory_ledger import MemoryLedger
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.topics import (
     CHUNK,
     LEVEL_BYTES,
@@ -244,7 +244,8 @@ class SubscribingTests(SynchronousTestCase):
         """Where all memory is used up, the error has that limit, and not one of subscriptions."""
         memory = MemoryLedger(1000)
         topics = Topics(memory=memory)
-        memory.account("others").set("x", 1000)
+        others: MemoryAccount[str] = memory.account("others")
+        others.set("x", 1000)
         error = self.assertRaises(TooManySubscriptions, topics.subscribe, Listener(), "a")
         self.assertTrue(str(error).endswith("is 1000 bytes of all memory"), str(error))
         self.assertEqual(error.limit, 1000)
