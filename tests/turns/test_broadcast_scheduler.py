@@ -113,7 +113,8 @@ class BroadcastSchedulerTests(SynchronousTestCase):
         large, small = self.send("z", size=50), self.send("w", size=30)
         other.set(1, 4940)
         refused = self.failureResultOf(large, TooBusy).value
-        self.assertEqual(refused.details(), {"limit": 100})
+        self.assertEqual(refused.details(), {"limit": 5000})
+        self.assertIn("5000 bytes of all memory are pending", str(refused))
         other.set(1, 0)
         self.settle()
         self.assertEqual(self.successResultOf(small), [0, 1, 2])

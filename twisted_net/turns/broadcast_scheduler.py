@@ -48,6 +48,7 @@ class BroadcastScheduler:
     ) -> None:
         memory = memory or MemoryLedger()
         self._kept: MemoryAccount[_Event] = memory.account("broadcasts", max_bytes, self._relieve)
+        self._memory_limit = memory.limit
         self._max_bytes = max_bytes
         self._limit = limit
         self._steps = StepScheduler(reactor)
@@ -105,7 +106,7 @@ class BroadcastScheduler:
         # One alone is sent, whatever its size.
         if len(self._backlog) > 1 and self._backlog.discard(event.sender, event):
             self._kept.set(event, 0)
-            event.done.errback(TooBusy(self._kept.limit, "bytes of memory"))
+            event.done.errback(TooBusy(self._memory_limit, "bytes of all memory"))
         return WRITE
 
     def _advance(self) -> None:
