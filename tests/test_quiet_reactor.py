@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from twisted_net import quiet_reactor as module
-from twisted_net.quiet_reactor import EVENTS_PER_BATCH, QuietEPollReactor
+from twisted_net.quiet_reactor import EVENTS_PER_BATCH, TURN_TIME, QuietEPollReactor
 from twisted_net.turns.steps import ENDS_AT_ONCE
 from twisted_net.turns.turn_clock import TurnClock
 from twisted_net.twisted_internals import quiet_reactor_changes
@@ -96,6 +96,9 @@ class QuietReactorTestCase(SynchronousTestCase):
     """Has a quiet reactor, and makes descriptors for it."""
 
     def setUp(self) -> None:
+        self.now = 0.0
+        # However busy the machine is, a turn has time for all its events.
+        self.patch(module, "thread_time", lambda: self.now)
         made: Any = QuietEPollReactor  # Any: epoll reactors have no types
         self.reactor = made()
         self.addCleanup(self.reactor._poller.close)
@@ -317,6 +320,7 @@ class QuietEPollReactorTests(QuietReactorTestCase):
 
     def test_pending_writes_are_bounded(self) -> None:
         """Writes are made after each batch, before the next one is read."""
+        self.patch(module, "EVENTS_PER_TURN", 2 * EVENTS_PER_BATCH)
         descriptors = self.pending(2 * EVENTS_PER_BATCH)
         unread: list[int] = []
 
@@ -464,6 +468,35 @@ class ManyEndsTests(QuietReactorTestCase):
             self.reactor.doPoll(0)
             read.append(sum(bool(one.calls) for one in descriptors))
         self.assertEqual(read, [40, 80, 100])
+
+    def test_slow_events(self) -> None:
+        """A turn ends when its time is over, and each descriptor has its event in time."""
+        descriptors = self.pending(100)
+
+        def pass_time() -> None:
+            self.now += 0.6 * TURN_TIME
+
+        for descriptor in descriptors:
+            descriptor.on_event = pass_time
+        read, before = [], 0
+        while before < 100:
+            self.reactor.doPoll(0)
+            now = sum(bool(one.calls) for one in descriptors)
+            read.append(now - before)
+            before = now
+        self.assertEqual(read[:3], [EVENTS_PER_BATCH, 8, 2])
+        self.assertLessEqual(max(read[2:]), 3)
+
+    def test_fast_again(self) -> None:
+        """After a slow turn the batches grow again."""
+        descriptors = self.pending(100)
+        descriptors[0].on_event = lambda: setattr(self, "now", self.now + TURN_TIME)
+        sizes = []
+        for _ in range(4):
+            self.reactor.doPoll(0)
+            sizes.append(self.reactor._batch_size)
+        self.assertEqual((min(sizes), sizes[-1]), (8, EVENTS_PER_BATCH))
+        self.assertEqual(sum(bool(one.calls) for one in descriptors), 100)
 
 
 class InstallTests(SynchronousTestCase):
