@@ -120,7 +120,7 @@ STEADY_NAMES = {
 }
 CLOCKLESS_NAMES = {
     *("sleep", "struct_time", "strptime", "mktime"),
-    *("process_time", "thread_time", "pthread_getcpuclockid"),
+    *("process_time", "pthread_getcpuclockid"),
 }
 
 

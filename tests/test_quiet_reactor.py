@@ -97,10 +97,10 @@ class QuietReactorTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.now = 0.0
-        # However busy the machine is, a turn has time for all its events.
-        self.patch(module, "thread_time", lambda: self.now)
         made: Any = QuietEPollReactor  # Any: epoll reactors have no types
         self.reactor = made()
+        # However busy the machine is, a turn has time for all its events.
+        self.reactor._stopwatch = lambda: self.now
         self.addCleanup(self.reactor._poller.close)
         for end in (self.reactor.waker.i, self.reactor.waker.o):
             self.addCleanup(os.close, end)
