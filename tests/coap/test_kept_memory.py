@@ -12,7 +12,7 @@ from twisted_net.coap.blockwise import Block
 from twisted_net.coap.codec import Code, Option
 from twisted_net.coap.exchange import OUTGOING_BYTES
 from twisted_net.coap.observe import OBSERVER_BYTES, OPTION_BYTES
-from twisted_net.coap.peer_table import EXCHANGE_BYTES, PEER_BYTES
+from twisted_net.coap.peer_table import EXCHANGE_BYTES, MESSAGES_SWEPT_AT_ONCE, PEER_BYTES
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.waiting_requests import REQUEST_BYTES
 from twisted_net.dtls.server import SESSION_BYTES
@@ -79,6 +79,26 @@ class KeptMemoryTests(ServerTests):
         self.driver.clock.advance(0)
         self.assertEqual((before, self.driver.server.layer.sizes["exchanges"]), (30, 10))
         self.assertEqual(self.driver.server.layer.figures()["evicted"], 20)
+
+    def test_many_exchanges_give_way(self) -> None:
+        """Of a peer that has very many, some are dropped in each turn, and no more than needed."""
+        layer = self.driver.server.layer
+        count = 8 * MESSAGES_SWEPT_AT_ONCE
+        for _ in range(count):
+            self.driver.ask(Code.GET, "ping", source=peer(1))
+        self.memory.limit = self.memory.total
+        self.fill(self.memory.limit // 10)
+        dropped: list[int] = []
+
+        def look() -> None:
+            dropped.append(count - layer.sizes["exchanges"])
+            if len(dropped) < 5:
+                self.driver.clock.callLater(0, look)
+
+        look()
+        self.driver.clock.advance(0)
+        at_once = MESSAGES_SWEPT_AT_ONCE
+        self.assertEqual(dropped, [0, at_once, *[2 * at_once] * 3])
 
     def test_observers(self) -> None:
         """Observers count with the options of their requests, until they are removed."""

@@ -19,7 +19,9 @@ IDLE_PEERS_TRIED = 8
 """Peers examined, least recently active first, to find one that can be evicted."""
 
 MESSAGES_SWEPT_AT_ONCE = 1024
-"""Messages that one sweep removes with their peers: 1 ms. A peer has up to ``max_exchanges``."""
+"""
+Messages that one sweep, or one relief of memory, removes: 1 ms. A peer has up to ``max_exchanges``.
+"""
 
 EXPIRED_AT_ONCE = 8
 """
@@ -160,13 +162,18 @@ class PeerTable:
             self._kept.set(peer, size)
 
     def drop_messages(self, peer: Peer) -> float:
-        """Drop the answered messages of a peer; return the share of a step that this takes."""
-        received = peer.received
-        for incoming in [each for each in received.values() if each.state is _SETTLED]:
+        """
+        Drop the oldest answered messages of a peer, :data:`MESSAGES_SWEPT_AT_ONCE` at most.
+
+        :return: the share of a step that this takes.
+        """
+        answered = (each for each in peer.received.values() if each.state is _SETTLED)
+        dropped = list(islice(answered, MESSAGES_SWEPT_AT_ONCE))
+        for incoming in dropped:
             self.remove(peer, incoming)
-            self.evicted += 1
+        self.evicted += len(dropped)
         self.weigh(peer, 1)
-        return WRITE
+        return max(WRITE, len(dropped) / MESSAGES_SWEPT_AT_ONCE)
 
     def store_reply(self, peer: Peer, incoming: IncomingMessage, reply: bytes) -> None:
         """Keep the datagram that answers duplicates of *incoming*."""
