@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -132,9 +132,12 @@ class JudgeTests(SamplerCase):
 
     def test_polling(self) -> None:
         """During a poll nothing is looked at."""
-        with patch.object(sys, "_current_frames", None):
-            self.look()
-            self.look()
+        frames = Mock(return_value={})
+        with patch.object(sys, "_current_frames", frames):
+            self.second()
+            self.assertEqual(frames.call_count, 0)
+            self.turn(self.second)
+            self.assertEqual(frames.call_count, 2)
 
     def test_thread_gone(self) -> None:
         """A thread that has ended has no frame."""
@@ -257,8 +260,16 @@ class ThreadTests(SamplerCase):
         self.assertEqual(dues[0], LIMIT / 2)
 
     def test_not_started(self) -> None:
-        """One that was never started can be stopped."""
+        """One that was never started can be stopped, and looks no more if it is started then."""
+        before = self.threads()
+        dues: list[float] = []
+        self.sampler = TurnSampler(self.turns, (), dues.append)
         self.sampler.stop()
+        self.assertEqual(self.threads(), before)
+        self.sampler.start()
+        self.addCleanup(self.sampler.stop)
+        wait_until(lambda: self.threads() == before)
+        self.assertEqual(dues, [])
 
     def test_period(self) -> None:
         """It looks twice within the limit, but neither for ever, nor seldom."""
