@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from twisted_net import quiet_reactor as module
-from twisted_net.quiet_reactor import EVENTS_PER_BATCH, TURN_TIME, QuietEPollReactor
+from twisted_net.quiet_reactor import EVENTS_BUDGET, EVENTS_PER_BATCH, QuietEPollReactor
 from twisted_net.turns.steps import ENDS_AT_ONCE
 from twisted_net.turns.turn_clock import TurnClock
 from twisted_net.twisted_internals import quiet_reactor_changes
@@ -474,7 +474,7 @@ class ManyEndsTests(QuietReactorTestCase):
         descriptors = self.pending(100)
 
         def pass_time() -> None:
-            self.now += 0.6 * TURN_TIME
+            self.now += 0.6 * EVENTS_BUDGET
 
         for descriptor in descriptors:
             descriptor.on_event = pass_time
@@ -490,7 +490,7 @@ class ManyEndsTests(QuietReactorTestCase):
     def test_fast_again(self) -> None:
         """After a slow turn the batches grow again."""
         descriptors = self.pending(100)
-        descriptors[0].on_event = lambda: setattr(self, "now", self.now + TURN_TIME)
+        descriptors[0].on_event = lambda: setattr(self, "now", self.now + EVENTS_BUDGET)
         sizes = []
         for _ in range(4):
             self.reactor.doPoll(0)

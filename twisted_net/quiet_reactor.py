@@ -57,7 +57,7 @@ EVENTS_PER_BATCH = 32
 EVENTS_PER_TURN = 256
 """Limit of events that are handled between two looks at the timers: some 3 ms; the rest follows."""
 
-TURN_TIME = 0.003
+EVENTS_BUDGET = 0.003
 """
 Seconds after which no more events are handled before a look at the timers.
 
@@ -123,7 +123,7 @@ class QuietEPollReactor(EPollReactor):
         """Handle events, and those of other descriptors, while there is time."""
         seconds = self._stopwatch
         began = seconds()
-        until = began + TURN_TIME
+        until = began + EVENTS_BUDGET
         left = min(len(self._selectables), EVENTS_PER_TURN)
         while events:
             asked = min(left, self._batch_size)
@@ -131,7 +131,7 @@ class QuietEPollReactor(EPollReactor):
             if self.pending_writes:
                 self._write_pending()
             now = seconds()
-            if now - began >= TURN_TIME:
+            if now - began >= EVENTS_BUDGET:
                 self._batch_size = max(self._batch_size // 4, 1)
             elif self._batch_size < EVENTS_PER_BATCH:
                 self._batch_size *= 2

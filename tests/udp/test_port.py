@@ -22,10 +22,10 @@ from twisted_net.net.addresses import Source
 from twisted_net.udp.gso import MAX_SEGMENTS
 from twisted_net.udp.limits import MAX_PAYLOAD
 from twisted_net.udp.port import (
+    DELIVERY_BUDGET,
     MAX_BATCH,
     MAX_BATCHED_ANSWER,
     QUEUED_COST,
-    TURN_TIME,
     CappedPort,
 )
 from twisted_net.udp.responder import DatagramCounts
@@ -73,7 +73,7 @@ class TurnTests(PortTestCase):
             def datagramReceived(self, datagram: bytes, addr: Source) -> None:
                 passed.append(datagram)
                 port.write(datagram, addr)
-                reactor.rightNow += 0.75 * TURN_TIME
+                reactor.rightNow += 0.75 * DELIVERY_BUDGET
 
         def note(*call: Any) -> IDelayedCall:  # Any: as callLater has them
             passed.append(b"turn")

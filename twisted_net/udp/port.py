@@ -44,7 +44,7 @@ from twisted_net.udp.sockets import (
 QUEUED_COST = 256
 """Bytes that a queued datagram counts besides its payload: the size of the objects around it."""
 
-TURN_TIME = 0.001
+DELIVERY_BUDGET = 0.001
 """
 Seconds in a turn for the datagrams that were read; those that are left then have the next one.
 
@@ -95,7 +95,7 @@ class CappedPort(udp.Port):
     datagrams silently, and raises what ``sendto`` raises. This port
 
     - reads at most *datagrams_per_turn* and then passes them to its protocol, until
-      :data:`TURN_TIME` is over; the rest follows in the next turns;
+      :data:`DELIVERY_BUDGET` is over; the rest follows in the next turns;
     - reads up to ``maxPacketSize`` bytes, so that a protocol with a lower limit detects a datagram
       over it;
     - queues datagrams that the kernel does not accept now, in order, up to *send_queue* bytes.
@@ -148,8 +148,8 @@ class CappedPort(udp.Port):
         self._opened = opened
         self._server: Source | None = None
         self._datagrams_per_turn = datagrams_per_turn
-        clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
-        self._seconds: Callable[[], float] = stopwatch(clock)
+        self._clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
+        self._seconds: Callable[[], float] = stopwatch(self._clock)
         # What was read and not passed on yet, and the delayed call that does.
         self._left: deque[tuple[bytes, Any]] = deque()  # Any: as a KernelAddress
         self._going_on: IDelayedCall | None = None
@@ -253,8 +253,7 @@ class CappedPort(udp.Port):
         self.stopReading()
         if not self._stopping:
             # Not now, as Twisted's: the protocol may have called this from datagramReceived.
-            clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
-            self._closing = clock.callLater(0, self.connectionLost)
+            self._closing = self._clock.callLater(0, self.connectionLost)
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
         return stopped
@@ -345,7 +344,7 @@ class CappedPort(udp.Port):
         """Pass datagrams to the protocol while there is time, and batch its small answers."""
         received = self.protocol.datagramReceived
         six = self.addressFamily == socket.AF_INET6
-        until = self._seconds() + TURN_TIME
+        until = self._seconds() + DELIVERY_BUDGET
         passed = 0
         for data, peer in batch:
             source = scoped_source(peer) if six else peer
@@ -365,8 +364,7 @@ class CappedPort(udp.Port):
         self._source = None
         if passed < len(batch):
             self._left.extend(batch[passed:])
-            clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
-            self._going_on = clock.callLater(0, self._go_on)
+            self._going_on = self._clock.callLater(0, self._go_on)
         self._send_answers()
 
     @override
