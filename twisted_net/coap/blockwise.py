@@ -248,11 +248,6 @@ class RequestAssembler:
         self._bodies = bodies
         self.max_body = max_body
 
-    @property
-    def size(self) -> int:
-        """Bytes of the bodies in transfer."""
-        return self._bodies.size
-
     def add(
         self,
         source: Source,

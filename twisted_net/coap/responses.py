@@ -96,11 +96,6 @@ class ResponseBuilder:
         self._limits = limits
         self._bodies = bodies
 
-    @property
-    def size(self) -> int:
-        """Bytes of the responses in transfer."""
-        return self._bodies.size
-
     def kept_response(self, request: ServerRequest, now: float) -> ResourceResponse | None:
         """Return the response of which a request asks for a further block, if it is still kept."""
         return self._bodies.get(request.source, request.key, now)
