@@ -11,8 +11,8 @@ from tests.tcp.kinds import KINDS, Door, KindClient
 from tests.tcp.memory import BUFFER
 from tests.tcp.server_case import Handlers
 from tests.tcp.test_ends import Case, KindsTestCase
-from twisted_net.net.memory_ledger import MemoryLedger
-from twisted_net.reasons import End
+from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
+from twisted_net.reasons import Audited, End
 from twisted_net.sessions import Sessions
 from twisted_net.tcp.answer_queue import ANSWER_BYTES, CALL_BYTES
 from twisted_net.tcp.flow_control import LINE_BYTES, UNCOUNTED
@@ -219,6 +219,25 @@ class LayersTests(KeptMemoryCase):
         client.connection.reset()
         client.settle()
         self.assertEqual(self.kept(case), {})
+
+    def test_audit(self) -> None:
+        """A client that a layer ends, as all hold too much, is audited as any other."""
+        for name in ("tls", "websocket", "wss"):
+            case = self.case(KINDS[name])
+            sessions = case.factory.sessions
+            client = case.door.client()
+            if name == "websocket":
+                client.send(*([b"PING"] * 300))
+                case.reactor.turn()
+            [session] = sessions
+            heard: list[tuple[str, Audited, str]] = []
+            self.patch(sessions, "audit", lambda *line, heard=heard: heard.append(line))
+            others: MemoryAccount[str] = sessions.memory.account("others")
+            others.set("all", sessions.memory.limit)
+            client.settle()
+            self.assertTrue(client.connection.gone, name)
+            self.assertEqual(case.ended(), {"buffers_full": 1}, name)
+            self.assertEqual(heard, [("closed", session, "buffers_full")], name)
 
 
 class UnsentTests(KeptMemoryCase):

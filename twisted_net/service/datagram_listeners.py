@@ -14,10 +14,11 @@ from twisted_net.commands.registry import Commands
 from twisted_net.discovery.settings import DiscoverySettings
 from twisted_net.dtls.peer import identity_of
 from twisted_net.errors import ConfigError
-from twisted_net.net.addresses import Source
+from twisted_net.net.addresses import Source, format_address
 from twisted_net.net.memory_ledger import MemoryLedger
 from twisted_net.net.reactor import ServiceReactor
 from twisted_net.ops.process_info import package_version
+from twisted_net.reasons import Caller, End
 from twisted_net.service.config import (
     CoapDtlsSettings,
     CoapSettings,
@@ -281,6 +282,7 @@ class _DtlsListener(ListenerService):
     A UDP port with DTLS.
 
     :param limits: those of the server behind DTLS; the port uses some of them.
+    :param streams: the sessions of the stream listeners; it shares their audit.
     :ivar certificates: those of DTLS.
     :ivar dtls: holds the DTLS sessions; subclasses set it.
     :raises ConfigError: for certificates that cannot be used.
@@ -293,15 +295,16 @@ class _DtlsListener(ListenerService):
         reactor: ServiceReactor,
         settings: UdpDtlsSettings | CoapDtlsSettings,
         limits: UdpSettings | CoapSettings,
-        wall: Callable[[], float],
+        streams: Sessions,
     ) -> None:
         from twisted_net.dtls.server import DtlsServer
 
         super().__init__(settings.interface, settings.port)
         self._reactor = reactor
         self._limits = limits
+        self._streams = streams
         try:
-            self.certificates = DtlsServer.make_certificates(settings, wall)
+            self.certificates = DtlsServer.make_certificates(settings, streams.wall)
         except ConfigError as error:
             section = self.transport.replace("+", ".")
             raise ConfigError([f"{section}: {line}" for line in error.mistakes]) from None
@@ -318,6 +321,11 @@ class _DtlsListener(ListenerService):
             datagrams_per_turn=self._limits.datagrams_per_turn,
             receive_buffer=self._limits.receive_buffer,
         )
+
+    def _ended(self, peer: Source, end: End) -> None:
+        """Audit a session that has ended as all clients hold too much, as of a connection."""
+        if end is End.BUFFERS_FULL:
+            self._streams.audit("closed", Caller(format_address(peer[0], peer[1])), end.value)
 
     @override
     async def _close(self) -> None:
@@ -345,9 +353,11 @@ class SecureDatagramListener(_DtlsListener):
         from twisted_net.dtls.server import DtlsServer
 
         settings, memory = config.udp.dtls, streams.memory
-        super().__init__(reactor, settings, config.udp, streams.wall)
+        super().__init__(reactor, settings, config.udp, streams)
         self.server = DatagramServer(reactor, config.udp)
-        self.dtls = DtlsServer(reactor, self.server, self.certificates, settings, memory=memory)
+        self.dtls = DtlsServer(
+            reactor, self.server, self.certificates, settings, ended=self._ended, memory=memory
+        )
 
 
 class SecureCoapListener(_DrainingListener, _DtlsListener):
@@ -375,7 +385,7 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
         from twisted_net.dtls.server import DtlsServer
 
         settings = config.coap.dtls
-        super().__init__(reactor, settings, config.coap, streams.wall)
+        super().__init__(reactor, settings, config.coap, streams)
         self._drain_timeout = config.drain_timeout
 
         def permissions_of(user: str | None) -> Permissions | None:
@@ -401,10 +411,15 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
             self.server,
             self.certificates,
             settings,
-            ended=self.server.peer_lost,
+            ended=self._ended,
             session_limit=session_limit,
             memory=streams.memory,
         )
+
+    @override
+    def _ended(self, peer: Source, end: End) -> None:
+        super()._ended(peer, end)
+        self.server.peer_lost(peer, end)
 
     def _enforce_limit(self, peer: Source) -> None:
         user = identity_of(peer)

@@ -86,7 +86,7 @@ from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
-from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_of, end_output
+from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
 from twisted_net.turns.turn_scheduler import FREE_LINES
@@ -218,7 +218,7 @@ class CommandProtocol(Protocol):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._end is None:
-            self._end = end_of(reason)
+            self._end = self._factory.guard.end_of(self, reason)
         factory = self._factory
         factory.turns.discard(self)
         if self._throttle is not None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import encode_error
@@ -21,7 +22,7 @@ from twisted_net.sessions import Session, Sessions
 from twisted_net.tcp.admission import Access, Admission, Meter
 from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.limits import Limits
-from twisted_net.tcp.rejection import closing_event
+from twisted_net.tcp.rejection import closing_event, end_of
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.turns.steps import END
 
@@ -169,6 +170,14 @@ class ConnectionGuard:
         """
         self.admission.log_in(connection, connection.session.user, permissions)
         connection.session.reviewed = partial(self._review, connection)
+
+    def end_of(self, connection: GuardedConnection, reason: Failure) -> End:
+        """Return why a connection is lost that was not ended here; audit what a layer has ended."""
+        end = end_of(reason)
+        if end is End.BUFFERS_FULL:
+            # The layers, such as TLS, know no session.
+            self._sessions.audit("closed", connection.session, end.value)
+        return end
 
     def leave(self, connection: GuardedConnection) -> None:
         """Count a connection out that is lost, with what it held in memory."""
