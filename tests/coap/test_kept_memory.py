@@ -100,6 +100,31 @@ class KeptMemoryTests(ServerTests):
         at_once = MESSAGES_SWEPT_AT_ONCE
         self.assertEqual(dropped, [0, at_once, *[2 * at_once] * 3])
 
+    def test_idle_peers_give_way(self) -> None:
+        """Peers for which nothing is due are forgotten with their messages, but for the latest."""
+        layer = self.driver.server.layer
+        self.driver.send(Code.POST, "later", source=peer(0))
+        self.driver.clock.advance(0)
+        for number in range(1, 51):
+            self.driver.ask(Code.GET, "ping", source=peer(number))
+        self.memory.limit = self.memory.total
+        others: MemoryAccount[int] = self.memory.account("others")
+        others.set(1, self.memory.limit // 2)
+        self.driver.clock.advance(0)
+        self.assertLessEqual(self.memory.total, self.memory.limit)
+        self.assertLess(layer.sizes["peers"], 30)
+        # Whoever asks while there is no room is answered, and forgotten as the next one comes.
+        others.set(1, self.memory.limit)
+        for number in range(1, 51):
+            self.driver.ask(Code.GET, "ping", source=peer(number))
+        self.driver.clock.advance(0)
+        self.assertLessEqual(layer.sizes["peers"], 2)
+        others.set(1, 0)
+        for waiting in self.waiting:
+            waiting.callback("done")
+        self.expire()
+        self.assertEqual((self.kept(), layer.sizes["exchanges"]), ({}, 0))
+
     def test_observers(self) -> None:
         """Observers count with the options of their requests, until they are removed."""
         options = [OBSERVE, (int(Option.URI_QUERY), b"a=1")]

@@ -165,6 +165,10 @@ class PeerTable:
         """
         Drop the oldest answered messages of a peer, :data:`MESSAGES_SWEPT_AT_ONCE` at most.
 
+        With the last of them the peer itself is removed, if nothing is due for it: sources that
+        ask once each, which may be forged, would fill the memory of all otherwise. The latest one
+        stays, as its message may be in process now.
+
         :return: the share of a step that this takes.
         """
         answered = (each for each in peer.received.values() if each.state is _SETTLED)
@@ -172,7 +176,14 @@ class PeerTable:
         for incoming in dropped:
             self.remove(peer, incoming)
         self.evicted += len(dropped)
-        self.weigh(peer, 1)
+        if (
+            not peer.received
+            and peer.idle
+            and next(reversed(self.peers.values()), peer) is not peer
+        ):
+            self._remove_peer(peer)
+        else:
+            self.weigh(peer, 1)
         return max(WRITE, len(dropped) / MESSAGES_SWEPT_AT_ONCE)
 
     def store_reply(self, peer: Peer, incoming: IncomingMessage, reply: bytes) -> None:
