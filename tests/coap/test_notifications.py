@@ -13,6 +13,7 @@ from tests.coap.coap_driver import (
     Driver,
     ServerTests,
 )
+from tests.due_calls import call_due
 from twisted_net.coap.blockwise import Block
 from twisted_net.coap.codec import (
     CoapMessage,
@@ -237,14 +238,6 @@ class ManyObserversTests(ServerTests):
         """Return the observers to which something was sent."""
         return {source for _, source in self.driver.transport.written}
 
-    def turn(self) -> None:
-        """Let the calls that are due run, without those that they schedule for now."""
-        clock = self.driver.clock
-        for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
-            clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
-
     def all_told(self, at_once: int) -> None:
         """All are told something, at most so many in each turn."""
         before = 0
@@ -252,7 +245,7 @@ class ManyObserversTests(ServerTests):
             told = len(self.told())
             self.assertLessEqual(told - before, at_once)
             before = told
-            self.turn()
+            call_due(self.driver.clock)
         self.assertEqual(before, self.COUNT)
 
     def test_turns(self) -> None:
@@ -272,7 +265,7 @@ class ManyObserversTests(ServerTests):
         """So it is where they are notified at an interval."""
         clock = self.driver.clock
         clock.rightNow = min(call.getTime() for call in clock.calls)
-        self.turn()
+        call_due(self.driver.clock)
         self.all_told(NOTIFIED_AT_ONCE)
         self.assertEqual(self.told(), {*self.sources})
 
@@ -295,7 +288,7 @@ class ManyObserversTests(ServerTests):
         drained = Deferred.fromCoroutine(self.driver.server.drain(5))
         before = len(self.told())
         while self.driver.server.observers:
-            self.turn()
+            call_due(self.driver.clock)
             self.assertLessEqual(len(self.told()) - before, CLIENTS_AT_ONCE)
             before = len(self.told())
         self.assertNoResult(drained)

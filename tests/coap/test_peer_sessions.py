@@ -13,6 +13,7 @@ from tests.coap.coap_driver import (
     Driver,
     ServerTests,
 )
+from tests.due_calls import call_due
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.coap.codec import (
     Code,
@@ -72,11 +73,7 @@ class PeerSessionsTests(ServerTests):
         drained = Deferred.fromCoroutine(self.driver.server.drain(5))
         left = [len(sessions)]
         while sessions:
-            due = [call for call in self.driver.clock.calls if call.getTime() == 0]
-            for call in due:
-                self.driver.clock.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+            call_due(self.driver.clock)
             left.append(len(sessions))
         self.assertEqual(left, [CLIENTS_AT_ONCE + 1, 1, 0])
         self.assertNoResult(drained)

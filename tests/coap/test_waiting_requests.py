@@ -9,6 +9,7 @@ from tests.coap.coap_driver import (
     REMOTE,
     ServerTests,
 )
+from tests.due_calls import call_due
 from tests.tcp.memory import Reactor
 from twisted_net.coap.codec import (
     Code,
@@ -119,6 +120,14 @@ class WaitingRequestsTests(ServerTests):
         self.successResultOf(Deferred.fromCoroutine(self.driver.server.drain(5)))
 
 
+async def wait(port: int, ended: list[int]) -> None:
+    """Wait until this is cancelled, and note for which port it was."""
+    try:
+        await Deferred()
+    except CancelledError:
+        ended.append(port)
+
+
 class ManyWaitingTests(ServerTests):
     """Many commands that wait."""
 
@@ -138,15 +147,8 @@ class ManyWaitingTests(ServerTests):
         requests = WaitingRequests(self.driver.clock, CoapLimits())
         peers = [Counted((f"192.0.2.{i % 20}", i)) for i in range(100)]
         ended: list[int] = []
-
-        async def wait(port: int) -> None:
-            try:
-                await Deferred()
-            except CancelledError:
-                ended.append(port)
-
         for peer in peers * 2:
-            requests.start(peer, wait(peer[1]))
+            requests.start(peer, wait(peer[1], ended))
         requests.cancel_of(peers[7])
         self.assertEqual(ended, [7, 7])
         requests.cancel_of(("192.0.2.9", 200))
@@ -158,15 +160,8 @@ class ManyWaitingTests(ServerTests):
         """Lose so many peers in one turn, each with so many requests; return how many ended."""
         requests = WaitingRequests(self.reactor, CoapLimits())
         ended: list[int] = []
-
-        async def wait(port: int) -> None:
-            try:
-                await Deferred()
-            except CancelledError:
-                ended.append(port)
-
         for i in range(count * each):
-            requests.start(("192.0.2.1", i % count), wait(i % count))
+            requests.start(("192.0.2.1", i % count), wait(i % count, ended))
         for port in range(count):
             requests.cancel_of(("192.0.2.1", port))
         return requests, ended
@@ -203,11 +198,7 @@ class ManyWaitingTests(ServerTests):
         clock.rightNow = 5.0
         left = [len(self.driver.server._waiting._waiting)]
         while left[-1]:
-            due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
-            for call in due:
-                clock.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+            call_due(clock)
             left.append(len(self.driver.server._waiting._waiting))
             if len(left) == 2:
                 self.waiting[-1].callback("in time")

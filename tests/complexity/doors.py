@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request
 
+from tests.due_calls import call_due
 from tests.http.fakes import Wire
 from tests.http.test_content_coding import compressors
 from tests.tcp.memory import Reactor
@@ -94,19 +95,8 @@ class Door:
                 feed(piece)
 
 
-def turn(clock: Clock) -> bool:
-    """Make the calls that are due, as a turn of a reactor does; return whether there were any."""
-    due = [call for call in clock.calls if call.getTime() <= clock.seconds()]
-    for call in due:
-        if call.active():
-            clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
-    return bool(due)
-
-
-TURNS = frozenset({turn.__code__, Reactor.turn.__code__})
-"""The functions with which a turn begins."""
+TURNS = frozenset({call_due.__code__})
+"""The function with which a turn begins."""
 
 # --- lines ---
 
@@ -194,7 +184,7 @@ def tls_records() -> Feed:
     def feed(data: bytes) -> None:
         cutter.keep(data)
         while cutter.ready:
-            turn(clock)
+            call_due(clock)
             for _ in range(UNITS_PER_TURN // UNITS_PER_LOOK):
                 cutter.take(UNITS_PER_LOOK)
 
@@ -383,7 +373,7 @@ def answers() -> Feed:
 
     def feed(data: bytes) -> None:
         reads.received(data)
-        while turn(clock):
+        while call_due(clock):
             pass
 
     return feed
@@ -414,7 +404,7 @@ def responses() -> Feed:
 
     def feed(data: bytes) -> None:
         wire.send(data)
-        while turn(reactor):
+        while call_due(reactor):
             pass
 
     return feed

@@ -7,9 +7,10 @@ from functools import cache, partial
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.complexity.doors import DOORS, TURNS, Door, Input, turn
+from tests.complexity.doors import DOORS, TURNS, Door, Input
 from tests.complexity.entry_points import entry_points, name_of
 from tests.complexity.work import Work, counted
+from tests.due_calls import call_due
 from tests.runaway import MEGABYTE, ended_if_runaway
 
 SMALL = 1000
@@ -167,7 +168,7 @@ class DoorTests(SynchronousTestCase):
         clock = Clock()
 
         def begin() -> None:
-            turn(clock)
+            call_due(clock)
 
         for turns in ([50, 1, 2], [1, 50, 2], [1, 2, 50]):
 

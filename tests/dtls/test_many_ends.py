@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dtls.dtls_wire import Client, Files, Wire, stop
+from tests.due_calls import call_due
 from twisted_net.dtls.errors import DtlsEnded
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source
@@ -46,11 +47,7 @@ class ManyEndsTests(SynchronousTestCase):
         """Take turns for what is due now; return how many sessions and handshakes end in each."""
         clock, server = self.wire.clock, self.wire.server
         ended, before = [], server.sessions + server.handshakes
-        while due := [call for call in clock.calls if call.getTime() <= clock.seconds()]:
-            for call in due:
-                clock.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+        while call_due(clock):
             ended.append(before - server.sessions - server.handshakes)
             before -= ended[-1]
         return [count for count in ended if count]

@@ -330,12 +330,17 @@ class DecodeResponseTests(HttpTestCase):
 class TurnTests(HttpTestCase):
     """A body is decompressed in the turns of all, and its connection waits meanwhile."""
 
-    def test_turns(self) -> None:
-        """What is sent at once is decompressed in many turns, and then the source is read on."""
+    def begin(self, deadline: Deadline | None = None) -> tuple[Source, Gatherer]:
+        """Send a body that takes many turns; return where it comes from, and who gets it."""
         source = Source([("Content-Encoding", "gzip")])
         gatherer = Gatherer()
-        decoded(source.response, 10**8).deliverBody(gatherer)
+        decoded(source.response, 10**8, deadline).deliverBody(gatherer)
         source.send(gzip.compress(bytes(400 * CHUNK)))
+        return source, gatherer
+
+    def test_turns(self) -> None:
+        """What is sent at once is decompressed in many turns, and then the source is read on."""
+        source, gatherer = self.begin()
         self.assertLess(len(gatherer.body), 100 * CHUNK)
         self.assertEqual(source.calls, ["pause"])
         settle()
@@ -344,10 +349,7 @@ class TurnTests(HttpTestCase):
 
     def test_end(self) -> None:
         """A body that ends before it is decompressed ends after it."""
-        source = Source([("Content-Encoding", "gzip")])
-        gatherer = Gatherer()
-        decoded(source.response, 10**8).deliverBody(gatherer)
-        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source, gatherer = self.begin()
         source.end(ResponseDone())
         self.assertIs(gatherer.reason, None)
         settle()
@@ -378,10 +380,7 @@ class TurnTests(HttpTestCase):
 
     def test_aborted(self) -> None:
         """A receiver that has enough of a body that has ended hears of no normal end."""
-        source = Source([("Content-Encoding", "gzip")])
-        gatherer = Gatherer()
-        decoded(source.response, 10**8).deliverBody(gatherer)
-        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source, gatherer = self.begin()
         source.end(ResponseDone())
         before = len(gatherer.body)
         cast(Any, gatherer.transport).abortConnection()
@@ -392,11 +391,7 @@ class TurnTests(HttpTestCase):
 
     def test_deadline(self) -> None:
         """The deadline ends a body that is still being decompressed."""
-        source = Source([("Content-Encoding", "gzip")])
-        gatherer = Gatherer()
-        deadline = Deadline(CLOCK.seconds() + 1.0, 5.0)
-        decoded(source.response, 10**8, deadline).deliverBody(gatherer)
-        source.send(gzip.compress(bytes(400 * CHUNK)))
+        source, gatherer = self.begin(Deadline(CLOCK.seconds() + 1.0, 5.0))
         source.end(ResponseDone())
         CLOCK.advance(1.0)
         settle()

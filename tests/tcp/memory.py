@@ -27,6 +27,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from tests.due_calls import call_due
 from tests.threads import ThreadClock
 
 BUFFER = 65_536
@@ -61,16 +62,11 @@ class Reactor(ThreadClock):
     def turn(self) -> bool:
         """Turn once; say whether there was anything to do."""
         self.turns += 1
-        due = [call for call in self.calls if call.getTime() <= self.seconds()]
-        for call in due:
-            if call.active():
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+        due = call_due(self)
         connections = list(self.connections)
         read = [connection.read_turn() for connection in connections]
         written = [connection.write_turn() for connection in connections]
-        return bool(due) or any(read) or any(written)
+        return due or any(read) or any(written)
 
     def settle(self) -> None:
         """Turn until there is nothing to do now."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.due_calls import call_due
 from tests.tcp.kernel import FakeReactor, FakeSocket
 from twisted_net.auth.users import AuthSettings, User, Users
 from twisted_net.commands.registry import Request
@@ -44,11 +45,7 @@ class Reactor(FakeReactor):
     def advance(self, amount: float) -> None:
         """Let time pass, and run what is due already."""
         self.rightNow += amount
-        for call in [call for call in self.calls if call.getTime() <= self.rightNow]:
-            if call.active():
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
+        call_due(self)
 
     @property
     def busy(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.address import IPv4Address
 
 import twisted_net.commands.admin as admin_module
@@ -207,6 +209,16 @@ class ListTests(ManyEndsTestCase):
 
     COUNT = 3 * LISTED_AT_ONCE
 
+    def ask_in_turns(self, asking: Connection, line: bytes, found: list[str]) -> Any:  # Any: JSON
+        """Ask for a list of which so many entries at most are found in a turn; return it."""
+        asking.send(line)
+        before = 0
+        while self.reactor.turn():
+            self.assertLessEqual(len(found) - before, LISTED_AT_ONCE)
+            before = len(found)
+        [answer] = asking.answers()
+        return answer
+
     def test_turns(self) -> None:
         """The figures of so many are found in each turn, and the list is whole."""
         self.connect_all()
@@ -219,12 +231,7 @@ class ListTests(ManyEndsTestCase):
 
         self.patch(CommandProtocol, "figures", count)
         asking = self.clients[0]
-        asking.send(b"CLIENTS 1000\n")
-        before = 0
-        while self.reactor.turn():
-            self.assertLessEqual(len(found) - before, LISTED_AT_ONCE)
-            before = len(found)
-        [answer] = asking.answers()
+        answer = self.ask_in_turns(asking, b"CLIENTS 1000\n", found)
         self.assertEqual([client["client"] for client in answer["clients"]], found)
         self.assertEqual((answer["count"], len(found)), (self.COUNT, self.COUNT))
         self.leave(*self.clients)
@@ -244,12 +251,7 @@ class ListTests(ManyEndsTestCase):
             return iso_time(wall)
 
         self.patch(admin_module, "iso_time", count)
-        asking.send(b"SLOWLOG 1000\n")
-        before = 0
-        while self.reactor.turn():
-            self.assertLessEqual(len(shown) - before, LISTED_AT_ONCE)
-            before = len(shown)
-        [answer] = asking.answers()
+        answer = self.ask_in_turns(asking, b"SLOWLOG 1000\n", shown)
         self.assertEqual(
             [slow["line"] for slow in answer["slow"]],
             [f"ECHO {i}" for i in reversed(range(self.COUNT))],

@@ -30,6 +30,16 @@ class TurnsCase(TlsCase):
         (secret,) = (word[2] for word in words if word[0] == b"CLIENT_TRAFFIC_SECRET_0")
         return client, Records(bytes.fromhex(secret.decode()))
 
+    def fill(self, client: Client, records: Records) -> int:
+        """Let answers fill all buffers, as the client does not read; return how many these are."""
+        client.connection.reads = False
+        asked = 0
+        while client.connection.unread <= BUFFER:
+            client.connection.send(records.data(b"HELP\n"))
+            self.reactor.settle()
+            asked += 1
+        return asked
+
     def received(self) -> list[int]:
         """Return how many bytes each session has received, the newest last."""
         return [session.received for session in self.commands.sessions]
@@ -127,12 +137,7 @@ class KeyUpdateTests(TurnsCase):
     def test_unread(self) -> None:
         """While a client does not read, its updates are not answered, and nothing more is read."""
         client, records = self.shaken()
-        client.connection.reads = False
-        asked = 0
-        while client.connection.unread <= BUFFER:
-            client.connection.send(records.data(b"HELP\n"))
-            self.reactor.settle()
-            asked += 1
+        asked = self.fill(client, records)
         before = client.connection.unread
         client.connection.send(
             b"".join(records.key_update() + records.data(b"x") for _ in range(1000))
@@ -151,12 +156,7 @@ class HungUpTests(TurnsCase):
     def hung_up(self) -> tuple[Client, Records, int]:
         """Let answers fill all buffers, and drain; return the number of answers, too."""
         client, records = self.shaken()
-        client.connection.reads = False
-        asked = 0
-        while client.connection.unread <= BUFFER:
-            client.connection.send(records.data(b"HELP\n"))
-            self.reactor.settle()
-            asked += 1
+        asked = self.fill(client, records)
         self.drained = self.commands.drain(60)
         self.reactor.settle()
         return client, records, asked

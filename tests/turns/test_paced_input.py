@@ -198,6 +198,10 @@ BURST = 300
 """Lines of each, in records and frames of their own."""
 
 
+LAYERED = [name for name, kind in KINDS.items() if kind.tls or kind.websocket]
+"""Kinds of listeners with a layer whose input is paced."""
+
+
 class Ticking(Reactor):
     """A reactor whose clock goes on each time that it is read."""
 
@@ -227,11 +231,15 @@ class KindTests(SynchronousTestCase):
                 client.send(b"PING")
         return clients, list(server.sessions)
 
+    def check_answers(self, clients: list[KindClient]) -> None:
+        """Let the crowd be served: each gets all of its answers."""
+        for client in clients:
+            client.settle()
+            self.assertEqual(len(client.take()), BURST)
+
     def test_turns(self) -> None:
         """Of many that come at once, one has a whole turn, the others the lines that are free."""
-        for name, kind in KINDS.items():
-            if not (kind.tls or kind.websocket):
-                continue
+        for name in LAYERED:
             with self.subTest(name):
                 reactor = Reactor()
                 clients, sessions = self.crowd(name, reactor)
@@ -239,15 +247,11 @@ class KindTests(SynchronousTestCase):
                 ran = [session.received // 5 for session in sessions]
                 self.assertLessEqual(max(ran), UNITS_PER_TURN)
                 self.assertLessEqual(sum(ran), UNITS_PER_TURN + (CROWD - 1) * FREE_LINES)
-                for client in clients:
-                    client.settle()
-                    self.assertEqual(len(client.take()), BURST)
+                self.check_answers(clients)
 
     def test_time(self) -> None:
         """Where units take long, a turn is over after a few of one connection."""
-        for name, kind in KINDS.items():
-            if not (kind.tls or kind.websocket):
-                continue
+        for name in LAYERED:
             with self.subTest(name):
                 reactor = Ticking()
                 clients, sessions = self.crowd(name, reactor)
@@ -258,6 +262,4 @@ class KindTests(SynchronousTestCase):
                 after = sum(session.received // 5 for session in sessions)
                 self.assertLessEqual(after - before, UNITS_PER_LOOK + CROWD * FREE_LINES)
                 reactor.tick = 0.0
-                for client in clients:
-                    client.settle()
-                    self.assertEqual(len(client.take()), BURST)
+                self.check_answers(clients)
