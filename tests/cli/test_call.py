@@ -22,14 +22,13 @@ from typing_extensions import override
 
 from twisted_net.cli import discover
 from twisted_net.cli.call import (
-    UNANSWERED,
     CallOptions,
     ClientOptions,
     _print,
     parse_address,
-    parse_or_exit,
 )
 from twisted_net.cli.coap import CoapOptions
+from twisted_net.cli.command_line import parse_or_exit
 from twisted_net.cli.discover import DiscoverOptions, format_change
 from twisted_net.discovery.announcements import ChangeKind, Instance, InstanceChange
 from twisted_net.discovery.settings import DiscoveryGroup
@@ -71,17 +70,6 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((options.host, options.words), ("host", ("ECHO", "--tls", "-1")))
         self.assertEqual((options["timeout"], options["tls"]), (2.0, 0))
 
-    def test_mistakes(self) -> None:
-        """A mistake ends the process with the status for mistakes, after one line."""
-        for words in ([], ["host"], ["--nope", "host", "X"], ["--timeout=x", "host", "X"]):
-            with self.subTest(words=words):
-                stderr = StringIO()
-                self.patch(sys, "stderr", stderr)
-                error = self.assertRaises(SystemExit, parse_or_exit, CallOptions(), "call", words)
-                self.assertEqual(error.code, UNANSWERED)
-                line = r"twisted-net call: .*[^.]; see twisted-net call --help\n"
-                self.assertRegex(stderr.getvalue(), rf"\A{line}\Z")
-
     def test_numbers(self) -> None:
         """What is no number is shown with the name of its option."""
         for options, words, shown in (
@@ -93,13 +81,11 @@ class OptionsTests(SynchronousTestCase):
 
     def test_bounds(self) -> None:
         """A number out of bounds is shown with the name of its option, not of a record's field."""
-        call = CallOptions()
-        call.parseOptions(["--timeout=0", "host", "X"])
-        error = self.assertRaises(UsageError, call.client, self.reactor)
+        options = CallOptions()
+        options.parseOptions(["--timeout=0", "host", "X"])
+        error = self.assertRaises(UsageError, options.client, self.reactor)
         self.assertIn("--timeout must be a number above 0 and of at most 86400", str(error))
-        discover = DiscoverOptions()
-        discover.parseOptions(["--port=0"])
-        error = self.assertRaises(UsageError, discover.group)
+        error = self.assertRaises(UsageError, DiscoverOptions().parseOptions, ["--port=0"])
         self.assertEqual(str(error), "--port must be an integer from 1 to 65535, not 0")
         for refused in ("0", "-1", "nan", "inf", "86401"):
             words = [f"--timeout={refused}"]

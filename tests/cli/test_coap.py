@@ -11,8 +11,8 @@ import sys
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.cli.call import UNANSWERED, parse_or_exit
 from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe, terminal_body
+from twisted_net.cli.command_line import MISTAKE, parse_or_exit
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import Option
 from twisted_net.dtls.settings import DtlsClientSettings
@@ -92,6 +92,7 @@ class OptionsTests(SynchronousTestCase):
             ["observe", "-c", "-1", URI],
             ["observe", "-N", URI],
             ["observe", "-o", "file", URI],
+            ["observe", "-f", "json", URI],
             ["get", "-a", "html", URI],
             ["get", "-a", "65536", URI],
             ["get", "-b", "100", URI],
@@ -106,7 +107,7 @@ class OptionsTests(SynchronousTestCase):
         ):
             with self.subTest(words=words):
                 error = self.assertRaises(SystemExit, parse_or_exit, CoapOptions(), "coap", words)
-                self.assertEqual(error.code, UNANSWERED)
+                self.assertEqual(error.code, MISTAKE)
 
 
 class ProgressTests(SynchronousTestCase):

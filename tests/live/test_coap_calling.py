@@ -19,7 +19,7 @@ from tests.live.test_coap import Served, Strange
 from tests.patience import until
 from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.coap import CoapCommand, CoapOptions
-from twisted_net.cli.run import INTERRUPTED
+from twisted_net.cli.run import INTERRUPTED, UNREAD
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type
 from twisted_net.coap.settings import CoapLimits
 
@@ -207,11 +207,11 @@ async def test_script(reactor: Any, tmp_path: Path) -> None:
 
 
 async def test_reader_goes(reactor: Any, tmp_path: Path) -> None:
-    """If the reader of the output closes it, an observation ends without an error message."""
+    """If the reader of the output closes it, an observation ends as it does for other commands."""
     async with Served(reactor) as served:
         command = f"{BIN / 'twisted-net'} coap observe {served.uri('stats')} | head -n 1"
         words = ["/bin/bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
         async with Running(reactor, words, tmp_path) as piped:
             ended = await piped.ended()
-        assert (ended.status, ended.stderr, served.server.observers) == (0, "", 0)
+        assert (ended.status, ended.stderr, served.server.observers) == (UNREAD, "", 0)
         assert ended.stdout.count("STATS") == 1

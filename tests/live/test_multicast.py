@@ -213,8 +213,8 @@ async def test_interrupted(reactor: Any, tmp_path: Path) -> None:  # Any: as abo
     settings = DiscoverySettings(enabled=True, port=port, interfaces=LO, name="kitchen")
     service = quiet_service(reactor, settings)
     service.startService()
-    words = [str(BIN / "twisted-net"), "discover", "-i", "lo", "-p", str(port), "-t", "3600"]
-    for more, status in ((["--watch"], 0), ([], INTERRUPTED)):
+    words = [str(BIN / "twisted-net"), "discover", "-i", "lo", "-p", str(port)]
+    for more, status in ((["--watch"], 0), (["-t", "3600"], INTERRUPTED)):
         async with Running(reactor, [*words, *more], tmp_path) as running:
             await running.logged("kitchen")
             running.signal(signal.SIGINT)

@@ -13,6 +13,7 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
+from twisted_net.cli.command_line import parse_or_exit
 from twisted_net.cli.numbers import out_of_bounds, seconds
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
@@ -154,24 +155,6 @@ def call(arguments: Sequence[str]) -> None:
         _print(answer)
 
     run_until_done(run)
-
-
-def parse_or_exit(
-    options: Any, name: str, arguments: Sequence[str]
-) -> Any:  # Any: one of ours, given back
-    """
-    Parse the arguments of a subcommand.
-
-    :return: *options*.
-    :raises SystemExit: with :data:`UNANSWERED` for mistakes, which are printed to standard error.
-    """
-    try:
-        options.parseOptions(list(arguments))
-    except UsageError as error:
-        mistake = str(error).rstrip(".")  # Some of Twisted's sentences end with a full stop.
-        sys.stderr.write(f"twisted-net {name}: {mistake}; see twisted-net {name} --help\n")
-        raise SystemExit(UNANSWERED) from None
-    return options
 
 
 def _print(answer: object) -> None:

@@ -15,7 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.call import REFUSED, UNANSWERED, parse_or_exit
+from twisted_net.cli.call import REFUSED, UNANSWERED
+from twisted_net.cli.command_line import parse_or_exit
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
@@ -112,8 +113,9 @@ class CoapOptions(Options):
         self.accept = _format(self["accept"])
         if self["count"] < 0 or (self["count"] and self.method != "observe"):
             raise UsageError("--count is a number of states, and only for observe")
-        if self.method == "observe" and (self["non"] or self["output"] is not None):
-            raise UsageError("--non and --output are for single requests")
+        single = self["non"] or self["output"] is not None or self.content_format is not None
+        if self.method == "observe" and single:
+            raise UsageError("--non, --output and --content-format are for single requests")
         try:
             self.settings = CoapClientSettings(
                 timeout=self["timeout"], block_size=self["block-size"]
@@ -221,6 +223,7 @@ class CoapCommand:
         Cancelling it closes the client.
 
         :raises UsageError: if a file cannot be read or written.
+        :raises BrokenPipeError: if nobody reads standard output any more.
         """
         options = self._options
         try:
@@ -237,9 +240,6 @@ class CoapCommand:
         except CoapError as error:
             self._print_error(str(error))
             self.status = UNANSWERED
-        except BrokenPipeError:
-            # The reader of our output, such as head(1), has closed it; Python would flush it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
         finally:
             await client.close()
         return self.status

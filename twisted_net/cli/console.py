@@ -16,7 +16,8 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.python.usage import UsageError
 
-from twisted_net.cli.call import UNANSWERED, ClientOptions, parse_or_exit
+from twisted_net.cli.call import UNANSWERED, ClientOptions
+from twisted_net.cli.command_line import parse_or_exit
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError

@@ -15,6 +15,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import CannotListenError
 from twisted.python.usage import Options, UsageError
 
+from twisted_net.cli.command_line import parse_or_exit
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.discovery.announcements import ChangeKind, InstanceChange
@@ -29,9 +30,11 @@ NOT_FOUND = 1
 UNUSABLE = 2
 """Exit status if the group cannot be used; standard error has the reason."""
 
+DEFAULT_TIMEOUT = 3.0
+"""Seconds to wait for servers: they answer a query within one."""
 
 LONGEST_TIMEOUT = 86_400
-"""Seconds to wait for servers, at most: a day, as for a call. ``--watch`` has no end."""
+"""Seconds to wait for servers, at most: a day, as for a call."""
 
 
 class DiscoverOptions(Options):
@@ -46,30 +49,34 @@ class DiscoverOptions(Options):
         ["watch", "w", "run until Ctrl-C, and print each server that is found, changed or lost"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
-        ["timeout", "t", 3.0, "seconds to wait for servers", seconds("timeout")],
+        [
+            "timeout",
+            "t",
+            None,
+            f"seconds to wait for servers, {DEFAULT_TIMEOUT:g} by default; not with --watch",
+            seconds("timeout"),
+        ],
         ["group", "g", DEFAULT_GROUP, "multicast or broadcast address"],
         ["port", "p", DEFAULT_PORT, "port of the group", integer("port")],
         ["interface", "i", None, "network interface, by name or IPv4 address"],
     ]
 
     def postOptions(self) -> None:
-        """Check the number of seconds."""
+        """Check values and combinations."""
         timeout = self["timeout"]
-        if not 0 < timeout <= LONGEST_TIMEOUT:
+        if timeout is not None and self["watch"]:
+            raise UsageError("--timeout is not for --watch, which runs until Ctrl-C")
+        self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        if not 0 < self.timeout <= LONGEST_TIMEOUT:
             raise UsageError(
                 f"--timeout must be a number above 0 and of at most {LONGEST_TIMEOUT}, "
                 f"not {timeout}"
             )
-
-    def group(self) -> DiscoveryGroup:
-        """
-        Return the group that the options describe.
-
-        :raises UsageError: for an invalid group.
-        """
         interfaces = (self["interface"],) if self["interface"] else ()
         try:
-            return DiscoveryGroup(group=self["group"], port=self["port"], interfaces=interfaces)
+            self.group = DiscoveryGroup(
+                group=self["group"], port=self["port"], interfaces=interfaces
+            )
         except ValueError as error:
             raise out_of_bounds(error, interfaces="interface") from None
 
@@ -78,20 +85,16 @@ def discover(arguments: Sequence[str]) -> None:
     """
     Run the subcommand.
 
-    :raises SystemExit: with 0, one of the statuses above, or
-        :data:`~twisted_net.cli.run.INTERRUPTED`; with ``--watch``, Ctrl-C means 0.
+    :raises SystemExit: with 0, one of the statuses above,
+        :data:`~twisted_net.cli.command_line.MISTAKE`, or one of
+        :func:`~twisted_net.cli.run.run_until_done`; with ``--watch``, Ctrl-C means 0.
     """
-    options = DiscoverOptions()
-    try:
-        options.parseOptions(list(arguments))
-        group = options.group()
-    except UsageError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(UNUSABLE) from None
+    options = parse_or_exit(DiscoverOptions(), "discover", arguments)
+    group = options.group
 
     async def search(reactor: DatagramReactor) -> None:
         try:
-            found = await show(reactor, group, options["timeout"], watch=options["watch"])
+            found = await show(reactor, group, options.timeout, watch=options["watch"])
         except CancelledError:
             # With --watch, this is the normal end.
             raise SystemExit(0 if options["watch"] else INTERRUPTED) from None
