@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
-
-from attrs import frozen
 
 from twisted_net.auth.users import NOBODY, Permissions
 from twisted_net.broadcasts import Broadcasts, Delivery, encode_event
@@ -15,11 +12,9 @@ from twisted_net.errors import AuthRequired, CommandError, HandlersOverdue, NotP
 from twisted_net.net.addresses import ClientNames, client_prefix, format_address
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, Caller, End, Refusal
+from twisted_net.session_counters import Closed, SessionCounters
 from twisted_net.topics import Mailbox, Topics
 from twisted_net.turns.steps import CLIENTS_AT_ONCE, FairPacing, Pacing, in_steps, unpaced
-
-CLOSED_KEPT = 1000
-"""Connections that are remembered after their end, the latest ones."""
 
 
 class Connection(Protocol):
@@ -331,49 +326,6 @@ class Session:
             self.undelivered += 1
             self.sessions.counters.undelivered += 1
         return failure
-
-
-@frozen
-class Closed:
-    """A connection that has ended; times in seconds of the wall clock."""
-
-    name: str
-    user: str | None
-    connected: float
-    ended: float
-    messages: int
-    end: End
-
-
-class SessionCounters:
-    """
-    Counters of all sessions of one server.
-
-    :ivar opened: sessions that were ever opened.
-    :ivar ended: connections that ended, by reason; those refused before they had a session are
-        counted here alone.
-    :ivar closed: the sessions that ended last, oldest first, up to :data:`CLOSED_KEPT`.
-    :ivar refusals: commands that were refused, by reason.
-    :ivar undelivered: events that clients did not get.
-    :ivar failures: commands whose handler ended by a bug.
-    :ivar overdue: handlers that run although their commands were answered ``timeout``; this one
-        also falls.
-    :ivar messages: lines and requests received by sessions that have ended.
-    :ivar received: bytes received by sessions that have ended.
-    :ivar sent: bytes sent to sessions that have ended.
-    """
-
-    def __init__(self) -> None:
-        self.opened = 0
-        self.ended = dict.fromkeys(End, 0)
-        self.closed: deque[Closed] = deque(maxlen=CLOSED_KEPT)
-        self.refusals = dict.fromkeys(Refusal, 0)
-        self.undelivered = 0
-        self.failures = 0
-        self.overdue = 0
-        self.messages = 0
-        self.received = 0
-        self.sent = 0
 
 
 @check_arguments

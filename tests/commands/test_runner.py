@@ -409,6 +409,24 @@ class TimeLimitTests(RunnerTestCase):
         again.cancel()
         self.failureResultOf(again, CancelledError)
 
+    def test_overdue_over_several_ports(self) -> None:
+        """What one client has overdue on a port counts on all those that share the sessions."""
+        self.declare_stubborn()
+        self.patch(execution, "MAX_OVERDUE", 4)
+        ports = [
+            CommandRunner(self.clock, self.commands, self.sessions, LIMITS, threads=self.clock)
+            for _ in range(3)
+        ]
+        codes = []
+        for runner in (*ports, *ports):
+            waiting = runner.answer(b"WAIT", self.session)
+            assert isinstance(waiting, Waiting)
+            answers: list[bytes] = []
+            runner.start_line(waiting, b"WAIT", self.session, answers.append)
+            self.clock.advance(5)
+            codes.append(self.code(answers[0]))
+        self.assertEqual(codes, ["timeout"] * 2 + ["busy"] * 4)
+
     def test_ends_leave_no_garbage(self) -> None:
         """Neither a command that is cancelled leaves any, nor one whose time is over."""
 

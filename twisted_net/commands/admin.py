@@ -17,7 +17,8 @@ from twisted_net.ops.long_turns import LongTurn
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.slowlog import SlowCommand
 from twisted_net.ops.timestamps import iso_time
-from twisted_net.sessions import CLOSED_KEPT, Closed, Session, Sessions
+from twisted_net.session_counters import CLOSED_KEPT, Closed
+from twisted_net.sessions import Session, Sessions
 from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 
 LISTED_AT_ONCE = 128

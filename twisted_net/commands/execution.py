@@ -14,7 +14,6 @@ from twisted_net.commands.records import CommandRecords
 from twisted_net.commands.registry import ANSWERED, Commands, Waiting
 from twisted_net.errors import CommandTimeout, TooBusy, TwistedNetError
 from twisted_net.net.fair_calls import FairCalls
-from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.reasons import Caller
 from twisted_net.sessions import Session, Sessions
 
@@ -57,7 +56,6 @@ class Executor:
         self.blocking = blocking
         self.timeout = timeout
         self._counters = sessions.counters
-        self._overdue = KeyedCounts()  # by owner
 
     def start(
         self, waiting: Waiting, session: Session, show: Callable[[], str], answered: Answered
@@ -81,20 +79,20 @@ class Executor:
         :raises TooBusy: if it has as many handlers that are overdue as are left for the others.
         """
         overdue = self._counters.overdue
-        if overdue > 0 and self._overdue[session.owner] >= MAX_OVERDUE - overdue:
+        if overdue > 0 and self._counters.overdue_of[session.owner] >= MAX_OVERDUE - overdue:
             raise TooBusy(MAX_OVERDUE)
 
     def add_overdue(self, session: Session) -> str:
         """Count a handler as overdue: its command is answered, and it may still run."""
         owner = session.owner
-        self._overdue.add(owner)
+        self._counters.overdue_of.add(owner)
         session.overdue += 1
         self._counters.overdue += 1
         return owner
 
     def remove_overdue(self, session: Session, owner: str) -> None:
         """Count a handler as overdue no longer; *owner* is what :meth:`add_overdue` returned."""
-        self._overdue.remove(owner)
+        self._counters.overdue_of.remove(owner)
         session.overdue -= 1
         self._counters.overdue -= 1
 
