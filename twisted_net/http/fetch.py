@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +14,7 @@ from twisted_net.errors import TooBusy
 from twisted_net.http.client import Client
 from twisted_net.http.response import Response
 from twisted_net.http.settings import FetchSettings, HttpSettings
+from twisted_net.net.rate_limit import KeyedCounts
 from twisted_net.net.reactor import AnyReactor
 from twisted_net.net.untrusted_json import decode_json
 from twisted_net.turns.turn_scheduler import next_turn
@@ -57,7 +57,7 @@ class Fetcher:
         self._client = client
         self._settings = settings
         self._owner = owner
-        self._running = Counter[str]()  # by owner
+        self._running = KeyedCounts()  # by owner
         self._free = settings.max_running
 
     @classmethod
@@ -128,14 +128,12 @@ class Fetcher:
             limit = self._running[owner] if self._free else self._settings.max_running
             raise TooBusy(limit, "fetches")
         self._free -= 1
-        self._running[owner] += 1
+        self._running.add(owner)
         try:
             yield
         finally:
             self._free += 1
-            self._running[owner] -= 1
-            if not self._running[owner]:
-                del self._running[owner]
+            self._running.remove(owner)
 
     async def close(self) -> None:
         """Close the client."""
