@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
+from twisted.protocols.basic import LineReceiver
+from typing_extensions import override
 
 from tests.live.processes import Ended, Running
 from tests.patience import PATIENCE
@@ -218,3 +221,27 @@ async def test_console_alone(reactor: Any, tmp_path: Path) -> None:
     assert missing.stderr == ('the console requires an extra: pip install "twisted_net[console]"\n')
     silent = await twisted_net(reactor, "console", "127.0.0.1:1")
     assert (silent.status, silent.stderr.count("\n")) == (2, 1)
+
+
+class Refusing(LineReceiver):
+    """A server that would have the client's terminal obey it."""
+
+    delimiter = b"\n"
+
+    @override
+    def lineReceived(self, line: bytes) -> None:
+        self.sendLine(b'{"command":"AUTH","error":"\\u001b]0;mine\\u0007 no","code":"refused"}')
+
+
+async def test_console_refused(reactor: Any, tmp_path: Path) -> None:
+    """Why a server refuses the credentials is shown without what a terminal obeys."""
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    listening = reactor.listenTCP(0, Factory.forProtocol(Refusing), interface="127.0.0.1")
+    try:
+        address = f"127.0.0.1:{listening.getHost().port}"
+        refused = await twisted_net(reactor, "console", f"--auth-file={token}", address)
+    finally:
+        await listening.stopListening()
+    assert refused.status == 2
+    assert refused.stderr == "twisted-net console: \\x1b]0;mine\\x07 no\n"

@@ -13,12 +13,12 @@ import msgspec
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
-from twisted_net.cli.command_line import parse_or_exit
+from twisted_net.cli.command_line import parse_or_exit, print_error
 from twisted_net.cli.numbers import out_of_bounds, seconds
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
-from twisted_net.net.characters import printable, printable_json
+from twisted_net.net.characters import printable_json
 from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.tls_reason import tls_reason
@@ -150,7 +150,7 @@ def call(arguments: Sequence[str]) -> None:
             _print(error.answer)
             raise SystemExit(REFUSED) from None
         except (CallError, UsageError, ValueError) as error:
-            sys.stderr.write(f"twisted-net call: {printable(str(error))}\n")
+            print_error("call", error)
             raise SystemExit(UNANSWERED) from None
         _print(answer)
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED
-from twisted_net.cli.command_line import parse_or_exit
+from twisted_net.cli.command_line import parse_or_exit, print_error
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
@@ -379,7 +379,7 @@ def coap(arguments: Sequence[str]) -> None:
         try:
             await command.run()
         except UsageError as error:
-            sys.stderr.write(f"twisted-net coap: {error}\n")
+            print_error("coap", error)
             command.status = UNANSWERED
         raise SystemExit(command.status)
 

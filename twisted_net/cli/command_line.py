@@ -1,4 +1,4 @@
-"""Command line: the words of a subcommand are parsed, or the process ends with what is wrong."""
+"""Command line: parses the words of a subcommand, and prints what is wrong."""
 
 # mypy: disallow-untyped-calls=False
 # The base class of the options is untyped.
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from twisted.python.usage import Options, UsageError
+
+from twisted_net.net.characters import printable
 
 _O = TypeVar("_O", bound=Options)
 
@@ -28,6 +30,16 @@ def parse_or_exit(options: _O, name: str, arguments: Sequence[str]) -> _O:
         options.parseOptions(list(arguments))
     except UsageError as error:
         mistake = str(error).rstrip(".")  # Some of Twisted's sentences end with a full stop.
-        sys.stderr.write(f"twisted-net {name}: {mistake}; see twisted-net {name} --help\n")
+        print_error(name, f"{mistake}; see twisted-net {name} --help")
         raise SystemExit(MISTAKE) from None
     return options
+
+
+def print_error(name: str, error: object) -> None:
+    """
+    Print what is wrong to standard error, in one line.
+
+    :param error: an exception, or a sentence. A server may have chosen its words: what a terminal
+        would obey is escaped.
+    """
+    sys.stderr.write(f"twisted-net {name}: {printable(str(error))}\n")

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.usage import UsageError
 
 from twisted_net.cli.call import UNANSWERED, ClientOptions
-from twisted_net.cli.command_line import parse_or_exit
+from twisted_net.cli.command_line import parse_or_exit, print_error
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CannotStart, CommandError
@@ -64,7 +63,7 @@ def console(arguments: Sequence[str]) -> None:
             async with options.client(reactor) as client:
                 await _read_and_show(client, f"{format_address(options.host, options.port)}> ")
         except (CallError, UsageError) as error:
-            sys.stderr.write(f"twisted-net console: {error}\n")
+            print_error("console", error)
             raise SystemExit(UNANSWERED) from None
 
     run_until_done(run)
