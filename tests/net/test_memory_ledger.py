@@ -8,10 +8,13 @@ from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.complexity.work import counted
 from twisted_net.net.memory_ledger import RELIEF, RESERVE, MemoryAccount, MemoryLedger
+from twisted_net.turns.step_scheduler import StepScheduler
+from twisted_net.turns.steps import in_steps
 
 LIMIT, OWN = 1000, 600
 STEP = 0.25
@@ -116,6 +119,19 @@ class MemoryLedgerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.ledger = MemoryLedger(LIMIT)
+
+    def test_stopped_before_it_began(self) -> None:
+        """A relief that is dropped before its first step does not keep the next one from coming."""
+        steps = StepScheduler(clock := Clock())
+        self.ledger.use_pacing(lambda work: steps(in_steps(work)))
+        kind = Kind(self.ledger, "a")
+        steps([1, 2, 3])
+        kind.account.set(1, LIMIT + 1)
+        steps.stop()
+        kind.account.set(2, 1)
+        for _ in range(3):
+            clock.advance(0)
+        self.assertEqual((kind.gone, self.ledger.total), ([1], 1))
 
     def test_limit(self) -> None:
         """It is at least one byte, and whoever asks for less is told so."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Annotated, Any, Generic, TypeVar
+from weakref import ReferenceType, ref
 
 from msgspec import Meta
 
@@ -201,7 +202,9 @@ class MemoryLedger:
         self._accounts: list[_Account] = []
         self._spread: Callable[[Work], object] | None = None
         self._over = False
-        self._relieving = self._urgent = False
+        # The relief under way. A weak reference: its steps may be dropped, even before the first.
+        self._relieving: ReferenceType[Work] | None = None
+        self._urgent = False
 
     def account(
         self,
@@ -257,9 +260,9 @@ class MemoryLedger:
         """Begin a relief: an account has grown, and is over its limit, or all are over theirs."""
         account.over = account.over or account.total > account.limit
         self._over = self._over or self.total > self.limit
-        if not self._relieving:
-            self._relieving = True
+        if self._relieving is None or self._relieving() is None:
             work = self._relief()
+            self._relieving = ref(work)
             if self._spread is None:
                 for _ in work:
                     pass
@@ -279,7 +282,7 @@ class MemoryLedger:
                 else:
                     yield share
         finally:
-            self._relieving = False
+            self._relieving = None
 
     def _relieve_now(self, account: _Account) -> None:
         """Relieve within this call while more than the reserve is used, too."""
