@@ -98,6 +98,12 @@ class OptionsTests(SynchronousTestCase):
         error = self.assertRaises(UsageError, CoapOptions().parseOptions, words)
         self.assertEqual(str(error), "--key needs --cert, the certificate that it belongs to")
 
+    def test_discover(self) -> None:
+        """Without options, the default group is searched for three seconds."""
+        options = DiscoverOptions()
+        options.parseOptions([])
+        self.assertEqual((options.group, options.timeout), (DiscoveryGroup(), 3.0))
+
     def test_client(self) -> None:
         """Invalid files and values are mistakes; valid ones make a client."""
         folder = TemporaryDirectory()

@@ -104,6 +104,7 @@ class OptionsTests(SynchronousTestCase):
             ["get", "--nope", URI],
             ["get", URI, "-o"],
             ["get", "--key", "key.pem", "coaps://[::1]/time"],
+            ["get", "--ca", "ca.pem", "--insecure", "coaps://[::1]/time"],
         ):
             with self.subTest(words=words):
                 error = self.assertRaises(SystemExit, parse_or_exit, CoapOptions(), "coap", words)

@@ -132,6 +132,8 @@ class CoapOptions(Options):
             raise UsageError(f"{given[0]} is for coaps URIs")
         if self["key"] and not self["cert"]:
             raise UsageError("--key needs --cert, the certificate that it belongs to")
+        if self["ca"] and self["insecure"]:
+            raise UsageError("--ca is not for --insecure, which verifies no certificate")
         return DtlsClientSettings(
             ca=self["ca"] or "",
             certificate=self["cert"] or "",
