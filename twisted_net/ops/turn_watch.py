@@ -79,7 +79,7 @@ class WatchedReactor:
     """
     A reactor whose turns are measured, for all services that watch it.
 
-    It is one of these while it has a service; made in the reactor's thread.
+    Made in the reactor's thread; others find it in ``_watched`` while it has a service.
     """
 
     def __init__(self, reactor: ServiceReactor) -> None:

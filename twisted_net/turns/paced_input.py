@@ -140,8 +140,7 @@ class PacedInput:
         if step is None:
             return
         if self._blocked or not self._wanted:
-            self._due = True
-            self._settle()
+            self._wait()
             return
         self._stepping = True
         began = self._seconds()
