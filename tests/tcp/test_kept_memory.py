@@ -91,6 +91,19 @@ class KindsOfMemoryTests(KeptMemoryCase):
 
         self.check(ask, 2 * (CALL_BYTES + 4) + 50 * (100 + LINE_BYTES), max_pending=2)
 
+    def test_lines_of_the_next_piece(self) -> None:
+        """Lines count by their own bytes, also where as many shorter ones were left before."""
+        case = self.case(KINDS["tcp"], max_pending=64)
+        client = case.door.client()
+        at_once = case.factory.guard.lines_at_once
+        short = [b"PING"] * (at_once - 64) + [b"WAIT"] * 64
+        long = [b"ECHO " + b"x" * 895] * 64
+        client.send(*short, *long)
+        client.settle()
+        self.assertEqual(len(client.take()), at_once - 64)
+        expected = 64 * (CALL_BYTES + len("WAIT")) + 64 * (900 + LINE_BYTES)
+        self.assertEqual(self.kept(case), {"connections": expected})
+
     def test_few(self) -> None:
         """What is little does not count: most clients wait for one short command."""
 

@@ -46,8 +46,9 @@ class FlowControl:
     """
 
     __slots__ = (
+        "_begin",
         "_events_size",
-        "_lines_left",
+        "_lines",
         "_transport",
         "_uncut",
         "input_size",
@@ -65,7 +66,9 @@ class FlowControl:
         self.unsent = 0
         self.pending_size = 0
         self._events_size = 0  # the part of output_size that is events
-        self._uncut = self._lines_left = 0  # parts of input_size
+        self._uncut = 0  # the part of input_size that is not cut into lines
+        self._lines: Sequence[bytes | None] | None = None  # those of the rest of it,
+        self._begin = 0  # from this one on
 
     @property
     def output(self) -> int:
@@ -94,15 +97,17 @@ class FlowControl:
         """
         before, pending = self.input_size + self.pending_size, 0 if queue is None else queue.size
         self.pending_size = pending if pending > UNCOUNTED or self.pending_size else 0
-        left = 0 if lines is None else len(lines) - begin
-        if left == self._lines_left and left:
+        if lines is None:
+            size = uncut
+        elif lines is self._lines and begin == self._begin:
             # Only what is uncut may have changed: lines are not added up each time.
             size = self.input_size - self._uncut + uncut
         else:
-            size = uncut + left * LINE_BYTES
-            if lines is not None:
-                size += sum([len(line) for line in lines[begin:] if line])
-        self.input_size, self._uncut, self._lines_left = size, uncut, left
+            size = uncut + (len(lines) - begin) * LINE_BYTES
+            size += sum([len(line) for line in lines[begin:] if line])
+        self.input_size, self._uncut = size, uncut
+        # The lines themselves: as many others may follow them.
+        self._lines, self._begin = lines, begin
         return size + self.pending_size != before
 
     def set_reading(self, reading: bool) -> None:
