@@ -28,9 +28,12 @@ Limits of entries, bytes, peers and time, shared fairly: :mod:`tests.coap.test_p
 
 from __future__ import annotations
 
+from collections import deque
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests.coap.message_driver import OTHER, PEER, STEADY, Layer, question, request, response
 from twisted_net.coap import message_ids, messages
@@ -529,6 +532,23 @@ class SendTests(SynchronousTestCase):
         self.layer.cancel(last, 0)
         self.layer.cancel(last, 0)
         self.assertEqual(run(self.layer, 0), ([], []))
+
+    def test_cancel_many(self) -> None:
+        """Many that wait are cancelled last first, as by a notifier, without a search for each."""
+
+        class Searched(deque[OutgoingMessage]):
+            searches = 0
+
+            @override
+            def remove(self, value: OutgoingMessage) -> None:
+                self.searches += 1
+                super().remove(value)
+
+        first, *waiting = [self.send(token=b"%d" % number) for number in range(10)]
+        queue = first.peer.queue = Searched(first.peer.queue)
+        for outgoing in reversed(waiting):
+            self.layer.cancel(outgoing, 0)
+        self.assertEqual((len(queue), queue.searches), (0, 0))
 
     def test_queue_is_bounded(self) -> None:
         """Over ``max_queued`` a message is refused."""

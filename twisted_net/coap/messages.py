@@ -403,7 +403,7 @@ class MessageLayer:
         if outgoing.state in (OutgoingState.DONE, OutgoingState.FAILED):
             return
         if outgoing.state is OutgoingState.QUEUED:
-            outgoing.peer.queue.remove(outgoing)
+            outgoing.peer.unqueue(outgoing)
         self._apply(outgoing, OutgoingTrigger.CANCEL, now)
 
     # --- messages of ours ---
