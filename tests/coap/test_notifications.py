@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 
@@ -209,6 +210,18 @@ class NotifierTests(ServerTests):
         self.driver.acknowledge(told)
         self.driver.clock.advance(100)
         self.assertEqual(self.driver.answers(), [])
+
+    def test_drain_of_one_peer(self) -> None:
+        """However many observers a peer has, they are looked up once."""
+        for token in (b"1", b"2"):
+            self.observe("stats", token)
+        self.driver.clock.advance(5)
+        observers = self.driver.server._notifier.observers
+        with patch.object(observers, "of_peer", wraps=observers.of_peer) as of_peer:
+            drained = Deferred.fromCoroutine(self.driver.server.drain(5))
+            self.driver.clock.advance(0)
+        self.successResultOf(drained)
+        self.assertEqual((len(observers), of_peer.call_count), (0, 1))
 
     def test_registered_during_a_drain(self) -> None:
         """While the server drains, what can still be read is answered once, and not observed."""

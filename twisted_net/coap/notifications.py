@@ -153,8 +153,9 @@ class Notifier:
         for observer in self.observers.all():
             if observer in self.observers:
                 now = self._reactor.seconds()
-                # All of its peer, as the next one would be sent in place of this one.
-                self._cancel(self.observers.of_peer(observer.source), now)
+                if observer in self._sent:
+                    # All of its peer, as the next one would be sent in place of this one.
+                    self._cancel(self.observers.of_peer(observer.source), now)
                 self.observers.remove(observer)
                 last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
                 self._layer.send_untracked(last, observer.source, now)
