@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
@@ -32,6 +32,7 @@ from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import DatagramReactor
+from twisted_net.udp.port import ClientPort
 
 if TYPE_CHECKING:
     # OpenSSL takes 0.1 s to import, and only coaps needs it.
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from twisted_net.dtls.client import DtlsClient
 
 _MAX_DATAGRAM = 65_535
+
+_RECEIVE_BUFFER = 106_496  # as Linux has it by default
 
 # The kernel is short of memory for now: the datagram is lost, and retransmitted.
 _TRANSIENT_SEND_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
@@ -253,9 +256,16 @@ class EndpointPool:
         return endpoint
 
     def _listen(self, endpoint: ClientEndpoint, protocol: DatagramProtocol, ipv6: bool) -> None:
-        endpoint.port = self._reactor.listenUDP(
-            0, protocol, "::" if ipv6 else "0.0.0.0", _MAX_DATAGRAM
+        reactor, interface = self._reactor, "::" if ipv6 else "0.0.0.0"
+        if not IReactorFDSet.providedBy(reactor):
+            endpoint.port = reactor.listenUDP(0, protocol, interface, _MAX_DATAGRAM)
+            return
+        # Twisted's own port reads 256 KiB in a turn, and empty datagrams without an end.
+        port = ClientPort(
+            0, protocol, interface, _MAX_DATAGRAM, reactor, receive_buffer=_RECEIVE_BUFFER
         )
+        port.startListening()
+        endpoint.port = port
 
     def _close_retired(self) -> None:
         for endpoint in [endpoint for endpoint in self._retired if not endpoint.waiting]:

@@ -483,6 +483,18 @@ class CappedPort(udp.Port):
             self.protocol.connectionRefused()
 
 
+class ClientPort(CappedPort):
+    """
+    The port of a client: it writes at once, and raises what the kernel says of a datagram.
+
+    So a call whose server cannot be reached ends at once.
+    """
+
+    @override
+    def write(self, datagram: bytes, addr: Source | None = None) -> None:
+        self._send(datagram, addr)
+
+
 def open_port(
     spec: SocketSpec,
     protocol: AbstractDatagramProtocol,
