@@ -98,6 +98,32 @@ class TurnTests(PortTestCase):
         self.assertEqual([data for data, _ in fake.outgoing], list(map(str.encode, "012345")))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_stop(self) -> None:
+        """Once it is stopped nothing is passed on: what is left is counted as dropped."""
+        port, _ = self.open_slow(5)
+        port.doRead()
+        port.stopListening()
+        self.reactor.advance(0)
+        self.assertEqual([each for each in self.passed if each != b"turn"], [b"0", b"1"])
+        self.assertEqual(port.counts.dropped, 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stopped_by_its_protocol(self) -> None:
+        """So is what follows the datagram for which the protocol stops it."""
+        received: list[bytes] = []
+
+        class Stops(DatagramProtocol):
+            def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+                received.append(datagram)
+                port.stopListening()
+
+        port, fake = self.open_port(Stops())
+        fake.incoming.extend((b"%d" % number, HERE) for number in range(3))
+        port.doRead()
+        self.reactor.advance(0)
+        self.assertEqual((received, port.counts.dropped), ([b"0"], 2))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_end(self) -> None:
         """Those that were read and not passed on are counted as dropped when the port ends."""
         port, _ = self.open_slow(5)

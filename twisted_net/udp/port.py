@@ -95,7 +95,8 @@ class CappedPort(udp.Port):
     datagrams silently, and raises what ``sendto`` raises. This port
 
     - reads at most *datagrams_per_turn* and then passes them to its protocol, until
-      :data:`DELIVERY_BUDGET` is over; the rest follows in the next turns;
+      :data:`DELIVERY_BUDGET` is over; the rest follows in the next turns, unless the port is
+      stopped before;
     - reads up to ``maxPacketSize`` bytes, so that a protocol with a lower limit detects a datagram
       over it;
     - queues datagrams that the kernel does not accept now, in order, up to *send_queue* bytes.
@@ -336,6 +337,8 @@ class CappedPort(udp.Port):
     def _go_on(self) -> None:
         """Pass on what an earlier turn had no time for."""
         self._going_on = None
+        if self._stopping:
+            return  # the end of the port counts what is left as dropped
         left = list(self._left)
         self._left.clear()
         self._deliver(left)
@@ -359,12 +362,14 @@ class CappedPort(udp.Port):
                     protocol=self.protocol,
                 )
             passed += 1
-            if self._seconds() >= until:
+            # A client that has stopped one port takes no late answer for that of its next one.
+            if self._stopping or self._seconds() >= until:
                 break
         self._source = None
         if passed < len(batch):
             self._left.extend(batch[passed:])
-            self._going_on = self._clock.callLater(0, self._go_on)
+            if not self._stopping:
+                self._going_on = self._clock.callLater(0, self._go_on)
         self._send_answers()
 
     @override
