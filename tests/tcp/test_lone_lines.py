@@ -107,6 +107,8 @@ class Client:
                 waited.callback("late")
         self.reactor.settle()
         figures = self.session.figures()
+        counters = vars(self.sessions.counters)
+        overdue_of = vars(counters["overdue_of"])
         slow = [entry.line for entry in self.sessions.instruments.slow_log.latest(100)]
         return {
             "received": self.connection.received(),
@@ -114,7 +116,7 @@ class Client:
             "figures": figures,
             "messages": self.sessions.messages,
             "written": self.session.written,
-            "counters": vars(self.sessions.counters),
+            "counters": {**counters, "overdue_of": overdue_of},
             "slow": slow,
         }
 
