@@ -227,7 +227,7 @@ class Topics:
             # Its place among the subscribers is that of a new one.
             self._remove_ended(subscriber, ended, pattern)
         size = SUBSCRIPTION_BYTES + len(pattern) + self._root.add(levels, subscriber, pattern)
-        self._kept.set(self, self._kept.total + size)
+        self._kept.add(self, size)
         own[pattern] = None
         self._patterns[subscriber] = own
         self._count += 1
@@ -294,7 +294,7 @@ class Topics:
 
     def _remove(self, pattern: str, subscriber: Subscriber) -> None:
         size = SUBSCRIPTION_BYTES + len(pattern) + self._root.remove(pattern, subscriber)
-        self._kept.set(self, self._kept.total - size)
+        self._kept.add(self, -size)
 
     def publish(self, topic: str, text: str) -> int:
         """

@@ -390,7 +390,7 @@ class MessageLayer:
                 self._transmit_queued(item, now)
             else:
                 self._delayed -= 1
-                self._count_delayed(-len(item.datagram))
+                self._kept_delayed.add(self, -len(item.datagram))
                 self._outbox.append((item.datagram, item.source))
         sweep_at = self._table.sweep_at
         if sweep_at is not None and sweep_at <= now:
@@ -561,14 +561,11 @@ class MessageLayer:
             self._outbox.append((datagram, source))
         elif self._delayed < MAX_DELAYED and self._kept_delayed.total + size <= MAX_DELAYED_BYTES:
             self._delayed += 1
-            self._count_delayed(size)
+            self._kept_delayed.add(self, size)
             delayed = DelayedDatagram(datagram, source, now + delay)
             self._schedule(delayed, now + delay)
         else:
             self.counts.responses_dropped += 1
-
-    def _count_delayed(self, size: int) -> None:
-        self._kept_delayed.set(self, self._kept_delayed.total + size)
 
     def _schedule(
         self, item: IncomingMessage | OutgoingMessage | Peer | DelayedDatagram, due: float

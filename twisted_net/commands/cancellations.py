@@ -76,7 +76,7 @@ class Cancellations:
         each = size // len(commands)
         self._left += [(command, each) for command in commands]
         # It may cancel some at once.
-        self._kept.set(self, self._kept.total + each * len(commands))
+        self._kept.add(self, each * len(commands))
         self._go_on()
 
     def stop(self) -> None:
@@ -105,7 +105,7 @@ class Cancellations:
 
     def _cancel_next(self) -> None:
         command, size = self._left.popleft()
-        self._kept.set(self, self._kept.total - size)
+        self._kept.add(self, -size)
         self._cancel(command)
 
     def _cancel(self, command: Cancellable) -> None:

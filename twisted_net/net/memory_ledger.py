@@ -140,6 +140,10 @@ class MemoryAccount(Generic[_H]):
         if grown > 0 and (self.total > self.limit or ledger.total > ledger.limit):
             ledger.exceeded(self)
 
+    def add(self, holder: _H, size: int) -> None:
+        """Add to the bytes of a holder, or subtract a negative number; otherwise as :meth:`set`."""
+        self.set(holder, self.of(holder) + size)
+
     def largest(self) -> _H | None:
         """Return a holder that holds more than half of what any other does; None without one."""
         if not self._used:

@@ -93,12 +93,12 @@ class DelayedAnswers:
 
         def leave() -> None:
             self._calls.discard(call)
-            self._kept.set(self, self._kept.total - size)
+            self._kept.add(self, -size)
             write(answer, to)
 
         call = self._reactor.callLater(self._chance() * self._leisure, leave)
         self._calls.add(call)
-        self._kept.set(self, self._kept.total + size)
+        self._kept.add(self, size)
 
     def stop(self) -> None:
         """Drop all delayed answers."""

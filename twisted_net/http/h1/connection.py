@@ -229,7 +229,7 @@ class HttpConnection(HTTP11ClientProtocol):
     def _became_idle(self, _: HTTP11ClientProtocol) -> None:
         self._stop_watchdog()
         if self._reads.pending:
-            # As above.
+            # What follows the response must not be the answer to the next request.
             self._pool.drop(self)
         else:
             self._pool.put_idle(self)
