@@ -468,16 +468,17 @@ class Mailbox:
     :ivar waiting: bytes that wait.
     :ivar sent: bytes that were taken out, to be sent.
     :ivar dropped: messages that this client did not get because it read too slowly or left.
+    :ivar recipient: whom it wakes; the owner may replace it.
     :ivar overflowed: whether it is being disconnected; it accepts no more messages then.
     """
 
     __slots__ = (
         "_limit",
         "_lines",
-        "_recipient",
         "_topics",
         "dropped",
         "overflowed",
+        "recipient",
         "sent",
         "waiting",
         "when_slow",
@@ -491,7 +492,7 @@ class Mailbox:
         self.overflowed = False
         self._topics = topics
         self._limit = topics.settings.max_queue
-        self._recipient = recipient
+        self.recipient = recipient
         # One message waits as it is, several in a queue, whose memory most subscribers never need.
         self._lines: bytes | deque[bytes] | None = None
 
@@ -508,7 +509,7 @@ class Mailbox:
         lines = self._lines
         if lines is None:
             self._lines = line
-            self._recipient.wake()
+            self.recipient.wake()
         elif type(lines) is bytes:
             self._lines = deque((lines, line))
         else:
@@ -518,7 +519,7 @@ class Mailbox:
     def subscribe(self, pattern: str) -> int:
         """Subscribe the client, as :meth:`Topics.subscribe` does."""
         count = self._topics.subscribe(self, pattern)
-        self._recipient.subscribed()
+        self.recipient.subscribed()
         return count
 
     def next_chunk(self) -> bytes:
@@ -581,7 +582,7 @@ class Mailbox:
         if self.when_slow == "disconnect" and not self.overflowed:
             self.overflowed = True
             topics.overflows += 1
-            self._recipient.overflow()
+            self.recipient.overflow()
         self.dropped += 1
         topics.dropped_newest += 1
         return False

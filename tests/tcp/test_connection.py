@@ -840,6 +840,7 @@ class MemoryTests(ServerTestCase):
     def assert_freed(self, *lines: bytes, **limits: Any) -> None:
         """Nothing keeps the connection of a client that sent these lines and is gone."""
         self.serve(**limits)
+        gc.collect()
         client = self.connect(b"".join(line + b"\n" for line in lines))
         protocol = weakref.ref(client.protocol)
         self.assertIsNotNone(protocol())
@@ -848,6 +849,12 @@ class MemoryTests(ServerTestCase):
         del client.protocol
         # What is freed only by a collection is still there now.
         self.assertIsNone(protocol())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        self.addCleanup(gc.garbage.clear)
+        self.addCleanup(gc.set_debug, 0)
+        gc.collect()
+        types = {type(item) for item in gc.garbage}
+        self.assertEqual([one for one in types if one.__module__.startswith("twisted_net.")], [])
 
     def setUp(self) -> None:
         super().setUp()

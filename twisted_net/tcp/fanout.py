@@ -225,5 +225,26 @@ class MailboxWriter:
             self._transport.write(self.mailbox.next_chunk())
 
     def close(self) -> None:
-        """Let go of the connection, which is lost: the two must not keep each other in memory."""
+        """
+        Let go of the connection, which is lost, and the mailbox of this.
+
+        They would keep each other in memory until a collection, which holds up all other clients.
+        """
         self._owner = None
+        self.mailbox.recipient = _NO_RECIPIENT
+
+
+class _NoRecipient:
+    """Whom the mailboxes of lost connections wake."""
+
+    def subscribed(self) -> None:
+        """Nothing leaves."""
+
+    def wake(self) -> None:
+        """Nothing leaves."""
+
+    def overflow(self) -> None:
+        """Nobody is left to be disconnected."""
+
+
+_NO_RECIPIENT = _NoRecipient()
