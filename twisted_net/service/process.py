@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from twisted_net.errors import CannotListen, CannotStart
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
 from twisted_net.service.descriptors import fit_connections
+from twisted_net.service.full_collections import FullCollections
 from twisted_net.service.net import NetService
 from twisted_net.service.process_log import limit_process_log
 from twisted_net.service.signals import ProcessSignals, StopSignals, end_by_signal
@@ -47,6 +48,8 @@ class ProcessService(NetService):
         self._signals: ProcessSignals | None = None
         self._threads = config.threads
         self._resolver: IHostnameResolver | None = None  # the reactor's own, while it has ours
+        garbage: Service = FullCollections(reactor)
+        garbage.setServiceParent(self)
 
     @override
     def privilegedStartService(self) -> None:
@@ -65,7 +68,6 @@ class ProcessService(NetService):
             self._resolver = self._reactor.installNameResolver(self._lookups)
         # When the reactor runs: it installs its own handlers when it starts.
         self._reactor.callWhenRunning(StopSignals(self._process_reactor, end_by_signal).install)
-        self._reactor.callWhenRunning(freeze_startup_objects)
         # By then, every launcher has set up its log.
         self._reactor.callWhenRunning(limit_process_log, self._reactor.seconds)
 
@@ -93,16 +95,6 @@ class ProcessService(NetService):
             )
             signal.signal(signal.SIGALRM, _exit_now)
             signal.setitimer(signal.ITIMER_REAL, THREADS_GRACE)
-
-
-def freeze_startup_objects() -> None:
-    """
-    Exclude all objects that exist after the start, such as modules, from garbage collection.
-
-    A full collection of them takes 30 ms, in which no client is served, and frees nothing.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @contextmanager
