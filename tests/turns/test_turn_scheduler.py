@@ -19,6 +19,7 @@ from twisted_net.tcp.server import CommandFactory
 from twisted_net.turns.step_scheduler import StepScheduler
 from twisted_net.turns.turn_scheduler import (
     FREE_LINES,
+    LONG_RUN,
     TURN_BUDGET,
     TurnScheduler,
     next_turn,
@@ -234,11 +235,12 @@ class SharedTurnTests(SynchronousTestCase):
         self.commands.command("WORK")(self.work)
         self.factory = CommandFactory(self.reactor, self.commands, Limits())
         self.spent = 0.0
+        self.work_time = 0.004
 
     def work(self) -> str:
-        """Take 4 ms."""
-        self.spent += 0.004
-        self.reactor.rightNow += 0.004
+        """Take 4 ms, or what a test says."""
+        self.spent += self.work_time
+        self.reactor.rightNow += self.work_time
         return "done"
 
     def test_few_lines(self) -> None:
@@ -275,6 +277,32 @@ class SharedTurnTests(SynchronousTestCase):
             ],
             [["done"]] * 100,
         )
+        self.factory.abort()
+
+    def test_rather_long_lines(self) -> None:
+        """Who asked for what takes a fifth of a turn waits for one; a small command does not."""
+        self.work_time = 2 * LONG_RUN
+        others = [self.reactor.connect(self.factory) for _ in range(100)]
+        client = self.reactor.connect(self.factory)
+        for answered in range(3):  # The first command of a connection, and later ones.
+            for other in others:
+                other.protocol.dataReceived(b"WORK\n")
+            self.reactor.settle()
+            before = self.spent
+            self.factory.turns.mark_busy()
+            for other in others:
+                other.protocol.dataReceived(b"WORK\n")
+            client.protocol.dataReceived(b"PING\n")
+            self.assertEqual((self.spent, len(client.writes)), (before, answered + 1))
+            self.reactor.settle()
+            self.assertEqual([len(other.answers()) for other in others], [2] * 100)
+        # A small one makes it one of those again who need not wait.
+        for waits in (True, False):
+            self.factory.turns.mark_busy()
+            before = len(others[0].writes)
+            others[0].protocol.dataReceived(b"PING\n")
+            self.assertEqual(len(others[0].writes) - before, 0 if waits else 1)
+            self.reactor.settle()
         self.factory.abort()
 
     def test_short_lines(self) -> None:

@@ -89,7 +89,7 @@ from twisted_net.tcp.line_framer import LineFramer
 from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_output
 from twisted_net.tcp.transport import StreamTransport
 from twisted_net.topics import Mailbox, Topics
-from twisted_net.turns.turn_scheduler import FREE_LINES
+from twisted_net.turns.turn_scheduler import FREE_LINES, LONG_RUN
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -144,7 +144,7 @@ class CommandProtocol(Protocol):
         self._pending_limit = guard.pending_limit(logged_in=False)  # 0: a command runs alone
         self._queue: AnswerQueue | None = None  # from the first answer that is waited for
         self._batch: list[bytes | None] | None = None  # lines that run in this turn, while they run
-        self._slow = False  # its last turn took all the time that it may
+        self._slow = False  # its last lines took long
         self._writable = True
         self._input_ended = False
         self._finish_reason: End | None = None  # why to end once all is answered
@@ -338,8 +338,7 @@ class CommandProtocol(Protocol):
     def figures(self) -> dict[str, object]:
         """Return how many lines are not answered, and how many bytes wait at both ends."""
         pending = 0 if self._lines is None else len(self._lines) - self._next
-        if self._queue is not None:
-            pending += len(self._queue)
+        pending += 0 if self._queue is None else len(self._queue)
         return {"pending": pending, "buffered": len(self._framer) + self._flow.output}
 
     def open_mailbox(self, topics: Topics) -> Mailbox:
@@ -413,7 +412,7 @@ class CommandProtocol(Protocol):
             answer_to = self._answer_checked
         answers: list[bytes] = []
         seconds = factory.seconds
-        now = seconds()
+        start = now = seconds()
         until = now + factory.turn_time
         queue, limit = self._queue, self._pending_limit
         budget, batch = factory.limits.turn_budget, lines
@@ -439,6 +438,7 @@ class CommandProtocol(Protocol):
                 self._took_long(line, now - began)
                 break
         self._batch = None
+        self._slow = now - start >= LONG_RUN
         if following == len(lines) or not batch:
             self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
             if self._unproven and self._lines is None:
@@ -464,8 +464,10 @@ class CommandProtocol(Protocol):
         queue = self._enqueue(answer, line) if type(answer) is not bytes else None
         self._batch = None
         took = factory.seconds() - began
-        if took >= factory.turn_time:
-            self._took_long(line, took)
+        if took >= LONG_RUN:
+            self._slow = True
+            if took >= factory.turn_time:
+                self._took_long(line, took)
         self._lines = self._cut_rest() if self._framer.rest else None
         if type(answer) is bytes:
             self._write(answer)
@@ -522,12 +524,10 @@ class CommandProtocol(Protocol):
     def _took_long(self, line: bytes | None, took: float) -> None:
         """End a turn whose time is over with this line; the others come first in the next."""
         self._factory.runner.note_if_slow(line or b"", self.session, took)
-        self._slow = True
         self._factory.turns.mark_busy()
 
     def take_turn(self) -> None:
         """Run some of the lines that are left; its turn has come."""
-        self._slow = False
         self._run()
 
     def _go_on(self) -> None:
