@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
+from tests.garbage import cyclic_garbage
 from tests.tcp.memory import BUFFER
 from tests.tcp.server_case import ServerTestCase
 from twisted_net.commands.failures import HiddenMessage
@@ -840,27 +840,16 @@ class MemoryTests(ServerTestCase):
     def assert_freed(self, *lines: bytes, **limits: Any) -> None:
         """Nothing keeps the connection of a client that sent these lines and is gone."""
         self.serve(**limits)
-        gc.collect()
-        client = self.connect(b"".join(line + b"\n" for line in lines))
-        protocol = weakref.ref(client.protocol)
-        self.assertIsNotNone(protocol())
-        client.reset()
-        self.reactor.settle()
-        del client.protocol
-        # What is freed only by a collection is still there now.
-        self.assertIsNone(protocol())
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        self.addCleanup(gc.garbage.clear)
-        self.addCleanup(gc.set_debug, 0)
-        gc.collect()
-        types = {type(item) for item in gc.garbage}
-        self.assertEqual([one for one in types if one.__module__.startswith("twisted_net.")], [])
-
-    def setUp(self) -> None:
-        super().setUp()
-        gc.collect()
-        gc.disable()
-        self.addCleanup(gc.enable)
+        with cyclic_garbage() as left:
+            client = self.connect(b"".join(line + b"\n" for line in lines))
+            protocol = weakref.ref(client.protocol)
+            self.assertIsNotNone(protocol())
+            client.reset()
+            self.reactor.settle()
+            del client.protocol
+            # What is freed only by a collection is still there now.
+            self.assertIsNone(protocol())
+        self.assertEqual(left, set())
 
     def test_plain(self) -> None:
         """One that asked and was answered."""

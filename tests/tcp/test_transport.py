@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from tests.garbage import cyclic_garbage
 from tests.tcp.kernel import FakeQuietReactor, FakeReactor, FakeSocket
 from twisted_net.tcp import transport
 from twisted_net.tcp.endpoints import FastServerEndpoint, FastServerParser
@@ -645,7 +646,9 @@ class BatchTests(SynchronousTestCase):
     def test_failed(self) -> None:
         """A send that fails ends its own connection alone, and in the next turn."""
         self.connections[1].socket.error = errno.ECONNRESET
-        self.write(b"hello")
+        with cyclic_garbage() as left:
+            self.write(b"hello")
+        self.assertEqual(left, set())
         self.assertEqual([c.protocol.told for c in self.connections], [[]] * 4)
         for connection in self.connections:
             connection.reactor.turn()

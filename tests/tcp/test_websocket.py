@@ -24,6 +24,7 @@ from wsproto.events import (
     TextMessage,
 )
 
+from tests.garbage import cyclic_garbage
 from tests.tcp.memory import Reactor
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
@@ -392,6 +393,24 @@ class EndTests(WebSocketCase):
         self.assertEqual([type(event) for event in events], [TextMessage, CloseConnection])
         self.assertTrue(client.connection.gone)
         self.assertEqual(self.ended(), {"client_closed": 1})
+
+    def test_freed(self) -> None:
+        """Nothing of one that has ended is left to the garbage collector, however it ended."""
+
+        def close(client: Client) -> None:
+            client.send(CloseConnection(code=1000))
+            client.events()
+
+        for end in (close, lambda client: client.connection.reset()):
+            with cyclic_garbage() as left:
+                client = self.opened()
+                client.say("PING", "SUBSCRIBE a")
+                end(client)
+                self.reactor.settle()
+                # Twisted's connections let go of their protocols, these do not.
+                del client.connection.protocol, client
+            self.assertEqual(left, set())
+        self.assertEqual(len(self.commands.sessions), 0)
 
     def test_answers_before_the_close(self) -> None:
         """Answers that are waited for, and more lines than run in a turn, leave before it."""

@@ -388,7 +388,8 @@ class Batch:
             try:
                 results.append(send(data))
             except OSError as error:
-                results.append(error)
+                # Without its traceback, which has this frame, which has it: a cycle.
+                results.append(error.with_traceback(None))
         for transport, data, result in zip(self._transports, self._chunks, results, strict=True):
             if result != len(data):
                 sent = transport._note(result) if isinstance(result, OSError) else result

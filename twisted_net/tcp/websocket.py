@@ -220,10 +220,12 @@ class _WebSocket(Protocol):
         self._input.stop()
         self._factory.kept.set(self, 0)
         self._ended = True
-        if self._inner is None:
+        self._wire.close()
+        inner, self._inner = self._inner, None  # the two would keep each other in memory
+        if inner is None:
             self._factory.handshakes.lost(self)
         else:
-            self._inner.connectionLost(self._relieved or reason)
+            inner.connectionLost(self._relieved or reason)
 
     def abort(self) -> None:
         """End the connection now."""
@@ -394,6 +396,12 @@ class _Frames(Connection):
     def __init__(self) -> None:
         super().__init__(ConnectionType.SERVER)
         self._proto = _FrameProtocol(client=False, extensions=[])
+
+    def close(self) -> None:
+        """Read no more frames: the reader and its generator would keep each other in memory."""
+        parser = getattr(self._proto, "_parse_more", None)
+        if parser is not None:
+            parser.close()
 
 
 _TRY_AGAIN_LATER, _BAD_GATEWAY = (1013).to_bytes(2), (1014).to_bytes(2)
