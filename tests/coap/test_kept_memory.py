@@ -177,7 +177,7 @@ class KeptMemoryTests(ServerTests):
         for _ in range(3):
             self.driver.clock.advance(0)
         [answer] = self.driver.answers()
-        self.assertEqual(answer.code, Code.INTERNAL_SERVER_ERROR)
+        self.assertEqual(answer.code, Code.SERVICE_UNAVAILABLE)
         self.assertNotIn("coap_waiting", self.kept())
 
     def test_transfers(self) -> None:

@@ -50,6 +50,7 @@ from twisted_net.coap.resource_access import ResourceAccess
 from twisted_net.coap.resources import (
     CORE,
     EVENTS,
+    RETRY_AFTER,
     RequestRefused,
     ResourceResponse,
     check_request,
@@ -428,8 +429,10 @@ class CoapServer(CoapEndpoint):
         except TwistedNetError as error:
             response = error_response(error, waiting.name, accept)
         except CancelledError:
-            # By stopProtocol, by drain, or because the peer is lost.
-            response = error_response(Internal(), waiting.name, accept)
+            # By stopProtocol, by drain, as all clients hold too much, or as the peer is lost.
+            reason = "the server is stopping, or short of memory"
+            unavailable = Code.SERVICE_UNAVAILABLE
+            response = ResourceResponse(unavailable, diagnostic(reason), None, RETRY_AFTER)
         self._respond(request, incoming, response, self._seconds())
         self.flush()
 
