@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ssl
+import sys
 import tracemalloc
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,13 +22,16 @@ from twisted_net.tcp.listener_settings import Listener
 
 CONNECTIONS = 100
 
-BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800, "tls": 4000, "wss": 6800}
+BYTES = {"plain": 2000, "unix": 2800, "proxy": 2500, "ws": 4800, "tls": 4400, "wss": 6800}
 """
 Bytes of Python's objects that an idle connection may take, without those of its socket.
 
 There is room for tables that have just grown, and for what a reactor with log contexts keeps. What
 a connection takes of OpenSSL is not Python's: see the tests of the TLS transport.
 """
+
+LATER = 1.2 if sys.version_info >= (3, 12) else 1.0
+"""Objects of CPython 3.12 and later take so much more: those of 3.13 up to a sixth, as measured."""
 
 LISTENERS: dict[str, dict[str, Any]] = {  # Any: fields of Listener
     "plain": {"port": 0},
@@ -84,5 +88,5 @@ async def test_bytes(name: str, pieces: list[bytes], tmp_path: Path, reactor: An
         await until(reactor, lambda: not len(service.sessions))
         left = held() - before
         tracemalloc.stop()
-    assert 1000 < each <= BYTES[name]
+    assert 1000 < each <= BYTES[name] * LATER
     assert left < 0
