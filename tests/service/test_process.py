@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ from twisted_net.net.log_limiter import LogLimiter
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service import process
 from twisted_net.service.config import Config, UdpSettings
+from twisted_net.service.full_collections import NEVER
 from twisted_net.service.process import ProcessService
 from twisted_net.twisted_internals import log_observers
 
@@ -39,7 +41,10 @@ class ProcessServiceTests(Handlers):
         return ProcessService(cast(ProcessReactor, reactor or self.reactor), config)
 
     def test_start(self) -> None:
-        """It sets the size of the thread pool, and handles signals when the reactor runs."""
+        """It sets the size of the thread pool; when the reactor runs it takes over from Python."""
+        full = gc.get_threshold()[2]
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
         service = self.service()
         service.privilegedStartService()
         service.startService()
@@ -54,6 +59,7 @@ class ProcessServiceTests(Handlers):
             globalLogPublisher.addObserver(observer)
         self.assertIsInstance(limiter, LogLimiter)
         self.assertNotEqual(signal.getsignal(signal.SIGTERM), self.reactor.sigTerm)
+        self.assertEqual(gc.get_threshold()[2], NEVER if full else full)  # 0 since Python 3.14
 
     def test_port_that_is_taken(self) -> None:
         """Both steps of the start exit with a message and status 1 if a port is in use."""
