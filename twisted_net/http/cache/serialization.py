@@ -8,6 +8,8 @@ removing or retyping a field there changes the format here, and :data:`FORMAT` w
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from types import GenericAlias
 from typing import Any, Final, get_type_hints
 
 import attrs
@@ -19,7 +21,7 @@ from twisted_net.http.fields import HeaderFields
 
 def encode_head(entry: Entry) -> bytes:
     """Return all of *entry* but its body as bytes; the body is bytes already, and may be large."""
-    return _encoder.encode(_Head(*[getattr(entry, name) for name in _NAMES]))
+    return _encoder.encode([getattr(entry, name) for name in _NAMES])
 
 
 def decode_head(head: bytes, body: bytes) -> Entry:
@@ -28,8 +30,15 @@ def decode_head(head: bytes, body: bytes) -> Entry:
 
     :raises ValueError: if *head* is malformed.
     """
-    values = msgspec.structs.astuple(_decoder.decode(head))
-    return Entry(**dict(zip(_ARGUMENTS, values, strict=True)), body=body)
+    values = _decoder.decode(head)
+    # By position, which takes half the time that names do.
+    return _make(
+        *values[:_FIELDS],
+        HeaderFields(values[_FIELDS]),
+        *values[_FIELDS + 1 : _BODY],
+        body,
+        *values[_BODY:],
+    )
 
 
 def format_of(record: type) -> int:
@@ -53,16 +62,14 @@ def _encode_hook(value: object) -> object:
     raise TypeError(f"an entry holds a {type(value).__name__}, which has no serialized form")
 
 
-def _decode_hook(kind: type, value: object) -> object:
-    assert kind is HeaderFields, kind
-    return HeaderFields(msgspec.convert(value, tuple[tuple[str, str], ...]))
-
-
-_STORED = [each for each in attrs.fields(Entry) if each.init and each.name != "body"]
-_NAMES = [each.name for each in _STORED]
-_ARGUMENTS = [each.name.lstrip("_") for each in _STORED]
-_HINTS = get_type_hints(Entry)
-_Head = msgspec.defstruct("_Head", [(name, _HINTS[name]) for name in _NAMES], array_like=True)
+_ARGUMENTS = [each.name for each in attrs.fields(Entry) if each.init and not each.kw_only]
+_BODY = _ARGUMENTS.index("body")
+_NAMES = [name for name in _ARGUMENTS if name != "body"]
+_FIELDS = _NAMES.index("fields")
+_HINTS = get_type_hints(Entry) | {"fields": tuple[tuple[str, str], ...]}
+_make: Callable[..., Entry] = Entry
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
-# Any: the struct is made from the declaration of Entry, which mypy cannot follow.
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Head, dec_hook=_decode_hook)
+# Any: the type is made from the declaration of Entry, which mypy cannot follow.
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+    GenericAlias(tuple, tuple(_HINTS[name] for name in _NAMES))
+)
