@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -214,6 +214,32 @@ class CachingTests(HttpTestCase):
         agent = self.make(Slow())
         self.get(canned(200, b"abc", [FRESH]), agent=agent)
         self.assertEqual(self.get(agent=agent), (200, b"abc", 1))
+
+    def test_waiting_store(self) -> None:
+        """A caller who is cancelled while the store reads cancels the read, and nothing is sent."""
+        reading: Deferred[list[Entry]] = Deferred()
+
+        class Waiting(MemoryStore):
+            def get(self, key: str) -> Any:
+                return reading
+
+        asked = self.make(Waiting()).request(b"GET", URL)
+        self.assertNoResult(asked)
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertTrue(reading.called)
+        self.assertEqual(self.fake.sent, [])
+
+    def test_coroutine_of_a_store(self) -> None:
+        """The awaitable may be a coroutine."""
+        inner = self.store
+
+        class Slow(MemoryStore):
+            async def get(self, key: str) -> Any:  # type: ignore[override]  # as Store has it
+                return inner.get(key)
+
+        self.get(canned(200, b"abc", [FRESH]))
+        self.assertEqual(self.get(agent=self.make(Slow())), (200, b"abc", 1))
 
     def test_alone(self) -> None:
         """It works without a call."""

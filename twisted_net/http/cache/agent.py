@@ -137,12 +137,21 @@ class CachingAgent(AgentLayer):
         if self._call is not None:
             self._call.age = None
         stored = self._store.get(asked.key)
+        if isinstance(stored, Deferred):
+            return stored.addCallback(self._answer_from, asked, request)
         if not inspect.isawaitable(stored):
-            decision = self._rules.lookup(asked, stored, self._now())
-            # A hit needs no coroutine.
-            if isinstance(decision, Serve):
-                return succeed(self._serve_hit(asked, request, decision))
+            found = self._answer_from(stored, asked, request)
+            return found if isinstance(found, Deferred) else succeed(found)
         return Deferred.fromCoroutine(self._answer(asked, request, stored))
+
+    def _answer_from(
+        self, stored: Sequence[Entry], request: CacheRequest, outgoing: AgentRequest
+    ) -> IResponse | Deferred[IResponse]:
+        """Serve a stored response; only if there is none, start a coroutine."""
+        decision = self._rules.lookup(request, stored, self._now())
+        if isinstance(decision, Serve):
+            return self._serve_hit(request, outgoing, decision)
+        return Deferred.fromCoroutine(self._answer(request, outgoing, stored))
 
     async def _answer(
         self,
