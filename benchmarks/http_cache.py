@@ -237,7 +237,7 @@ def hold(puts: int, kind: str) -> None:
             else:
                 store = SQLiteStore(reactor, f"{folder}/cache.sqlite")
                 # What hands the results of a read to those who wait runs in the reactor too.
-                store._fire = watch.timed(store._fire)  # type: ignore[method-assign]
+                store._take = watch.timed(store._take)  # type: ignore[method-assign]
                 await use(reactor, store, watch, puts)
                 await store.close()
         print(json.dumps(watch.found))

@@ -102,7 +102,8 @@ STEADY_CLOCK = {
     "net/steady_clock.py",
     # In threads of their own, where no reactor's clock is.
     "http/cache/sqlite_file.py",
-    "http/cache/sqlite_store.py",
+    "http/cache/sqlite_schema.py",
+    "http/cache/stamps.py",
     # Logs are of the process, and threads write them, too.
     "net/log_limiter.py",
     # Before a reactor runs, which does not run while it waits.

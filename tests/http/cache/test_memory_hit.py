@@ -99,6 +99,23 @@ class HitTests(HttpTestCase):
         self.fill()
         self.assertEqual((self.get().body, len(self.fake.sent)), (b"abc", 1))
 
+    def test_memory_of_a_file(self) -> None:
+        """A store in a file is asked for what it has in memory; only without it, for the rest."""
+        asked: list[str] = []
+
+        class Tiered(MemoryStore):
+            get_from_memory = MemoryStore.get
+
+            def get(self, key: str) -> Any:
+                asked.append(key)
+                return succeed(MemoryStore.get(self, key))
+
+        self.client = self.make(store=Tiered())
+        self.fill()
+        self.assertEqual((asked, len(self.fake.sent)), ([URL], 1))
+        self.assertEqual((self.get().body, self.get().age), (b"abc", 0.0))
+        self.assertEqual((asked, len(self.fake.sent)), ([URL], 1))
+
 
 class AgentHitTests(HttpTestCase):
     """:class:`HTTPAgent` answers by the fast path as by its layers."""

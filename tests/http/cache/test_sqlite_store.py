@@ -24,9 +24,9 @@ from zope.interface import implementer
 
 from tests.http.store_contract import StoreContract, make_entry
 from tests.patience import PATIENCE, wait_until
-from twisted_net.http.cache import sqlite_file as sqlite_file
-from twisted_net.http.cache import sqlite_store as sqlite_store
-from twisted_net.http.cache.sqlite_file import APPLICATION_ID, MAX_CORRUPT_FILES, VERSION
+from twisted_net.http.cache import pending_changes, sqlite_schema, sqlite_store
+from twisted_net.http.cache.sqlite_file import MAX_CORRUPT_FILES
+from twisted_net.http.cache.sqlite_schema import APPLICATION_ID, VERSION
 from twisted_net.http.cache.sqlite_store import SQLiteStore
 from twisted_net.http.cache.stores import Store
 
@@ -49,6 +49,7 @@ class ThreadedClock(Clock):
         results: list[Any] = []  # Any: a result or a failure
         waiting.addBoth(results.append)
         while not results:
+            self.advance(0.0)
             self.handed.get(timeout=PATIENCE)()
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
@@ -109,8 +110,20 @@ class SQLiteCase(ThreadedCase):
         return sorted(
             each.name
             for each in self.folder.iterdir()
-            if not each.name.endswith(("-lock", "-wal", "-shm"))
+            if not each.name.endswith(("-lock", "-stamps", "-wal", "-shm"))
         )
+
+
+def failing(*statements: str) -> Callable[..., sqlite3.Connection]:
+    """Return a fake of ``sqlite3.connect`` that modifies connections."""
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
+        connection: sqlite3.Connection = sqlite3.connect(*args, **options)
+        for statement in statements:
+            connection.execute(statement)
+        return connection
+
+    return connect
 
 
 class SQLiteContractTests(StoreContract, ThreadedCase):
@@ -156,7 +169,8 @@ class PersistenceTests(SQLiteCase):
         self.flush(store)
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in self.folder.iterdir()}
         self.assertEqual(
-            modes, {f"cache.sqlite{suffix}": 0o600 for suffix in ("", "-wal", "-shm", "-lock")}
+            modes,
+            {f"cache.sqlite{suffix}": 0o600 for suffix in ("", "-wal", "-shm", "-lock", "-stamps")},
         )
 
     def test_written_by_itself(self) -> None:
@@ -164,6 +178,7 @@ class PersistenceTests(SQLiteCase):
         store = self.store()
         other = self.store()
         store.put("k", make_entry(variant=b"v"))
+        self.clock.advance(sqlite_store.WRITE_DELAY)
         wait_until(lambda: self.found(other, "k"))
         self.assertEqual(self.found(other, "k"), [b"v"])
 
@@ -192,7 +207,7 @@ class PersistenceTests(SQLiteCase):
     def test_lower_bounds(self) -> None:
         """A file far over its limits is reduced by some entries per transaction."""
         store = SQLiteStore(self.clock, self.path)
-        for number in range(3 * sqlite_file.BATCH_URLS):
+        for number in range(3 * pending_changes.BATCH_URLS):
             store.put(f"{number}", make_entry(500))
         self.clock.wait_for(store.close())
         store = self.store(max_entries=10)
@@ -229,6 +244,222 @@ class PersistenceTests(SQLiteCase):
         store.put("k", make_entry())
         self.clock.wait_for(store.close())
         self.assertEqual(self.names(), ["cache.sqlite"])
+
+
+class MemoryTests(SQLiteCase):
+    """What was read is served from memory, as long as nothing has changed it."""
+
+    def filled(self, *keys: str, **options: Any) -> SQLiteStore:  # Any: as SQLiteStore types them
+        """Return a store that has read what another one has written."""
+        for key in keys:
+            self.fill(key)
+        store = self.store(**options)
+        for key in keys:
+            self.assertIsNone(store.get_from_memory(key))
+            self.found(store, key)
+        return store
+
+    def near(self, store: SQLiteStore, key: str) -> list[bytes] | None:
+        """Return the variants that the store has in memory."""
+        found = store.get_from_memory(key)
+        return None if found is None else [entry.variant for entry in found]
+
+    def test_hit(self) -> None:
+        """A second read is answered at once, also of a key that has no entries."""
+        store = self.filled("k")
+        self.assertEqual(self.near(store, "k"), [b"filled"])
+        self.assertEqual(len(self.successResultOf(store.get("k"))), 1)
+        self.assertIsNone(store.get_from_memory("unknown"))
+        self.assertEqual(self.found(store, "unknown"), [])
+        self.assertEqual(self.successResultOf(store.get("unknown")), ())
+
+    def test_own_changes(self) -> None:
+        """Changes of this store are seen at once, before and after they are written."""
+        store = self.filled("k")
+        store.put("k", make_entry(variant=b"new"))
+        self.assertEqual(self.near(store, "k"), [b"filled", b"new"])
+        self.flush(store)
+        self.assertEqual(self.near(store, "k"), [b"filled", b"new"])
+        self.assertEqual(self.found(self.store(), "k"), [b"filled", b"new"])
+        store.put("unread", make_entry())
+        self.assertIsNone(store.get_from_memory("unread"))
+        store.remove("k")
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.found(store, "k"), [])
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [])
+        self.assertEqual(self.near(store, "k"), [])
+
+    def test_changed_while_it_is_read(self) -> None:
+        """What was being read when it was changed is not kept."""
+        self.fill("k")
+        store = self.store()
+        changes: list[Callable[[], None]] = [
+            lambda: store.remove("k"),
+            lambda: store.put("k", make_entry()),
+        ]
+        for change in changes:
+            reading = store.get("k")
+            while self.clock.handed.empty():
+                pass
+            change()
+            self.clock.wait_for(reading)
+            self.assertIsNone(store.get_from_memory("k"))
+
+    def test_others_changes_before_own(self) -> None:
+        """What this store has written is not served from memory if another wrote before it."""
+        store = self.filled("k")
+        store.put("k", make_entry(variant=b"own"))
+        writer = self.store()
+        writer.put("k", make_entry(variant=b"new"))
+        self.flush(writer)
+        self.flush(store)
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.found(store, "k"), [b"filled", b"new", b"own"])
+
+    def test_others_changes(self) -> None:
+        """What another store has written is not served from memory any more."""
+        store = self.filled("k", "other")
+        writer = self.store()
+        writer.put("k", make_entry(variant=b"new"))
+        self.assertEqual(self.near(store, "k"), [b"filled"])
+        self.flush(writer)
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.near(store, "other"), [b"filled"])
+        self.assertEqual(self.found(store, "k"), [b"filled", b"new"])
+        writer.remove("k")
+        self.flush(writer)
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.found(store, "k"), [])
+
+    def test_everything_removed(self) -> None:
+        """When too many removals wait, nothing is served from memory."""
+        store = self.filled("k", "other")
+        with mock.patch.object(pending_changes, "MAX_CHANGED", 2):
+            for key in "abc":
+                store.remove(key)
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.found(store, "k"), [])
+        self.flush(store)
+        self.assertEqual(self.found(store, "k"), [])
+
+    def test_failed_write(self) -> None:
+        """An entry that could not be written is not served from memory, as from the file."""
+        store = self.store(connect=failing("PRAGMA max_page_count = 20"))
+        store.put("k", make_entry(200_000))
+        self.assertEqual(self.found(store, "k"), [b""])
+        self.assertEqual(self.near(store, "k"), [b""])
+        self.flush(store)
+        self.assertEqual(store.dropped, 1)
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.found(store, "k"), [])
+
+    def test_limit(self) -> None:
+        """No more than ``max_memory`` is kept; with 0 all reads are of the file."""
+        store = self.filled("a", "b", "c", max_memory=16 * 1501)
+        self.assertEqual(self.near(store, "a"), [b"filled"])
+        store._tier._max_bytes = 3002
+        for key in "abc":
+            self.fill(key)
+            self.found(store, key)
+        self.assertEqual([self.near(store, key) for key in "abc"], [None, None, None])
+        store = self.store(max_memory=0)
+        self.found(store, "a")
+        self.assertIsNone(store.get_from_memory("a"))
+
+    def test_use(self) -> None:
+        """The file is told of uses in memory at most once a second for each key."""
+        store = self.filled("a", "b")
+        self.flush(store)
+        told = []
+        for _ in range(32):
+            self.clock.advance(1 / 8)
+            store.get_from_memory("a")
+            told += list(store._used)
+            store._used.pop("a")
+        self.assertEqual(told, ["a"] * 4)
+        self.clock.advance(1)
+        store.get_from_memory("a")
+        self.clock.wait_for(store.close())
+        store = self.store(max_entries=2)
+        store.put("new", make_entry())
+        self.flush(store)
+        self.assertEqual([key for key in ("a", "b", "new") if self.found(store, key)], ["a", "new"])
+
+    def test_deleted_file(self) -> None:
+        """A file that is deleted is noticed within a second, though only memory answers."""
+        store = self.filled("k")
+        self.path.unlink()
+        self.assertEqual(self.near(store, "k"), [b"filled"])
+        self.clock.advance(sqlite_store.CHECK_INTERVAL)
+        self.assertEqual(self.near(store, "k"), [b"filled"])
+        while store.get_from_memory("k") is not None:
+            self.clock.handed.get(timeout=PATIENCE)()
+        self.assertEqual(self.found(store, "k"), [])
+        self.clock.make_calls()
+        self.assertEqual(len(self.logged), 1, self.logged)
+        self.assertIn("it was deleted or replaced while it was open", self.logged[0])
+        store.put("k", make_entry(variant=b"new"))
+        self.flush(store)
+        self.assertEqual(self.found(self.store(), "k"), [b"new"])
+
+    def test_read_before_it_is_replaced(self) -> None:
+        """What was read from the old file in the same round is not kept."""
+        self.fill("k")
+        store = self.store()
+        self.found(store, "unknown")
+        real = store._file.read
+        go = threading.Event()
+
+        def read(url: str) -> Any:  # Any: FileRead
+            if url == "first":
+                go.wait(PATIENCE)
+            elif url == "other":
+                self.path.unlink()
+                store._file._check_at = 0.0
+            return real(url)
+
+        with mock.patch.object(store._file, "read", read):
+            waiting = [store.get(url) for url in ("first", "k", "other")]
+            go.set()
+            found = [len(self.clock.wait_for(each)) for each in waiting]
+        self.assertEqual(found, [0, 1, 0])
+        self.assertEqual(self.found(store, "k"), [])
+
+    def test_shared_read(self) -> None:
+        """Callers who ask for the same key at once share one read of the file."""
+        self.fill("k")
+        store = self.store()
+        with mock.patch.object(store._file, "read", wraps=store._file.read) as read:
+            waiting = [store.get("k") for _ in range(5)]
+            waiting[1].cancel()
+            self.failureResultOf(waiting.pop(1), CancelledError)
+            for each in waiting:
+                self.assertEqual(len(self.clock.wait_for(each)), 1)
+        self.assertEqual(read.call_count, 1)
+
+    def test_closed(self) -> None:
+        """After closing there is nothing in memory."""
+        store = self.filled("k")
+        self.clock.wait_for(store.close())
+        self.assertIsNone(store.get_from_memory("k"))
+        self.assertEqual(self.successResultOf(store.get("k")), ())
+
+    def test_lower_limits(self) -> None:
+        """A file that is only read shrinks after a start with lower limits."""
+        store = SQLiteStore(self.clock, self.path)
+        for number in range(30):
+            store.put(f"{number}", make_entry(100_000))
+        self.clock.wait_for(store.close())
+        for max_bytes in (2**26, 300_000):
+            self.assertGreater(self.path.stat().st_size, 2_900_000)
+            store = SQLiteStore(self.clock, self.path, max_bytes=max_bytes)
+            self.found(store, "29")
+            self.clock.advance(sqlite_store.WRITE_DELAY)
+            while store._writing or store._more_to_write:
+                self.clock.handed.get(timeout=PATIENCE)()
+            self.clock.wait_for(store.close())
+        self.assertLess(self.path.stat().st_size, 2_000_000)
 
 
 class OtherFileTests(SQLiteCase):
@@ -382,6 +613,7 @@ class OtherFileTests(SQLiteCase):
         self.flush(store)
         with sqlite3.connect(self.path) as connection:
             connection.execute("PRAGMA user_version = 7")
+            connection.execute("DROP TABLE totals")
         connection.close()
         self.assertEqual(self.found(store, "k"), [])
         self.assertIn("another version of twisted_net has replaced its tables", self.logged[0])
@@ -487,21 +719,10 @@ class FailingFileTests(SQLiteCase):
         self.flush(store)
         self.assertEqual(self.found(store, "k"), [b"later"])
 
-    def connecting(self, *statements: str) -> Callable[..., sqlite3.Connection]:
-        """Return a fake of ``sqlite3.connect`` that modifies connections."""
-
-        def connect(*args: Any, **options: Any) -> sqlite3.Connection:  # Any: sqlite3's
-            connection: sqlite3.Connection = sqlite3.connect(*args, **options)
-            for statement in statements:
-                connection.execute(statement)
-            return connection
-
-        return connect
-
     def test_disk_full(self) -> None:
         """With a full disk entries can be read, and removed ones stay removed."""
         self.fill()
-        store = self.store(connect=self.connecting("PRAGMA max_page_count = 20"))
+        store = self.store(connect=failing("PRAGMA max_page_count = 20"))
         store.put("k", make_entry(200_000, b"filled"))
         self.flush(store)
         self.assertEqual(self.found(store, "k"), [])
@@ -514,7 +735,7 @@ class FailingFileTests(SQLiteCase):
     def test_read_only(self) -> None:
         """A file that cannot be written is read until the write fails."""
         self.fill()
-        store = self.store(connect=self.connecting("PRAGMA query_only = 1"))
+        store = self.store(connect=failing("PRAGMA query_only = 1"))
         self.assertEqual(self.found(store, "k"), [b"filled"])
         store.put("other", make_entry())
         self.flush(store)
@@ -543,7 +764,7 @@ class FailingFileTests(SQLiteCase):
         other = sqlite3.connect(self.path, isolation_level=None)
         self.addCleanup(other.close)
         other.execute("BEGIN EXCLUSIVE")
-        with mock.patch.object(sqlite_file, "OPEN_TIMEOUT", 0.05):
+        with mock.patch.object(sqlite_schema, "OPEN_TIMEOUT", 0.05):
             store = self.store()
             self.assertEqual(self.found(store, "k"), [])
         self.assertIn("locked", self.logged[0])
@@ -559,7 +780,8 @@ class FailingFileTests(SQLiteCase):
         self.found(store, "k")
         self.assertEqual(len(self.logged), 2)
         self.assertIn("(3 more of its failures were not logged)", self.logged[1])
-        self.assertEqual((self.events[1]["failures"], store.failures), (5, 5))
+        # The write that looks whether the file is too large has failed, too.
+        self.assertEqual((self.events[1]["failures"], store.failures), (5, 6))
 
     def test_bug(self) -> None:
         """After a bug in the thread there is no cache, and no read waits."""
@@ -609,6 +831,7 @@ class WaitingTests(SQLiteCase):
         self.assertIn("did not answer within 0.5 s", self.logged[0])
         self.disk.go.set()
         self.assertEqual(self.found(store, "k"), [b"filled"])
+        self.clock.wait_for(store.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cancelled(self) -> None:
@@ -621,6 +844,7 @@ class WaitingTests(SQLiteCase):
         self.assertEqual(self.clock.wait_for(third), ())
         for cancelled in (first, second):
             self.failureResultOf(cancelled, CancelledError)
+        self.clock.wait_for(store.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_max_entries(self) -> None:
@@ -651,7 +875,7 @@ class WaitingTests(SQLiteCase):
         for key in ("k1", "k2", "other"):
             store.put(key, make_entry())
         self.clock.wait_for(store.close())
-        with mock.patch.object(sqlite_store, "MAX_CHANGED", 3):
+        with mock.patch.object(pending_changes, "MAX_CHANGED", 3):
             store = self.store(connect=self.disk.connect)
             store.put("new", make_entry())
             store.remove("k1")
@@ -702,8 +926,8 @@ class WaitingTests(SQLiteCase):
         store.put("late", make_entry())
         store.remove("k")
         self.assertEqual(self.successResultOf(store.get("k")), ())
-        self.assertEqual(self.found(self.store(), "k"), [b""])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.found(self.store(), "k"), [b""])
 
     def test_put_back(self) -> None:
         """Changes made while a write failed take precedence over it."""

@@ -166,12 +166,14 @@ class OpenStoreTests(SynchronousTestCase):
     def test_file(self) -> None:
         """With one, it is a store in that file, which is created at its first use."""
         path = self.mktemp()
-        settings = CacheSettings(file=path, max_entries=3, max_bytes=4000, max_object=2**24)
+        settings = CacheSettings(
+            file=path, max_entries=3, max_bytes=4000, max_object=2**24, max_memory=5000
+        )
         store = open_store(ThreadedClock(), settings)
         assert isinstance(store, SQLiteStore)
         self.assertEqual(store._path, os.path.abspath(path))
-        self.assertEqual((store._max_bytes, store._max_variants), (4000, 3))
-        self.assertEqual(store._max_waiting_bytes, 2**25)
+        self.assertEqual((store._max_bytes, store._changes._max_variants), (4000, 3))
+        self.assertEqual((store._changes._max_bytes, store._tier._max_bytes), (2**25, 5000))
         self.assertFalse(os.path.exists(path))
         self.successResultOf(store.close())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
 from twisted_net.http.bodies import BodyResponse, buffered_response
 from twisted_net.http.cache.agent import CACHE_NAME
-from twisted_net.http.cache.entry import CacheRequest
+from twisted_net.http.cache.entry import CacheRequest, Entry
 from twisted_net.http.cache.rules import Rules, Serve
 from twisted_net.http.cache.stores import MemoryStore, Store
 from twisted_net.http.fields import HeaderFields
@@ -38,16 +39,19 @@ def fresh_hit(rules: Rules, store: Store, key: str, fields: HeaderFields, now: f
 
     It returns None too where :class:`~twisted_net.http.cache.agent.CachingAgent` has more to do:
     for a response that is compressed or came through other caches, for background revalidation,
-    and for any store other than :class:`MemoryStore`.
+    and for a store that has to ask a disk, or that is neither :class:`MemoryStore` nor one with
+    the method ``get_from_memory`` of :class:`~twisted_net.http.cache.sqlite_store.SQLiteStore`.
 
     :param key: the URL in canonical form.
     :param fields: those of the request, with none of
         :data:`~twisted_net.http.cache.entry.CACHE_RELEVANT_FIELDS`.
     :param now: by the clock of the cache.
     """
-    if type(store) is not MemoryStore:
-        return None
-    stored = store.get(key)
+    if type(store) is MemoryStore:
+        stored: Sequence[Entry] | None = store.get(key)
+    else:
+        get_from_memory = getattr(store, "get_from_memory", None)
+        stored = None if get_from_memory is None else get_from_memory(key)
     if not stored:
         return None
     decision = rules.lookup(CacheRequest("GET", key, fields), stored, now)

@@ -82,6 +82,14 @@ class CacheSettings(Record, frozen=True):
         ]
         | None
     ) = None
+    max_memory: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="limit of bytes of the responses in the file that are kept in memory too;"
+            " 0: none",
+        ),
+    ] = 16 * 2**20
 
     def __post_init__(self) -> None:
         super().__post_init__()

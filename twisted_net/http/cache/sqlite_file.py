@@ -1,5 +1,5 @@
 """
-The SQLite file of a cache, which several processes may share: schema, transactions, recovery.
+The SQLite file of a cache, which several processes may share: transactions, recovery.
 
 Every call waits for the disk, and so belongs in a thread, such as that of
 :mod:`twisted_net.http.cache.sqlite_store`.
@@ -15,25 +15,32 @@ import sqlite3
 import stat
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any, Final, NoReturn
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
-from twisted_net.http.cache.entry import Entry, replace_variant
-from twisted_net.http.cache.serialization import FORMAT, decode_head, encode_head
-
-APPLICATION_ID: Final = 0x74774361
-"""The application ID in SQLite's header: "twCa"."""
+from twisted_net.http.cache.entry import Entry
+from twisted_net.http.cache.memory_tier import Snapshot
+from twisted_net.http.cache.pending_changes import BATCH_URLS, PendingChange, WriteBatch
+from twisted_net.http.cache.serialization import decode_head, encode_head
+from twisted_net.http.cache.sqlite_schema import (
+    OPEN_TIMEOUT,
+    VERSION,
+    CorruptFile,
+    is_busy,
+    is_corrupt,
+    is_current,
+    is_full,
+    pragma,
+    prepare,
+    typed,
+)
+from twisted_net.http.cache.stamps import MAX_COMMIT, StampFile, slot
 
 MAX_CORRUPT_FILES = 3
 """Limit of ``.corrupt-N`` files; at it, there is no cache until one is removed."""
-
-BATCH_URLS = 64
-"""Limit of URLs written, and of entries evicted, in one transaction."""
-
-BATCH_BYTES = 4 * 2**20
-"""Bytes after which no further URL is added to a transaction."""
 
 BUSY_TIMEOUT = 0.1
 """Seconds that a transaction waits for another process's, before reads are tried again."""
@@ -41,42 +48,20 @@ BUSY_TIMEOUT = 0.1
 REOPEN_AFTER = 10.0
 """Seconds until a file that could not be opened is tried again."""
 
-OPEN_TIMEOUT = 2.0
-"""Seconds that opening waits for another process that is preparing the file."""
+CHECK_AFTER = 0.05
+"""Seconds between two looks whether the file still has its name; a write looks each time."""
 
-_SCHEMA = """
-CREATE TABLE urls (id INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, used INTEGER NOT NULL);
-CREATE INDEX urls_used ON urls (used);
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, url INTEGER NOT NULL, size INTEGER NOT NULL,
-    checksum INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL
-);
-CREATE INDEX entries_url ON entries (url);
-CREATE TABLE totals (entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT INTO totals VALUES (0, 0);
-CREATE TRIGGER added AFTER INSERT ON entries BEGIN
-    UPDATE totals SET entries = entries + 1, bytes = bytes + NEW.size;
-END;
-CREATE TRIGGER removed AFTER DELETE ON entries BEGIN
-    UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size;
-END;
+SMALL_BODY: Final = 2**16
+"""Bytes up to which a body is read together with its row."""
+
+VACUUM_PAGES: Final = 256
+"""Pages given back to the system after one transaction, 1 MiB; and those that are always kept."""
+
+_READ = f"""
+SELECT totals.version, totals.commits, entries.id, entries.checksum, entries.head,
+    CASE WHEN length(entries.body) <= {SMALL_BODY} THEN entries.body END
+FROM totals LEFT JOIN entries ON entries.url = (SELECT id FROM urls WHERE url = ?)
 """
-
-VERSION: Final = zlib.crc32(f"{_SCHEMA}{FORMAT}".encode()) & 0x7FFF_FFFF
-"""The file's ``user_version``: a hash of the tables and of the entries' format."""
-
-# These are errors of the file's contents, not of the disk. SQLITE_ERROR means an SQL statement
-# that does not fit the tables: our statements are constant, so the tables are wrong.
-_CORRUPT_CODES = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_FORMAT,
-    sqlite3.SQLITE_ERROR,
-}
-
-
-class CorruptFile(Exception):
-    """The file is not a cache of this package, or it is damaged."""
 
 
 class OtherVersion(Exception):
@@ -87,47 +72,30 @@ class FileUnavailable(Exception):
     """The file could not be opened, now or within :data:`REOPEN_AFTER`."""
 
 
-@frozen
-class PendingChange:
+class _LargeBody(Exception):
+    """A body has to be read in a transaction of several statements."""
+
+
+@frozen(slots=True)
+class FileRead:
+    """The entries of a URL, newest last, and until when they are current."""
+
+    entries: tuple[Entry, ...]
+    snapshot: Snapshot
+
+
+@frozen(slots=True)
+class FileWrite:
     """
-    A change to the entries of one URL that waits to be written.
+    What a transaction has written.
 
-    :param removed: whether to delete first those in the file.
-    :param entries: to add then, in this order.
-    :param size: of these entries, in bytes.
-    """
-
-    removed: bool
-    entries: tuple[Entry, ...] = ()
-    size: int = Factory(lambda self: sum(each.size for each in self.entries), takes_self=True)
-
-    def over(self, stored: Sequence[Entry], max_variants: int) -> tuple[Entry, ...]:
-        """Return the entries *stored* after this change."""
-        kept = () if self.removed else tuple(stored)
-        for entry in self.entries:
-            kept = replace_variant(kept, entry, max_variants)
-        return kept
-
-    def after(self, older: PendingChange | None, max_variants: int) -> PendingChange:
-        """Return both changes as one, with *older* applied first."""
-        if older is None or self.removed:
-            return self
-        return PendingChange(older.removed, self.over(older.entries, max_variants))
-
-
-@define
-class WriteBatch:
-    """
-    The changes of one transaction, applied in the order of the fields.
-
-    :param everything_removed: whether to delete all URLs first.
-    :param changes: by URL.
-    :param used: URLs that were read or changed, the latest last.
+    :param more: whether there is more to do: to evict, or to free space.
+    :param changed: by URL, what its slot's stamp was before, and when it was written; not those
+        that were evicted at once.
     """
 
-    everything_removed: bool = False
-    changes: dict[str, PendingChange] = Factory(dict)
-    used: Sequence[str] = ()
+    more: bool
+    changed: dict[str, tuple[int, Snapshot]]
 
 
 class CacheFile:
@@ -136,9 +104,11 @@ class CacheFile:
 
     It is opened at its first use, and again later if that failed. A file that is corrupt, or that
     belongs to another program, is renamed and replaced by an empty one, once no other process has
-    it open. A cache of another version is emptied.
+    it open. A cache of another version is emptied. One that was deleted or replaced while it was
+    open is opened anew.
 
-    :param warn: called with a sentence for each file that was renamed.
+    :param warn: called with a sentence for each file that was renamed, deleted or replaced.
+    :param replaced: called when what was read before may not be what is in the file.
     :param connect: ``sqlite3.connect``, or a fake of it in tests.
     """
 
@@ -150,6 +120,7 @@ class CacheFile:
         max_variants: int,
         *,
         warn: Callable[[str], None],
+        replaced: Callable[[], None] = lambda: None,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
     ) -> None:
         self._path = path
@@ -157,48 +128,74 @@ class CacheFile:
         self._max_bytes = max_bytes
         self._max_variants = max_variants
         self._warn = warn
+        self._replaced = replaced
         self._connect = connect
         self._database: sqlite3.Connection | None = None
+        self._stamps: StampFile | None = None
         self._lock: int | None = None
-        self._inode = 0
+        self._identity = (0, 0)
+        self._check_at = 0.0
         self._reopen_at = 0.0
         self._lost = False
+        self._may_shrink = False
 
-    def read(self, url: str) -> tuple[Entry, ...]:
+    def read(self, url: str) -> FileRead:
         """
-        Return the entries of a URL, newest last.
+        Return the entries of a URL.
 
         :raises Exception: one of :data:`FAILURES`.
         """
-        with self._transaction("BEGIN") as database:
-            rows = database.execute(
-                "SELECT id, checksum, head FROM entries"
-                " WHERE url = (SELECT id FROM urls WHERE url = ?) ORDER BY id",
-                (url,),
-            ).fetchall()
-            found = _typed(rows, int, int, bytes)
-            return tuple(self._entry(database, url, *row) for row in found)
+        database = self._opened()
+        try:
+            # One statement sees one state of the file, and does without a transaction.
+            return self._found(url, database.execute(_READ, (url,)).fetchall(), None)
+        except _LargeBody:
+            with self._transaction("BEGIN") as database:
+                rows = database.execute(_READ, (url,)).fetchall()
+                return self._found(url, rows, database)
+        except _OF_THE_FILE as error:
+            self._raise_after_closing(error)
 
-    def write(self, batch: WriteBatch) -> bool:
+    def write(self, batch: WriteBatch) -> FileWrite:
         """
         Apply *batch*, all of it or nothing, and evict entries beyond the limits.
 
-        :return: whether the next transaction must evict more.
         :raises Exception: one of :data:`FAILURES`.
         """
+        self._check_at = 0.0
         with self._transaction("BEGIN IMMEDIATE") as database:
+            if not is_current(database):
+                raise self._other_version()
             if batch.everything_removed:
                 database.execute("DELETE FROM entries")
                 database.execute("DELETE FROM urls")
             latest = database.execute("SELECT coalesce(max(used), 0) FROM urls").fetchall()
-            uses = itertools.count(_typed(latest, int)[0][0] + 1)
+            uses = itertools.count(typed(latest, int)[0][0] + 1)
             for url, change in batch.changes.items():
                 self._apply(database, url, change, next(uses))
             database.executemany(
                 "UPDATE urls SET used = ? WHERE url = ?",
                 [(used, url) for url, used in zip(batch.used, uses, strict=False)],
             )
-            return self._evict(database)
+            evicted, more = self._evict(database)
+            changed = self._mark(database, batch, evicted)
+        if batch.changes or batch.everything_removed or evicted:
+            self._may_shrink = True
+        if not more and self._may_shrink:
+            self._may_shrink = more = self._vacuum(database)
+        return FileWrite(more, changed)
+
+    def check(self) -> None:
+        """
+        Look whether what was read may still be in the file, although nobody reads it now.
+
+        :raises Exception: never.
+        """
+        self._check_name()
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if not is_current(self._database):
+                    self._disconnect_after(self._other_version())
 
     def close(self) -> None:
         """Close the connection, if there is one; a later call opens it again."""
@@ -206,6 +203,8 @@ class CacheFile:
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
                 database.close()
+        # What was read keeps its mapping.
+        self._stamps = None
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -217,31 +216,62 @@ class CacheFile:
         try:
             database.execute(begin)
             try:
-                if _pragma(database, "user_version") != VERSION:
-                    self._lost = True
-                    raise OtherVersion("another version of twisted_net has replaced its tables")
                 yield database
                 database.execute("COMMIT")
             finally:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
-        except (CorruptFile, OtherVersion, sqlite3.Error) as error:
-            if not is_busy(error):
-                self._disconnect_after(error)
-            raise
+        except _OF_THE_FILE as error:
+            self._raise_after_closing(error)
+
+    def _raise_after_closing(self, error: Exception) -> NoReturn:
+        """Raise *error*, after the connection was closed where it shows that it is of no use."""
+        reason = self._reason(error)
+        if not is_busy(reason):
+            self._disconnect_after(reason)
+        if reason is error:
+            raise error
+        raise reason from error
+
+    def _reason(self, error: Exception) -> Exception:
+        """Return *error*, or :class:`OtherVersion` where that is why a statement does not fit."""
+        if is_corrupt(error) and self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                if not is_current(self._database):
+                    return self._other_version()
+        return error
+
+    def _other_version(self) -> OtherVersion:
+        self._lost = True
+        self._replaced()
+        return OtherVersion("another version of twisted_net has replaced its tables")
 
     def _disconnect_after(self, error: Exception) -> None:
         """Close the connection after *error*; a later use opens another."""
-        if _is_corrupt(error):
+        if is_corrupt(error):
             try:
                 self._quarantine(error)
             finally:
                 self.close()
-        elif not _is_full(error):
+        elif not is_full(error):
             self.close()
             self._reopen_at = time.monotonic() + REOPEN_AFTER
 
+    def _check_name(self) -> None:
+        """Close the file if it no longer has its name, and say so."""
+        if self._database is None:
+            return
+        self._check_at = time.monotonic() + CHECK_AFTER
+        assert self._stamps is not None
+        if _identity(self._path) == self._identity and self._stamps.is_in_place():
+            return
+        self.close()
+        self._replaced()
+        self._warn("it was deleted or replaced while it was open, and is opened anew")
+
     def _opened(self) -> sqlite3.Connection:
+        if self._database is not None and time.monotonic() >= self._check_at:
+            self._check_name()
         if self._database is not None:
             return self._database
         if self._lost or time.monotonic() < self._reopen_at:
@@ -250,7 +280,7 @@ class CacheFile:
             try:
                 self._database = self._open()
             except (CorruptFile, sqlite3.Error) as error:
-                if not _is_corrupt(error):
+                if not is_corrupt(error):
                     raise
                 self._quarantine(error)
                 self._database = self._open()
@@ -267,65 +297,42 @@ class CacheFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             self._lock = os.open(f"{self._path}-lock", flags, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        with contextlib.suppress(FileExistsError):
-            # Responses may be private. An existing file is not opened: closing it here would drop
-            # the POSIX locks of other connections in this process.
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        found = os.stat(self._path)
-        if not stat.S_ISREG(found.st_mode):
-            raise FileUnavailable("it is not a regular file")
-        self._inode = found.st_ino
+        self._stamps = StampFile(f"{self._path}-stamps", OPEN_TIMEOUT)
+        try:
+            self._create()
+        finally:
+            self._stamps.unlock()
         # isolation_level=None: sqlite3 begins no transactions of its own.
         database = self._connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
         try:
-            self._prepare(database)
+            prepare(database, self._stamps.next_commit(0))
         except BaseException:
             database.close()
             raise
         return database
 
-    def _prepare(self, database: sqlite3.Connection) -> None:
-        end = time.monotonic() + OPEN_TIMEOUT
-        while True:
-            try:
-                database.execute("PRAGMA journal_mode = WAL")
-                # In WAL mode this does without an fsync per transaction, and cannot corrupt it.
-                database.execute("PRAGMA synchronous = NORMAL")
-                database.execute(f"PRAGMA journal_size_limit = {2 * BATCH_BYTES}")
-                if (_pragma(database, "application_id"), _pragma(database, "user_version")) != (
-                    APPLICATION_ID,
-                    VERSION,
-                ):
-                    self._create(database)
-                return
-            except sqlite3.OperationalError as error:
-                # Changing the journal mode does not wait for other processes, despite timeout=.
-                if not is_busy(error) or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-
-    def _create(self, database: sqlite3.Connection) -> None:
-        """Create the tables, in place of those of another version."""
-        database.execute("BEGIN IMMEDIATE")
+    def _create(self) -> None:
+        """Create an empty file, if there is none, and remove what another one has left."""
+        assert self._stamps is not None
+        created = True
         try:
-            application = _pragma(database, "application_id")
-            if (application, _pragma(database, "user_version")) == (APPLICATION_ID, VERSION):
-                return  # another process was faster
-            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            names = [name for (name,) in tables.fetchall() if not name.startswith("sqlite_")]
-            if names and application != APPLICATION_ID:
-                raise CorruptFile("it belongs to another program")
-            for name in names:
-                quoted = name.replace('"', '""')
-                database.execute(f'DROP TABLE "{quoted}"')
-            for statement in _statements(_SCHEMA):
-                database.execute(statement)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {VERSION}")
-            database.execute("COMMIT")
-        finally:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
+            # Responses may be private. An existing file is not opened: closing it here would drop
+            # the POSIX locks of other connections in this process.
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            created = False
+        found = os.stat(self._path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileUnavailable("it is not a regular file")
+        self._identity = (found.st_dev, found.st_ino)
+        self._check_at = time.monotonic() + CHECK_AFTER
+        if created or self._stamps.inode not in (0, found.st_ino):
+            # SQLite would apply the log of a file that was deleted to the one in its place.
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path + suffix)
+        self._stamps.inode = found.st_ino
+        self._may_shrink = True
 
     def _quarantine(self, error: Exception) -> None:
         """
@@ -342,9 +349,8 @@ class CacheFile:
         except BlockingIOError:
             raise FileUnavailable(f"{error}, and another process has it open") from error
         try:
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(self._path).st_ino == self._inode:
-                    self._rename(error)
+            if _identity(self._path) == self._identity:
+                self._rename(error)
         finally:
             try:
                 # This releases it for a moment, in which another process may take it.
@@ -365,15 +371,38 @@ class CacheFile:
                 os.rename(self._path + suffix, free[0] + suffix)
         self._warn(f"{error}: renamed to {free[0]}, and replaced by an empty file")
 
-    def _entry(
-        self, database: sqlite3.Connection, url: str, number: int, checksum: int, head: bytes
-    ) -> Entry:
-        # By a Blob, because it releases the GIL while it copies.
-        with database.blobopen("entries", "body", number, readonly=True) as blob:
-            body = blob.read()
-        if _checksum(url, head, body) != checksum:
-            raise CorruptFile("the checksum of an entry is wrong")
-        return _decoded(head, body)
+    def _found(self, url: str, rows: Any, database: sqlite3.Connection | None) -> FileRead:
+        """
+        Return what the rows of :data:`_READ` are.
+
+        :param database: where to read large bodies from.
+        """
+        if not rows:
+            raise CorruptFile("its totals are missing")
+        version, commit = rows[0][:2]
+        if version != VERSION:
+            raise self._other_version()
+        if type(commit) is not int or not 0 <= commit < MAX_COMMIT:
+            raise CorruptFile("the number of its transactions is wrong")
+        assert self._stamps is not None
+        snapshot = Snapshot(self._stamps.words, slot(url), commit)
+        if rows[0][2] is None:
+            return FileRead((), snapshot)
+        prefix = zlib.crc32(url.encode())
+        entries = []
+        for _, _, number, checksum, head, body in sorted(rows, key=itemgetter(2)):
+            if body is None:
+                if database is None:
+                    raise _LargeBody
+                # By a Blob, because it releases the GIL while it copies.
+                with database.blobopen("entries", "body", number, readonly=True) as blob:
+                    body = blob.read()
+            if not type(head) is type(body) is bytes:
+                raise CorruptFile("a row has values of the wrong types")
+            if zlib.crc32(body, zlib.crc32(head, prefix)) != checksum:
+                raise CorruptFile("the checksum of an entry is wrong")
+            entries.append(_decoded(head, body))
+        return FileRead(tuple(entries), snapshot)
 
     def _apply(
         self, database: sqlite3.Connection, url: str, change: PendingChange, used: int
@@ -387,7 +416,7 @@ class CacheFile:
             ).fetchone()
         rows = database.execute("SELECT id, head FROM entries WHERE url = ? ORDER BY id", row)
         stored = [
-            (number, _decoded(head, b"")) for number, head in _typed(rows.fetchall(), int, bytes)
+            (number, _decoded(head, b"")) for number, head in typed(rows.fetchall(), int, bytes)
         ]
         kept = {
             id(entry) for entry in change.over([entry for _, entry in stored], self._max_variants)
@@ -410,81 +439,112 @@ class CacheFile:
         with database.blobopen("entries", "body", made[0]) as blob:
             blob.write(entry.body)
 
-    def _evict(self, database: sqlite3.Connection) -> bool:
-        """Evict the least recently used entries; return whether there are more to evict."""
+    def _evict(self, database: sqlite3.Connection) -> tuple[set[str], bool]:
+        """Evict the least recently used entries; return their URLs, and whether there are more."""
+        evicted: set[str] = set()
         totals = database.execute("SELECT entries, bytes FROM totals").fetchall()
-        [(entries, size)] = _typed(totals, int, int)
+        [(entries, size)] = typed(totals, int, int)
         if not self._overfull(entries, size):
-            return False
+            return evicted, False
         oldest = database.execute(
-            "SELECT entries.id, entries.size, urls.id FROM urls CROSS JOIN entries"
+            "SELECT entries.id, entries.size, urls.id, CAST(urls.url AS BLOB)"
+            " FROM urls CROSS JOIN entries"
             " ON entries.url = urls.id ORDER BY urls.used, entries.id LIMIT ?",
             (BATCH_URLS,),
         ).fetchall()
-        for number, bytes_, url in _typed(oldest, int, int, int):
+        for number, bytes_, row, url in typed(oldest, int, int, int, bytes):
+            # Damaged text must not keep it from being evicted.
+            evicted.add(url.decode(errors="replace"))
             database.execute("DELETE FROM entries WHERE id = ?", (number,))
             database.execute(
                 "DELETE FROM urls WHERE id = ?1"
                 " AND NOT EXISTS (SELECT 1 FROM entries WHERE url = ?1)",
-                (url,),
+                (row,),
             )
             entries, size = entries - 1, size - bytes_
             if not self._overfull(entries, size):
-                return False
-        return True
+                return evicted, False
+        return evicted, True
 
     def _overfull(self, entries: int, size: int) -> bool:
         return entries > self._max_entries or size > self._max_bytes
 
+    def _mark(
+        self, database: sqlite3.Connection, batch: WriteBatch, evicted: set[str]
+    ) -> dict[str, tuple[int, Snapshot]]:
+        """
+        Number the transaction, and stamp the URLs that it changes; the commit follows.
 
-FAILURES = (sqlite3.Error, OSError, CorruptFile, OtherVersion, FileUnavailable)
+        :return: as in :class:`FileWrite`.
+        """
+        if not (batch.everything_removed or batch.changes or batch.used or evicted):
+            return {}
+        assert self._stamps is not None
+        [(stored,)] = typed(database.execute("SELECT commits FROM totals").fetchall(), int)
+        if not 0 <= stored < MAX_COMMIT:
+            raise CorruptFile("the number of its transactions is wrong")
+        words, commit = self._stamps.words, self._stamps.next_commit(stored)
+        database.execute("UPDATE totals SET commits = ?", (commit,))
+        if batch.everything_removed:
+            self._stamps.mark_all(commit)
+            return {}
+        slots = {url: slot(url) for url in batch.changes if url not in evicted}
+        # All of them before the first is stamped: URLs may share a slot.
+        changed = {url: (words[at], Snapshot(words, at, commit)) for url, at in slots.items()}
+        self._stamps.mark((*batch.changes, *evicted), commit)
+        return changed
+
+    def _vacuum(self, database: sqlite3.Connection) -> bool:
+        """Free some of the unused pages; return whether there are more to free."""
+        try:
+            pages, free = pragma(database, "page_count"), pragma(database, "freelist_count")
+            surplus = surplus_pages(pages, free, self._max_bytes // pragma(database, "page_size"))
+            if not surplus or pragma(database, "auto_vacuum") != _INCREMENTAL:
+                return False
+            count = min(surplus, VACUUM_PAGES)
+            # A script: each step frees one page, and execute() makes one step.
+            database.executescript(f"PRAGMA incremental_vacuum({count})")
+            if count == surplus:
+                # The file gets shorter when its log is written back.
+                database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return count < surplus
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return False  # the next change tries again
+            self._raise_after_closing(error)
+
+
+_INCREMENTAL = 2
+
+_OF_THE_FILE = (CorruptFile, OtherVersion, sqlite3.Error)
+
+FAILURES = (*_OF_THE_FILE, OSError, FileUnavailable)
 """The errors that :class:`CacheFile` raises."""
 
 
-def is_busy(error: BaseException) -> bool:
-    """Return whether another process was writing, so that a retry may succeed."""
-    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _is_full(error: BaseException) -> bool:
-    return _code(error) == sqlite3.SQLITE_FULL
-
-
-def _is_corrupt(error: BaseException) -> bool:
-    return isinstance(error, CorruptFile) or _code(error) in _CORRUPT_CODES
-
-
-def _code(error: BaseException) -> int | None:
-    """Return SQLite's primary code of an error, without the extended bits."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _pragma(database: sqlite3.Connection, name: str) -> int:
-    value: int = database.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script into statements; ``executescript`` would commit before the first."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _typed(rows: Any, *kinds: type) -> Any:  # Any: tuples of these types
+def surplus_pages(pages: int, free: int, limit: int) -> int:
     """
-    Return *rows* if all values have these types: a damaged file may hold any value anywhere.
+    Return how many free pages of a file are to be given back.
 
-    :raises CorruptFile: if one has not.
+    As many as are in use may stay, so that one that is in steady use does not shrink and grow;
+    but not where that makes it larger than its limits ask for.
+
+    :param pages: of the file, in all.
+    :param free: those of them that are free.
+    :param limit: pages of the largest contents.
     """
-    for row in rows:
-        if tuple(map(type, row)) != kinds:
-            raise CorruptFile("a row has values of the wrong types")
-    return rows
+    allowed = max(pages - free, VACUUM_PAGES)
+    beyond_limit = pages - limit - max(limit // 4, VACUUM_PAGES)
+    return min(free, max(0, free - allowed, beyond_limit))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a path; None where there is nothing, or nothing to be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _decoded(head: bytes, body: bytes) -> Entry:

@@ -2,22 +2,24 @@
 The store of cache entries in an SQLite file, which outlives the process and may be shared.
 
 All calls of sqlite3 are in :mod:`twisted_net.http.cache.sqlite_file`. They run in one thread,
-which the store starts at its first use and ends when it is closed.
+which the store starts at its first use and ends when it is closed. The reactor's thread hands it
+reads and writes by a queue, and takes the results by ``callFromThread``, in the same order; what
+the store knows is the reactor's thread's alone, so neither waits for a lock of the other.
 """
 
 from __future__ import annotations
 
 import _thread
 import os
+import queue
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -26,22 +28,14 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.cache.entry import Entry
-from twisted_net.http.cache.sqlite_file import (
-    BATCH_BYTES,
-    BATCH_URLS,
-    FAILURES,
-    CacheFile,
-    PendingChange,
-    WriteBatch,
-    is_busy,
-)
+from twisted_net.http.cache.memory_tier import MemoryTier
+from twisted_net.http.cache.pending_changes import PendingChanges, WriteBatch
+from twisted_net.http.cache.sqlite_file import FAILURES, CacheFile, FileRead, FileWrite
+from twisted_net.http.cache.sqlite_schema import is_busy
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.steady_clock import steady
 
 log = Logger()
-
-MAX_CHANGED = 10_000
-"""Limit of URLs with pending changes; beyond it the whole file is emptied."""
 
 MAX_READS = 10_000
 """Limit of pending reads; a read beyond it finds nothing."""
@@ -50,13 +44,16 @@ MAX_USED = 256
 """Limit of URLs whose use is not yet in the file; at it, the file is written."""
 
 MAX_READS_PER_ROUND = 16
-"""Limit of reads between two write transactions, while both are pending."""
+"""Limit of reads whose results are handed over together."""
 
 WRITE_DELAY = 0.05
 """Seconds in which changes are gathered for one write; a killed process loses those changes."""
 
 RETRY_AFTER = 10.0
 """Seconds until a failed write is retried; if the file was only busy, it is retried at once."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks whether the file is still there, while the memory tier answers."""
 
 WARNING_INTERVAL = 60.0
 """Seconds in which at most one failure is logged; the others are counted."""
@@ -85,6 +82,47 @@ class ThreadedClock(Protocol):
     ) -> None: ...
 
 
+_Waiting = Deferred[Sequence[Entry]]
+
+
+@define(eq=False)
+class _Read:
+    """
+    A read for one or several callers.
+
+    :param current: False if its URL was changed since by this process.
+    :param found: set by the thread, unless it failed.
+    """
+
+    url: str
+    waiting: list[_Waiting]
+    current: bool = True
+    found: FileRead | None = None
+    error: BaseException | None = None
+
+
+@define(eq=False)
+class _Write:
+    """
+    The write of one batch.
+
+    :param done: set by the thread, unless it failed.
+    """
+
+    batch: WriteBatch
+    done: FileWrite | None = None
+    error: BaseException | None = None
+
+
+@define(eq=False)
+class _Check:
+    """A look whether the file is still there."""
+
+
+_Job = _Read | _Write | _Check | None
+"""What the thread is asked for; None: its end."""
+
+
 @check_arguments
 class SQLiteStore:
     """
@@ -94,25 +132,30 @@ class SQLiteStore:
     It never raises an error: while the file cannot be read or written, requests find nothing in
     the cache; this is counted and, once a minute, logged. Its limits are those of
     :class:`~twisted_net.http.cache.stores.MemoryStore`, and hold for the entries in the file, a
-    moment after each write. The file itself is somewhat larger, and does not shrink when they are
-    lowered.
+    moment after each write. The file itself is somewhat larger; where the limits are lowered it
+    shrinks, 1 MiB at a time.
+
+    What was read is kept in memory too, up to *max_memory*. It is served from there as long as no
+    process has changed it, which needs neither the thread nor the disk.
 
     The file is created with mode 0600, since responses may be private. Beside it are SQLite's
-    files (``-wal``, ``-shm``) and ``-lock``, which is locked by each process that has it open. All
-    must be on a local disk. Processes with different limits each apply their own.
+    files (``-wal``, ``-shm``), ``-lock``, which is locked by each process that has it open, and
+    ``-stamps``, through which processes know of each other's changes
+    (:mod:`twisted_net.http.cache.stamps`). All must be on a local disk. Processes with different
+    limits each apply their own.
 
     :param reactor: its thread pool is not used.
     :param path: its directory must exist.
     :param max_entries: limit of entries.
     :param max_bytes: limit of bytes in all, by :attr:`~twisted_net.http.cache.entry.Entry.size`.
     :param max_variants: limit of entries under one key.
+    :param max_memory: limit of bytes of the entries that are in memory too; 0: none.
     :param max_waiting: limit of entries that wait to be written. An entry beyond it is dropped,
         and the stored one that it would have replaced is removed.
     :param max_waiting_bytes: limit of bytes of the entries that wait to be written; likewise.
     :param read_timeout: seconds after which a read that waits for the disk finds nothing.
     :param close_timeout: seconds in which :meth:`close` writes the pending changes; those not
         written by then are lost.
-    :ivar dropped: entries that were not stored, as too many waited or the file failed.
     :ivar failures: reads and writes of the file that failed.
     :ivar read_timeouts: reads that found nothing because the disk took too long.
     """
@@ -127,6 +170,7 @@ class SQLiteStore:
         max_bytes: int = 64 * 2**20,
         max_variants: int = 64,
         *,
+        max_memory: int = 16 * 2**20,
         max_waiting: int = 1000,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
         read_timeout: float = 1.0,
@@ -137,81 +181,121 @@ class SQLiteStore:
         # Absolute: twistd changes the working directory when it becomes a daemon.
         self._path = os.path.abspath(path)
         self._max_bytes = max_bytes
-        self._max_variants = min(max_variants, max_entries)
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
         self._read_timeout = read_timeout
         self._close_timeout = close_timeout
+        self._max_variants = max_variants = min(max_variants, max_entries)
         self._file = CacheFile(
-            self._path, max_entries, max_bytes, self._max_variants, warn=self._warn, connect=connect
+            self._path,
+            max_entries,
+            max_bytes,
+            max_variants,
+            warn=self._warn,
+            replaced=self._replaced,
+            connect=connect,
         )
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._ended = threading.Event()
-        # The condition guards all attributes below it, except those marked otherwise.
-        self._condition = threading.Condition()
-        self._reads: deque[tuple[str, Deferred[Sequence[Entry]]]] = deque()
-        self._current_reads: list[tuple[str, Deferred[Sequence[Entry]]]] = []
-        self._changes: dict[str, PendingChange] = {}
-        self._entries_waiting = 0
-        self._bytes_waiting = 0
-        self._everything_removed = False
+        self._done: list[_Read | _Write] = []  # the thread's
+        # All below is used in the reactor's thread alone.
+        self._tier = MemoryTier(max_memory)
+        self._checked_at = self._reactor.seconds()
+        self._reading: dict[str, _Read] = {}
+        self._reads_pending = 0
+        self._waiting: deque[tuple[float, _Waiting]] = deque()
+        self._expiry: IDelayedCall | None = None
+        self._changes = PendingChanges(max_variants, max_waiting, max_waiting_bytes)
         self._used: BoundedTable[str, None] = BoundedTable(MAX_USED)
-        self._write_at: float | None = None
-        self._overfull = False
+        self._write_call: IDelayedCall | None = None
+        self._writing = False
+        self._more_to_write = False
         self._failing = False
         self._flushes: list[Deferred[None]] = []
         self._started = False
         self._closing = False
-        self.dropped = 0
+        self._end_asked = False
+        self._closed: Deferred[None] = Deferred()
         self.failures = 0
-        # Used in the reactor's thread alone, as are the next two.
         self.read_timeouts = 0
         self._warned_at: float | None = None
         self._unlogged = 0
 
+    @property
+    def dropped(self) -> int:
+        """Return how many entries were not stored, as too many waited or the file failed."""
+        return self._changes.dropped
+
+    def get_from_memory(self, key: str) -> Sequence[Entry] | None:
+        """
+        Return the entries under *key*, newest last, if they are in memory and current.
+
+        None says nothing of the file: :meth:`get` asks it.
+        """
+        now = self._reactor.seconds()
+        found = self._tier.get(key, now)
+        if found is None:
+            return None
+        entries, used = found
+        if used:
+            self._note_use(key)
+        if now - self._checked_at >= CHECK_INTERVAL:
+            self._checked_at = now
+            if self._started and not self._closing:
+                self._jobs.put(_Check())
+        return entries
+
     def get(self, key: str) -> Deferred[Sequence[Entry]]:
         """Return the entries under *key*, newest last. It never fails, and may be cancelled."""
-        found: Deferred[Sequence[Entry]] = Deferred()
-        with self._condition:
-            if self._closing or len(self._reads) >= MAX_READS:
-                return succeed(())
-            self._reads.append((key, found))
-            self._note_use(key)
-            if not self._wake():
-                self._reads.pop()
-                return succeed(())
-        return found.addTimeout(self._read_timeout, self._reactor, self._read_timed_out)
+        entries = self.get_from_memory(key)
+        if entries is not None:
+            return succeed(entries)
+        if (
+            self._closing
+            or max(self._reads_pending, len(self._waiting)) >= MAX_READS
+            or not self._start()
+        ):
+            return succeed(())
+        self._note_use(key)
+        waiting: _Waiting = Deferred()
+        read = self._reading.get(key)
+        if read is not None:
+            read.waiting.append(waiting)
+        else:
+            # In this order: the thread skips a read that nobody waits for.
+            read = self._reading[key] = _Read(key, [waiting])
+            self._reads_pending += 1
+            self._jobs.put(read)
+        self._waiting.append((self._reactor.seconds() + self._read_timeout, waiting))
+        if self._expiry is None:
+            self._expiry = self._reactor.callLater(self._read_timeout, self._expire)
+        return waiting
 
     def put(self, key: str, entry: Entry) -> None:
+        if self._closing:
+            return
         if entry.size > self._max_bytes:
             self.remove(key)
-            return
-        with self._condition:
-            if (
-                self._entries_waiting >= self._max_waiting
-                or self._bytes_waiting + entry.size > self._max_waiting_bytes
-            ):
-                self.dropped += 1
-                # The entry that it would have replaced must not be served in its place.
-                self._add(key, PendingChange(removed=True))
-            else:
-                self._add(key, PendingChange(removed=False, entries=(entry,)))
-                self._note_use(key)
-            self._wake()
+        elif self._changes.put(key, entry):
+            self._note_use(key)
+            self._tier.put(key, entry, self._max_variants)
+            self._changed(key)
+        else:
+            self._tier.drop(key)
+            self._changed(key)
 
     def remove(self, key: str) -> None:
-        with self._condition:
-            self._add(key, PendingChange(removed=True))
-            self._wake()
+        if not self._closing:
+            self._changes.remove(key)
+            self._tier.drop(key)
+            self._changed(key)
 
     def flush(self) -> Deferred[None]:
         """Wait until all earlier changes are in the file, or could not be written."""
+        if not self._started or self._closing:
+            return succeed(None)
         flushed: Deferred[None] = Deferred()
-        with self._condition:
-            if not self._started or self._closing:
-                return succeed(None)
-            self._failing = False
-            self._flushes.append(flushed)
-            self._wake()
+        self._failing = False
+        self._flushes.append(flushed)
+        self._go_on()
         return flushed
 
     def close(self) -> Deferred[None]:
@@ -221,81 +305,179 @@ class SQLiteStore:
         If that takes longer than the timeout, because the disk hangs, the changes are lost; the
         thread then ends when the disk responds, or with the process.
         """
-        flushed = self.flush()
-        with self._condition:
+        if self._closing or not self._started:
             self._closing = True
-            self._condition.notify()
-        return flushed.addTimeout(self._close_timeout, self._reactor, self._not_flushed)
+            return succeed(None)
+        self._closing = True
+        self._failing = False
+        self._tier.clear()
+        self._go_on()
+        return self._closed.addTimeout(self._close_timeout, self._reactor, self._not_flushed)
 
-    # In the reactor's thread, with the condition held.
-
-    def _add(self, key: str, change: PendingChange) -> None:
-        if self._closing:
-            return
-        older = self._changes.get(key)
-        if older is None and len(self._changes) >= MAX_CHANGED:
-            # A removed entry must not be served later. With too many removals to remember them,
-            # no entry in the file may be.
-            self.dropped += self._entries_waiting
-            self._changes.clear()
-            self._entries_waiting = self._bytes_waiting = 0
-            self._everything_removed = True
-        self._set(key, change.after(older, self._max_variants))
-        if self._write_at is None:
-            self._write_at = time.monotonic() + WRITE_DELAY
-
-    def _set(self, key: str, change: PendingChange) -> None:
-        self._take(key)
-        self._changes[key] = change
-        self._entries_waiting += len(change.entries)
-        self._bytes_waiting += change.size
-
-    def _take(self, key: str) -> PendingChange | None:
-        change = self._changes.pop(key, None)
-        if change is not None:
-            self._entries_waiting -= len(change.entries)
-            self._bytes_waiting -= change.size
-        return change
+    # Reads.
 
     def _note_use(self, key: str) -> None:
         self._used[key] = None
         self._used.move_to_end(key)
-        if len(self._used) == MAX_USED and self._write_at is None:
-            self._write_at = time.monotonic() + WRITE_DELAY
+        if len(self._used) == MAX_USED:
+            self._write_after(WRITE_DELAY)
 
-    def _wake(self) -> bool:
-        """Start the thread, or wake it up; return whether there is one."""
+    def _read_done(self, read: _Read) -> None:
+        self._reads_pending -= 1
+        if self._reading.get(read.url) is read:
+            del self._reading[read.url]
+        entries: Sequence[Entry] = ()
+        if read.found is not None:
+            entries = self._changes.over(read.url, read.found.entries)
+            if read.current and not self._closing:
+                self._tier.keep(read.url, entries, read.found.snapshot, self._reactor.seconds())
+        elif read.error is not None:
+            self._count(read.error)
+        for waiting in read.waiting:
+            if not waiting.called:  # cancelled, or timed out
+                waiting.callback(entries)
+        while self._waiting and self._waiting[0][1].called:
+            self._waiting.popleft()
+
+    def _expire(self) -> None:
+        """Answer the reads that wait for too long, and wait for the next one."""
+        self._expiry = None
+        now = self._reactor.seconds()
+        while self._waiting:
+            deadline, waiting = self._waiting[0]
+            if not waiting.called and deadline > now:
+                self._expiry = self._reactor.callLater(deadline - now, self._expire)
+                return
+            self._waiting.popleft()
+            if not waiting.called:
+                self.read_timeouts += 1
+                self._failed(f"it did not answer within {self._read_timeout:g} s")
+                waiting.callback(())
+
+    # Writes.
+
+    def _changed(self, key: str) -> None:
+        if self._changes.everything_removed:
+            self._tier.clear()
+            for read in self._reading.values():
+                read.current = False
+            self._reading.clear()
+        # Later reads must see the change, and what is being read must not be kept.
+        reading = self._reading.pop(key, None)
+        if reading is not None:
+            reading.current = False
+        if self._start():
+            self._write_after(WRITE_DELAY)
+
+    def _write_after(self, delay: float) -> None:
+        """Write in *delay* seconds, unless a write is pending."""
+        if self._write_call is None and not self._writing and self._started:
+            self._write_call = self._reactor.callLater(delay, self._write)
+
+    def _write(self) -> None:
+        if self._write_call is not None and self._write_call.active():
+            self._write_call.cancel()
+        self._write_call = None
+        self._writing = True
+        batch = self._changes.begin_write(list(self._used))
+        self._used = BoundedTable(MAX_USED)
+        self._jobs.put(_Write(batch))
+
+    def _write_done(self, write: _Write) -> None:
+        self._writing = False
+        if write.error is None:
+            assert write.done is not None
+            self._changes.end_write()
+            self._failing = False
+            self._more_to_write = write.done.more
+            for key, (before, snapshot) in write.done.changed.items():
+                self._tier.confirm(key, before, snapshot)
+        else:
+            busy = is_busy(write.error)
+            if not busy:
+                for key in write.batch.changes:
+                    self._tier.drop(key)
+            self._changes.put_back(with_entries=busy)
+            self._failing = not busy
+            self._count(write.error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Write what is to be written by now, or later; fire those that wait for it."""
+        if self._writing or self._end_asked:
+            return
+        to_write = (
+            self._changes
+            or (self._more_to_write and not self._closing)
+            or (self._used and (self._flushes or self._closing))
+        )
+        if to_write and not self._failing:
+            self._write()
+            return
+        if self._failing and not self._closing:
+            self._write_after(RETRY_AFTER)
+        flushes, self._flushes = self._flushes, []
+        for flushed in flushes:
+            flushed.callback(None)
         if self._closing:
+            self._end()
+
+    # The thread's begin and end.
+
+    def _start(self) -> bool:
+        """Start the thread, if there is none; return whether there is one."""
+        if self._started or self._closing:
             return self._started
-        if self._started:
-            self._condition.notify()
-            return True
         try:
             # Not threading.Thread, whose start() waits until the thread runs: 14 ms and more on
             # a busy machine. Like a daemon thread, it does not keep the process alive.
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:  # the system has none to give; the next call tries again
-            self.failures += 1
-            self._failed(str(error))
-        else:
-            self._started = True
-        return self._started
+            self._count(error)
+            return False
+        self._started = True
+        # The limits may have been lowered since the file was written.
+        self._more_to_write = True
+        self._write_after(WRITE_DELAY)
+        return True
 
-    # In the reactor's thread.
-
-    def _read_timed_out(self, value: object, seconds: float) -> Sequence[Entry]:
-        self.read_timeouts += 1
-        self._failed(f"it did not answer within {seconds:g} s")
-        return ()
+    def _end(self) -> None:
+        if self._end_asked:
+            return
+        self._end_asked = True
+        self._jobs.put(None)
+        if self._write_call is not None:
+            self._write_call.cancel()
+            self._write_call = None
 
     def _not_flushed(self, value: object, seconds: float) -> None:
-        with self._condition:
-            self._failing = True  # so that the thread ends
+        self._end()
         log.warn(
             "cache file {path}: the pending changes were not written within {seconds:g} s",
             path=self._path,
             seconds=seconds,
         )
+
+    def _thread_ended(self) -> None:
+        self._closing = True
+        self._end()
+        self._tier.clear()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        waiting = [each for _, each in self._waiting if not each.called]
+        self._waiting.clear()
+        for each in waiting:
+            each.callback(())
+        for flushed in (*self._flushes, self._closed):
+            if not flushed.called:
+                flushed.callback(None)
+
+    # Failures.
+
+    def _count(self, error: BaseException) -> None:
+        self.failures += 1
+        self._failed(f"{error}")
 
     def _failed(self, reason: str) -> None:
         """Log a failure, unless one was logged within :data:`WARNING_INTERVAL`."""
@@ -314,10 +496,14 @@ class SQLiteStore:
         self._warned_at = now
         self._unlogged = 0
 
-    def _fire(self, results: Sequence[tuple[Deferred[Any], Any]]) -> None:
-        for waiting, value in results:
-            if not waiting.called:
-                waiting.callback(value)
+    # Results of the thread.
+
+    def _take(self, jobs: Sequence[_Read | _Write]) -> None:
+        for job in jobs:
+            if isinstance(job, _Read):
+                self._read_done(job)
+            else:
+                self._write_done(job)
 
     # In the thread of the store.
 
@@ -330,121 +516,54 @@ class SQLiteStore:
             self._reactor.callFromThread(log.failure, "the cache file's thread", Failure())
         finally:
             self._file.close()
-            with self._condition:
-                self._closing = True
-                # _fire skips those among the current reads that have fired already.
-                reads = [*self._current_reads, *self._reads]
-                results: list[tuple[Deferred[Any], Any]] = [(each, ()) for _, each in reads]
-                results += [(each, None) for each in self._flushes]
-                self._reads.clear()
-            self._reactor.callFromThread(self._fire, results)
+            self._reactor.callFromThread(self._thread_ended)
             self._ended.set()
 
     def _round(self) -> bool:
-        """Wait for reads and writes, do some of them; return whether to go on."""
-        with self._condition:
-            while not (self._reads or self._write_due() or self._flushes or self._closing):
-                self._condition.wait(self._until_write())
-            count = min(len(self._reads), MAX_READS_PER_ROUND)
-            reads = self._current_reads = [self._reads.popleft() for _ in range(count)]
-        if reads:
-            self._answer(reads)
-        # Only now: a read must see the changes that wait to be written.
-        with self._condition:
-            batch = self._next_batch() if self._write_due() else None
-        if batch is not None:
-            self._write(batch)
-        with self._condition:
-            if self._flushes and not self._write_due():
-                if self._closing:
-                    return bool(self._reads)
-                self._reactor.callFromThread(self._fire, [(each, None) for each in self._flushes])
-                self._flushes = []
+        """Wait for jobs, and do some of them; return whether to go on."""
+        jobs = [self._jobs.get()]
+        # Only this thread takes jobs out.
+        while len(jobs) < MAX_READS_PER_ROUND and not self._jobs.empty():
+            jobs.append(self._jobs.get())
+        for job in jobs:
+            if isinstance(job, _Read):
+                self._answer(job)
+            elif isinstance(job, _Write):
+                # It may take longer than they may wait.
+                self._hand_over()
+                self._apply(job)
+            elif job is None:
+                self._hand_over()
+                return False
+            else:
+                self._file.check()
+        self._hand_over()
         return True
 
-    def _write_due(self) -> bool:
-        if self._flushes:
-            return not self._failing and bool(
-                self._changes or self._used or self._everything_removed or self._overfull
-            )
-        return self._write_at is not None and time.monotonic() >= self._write_at
-
-    def _until_write(self) -> float | None:
-        return None if self._write_at is None else max(0.0, self._write_at - time.monotonic())
-
-    def _next_batch(self) -> WriteBatch:
-        batch = WriteBatch(everything_removed=self._everything_removed, used=list(self._used))
-        self._everything_removed = False
-        self._used.clear()
-        size = 0
-        for key in list(islice(self._changes, BATCH_URLS)):
-            if size >= BATCH_BYTES:
-                break
-            change = self._take(key)
-            assert change is not None
-            batch.changes[key] = change
-            size += change.size
-        return batch
-
-    def _answer(self, reads: Sequence[tuple[str, Deferred[Sequence[Entry]]]]) -> None:
-        results = []
-        for key, waiting in reads:
-            if waiting.called:
-                continue  # cancelled, or timed out
-            entries: Sequence[Entry] = ()
+    def _answer(self, read: _Read) -> None:
+        if not all(each.called for each in read.waiting):  # cancelled, or timed out
             try:
-                entries = self._file.read(key)
+                read.found = self._file.read(read.url)
             except FAILURES as error:
-                self._count(error)
-            with self._condition:
-                # Nothing was written since: only this thread writes.
-                if self._everything_removed:
-                    entries = ()
-                change = self._changes.get(key)
-            if change is not None:
-                entries = change.over(entries, self._max_variants)
-            results.append((waiting, entries))
-        self._reactor.callFromThread(self._fire, results)
+                read.error = error
+        self._done.append(read)
 
-    def _write(self, batch: WriteBatch) -> None:
+    def _apply(self, write: _Write) -> None:
         try:
-            overfull = self._file.write(batch)
+            write.done = self._file.write(write.batch)
         except FAILURES as error:
-            busy = is_busy(error)
-            self._put_back(batch, with_entries=busy)
-            with self._condition:
-                self._failing = not busy
-                self._write_at = time.monotonic() + (0.0 if busy else RETRY_AFTER)
-            self._count(error)
-            return
-        with self._condition:
-            self._failing = False
-            self._overfull = overfull
-            more = self._changes or self._everything_removed or overfull
-            self._write_at = time.monotonic() if more else None
+            write.error = error
+        self._done.append(write)
 
-    def _put_back(self, batch: WriteBatch, *, with_entries: bool) -> None:
-        """
-        Make the changes of a batch that was not written pending again.
+    def _hand_over(self) -> None:
+        if self._done:
+            self._reactor.callFromThread(self._take, self._done)
+            self._done = []
 
-        :param with_entries: False to drop the entries, so that they do not fill the memory while
-            the file fails; those that they replace must still be removed.
-        """
-        with self._condition:
-            waiting = [] if self._everything_removed else list(batch.changes.items())
-            self._everything_removed |= batch.everything_removed
-            for key, change in waiting:
-                kept = change
-                if not with_entries:
-                    self.dropped += len(change.entries)
-                    kept = PendingChange(removed=True)
-                newer = self._changes.get(key)
-                self._set(key, kept if newer is None else newer.after(kept, self._max_variants))
-
-    def _count(self, error: BaseException) -> None:
-        with self._condition:
-            self.failures += 1
-        self._reactor.callFromThread(self._failed, f"{error}")
+    def _replaced(self) -> None:
+        # First what was read from the old file, or it would be kept.
+        self._hand_over()
+        self._reactor.callFromThread(self._tier.clear)
 
     def _warn(self, text: str) -> None:
         self._reactor.callFromThread(

@@ -28,7 +28,8 @@ class Store(Protocol):
         """
         Return the entries under *key*, newest last; an empty sequence where there are none.
 
-        A store in memory returns them at once; another may return an awaitable.
+        A store in memory returns them at once; another may return an awaitable. A Deferred
+        belongs to the caller, who may add callbacks to it and cancel it.
         """
 
     def put(self, key: str, entry: Entry) -> None:
@@ -62,7 +63,13 @@ def open_store(reactor: IReactorTime, settings: CacheSettings) -> Store:
     waiting = max(SQLiteStore.MAX_WAITING_BYTES, 2 * settings.max_object)
     # cast: Twisted has no interface for both, and the reactors for tests have no threads.
     clock = cast("ThreadedClock", reactor)
-    return SQLiteStore(clock, settings.file, *limits, max_waiting_bytes=waiting)
+    return SQLiteStore(
+        clock,
+        settings.file,
+        *limits,
+        max_memory=settings.max_memory,
+        max_waiting_bytes=waiting,
+    )
 
 
 @check_arguments
