@@ -161,8 +161,10 @@ class VerbTests(ClientTestCase):
         """Addresses and underscores are unchanged, other hosts are encoded by RFC 5891."""
         for url, expected in (
             ("http://[2001:db8::1]:81/", b"http://[2001:db8::1]:81/"),
-            ("http://[::ffff:1.2.3.4]/", b"http://[::ffff:1.2.3.4]/"),
+            ("http://[::ffff:1.2.3.4]/", b"http://[::ffff:102:304]/"),
             ("http://a_b.internal:8080/", b"http://a_b.internal:8080/"),
+            ("http://a.example:/", b"http://a.example/"),
+            ("http://a.example?", b"http://a.example/"),
             ("https://ايران.example/", b"https://xn--mgba3a4fra.example/"),
         ):
             self.answer(canned(200))

@@ -28,9 +28,33 @@ class HostPatternsTests(SynchronousTestCase):
         for address in ("127.0.0.2", "::2", "11.0.0.0", "fe00::"):
             self.assertFalse(patterns.has_address(ip_address(address)), address)
 
+    def test_any_spelling(self) -> None:
+        """An entry is in any spelling that a URL may have, and matches that host in all of them."""
+        for entry in ("127.1", "0x7f.1", "2130706433", "::ffff:127.0.0.1", "[::ffff:7f00:1]"):
+            with self.subTest(entry=entry):
+                patterns = HostPatterns([entry])
+                self.assertTrue(patterns.has_address(ip_address("127.0.0.1")))
+                self.assertFalse(patterns.has_name("127.1"))
+        patterns = HostPatterns(["Bücher.example", "*.ÉTÉ.example", "::ffff:10.0.0.0/104"])
+        self.assertTrue(patterns.has_name("xn--bcher-kva.example"))
+        self.assertTrue(patterns.has_name("a.xn--t-9fab.example"))
+        self.assertTrue(patterns.has_address(ip_address("10.1.2.3")))
+
     def test_malformed(self) -> None:
         """Any other entry is refused; the message shows it."""
-        for entry in ("", "a b", "10.0.0.1/8", "http://a", "-a", "a/8"):
+        for entry in (
+            "",
+            "a b",
+            "10.0.0.1/8",
+            "http://a",
+            "-a",
+            "a/8",
+            "a..b",
+            "1.2.3.4.5",
+            "*.127.1",
+            "*",
+            ".",
+        ):
             with self.subTest(entry=entry):
                 self.assertRaises(ValueError, HostPatterns, [entry])
         error = self.assertRaises(ValueError, HostPatterns, ["A_b c"])

@@ -87,6 +87,10 @@ class BypassTests(SynchronousTestCase):
             ("::1", ["::1"], ["::2"]),
             ("[::1]", ["::1"], ["::2"]),
             ("*", ["example.org", "::1"], []),
+            ("127.1", ["127.0.0.1", "::ffff:7f00:1"], ["127.0.0.2"]),
+            ("127.0.0.0/8", ["::ffff:7f00:1"], ["::1"]),
+            ("::ffff:127.0.0.1", ["127.0.0.1"], ["127.0.0.2"]),
+            ("bücher.example", ["xn--bcher-kva.example"], ["example"]),
             ("", [], ["example.org"]),
         ):
             bypass = ProxyBypass([entry])
@@ -104,7 +108,17 @@ class BypassTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """A malformed rule is refused, and named."""
-        for entry in ("exa mple", "10.0.0.1/8", "a:b", "a/b", ":80", "*a"):
+        for entry in (
+            "exa mple",
+            "10.0.0.1/8",
+            "a:b",
+            "a/b",
+            ":80",
+            "*a",
+            "1.2.3.4.5",
+            "*.1",
+            "a..b",
+        ):
             error = self.assertRaises(ValueError, ProxyBypass, [entry])
             self.assertIn(repr(entry), str(error))
             error = self.assertRaises(ValueError, HttpSettings, no_proxy=(entry,))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.http_headers import Headers
@@ -20,33 +18,31 @@ from twisted_net.http.request import (
     RequestBody,
     RequestSender,
     _EncodedUrl,
-    encode_url,
     limit_cookies,
 )
-from twisted_net.http.urls import parse_target
-
-_SAFE = "abcXYZ019-._~/=&"
 
 
-class EncodeTests(HttpTestCase):
-    """:func:`encode_url` encodes a URL for the wire."""
+class EncodedUrlTests(HttpTestCase):
+    """treq sends URLs as :func:`~twisted_net.http.urls.encode_url` returns them."""
 
-    @given(path=st.text(_SAFE, max_size=20), query=st.none() | st.text(_SAFE, max_size=20))
-    def test_short_way(self, path: str, query: str | None) -> None:
-        """The shortcut returns what the full encoding does."""
-        url = f"http://h.example:81/{path}" + ("" if query is None else f"?{query}")
-        self.assertEqual(encode_url(url), _EncodedUrl.encode(url).to_text())
-
-    def test_long_way(self) -> None:
-        """All other URLs are encoded, or refused."""
-        self.assertEqual(encode_url("http://h/ü?ä b#c"), "http://h/%C3%BC?%C3%A4%20b#c")
-        self.assertRaises(InvalidURL, encode_url, "http://[x/")
+    def test_params(self) -> None:
+        """Parameters are added after those of the URL, of which none changes."""
+        for url, expected in (
+            ("http://h/?", "http://h/?q=1"),
+            ("http://h", "http://h/?q=1"),
+            ("http://h/?a+b=c=d&&e", "http://h/?a+b=c=d&&e&q=1"),
+            ("http://h/?a&", "http://h/?a&q=1"),
+        ):
+            with self.subTest(url=url):
+                self.assertEqual(
+                    _EncodedUrl.of(url).replace(query=[("q", "1")]).to_text(), expected
+                )
 
     def test_no_secret_in_the_error(self) -> None:
         """The error does not contain user name and password."""
         for url in ("//me:s3cret@[h/ü", "me:s3cret@h/ü", "//me:s3cret@h:1:2/ü", "//me:s3cret@h ü/"):
             with self.subTest(url=url):
-                error = self.assertRaises(InvalidURL, lambda u: parse_target(encode_url(u)), url)
+                error = self.assertRaises(InvalidURL, _EncodedUrl.of, url)
                 self.assertNotIn("s3cret", str(error))
 
 

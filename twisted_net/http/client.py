@@ -38,14 +38,13 @@ from twisted_net.http.request import (
     RequestBody,
     RequestSender,
     apply_redirect,
-    encode_url,
     request_body,
 )
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
-from twisted_net.http.urls import parse_target, split_credentials
+from twisted_net.http.urls import encode_url, parse_target, split_credentials
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.turns.paced_reads import Pace

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address, ip_network
 
 from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
-from twisted_net.http.host_patterns import NAME
-from twisted_net.http.urls import HttpTarget, parse_target, split_credentials
-from twisted_net.net.addresses import format_address
+from twisted_net.http.host_patterns import NamePattern, parse_pattern
+from twisted_net.http.urls import HttpTarget, encode_url, parse_target, split_credentials
+from twisted_net.net.addresses import format_address, parse_ip
 
 ENVIRONMENT = "environment"
 """The value of a proxy setting that means ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``."""
@@ -47,7 +46,7 @@ def parse_proxy(url: str) -> Proxy:
     """
     plain, credentials = split_credentials(url if "://" in url else f"http://{url}")
     try:
-        target = parse_target(plain)
+        target = parse_target(encode_url(plain))
     except InvalidURL:
         raise ValueError("a proxy's URL must be like http://user:password@host:port") from None
     if target.scheme != "http":
@@ -81,7 +80,8 @@ class ProxyBypass:
         """
         Return whether *host* is reached without a proxy.
 
-        :param host: in lower case; an IPv6 address without brackets.
+        :param host: in canonical form, as in
+            :attr:`~twisted_net.http.urls.HttpTarget.host`.
         """
         return any(rule.covers(host.rstrip("."), port) for rule in self._rules)
 
@@ -91,37 +91,33 @@ class _BypassRule:
 
     def __init__(self, text: str, port: int | None) -> None:
         self.port = port
-        self.network = None
-        self.everything = text == "*"
-        self.name = text.lstrip("*").lstrip(".")
+        self.pattern = None if text == "*" else parse_pattern(text)
+        # Its names may have the domain's own, unlike those of an egress policy.
         self.exact = not text.startswith((".", "*"))
-        try:
-            self.network = ip_network(text)
-        except ValueError:
-            if "/" in text or (not self.everything and NAME.fullmatch(text) is None):
-                raise ValueError(f"{text!r} is not a host, an address or a network") from None
 
     @classmethod
     def parse(cls, entry: str) -> _BypassRule:
-        text = entry.strip().lower().rstrip(".")
-        if "/" in text or (text.count(":") > 1 and not text.startswith("[")):
-            return cls(text, None)
-        match = _ENTRY.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{entry!r} is not a host, an address or a network")
-        return cls(match["host"].strip("[]"), int(match["port"]) if match["port"] else None)
+        text = entry.strip()
+        try:
+            if "/" in text or (text.count(":") > 1 and not text.startswith("[")):
+                return cls(text, None)
+            match = _ENTRY.fullmatch(text)
+            if match is None:
+                raise ValueError
+            return cls(match["host"], int(match["port"]) if match["port"] else None)
+        except ValueError:
+            raise ValueError(f"{entry!r} is not a host, an address or a network") from None
 
     def covers(self, host: str, port: int) -> bool:
         if self.port is not None and port != self.port:
             return False
-        if self.everything:
+        pattern = self.pattern
+        if pattern is None:
             return True
-        if self.network is not None:
-            try:
-                return ip_address(host) in self.network
-            except ValueError:
-                return False
-        return (self.exact and host == self.name) or host.endswith(f".{self.name}")
+        if not isinstance(pattern, NamePattern):
+            address = parse_ip(host)
+            return address is not None and address in pattern
+        return (self.exact and host == pattern.name) or host.endswith(f".{pattern.name}")
 
 
 @frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from twisted_net.http.urls import join, parse_target
+from twisted_net.http.urls import parse_target, resolve
 
 CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 """Request fields that are removed when a redirect leads to another origin."""
@@ -37,12 +37,13 @@ def parse_redirect(method: str, url: str, status: int, location: str | None) -> 
     none (RFC 9110 §15.4).
 
     :param url: absolute URL of the request that was answered.
+    :param location: decoded as Latin-1; see :func:`~twisted_net.http.urls.resolve`.
     :raises InvalidURL: if ``Location`` cannot be requested. A user name or password in it is
         refused (RFC 9110 §4.2.4).
     """
     if location is None or status not in _KEEPS_METHOD | _BECOMES_GET:
         return None
-    target = parse_target(join(url, location))
+    target = resolve(url, location)
     keeps = (
         status in _KEEPS_METHOD or method in ("GET", "HEAD") or (status != 303 and method != "POST")
     )

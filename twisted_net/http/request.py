@@ -1,15 +1,13 @@
-"""Requests of the client: URL encoding, body, cookies, and sending with or without treq."""
+"""Requests of the client: body, cookies, and sending with or without treq."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 from attrs import frozen
-from hyperlink import EncodedURL, URLParseError
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import Deferred, succeed
@@ -20,10 +18,9 @@ from typing_extensions import override
 
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, BytesProducer, body_producer
-from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import CREDENTIALS, Redirect
+from twisted_net.http.urls import encode_url, parse_target
 from twisted_net.net.reactor import Reactor
-from twisted_net.net.redaction import redact_url
 
 MAX_COOKIES, MAX_COOKIE_SIZE, MAX_COOKIE_ATTRIBUTES = 64, 4096, 16
 """
@@ -32,11 +29,6 @@ Cookies that one response may set, their bytes, and what each may have beside it
 A browser need keep no more of a host than 50, and of 4096 bytes (RFC 6265 §6.1). Python's cookie
 jar takes some 100 us for one, and 6 us for each attribute, or what it takes for one.
 """
-
-# URLs that percent-encoding does not change.
-_ENCODED = re.compile(
-    r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?/[A-Za-z0-9._~/=&-]*(?:\?[A-Za-z0-9._~/=&-]+)?"
-)
 
 
 @frozen(slots=True)
@@ -78,35 +70,42 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:
 
 class _EncodedUrl(EncodedURL):
     """
-    A URL that is already encoded.
+    A URL that is encoded already, which treq sends as it is.
 
-    treq encodes the host of every URL as a name, which takes more time than all other work and
-    fails for IPv6 addresses and names with an underscore.
+    treq asks it for scheme, host and port, for its cookies, and to add parameters. It encodes the
+    host of every other URL as a name, which takes more time than all other work and fails for IPv6
+    addresses and names with an underscore; and it drops a ``?`` without a query.
     """
 
-    @classmethod
-    def encode(cls, url: str) -> _EncodedUrl:
-        """
-        Percent-encode *url* where it is not ASCII, and its host by IDNA (RFC 5891).
+    _text: str
 
-        :raises InvalidURL: if it is not a URL.
+    @classmethod
+    def of(cls, url: str) -> _EncodedUrl:
         """
-        try:
-            parsed = cls.from_text(url)
-            host = parsed.host
-            if not host.isascii():
-                host = EncodedURL(scheme="http", host=host).to_uri().host
-            encoded = EncodedURL.to_uri(parsed.replace(host="")).replace(host=host)
-            return cast(_EncodedUrl, encoded)  # replace() keeps the class
-        except URLParseError:
-            # Its message may contain the user name and password.
-            raise InvalidURL(redact_url(url), "its host or port is malformed") from None
-        except ValueError as error:
-            raise InvalidURL(redact_url(url), str(error)) from None
+        Encode *url*.
+
+        :raises InvalidURL: as :func:`~twisted_net.http.urls.parse_target` does.
+        """
+        text = encode_url(url)
+        target = parse_target(text)
+        made = cls(target.scheme, target.host, port=target.port)
+        made._text = text
+        return made
+
+    @override
+    def replace(self, *, query: Iterable[tuple[str, str]]) -> _EncodedUrl:  # type: ignore[override]
+        """Return it with parameters added, which treq has encoded; it replaces nothing else."""
+        added = "&".join(f"{name}={value}" for name, value in query)
+        mark = "" if self._text.endswith(("?", "&")) else "&" if "?" in self._text else "?"
+        return self.of(f"{self._text}{mark}{added}")
 
     @override
     def to_uri(self) -> _EncodedUrl:
         return self
+
+    @override
+    def to_text(self, with_password: bool = False) -> str:
+        return self._text
 
 
 def apply_redirect(
@@ -142,7 +141,7 @@ class _CallCookies:
     def add(self, url: str, cookies: Mapping[str, str]) -> None:
         """Send *cookies* to the origin of *url*, in this call only."""
         for name, value in cookies.items():
-            cookie = scoped_cookie(EncodedURL.from_text(url), name, value)
+            cookie = scoped_cookie(_EncodedUrl.of(url), name, value)
             self.jar.set_cookie(cookie)
             self._own.add(id(cookie))
 
@@ -158,18 +157,6 @@ class _CallCookies:
         for cookie in now:
             if id(cookie) not in self._own:
                 self._kept.set_cookie(cookie)
-
-
-@lru_cache(maxsize=1024)
-def encode_url(url: str) -> str:
-    """
-    Percent-encode *url* where it is not ASCII, and its host by IDNA (RFC 5891).
-
-    :raises InvalidURL: if it is not a URL.
-    """
-    if _ENCODED.fullmatch(url) is not None:
-        return url
-    return _EncodedUrl.encode(url).to_text()
 
 
 class RequestSender:
@@ -207,7 +194,7 @@ class RequestSender:
         http = HTTPClient(_LimitedCookies(self._agent), self._jar.jar, body_producer)
         response: IResponse = await http.request(
             method,
-            _EncodedUrl.encode(url),
+            _EncodedUrl.of(url),
             params=body.params,
             headers=headers.copy(),
             data=body.data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.urls import join, parse_target
+from twisted_net.http.urls import parse_target, resolve
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Safe methods (RFC 9110 §9.2.1): they invalidate nothing."""
@@ -28,7 +28,7 @@ def invalidated_keys(method: str, key: str, status: int, fields: HeaderFields) -
         if reference is None:
             continue
         try:
-            target = parse_target(join(key, reference))
+            target = resolve(key, reference)
         except InvalidURL:
             continue
         if target.origin == origin and target.url not in keys:

@@ -6,7 +6,7 @@ from twisted_net.http.cache.directives import Directives, listed_fields, seconds
 from twisted_net.http.cache.freshness import HEURISTICALLY_CACHEABLE
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.urls import join, parse_target
+from twisted_net.http.urls import resolve
 
 # For ``must-understand`` (RFC 9111 §5.2.2.3): the final statuses of RFC 9110 whose caching
 # requirements this cache implements.
@@ -61,6 +61,6 @@ def is_response_to_get(key: str, status: int, fields: HeaderFields) -> bool:
     if status != 200 or location is None:
         return False
     try:
-        return parse_target(join(key, location)).url == key
+        return resolve(key, location).url == key
     except InvalidURL:
         return False
