@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
 from twisted.internet.testing import MemoryReactorClock
+from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
 from twisted.web.http_headers import Headers
 
 from tests.http.fakes import FakeResolver, HttpTestCase, Wire, refuse
@@ -34,7 +35,7 @@ from twisted_net.http.retry.agent import _origin_health
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import parse_target
-from twisted_net.net.name_lookups import NameLookups
+from twisted_net.net.name_lookups import MAX_ANSWERS, NameLookups
 from twisted_net.twisted_internals import ClientRequest
 
 TARGET = parse_target("http://a.example/")
@@ -51,7 +52,9 @@ class PoolTestCase(HttpTestCase):
                 "twice.example": ["1.1.1.1", "1.1.1.1"],
                 "mixed.example": ["10.0.0.1", "1.1.1.1"],
                 "both.example": ["1.1.1.1", "1.0.0.1", "2606::1", "2606::2"],
-                "many.example": [f"1.1.1.{i}" for i in range(1, 50)],
+                "a.example.": ["1.1.1.1"],
+                "forty.example": [f"1.1.1.{i}" for i in range(40)],
+                "many.example": [f"1.1.{i // 200}.{i % 200}" for i in range(1, 400)],
             }
         )
         self.pool = self.make_pool()
@@ -233,6 +236,38 @@ class AddressTests(PoolTestCase):
             refuse(self.reactor, ConnectError())
         self.failureResultOf(connecting, CannotConnect)
         self.assertEqual(len(self.hosts()), MAX_ADDRESSES)
+
+    def test_silent_addresses(self) -> None:
+        """Forty addresses of which none answers are all tried within the time for connecting."""
+        connecting = self.pool.connect(parse_target("http://forty.example/"))
+        self.reactor.pump([0.1] * 45)
+        self.assertEqual(len(self.hosts()), 40)
+        Wire(self.reactor)
+        self.successResultOf(connecting)
+
+    def test_most_answers(self) -> None:
+        """Of very many answers to a look-up only so many are checked as a name may have."""
+        guard = SsrfGuard(EgressPolicy())
+        checked: list[list[str]] = []
+        self.patch(guard, "check_addresses", lambda _host, _port, found: checked.append(found))
+        connecting = self.make_pool(guard).connect(parse_target("http://many.example/"))
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertEqual([len(found) for found in checked], [MAX_ANSWERS])
+
+    def test_name_in_tls(self) -> None:
+        """The policy for TLS is asked for a host without its final dot (RFC 6066 §3)."""
+        asked: list[bytes] = []
+
+        def creator(_: object, hostname: bytes, port: int) -> object:
+            asked.append(hostname)
+            return BrowserLikePolicyForHTTPS().creatorForNetloc(hostname, port)
+
+        self.patch(HostnameCachingHTTPSPolicy, "creatorForNetloc", creator)
+        connecting = self.pool.connect(parse_target("https://a.example./"))
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertEqual(asked, [b"a.example"])
 
     def test_other_lookup_error(self) -> None:
         """Any other error of connecting becomes CannotConnect."""

@@ -63,7 +63,9 @@ class HappyEyeballsTests(PoolTestCase):
         second, wire = self.open()
         endpoints = [TCP4ClientEndpoint(self.reactor, "1.1.1.1", 80), Stubborn()]
         factory: Any = Factory.forProtocol(Protocol)  # Any: of the narrower type that mypy infers
-        racing = connect_first(self.reactor, cast(Any, endpoints), factory)  # Any: one is a fake
+        racing = connect_first(
+            self.reactor, cast(Any, endpoints), factory, 10.0
+        )  # Any: one is a fake
         self.reactor.advance(STAGGER)
         Wire(self.reactor)
         self.assertIsInstance(self.successResultOf(racing), Protocol)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, cast
 
@@ -16,17 +15,14 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHostnameResolver,
-    IHostResolution,
     IProtocol,
     IReactorTime,
-    IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
 from twisted.web.client import HostnameCachingHTTPSPolicy
 from twisted.web.iweb import IPolicyForHTTPS
 from typing_extensions import override
-from zope.interface import implementer
 
 from twisted_net.errors import TooBusy
 from twisted_net.http.concurrency import ConcurrencyLimiter
@@ -47,13 +43,18 @@ from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
+from twisted_net.net.name_lookups import AddressCollector
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.system_trust import SystemTrust
 from twisted_net.turns.paced_reads import Pace
 from twisted_net.turns.paced_tls import PacedTlsEndpoint, paced_tls_factory, within_tls
 
-MAX_ADDRESSES = 8
-"""Limit of the addresses of one host that are tried."""
+MAX_ADDRESSES = 64
+"""
+Limit of the addresses of one host that are tried; within the time for connecting, if one is slow.
+
+As many in all are open beside each other at most, and those of large services are fewer.
+"""
 
 
 class ConnectionPool:
@@ -241,7 +242,7 @@ class Connector:
         addresses = await self._checked_addresses(target)
         endpoints = [self._endpoint(target, address) for address in addresses]
         try:
-            protocol = await connect_first(self._reactor, endpoints, factory)
+            protocol = await connect_first(self._reactor, endpoints, factory, self._timeout)
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise CannotConnect(target.host, target.port, _reason(error)) from error
@@ -280,7 +281,7 @@ class Connector:
             assert connection is not None
             tunnel.attach(connection)
             return cast(HttpConnection, connection)
-        creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
+        creator = self._tls_policy.creatorForNetloc(target.server_name.encode(), target.port)
         secure = paced_tls_factory(creator, factory, self._reactor)
         paced = secure.buildProtocol(cast(Any, None))  # Any: as above
         assert paced is not None
@@ -294,7 +295,7 @@ class Connector:
             raise ProxyFailed(host, "its name has no address")
         endpoints = [self._plain_endpoint(address, proxy.port) for address in addresses]
         try:
-            return await connect_first(self._reactor, endpoints, factory)
+            return await connect_first(self._reactor, endpoints, factory, self._timeout)
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise ProxyFailed(host, _reason(error)) from error
@@ -311,7 +312,7 @@ class Connector:
     async def _addresses(self, host: str, port: int) -> list[str]:
         if is_numeric(host):
             return [host]
-        collector = _AddressCollector()
+        collector = AddressCollector()
         resolver = self._reactor.nameResolver if self._resolver is None else self._resolver
         resolver.resolveHostName(collector, host, port)
         try:
@@ -330,45 +331,8 @@ class Connector:
         endpoint = self._plain_endpoint(address, target.port)
         if target.scheme == "http":
             return endpoint
-        creator = self._tls_policy.creatorForNetloc(target.host.encode(), target.port)
+        creator = self._tls_policy.creatorForNetloc(target.server_name.encode(), target.port)
         return PacedTlsEndpoint(endpoint, creator, self._reactor)
-
-
-@implementer(IResolutionReceiver)
-class _AddressCollector:
-    """
-    Collects the addresses of a name; drops those that come after the look-up was cancelled.
-
-    :ivar found: fires with them.
-    """
-
-    def __init__(self) -> None:
-        self.found: Deferred[list[str]] = Deferred(lambda _: self._cancel())
-        self._addresses: list[str] = []
-        self._resolution: IHostResolution | None = None
-
-    def resolutionBegan(self, resolution: IHostResolution) -> None:
-        self._resolution = resolution
-
-    def addressResolved(self, address: IAddress) -> None:
-        host = cast(Any, address).host  # Any: IPv4Address and IPv6Address share no interface
-        if host not in self._addresses:
-            self._addresses.append(host)
-
-    def resolutionComplete(self) -> None:
-        if not self.found.called:
-            self.found.callback(self._addresses)
-
-    def resolution_failed(self, error: BaseException) -> None:
-        """Take the error of a :class:`~twisted_net.net.name_lookups.NameLookups`."""
-        if not self.found.called:
-            self.found.errback(error)
-
-    def _cancel(self) -> None:
-        if self._resolution is not None:
-            # Twisted's own cannot be cancelled.
-            with suppress(NotImplementedError):
-                self._resolution.cancel()
 
 
 class _ConnectionFactory(Factory):

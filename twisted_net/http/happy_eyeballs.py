@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -18,11 +19,14 @@ from twisted.python.failure import Failure
 STAGGER = 0.25
 """Seconds after which the next address is tried beside the last one (RFC 8305 §5)."""
 
+MIN_STAGGER = 0.1
+"""The same for a host with many addresses: the least that RFC 8305 §5 recommends."""
+
 
 def interleave(addresses: Sequence[str]) -> list[str]:
     """Return *addresses* with both families in turn, the family of the first one first (§4)."""
     first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
-    second = [address for address in addresses if address not in first]
+    second = [address for address in addresses if (":" in address) != (":" in addresses[0])]
     mixed: list[str] = []
     for i in range(max(len(first), len(second))):
         mixed += first[i : i + 1] + second[i : i + 1]
@@ -30,28 +34,40 @@ def interleave(addresses: Sequence[str]) -> list[str]:
 
 
 def connect_first(
-    clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
+    clock: IReactorTime,
+    endpoints: Sequence[IStreamClientEndpoint],
+    factory: Factory,
+    within: float,
 ) -> Deferred[IProtocol]:
     """
     Connect to the first of several endpoints that answers.
 
     Each is tried when the one before has failed, or has not answered for :data:`STAGGER` seconds.
-    If all fail, it fails with the error of the first one. Cancelling stops all attempts.
+    Where there are too many for that, the wait is shorter, down to :data:`MIN_STAGGER`, so that
+    all have been tried in half of the time. If all fail, it fails with the error of the first one.
+    Cancelling stops all attempts.
 
     :param endpoints: at least one, the preferred one first.
     :param factory: its protocols have connections with ``abortConnection``.
+    :param within: seconds after which the caller cancels it.
     """
-    race = _ConnectionRace(clock, endpoints, factory)
+    stagger = min(STAGGER, max(MIN_STAGGER, within / 2 / len(endpoints)))
+    race = _ConnectionRace(clock, endpoints, factory, stagger)
     race.start_next()
     return race.winner
 
 
 class _ConnectionRace:
     def __init__(
-        self, clock: IReactorTime, endpoints: Sequence[IStreamClientEndpoint], factory: Factory
+        self,
+        clock: IReactorTime,
+        endpoints: Sequence[IStreamClientEndpoint],
+        factory: Factory,
+        stagger: float,
     ) -> None:
         self._clock = clock
-        self._remaining = list(endpoints)
+        self._stagger = stagger
+        self._remaining = deque(endpoints)
         self._factory = factory
         self._pending: list[Deferred[IProtocol]] = []
         self._first_failure: Failure | None = None
@@ -66,10 +82,10 @@ class _ConnectionRace:
                 self._over = True
                 self.winner.errback(self._first_failure)
             return
-        attempt = self._remaining.pop(0).connect(self._factory)
+        attempt = self._remaining.popleft().connect(self._factory)
         self._pending.append(attempt)
         if self._remaining:
-            self._timer = self._clock.callLater(STAGGER, self._start_delayed)
+            self._timer = self._clock.callLater(self._stagger, self._start_delayed)
         attempt.addCallbacks(
             self._connected, self._failed, callbackArgs=(attempt,), errbackArgs=(attempt,)
         )

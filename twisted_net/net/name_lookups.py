@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -34,6 +35,9 @@ thread, and cannot be stopped.
 MAX_LOOKUPS = 256
 """Names that are looked up, or wait for it, by default."""
 
+MAX_ANSWERS = 256
+"""Addresses that are taken from a look-up, and checked; a hostile name server sends thousands."""
+
 Found = Sequence[tuple[Any, ...]]
 """What ``socket.getaddrinfo`` returns. Any: the elements differ by family."""
 
@@ -51,6 +55,43 @@ class FailingReceiver(Protocol):
 
     def resolution_failed(self, error: BaseException) -> None:
         """Take the error, such as :class:`~twisted_net.errors.TooBusy`, in place of the end."""
+
+
+@implementer(IResolutionReceiver)
+class AddressCollector:
+    """
+    Collects the addresses of a name; drops those that come after the look-up was cancelled.
+
+    :ivar found: fires with them.
+    """
+
+    def __init__(self) -> None:
+        self.found: Deferred[list[str]] = Deferred(lambda _: self._cancel())
+        self._addresses: dict[str, None] = {}
+        self._resolution: IHostResolution | None = None
+
+    def resolutionBegan(self, resolution: IHostResolution) -> None:
+        self._resolution = resolution
+
+    def addressResolved(self, address: IAddress) -> None:
+        host = cast(Any, address).host  # Any: IPv4Address and IPv6Address share no interface
+        if len(self._addresses) < MAX_ANSWERS:
+            self._addresses[host] = None
+
+    def resolutionComplete(self) -> None:
+        if not self.found.called:
+            self.found.callback(list(self._addresses))
+
+    def resolution_failed(self, error: BaseException) -> None:
+        """Take the error of a :class:`~twisted_net.net.name_lookups.NameLookups`."""
+        if not self.found.called:
+            self.found.errback(error)
+
+    def _cancel(self) -> None:
+        if self._resolution is not None:
+            # Twisted's own cannot be cancelled.
+            with suppress(NotImplementedError):
+                self._resolution.cancel()
 
 
 @frozen
