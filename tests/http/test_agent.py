@@ -579,6 +579,23 @@ class HTTPAgentTests(HttpTestCase):
         self.failureResultOf(agent.request(b"GET", b"http://1.2.3.4/other"), ClientClosed)
         self.assert_quiet(self.reactor)
 
+    def test_fields_of_the_connection(self) -> None:
+        """Fields that ``Connection`` lists are not stored (RFC 9111 §3.1)."""
+        agent = HTTPAgent(self.reactor)
+        asking = agent.request(b"GET", URL)
+        Wire(self.reactor).send(
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nConnection: X-Hop, close\r\n"
+            b"X-Hop: a\r\nX-End: b\r\nContent-Length: 1\r\n\r\nx"
+        )
+        response = self.successResultOf(asking)
+        self.assertEqual(response_fields(response)["connection"], "X-Hop, close")
+        self.successResultOf(collect(response))
+        kept = response_fields(self.successResultOf(agent.request(b"GET", URL)))
+        self.assertIn("age", kept)
+        self.assertIn("x-end", kept)
+        self.assertNotIn("x-hop", kept)
+        self.assertNotIn("connection", kept)
+
     def test_total_time(self) -> None:
         """The timeout is that of the whole request."""
         agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))

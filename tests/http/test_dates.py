@@ -27,6 +27,16 @@ class ParseDateTests(SynchronousTestCase):
             with self.subTest(text=text):
                 self.assertEqual(parse_date(text, NOW), MOMENT)
 
+    def test_any_case(self) -> None:
+        """A date is one in any case (RFC 9111 §4.2)."""
+        for text in (
+            "sun, 06 nov 1994 08:49:37 gmt",
+            "SUNDAY, 06-NOV-94 08:49:37 GMT",
+            "sUN nOV  6 08:49:37 1994",
+        ):
+            with self.subTest(text=text):
+                self.assertEqual(parse_date(text, NOW), MOMENT)
+
     def test_two_digit_year(self) -> None:
         """A two-digit year more than 50 years ahead is in the century before."""
         at = datetime(2076, 1, 1, tzinfo=UTC).timestamp()
@@ -46,7 +56,7 @@ class ParseDateTests(SynchronousTestCase):
             "",
             "0",
             "-1",
-            "sun, 06 nov 1994 08:49:37 gmt",
+            "\u017fun, 06 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37 UTC",
             "Sun, 06 Nov 1994 08:49:37 +0000",
             "Sun, 6 Nov 1994 08:49:37 GMT",

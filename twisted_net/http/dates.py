@@ -13,10 +13,13 @@ _MONTH = "(?P<month>" + "|".join(_MONTHS) + ")"
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 _SHORT = "(?:" + "|".join(_DAYS) + ")"
 _LONG = "(?:" + "|".join(_LONG_DAYS) + ")"
-_FORMS = (
-    re.compile(rf"{_SHORT}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"),
-    re.compile(rf"{_LONG}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
-    re.compile(rf"{_SHORT} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})"),
+_FORMS = tuple(
+    re.compile(form, re.IGNORECASE | re.ASCII)
+    for form in (
+        rf"{_SHORT}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
+        rf"{_LONG}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
+        rf"{_SHORT} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} (?P<year>[0-9]{{4}})",
+    )
 )
 
 
@@ -24,8 +27,9 @@ def parse_date(text: str, wall: float) -> float | None:
     """
     Return the time of an HTTP date, in seconds since 1970, or None if it is not valid.
 
-    All three forms are accepted, as RFC 9110 §5.6.7 requires of a recipient. The name of the day
-    is not compared with the date. Second 60 is the first second of the next minute.
+    All three forms are accepted, as RFC 9110 §5.6.7 requires of a recipient, in any case, as RFC
+    9111 §4.2 asks of a cache. The name of the day is not compared with the date. Second 60 is the
+    first second of the next minute.
 
     :param wall: the time of day: a year of two digits that would be more than 50 years ahead is in
         the past.
@@ -61,7 +65,7 @@ def _timestamp(match: re.Match[str], wall: float) -> float | None:
     try:
         at = datetime(
             year,
-            _MONTHS.index(match["month"]) + 1,
+            _MONTHS.index(match["month"].capitalize()) + 1,
             int(match["day"]),
             int(match["hour"]),
             int(match["minute"]),

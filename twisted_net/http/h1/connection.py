@@ -148,13 +148,19 @@ class HttpConnection(HTTP11ClientProtocol):
     @override
     def request(self, request: ClientRequest) -> Deferred[IResponse]:
         head = self._head = HeadLimit(self._max_head)
+        receiving = super().request(request)
+        parser: Any = self._parser  # Any: it has no types
 
         def head_received(result: IResponse | Failure) -> IResponse | Failure:
             if self._head is head:
                 self._head = None
+            lines = [] if parser is None else parser.connHeaders.getRawHeaders(b"connection", [])
+            if lines and not isinstance(result, Failure):
+                # Twisted's parser keeps it to itself. A cache has to know which fields it lists.
+                result.headers.setRawHeaders(b"connection", lines)
             return result
 
-        return cast("Deferred[IResponse]", super().request(request).addBoth(head_received))
+        return cast("Deferred[IResponse]", receiving.addBoth(head_received))
 
     @override
     def dataReceived(self, data: bytes) -> None:
