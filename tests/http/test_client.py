@@ -468,6 +468,20 @@ class RedirectTests(ClientTestCase):
         )
         self.assertEqual((response.url, response.attempts), ("http://other.example/a/c?x", 3))
 
+    def test_host(self) -> None:
+        """``Host`` of the caller is for its origin: another one gets its own."""
+        self.answer(redirect(302, "/a"), redirect(302, "//other.example/"), canned(200))
+        self.run_now(self.client.get(URL, headers={"Host": "v.example"}))
+        hosts = [sent.header("host") for sent in self.fake.sent]
+        self.assertEqual(hosts, [["v.example"], ["v.example"], []])
+
+    def test_location_as_it_is_sent(self) -> None:
+        """``Location`` may be UTF-8 and have spaces and dot segments."""
+        self.answer(redirect(302, "/caf\xe9/../\xe9 x?".encode().decode("latin-1")), canned(200))
+        response = self.run_now(self.client.get(URL))
+        self.assertEqual(self.hops()[1][1], b"http://h.example/%C3%A9%20x?")
+        self.assertEqual(response.url, "http://h.example/%C3%A9%20x?")
+
     def test_not_followed(self) -> None:
         """With ``allow_redirects=False`` the redirect is returned."""
         self.answer(redirect(302, "/x"))

@@ -37,7 +37,7 @@ class NextHopTests(SynchronousTestCase):
         self.assertIsNone(parse_redirect("GET", "http://a/", 302, None))
 
     def test_credentials(self) -> None:
-        """Credentials are kept for the same origin only: scheme, host and port."""
+        """Credentials and Host are kept for the same origin only: scheme, host and port."""
         for location, same in (
             ("/x", True),
             ("http://A:80/x", True),
@@ -49,7 +49,7 @@ class NextHopTests(SynchronousTestCase):
             with self.subTest(location=location):
                 hop = parse_redirect("GET", "http://a/", 302, location)
                 assert hop is not None
-                self.assertEqual(hop.with_credentials, same)
+                self.assertEqual(hop.same_origin, same)
 
     def test_fragment(self) -> None:
         """A fragment is not sent."""

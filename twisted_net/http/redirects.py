@@ -6,8 +6,12 @@ from attrs import frozen
 
 from twisted_net.http.urls import parse_target, resolve
 
-CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
-"""Request fields that are removed when a redirect leads to another origin."""
+ORIGIN_FIELDS = ("authorization", "cookie", "host", "proxy-authorization")
+"""
+Request fields that are removed when a redirect leads to another origin: credentials, and ``Host``.
+
+They are for the first one (RFC 9110 §15.4, item 1).
+"""
 
 _KEEPS_METHOD = frozenset({307, 308})
 _BECOMES_GET = frozenset({301, 302, 303})
@@ -20,13 +24,13 @@ class Redirect:
 
     :param with_body: whether it has the same body; if not, the fields that describe the body are
         removed too.
-    :param with_credentials: whether fields of :data:`CREDENTIALS` are kept.
+    :param same_origin: whether fields of :data:`ORIGIN_FIELDS` are kept.
     """
 
     method: str
     url: str
     with_body: bool
-    with_credentials: bool
+    same_origin: bool
 
 
 def parse_redirect(method: str, url: str, status: int, location: str | None) -> Redirect | None:
@@ -51,5 +55,5 @@ def parse_redirect(method: str, url: str, status: int, location: str | None) -> 
         method=method if keeps else "GET",
         url=target.url,
         with_body=keeps,
-        with_credentials=target.origin == parse_target(url).origin,
+        same_origin=target.origin == parse_target(url).origin,
     )

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, BytesProducer, body_producer
-from twisted_net.http.redirects import CREDENTIALS, Redirect
+from twisted_net.http.redirects import ORIGIN_FIELDS, Redirect
 from twisted_net.http.urls import encode_url, parse_target
 from twisted_net.net.reactor import Reactor
 
@@ -113,8 +113,8 @@ def apply_redirect(
 ) -> tuple[Headers, RequestBody]:
     """Return the header and body of the request that follows a redirect."""
     headers = headers.copy()
-    if not redirect.with_credentials:
-        for name in CREDENTIALS:
+    if not redirect.same_origin:
+        for name in ORIGIN_FIELDS:
             headers.removeHeader(name)
     if redirect.with_body:
         # The new URL has its own query.

@@ -76,6 +76,30 @@ class CachingTests(HttpTestCase):
         self.assertEqual(response_fields(self.response)["age"], "5")
         self.assertEqual(self.response.phrase, b"Reason")
 
+    def test_host(self) -> None:
+        """``Host`` of the caller is part of the key, unless it is that of the URL."""
+        self.get(canned(200, b"own", [FRESH]))
+        self.assertEqual(self.get(canned(200, b"a", [FRESH]), host="a.example"), (200, b"a", 2))
+        self.assertEqual(self.get(canned(200, b"b", [FRESH]), host="b.example"), (200, b"b", 3))
+        self.assertEqual(self.get(host="a.example"), (200, b"a", 3))
+        for host in ("1.2.3.4", "1.2.3.4:80", "0x1.2.772"):
+            self.assertEqual(self.get(host=host), (200, b"own", 3))
+        self.assertEqual(self.get(), (200, b"own", 3))
+        self.agent = self.make(shared=True)
+        self.assertEqual(self.get(canned(200, b"c", [FRESH]), host="c.example"), (200, b"c", 4))
+        self.assertEqual(self.get(canned(200, b"d", [FRESH]), host="d.example"), (200, b"d", 5))
+
+    def test_unknown_request_directives(self) -> None:
+        """A request with them is collapsed with others, as one without directives is."""
+        answer: Deferred[Any] = Deferred()
+        self.fake.answers.append(answer)
+        sent = Headers({"Cache-Control": ["x"]})
+        asking = [self.agent.request(b"GET", URL, sent) for _ in range(2)]
+        answer.callback(canned(200, b"abc", [FRESH]))
+        for response in asking:
+            self.successResultOf(collect(self.successResultOf(response)))
+        self.assertEqual(len(self.fake.sent), 1)
+
     def test_clock_steps(self) -> None:
         """Ages are by the clock of the cache, whatever the wall clock does before and after."""
         for step in (-3600.0, 3600.0):

@@ -565,7 +565,7 @@ class SharedFieldsTests(RulesTestCase):
             ("Cache-Control", "max-age=60"), request=make_request("GET", ("Cookie", "a"))
         )
         self.assertIsInstance(self.decide(kept, 0, ("Cookie", "b")), Serve)
-        self.assertEqual(self.rules.user_field_names(), ())
+        self.assertEqual(self.rules.key_field_names(), ("host",))
 
     def test_targeted(self) -> None:
         """RFC 9213 §2.2: a targeted field counts, and ``Expires`` does not."""
@@ -701,6 +701,14 @@ class StaleTests(RulesTestCase):
         kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
         for wish in ("max-age=99", "no-cache", "min-fresh=0"):
             self.assertIsInstance(self.decide(kept, 65, ("Cache-Control", wish)), Forward)
+
+    def test_unknown_request_directives(self) -> None:
+        """Directives that say nothing to a cache change nothing (RFC 9111 §5.2.3)."""
+        kept = self.stored(("Cache-Control", "max-age=60, stale-while-revalidate=10"))
+        for wish in ("x", 'x="no-cache"', "no-transform", "stale-if-error=5", "only-if-cached", ""):
+            with self.subTest(wish=wish):
+                decision = self.fresh(kept, 65, ("Cache-Control", wish))
+                self.assertTrue(decision.background_revalidation)
 
     def test_must_revalidate(self) -> None:
         """§5.2.2.2 of RFC 9111: not with ``must-revalidate``."""

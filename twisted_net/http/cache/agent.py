@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -37,7 +38,6 @@ from twisted_net.http.cache.collapse import (
 )
 from twisted_net.http.cache.entry import (
     CACHE_CONDITIONS,
-    CACHE_RELEVANT_FIELDS,
     CacheRequest,
     Entry,
     ReceiptTimes,
@@ -62,7 +62,7 @@ from twisted_net.http.cache.validation import entity_tags, same_tag
 from twisted_net.http.cache.vary import variant
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.urls import parse_target
+from twisted_net.http.urls import HttpTarget, parse_target
 
 if TYPE_CHECKING:
     from twisted_net.http.call import Call
@@ -127,11 +127,9 @@ class CachingAgent(AgentLayer):
     @override
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         try:
-            asked = CacheRequest(
-                request.method.decode("ascii"),
-                parse_target(request.uri.decode("latin-1")).url,
-                header_fields(request.headers),
-            )
+            target = parse_target(request.uri.decode("latin-1"))
+            fields = _without_own_host(header_fields(request.headers), target)
+            asked = CacheRequest(request.method.decode("ascii"), target.url, fields)
         except InvalidURL as error:
             return fail(error)
         if self._call is not None:
@@ -162,14 +160,14 @@ class CachingAgent(AgentLayer):
         """Serve a stored response, forward the request, or wait for another caller's request."""
         found = await stored if inspect.isawaitable(stored) else stored
         decision = self._rules.lookup(request, found, self._now())
-        names = self._rules.user_field_names()
+        names = self._rules.key_field_names()
         waited = False
         for _ in range(_MAX_WAITS):
             # Only a request that accepts any fresh response can be collapsed with another.
             if (
                 isinstance(decision, (Serve, Unsatisfiable))
                 or request.method != "GET"
-                or not request.fields.has_none(CACHE_RELEVANT_FIELDS)
+                or not request.is_plain
             ):
                 break
             key = (request.key, names, variant(request.fields, names))
@@ -218,7 +216,7 @@ class CachingAgent(AgentLayer):
         self, request: CacheRequest, outgoing: AgentRequest, entry: Entry
     ) -> None:
         """Validate a response that is served stale, without delaying its caller."""
-        names = self._rules.user_field_names()
+        names = self._rules.key_field_names()
         key = (request.key, names, variant(request.fields, names))
         if request.method != "GET" or self._collapser.find(key) is not None:
             return
@@ -456,6 +454,17 @@ class CachingAgent(AgentLayer):
         return _with_cache_status(
             buffered_response(served.status, reason, headers, served.body), status
         )
+
+
+def _without_own_host(fields: HeaderFields, target: HttpTarget) -> HeaderFields:
+    """Return the fields without a ``Host`` that says the same as the URL."""
+    host = fields.joined("host")
+    if host is None:
+        return fields
+    with suppress(InvalidURL):
+        if parse_target(f"{target.scheme}://{host}").authority == target.authority:
+            return fields.without(["host"])
+    return fields
 
 
 def _content_length(response: IResponse) -> int | None:

@@ -39,6 +39,11 @@ _DELTAS = frozenset(
     {"max-age", "s-maxage", "stale-while-revalidate", "stale-if-error", "max-stale", "min-fresh"}
 )
 
+_OF_REQUESTS = frozenset(
+    {"max-age", "max-stale", "min-fresh", "no-cache", "no-store", "only-if-cached"}
+    | {"stale-if-error"}
+)
+
 
 def directives(fields: HeaderFields) -> dict[str, str | None]:
     """
@@ -52,6 +57,15 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     if text is None:
         return {"no-cache": None} if fields.get("pragma", "").lower() == "no-cache" else {}
     return {"no-store": None} if _is_too_long(text) else _parse_directives(text)
+
+
+def request_directives(fields: HeaderFields) -> dict[str, str | None]:
+    """
+    Parse the directives of a request that a cache obeys (RFC 9111 §5.2.1, RFC 5861 §4).
+
+    Unknown ones are ignored (§5.2.3), and ``no-transform``, as nothing is transformed here.
+    """
+    return {name: value for name, value in directives(fields).items() if name in _OF_REQUESTS}
 
 
 def _is_too_long(text: str) -> bool:

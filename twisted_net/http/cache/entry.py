@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from attrs import field, frozen
 
 from twisted_net.http.cache import validation
-from twisted_net.http.cache.directives import MAX_DELTA_SECONDS
+from twisted_net.http.cache.directives import MAX_DELTA_SECONDS, request_directives
 from twisted_net.http.fields import HeaderFields
 
 CACHE_CONDITIONS = ("if-none-match", "if-modified-since")
@@ -25,6 +25,8 @@ CACHE_RELEVANT_FIELDS = (
 )
 """A request with none of these fields gets any fresh stored response, unchanged."""
 
+_BESIDE_DIRECTIVES = ("range", *CACHE_CONDITIONS, *ORIGIN_CONDITIONS)
+
 
 @frozen(slots=True)
 class CacheRequest:
@@ -39,6 +41,13 @@ class CacheRequest:
     method: str
     key: str
     fields: HeaderFields
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any fresh stored response answers it, unchanged."""
+        if self.fields.has_none(CACHE_RELEVANT_FIELDS):
+            return True
+        return self.fields.has_none(_BESIDE_DIRECTIVES) and not request_directives(self.fields)
 
 
 @frozen(slots=True)

@@ -20,10 +20,10 @@ from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.cache import ranges, validation
 from twisted_net.http.cache.directives import (
     Directives,
-    directives,
     has_targeted_field,
     listed_fields,
     parse_response_directives,
+    request_directives,
     seconds,
 )
 from twisted_net.http.cache.entry import (
@@ -47,12 +47,16 @@ from twisted_net.http.cache.storability import (
     requires_validation,
     storable_if_shared,
 )
-from twisted_net.http.cache.vary import USER_FIELDS, variant, vary_names
+from twisted_net.http.cache.vary import KEY_FIELDS, USER_FIELDS, variant, vary_names
 from twisted_net.http.dates import format_date
 from twisted_net.http.fields import HeaderFields
 
 STALE_IF_ERROR_STATUSES = frozenset({500, 502, 503, 504})
 """Responses that count as an error of the server (RFC 5861 §4)."""
+
+# Request directives beside which a response may be served while it is validated (RFC 5861 §3); the
+# others state how fresh it has to be.
+_ALLOWS_STALE = frozenset({"only-if-cached", "stale-if-error"})
 
 
 @frozen(slots=True)
@@ -135,6 +139,7 @@ class Rules:
         self._shared = settings.shared
         self._targets = settings.targets if settings.shared else ()
         self._default_ttl = settings.default_ttl
+        self._key_fields = tuple(sorted(KEY_FIELDS if self._shared else KEY_FIELDS | USER_FIELDS))
         self._patterns = tuple(url_pattern(text) for text in settings.ttl_by_url)
 
     def with_default_ttl(self, default_ttl: float | None) -> Rules:
@@ -144,6 +149,7 @@ class Rules:
         other._shared = self._shared
         other._targets = self._targets
         other._default_ttl = default_ttl
+        other._key_fields = self._key_fields
         other._patterns = ()
         return other
 
@@ -154,9 +160,13 @@ class Rules:
                 return ttl
         return self._default_ttl
 
-    def user_field_names(self) -> tuple[str, ...]:
-        """Return the request fields that separate users, sorted; none in a shared cache."""
-        return () if self._shared else tuple(sorted(USER_FIELDS))
+    def key_field_names(self) -> tuple[str, ...]:
+        """
+        Return the request fields that a response is always selected by, sorted.
+
+        They are those of the target, and in a private cache those that separate users.
+        """
+        return self._key_fields
 
     # Lookup.
 
@@ -177,24 +187,24 @@ class Rules:
                 remaining = self._lifetime(request.key, entry) - age
                 if remaining > 0:
                     return Serve(entry, age, remaining)
-            request_directives: Directives = {}
+            asked: Directives = {}
         else:
-            request_directives = directives(fields)
-        decision = self._decide(request, request_directives, entry, stored, now)
-        if "only-if-cached" in request_directives and not isinstance(decision, Serve):
+            asked = request_directives(fields)
+        decision = self._decide(request, asked, entry, stored, now)
+        if "only-if-cached" in asked and not isinstance(decision, Serve):
             return Unsatisfiable()
         return decision
 
     def _decide(
         self,
         request: CacheRequest,
-        request_directives: Directives,
+        asked: Directives,
         entry: Entry | None,
         stored: Sequence[Entry],
         now: float,
     ) -> Decision:
         fields = request.fields
-        if "no-store" in request_directives or not fields.has_none(ORIGIN_CONDITIONS):
+        if "no-store" in asked or not fields.has_none(ORIGIN_CONDITIONS):
             return Forward("request")
         if entry is None:
             return Forward("vary-miss" if stored else "uri-miss")
@@ -202,13 +212,13 @@ class Rules:
         if for_range and not _covers_range(fields, entry):
             return Forward("partial" if entry.complete_length is not None else "request")
         if entry.complete_length is not None and not for_range:
-            return self._complete(request, request_directives, entry)
+            return self._complete(request, entry)
         age = entry.age(now)
         remaining = self._lifetime(request.key, entry) - age
         if not entry.no_cache:
-            if _satisfies(request_directives, entry, age, remaining):
+            if _satisfies(asked, entry, age, remaining):
                 return Serve(entry, age, remaining)
-            if not request_directives and _may_serve_stale(
+            if asked.keys() <= _ALLOWS_STALE and _may_serve_stale(
                 entry, remaining, entry.stale_while_revalidate
             ):
                 return Serve(entry, age, remaining, background_revalidation=True)
@@ -230,17 +240,14 @@ class Rules:
             conditions[0] = ("If-None-Match", ", ".join(tags))
         return Revalidate(entry, conditions, reason)
 
-    def _complete(
-        self, request: CacheRequest, request_directives: Directives, entry: Entry
-    ) -> Decision:
+    def _complete(self, request: CacheRequest, entry: Entry) -> Decision:
         """Decide how a request for the complete body is answered if a part of it is stored."""
         etag = validation.strong_etag(entry.fields)
         if (
             etag is None
-            or request_directives
             or entry.start != 0
             or request.method != "GET"
-            or not request.fields.has_none(CACHE_RELEVANT_FIELDS)
+            or not request.is_plain
             or not self.fits(entry.complete_length or 0)
         ):
             return Forward("partial")
@@ -254,10 +261,10 @@ class Rules:
             return False
         if "range" not in request.fields and entry.complete_length is not None:
             return False
-        request_directives = directives(request.fields)
-        if "no-cache" in request_directives:
+        asked = request_directives(request.fields)
+        if "no-cache" in asked:
             return False
-        window = max(entry.stale_if_error, seconds(request_directives.get("stale-if-error")))
+        window = max(entry.stale_if_error, seconds(asked.get("stale-if-error")))
         remaining = self._lifetime(request.key, entry) - entry.age(now)
         return _may_serve_stale(entry, remaining, window)
 
@@ -267,7 +274,7 @@ class Rules:
         self, request: CacheRequest, status: int, fields: HeaderFields, wall: float
     ) -> bool:
         """Return whether a response may be stored (RFC 9111 §3) and could be of use later."""
-        if status < 200 or status == 304 or "no-store" in directives(request.fields):
+        if status < 200 or status == 304 or "no-store" in request_directives(request.fields):
             return False
         response_directives = parse_response_directives(fields, self._targets)
         if forbids_storing(response_directives, status) or "*" in vary_names(fields):
@@ -335,8 +342,7 @@ class Rules:
     ) -> Entry:
         """Return a complete response as an entry; call :meth:`storable` before."""
         response_directives = parse_response_directives(fields, self._targets)
-        vary = vary_names(fields)
-        names = tuple(sorted(vary if self._shared else vary | USER_FIELDS))
+        names = tuple(sorted(vary_names(fields).union(self._key_fields)))
         start, complete_length = 0, None
         content_range = ranges.parse_content_range(fields.get("content-range", ""))
         if status == 206 and content_range is not None:
@@ -511,26 +517,26 @@ class Rules:
         return lifetime or 0.0
 
 
-def _satisfies(request_directives: Directives, entry: Entry, age: float, remaining: float) -> bool:
+def _satisfies(asked: Directives, entry: Entry, age: float, remaining: float) -> bool:
     """Return whether a stored response is fresh enough for the request (RFC 9111 §5.2.1)."""
-    if not request_directives:
+    if not asked:
         return remaining > 0
-    if "no-cache" in request_directives:
+    if "no-cache" in asked:
         return False
-    if "max-age" in request_directives:
-        limit = seconds(request_directives["max-age"])
+    if "max-age" in asked:
+        limit = seconds(asked["max-age"])
         # RFC 8246 §2: a reload (max-age=0) does not validate a fresh immutable response.
         reload = limit == 0 and entry.immutable and remaining > 0
         if (age > limit or limit == 0) and not reload:
             return False
-    if "min-fresh" in request_directives and remaining < seconds(request_directives["min-fresh"]):
+    if "min-fresh" in asked and remaining < seconds(asked["min-fresh"]):
         return False
     if remaining > 0:
         return True
-    if "min-fresh" in request_directives or entry.must_revalidate:
+    if "min-fresh" in asked or entry.must_revalidate:
         return False
-    if "max-stale" in request_directives:
-        max_stale = request_directives["max-stale"]
+    if "max-stale" in asked:
+        max_stale = asked["max-stale"]
         return max_stale is None or -remaining <= seconds(max_stale)
     return False
 

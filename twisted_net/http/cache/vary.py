@@ -16,6 +16,13 @@ A private cache may serve a program that acts for many users: a response to one 
 user alone.
 """
 
+KEY_FIELDS = frozenset({"host"})
+"""
+The request fields that are part of the target, beside the URL (RFC 9110 §7.1).
+
+A caller who sets ``Host`` asks for another resource than the URL names.
+"""
+
 MAX_NAMES = 64
 """Field names of ``Vary``, by its commas; more count as ``*``: no other request gets it."""
 
