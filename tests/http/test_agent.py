@@ -556,6 +556,28 @@ class DecodingTests(HttpTestCase):
         self.assertEqual(self.accepted("identity", "gzip"), ["identity"])
         self.assertEqual(self.accepted("identity"), ["identity"])
 
+    def test_range(self) -> None:
+        """With ``Range`` no coding is asked for, unless the caller does (RFC 9110 §14.2)."""
+        for lines, expected in (
+            ([], ["identity"]),
+            ([ACCEPTED], ["identity"]),
+            (["gzip"], ["identity"]),
+            (["br"], ["br"]),
+        ):
+            fake = FakeAgent([canned(200)])
+            headers = Headers({"Range": ["bytes=0-1"], "Accept-Encoding": lines})
+            agent = DecodingAgent(fake, 10, Pace.of(MemoryReactorClock()))
+            self.successResultOf(agent.request(b"GET", URL, headers))
+            self.assertEqual(fake.sent[0].header("accept-encoding"), expected)
+
+    def test_part(self) -> None:
+        """The part of a 206 is returned as it is, with its coding."""
+        fake = FakeAgent([canned(206, b"\x1f\x8b", [("Content-Encoding", "gzip")])])
+        agent = DecodingAgent(fake, 10, Pace.of(MemoryReactorClock()))
+        response = self.successResultOf(agent.request(b"GET", URL))
+        self.assertEqual(response_fields(response)["content-encoding"], "gzip")
+        self.assertEqual(self.successResultOf(collect(response))[0], b"\x1f\x8b")
+
 
 class HTTPAgentTests(HttpTestCase):
     """:class:`HTTPAgent` combines all layers."""

@@ -210,14 +210,24 @@ ACCEPTED = ", ".join(coding.decode() for coding in DECODERS if coding != b"x-gzi
 """The codings that :func:`decode_response` decodes, as ``Accept-Encoding`` lists them."""
 
 _ACCEPTED = [ACCEPTED.encode()]
+_IDENTITY = [b"identity"]
 
 
 def accepted_codings(headers: Headers | None) -> list[bytes]:
-    """Return the ``Accept-Encoding`` lines to send for a request whose caller set *headers*."""
-    lines = [] if headers is None else list(headers.getRawHeaders(b"accept-encoding", ()))
+    """
+    Return the ``Accept-Encoding`` lines to send for a request whose caller set *headers*.
+
+    With ``Range`` they ask for no coding: the range is one of the encoded bytes (RFC 9110 §14.2),
+    of which a part cannot be decoded.
+    """
+    if headers is None:
+        return _ACCEPTED
+    lines = list(headers.getRawHeaders(b"accept-encoding", ()))
     if lines and lines != _ACCEPTED and lines[-1] == b"gzip":
         lines.pop()  # treq adds this line to those of its caller
-    return lines or _ACCEPTED
+    if lines and lines != _ACCEPTED:
+        return lines
+    return _IDENTITY if headers.hasHeader(b"range") else _ACCEPTED
 
 
 def fields_with_accept_encoding(headers: Headers | None) -> HeaderFields:
@@ -237,20 +247,23 @@ def decode_response(
     Return *response* with its body decompressed, nested codings too.
 
     It is decompressed piece by piece, in the turns of *pace*; meanwhile its connection is not read.
-    Decoding stops at a coding that is unknown here; it stays in ``Content-Encoding``.
+    Decoding stops at a coding that is unknown here; it stays in ``Content-Encoding``. The part of a
+    206 is not decoded.
 
     :param limit: bytes that the body may grow to. Beyond them it ends with
         :class:`~twisted_net.http.errors.BodyTooLarge`, and no more is decompressed.
     :param deadline: by the clock of *pace*; the body ends with its error.
     :raises BadResponse: for more than :data:`MAX_CODINGS` codings.
     """
+    if response.length == 0 or response.code == 206:
+        return response
     lines = response.headers.getRawHeaders(b"content-encoding", [])
     listed = b",".join(lines).split(b",", MAX_LISTED)
     if len(listed) > MAX_LISTED:
         discard(response)
         raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
     codings = [name.strip().lower() for name in listed if name.strip()]
-    if not codings or codings[-1] not in DECODERS or response.length == 0:
+    if not codings or codings[-1] not in DECODERS:
         return response
     if len(codings) > MAX_CODINGS:
         discard(response)

@@ -837,6 +837,13 @@ class PartTests(RulesTestCase):
         kept = self.stored(("Cache-Control", "max-age=60"))
         self.assertIsInstance(self.decide(kept, 0, ("Range", "bytes=-1")), Serve)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=0-0,2-2")), Forward("request"))
+        coded = self.stored(("Cache-Control", "max-age=60"), ("Content-Encoding", "gzip"))
+        plain = ("Accept-Encoding", "identity, br;q=0.5")
+        self.assertEqual(self.decide(coded, 0, ("Range", "bytes=-1"), plain), Forward("request"))
+        self.assertIsInstance(self.decide(coded, 0, ("Range", "bytes=-1")), Serve)
+        self.assertIsInstance(
+            self.decide(coded, 0, ("Range", "bytes=-1"), ("Accept-Encoding", "br, GZIP;q=1")), Serve
+        )
         kept = self.stored(("Cache-Control", "max-age=60"), status=404)
         self.assertEqual(self.decide(kept, 0, ("Range", "bytes=-1")), Forward("request"))
 

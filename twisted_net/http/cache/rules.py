@@ -548,9 +548,24 @@ def _may_serve_stale(entry: Entry, remaining: float, window: float) -> bool:
 
 def _covers_range(request: HeaderFields, entry: Entry) -> bool:
     """Return whether the ``Range`` of a request can be answered from an entry."""
-    return entry.status in (200, 206) and ranges.covers(
-        request["range"], entry.start, len(entry.body), entry.complete_length
+    return (
+        entry.status in (200, 206)
+        and _accepts_coding(request, entry.fields.get("content-encoding", ""))
+        and ranges.covers(request["range"], entry.start, len(entry.body), entry.complete_length)
     )
+
+
+def _accepts_coding(request: HeaderFields, codings: str) -> bool:
+    """
+    Return whether a request names all *codings* as acceptable (RFC 9110 §12.5.3), or none at all.
+
+    A range is one of the encoded bytes, which are of no use to a caller who wants them plain.
+    """
+    accepted = request.get("accept-encoding")
+    if accepted is None or not codings.strip():
+        return True
+    names = {name.partition(";")[0].strip() for name in accepted.lower().split(",")}
+    return all(name.strip() in names for name in codings.lower().split(","))
 
 
 def _has_single_range(fields: HeaderFields) -> bool:
