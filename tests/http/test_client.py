@@ -8,18 +8,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from hyperlink import EncodedURL
 from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, Wire, canned
 from twisted_net import __version__
+from twisted_net.http.bodies import BodyResponse
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.client import Client
@@ -29,6 +31,7 @@ from twisted_net.http.errors import (
     BodyMismatch,
     CannotConnect,
     ClientClosed,
+    ConnectionBroken,
     FetchTimeout,
     InvalidURL,
     TooManyRedirects,
@@ -227,6 +230,70 @@ class HeaderTests(ClientTestCase):
             self.assertEqual(self.sent().header("authorization"), [expected])
             self.assertEqual(self.sent().uri, URL.encode())
             self.assertEqual(response.url, URL)
+
+
+class BrokenBodyTests(ClientTestCase):
+    """A body that breaks off is stored as far as it came (RFC 9111 §3.3)."""
+
+    def broken(self, body: bytes, *fields: tuple[str, str], length: int = 10) -> IResponse:
+        """Return a response whose body breaks off after *body*."""
+        failure = Failure(ConnectionBroken("body", "x"))
+        made = canned(200, body, [FRESH, ("ETag", '"x"'), *fields], failure)
+        return BodyResponse.like(made, made.deliverBody, length=length)
+
+    def get(self, **options: Any) -> Response:
+        """Make a request without retries."""
+        return self.run_now(self.client.get(URL, retries=0, **options))
+
+    def test_kept(self) -> None:
+        """The next request asks for the rest only, with get() as with stream()."""
+        self.answer(self.broken(b"0123"))
+        self.failureResultOf(self.start(self.client.get(URL, retries=0)), ConnectionBroken)
+        rest = [("ETag", '"x"'), ("Content-Range", "bytes 4-9/10")]
+        self.answer(canned(206, b"456789", rest))
+        response = self.get()
+        self.assertEqual((response.status, response.body), (200, b"0123456789"))
+        self.assertEqual(self.sent().header("range"), ["bytes=4-"])
+        self.assertEqual(self.sent().header("if-range"), ['"x"'])
+
+    def test_last_attempt(self) -> None:
+        """Of several attempts the last one counts, and none that brought no body."""
+        for last, wanted in ((self.broken(b"01"), ["bytes=2-"]), (canned(503), [])):
+            self.client = self.make()
+            self.answer(self.broken(b"0123"), last)
+            asking = self.start(self.client.get(URL, retries=1))
+            self.clock.advance(1)
+            if wanted:
+                self.failureResultOf(asking, ConnectionBroken)
+            else:
+                self.successResultOf(asking)
+            self.answer(canned(200))
+            self.get()
+            self.assertEqual(self.sent().header("range"), wanted)
+
+    def test_not_kept(self) -> None:
+        """It is not where it must not be stored, and not of a POST."""
+        for fields, method, options in (
+            ([("Cache-Control", "no-store")], "GET", {}),
+            ([("Content-Location", URL)], "POST", {}),
+            ([], "GET", {"cache": False}),
+        ):
+            self.client = self.make()
+            self.answer(self.broken(b"0123", *fields))
+            call = self.client.request(method, URL, retries=0, **cast(Any, options))
+            self.failureResultOf(self.start(call), ConnectionBroken)
+            self.answer(canned(200))
+            self.get()
+            self.assertEqual(self.sent().header("range"), [])
+
+    def test_stale_in_its_place(self) -> None:
+        """A stale response that is served in its place stays."""
+        stale = ("Cache-Control", "max-age=0, stale-if-error=9")
+        self.answer(canned(200, b"old", [stale, ("ETag", '"y"')]))
+        self.get()
+        for _ in range(2):
+            self.answer(self.broken(b"0123"))
+            self.assertEqual(self.get().body, b"old")
 
 
 class BodyTests(ClientTestCase):
@@ -430,6 +497,48 @@ class CookieJarTests(ClientTestCase):
         self.assertEqual(self.names(), ["old", "s"])
         self.run_now(self.client.get(URL))
         self.assertEqual(set(self.sent().header("cookie")[0].split("; ")), {"old=1", "s=1"})
+
+    def test_from_the_network_only(self) -> None:
+        """A response out of the cache sets no cookie, but a 304 that has validated it does."""
+        stored = [("Cache-Control", "max-age=60"), ("ETag", '"x"'), ("Set-Cookie", "s=1")]
+        for kept in (self.jar, None):
+            client = self.client if kept is not None else self.make()
+            self.jar.clear()
+            self.answer(canned(200, b"abc", stored))
+            self.run_now(client.get(URL, cookies={}))
+            self.jar.clear()
+            response = self.run_now(client.get(URL, allow_redirects=True, headers={}))
+            self.assertTrue(response.from_cache)
+            self.assertEqual(response.headers["set-cookie"], "s=1")
+            self.assertEqual(self.names(), [])
+            self.answer(canned(304, b"", [("ETag", '"x"'), ("Set-Cookie", "t=2")]))
+            response = self.run_now(client.get(URL, headers={"Cache-Control": "no-cache"}))
+            self.assertEqual((response.status, response.from_cache), (200, True))
+            self.assertEqual(self.names(), ["t"] if kept is not None else [])
+            self.answer(canned(304, b"", [("ETag", '"x"')]))
+            self.jar.clear()
+            self.run_now(client.get(URL, headers={"Cache-Control": "no-cache"}))
+            self.assertEqual(self.names(), [])
+
+    def test_redirect_out_of_the_cache(self) -> None:
+        """A stored redirect sets no cookie for the requests after it."""
+        client = self.make()
+        moved = redirect(301, "/b", FRESH, ("Set-Cookie", "s=1"))
+        self.answer(moved, canned(200), canned(200))
+        self.run_now(client.get(URL))
+        self.assertEqual(self.sent().header("cookie"), ["s=1"])
+        self.run_now(client.get(URL))
+        self.assertEqual(len(self.fake.sent), 3)
+        self.assertEqual(self.sent().header("cookie"), [])
+
+    def test_part_beside_a_jar(self) -> None:
+        """treq decodes no part of a body: it sees nothing of the response but the cookies."""
+        fields = [("Content-Encoding", "gzip"), ("Set-Cookie", "s=1")]
+        self.answer(canned(206, b"\x1f\x8b", fields))
+        response = self.run_now(self.client.get(URL, headers={"Range": "bytes=0-1"}))
+        self.assertEqual(response.body, b"\x1f\x8b")
+        self.assertEqual(response.headers["content-encoding"], "gzip")
+        self.assertEqual(self.names(), ["old", "s"])
 
     def test_delete(self) -> None:
         """A cookie that a server deletes is removed."""

@@ -418,9 +418,13 @@ class BodyCollector(Protocol):
         if self.done.called:
             return
         if is_complete(reason):
-            self.done.callback((b"".join(self._chunks), reason))
+            self.done.callback((self.received(), reason))
         else:
             self.done.errback(reason)
+
+    def received(self) -> bytes:
+        """Return what has been received so far."""
+        return b"".join(self._chunks)
 
     def _cancel(self) -> None:
         transport = cast(BodyTransport, self.transport)

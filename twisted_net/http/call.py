@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import define, frozen
 
 from twisted_net.http.cache.rules import Rules
@@ -42,6 +44,10 @@ class Call:
         earlier attempts, and of the waits between them.
     :ivar attempts: requests made over the network, in all.
     :ivar age: of the response in seconds, where it came from the cache; else None.
+    :ivar broken: the response whose body broke off in the last attempt that failed, and what was
+        received of the body; None if the attempt failed otherwise.
+    :ivar set_cookies: values of ``Set-Cookie`` that came over the network with a response out of
+        the cache, which a 304 has validated; None where the response came over the network itself.
     """
 
     deadline: Deadline | None
@@ -54,3 +60,5 @@ class Call:
     delay: float = 0.0
     attempts: int = 0
     age: float | None = None
+    set_cookies: list[str] | None = None
+    broken: tuple[Any, bytes] | None = None  # Any: an IResponse, which the core does not know

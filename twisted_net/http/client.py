@@ -467,6 +467,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             body = request_body(options, headers)
         sender = RequestSender(
             self._agent.for_call(call),
+            call,
             self._reactor,
             self._cookiejar,
             url,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, cast
 
 import msgspec
@@ -17,7 +18,13 @@ from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
 
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
-from twisted_net.http.bodies import BodyResponse, BytesProducer, body_producer
+from twisted_net.http.bodies import (
+    BodyResponse,
+    BytesProducer,
+    body_producer,
+    response_fields,
+)
+from twisted_net.http.call import Call
 from twisted_net.http.redirects import ORIGIN_FIELDS, Redirect
 from twisted_net.http.urls import encode_url, parse_target
 from twisted_net.net.reactor import Reactor
@@ -159,6 +166,58 @@ class _CallCookies:
                 self._kept.set_cookie(cookie)
 
 
+class _AgentForTreq(AgentLayer):
+    """
+    Sends what treq has built, and shows treq no more of the response than its cookies.
+
+    Only those count that came over the network: a stored ``Set-Cookie`` is one that the jar has
+    had already, and would bring back a cookie that was changed or deleted since.
+
+    :ivar response: the last response.
+    """
+
+    def __init__(self, agent: IAgent, call: Call) -> None:
+        self._agent = agent
+        self._call = call
+        self.response: IResponse | None = None
+
+    @override
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return request.send(self._agent).addCallback(self._received)
+
+    def _received(self, response: IResponse) -> IResponse:
+        self.response = response
+        return _with_cookies_only(response, self._call)
+
+
+def _with_cookies_only(response: IResponse, call: Call) -> IResponse:
+    """Return a response with the usual cookies that came over the network, and nothing else."""
+    cookies = call.set_cookies
+    if cookies is None:
+        cookies = response_fields(response).get_all("set-cookie")
+    headers = Headers()
+    for cookie in usual_cookies(cookies):
+        headers.addRawHeader(b"Set-Cookie", cookie.encode("latin-1"))
+    return BodyResponse.like(response, response.deliverBody, headers=headers)
+
+
+def usual_cookies(lines: Iterable[str]) -> list[str]:
+    """
+    Return the cookies that somebody keeps.
+
+    Others are those after the first :data:`MAX_COOKIES`, and those with more than
+    :data:`MAX_COOKIE_SIZE` bytes or :data:`MAX_COOKIE_ATTRIBUTES`.
+
+    :param lines: values of ``Set-Cookie``, decoded as Latin-1.
+    """
+    usual = (
+        line
+        for line in lines
+        if len(line) <= MAX_COOKIE_SIZE and line.count(";") <= MAX_COOKIE_ATTRIBUTES
+    )
+    return list(islice(usual, MAX_COOKIES))
+
+
 class RequestSender:
     """
     Sends the requests of one call.
@@ -166,19 +225,21 @@ class RequestSender:
     treq builds a request that needs it: for a query to add, a form, a file or cookies. That takes
     more time than the rest of sending, so all other requests are sent without it.
 
-    :param agent: sends the requests of this call.
+    :param agent: sends the requests of *call*.
     :param kept: the client's cookie jar, if it has one.
     """
 
     def __init__(
         self,
         agent: IAgent,
+        call: Call,
         reactor: Reactor,
         kept: IndexableCookieJar | None,
         url: str,
         cookies: Mapping[str, str] | None,
     ) -> None:
         self._agent = agent
+        self._call = call
         self._reactor = reactor
         self._jar: _CallCookies | None = None
         if kept is not None or cookies:
@@ -191,8 +252,8 @@ class RequestSender:
             if body.is_plain:
                 return await self._send_plainly(method, url, headers, body)
             self._jar = _CallCookies(None)
-        http = HTTPClient(_LimitedCookies(self._agent), self._jar.jar, body_producer)
-        response: IResponse = await http.request(
+        agent = _AgentForTreq(self._agent, self._call)
+        await HTTPClient(agent, self._jar.jar, body_producer).request(
             method,
             _EncodedUrl.of(url),
             params=body.params,
@@ -205,7 +266,8 @@ class RequestSender:
             reactor=cast(Any, self._reactor),
         )
         self._jar.save()
-        return response
+        assert agent.response is not None
+        return agent.response
 
     async def _send_plainly(
         self, method: str, url: str, headers: Headers, body: RequestBody
@@ -215,45 +277,12 @@ class RequestSender:
         producer = BytesProducer(body.data) if body.data else None
         response = await self._agent.request(verb, uri, headers, producer)
         if response.headers.hasHeader(b"set-cookie"):
-            self._jar = _CallCookies(None)
-            # CookieAgent stores the cookies of the response.
-            limited = _LimitedCookies(_CannedAgent(response))
-            await CookieAgent(limited, self._jar.jar).request(verb, uri, headers)
+            shown = _with_cookies_only(response, self._call)
+            if shown.headers.hasHeader(b"set-cookie"):
+                self._jar = _CallCookies(None)
+                # CookieAgent stores the cookies of the response.
+                await CookieAgent(_CannedAgent(shown), self._jar.jar).request(verb, uri, headers)
         return response
-
-
-class _LimitedCookies(AgentLayer):
-    """
-    Passes on only the cookies that a server may set, and none of RFC 2965, which are parsed anyway.
-    """
-
-    def __init__(self, agent: IAgent) -> None:
-        self._agent = agent
-
-    @override
-    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
-        return request.send(self._agent).addCallback(limit_cookies)
-
-
-def limit_cookies(response: IResponse) -> IResponse:
-    """
-    Return a response without the cookies that nobody keeps.
-
-    These are those after the first :data:`MAX_COOKIES`, and those with more than
-    :data:`MAX_COOKIE_SIZE` bytes or :data:`MAX_COOKIE_ATTRIBUTES`.
-    """
-    lines = response.headers.getRawHeaders(b"set-cookie")
-    if lines is None:
-        return response
-    usual = [
-        line
-        for line in lines
-        if len(line) <= MAX_COOKIE_SIZE and line.count(b";") <= MAX_COOKIE_ATTRIBUTES
-    ]
-    headers = response.headers.copy()
-    headers.setRawHeaders(b"set-cookie", usual[:MAX_COOKIES])
-    headers.removeHeader(b"set-cookie2")
-    return BodyResponse.like(response, response.deliverBody, headers=headers)
 
 
 class _CannedAgent(AgentLayer):

@@ -13,6 +13,7 @@ from twisted_net.http.fields import HeaderFields
 
 NOW = 1_795_305_600.0
 AT_ONCE = ReceiptTimes(NOW, NOW, NOW)
+GET = CacheRequest("GET", "http://a.example/", HeaderFields())
 
 
 def part(first: int, body: bytes, etag: str = '"x"', **more: str) -> Entry:
@@ -72,7 +73,9 @@ class IncompleteResponseTests(SynchronousTestCase):
 
     def test_kept(self) -> None:
         """It is a partial response, with the length that the server stated."""
-        found = incomplete_response(evolve(part(0, b"012"), status=200, complete_length=None), 10)
+        found = incomplete_response(
+            GET, evolve(part(0, b"012"), status=200, complete_length=None), 10
+        )
         assert found is not None
         self.assertEqual((found.status, found.start, found.complete_length), (206, 0, 10))
 
@@ -87,4 +90,5 @@ class IncompleteResponseTests(SynchronousTestCase):
             (weak, 10),
             (evolve(whole, status=404), 10),
         ):
-            self.assertIsNone(incomplete_response(entry, length))
+            self.assertIsNone(incomplete_response(GET, entry, length))
+        self.assertIsNone(incomplete_response(evolve(GET, method="POST"), whole, 10))

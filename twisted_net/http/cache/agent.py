@@ -93,9 +93,10 @@ class CachingAgent(AgentLayer):
 
     :param now: the clock of the cache, by which ages are measured: one for all agents over a store,
         made by ``steady_wall(reactor, time.time)`` of :mod:`twisted_net.net`.
-    :param call: its ``age`` is set for a response out of the store; its deadline ends the wait
-        for another caller's request; its ``delay`` is when, after *agent* was called, the
-        attempt began that brought the response (RFC 9111 §4.2.3).
+    :param call: its ``age`` and ``set_cookies`` are set for a response out of the store; its
+        deadline ends the wait for another caller's request; its ``delay`` is when, after *agent*
+        was called, the attempt began that brought the response (RFC 9111 §4.2.3); a body that is
+        ``broken`` is stored as a partial response.
     :param wall: returns seconds since 1970, to compare with dates of responses.
     :param collapser: the requests in progress of all agents over one store; by default of this
         agent alone.
@@ -134,6 +135,7 @@ class CachingAgent(AgentLayer):
             return fail(error)
         if self._call is not None:
             self._call.age = None
+            self._call.set_cookies = None
         stored = self._store.get(asked.key)
         if isinstance(stored, Deferred):
             return stored.addCallback(self._answer_from, asked, request)
@@ -264,14 +266,10 @@ class CachingAgent(AgentLayer):
             now = self._now()
             if entry is not None and self._rules.stale_on_error(request, entry, now):
                 return self._serve_stale(request, entry, now, "fwd=stale; detail=unreachable")
+            self._keep_part(request, request_time, collapsed)
             raise
-        _restore_length(request, response)
-        if self._call is not None:
-            # Earlier attempts, and the waits between them, do not add to the response's age.
-            request_time += self._call.delay
-        now = self._now()
-        times = ReceiptTimes(request_time, now, self._wall())
-        received = _ReceivedResponse(response, response_fields(response), times)
+        received = self._received(request, response, request_time)
+        now = received.times.response_time
         code = response.code
         if (
             entry is not None
@@ -285,6 +283,35 @@ class CachingAgent(AgentLayer):
         if isinstance(decision, FetchRemainder) and code in (206, 416):
             return await self._serve_completed(request, outgoing, decision, received)
         return await self._serve_new(request, received, decision.reason, collapsed)
+
+    def _received(
+        self, request: CacheRequest, response: IResponse, request_time: float
+    ) -> _ReceivedResponse:
+        """Return a response with its times."""
+        _restore_length(request, response)
+        if self._call is not None:
+            # Earlier attempts, and the waits between them, do not add to the response's age.
+            request_time += self._call.delay
+        times = ReceiptTimes(request_time, self._now(), self._wall())
+        return _ReceivedResponse(response, response_fields(response), times)
+
+    def _keep_part(
+        self, request: CacheRequest, request_time: float, collapsed: CollapsedRequest | None
+    ) -> None:
+        """Store what came of a body that broke off, if the rest of it can be requested later."""
+        broken = None if self._call is None else self._call.broken
+        if broken is None:
+            return
+        response, body = broken
+        received = self._received(request, response, request_time)
+        length = _content_length(response)
+        if self._rules.fits(length or 0) and self._rules.storable(
+            request, response.code, received.fields, received.times.wall
+        ):
+            entry = self._make_entry(request, received, body)
+            part = incomplete_response(request, entry, length)
+            if part is not None:
+                self._put(request.key, part, collapsed)
 
     def _serve_stale(
         self, request: CacheRequest, entry: Entry, now: float, status: str
@@ -309,7 +336,10 @@ class CachingAgent(AgentLayer):
             collapsed.vary = new.vary
         self._put(request.key, new, collapsed)
         status = f"fwd={decision.reason}; fwd-status=304"
-        return self._serve(request, new, new.age(received.times.response_time), status)
+        response = self._serve(request, new, new.age(received.times.response_time), status)
+        if self._call is not None:
+            self._call.set_cookies = received.fields.get_all("set-cookie")
+        return response
 
     async def _serve_completed(
         self,
@@ -426,7 +456,7 @@ class CachingAgent(AgentLayer):
                 as_stated = complete and len(body) == _content_range_length(received.fields)
                 entry = combine(parts, entry) if as_stated else None
             elif not complete:
-                entry = incomplete_response(entry, _content_length(response))
+                entry = incomplete_response(request, entry, _content_length(response))
             if entry is not None:
                 self._put(request.key, entry, collapsed)
 
@@ -446,6 +476,7 @@ class CachingAgent(AgentLayer):
     def _serve(self, request: CacheRequest, entry: Entry, age: float, status: str) -> IResponse:
         if self._call is not None:
             self._call.age = age
+            self._call.set_cookies = []
         served = construct_response(request, entry, age)
         headers = Headers()
         for name, value in served.fields.pairs:

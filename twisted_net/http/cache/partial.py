@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from twisted_net.http.cache import ranges, validation
-from twisted_net.http.cache.entry import Entry
+from twisted_net.http.cache.entry import CacheRequest, Entry
 
 
 def combine(stored: Sequence[Entry], new: Entry) -> Entry:
@@ -35,17 +35,19 @@ def combine(stored: Sequence[Entry], new: Entry) -> Entry:
     return _as_complete(evolve(new, fields=fields, start=both[0], body=both[1]))
 
 
-def incomplete_response(entry: Entry, length: int | None) -> Entry | None:
+def incomplete_response(request: CacheRequest, entry: Entry, length: int | None) -> Entry | None:
     """
     Return the partial response to store for a body that broke off (RFC 9111 §3.3).
 
-    None where the rest could not be requested later: without a strong entity tag, for instance.
+    None where the rest could not be requested later: without a strong entity tag, for instance; and
+    for other methods than GET.
 
     :param entry: made of the bytes that were received.
     :param length: complete length by the server's ``Content-Length``; None where unknown.
     """
     usable = (
-        entry.status == 200
+        request.method == "GET"
+        and entry.status == 200
         and length is not None
         and 0 < len(entry.body) < length
         and validation.strong_etag(entry.fields) is not None

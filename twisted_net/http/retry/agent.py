@@ -23,10 +23,10 @@ from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import FetchError
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
+    BodyCollector,
     BodyResponse,
     BufferedResponse,
     BytesProducer,
-    collect,
     deliver_bytes,
     discard,
 )
@@ -205,6 +205,7 @@ class _RetryLoop:
             raise CircuitOpen(self._host, self._breaker.retry_after(now))
         self._number += 1
         self._call.attempts += 1
+        self._call.broken = None
         outcome = _AttemptOutcome(self._number, now)
         healthy: bool | None = None
         try:
@@ -214,8 +215,7 @@ class _RetryLoop:
                 and response.length != 0
                 and not isinstance(response, BufferedResponse)
             ):
-                body, reason = await collect(response)
-                response = BodyResponse.like(response, deliver_bytes(body, reason))
+                response = await self._buffered(response)
             outcome.response = response
             healthy = response.code < 500 or response.code not in self._policy.statuses
         except FetchError as error:
@@ -230,6 +230,17 @@ class _RetryLoop:
             outcome.seconds = end - now
             self._breaker.release(ticket, healthy, end)
         return outcome
+
+    async def _buffered(self, response: IResponse) -> IResponse:
+        """Return a response with its body in memory; if it breaks off, keep what came of it."""
+        collector = BodyCollector()
+        response.deliverBody(collector)
+        try:
+            body, reason = await collector.done
+        except FetchError:
+            self._call.broken = response, collector.received()
+            raise
+        return BodyResponse.like(response, deliver_bytes(body, reason))
 
     async def _hedged(self) -> _AttemptOutcome:
         """Make an attempt, and a second one beside it if the first takes too long."""
