@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.http.fakes import HttpTestCase
+from twisted_net.http import response as response_module
 from twisted_net.http.errors import BadStatus
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.response import MAX_PARAMETERS, Response
+from twisted_net.http.response import EXCERPT, MAX_PARAMETERS, Response
 
 URL = "http://h.example/p"
 
@@ -32,6 +33,30 @@ class ResponseTests(HttpTestCase):
         ):
             with self.subTest(kind=kind):
                 self.assertEqual(self.response(body, kind).text(), text)
+
+    def test_labels_of_the_web(self) -> None:
+        """Old labels stand for what browsers read; a byte order mark counts more than a label."""
+        for body, kind, text in (
+            (b"\x93a\x94", "text/plain; charset=iso-8859-1", "\u201ca\u201d"),
+            (b"\x87\x40", "text/plain; charset=shift_jis", "\u2460"),
+            (b"\xef\xbb\xbf\xc3\xbc", "text/plain; charset=latin1", "ü"),
+            (b"\xff\xfe\xfc\x00", "text/plain", "ü"),
+            (b"\xef\xbb\xbfa", "text/plain", "a"),
+        ):
+            with self.subTest(body=body):
+                self.assertEqual(self.response(body, kind).text(), text)
+
+    def test_excerpt(self) -> None:
+        """Of the body of an error no more is decoded than its beginning, which is shown."""
+
+        def decode_all(*_: object) -> str:
+            raise AssertionError("the whole body is decoded")
+
+        self.patch(response_module, "decode_text", decode_all)
+        for charset in ("utf-8", "shift_jis", "utf-16", "windows-1253", "nonsense"):
+            response = self.response(b"\xff" * 100_000, f"a/b; charset={charset}", 500)
+            error = self.assertRaises(BadStatus, response.raise_for_status)
+            self.assertEqual(len(error.excerpt), EXCERPT)
 
     def test_many_parameters(self) -> None:
         """The charset is looked for in as many parameters as the limit says."""

@@ -9,7 +9,12 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
-from twisted_net.net.charsets import codec_for, decode_text
+from twisted_net.net.charsets import (
+    codec_for,
+    codec_of_mark,
+    decode_beginning,
+    decode_text,
+)
 from twisted_net.net.redaction import redact_url
 from twisted_net.net.untrusted_json import check_numbers
 
@@ -61,14 +66,17 @@ class Response:
         Decode the body by the charset that ``Content-Type`` names, or else as UTF-8.
 
         Charsets are those of the web, see :data:`~twisted_net.net.charsets.CODECS`. It is looked
-        for in the first :data:`MAX_PARAMETERS` parameters. Bytes that
-        cannot be decoded become U+FFFD.
+        for in the first :data:`MAX_PARAMETERS` parameters. A byte order mark decides before it,
+        and is dropped. Bytes that cannot be decoded become U+FFFD.
         """
         return decode_text(self.body, self.codec)
 
     @property
     def codec(self) -> str:
-        """Python's name of the charset of :meth:`text`."""
+        """Python's name of the charset of :meth:`text`; a byte order mark decides before all."""
+        return codec_of_mark(self.body, self._stated_codec())
+
+    def _stated_codec(self) -> str:
         # The last of them is what is left, and no parameter.
         parameters = self.headers.get("content-type", "").split(";", MAX_PARAMETERS + 1)
         for parameter in parameters[1 : MAX_PARAMETERS + 1]:
@@ -114,5 +122,5 @@ class Response:
             self.reason,
             redact_url(self.url),
             self.headers,
-            self.text()[:EXCERPT],
+            decode_beginning(self.body, self.codec, EXCERPT),
         )

@@ -3,22 +3,67 @@
 from __future__ import annotations
 
 import codecs
-from encodings import normalize_encoding
-from encodings.aliases import aliases
+import re
 from functools import cache
 from importlib import import_module
 
 MAX_NAME = 64
 """Characters of the longest name that is looked at."""
 
-_NAMES = (
-    "ascii big5 big5hkscs cp866 cp874 cp932 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 "
-    "cp1257 cp1258 euc_jp euc_kr gb18030 gb2312 gbk iso2022_jp iso8859_2 iso8859_3 iso8859_4 "
-    "iso8859_5 iso8859_6 iso8859_7 iso8859_8 iso8859_9 iso8859_10 iso8859_11 iso8859_13 iso8859_14 "
-    "iso8859_15 iso8859_16 koi8_r koi8_u latin_1 mac_cyrillic mac_roman shift_jis tis_620 utf_8 "
-    "utf_16 utf_16_be utf_16_le utf_32 utf_32_be utf_32_le"
-)
-CODECS = frozenset(_NAMES.split())
+_LABELS = {
+    "big5hkscs": "big5 big5hkscs cnbig5 cp950 csbig5 xxbig5",
+    "cp866": "866 cp866 csibm866 ibm866",
+    "cp874": "cp874 dos874 iso885911 tis620 windows874",
+    "cp932": "cp932 csshiftjis ms932 mskanji shiftjis sjis windows31j xsjis",
+    "cp949": "cp949 cseuckr csksc56011987 euckr isoir149 korean ksc5601 ksc56011987 ksc56011989"
+    " windows949",
+    "cp1252": "ansix341968 ascii cp819 csisolatin1 ibm819 iso88591 iso885911987 isoir100 l1 latin1"
+    " usascii",
+    "cp1254": "csisolatin5 iso88599 iso885991989 isoir148 l5 latin5",
+    "euc_jp": "cseucpkdfmtjapanese eucjp xeucjp",
+    "gb18030": "chinese cp936 csgb2312 csiso58gb231280 gb18030 gb2312 gb231280 gbk isoir58 xgbk",
+    "iso2022_jp": "csiso2022jp iso2022jp",
+    "iso8859_2": "csisolatin2 iso88592 iso885921987 isoir101 l2 latin2",
+    "iso8859_3": "csisolatin3 iso88593 iso885931988 isoir109 l3 latin3",
+    "iso8859_4": "csisolatin4 iso88594 iso885941988 isoir110 l4 latin4",
+    "iso8859_5": "csisolatincyrillic cyrillic iso88595 iso885951988 isoir144",
+    "iso8859_6": "arabic asmo708 csiso88596e csiso88596i csisolatinarabic ecma114 iso88596"
+    " iso885961987 iso88596e iso88596i isoir127",
+    "iso8859_7": "csisolatingreek ecma118 elot928 greek greek8 iso88597 iso885971987 isoir126"
+    " suneugreek",
+    "iso8859_8": "csiso88598e csiso88598i csisolatinhebrew hebrew iso88598 iso885981988 iso88598e"
+    " iso88598i isoir138 logical visual",
+    "iso8859_10": "csisolatin6 iso885910 isoir157 l6 latin6",
+    "iso8859_13": "iso885913",
+    "iso8859_14": "iso885914",
+    "iso8859_15": "csisolatin9 iso885915 l9 latin9",
+    "iso8859_16": "iso885916",
+    "koi8_r": "cskoi8r koi koi8 koi8r",
+    "koi8_u": "koi8ru koi8u",
+    "mac_cyrillic": "maccyrillic xmaccyrillic xmacukrainian",
+    "mac_roman": "csmacintosh mac macintosh macroman xmacroman",
+    "utf_8": "unicode11utf8 unicode20utf8 utf8 xunicode20utf8",
+    "utf_16_be": "unicodefffe utf16be",
+    "utf_16_le": "csunicode iso10646ucs2 ucs2 unicode unicodefeff utf16 utf16le",
+    "utf_32": "utf32",
+    "utf_32_be": "utf32be",
+    "utf_32_le": "utf32le",
+}
+"""
+Labels of the WHATWG Encoding Standard, without separators, by Python's codec for the encoding.
+
+As there, an old label stands for the encoding that has replaced it: ``iso-8859-1`` and ``us-ascii``
+for windows-1252, ``gb2312`` for GB 18030, ``shift_jis`` for windows-31j. Beside them are Python's
+own spellings (``latin-1``, ``cp932``), and UTF-32. Not on the list are ``x-user-defined``, which is
+for scripts in browsers, and those that the standard replaces (``hz-gb-2312``, ``iso-2022-kr``).
+"""
+
+_CODEC_OF = {
+    **{label: codec for codec, labels in _LABELS.items() for label in labels.split()},
+    **{f"{kind}{n}": f"cp{n}" for n in range(1250, 1259) for kind in ("cp", "windows", "xcp")},
+}
+
+CODECS = frozenset({*_CODEC_OF.values(), "utf_8_sig", "utf_16"})
 """
 Python's codecs for the encodings of the web (WHATWG Encoding Standard), and UTF-32.
 
@@ -27,24 +72,8 @@ is no text (``utf_7`` and ``unicode_escape`` have lone surrogates). It imports a
 first used, and keeps each name that it was ever asked for.
 """
 
-_LABELS = {
-    "dos_874": "cp874",
-    "ks_c_5601": "cp949",
-    "macintosh": "mac_roman",
-    "sjis": "cp932",
-    "unicode": "utf_16_le",
-    "windows_31j": "cp932",
-    "windows_874": "cp874",
-    "x_euc_jp": "euc_jp",
-    "x_gbk": "gbk",
-    "x_mac_cyrillic": "mac_cyrillic",
-    "x_mac_roman": "mac_roman",
-    "x_sjis": "cp932",
-    "x_x_big5": "big5",
-    **{f"windows_{number}": f"cp{number}" for number in range(1250, 1259)},
-    **{f"x_cp{number}": f"cp{number}" for number in range(1250, 1259)},
-}
-"""Labels of the web that Python does not know, or knows as something else."""
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]*")
+_NO_SEPARATORS = str.maketrans("", "", "_.:-")
 
 
 def codec_for(charset: str) -> str | None:
@@ -55,9 +84,24 @@ def codec_for(charset: str) -> str | None:
     """
     if len(charset) > MAX_NAME or not charset.isascii():
         return None
-    name = normalize_encoding(charset.strip()).lower()
-    codec = _LABELS.get(name) or aliases.get(name, name)
-    return codec if codec in CODECS else None
+    label = charset.strip().lower()
+    if _LABEL.fullmatch(label) is None:
+        return None
+    return _CODEC_OF.get(label.translate(_NO_SEPARATORS))
+
+
+def codec_of_mark(data: bytes, codec: str) -> str:
+    """
+    Return the codec for text that begins with a byte order mark; *codec* where it does not.
+
+    The mark counts more than what the charset is said to be (WHATWG Encoding Standard §6), and the
+    codec drops it.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        return "utf_8_sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "32" not in codec:
+        return "utf_16"
+    return codec
 
 
 def decode_text(data: bytes, codec: str) -> str:
@@ -73,11 +117,31 @@ def decode_text(data: bytes, codec: str) -> str:
     return codecs.charmap_decode(data, "strict", table)[0]
 
 
+def decode_beginning(data: bytes, codec: str, length: int) -> str:
+    """Decode the first characters of a text, and no more than they may take; as decode_text."""
+    if _table(codec) is not None:
+        return decode_text(data[:length], codec)
+    # Characters have four bytes at most; the last of these may be cut.
+    decoder = codecs.getincrementaldecoder(codec)("replace")
+    return decoder.decode(data[: 4 * length])[:length]
+
+
 @cache
 def _table(codec: str) -> str | None:
-    """Return the characters of all bytes, in a charset that has one for each; else None."""
+    """
+    Return the characters of all bytes, in a charset that has one for each; else None.
+
+    Where Python's codec of a Windows charset has none for 0x80 to 0x9F, they are control
+    characters, as in WHATWG's indexes.
+    """
     table = getattr(import_module(f"encodings.{codec}"), "decoding_table", None)
-    return None if table is None else table.replace("\ufffe", "\ufffd")
+    if table is None:
+        return None
+    windows = codec == "cp874" or codec.startswith("cp125")
+    return "".join(
+        (chr(i) if windows and 0x80 <= i < 0xA0 else "\ufffd") if letter == "\ufffe" else letter
+        for i, letter in enumerate(table)
+    )
 
 
 def load_codecs() -> None:
