@@ -520,6 +520,18 @@ class CookieJarTests(ClientTestCase):
             self.run_now(client.get(URL, headers={"Cache-Control": "no-cache"}))
             self.assertEqual(self.names(), [])
 
+    def test_completed(self) -> None:
+        """A response that is completed sets the cookies of the part that came over the network."""
+        failure = Failure(ConnectionBroken("body", "x"))
+        first = canned(200, b"01", [FRESH, ("ETag", '"x"'), ("Set-Cookie", "s=1")], failure)
+        rest = [("ETag", '"x"'), ("Content-Range", "bytes 2-3/4"), ("Set-Cookie", "t=2")]
+        self.answer(BodyResponse.like(first, first.deliverBody, length=4), canned(206, b"23", rest))
+        self.failureResultOf(self.start(self.client.get(URL, retries=0)), ConnectionBroken)
+        self.jar.clear()
+        self.jar.set_cookie(scoped_cookie(EncodedURL.from_text(URL), "old", "1"))
+        self.assertEqual(self.run_now(self.client.get(URL)).body, b"0123")
+        self.assertEqual(self.names(), ["old", "t"])
+
     def test_redirect_out_of_the_cache(self) -> None:
         """A stored redirect sets no cookie for the requests after it."""
         client = self.make()

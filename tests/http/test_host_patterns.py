@@ -50,6 +50,7 @@ class HostPatternsTests(SynchronousTestCase):
             "-a",
             "a/8",
             "a..b",
+            "a..",
             "1.2.3.4.5",
             "*.127.1",
             "*",

@@ -35,7 +35,7 @@ def parse_pattern(text: str) -> NamePattern | IPv4Network | IPv6Network:
 
     :raises ValueError: if it is none of these; its message does not show the text.
     """
-    text = text.strip().removesuffix(".")
+    text = text.strip()
     try:
         return canonical_network(text.strip("[]"))
     except ValueError as error:
@@ -44,7 +44,7 @@ def parse_pattern(text: str) -> NamePattern | IPv4Network | IPv6Network:
     match = _DOMAIN.fullmatch(text)
     if match is None or ":" in text:
         raise ValueError("not a host name, an address or a network")
-    name = canonical_host(match["name"])
+    name = canonical_host(match["name"]).removesuffix(".")
     if parse_ip(name) is None:
         return NamePattern(name, below=match["below"] is not None)
     if match["below"]:

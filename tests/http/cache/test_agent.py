@@ -89,6 +89,22 @@ class CachingTests(HttpTestCase):
         self.assertEqual(self.get(canned(200, b"c", [FRESH]), host="c.example"), (200, b"c", 4))
         self.assertEqual(self.get(canned(200, b"d", [FRESH]), host="d.example"), (200, b"d", 5))
 
+    def test_new_vary(self) -> None:
+        """A 304 or a response to HEAD with another Vary narrows what is selected (§4.1)."""
+        for method in (b"GET", b"HEAD"):
+            with self.subTest(method=method):
+                self.setUp()
+                self.get(canned(200, b"abc", [FRESH, ("ETag", '"x"')]), x="1")
+                self.assertEqual(self.get(x="2"), (200, b"abc", 1))
+                self.wall += 70
+                code = 304 if method == b"GET" else 200
+                update = canned(code, b"", [FRESH, ("ETag", '"x"'), ("Vary", "X")])
+                self.get(update, method, x="1")
+                self.assertEqual(self.get(x="1"), (200, b"abc", 2))
+                other = canned(200, b"two", [FRESH, ("Vary", "X")])
+                self.assertEqual(self.get(other, x="2"), (200, b"two", 3))
+                self.assertEqual(self.get(x="1"), (200, b"abc", 3))
+
     def test_unknown_request_directives(self) -> None:
         """A request with them is collapsed with others, as one without directives is."""
         answer: Deferred[Any] = Deferred()

@@ -334,12 +334,11 @@ class CachingAgent(AgentLayer):
         new = self._rules.freshen(request, entry, received.fields, received.times)
         if collapsed is not None:
             collapsed.vary = new.vary
-        self._put(request.key, new, collapsed)
+        self._put_updated(request.key, new, [entry], collapsed)
         status = f"fwd={decision.reason}; fwd-status=304"
-        response = self._serve(request, new, new.age(received.times.response_time), status)
-        if self._call is not None:
-            self._call.set_cookies = received.fields.get_all("set-cookie")
-        return response
+        return self._serve(
+            request, new, new.age(received.times.response_time), status, received.fields
+        )
 
     async def _serve_completed(
         self,
@@ -367,7 +366,9 @@ class CachingAgent(AgentLayer):
         if self._rules.storable(request, 200, complete.fields, received.times.wall):
             self._put(request.key, complete, None)
         status = "fwd=partial; fwd-status=206"
-        return self._serve(request, complete, complete.age(received.times.response_time), status)
+        return self._serve(
+            request, complete, complete.age(received.times.response_time), status, received.fields
+        )
 
     async def _serve_new(
         self,
@@ -415,7 +416,7 @@ class CachingAgent(AgentLayer):
         if outdated:
             self._store.remove(request.key)
         elif entry is not None:
-            self._store.put(request.key, entry)
+            self._put_updated(request.key, entry, stored, None)
 
     def _make_entry(self, request: CacheRequest, received: _ReceivedResponse, body: bytes) -> Entry:
         return self._rules.make_entry(
@@ -433,6 +434,15 @@ class CachingAgent(AgentLayer):
             self._store.remove(key)
         else:
             self._store.put(key, entry)
+
+    def _put_updated(
+        self, key: str, entry: Entry, stored: Sequence[Entry], collapsed: CollapsedRequest | None
+    ) -> None:
+        """Put an entry in place of the one of *stored* that it was made of."""
+        if all((old.vary, old.variant) != (entry.vary, entry.variant) for old in stored):
+            # Vary has changed. What the old one is selected by would not be enough.
+            self._store.remove(key)
+        self._put(key, entry, collapsed)
 
     def _store_body(
         self,
@@ -473,10 +483,22 @@ class CachingAgent(AgentLayer):
         headers = response.headers.copy()
         return _with_cache_status(BodyResponse.like(response, tee.deliver, headers=headers), status)
 
-    def _serve(self, request: CacheRequest, entry: Entry, age: float, status: str) -> IResponse:
+    def _serve(
+        self,
+        request: CacheRequest,
+        entry: Entry,
+        age: float,
+        status: str,
+        received: HeaderFields | None = None,
+    ) -> IResponse:
+        """
+        Return a response out of the store.
+
+        :param received: the fields of the response that has updated it; None if there was none.
+        """
         if self._call is not None:
             self._call.age = age
-            self._call.set_cookies = []
+            self._call.set_cookies = [] if received is None else received.get_all("set-cookie")
         served = construct_response(request, entry, age)
         headers = Headers()
         for name, value in served.fields.pairs:

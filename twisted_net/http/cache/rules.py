@@ -433,12 +433,14 @@ class Rules:
             entry.body if body is None else body,
             times,
         )
-        # The request that brought the body decides which requests it may be selected for.
+        # The request that brought the body decides which requests it may be selected for. Of fields
+        # that Vary has only now, the values are known of this request alone.
+        names = tuple(sorted({*entry.vary, *freshened.vary}))
         return evolve(
             freshened,
             status=entry.status,
-            vary=entry.vary,
-            variant=entry.variant,
+            vary=names,
+            variant=entry.variant if names == entry.vary else variant(request.fields, names),
             start=entry.start,
             complete_length=entry.complete_length,
         )
