@@ -666,6 +666,33 @@ class RedirectTests(ClientTestCase):
         self.failureResultOf(asking, AddressRefused)
         self.assertEqual(len(self.clock.tcpClients), 1)
 
+    def test_spellings(self) -> None:
+        """No spelling of an address passes by the policy, in a URL or in a redirect."""
+        policy = EgressPolicy(deny=("0x8080808",))
+        client = Client(self.clock, egress=policy, resolver=FakeResolver({}))
+        for host in (
+            "127.1",
+            "0x7f.1",
+            "0177.0.0.1",
+            "2130706433",
+            "127.0.0.1.",
+            "127\u30020\u30020\u30021",
+            "\u2460\u2461\u2466.1",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+            "0",
+            "8.8.2056",
+        ):
+            with self.subTest(host=ascii(host)):
+                self.failureResultOf(self.start(client.get(f"http://{host}/")), AddressRefused)
+                asking = self.start(client.get("http://1.1.1.1/"))
+                head = (
+                    f"HTTP/1.1 302 Found\r\nLocation: http://{host}/\r\nContent-Length: 0\r\n\r\n"
+                )
+                Wire(self.clock).send(head.encode())
+                self.failureResultOf(asking, AddressRefused)
+                self.clock.advance(60)  # the connection is idle no longer
+
     def test_bad_location(self) -> None:
         """A malformed Location is an error."""
         self.answer(redirect(302, "http://u:p@h.example/"))

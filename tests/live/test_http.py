@@ -27,6 +27,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from typing_extensions import override
 
+from tests.http.fakes import FakeResolver
 from tests.patience import PATIENCE, until
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
@@ -39,6 +40,7 @@ from twisted_net.http.errors import (
     CannotConnect,
     ConnectionBroken,
     FetchTimeout,
+    InvalidURL,
     NameNotFound,
     TLSFailed,
 )
@@ -409,7 +411,7 @@ async def test_redirect_to_a_refused_address() -> None:
 
 
 async def test_spellings_of_loopback() -> None:
-    """Other spellings of loopback are looked up, and refused."""
+    """Loopback is refused in all its spellings."""
     async with Client(global_reactor(), ONCE, egress=EgressPolicy(ports=())) as client:
         for host in ("localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"):
             with pytest.raises(AddressRefused):
@@ -503,6 +505,26 @@ async def test_system_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     async with serving(site, good.options()) as port, Client(global_reactor(), ONCE) as client:
         with pytest.raises(TLSFailed, match="certificate verify failed"):
             await client.get(f"https://localhost:{port}/")
+
+
+async def test_final_dot() -> None:
+    """TLS names a host without its final dot (RFC 6066 §3); the certificate has none either."""
+    good = certificate("localhost")
+    site = CountingSite(Page(lambda request, count: request.getHeader(b"host") or b""))
+    policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates([Certificate(good.original)]))
+    resolver = FakeResolver({"localhost.": ["127.0.0.1"]})
+    client = Client(global_reactor(), ONCE, tls_policy=policy, resolver=resolver)
+    async with serving(site, good.options()) as port, client:
+        response = await client.get(f"https://localhost.:{port}/")
+        assert response.body == f"localhost.:{port}".encode()
+
+
+async def test_no_such_host() -> None:
+    """What is no host name ends at once, without a look-up and without a word in the log."""
+    async with Client(global_reactor(), ONCE) as client:
+        for host in ("a..b", "." * 9, "a" * 64 + ".example", "\u00e9" * 64, "1.2.3.4.5"):
+            with pytest.raises(InvalidURL):
+                await client.get(f"http://{host}/")
 
 
 async def test_tls() -> None:
