@@ -174,6 +174,17 @@ class VerbTests(ClientTestCase):
             self.run_now(self.client.get(url, params={"x": "é"}))
             self.assertEqual(self.sent().uri, expected + b"?x=%C3%A9")
 
+    def test_canonical_url(self) -> None:
+        """The URL of a response is the canonical one, from the network as from the cache."""
+        url = "HTTP://H.example:80/a/../p#x"
+        self.answer(canned(200, b"", [FRESH]))
+        for cached in (False, True):
+            response = self.run_now(self.client.get(url))
+            self.assertEqual((response.url, response.from_cache), (URL, cached))
+        self.answer(canned(200))
+        self.run_now(self.client.get(url, params={"q": "1"}))
+        self.assertEqual(self.sent().uri, URL.encode() + b"?q=1")
+
     def test_bad_url(self) -> None:
         """A malformed URL is an error of this package."""
         client = Client(self.clock)

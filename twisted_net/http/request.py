@@ -93,10 +93,9 @@ class _EncodedUrl(EncodedURL):
 
         :raises InvalidURL: as :func:`~twisted_net.http.urls.parse_target` does.
         """
-        text = encode_url(url)
-        target = parse_target(text)
+        target = parse_target(encode_url(url))
         made = cls(target.scheme, target.host, port=target.port)
-        made._text = text
+        made._text = target.url
         return made
 
     @override
@@ -272,7 +271,7 @@ class RequestSender:
     async def _send_plainly(
         self, method: str, url: str, headers: Headers, body: RequestBody
     ) -> IResponse:
-        verb, uri = method.encode("ascii"), encode_url(url).encode("ascii")
+        verb, uri = method.encode("ascii"), parse_target(encode_url(url)).url.encode("ascii")
         # As treq does, an empty body is sent as none.
         producer = BytesProducer(body.data) if body.data else None
         response = await self._agent.request(verb, uri, headers, producer)
