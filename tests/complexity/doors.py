@@ -30,11 +30,13 @@ from twisted_net.dtls.records import protected_records
 from twisted_net.errors import TwistedNetError
 from twisted_net.http.cache import CacheSettings
 from twisted_net.http.client import Client
+from twisted_net.http.errors import InvalidURL
 from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
+from twisted_net.http.urls import MAX_URL, resolve
 from twisted_net.net.addresses import Source
-from twisted_net.net.charsets import decode_text
+from twisted_net.net.charsets import codec_of_mark, decode_beginning, decode_text
 from twisted_net.net.untrusted_json import decode_json, decoded_size
 from twisted_net.tcp.handshakes import Handshakes
 from twisted_net.tcp.limits import ClientSettings, Limits
@@ -483,8 +485,46 @@ TEXTS = tuple(Input(b"", piece) for piece in (b"x", b"\xd2", b"\xff", b"\xc3\xa9
 
 
 def texts() -> Feed:
-    """Send a text in one of some charsets."""
-    return lambda data: [decode_text(data, codec) for codec in ("cp1253", "utf_8", "gb18030")]
+    """Send a text in one of some charsets, of which an excerpt is shown too."""
+
+    def take(data: bytes) -> None:
+        for codec in ("cp1253", "utf_8", "gb18030"):
+            decode_text(data, codec_of_mark(data, codec))
+            decode_beginning(data, codec, 200)
+
+    return take
+
+
+LOCATIONS = tuple(
+    Input(begin, piece, longest=MAX_URL)
+    for begin, piece in (
+        (b"/", b"../"),
+        (b"/", b"%2e%2E/"),
+        (b"/", b"a/"),
+        (b"/", b"\xc3\xa9 "),
+        (b"/", b"\xe9"),
+        (b"?", b"a=b&c+"),
+        (b"//a", b".a"),
+        (b"//a", b"..a"),
+        (b"//", b"a"),
+        (b"//", b"\xc3\xa9"),
+        (b"//a:", b"0"),
+        (b"//", b"1."),
+        (b"//[", b":1"),
+        (b"//", b"a@"),
+        (b"#", b"#"),
+    )
+)
+
+
+def locations() -> Feed:
+    """Send ``Location`` in a redirect."""
+
+    def take(data: bytes) -> None:
+        with suppress(InvalidURL):
+            resolve("http://h.example/a/b", data.decode("latin-1"))
+
+    return take
 
 
 JSON = (
@@ -521,6 +561,7 @@ DOORS: dict[str, Door] = {
     "an HTTP response by bytes": Door(responses, (RESPONSES[0], RESPONSES[21]), by_byte=True),
     "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
     "a text": Door(texts, TEXTS),
+    "a redirect": Door(locations, LOCATIONS),
     "JSON": Door(lambda: decode_json, JSON),
 }
 """All doors by name."""
