@@ -27,8 +27,9 @@ MADE_BY_US = frozenset(
     {
         # Values that the package makes, and others read.
         *("Attempt", "CoapResponse", "DatagramCounts", "Entry", "Fields", "GroupResponse"),
-        *("HeaderFields", "Instance", "InstanceChange", "Loaded", "Observation", "Request"),
-        *("Response", "SecurePeer", "SocketSpec", "StreamedResponse"),
+        *("HeaderFields", "HttpRequest", "Instance", "InstanceChange", "Loaded", "Observation"),
+        *("Request", "Response", "SecurePeer", "ServerSentEvent", "SocketSpec", "StreamedResponse"),
+        *("TransferProgress", "WebLink"),
         # Called once for each request.
         *("acknowledge", "identity_of", "log_attempt"),
         # Takes any reactor, and any clock.
@@ -107,9 +108,9 @@ class PublicTests(SynchronousTestCase):
                     value(no_such_argument=1)
                 said = str(raised.exception)
                 self.assertRegex(said, f"{name}: there is no argument no_such_argument")
-        said = "HTTPAgent: there is no argument setings; did you mean settings?"
+        said = "Client: there is no argument setings; did you mean settings?"
         with self.assertRaisesRegex(TypeError, re.escape(said)):
-            Client(MemoryReactorClock(), setings=HttpSettings())
+            Client(MemoryReactorClock(), setings=HttpSettings())  # type: ignore[call-arg]
 
     def test_records(self) -> None:
         """So are arguments by position and unknown fields of records."""

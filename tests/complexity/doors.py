@@ -29,11 +29,16 @@ from twisted_net.dtls.cookies import ClientHello
 from twisted_net.dtls.records import protected_records
 from twisted_net.errors import TwistedNetError
 from twisted_net.http.cache import CacheSettings
+from twisted_net.http.calls.authentication import DigestAuth
+from twisted_net.http.calls.lines import LineDecoder
+from twisted_net.http.calls.server_sent_events import EventParser
 from twisted_net.http.client import Client
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.proxies import tunnel_opened
+from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
+from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import MAX_URL, resolve
 from twisted_net.net.addresses import Source
 from twisted_net.net.charsets import codec_of_mark, decode_beginning, decode_text
@@ -412,6 +417,54 @@ def responses() -> Feed:
     return feed
 
 
+def read_responses() -> Feed:
+    """Answer a request with Digest authentication, whose response is looked at."""
+    read: list[object] = []
+
+    def look(response: Response | StreamedResponse) -> None:
+        read.extend((response.links, response.cookies, response.encoding, response.request))
+
+    reactor: Any = MemoryReactorClock()  # Any: as above
+    settings = HttpSettings(timeout=30.0, retry=RetryPolicy(retries=0))
+    client = Client(reactor, settings, auth=DigestAuth("me", "pw"), cookies=True, on_response=look)
+    asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
+    asked.addErrback(lambda _: None)
+    wire = Wire(reactor)
+
+    def feed(data: bytes) -> None:
+        wire.send(data)
+        reactor.advance(0.0)
+
+    return feed
+
+
+def events() -> Feed:
+    """Send events."""
+    parser = EventParser()
+    return lambda data: list(parser.feed(data))
+
+
+def text_lines() -> Feed:
+    """Send lines of a streamed body."""
+    decoder = LineDecoder("utf_8")
+    return lambda data: list(decoder.feed(data))
+
+
+EVENTS = (
+    Input(b"data: ", b"x", b"\n\n"),
+    Input(b"", b"\n"),
+    Input(b"", b"\r"),
+    Input(b"", b":\n"),
+    Input(b"", b"data:\n"),
+    Input(b"", b"data:\n\n"),
+    Input(b"id:", b"\0", b"\n\n"),
+    Input(b"retry:", b"9", b"\n\n"),
+    Input(b"", b"x"),
+)
+
+TEXT_LINES = (Input(b"", b"x"), Input(b"", b"\n"), Input(b"", b"\r"), Input(b"", b"\xe2"))
+
+
 def compressed(coding: str, compress: Callable[[bytes], bytes], data: bytes) -> bytes:
     """Return a response with a body, compressed."""
     return coded(coding.encode(), compress(data))
@@ -473,6 +526,35 @@ RESPONSES = (
         for coding, compress in compressors().items()
     ),
     Input(b"", zlib.compress(b"x", wbits=31), make=partial(coded, b"gzip")),
+)
+
+AGAIN = b"HTTP/1.1 401 Unauthorized\r\n"
+
+
+def challenge(begin: bytes, piece: bytes) -> Input:
+    """Return a response with a challenge as long as is wanted."""
+    return Input(AGAIN + b"WWW-Authenticate: " + begin, piece, EMPTY, longest=HEAD)
+
+
+READ_RESPONSES = (
+    field(b"Link: ", b"<"),
+    field(b"Link: ", b"<a>;"),
+    field(b"Link: ", b"<a>;rel=a,"),
+    field(b"Link: <a>", b';a="'),
+    field(b"Link: <a>", b';a="\\'),
+    field(b"Link: <a>;rel=", b" a;"),
+    field(b'Link: <a>;rel="', b"a ", b'"'),
+    field(b"Link: <a>;rel=a;title*=UTF-8''", b"%41"),
+    field(b"Set-Cookie: ", b"a=b; "),
+    field(b"Set-Cookie: a=", b'"'),
+    field(b"Content-Type: a/b", b";"),
+    challenge(b"", b"Digest "),
+    challenge(b"", b"a,"),
+    challenge(b"Digest ", b'a="'),
+    challenge(b"Digest ", b'a="\\'),
+    challenge(b"Digest realm=a, nonce=a, qop=", b"a "),
+    challenge(b'Digest realm=a, nonce=a, qop="', b"a,"),
+    Input(AGAIN, b"WWW-Authenticate: Digest a=b\r\n", b"\r\n", longest=HEAD),
 )
 
 TUNNELS = (
@@ -559,6 +641,11 @@ DOORS: dict[str, Door] = {
     "an answer by bytes": Door(answers, ANSWERS[:2], by_byte=True),
     "an HTTP response": Door(responses, RESPONSES),
     "an HTTP response by bytes": Door(responses, (RESPONSES[0], RESPONSES[21]), by_byte=True),
+    "an HTTP response that is looked at": Door(read_responses, READ_RESPONSES),
+    "server-sent events": Door(events, EVENTS),
+    "server-sent events by bytes": Door(events, EVENTS, by_byte=True),
+    "lines of a body": Door(text_lines, TEXT_LINES),
+    "lines of a body by bytes": Door(text_lines, TEXT_LINES, by_byte=True),
     "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
     "a text": Door(texts, TEXTS),
     "a redirect": Door(locations, LOCATIONS),

@@ -73,6 +73,8 @@ NOT_DRIVEN = {
     "http.bodies.buffered_response": OURS,
     "http.cache.serialization.decode_head": "reads what the cache itself has written",
     "http.cache.tee.BodyTee.dataReceived": BELOW,
+    "http.calls.http_request.RequestFields.set_bytes": OURS,
+    "http.calls.progress._CountingRelay.dataReceived": BELOW,
     "http.content_coding._Decoder.decode": "is a Protocol of the decoders, which are driven",
     "http.streaming._BodyBuffer.dataReceived": BELOW,
     "http.tunnel.Tunnel.dataReceived": BELOW,

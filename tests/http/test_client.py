@@ -24,6 +24,7 @@ from twisted_net import __version__
 from twisted_net.http.bodies import BodyResponse
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
+from twisted_net.http.calls.authentication import BearerToken
 from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     AddressRefused,
@@ -74,7 +75,11 @@ class MisuseTests(ClientTestCase):
         for options, error, said in (
             ({"time_out": 5}, TypeError, "there is no argument time_out; did you mean timeout?"),
             ({"bogus": 1}, TypeError, "there is no argument bogus. It takes: "),
-            ({"timeout": "5"}, TypeError, "timeout must be a number or None, not text"),
+            (
+                {"timeout": "5"},
+                TypeError,
+                "timeout must be a number or a Timeouts or None, not text",
+            ),
             ({"timeout": -1}, ValueError, "timeout must be 0 or more seconds"),
             ({"timeout": float("nan")}, ValueError, "timeout must be 0 or more seconds"),
             ({"timeout": 10**400}, ValueError, "timeout must be 0 or more seconds"),
@@ -83,9 +88,48 @@ class MisuseTests(ClientTestCase):
             ({"max_body": -1}, ValueError, "max_body must be an integer from 0 to"),
             ({"retries": -1}, ValueError, "retries must be an integer from 0 to 100, not -1"),
             ({"hedge_after": 0}, ValueError, "hedge_after must be above 0 and up to 3600 seconds"),
-            ({"headers": [("a", "b")]}, TypeError, "headers must be a mapping, not a list"),
-            ({"headers": "a: b"}, TypeError, "headers must be a mapping, not text"),
-            ({"auth": "ab"}, TypeError, "auth must be a tuple of texts, not text"),
+            ({"content": b"x"}, TypeError, "there is no argument content; did you mean data?"),
+            ({"stream": True}, TypeError, 'did you mean client.stream("GET", url)?'),
+            ({"verify": False}, TypeError, "did you mean Client(tls_policy=…)?"),
+            ({"headers": ["a: b"]}, TypeError, "a list must be of pairs of a name and a value"),
+            (
+                {"headers": "a: b"},
+                TypeError,
+                "headers must be a mapping or a list of pairs, not te",
+            ),
+            ({"headers": {"A": 1}}, TypeError, "headers: the value of A must be text, not a int"),
+            ({"headers": {"A b": "1"}}, ValueError, "headers: 'A b' is no name of a field"),
+            ({"headers": {"A": "1\r\nB: 2"}}, ValueError, "the value of A must have no line break"),
+            (
+                {"params": "a=b"},
+                TypeError,
+                "params must be a mapping or a list of pairs, not a str",
+            ),
+            ({"params": {"a": {}}}, TypeError, "params: the value of a must be text, bytes, a num"),
+            ({"params": ["ab"]}, TypeError, "params: a list must be of pairs of a name and a val"),
+            ({"data": 5}, TypeError, "data must be bytes, text, a form (a mapping or a list of pa"),
+            ({"data": {1, 2}}, TypeError, "not a set; pass iter(…) of it"),
+            ({"data": [b"a", b"b"]}, TypeError, "data: a list must be of pairs of a name and a v"),
+            ({"files": "f"}, TypeError, "files must be a mapping, or a list of pairs, of the name"),
+            ({"files": {"f": ("a",)}}, TypeError, "f must be a file, (name, file), (name, file, t"),
+            ({"files": {"f": 5}}, TypeError, "files: the content of f must be bytes, text or an"),
+            ({"auth": "ab"}, TypeError, "BearerToken(token), DigestAuth(user, password) or a func"),
+            ({"auth": BearerToken}, TypeError, "not the class BearerToken"),
+            (
+                {"auth": ("a:b", "c")},
+                ValueError,
+                "auth: the user name must have no colon (RFC 7617",
+            ),
+            ({"proxy": 5}, TypeError, "proxy must be text or None, not an integer"),
+            (
+                {"proxy": "http://p:1"},
+                ValueError,
+                "proxy has no effect, as the client's agent makes",
+            ),
+            ({"progress": 5}, TypeError, "progress must be callable or None, not an integer"),
+            ({"cookies": {"a": 1}}, TypeError, "a cookie must be a name and a value, both text"),
+            ({"cookies": {"a;": "1"}}, ValueError, "'a;' is no name of a cookie"),
+            ({"cookies": {"a": "1; b"}}, ValueError, "the value of a must have no semicolon"),
             ({"auth": ("a",)}, TypeError, "auth must be a user name and a password"),
             ({"auth": ("a", b"b")}, TypeError, "auth must be a user name and a password"),
             ({"retries": "3"}, TypeError, "retries must be an integer or a RetryPolicy, not text"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.per_origin import Origin, PerOrigin
+from twisted_net.http.per_origin import PerOrigin
+from twisted_net.http.urls import Origin
 
 
 def origin(name: str) -> Origin:

@@ -17,6 +17,7 @@ from types import CodeType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from attrs import field, frozen
+from typing_extensions import Unpack
 
 from twisted_net.config.record import Record
 
@@ -100,6 +101,7 @@ class SignatureCheck:
     :param required: those that must be passed.
     :param checks: by name, where the annotation can be checked.
     :param takes_any: whether it takes other names, too.
+    :param synonyms: names by which its arguments, or what does the same, are known elsewhere.
     """
 
     names: list[str]
@@ -108,6 +110,7 @@ class SignatureCheck:
     required: list[str]
     checks: Mapping[str, TypeCheck]
     takes_any: bool
+    synonyms: Mapping[str, str] = field(factory=dict)
 
     def check(self, label: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """
@@ -124,7 +127,8 @@ class SignatureCheck:
         takes = f"It takes: {', '.join(self.names) or 'nothing'}"
         for name in () if self.takes_any else kwargs:
             if name not in self.names:
-                near = get_close_matches(name, self.names, 1)
+                meant = self.synonyms.get(name)
+                near = [meant] if meant else get_close_matches(name, self.names, 1)
                 mean = f"; did you mean {near[0]}?" if near else "."
                 raise TypeError(f"{label}: there is no argument {name}{mean} {takes}")
         if len(args) > self.positional and not self.any_position:
@@ -159,20 +163,38 @@ def signature_check(
         each.name: check_of(known.get(each.name) or _resolved(each.annotation, scope))
         for each in named
     }
+    others = [
+        _resolved(each.annotation, scope) for each in parameters if each.kind is kind.VAR_KEYWORD
+    ]
+    if others and get_origin(others[0]) is Unpack:
+        # Those of a TypedDict, by name.
+        more = mapping_check(get_args(others[0])[0])
+        others, checks = [], {**checks, **more.checks}
+    else:
+        more = None
     return SignatureCheck(
-        names=[each.name for each in named],
+        names=[*(each.name for each in named), *(more.names if more else ())],
         positional=sum(each.kind is not kind.KEYWORD_ONLY for each in named),
         any_position=any(each.kind is kind.VAR_POSITIONAL for each in parameters),
         required=[each.name for each in named if each.default is each.empty],
         checks={name: check for name, check in checks.items() if check is not None},
-        takes_any=any(each.kind is kind.VAR_KEYWORD for each in parameters),
+        takes_any=bool(others),
     )
 
 
-def mapping_check(kind: type) -> SignatureCheck:
-    """Return what a ``TypedDict`` of options may have, none of which is required."""
+def mapping_check(
+    kind: type,
+    synonyms: Mapping[str, str] | None = None,
+    unchecked: Collection[str] = (),
+) -> SignatureCheck:
+    """
+    Return what a ``TypedDict`` of options may have, none of which is required.
+
+    :param synonyms: as :class:`SignatureCheck` has them.
+    :param unchecked: options whose types are not checked.
+    """
     hints = get_type_hints(kind)
-    checks = {name: check_of(hint) for name, hint in hints.items()}
+    checks = {name: check_of(hint) for name, hint in hints.items() if name not in unchecked}
     return SignatureCheck(
         names=list(hints),
         positional=0,
@@ -180,6 +202,7 @@ def mapping_check(kind: type) -> SignatureCheck:
         required=[],
         checks={name: check for name, check in checks.items() if check is not None},
         takes_any=False,
+        synonyms=synonyms or {},
     )
 
 
@@ -240,6 +263,11 @@ def _any_of(checks: list[TypeCheck | None]) -> TypeCheck | None:
 def _container(kind: type, parts: tuple[object, ...]) -> TypeCheck:
     if kind is type:
         return TypeCheck("a class", lambda value: isinstance(value, type))
+    if issubclass(kind, Iterable) and not issubclass(kind, Mapping) and _of_pairs(parts):
+        return TypeCheck(
+            f"{_named(kind)} of pairs",
+            lambda value: isinstance(value, kind) and not isinstance(value, str | bytes),
+        )
     if issubclass(kind, Iterable) and not issubclass(kind, Mapping) and str in parts:
         # A text is a sequence of texts, too, and rarely meant to be.
         return TypeCheck(
@@ -247,6 +275,10 @@ def _container(kind: type, parts: tuple[object, ...]) -> TypeCheck:
             lambda value: isinstance(value, kind) and not isinstance(value, str | bytes),
         )
     return TypeCheck(_named(kind), lambda value: isinstance(value, kind))
+
+
+def _of_pairs(parts: tuple[object, ...]) -> bool:
+    return len(parts) == 1 and get_origin(parts[0]) is tuple
 
 
 def _interface(interface: Any) -> TypeCheck:  # Any: of zope, which the core does not import

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from twisted_net.http.agent import HTTPAgent as HTTPAgent
+    from twisted_net.http.calls.authentication import BearerToken as BearerToken
+    from twisted_net.http.calls.authentication import DigestAuth as DigestAuth
+    from twisted_net.http.calls.http_request import HttpRequest as HttpRequest
+    from twisted_net.http.calls.links import WebLink as WebLink
+    from twisted_net.http.calls.options import RequestOptions as RequestOptions
+    from twisted_net.http.calls.progress import TransferProgress as TransferProgress
+    from twisted_net.http.calls.server_sent_events import ServerSentEvent as ServerSentEvent
+    from twisted_net.http.calls.timeouts import Timeouts as Timeouts
     from twisted_net.http.client import Client as Client
-    from twisted_net.http.client import RequestOptions as RequestOptions
     from twisted_net.http.errors import AddressRefused as AddressRefused
     from twisted_net.http.errors import BadResponse as BadResponse
     from twisted_net.http.errors import BadStatus as BadStatus
+    from twisted_net.http.errors import BodyItemTooLong as BodyItemTooLong
     from twisted_net.http.errors import BodyMismatch as BodyMismatch
     from twisted_net.http.errors import BodyTooLarge as BodyTooLarge
     from twisted_net.http.errors import CannotConnect as CannotConnect
@@ -45,11 +53,19 @@ else:
         __name__,
         {
             "agent": ["HTTPAgent"],
-            "client": ["Client", "RequestOptions"],
+            "calls.authentication": ["BearerToken", "DigestAuth"],
+            "calls.http_request": ["HttpRequest"],
+            "calls.links": ["WebLink"],
+            "calls.options": ["RequestOptions"],
+            "calls.progress": ["TransferProgress"],
+            "calls.server_sent_events": ["ServerSentEvent"],
+            "calls.timeouts": ["Timeouts"],
+            "client": ["Client"],
             "errors": [
                 "AddressRefused",
                 "BadResponse",
                 "BadStatus",
+                "BodyItemTooLong",
                 "BodyMismatch",
                 "BodyTooLarge",
                 "CannotConnect",

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
@@ -30,7 +31,9 @@ from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
 from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
-from twisted_net.http.call import Call, Deadline
+from twisted_net.http.call import Call, CallOverrides, Deadline
+from twisted_net.http.calls.progress import ProgressAgent, ProgressFunction
+from twisted_net.http.calls.timeouts import Timeouts, limit_or
 from twisted_net.http.connector import ConnectionPool, Connector
 from twisted_net.http.content_coding import (
     accepted_codings,
@@ -45,7 +48,7 @@ from twisted_net.http.error_translation import (
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.h1.connection import HttpConnection
-from twisted_net.http.proxies import find_proxy_routes, proxy_refusal
+from twisted_net.http.proxies import RoutedTarget, find_proxy_routes, parse_proxy, proxy_refusal
 from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import EgressPolicy, HttpSettings
@@ -56,6 +59,9 @@ from twisted_net.net.steady_clock import steady, steady_wall
 from twisted_net.turns.paced_reads import Pace
 
 _T = TypeVar("_T")
+
+_LONGEST = 86_400.0
+"""Seconds that a connection may take in any call, as the settings have it."""
 
 
 @check_arguments
@@ -111,7 +117,8 @@ class HTTPAgent:
         guard = None if egress is None else SsrfGuard(egress)
         connector = Connector(
             reactor,
-            timeout=settings.connect_timeout,
+            # Calls may allow more or less; an attempt keeps to the time.
+            timeout=_LONGEST,
             guard=guard,
             resolver=resolver,
             tls_policy=tls_policy,
@@ -154,6 +161,40 @@ class HTTPAgent:
             max_body=self._settings.max_body,
         )
 
+    def overrides(
+        self,
+        timeouts: Timeouts,
+        *,
+        routed: bool = False,
+        proxy: str | None = None,
+        progress: ProgressFunction | None = None,
+    ) -> CallOverrides:
+        """
+        Return what a call does otherwise than the settings say.
+
+        :param routed: whether *proxy*, a URL or None for none, replaces that of the settings.
+        :raises ValueError: for an invalid URL, and where it would have no effect.
+        """
+        if routed and not isinstance(self._attempts, AttemptAgent):
+            raise ValueError(
+                "Client: proxy has no effect, as the client's agent makes the requests"
+            )
+        route = None
+        if proxy is not None:
+            try:
+                route = parse_proxy(proxy)
+            except ValueError as error:
+                raise ValueError(f"Client: proxy: {error}") from None
+        settings = self._settings
+        return CallOverrides(
+            limit_or(timeouts.connect, settings.connect_timeout),
+            limit_or(timeouts.headers, settings.headers_timeout),
+            limit_or(timeouts.silence, settings.silence_timeout),
+            routed,
+            route,
+            progress,
+        )
+
     def request(
         self,
         method: bytes,
@@ -189,18 +230,23 @@ class HTTPAgent:
                 wall=self._wall,
                 now=self._now,
                 collapser=self._collapser,
-                background_agent=self._background_agent,
+                background_agent=lambda: self._background_agent(call),
             )
         return DecodingAgent(agent, call.max_body, self._pace, call=call)
 
-    def _background_agent(self) -> tuple[IAgent, Call]:
+    def _background_agent(self, caller: Call) -> tuple[IAgent, Call]:
+        """Return an agent for what is requested after a call, by the same route."""
         call = self.new_call()
+        if caller.overrides is not None:
+            call.overrides = evolve(caller.overrides, progress=None)
         return self._below_cache(call), call
 
     def _below_cache(self, call: Call) -> IAgent:
         agent = self._attempts
         if isinstance(agent, AttemptAgent):
-            agent = agent.within(call.deadline, call.max_body)
+            agent = agent.within(call.deadline, call.max_body, call.overrides)
+        if call.overrides is not None and call.overrides.progress is not None:
+            agent = ProgressAgent(agent, call.overrides.progress)
         return RetryAgent(
             agent,
             self._reactor,
@@ -238,6 +284,7 @@ class AttemptAgent(AgentLayer):
         guard: SsrfGuard | None = None,
         deadline: Deadline | None = None,
         max_body: int | None = None,
+        overrides: CallOverrides | None = None,
     ) -> None:
         self._clock = clock
         self._pool = pool
@@ -245,9 +292,12 @@ class AttemptAgent(AgentLayer):
         self._guard = guard
         self._deadline = deadline
         self._max_body = settings.max_body if max_body is None else max_body
+        self._overrides = overrides
 
-    def within(self, deadline: Deadline | None, max_body: int) -> AttemptAgent:
-        """Return this agent with a deadline and another limit for bodies."""
+    def within(
+        self, deadline: Deadline | None, max_body: int, overrides: CallOverrides | None = None
+    ) -> AttemptAgent:
+        """Return this agent with a deadline, another limit for bodies, and what a call changes."""
         return AttemptAgent(
             self._clock,
             self._pool,
@@ -255,6 +305,7 @@ class AttemptAgent(AgentLayer):
             guard=self._guard,
             deadline=deadline,
             max_body=max_body,
+            overrides=overrides,
         )
 
     @override
@@ -268,12 +319,17 @@ class AttemptAgent(AgentLayer):
         if self._deadline is not None and self._deadline.at <= self._clock.seconds():
             # No connection and no request is started that would be cancelled at once.
             raise self._deadline.exceeded("connect")
+        overrides = self._overrides
+        if overrides is not None and overrides.routed:
+            target = RoutedTarget(
+                target.scheme, target.host, target.port, target.path, overrides.proxy
+            )
         connection = await self._connection(target)
         try:
             response = await self._timed(
                 connection.send_request(request, target),
                 "headers",
-                self._settings.headers_timeout,
+                (overrides or self._settings).headers_timeout,
             )
         except FetchTimeout:
             connection.abort_connection()
@@ -295,7 +351,9 @@ class AttemptAgent(AgentLayer):
             connection = self._pool.take_idle(target.origin)
             if connection is None:
                 connection = await self._timed(
-                    self._pool.connect(target), "connect", self._settings.connect_timeout
+                    self._pool.connect(target),
+                    "connect",
+                    (self._overrides or self._settings).connect_timeout,
                 )
         except BaseException:
             self._pool.release_slot(target.origin)
@@ -320,7 +378,7 @@ class AttemptAgent(AgentLayer):
             connection.abort_response,
             limit=self._max_body,
             deadline=self._deadline,
-            silence=self._settings.silence_timeout,
+            silence=(self._overrides or self._settings).silence_timeout,
             translate=lambda reason: translate_failure(reason, target.host),
         )
         connection.start_watchdog(watchdog)

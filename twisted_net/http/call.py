@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, frozen
 
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.errors import FetchTimeout
+from twisted_net.http.proxies import Proxy
 from twisted_net.http.retry.settings import RetryPolicy
 
 
@@ -28,6 +30,27 @@ class Deadline:
         return FetchTimeout(phase, self.total, total=True)
 
 
+@frozen
+class CallOverrides:
+    """
+    What a call does otherwise than the settings say, below the cache.
+
+    :param connect_timeout: of the look-up and connection, in seconds; None for none.
+    :param headers_timeout: of a response's header; None for none.
+    :param silence_timeout: of a silence within a body; None for none.
+    :param routed: whether :attr:`proxy` replaces the routes of the settings.
+    :param proxy: the proxy of the call; None for none.
+    :param progress: called with the progress of each attempt.
+    """
+
+    connect_timeout: float | None
+    headers_timeout: float | None
+    silence_timeout: float | None
+    routed: bool = False
+    proxy: Proxy | None = None
+    progress: Callable[[Any], object] | None = None  # Any: of a module that stands above
+
+
 @define(eq=False)
 class Call:
     """
@@ -39,6 +62,7 @@ class Call:
     :param buffer_body: whether each attempt reads its body to the end, so that a body that breaks
         off is requested again.
     :param idempotent: whether its requests may be repeated; None to follow the policy.
+    :param overrides: None for what the settings say.
     :ivar url: of the last request.
     :ivar delay: seconds from the request to the attempt that brought the last response: those of
         earlier attempts, and of the waits between them.
@@ -56,6 +80,7 @@ class Call:
     max_body: int
     buffer_body: bool = False
     idempotent: bool | None = None
+    overrides: CallOverrides | None = None
     url: str = ""
     delay: float = 0.0
     attempts: int = 0

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, TypeVar, overload
 
 import msgspec
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
-from typing_extensions import override
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from typing_extensions import Unpack, override
 
-from twisted_net.config.type_checks import (
-    check_arguments,
-    checked_range,
-    checked_seconds,
-    mapping_check,
-)
+from twisted_net.config.type_checks import check_arguments, checked_range
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.bodies import (
-    BufferedResponse,
-    collect,
-    discard,
-    header_fields,
-    response_fields,
-)
+from twisted_net.http.bodies import BufferedResponse, collect, header_fields, response_fields
+from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
+from twisted_net.http.cache.stores import Store
 from twisted_net.http.call import Call, Deadline
-from twisted_net.http.content_coding import ACCEPTED
-from twisted_net.http.errors import ClientClosed, InvalidURL, TooManyRedirects
-from twisted_net.http.fields import HeaderFields
-from twisted_net.http.redirects import parse_redirect
-from twisted_net.http.request import (
-    RequestBody,
-    RequestSender,
-    apply_redirect,
-    request_body,
+from twisted_net.http.calls.authentication import Auth
+from twisted_net.http.calls.body import NO_BODY, Form, request_body
+from twisted_net.http.calls.chain import RequestChain
+from twisted_net.http.calls.cookies import BoundedCookieJar, CallCookies
+from twisted_net.http.calls.defaults import ClientDefaults, HeaderOption
+from twisted_net.http.calls.hooks import RequestHook, ResponseHook, completed, hooks_of
+from twisted_net.http.calls.options import (
+    CommonRequestOptions,
+    RequestOptions,
+    check_options,
+    total_timeout,
 )
-from twisted_net.http.response import Response
-from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
-from twisted_net.http.settings import HttpSettings
+from twisted_net.http.calls.timeouts import Timeouts
+from twisted_net.http.errors import ClientClosed, InvalidURL
+from twisted_net.http.request import RequestSender
+from twisted_net.http.response import Response, Trace
+from twisted_net.http.retry.policy import Attempt
+from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.streaming import StreamedResponse
 from twisted_net.http.urls import encode_url, parse_target, split_credentials
 from twisted_net.net.reactor import AnyReactor, full_reactor
@@ -55,6 +51,7 @@ _T = TypeVar("_T")
 # can be returned at once.
 _REQUEST_UNCHANGED = frozenset(
     {
+        "params",  # in the URL by then
         "timeout",
         "retries",
         "idempotent",
@@ -66,59 +63,21 @@ _REQUEST_UNCHANGED = frozenset(
 )
 
 _MAX_AT_A_TIME = 1_000_000
-_MAX_BODY = 2**63 - 1
+_NO_TIMEOUTS = Timeouts()
 
 
-class CommonRequestOptions(TypedDict, total=False):
-    """
-    Options of a call, all but ``json``. The names are treq's, where treq has them.
+class LayerOptions(TypedDict, total=False):
+    """Arguments of a client that :class:`~twisted_net.http.agent.HTTPAgent` takes as well."""
 
-    :ivar params: added to the query of the URL.
-    :ivar headers: name to value, or to a list of values; they replace the client's own.
-    :ivar data: sent as it is (bytes, or str as UTF-8), as a form (a mapping, or pairs), or from a
-        file or another ``IBodyProducer``, which is sent once and never repeated.
-    :ivar files: sent as ``multipart/form-data``, in treq's forms; never repeated.
-    :ivar auth: user name and password (RFC 7617); those in the URL are used too.
-    :ivar cookies: sent with this call only.
-    :ivar timeout: seconds for the whole call; None for no limit.
-    :ivar retries: their number, or a policy.
-    :ivar idempotent: whether this request may be repeated; by default the policy decides.
-    :ivar cache: False to bypass the cache.
-    :ivar default_ttl: seconds that a response without a lifetime of its own is fresh.
-    :ivar max_body: limit of the body in bytes.
-    :ivar allow_redirects: False to get a redirect as the response.
-    :ivar hedge_after: seconds after which an unanswered GET or HEAD is sent a second time beside
-        the first.
-    """
-
-    params: Any  # Any: treq takes mappings and pairs of nearly anything
-    headers: Mapping[str, str | Sequence[str]]
-    data: Any  # Any: as described
-    files: Any  # Any: treq's own forms
-    auth: tuple[str, str]
-    cookies: Mapping[str, str]
-    timeout: float | None
-    retries: int | RetryPolicy
-    idempotent: bool
-    cache: bool
-    default_ttl: float | None
-    max_body: int
-    allow_redirects: bool
-    hedge_after: float | None
-
-
-class RequestOptions(CommonRequestOptions, total=False):
-    """
-    Options of a call.
-
-    :ivar json: sent as JSON: anything that msgspec encodes.
-    """
-
-    json: Any  # Any: as described
-
-
-OPTIONS = mapping_check(RequestOptions)
-"""What the options of a call may be."""
+    egress: EgressPolicy | None
+    store: Store | None
+    agent: IAgent | None
+    resolver: IHostnameResolver | None
+    tls_policy: IPolicyForHTTPS | None
+    chance: Callable[[], float]
+    wall: Callable[[], float]
+    report: Callable[[Attempt], None]
+    environ: Mapping[str, str]
 
 
 @check_arguments
@@ -133,9 +92,32 @@ class Client(AbstractAsyncContextManager["Client"]):
     By default it keeps cookies for one call with its redirects only, and every destination is
     allowed. Close it at the end, or use it in ``async with``.
 
+    A request has the fields ``User-Agent`` (as the settings say), ``Accept: application/json`` (for
+    services, as the original client) and ``Accept-Encoding``; *headers* and those of a call replace
+    them by name.
+
     :param reactor: any of Twisted's, epoll or asyncio; the global reactor is not used.
-    :param cookiejar: keeps cookies from one call to the next. It has no limit of its own.
+    :param base_url: absolute; the URL of a call that is not is appended to it.
+    :param headers: fields of all requests, as ``headers`` of a call.
+    :param params: added to the query of each URL, as ``params`` of a call, which replace them by
+        name.
+    :param auth: as ``auth`` of a call. With *base_url* it is sent to that origin only, as are
+        ``Authorization`` and ``Cookie`` in *headers*; without, to the origin of each call. In
+        neither case does it follow a redirect to another one.
+    :param cookies: whether cookies that servers set are kept from one call to the next, within the
+        bounds of :class:`~twisted_net.http.calls.cookies.BoundedCookieJar`.
+    :param cookiejar: keeps cookies, too: a jar of yours, which need have no bounds.
+    :param on_request: a function or several, called with each request that a call makes, also with
+        one that the cache answers or that follows a redirect; it may change its headers. Retries
+        repeat a request as it is.
+    :param on_response: a function or several, called with the response of each call, the last one
+        after redirects: a :class:`Response`, or a :class:`StreamedResponse` before it is read.
+        Functions of both kinds may be coroutine functions, whose time is that of the call.
+        What they raise ends the call, and is raised by it.
     :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``egress``.
+    :raises TypeError: for an argument that there is not, or of another type.
+    :raises ValueError: for a base URL or a field that is none, and for arguments that have no
+        effect together.
     """
 
     def __init__(
@@ -143,18 +125,45 @@ class Client(AbstractAsyncContextManager["Client"]):
         reactor: AnyReactor,
         settings: HttpSettings | None = None,
         *,
+        base_url: str | None = None,
+        headers: HeaderOption | None = None,
+        params: Form | None = None,
+        auth: Auth | None = None,
+        cookies: bool = False,
         cookiejar: IndexableCookieJar | None = None,
-        **layers: Any,  # Any: as HTTPAgent types them
+        on_request: RequestHook | Sequence[RequestHook] = (),
+        on_response: ResponseHook | Sequence[ResponseHook] = (),
+        **layers: Unpack[LayerOptions],
     ) -> None:
         reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
         self.pace = Pace.of(self._reactor)
-        self._settings = settings or HttpSettings()
-        self._agent = HTTPAgent(reactor, self._settings, **layers)
-        self._cookiejar = cookiejar
-        # The header of a request without options, and the same as the cache reads it.
-        self._default_headers = self._headers({}, None)
-        self._default_fields = header_fields(self._default_headers)
+        self._settings = settings = settings or HttpSettings()
+        if cookies and cookiejar is not None:
+            raise ValueError("Client: cookies=True has no effect with cookiejar, which keeps them")
+        self._defaults = ClientDefaults(
+            user_agent=settings.user_agent,
+            base_url=base_url,
+            headers=headers,
+            params=params,
+            auth=auth,
+        )
+        self._on_request = hooks_of(on_request, "on_request")
+        self._on_response = hooks_of(on_response, "on_response")
+        self._agent = HTTPAgent(reactor, settings, **layers)
+        self._cookiejar = BoundedCookieJar() if cookies else cookiejar
+        # What a request without options has, and the same as the cache reads it.
+        self._default_trace = Trace(self._defaults.headers(None), set_cookies=())
+        self._default_fields = header_fields(self._default_trace.headers)
+        self._changes_urls = self._defaults.changes_urls
+        # Whether a request without options is the same for everyone, and known before it is made.
+        self._plain = not self._defaults.has_credentials and not self._on_request
+        self._asks_cache_first = (
+            self._plain
+            and self._cookiejar is None
+            and not self._on_response
+            and self._default_fields.has_none(CACHE_RELEVANT_FIELDS)
+        )
         self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
 
@@ -182,7 +191,9 @@ class Client(AbstractAsyncContextManager["Client"]):
         Make a request and return its response with the whole body, whatever its status.
 
         :param method: in upper or lower case.
-        :param url: absolute; characters beyond ASCII are encoded.
+        :param url: absolute, or appended to the base URL of the client; characters beyond ASCII are
+            encoded.
+        :param options: see :class:`RequestOptions`.
         :raises TypeError: for an option that there is not, or of another type.
         :raises ValueError: for a number out of its bounds.
         """
@@ -190,9 +201,11 @@ class Client(AbstractAsyncContextManager["Client"]):
             raise ClientClosed
         if options:
             # Here, as a fresh response from the cache needs no more of them.
-            _check_options(options)
+            check_options(options)
+        if self._changes_urls or "params" in options:
+            url = self._defaults.url(url, options.get("params"))
         method = method.upper()
-        if method == "GET" and self._cookiejar is None:
+        if method == "GET" and self._asks_cache_first:
             hit = self._hit(url, options)
             if hit is not None:
                 return hit
@@ -342,10 +355,18 @@ class Client(AbstractAsyncContextManager["Client"]):
         call = self._agent.new_call()
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
+        timeout = options.get("timeout")
         if "timeout" in options:
-            timeout = options["timeout"]
+            total = total_timeout(timeout, self._settings.timeout)
             call.deadline = (
-                None if timeout is None else Deadline(self._reactor.seconds() + timeout, timeout)
+                None if total is None else Deadline(self._reactor.seconds() + total, total)
+            )
+        if isinstance(timeout, Timeouts) or "proxy" in options or "progress" in options:
+            call.overrides = self._agent.overrides(
+                timeout if isinstance(timeout, Timeouts) else _NO_TIMEOUTS,
+                routed="proxy" in options,
+                proxy=options.get("proxy"),
+                progress=options.get("progress"),
             )
         retries = options.get("retries")
         if isinstance(retries, RetryPolicy):
@@ -390,6 +411,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             0,
             self._reactor.seconds() - started,
             hit.age,
+            self._default_trace,
         )
 
     @asynccontextmanager
@@ -409,127 +431,94 @@ class Client(AbstractAsyncContextManager["Client"]):
         """
         if self._closed:
             raise ClientClosed
-        _check_options(options)
-        call = self._call(options)
-        opening = Deferred.fromCoroutine(self._follow(method.upper(), url, options, call))
+        check_options(options)
+        if self._changes_urls or "params" in options:
+            url = self._defaults.url(url, options.get("params"))
+        opening = Deferred.fromCoroutine(self._open_stream(method.upper(), url, options))
         self._calls.add(opening)
         try:
-            method, received = await opening
+            response = await opening
         except CancelledError:
             if self._closed:
                 raise ClientClosed from None
             raise
         finally:
             self._calls.discard(opening)
-        response = StreamedResponse(
-            received,
-            method=method,
-            url=call.url,
-            headers=_fields(received),
-            attempts=call.attempts,
-            age=call.age,
-        )
         try:
             yield response
         finally:
             response.close()
 
+    async def _open_stream(
+        self, method: str, url: str, options: RequestOptions
+    ) -> StreamedResponse:
+        call = self._call(options)
+        chain = self._chain(method, url, options, call)
+        received = await chain.run(self._sender(chain, options))
+        response = StreamedResponse(
+            received,
+            method=chain.method,
+            url=call.url,
+            headers=response_fields(received),
+            attempts=call.attempts,
+            age=call.age,
+            trace=chain.trace(),
+            pace=self.pace,
+        )
+        try:
+            for hook in self._on_response:
+                await completed(hook(response), self._reactor, call.deadline)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
     async def _request(self, method: str, url: str, options: RequestOptions) -> Response:
         started = self._reactor.seconds()
         call = self._call(options)
         call.buffer_body = True
-        method, received = await self._follow(method, url, options, call)
+        chain = self._chain(method, url, options, call)
+        received = await chain.run(self._sender(chain, options))
         if isinstance(received, BufferedResponse):
             content = received.body
         else:
             content = b"" if received.length == 0 else (await collect(received))[0]
-        return Response(
-            method=method,
+        response = Response(
+            method=chain.method,
             url=call.url,
             status=received.code,
             reason=received.phrase.decode("latin-1"),
-            headers=_fields(received),
+            headers=response_fields(received),
             body=content,
             attempts=call.attempts,
             elapsed=self._reactor.seconds() - started,
             age=call.age,
+            trace=chain.trace(),
         )
+        for hook in self._on_response:
+            await completed(hook(response), self._reactor, call.deadline)
+        return response
 
-    async def _follow(
-        self, method: str, url: str, options: RequestOptions, call: Call
-    ) -> tuple[str, IResponse]:
-        """Make a request and follow its redirects; return the last method and response."""
+    def _chain(self, method: str, url: str, options: RequestOptions, call: Call) -> RequestChain:
+        """Return the requests of a call, of which none is made yet."""
         url, credentials = split_credentials(url)
-        if credentials is None and options.keys() <= _REQUEST_UNCHANGED:
-            headers, body = self._default_headers, RequestBody()
+        auth: Auth | None = None
+        if self._plain and credentials is None and options.keys() <= _REQUEST_UNCHANGED:
+            headers, body = self._default_trace.headers, NO_BODY
         else:
-            headers = self._headers(options, options.get("auth", credentials))
+            defaults = self._defaults
+            trusted = defaults.trusts(url)
+            headers = defaults.headers(options.get("headers"), trusted=trusted)
+            auth = defaults.authorize(headers, options, credentials, trusted=trusted)
             body = request_body(options, headers)
-        sender = RequestSender(
-            self._agent.for_call(call),
-            call,
-            self._reactor,
-            self._cookiejar,
-            url,
-            options.get("cookies"),
+        redirects = self._settings.max_redirects if options.get("allow_redirects", True) else None
+        return RequestChain(
+            method, url, headers, body, call, self._reactor, auth, self._on_request, redirects
         )
-        for _ in range(self._settings.max_redirects + 1):
-            received = await sender.send(method, url, headers, body)
-            redirect = None
-            if 300 <= received.code < 400 and options.get("allow_redirects", True):
-                location = response_fields(received).first("location")
-                redirect = parse_redirect(method, call.url, received.code, location)
-            if redirect is None or (redirect.with_body and not body.replayable):
-                return method, received
-            discard(received)
-            method, url = redirect.method, redirect.url
-            headers, body = apply_redirect(redirect, headers, body)
-        raise TooManyRedirects(self._settings.max_redirects)
 
-    def _headers(self, options: RequestOptions, credentials: tuple[str, str] | None) -> Headers:
-        headers = Headers()
-        for name, value in options.get("headers", {}).items():
-            headers.setRawHeaders(name, [value] if isinstance(value, str) else list(value))
-        if not headers.hasHeader("user-agent"):
-            headers.setRawHeaders("User-Agent", [self._settings.user_agent])
-        if not headers.hasHeader("accept"):
-            headers.setRawHeaders("Accept", ["application/json"])
-        if not headers.hasHeader("accept-encoding"):
-            headers.setRawHeaders("Accept-Encoding", [ACCEPTED])
-        if credentials is not None and not headers.hasHeader("authorization"):
-            token = base64.b64encode(":".join(credentials).encode()).decode()
-            headers.setRawHeaders("Authorization", [f"Basic {token}"])
-        return headers
-
-
-def _check_options(options: RequestOptions) -> None:
-    """
-    Check the options of a call, which type checkers see, but Python does not.
-
-    :raises TypeError, ValueError: as :meth:`Client.request` does.
-    """
-    OPTIONS.check("Client", (), options)
-    for seconds, name in (
-        (options.get("timeout"), "timeout"),
-        (options.get("default_ttl"), "default_ttl"),
-    ):
-        if seconds is not None:
-            checked_seconds(seconds, name)
-    checked_range(options.get("max_body", 0), "max_body", 0, _MAX_BODY)
-    # As the policy has them, which is made only for what the cache does not answer.
-    retries, hedge_after = options.get("retries"), options.get("hedge_after")
-    if isinstance(retries, int):
-        checked_range(retries, "retries", 0, MAX_RETRIES)
-    if hedge_after is not None and not 0 < hedge_after <= MAX_HEDGE_AFTER:
-        raise ValueError(
-            f"hedge_after must be above 0 and up to {MAX_HEDGE_AFTER} seconds, not {hedge_after}"
-        )
-    auth = options.get("auth")
-    if auth is not None and (len(auth) != 2 or not all(isinstance(word, str) for word in auth)):
-        raise TypeError("Client: auth must be a user name and a password, both text")
-
-
-def _fields(response: IResponse) -> HeaderFields:
-    """Return the fields of a response, without the empty ``Content-Encoding`` that treq adds."""
-    fields = response_fields(response)
-    return fields.without(["content-encoding"]) if fields.get("content-encoding") == "" else fields
+    def _sender(self, chain: RequestChain, options: RequestOptions) -> RequestSender:
+        cookies = options.get("cookies")
+        kept = None
+        if cookies or self._cookiejar is not None:
+            kept = CallCookies(self._cookiejar, chain.url, cookies)
+        return RequestSender(self._agent.for_call(chain.call), chain.call, kept)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.http.errors import ClientClosed, OriginBusy
-from twisted_net.http.per_origin import Origin
+from twisted_net.http.urls import Origin
 
 
 class ConcurrencyLimiter:

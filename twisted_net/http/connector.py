@@ -36,12 +36,11 @@ from twisted_net.http.errors import (
 )
 from twisted_net.http.h1.connection import HttpConnection
 from twisted_net.http.happy_eyeballs import connect_first, interleave
-from twisted_net.http.per_origin import Origin
-from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request
+from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request, route_of
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
-from twisted_net.http.urls import HttpTarget
+from twisted_net.http.urls import HttpTarget, Origin
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.name_lookups import AddressCollector
 from twisted_net.net.reactor import Reactor
@@ -230,13 +229,13 @@ class Connector:
 
     def forward_proxy(self, target: HttpTarget) -> Proxy | None:
         """Return the proxy that gets whole requests to *target*; None for any other route."""
-        if self._routes is None or self._guard is not None or target.scheme != "http":
+        if self._guard is not None or target.scheme != "http":
             return None
-        return self._routes.proxy_for(target)
+        return route_of(self._routes, target)
 
     async def connect(self, target: HttpTarget, factory: Factory) -> HttpConnection:
         """Return an open connection to *target*; see :meth:`ConnectionPool.connect`."""
-        proxy = None if self._routes is None else self._routes.proxy_for(target)
+        proxy = route_of(self._routes, target)
         if proxy is not None:
             return await self._connect_through(proxy, target, factory)
         addresses = await self._checked_addresses(target)

@@ -150,7 +150,8 @@ class FetchTimeout(FetchError):
     A time limit was exceeded.
 
     :param phase: what the call waited for: ``queue`` (a slot for a request to a busy origin),
-        ``connect``, ``headers``, ``body``, or ``retry`` (the wait between two attempts).
+        ``connect``, ``headers``, ``body``, ``retry`` (the wait between two attempts), or ``hook``
+        (a function of the user).
     :param limit: seconds.
     :param total: whether the limit is that of the whole call, and not of this phase alone.
     """
@@ -217,6 +218,26 @@ class BodyTooLarge(FetchError):
 
     def details(self) -> dict[str, object]:
         return {"limit": self.limit}
+
+
+class BodyItemTooLong(FetchError):
+    """
+    A line or an event of a streamed response exceeds the limit.
+
+    :param item: ``line`` or ``event``.
+    :param limit: characters of a line, or bytes of an event.
+    """
+
+    code = "body_item_too_long"
+
+    def __init__(self, item: str, limit: int) -> None:
+        units = "characters" if item == "line" else "bytes"
+        super().__init__(f"the response has a {item} of more than {limit} {units}")
+        self.item = item
+        self.limit = limit
+
+    def details(self) -> dict[str, object]:
+        return {"item": self.item, "limit": self.limit}
 
 
 class BodyMismatch(FetchError):

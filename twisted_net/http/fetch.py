@@ -153,7 +153,7 @@ def _content(response: Response) -> tuple[str, Any]:  # Any: a JSON value
         return "base64", base64.b64encode(response.body).decode()
     try:
         # Not with replacements, which take a hundred times longer in some charsets.
-        text = response.body.decode(response.codec)
+        text = response.body.decode(response.encoding)
     except UnicodeDecodeError:
         text = "\ufffd"
     if "\ufffd" in text:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from twisted_net.http.urls import Origin as Origin
 from twisted_net.net.bounded_table import BoundedTable
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port; see :attr:`twisted_net.http.urls.HttpTarget.origin`."""
 
 T = TypeVar("T")
 

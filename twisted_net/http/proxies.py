@@ -10,7 +10,13 @@ from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
 from twisted_net.http.host_patterns import NamePattern, parse_pattern
-from twisted_net.http.urls import HttpTarget, encode_url, parse_target, split_credentials
+from twisted_net.http.urls import (
+    HttpTarget,
+    Origin,
+    encode_url,
+    parse_target,
+    split_credentials,
+)
 from twisted_net.net.addresses import format_address, parse_ip
 
 ENVIRONMENT = "environment"
@@ -59,6 +65,22 @@ def parse_proxy(url: str) -> Proxy:
         raise ValueError("the user name in a proxy's URL must not contain a colon (RFC 7617)")
     token = base64.b64encode(":".join(credentials).encode()).decode()
     return Proxy(target.host, target.port, f"Basic {token}")
+
+
+@frozen(slots=True)
+class RoutedTarget(HttpTarget):
+    """
+    A target that is reached by a route of its own, whatever the routes of the client are.
+
+    :param proxy: the proxy on the route; None for a direct connection.
+    """
+
+    proxy: Proxy | None
+
+    @property
+    def origin(self) -> Origin:
+        """Scheme, host, port and route: a connection never stands for another route."""
+        return self.scheme, self.host, self.port, self.proxy
 
 
 class ProxyBypass:
@@ -139,6 +161,13 @@ class ProxyRoutes:
         if proxy is None or self.bypass.covers(target.host, target.port):
             return None
         return proxy
+
+
+def route_of(routes: ProxyRoutes | None, target: HttpTarget) -> Proxy | None:
+    """Return the proxy on the route to *target*; None for a direct connection."""
+    if isinstance(target, RoutedTarget):
+        return target.proxy
+    return None if routes is None else routes.proxy_for(target)
 
 
 def find_proxy_routes(

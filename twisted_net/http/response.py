@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
+from twisted.web.http_headers import Headers
+from typing_extensions import override
 
+from twisted_net.http.calls.cookies import set_cookies
+from twisted_net.http.calls.http_request import HttpRequest, RequestFields
+from twisted_net.http.calls.links import WebLink, parse_links
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
 from twisted_net.net.charsets import (
@@ -28,28 +34,40 @@ EXCERPT = 200
 
 
 @frozen(slots=True)
-class Response:
+class Trace:
     """
-    A response with its body.
+    What a response knows of its requests.
 
-    :param method: of the last request, after redirects.
-    :param url: of the last request, without credentials in its authority.
-    :param body: decompressed.
-    :param age: seconds since the origin sent or validated it, if it came from the cache.
-    :param attempts: requests that this call made over the network; 0 for a fresh response from
-        the cache.
-    :param elapsed: seconds that the whole call took.
+    :param headers: of the last one.
+    :param body: of the last one, in memory; None if it had none, or one that is sent once.
+    :param history: the responses that redirected, oldest first.
+    :param set_cookies: values of ``Set-Cookie`` that came over the network with the response; None
+        where it came over the network itself.
     """
+
+    headers: Headers
+    body: bytes | None = None
+    history: tuple[Response, ...] = ()
+    set_cookies: Sequence[str] | None = None
+
+
+NO_TRACE = Trace(Headers())
+"""Of a response whose requests are not known."""
+
+
+class ResponseHead:
+    """What a response with its body and a streamed one have in common: all but the body."""
+
+    __slots__ = ()
 
     method: str
     url: str
     status: int
     reason: str
     headers: HeaderFields
-    body: bytes = field(repr=False)
     attempts: int
-    elapsed: float
     age: float | None
+    trace: Trace
 
     @property
     def from_cache(self) -> bool:
@@ -61,22 +79,17 @@ class Response:
         """Whether the status is one of success, 200 to 299."""
         return 200 <= self.status < 300
 
-    def text(self) -> str:
+    @property
+    def encoding(self) -> str:
         """
-        Decode the body by the charset that ``Content-Type`` names, or else as UTF-8.
+        Python's name of the charset in ``Content-Type``, or ``utf_8``.
 
         Charsets are those of the web, see :data:`~twisted_net.net.charsets.CODECS`. It is looked
-        for in the first :data:`MAX_PARAMETERS` parameters. A byte order mark decides before it,
-        and is dropped. Bytes that cannot be decoded become U+FFFD.
+        for in the first :data:`MAX_PARAMETERS` parameters.
         """
-        return decode_text(self.body, self.codec)
+        return self._stated_encoding()
 
-    @property
-    def codec(self) -> str:
-        """Python's name of the charset of :meth:`text`; a byte order mark decides before all."""
-        return codec_of_mark(self.body, self._stated_codec())
-
-    def _stated_codec(self) -> str:
+    def _stated_encoding(self) -> str:
         # The last of them is what is left, and no parameter.
         parameters = self.headers.get("content-type", "").split(";", MAX_PARAMETERS + 1)
         for parameter in parameters[1 : MAX_PARAMETERS + 1]:
@@ -84,6 +97,89 @@ class Response:
             if name.strip().lower() == "charset":
                 return codec_for(value.strip().strip("\"'")) or "utf_8"
         return "utf_8"
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """
+        The cookies that this response sets, by name.
+
+        Of a response from the cache they are those that a 304 has brought, and no stored ones.
+        """
+        lines = self.trace.set_cookies
+        return set_cookies(self.headers.get_all("set-cookie") if lines is None else lines)
+
+    @property
+    def links(self) -> dict[str, WebLink]:
+        """
+        The first link of each relation type in ``Link`` (RFC 8288), such as ``links["next"].url``.
+
+        Relation types are in lower case; see :func:`~twisted_net.http.calls.links.parse_links`.
+        """
+        found: dict[str, WebLink] = {}
+        for link in parse_links(self.headers.get_all("link"), self.url):
+            for relation in link.relations:
+                found.setdefault(relation, link)
+        return found
+
+    @property
+    def request(self) -> HttpRequest:
+        """The last request, after redirects, with the fields that it was sent with but cookies."""
+        fields = RequestFields(self.trace.headers.copy())
+        return HttpRequest(self.method, self.url, fields, self.trace.body)
+
+    @property
+    def history(self) -> tuple[Response, ...]:
+        """The responses that redirected to this one, oldest first, without their bodies."""
+        return self.trace.history
+
+
+@frozen(slots=True)
+class Response(ResponseHead):
+    """
+    A response with its body.
+
+    :param method: of the last request, after redirects.
+    :param url: of the last request, without credentials in its authority.
+    :param body: decompressed.
+    :param age: seconds since the origin sent or validated it, if it came from the cache.
+    :param attempts: requests that this call made over the network; 0 for a fresh response from
+        the cache.
+    :param elapsed: seconds that the whole call took.
+    :param trace: the requests.
+    """
+
+    method: str
+    url: str
+    status: int
+    reason: str
+    headers: HeaderFields
+    body: bytes = field(repr=False)
+    attempts: int
+    elapsed: float
+    age: float | None
+    trace: Trace = field(default=NO_TRACE, repr=False, eq=False)
+
+    @property
+    @override
+    def encoding(self) -> str:
+        """
+        Python's name of the charset of the body.
+
+        A byte order mark decides before ``Content-Type``, see :attr:`ResponseHead.encoding`.
+        """
+        return codec_of_mark(self.body, self._stated_encoding())
+
+    def text(self, encoding: str | None = None) -> str:
+        """
+        Decode the body as text. Bytes that cannot be decoded become U+FFFD.
+
+        A byte order mark is dropped where it decides.
+
+        :param encoding: a charset of the web; None for :attr:`encoding`.
+        :raises ValueError: for a charset that is none of these.
+        """
+        codec = self.encoding if encoding is None else checked_codec(encoding)
+        return decode_text(self.body, codec)
 
     @overload
     def json(self) -> Any: ...  # Any: JSON is of any form
@@ -122,5 +218,17 @@ class Response:
             self.reason,
             redact_url(self.url),
             self.headers,
-            decode_beginning(self.body, self.codec, EXCERPT),
+            decode_beginning(self.body, self.encoding, EXCERPT),
         )
+
+
+def checked_codec(encoding: str) -> str:
+    """
+    Return the codec for a charset that a caller names.
+
+    :raises ValueError: for one that is no charset of the web.
+    """
+    codec = codec_for(encoding)
+    if codec is None:
+        raise ValueError(f"encoding: {encoding[:40]!r} is no charset of the web, such as utf-8")
+    return codec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -13,13 +13,27 @@ from twisted.web.iweb import IResponse
 from typing_extensions import override
 
 from twisted_net.http.bodies import BodyTransport, is_complete
+from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
+from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
+from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
+from twisted_net.http.response import NO_TRACE, ResponseHead, Trace, checked_codec
+from twisted_net.net.characters import printable
+from twisted_net.net.redaction import redact_url
+from twisted_net.turns.paced_reads import Pace
+from twisted_net.turns.turn_scheduler import next_turn
+
+SLICE = 1024
+"""Bytes that are parsed at a time: each may be a line of its own, which takes a microsecond."""
+
+TURN_TIME = 0.001
+"""Seconds of parsing after which others have their turns of the reactor."""
 
 READ_AHEAD = 64 * 2**10
 """Bytes buffered for the reader. While the buffer is full, the server is not read."""
 
 
-class StreamedResponse:
+class StreamedResponse(ResponseHead):
     """
     A response with its header, whose body is read by iteration.
 
@@ -32,6 +46,7 @@ class StreamedResponse:
     :param url: of the last request.
     :param age: seconds since the origin sent or validated it, if it comes from the cache.
     :param attempts: requests that this call made over the network.
+    :param pace: the turns in which lines and events are parsed; None to parse without a pause.
     """
 
     def __init__(
@@ -43,6 +58,8 @@ class StreamedResponse:
         headers: HeaderFields,
         attempts: int,
         age: float | None,
+        trace: Trace = NO_TRACE,
+        pace: Pace | None = None,
     ) -> None:
         self.method = method
         self.url = url
@@ -51,18 +68,10 @@ class StreamedResponse:
         self.headers = headers
         self.attempts = attempts
         self.age = age
+        self.trace = trace
+        self._pace = pace
         self._buffer = _BodyBuffer()
         response.deliverBody(self._buffer)
-
-    @property
-    def from_cache(self) -> bool:
-        """Whether the body comes from the cache."""
-        return self.age is not None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the status is one of success, 200 to 299."""
-        return 200 <= self.status < 300
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
@@ -71,9 +80,80 @@ class StreamedResponse:
                 return
             yield piece
 
+    async def _slices(self) -> AsyncIterator[bytes]:
+        """Iterate over the body in small pieces; where they take long, others have their turns."""
+        pace = self._pace
+        began = 0.0 if pace is None else pace.seconds()
+        async for piece in self:
+            for data in slices(piece):
+                yield data
+                if pace is not None and pace.seconds() - began >= TURN_TIME:
+                    await next_turn(pace.turns)
+                    began = pace.seconds()
+
     async def read(self) -> bytes:
         """Read the rest of the body."""
         return b"".join([piece async for piece in self])
+
+    async def iter_lines(
+        self, *, encoding: str | None = None, max_line: int = MAX_LINE
+    ) -> AsyncIterator[str]:
+        """
+        Iterate over the lines of the body as text, without their ends.
+
+        A line ends with a line feed, with or without a carriage return before it. Bytes that cannot
+        be decoded become U+FFFD.
+
+        :param encoding: a charset of the web; None for :attr:`encoding`.
+        :param max_line: limit of the characters of a line.
+        :raises BodyItemTooLong: for a line over the limit; the lines before it come first.
+        :raises TypeError, ValueError: for another charset, or a limit that is none.
+        """
+        checked_limit(max_line, "max_line")
+        codec = self.encoding if encoding is None else checked_codec(encoding)
+        lines = LineDecoder(codec, max_line)
+        async for piece in self._slices():
+            for line in lines.feed(piece):
+                yield line
+        for line in lines.feed(b"", final=True):
+            yield line
+
+    async def events(self, *, max_event: int = MAX_EVENT) -> AsyncIterator[ServerSentEvent]:
+        """
+        Iterate over the server-sent events of the body (WHATWG HTML §9.2), until it ends.
+
+        It does not connect again. Pass ``timeout=None`` for a stream that lasts, and
+        ``headers={"Accept": "text/event-stream"}``; ``silence`` of :class:`Timeouts` ends one
+        that says nothing, and ``max_body`` one that has said too much.
+
+        :param max_event: limit of the bytes of an event.
+        :raises BadStatus: for any status but 200 to 299.
+        :raises BodyMismatch: for a content type other than ``text/event-stream``.
+        :raises BodyItemTooLong: for an event over the limit; the events before it come first.
+        :raises TypeError, ValueError: for a limit that is none.
+        """
+        checked_limit(max_event, "max_event")
+        self.raise_for_status()
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            raise BodyMismatch(
+                f"the body from {redact_url(self.url)} is of type {printable(kind) or 'none'}, not"
+                " text/event-stream"
+            )
+        parser = EventParser(max_event)
+        async for piece in self._slices():
+            for event in parser.feed(piece):
+                yield event
+
+    def raise_for_status(self) -> StreamedResponse:
+        """
+        Return this response if its status is one of success.
+
+        :raises BadStatus: for any status but 200 to 299; without an excerpt of the body.
+        """
+        if self.ok:
+            return self
+        raise BadStatus(self.status, self.reason, redact_url(self.url), self.headers, "")
 
     def close(self) -> None:
         """Drop the rest of the body, and its connection if there is one."""
@@ -147,3 +227,21 @@ class _BodyBuffer(Protocol):
     def _source(self) -> BodyTransport:
         # Every delivery of a body calls makeConnection with one of these.
         return cast(BodyTransport, self.transport)
+
+
+def slices(piece: bytes) -> Iterator[bytes]:
+    """Cut a piece of a body into what is parsed at a time."""
+    return (piece[at : at + SLICE] for at in range(0, len(piece), SLICE))
+
+
+def checked_limit(limit: int, name: str) -> None:
+    """
+    Check a limit that a caller passed.
+
+    :raises TypeError: if it is no integer.
+    :raises ValueError: if it is not 1 or more.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        raise TypeError(f"{name} must be an integer, not a {type(limit).__name__}")
+    if limit < 1:
+        raise ValueError(f"{name} must be 1 or more, not {limit}")

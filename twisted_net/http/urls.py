@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
@@ -15,6 +16,9 @@ from twisted_net.net.redaction import redact_url
 
 MAX_URL = 8000
 """Longest URL requested, in characters: RFC 9110 §4.1 recommends to support at least this."""
+
+Origin = tuple[str, str, int] | tuple[str, str, int, Hashable]
+"""Scheme, host and port, and the route where a request has one of its own."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -62,7 +66,7 @@ class HttpTarget:
     path: str
 
     @property
-    def origin(self) -> tuple[str, str, int]:
+    def origin(self) -> Origin:
         """Scheme, host and port: what shares connections and may share credentials."""
         return self.scheme, self.host, self.port
 

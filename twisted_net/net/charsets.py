@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -124,6 +125,19 @@ def decode_beginning(data: bytes, codec: str, length: int) -> str:
     # Characters have four bytes at most; the last of these may be cut.
     decoder = codecs.getincrementaldecoder(codec)("replace")
     return decoder.decode(data[: 4 * length])[:length]
+
+
+def text_decoder(codec: str) -> Callable[[bytes, bool], str]:
+    """
+    Return what decodes a text in pieces; bytes that cannot be decoded become U+FFFD.
+
+    :param codec: one of :data:`CODECS`.
+    :return: takes the next bytes, and whether they are the last ones.
+    """
+    table = _table(codec)
+    if table is None:
+        return codecs.getincrementaldecoder(codec)("replace").decode
+    return lambda data, final: codecs.charmap_decode(data, "strict", table)[0]
 
 
 @cache

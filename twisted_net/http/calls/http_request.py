@@ -1,0 +1,117 @@
+"""A request as hooks and functions for ``auth`` see it, before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+from attrs import define, field, setters
+from twisted.web.http_headers import Headers
+from typing_extensions import override
+
+
+class RequestFields(MutableMapping[str, str]):
+    """
+    The header fields of a request, which can be changed: ``fields["X-Name"] = "value"``.
+
+    Names are in any case. The lines of a field are joined by ``", "``; setting it replaces them
+    all.
+
+    :param headers: Twisted's, which it reads and changes.
+    """
+
+    def __init__(self, headers: Headers) -> None:
+        self._headers = headers
+
+    @override
+    def __getitem__(self, name: str) -> str:
+        values = self._headers.getRawHeaders(name.encode())
+        if not values:
+            raise KeyError(name)
+        return ", ".join(value.decode("latin-1") for value in values)
+
+    @override
+    def __setitem__(self, name: str, value: str) -> None:
+        """
+        Replace a field.
+
+        :raises TypeError: for a value that is not text.
+        :raises ValueError: for a line break in it, or a name that is none.
+        """
+        if not isinstance(value, str):
+            raise TypeError(f"headers: the value of {name} must be text, not a {_kind(value)}")
+        self.set_bytes(name, value.encode())
+
+    def set_bytes(self, name: str, value: bytes) -> None:
+        """Replace a field by a value as it is sent; see :meth:`__setitem__`."""
+        check_field(name, value, "headers")
+        self._headers.setRawHeaders(name.encode(), [value])
+
+    @override
+    def __delitem__(self, name: str) -> None:
+        if not self._headers.hasHeader(name.encode()):
+            raise KeyError(name)
+        self._headers.removeHeader(name.encode())
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._headers.hasHeader(name.encode())
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1").lower() for name, _ in self._headers.getAllRawHeaders())
+
+    @override
+    def __len__(self) -> int:
+        return sum(1 for _ in self._headers.getAllRawHeaders())
+
+
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def check_field(name: object, value: object, label: str) -> None:
+    """
+    Check a header field of a request (RFC 9110 §5).
+
+    :param label: of the argument, for messages.
+    :raises TypeError: for a name or value that is neither text nor bytes.
+    :raises ValueError: for a name that is no token, and for line breaks and NUL in the value.
+    """
+    if not isinstance(name, str | bytes):
+        raise TypeError(f"{label}: the name of a field must be text, not a {_kind(name)}")
+    text = name if isinstance(name, str) else name.decode("latin-1")
+    if not text or not _TOKEN.issuperset(text):
+        raise ValueError(f"{label}: {text[:40]!r} is no name of a field: a word of ASCII is one")
+    if not isinstance(value, str | bytes):
+        raise TypeError(f"{label}: the value of {text} must be text, not a {_kind(value)}")
+    for control in ("\r", "\n", "\0"):
+        if (control if isinstance(value, str) else control.encode()) in value:  # type: ignore[operator]  # both of one type
+            # Its value may be a secret, and is not shown.
+            raise ValueError(f"{label}: the value of {text} must have no line break and no NUL")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def encoded_value(value: str | bytes) -> bytes:
+    """Return the value of a field as it is sent: text is encoded as UTF-8."""
+    return value.encode() if isinstance(value, str) else value
+
+
+@define(eq=False)
+class HttpRequest:
+    """
+    A request of a call, before its cookies are added and it is sent.
+
+    A hook and a function for ``auth`` may change :attr:`headers`, and nothing else.
+
+    :param method: in upper case.
+    :param url: absolute and encoded, without user name and password.
+    :param headers: its fields, which may be secret: they are not shown by ``repr``.
+    :param body: in memory; None if there is none, or if it is read from a file or an iterator.
+    """
+
+    method: str = field(on_setattr=setters.frozen)
+    url: str = field(on_setattr=setters.frozen)
+    headers: RequestFields = field(repr=False, on_setattr=setters.frozen)
+    body: bytes | None = field(default=None, repr=False, on_setattr=setters.frozen)

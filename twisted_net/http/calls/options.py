@@ -1,0 +1,153 @@
+"""Options of a call: their names and types, and the checks of what is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from msgspec import UNSET
+
+from twisted_net.config.type_checks import checked_range, checked_seconds, mapping_check
+from twisted_net.http.calls.authentication import Auth, check_auth
+from twisted_net.http.calls.body import Data, Form
+from twisted_net.http.calls.cookies import check_cookies
+from twisted_net.http.calls.defaults import HeaderOption
+from twisted_net.http.calls.multipart import Files
+from twisted_net.http.calls.progress import ProgressFunction
+from twisted_net.http.calls.timeouts import Timeouts
+from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
+
+_MAX_BODY = 2**63 - 1
+
+
+class CommonRequestOptions(TypedDict, total=False):
+    """
+    Options of a call, all but ``json``. The names are those of requests and treq.
+
+    :ivar params: added to the query of the URL: a mapping or pairs. Several values of a name are a
+        list, and None is no value.
+    :ivar headers: a mapping or pairs. A value is text, a list of texts for several lines, or None
+        for no such field. They replace the client's own.
+    :ivar data: the body. Bytes, or text as UTF-8, are sent as they are; a mapping or a list of
+        pairs as a form. An open file, an iterator (such as a generator) or an asynchronous one, of
+        bytes or text, or an ``IBodyProducer`` is sent once and never repeated, in chunks where its
+        length is not known.
+    :ivar files: sent as ``multipart/form-data``, after the form in ``data``: a mapping or pairs of
+        the name of a field and a file. A file is its content (bytes, text, an open file) or
+        ``(name, content)``, ``(name, content, type)`` as with requests, or ``(name, type,
+        content)`` as with treq.
+    :ivar auth: ``(user, password)`` (RFC 7617),
+        :class:`~twisted_net.http.calls.authentication.BearerToken`,
+        :class:`~twisted_net.http.calls.authentication.DigestAuth`, or a function that is called
+        with each request to the origin of the URL and adds to its headers; it may be a coroutine
+        function. It replaces a user and password in the URL; None is none at all. What it adds is
+        not sent to another origin.
+    :ivar cookies: sent with this call only, to the origin of the URL.
+    :ivar timeout: seconds for the whole call, or
+        :class:`~twisted_net.http.calls.timeouts.Timeouts`; None for no limit of the whole.
+    :ivar retries: their number, or a policy.
+    :ivar idempotent: whether this request may be repeated; by default the policy decides.
+    :ivar cache: False to bypass the cache.
+    :ivar default_ttl: seconds that a response without a lifetime of its own is fresh.
+    :ivar max_body: limit of the body in bytes.
+    :ivar allow_redirects: False to get a redirect as the response.
+    :ivar hedge_after: seconds after which an unanswered GET or HEAD is sent a second time beside
+        the first.
+    :ivar proxy: URL of the proxy of this call, ``http://user:password@host:port``, whatever the
+        settings say; None for no proxy.
+    :ivar progress: called with a
+        :class:`~twisted_net.http.calls.progress.TransferProgress` after each piece of a body that
+        is sent or received; not for a response from the cache, nor for one that another call has
+        requested.
+    """
+
+    params: Form
+    headers: HeaderOption
+    data: Data | None
+    files: Files | None
+    auth: Auth | None
+    cookies: Mapping[str, str]
+    timeout: float | Timeouts | None
+    retries: int | RetryPolicy
+    idempotent: bool
+    cache: bool
+    default_ttl: float | None
+    max_body: int
+    allow_redirects: bool
+    hedge_after: float | None
+    proxy: str | None
+    progress: ProgressFunction | None
+
+
+class RequestOptions(CommonRequestOptions, total=False):
+    """
+    Options of a call.
+
+    :ivar json: sent as JSON: anything that msgspec encodes.
+    """
+
+    json: Any  # Any: as described
+
+
+_SYNONYMS = {
+    **dict.fromkeys(("content", "body", "payload", "form"), "data"),
+    **dict.fromkeys(("query", "query_params", "querystring", "args"), "params"),
+    **dict.fromkeys(("follow_redirects", "redirects"), "allow_redirects"),
+    **dict.fromkeys(("proxies", "proxy_url"), "proxy"),
+    **dict.fromkeys(("authorization", "credentials"), "auth"),
+    **dict.fromkeys(("ttl", "expire_after", "max_age"), "default_ttl"),
+    "multipart": "files",
+    "deadline": "timeout",
+    "stream": 'client.stream("GET", url)',
+    "unbuffered": 'client.stream("GET", url)',
+    "hooks": "Client(on_request=…, on_response=…)",
+    **dict.fromkeys(("verify", "cert", "ssl", "verify_ssl"), "Client(tls_policy=…)"),
+    "base_url": "Client(base_url=…)",
+    "max_redirects": "HttpSettings(max_redirects=…)",
+}
+"""What requests, httpx, aiohttp, treq and others call these options, or what does the same here."""
+
+OPTIONS = mapping_check(
+    RequestOptions,
+    _SYNONYMS,
+    # What is made of them says more of what is wrong.
+    unchecked=("params", "headers", "data", "files", "auth"),
+)
+"""What the options of a call may be."""
+
+
+def check_options(options: RequestOptions) -> None:
+    """
+    Check the options of a call, which type checkers see, but Python does not.
+
+    :raises TypeError: for an option that there is not, or of another type.
+    :raises ValueError: for a number out of its bounds, and for texts that cannot be sent.
+    """
+    OPTIONS.check("Client", (), cast(Mapping[str, object], options))
+    if "auth" in options:
+        check_auth(options["auth"], "Client: auth")
+    timeout = options.get("timeout")
+    for seconds, name in (
+        (None if isinstance(timeout, Timeouts) else timeout, "timeout"),
+        (options.get("default_ttl"), "default_ttl"),
+    ):
+        if seconds is not None:
+            checked_seconds(seconds, name)
+    checked_range(options.get("max_body", 0), "max_body", 0, _MAX_BODY)
+    # As the policy has them, which is made only for what the cache does not answer.
+    retries, hedge_after = options.get("retries"), options.get("hedge_after")
+    if isinstance(retries, int):
+        checked_range(retries, "retries", 0, MAX_RETRIES)
+    if hedge_after is not None and not 0 < hedge_after <= MAX_HEDGE_AFTER:
+        raise ValueError(
+            f"hedge_after must be above 0 and up to {MAX_HEDGE_AFTER} seconds, not {hedge_after}"
+        )
+    if "cookies" in options:
+        check_cookies(options["cookies"], "Client: cookies")
+
+
+def total_timeout(timeout: float | Timeouts | None, default: float) -> float | None:
+    """Return the seconds of a whole call, for its ``timeout`` and that of the settings."""
+    if not isinstance(timeout, Timeouts):
+        return timeout
+    return default if timeout.total is UNSET else timeout.total
