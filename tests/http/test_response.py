@@ -64,6 +64,22 @@ class ResponseTests(HttpTestCase):
             kind = "text/plain" + ";a=b" * count + ";charset=latin-1;c=d"
             self.assertEqual(self.response(b"\xfc", kind).text(), text)
 
+    def test_encoding(self) -> None:
+        """A caller may name another charset of the web."""
+        response = self.response(b"\xe4\x80", "text/plain; charset=utf-8")
+        self.assertEqual((response.encoding, response.text("windows-1252")), ("utf_8", "ä€"))
+        error = self.assertRaises(ValueError, response.text, "punycode")
+        self.assertIn("encoding: 'punycode' is no charset of the web", str(error))
+
+    def test_links(self) -> None:
+        """The first link of each relation type is found by it."""
+        fields = [("Link", '</2>; rel="next last", </3>; rel=last'), ("Link", "<>; rel=self")]
+        response = Response("GET", URL, 200, "", HeaderFields(fields), b"", 1, 0.0, None)
+        self.assertEqual(
+            {relation: link.url for relation, link in response.links.items()},
+            {"next": "http://h.example/2", "last": "http://h.example/2", "self": URL},
+        )
+
     def test_raise_for_status(self) -> None:
         """Success returns the response itself."""
         for status in (200, 204, 299):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,8 +12,18 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
+from twisted_net.http.bodies import BodyResponse
+from twisted_net.http.calls.server_sent_events import ServerSentEvent
 from twisted_net.http.client import Client
-from twisted_net.http.errors import BodyTooLarge, ClientClosed, ConnectionBroken, FetchTimeout
+from twisted_net.http.errors import (
+    BadStatus,
+    BodyItemTooLong,
+    BodyMismatch,
+    BodyTooLarge,
+    ClientClosed,
+    ConnectionBroken,
+    FetchTimeout,
+)
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.streaming import READ_AHEAD, StreamedResponse
 
@@ -189,3 +200,99 @@ class StreamTests(HttpTestCase):
         waiting.callback(canned(200, b"abc"))
         self.successResultOf(reading)
         self.assertEqual(self.seen[1:], [(2, False, "Reason"), b"abc"])
+
+
+class TextTests(HttpTestCase):
+    """Lines and events of a streamed response."""
+
+    def setUp(self) -> None:
+        self.source = Source()
+        self.seen: list[Any] = []
+
+    def streamed(self, kind: str, status: int = 200) -> StreamedResponse:
+        """Return a streamed response."""
+        source = BodyResponse.like(self.source.response, self.source.response.deliverBody)
+        source.code = status
+        fields = HeaderFields([("Content-Type", kind)])
+        return StreamedResponse(source, method="GET", url=URL, headers=fields, attempts=1, age=None)
+
+    def collecting(self, items: AsyncIterator[Any]) -> Deferred[None]:
+        """Start to read items."""
+
+        async def collect() -> None:
+            async for item in items:
+                self.seen.append(item)
+
+        return self.start(collect())
+
+    def test_lines(self) -> None:
+        """Each line is there when its end is, in its charset; the last one at the end."""
+        reading = self.collecting(self.streamed("text/plain; charset=latin-1").iter_lines())
+        self.source.send(b"\xe4\nb")
+        self.assertEqual(self.seen, ["ä"])
+        self.source.send(b"c\r\nd")
+        self.source.end(ResponseDone())
+        self.successResultOf(reading)
+        self.assertEqual(self.seen, ["ä", "bc", "d"])
+
+    def test_other_encoding(self) -> None:
+        """A caller may name another charset."""
+        lines = self.streamed("text/plain; charset=latin-1").iter_lines(encoding="utf-16le")
+        reading = self.collecting(lines)
+        self.source.send("ü\n".encode("utf-16-le"))
+        self.source.end(ResponseDone())
+        self.successResultOf(reading)
+        self.assertEqual(self.seen, ["ü"])
+
+    def test_long_line(self) -> None:
+        """A line over the limit ends the reading."""
+        reading = self.collecting(self.streamed("text/plain").iter_lines(max_line=3))
+        self.source.send(b"a\nbcdef")
+        self.failureResultOf(reading, BodyItemTooLong)
+        self.assertEqual(self.seen, ["a"])
+
+    def test_broken(self) -> None:
+        """A body that breaks off raises, after what was complete; what was not is not there."""
+        for items in ("iter_lines", "events"):
+            self.setUp()
+            reading = self.collecting(getattr(self.streamed("text/event-stream"), items)())
+            self.source.send(b"data: 1\n\ndata: 2")
+            self.source.end(ConnectionBroken("body", "x"))
+            self.failureResultOf(reading, ConnectionBroken)
+            self.assertEqual(len(self.seen), 2 if items == "iter_lines" else 1)
+
+    def test_events(self) -> None:
+        """Each event is there when its empty line is."""
+        reading = self.collecting(self.streamed("Text/Event-Stream; charset=utf-8").events())
+        self.source.send(b"event: add\ndata: 1\n")
+        self.assertEqual(self.seen, [])
+        self.source.send(b"\ndata: 2\n\ndata: 3\n")
+        self.assertEqual(self.seen, [ServerSentEvent("add", "1"), ServerSentEvent("message", "2")])
+        self.source.end(ResponseDone())
+        self.successResultOf(reading)
+        self.assertEqual(len(self.seen), 2)
+
+    def test_no_events(self) -> None:
+        """Another type or status has no events."""
+        for kind, status, error, said in (
+            ("text/html", 200, BodyMismatch, "is of type text/html, not text/event-stream"),
+            ("", 200, BodyMismatch, "is of type none, not text/event-stream"),
+            ("text/event-stream", 204 + 100, BadStatus, "answered 304"),
+        ):
+            reading = self.collecting(self.streamed(kind, status).events())
+            self.assertIn(said, str(self.failureResultOf(reading, error).value))
+
+    def test_refused(self) -> None:
+        """Limits and charsets that are none say so."""
+        response = self.streamed("text/event-stream")
+        for items, error, said in (
+            (response.iter_lines(max_line=0), ValueError, "max_line must be 1 or more, not 0"),
+            (response.events(max_event=0), ValueError, "max_event must be 1 or more, not 0"),
+            (
+                response.events(max_event=True),
+                TypeError,
+                "max_event must be an integer, not a bool",
+            ),
+            (response.iter_lines(encoding="rot13"), ValueError, "is no charset of the web"),
+        ):
+            self.assertIn(said, str(self.failureResultOf(self.collecting(items), error).value))

@@ -40,7 +40,7 @@ class QueryTests(SynchronousTestCase):
 class SizedFile(io.BytesIO):
     """A file with a name."""
 
-    name = "/tmp/ü.png"
+    name = "folder/u.png"
 
 
 class ContentTests(ClientTestCase):
@@ -117,7 +117,7 @@ class ContentTests(ClientTestCase):
         for value, expected in (
             (b"x", ("f", "application/octet-stream", b"x")),
             ("ü", ("f", "application/octet-stream", "ü".encode())),
-            (SizedFile(b"x"), ("ü.png", "image/png", b"x")),
+            (SizedFile(b"x"), ("u.png", "image/png", b"x")),
             (("n.txt", b"x"), ("n.txt", "text/plain", b"x")),
             (("n", io.BytesIO(b"x"), "a/b"), ("n", "a/b", b"x")),
             (("n", "x", "a/b"), ("n", "a/b", b"x")),
@@ -129,7 +129,7 @@ class ContentTests(ClientTestCase):
         ):
             with self.subTest(value=value):
                 ((name, filename, kind, content),) = self.parts(files={"f": value})
-                self.assertEqual((name, (decoded(filename), kind, content)), ("f", expected))
+                self.assertEqual((name, (filename, kind, content)), ("f", expected))
 
     def test_in_order(self) -> None:
         """Fields of the form come first, then files; pairs may repeat a name."""
@@ -156,11 +156,6 @@ class ContentTests(ClientTestCase):
         """A type with a line break is refused."""
         call = self.start(self.client.post(URL, files={"f": ("n", b"x", "a/b\r\nX: y")}))
         self.assertIn("must be like text/plain", str(self.failureResultOf(call, ValueError).value))
-
-
-def decoded(name: str | None) -> str | None:
-    """Return a file name, which the standard library reads as it can."""
-    return None if name is None else name.encode("ascii", "surrogateescape").decode()
 
 
 class Readless(io.RawIOBase):

@@ -148,6 +148,11 @@ def form_pairs(form: object, label: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def form_names(form: object) -> set[str]:
+    """Return the names of a form that was checked."""
+    return {_word(name, "") for name, _ in _items(form, "")}
+
+
 def encoded_form(pairs: list[tuple[str, str]]) -> str:
     """Encode a form (WHATWG URL §5): a space is a plus sign."""
     return urlencode(pairs, errors="surrogateescape", quote_via=quote_plus)

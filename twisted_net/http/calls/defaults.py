@@ -9,7 +9,7 @@ from typing import Any
 from twisted.web.http_headers import Headers
 
 from twisted_net.http.calls.authentication import Auth, check_auth, fixed_authorization
-from twisted_net.http.calls.body import Form, add_params, form_pairs
+from twisted_net.http.calls.body import Form, add_params, form_names, form_pairs
 from twisted_net.http.calls.http_request import check_field, encoded_value
 from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import InvalidURL
@@ -90,8 +90,11 @@ class ClientDefaults:
                 url = f"{self.base}{url}"
             else:
                 url = f"{self.base.removesuffix('/')}/{url.removeprefix('/')}"
-        own = [] if params is None else form_pairs(params, "params")
-        names = {name for name, _ in own}
+        if params is None:
+            return add_params(url, self._params)
+        own = form_pairs(params, "params")
+        # With those that have no value: they replace a default by nothing.
+        names = form_names(params)
         return add_params(url, [pair for pair in self._params if pair[0] not in names] + own)
 
     def headers(self, given: HeaderOption | None, *, trusted: bool = True) -> Headers:
@@ -162,7 +165,7 @@ def _replace_fields(headers: Headers, given: HeaderOption | None) -> None:
                 check_field(name, each, label)
         if value is None:
             check_field(name, "", label)
-        lines = replaced.setdefault(name.encode() if isinstance(name, str) else name, [])
+        lines = replaced.setdefault(encoded_value(name).lower(), [])
         lines += [encoded_value(each) for each in values if each is not None]
     for name, lines in replaced.items():
         headers.setRawHeaders(name, lines)
