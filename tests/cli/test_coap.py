@@ -11,8 +11,9 @@ import sys
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.cli.coap import CoapOptions, ProgressDisplay, coap, describe, terminal_body
+from twisted_net.cli.coap import CoapOptions, coap, describe
 from twisted_net.cli.command_line import MISTAKE, parse_or_exit
+from twisted_net.cli.display import ProgressDisplay, terminal_body
 from twisted_net.cli.run import INTERRUPTED
 from twisted_net.coap.codec import Option
 from twisted_net.dtls.settings import DtlsClientSettings
@@ -131,7 +132,8 @@ class ProgressTests(SynchronousTestCase):
         progress.end()
         self.assertEqual(
             screen.getvalue(),
-            "\rsent 2,048 of 100,000 bytes\x1b[K\rreceived 4,096 bytes\x1b[K\r\x1b[K",
+            "\rsent 2,048 of 100,000 bytes [                        ]   2%\x1b[K"
+            "\rreceived 4,096 bytes\x1b[K\r\x1b[K",
         )
 
     def test_file(self) -> None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from getopt import GetoptError, gnu_getopt
+from collections.abc import Sequence
 from typing import Any, BinaryIO, ClassVar, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import UsageError
 
 from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.command_line import parse_or_exit, print_error
+from twisted_net.cli.display import ProgressDisplay, terminal_body
+from twisted_net.cli.mixed_options import MixedOptions
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
@@ -25,7 +26,6 @@ from twisted_net.coap.codec import JSON, LINK_FORMAT, TEXT, Code, Option, code_n
 from twisted_net.coap.settings import CoapClientSettings
 from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
-from twisted_net.net.characters import printable
 from twisted_net.net.reactor import DatagramReactor
 
 METHODS = ("get", "post", "put", "delete", "observe")
@@ -44,7 +44,7 @@ DEREGISTER_TIMEOUT = 3.0
 """Seconds to wait for the server to confirm the end of an observation."""
 
 
-class CoapOptions(Options):
+class CoapOptions(MixedOptions):
     """Options and arguments of ``twisted-net coap``."""
 
     synopsis = f"Usage: twisted-net coap {'|'.join(METHODS)} [options] URI [PAYLOAD]"
@@ -86,18 +86,6 @@ class CoapOptions(Options):
         ],
         ["count", "c", 0, "states after which to stop observing; 0 for no limit", integer("count")],
     ]
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Accept options anywhere: also after the method, and at the end."""
-        try:
-            found, rest = gnu_getopt(list(options or ()), self.shortOpt, self.longOpt)
-        except GetoptError as error:
-            raise UsageError(error.msg) from None
-        words = []
-        for name, value in found:
-            takes_value = f"{name[2:]}=" in self.longOpt or f"{name[1:]}:" in self.shortOpt
-            words += [name, value] if takes_value else [name]
-        super().parseOptions([*words, "--", *rest])
 
     def parseArgs(self, method: str, uri: str, payload: str | None = None) -> None:  # type: ignore[override]  # of any form
         """Take the arguments."""
@@ -157,42 +145,6 @@ def _format(word: str | None) -> int | None:
             raise UsageError(f"{word} is not a content format: {', '.join(FORMATS)} or a number")
         number = int(word)
     return number
-
-
-class ProgressDisplay:
-    """
-    Shows how much of a long body has been transferred, at intervals.
-
-    On a terminal, one line is overwritten; otherwise a line is written each time.
-
-    :param seconds: returns the time.
-    """
-
-    def __init__(self, err: TextIO, seconds: Callable[[], float]) -> None:
-        self._err = err
-        self._seconds = seconds
-        self._terminal = err.isatty()
-        self._interval = 0.2 if self._terminal else 5.0
-        self._due = seconds() + self._interval
-        self._shown = False
-
-    def __call__(self, direction: str, done: int, size: int | None) -> None:
-        """Process a block: see :data:`~twisted_net.coap.client_request.Progress`."""
-        now = self._seconds()
-        if now < self._due:
-            return
-        self._due = now + self._interval
-        of_size = "" if size is None else f" of {size:,}"
-        shown = f"{direction} {done:,}{of_size} bytes"
-        self._err.write(f"\r{shown}\x1b[K" if self._terminal else f"{shown}\n")
-        self._err.flush()
-        self._shown = True
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown and self._terminal:
-            self._err.write("\r\x1b[K")
-            self._err.flush()
 
 
 class CoapCommand:
@@ -318,12 +270,6 @@ class CoapCommand:
         shown = "".join(c if c.isprintable() else " " for c in sentence)
         self._err.write(f"twisted-net coap: {shown}\n")
         self._err.flush()
-
-
-def terminal_body(body: bytes) -> bytes:
-    """Return a body as a terminal gets it: lines and tabs are kept, all else is escaped."""
-    lines = body.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines).encode()
 
 
 def describe(number: int, value: bytes) -> str:

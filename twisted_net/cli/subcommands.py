@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "call": "call:call",
     "console": "console:console",
     "coap": "coap:coap",
+    "fetch": "fetch:fetch",
     "discover": "discover:discover",
 }
 """For each subcommand, its module in ``twisted_net.cli`` and the function to run."""

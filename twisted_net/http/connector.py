@@ -138,6 +138,10 @@ class ConnectionPool:
     def put_idle(self, connection: HttpConnection) -> None:
         """Keep an idle connection, or close one where the limits are reached."""
         self.release_slot_of(connection)
+        if self._closed:
+            # Its last bytes were read in a later turn.
+            connection.abort_connection()
+            return
         of_origin = self._idle_by_origin.setdefault(connection.origin, [])
         of_origin.append(connection)
         self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout

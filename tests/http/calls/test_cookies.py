@@ -57,7 +57,7 @@ class JarTests(SynchronousTestCase):
 
     def test_size(self) -> None:
         """A cookie that is too long, or has too many attributes, is not kept."""
-        self.store("a=" + "x" * (MAX_COOKIE - 1), "b=" + "x" * MAX_COOKIE)
+        self.store("a=" + "x" * (MAX_COOKIE - 2), "b=" + "x" * (MAX_COOKIE - 1))
         self.store("c=1" + "; x" * MAX_ATTRIBUTES, "d=1" + "; x" * (MAX_ATTRIBUTES + 1))
         self.assertEqual(self.names(), {"a", "c"})
 

@@ -96,9 +96,7 @@ class RequestChain:
 
     def trace(self) -> Trace:
         """Return what a response is to know of the requests."""
-        return Trace(
-            self.sent, self.body.data, tuple(self.history), self.call.set_cookies
-        )
+        return Trace(self.sent, self.body.data, tuple(self.history), self.call.set_cookies)
 
     async def _prepared(self) -> Headers:
         """Return the header of the next request, after all hooks."""

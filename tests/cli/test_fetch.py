@@ -1,0 +1,113 @@
+"""Tests of :mod:`twisted_net.cli.fetch`; :mod:`tests.live.test_fetch_command` has more."""
+
+# mypy: disallow-untyped-calls=False
+# The class of options has no types.
+
+from __future__ import annotations
+
+import io
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_net.cli.fetch import FetchOptions
+from twisted_net.http import BearerToken, DigestAuth, RequestOptions, Timeouts
+
+URL = "http://h.example/"
+
+
+class OptionTests(SynchronousTestCase):
+    """:class:`FetchOptions` become options of a call."""
+
+    def setUp(self) -> None:
+        self.files = ExitStack()
+        self.addCleanup(self.files.close)
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def parsed(self, *words: str) -> FetchOptions:
+        """Parse a command line."""
+        options = FetchOptions()
+        options.parseOptions(words)
+        return options
+
+    def request(self, *words: str, stdin: bytes = b"") -> RequestOptions:
+        """Return the options of a call."""
+        return self.parsed(*words, URL).request(io.BytesIO(stdin), self.files)
+
+    def file(self, name: str, content: bytes) -> str:
+        """Write a file; return its path."""
+        path = self.folder / name
+        path.write_bytes(content)
+        return str(path)
+
+    def test_defaults(self) -> None:
+        """A GET of anything, which may take as long as it makes progress."""
+        options = self.parsed(URL)
+        self.assertEqual((options.method, options.url), ("GET", URL))
+        self.assertFalse(options.settings.cache.enabled)
+        request = self.request()
+        self.assertEqual(request["headers"], [("Accept", "*/*")])
+        self.assertEqual(request["timeout"], Timeouts(total=None, headers=30.0, silence=30.0))
+        self.assertEqual(self.request("--timeout", "5")["timeout"], 5.0)
+
+    def test_anywhere(self) -> None:
+        """Options may follow the URL."""
+        self.assertEqual(self.parsed(URL, "-X", "DELETE").method, "DELETE")
+
+    def test_headers(self) -> None:
+        """Fields are added, or replace ours; one without a value is not sent."""
+        words = ("-H", "X-A: 1: 2", "--header", "X-A:2", "-H", "User-Agent:")
+        own = [("X-A", "1: 2"), ("X-A", "2"), ("User-Agent", None)]
+        self.assertEqual(self.request(*words)["headers"], [("Accept", "*/*"), *own])
+        self.assertEqual(self.request("-H", "accept: a/b")["headers"], [("accept", "a/b")])
+
+    def test_data(self) -> None:
+        """A body is a text, a file or standard input, and makes a POST of it."""
+        self.assertEqual(self.parsed("-d", "ü", URL).method, "POST")
+        self.assertEqual(self.parsed("-d", "ü", "-X", "PUT", URL).method, "PUT")
+        self.assertEqual(self.request("-d", "ü")["data"], "ü".encode())
+        self.assertEqual(self.request("-d", "-", stdin=b"in")["data"], b"in")
+        self.assertEqual(self.request("-d", "@" + self.file("a", b"of file"))["data"], b"of file")
+        large = self.file("b", b"")
+        with open(large, "wb") as file:
+            file.truncate(17 * 2**20)
+        data: Any = self.request("-d", f"@{large}")["data"]
+        self.assertEqual(len(data.read()), 17 * 2**20)
+
+    def test_credentials(self) -> None:
+        """A file has a token, or a user and a password, with spaces in quotes."""
+        token, pair = self.file("token", b"abc\n"), self.file("pair", b'me "pass word"\n')
+        self.assertEqual(self.request("--auth-file", token)["auth"], BearerToken("abc"))
+        self.assertEqual(self.request("--auth-file", pair)["auth"], ("me", "pass word"))
+        self.assertIsInstance(self.request("--auth-file", pair, "--digest")["auth"], DigestAuth)
+
+    def test_mistakes(self) -> None:
+        """Each is named."""
+        three, bad = self.file("three", b"a b c"), self.file("bad", b"tok\xc3\xa9n")
+        for words, said in (
+            (("-H", "nonsense"), "--header: 'nonsense' is not like \"Name: value\""),
+            (("-d", "@/none"), "/none: No such file or directory"),
+            (("--auth-file", "/none"), "/none: No such file or directory"),
+            (("--auth-file", three), "must have a token, or a user and a password"),
+            (("--auth-file", bad), "BearerToken: token must be one word of visible ASCII"),
+            (("--digest",), "--digest needs a user and a password: --auth-file"),
+            (("--retries", "1000"), "RetryPolicy.retries must be"),
+            (("--retries", "x"), "--retries: 'x' is not a whole number"),
+            (("--timeout", "x"), "--timeout: 'x' is not a number of seconds"),
+            (("--proxy", "https://x"), "proxy: a proxy's URL must begin with http://"),
+            (("--bogus",), "bogus"),
+        ):
+            with self.subTest(words=words):
+                error = self.assertRaises(UsageError, self.request, *words)
+                self.assertIn(said, str(error))
+
+    def test_authorities(self) -> None:
+        """A file that is no certificate says so."""
+        self.assertIsNone(self.parsed(URL).tls_policy())
+        for path, said in (("/none", "No such file"), (self.file("x", b"x"), "not a certificate")):
+            options = self.parsed("--ca", path, URL)
+            self.assertIn(said, str(self.assertRaises(UsageError, options.tls_policy)))
