@@ -295,6 +295,16 @@ class IdleTests(PoolTestCase):
         for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
             self.assertIsNone(self.pool.take_idle(parse_target(url).origin))
 
+    def test_idle_after_close(self) -> None:
+        """A connection that becomes idle when the pool is closed is dropped, without a timer."""
+        connection, wire = self.open()
+        closing = self.pool.close()
+        self.pool.put_idle(connection)
+        self.reactor.advance(0)
+        self.assertTrue(wire.transport.ended)
+        self.successResultOf(closing)
+        self.assert_quiet(self.reactor)
+
     def test_closed_by_the_server(self) -> None:
         """One that the server has closed is not reused."""
         connection, wire = self.open()

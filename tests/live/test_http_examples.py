@@ -34,6 +34,64 @@ async def test_fetch_safely(reactor: Any) -> None:
     assert codes == ["address_refused", "address_refused", "invalid_url"]
 
 
+async def test_http_service(reactor: Any) -> None:
+    """A service is used: its token and base URL, its cookie, its pages, and a form with a file."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Page(Resource):
+        isLeaf = True
+
+        def render(self, request: Any) -> bytes:
+            uri = request.uri.decode()
+            fields = ("authorization", "cookie", "content-type")
+            seen.append((request.method.decode(), uri, *map(request.getHeader, fields)))
+            if "login" in uri:
+                request.addCookie(b"session", b"1")
+            if uri.endswith("page=1&lang=en"):
+                request.setHeader(b"link", b'</v1/items?page=2>; rel="next"')
+            return b'["item"]'
+
+    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
+    try:
+        base = f"http://127.0.0.1:{port.getHost().port}/v1"
+        async with running(reactor, "http_service.py", base, "T") as example:
+            ended = await example.ended()
+    finally:
+        await port.stopListening()
+    shown = ["['item']", "['item']", "200 multipart/form-data"]
+    assert (ended.status, ended.stdout.splitlines()) == (0, shown), ended.stderr
+    assert [each[:2] for each in seen] == [
+        ("POST", "/v1/login?lang=en"),
+        ("GET", "/v1/items?page=1&lang=en"),
+        ("GET", "/v1/items?page=2&lang=en"),
+        ("POST", "/v1/photos?lang=en"),
+    ]
+    assert {each[2] for each in seen} == {"Bearer T"}
+    assert [each[3] for each in seen] == [None, *["session=1"] * 3]
+
+
+async def test_http_events(reactor: Any) -> None:
+    """The events of a server are shown, until it ends."""
+
+    class Page(Resource):
+        isLeaf = True
+
+        def render(self, request: Any) -> bytes:
+            assert request.getHeader("accept") == "text/event-stream"
+            request.setHeader(b"content-type", b"text/event-stream")
+            return b"event: add\ndata: 1\n\ndata: 2\n\ndata: incomplete"
+
+    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
+    try:
+        url = f"http://127.0.0.1:{port.getHost().port}/"
+        async with running(reactor, "http_events.py", url) as example:
+            ended = await example.ended()
+    finally:
+        await port.stopListening()
+    shown = ["add 1", "message 2"]
+    assert (ended.status, ended.stdout.splitlines()) == (0, shown), ended.stderr
+
+
 async def test_http_stream(reactor: Any, tmp_path: Path) -> None:
     """A large page is written to the file, byte for byte."""
     body = bytes(range(256)) * 4096
