@@ -147,6 +147,26 @@ class MisuseTests(ClientTestCase):
                     self.assertIn(said, str(failed.value))
         self.assertEqual(self.fake.sent, [])
 
+    def test_targets(self) -> None:
+        """What is no method, or no URL, is refused in all ways to make a call."""
+        for method, url, error, said in (
+            ("GET", None, TypeError, "url must be text, not a NoneType"),
+            ("GET", URL.encode(), TypeError, "url must be text, not a bytes"),
+            ("GET", [URL], TypeError, "url must be text, not a list"),
+            (b"GET", URL, TypeError, "method must be text, not a bytes"),
+            ("GE T", URL, ValueError, "method must be one word of ASCII, not 'GE T'"),
+            ("", URL, ValueError, "method must be one word of ASCII, not ''"),
+            ("GÉT", URL, ValueError, "method must be one word of ASCII"),
+        ):
+            for client in (self.client, self.make(base_url=URL)):
+                made: Any = client  # Any: on purpose
+                for call in (made.request(method, url), made.stream(method, url).__aenter__()):
+                    failed = self.failureResultOf(self.start(call), error)
+                    self.assertIn(said, str(failed.value))
+        asked = self.start(self.client.post(URL, json=object()))
+        self.assertIn("json cannot be encoded", str(self.failureResultOf(asked, TypeError).value))
+        self.assertEqual(self.fake.sent, [])
+
     def test_no_effect(self) -> None:
         """Arguments of the agent that have no effect together are refused."""
         for options in (

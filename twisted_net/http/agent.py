@@ -48,7 +48,7 @@ from twisted_net.http.error_translation import (
 from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.h1.connection import HttpConnection
-from twisted_net.http.proxies import RoutedTarget, find_proxy_routes, parse_proxy, proxy_refusal
+from twisted_net.http.proxies import ENVIRONMENT, find_proxy_routes, parse_proxy, proxy_refusal
 from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
 from twisted_net.http.settings import EgressPolicy, HttpSettings
@@ -182,6 +182,8 @@ class HTTPAgent:
         route = None
         if proxy is not None:
             try:
+                if proxy == ENVIRONMENT:
+                    raise ValueError("a call needs its URL; environment is a word of the settings")
                 route = parse_proxy(proxy)
             except ValueError as error:
                 raise ValueError(f"Client: proxy: {error}") from None
@@ -320,10 +322,8 @@ class AttemptAgent(AgentLayer):
             # No connection and no request is started that would be cancelled at once.
             raise self._deadline.exceeded("connect")
         overrides = self._overrides
-        if overrides is not None and overrides.routed:
-            target = RoutedTarget(
-                target.scheme, target.host, target.port, target.path, overrides.proxy
-            )
+        if overrides is not None:
+            target = overrides.target(target)
         connection = await self._connection(target)
         try:
             response = await self._timed(

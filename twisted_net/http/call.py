@@ -9,8 +9,9 @@ from attrs import define, frozen
 
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.errors import FetchTimeout
-from twisted_net.http.proxies import Proxy
+from twisted_net.http.proxies import Proxy, RoutedTarget
 from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.urls import HttpTarget
 
 
 @frozen(slots=True)
@@ -49,6 +50,12 @@ class CallOverrides:
     routed: bool = False
     proxy: Proxy | None = None
     progress: Callable[[Any], object] | None = None  # Any: of a module that stands above
+
+    def target(self, target: HttpTarget) -> HttpTarget:
+        """Return a target with the route of the call, if it has one of its own."""
+        if not self.routed:
+            return target
+        return RoutedTarget(target.scheme, target.host, target.port, target.path, self.proxy)
 
 
 @define(eq=False)

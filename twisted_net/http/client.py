@@ -27,9 +27,11 @@ from twisted_net.http.calls.cookies import BoundedCookieJar, CallCookies
 from twisted_net.http.calls.defaults import ClientDefaults, HeaderOption
 from twisted_net.http.calls.hooks import RequestHook, ResponseHook, completed, hooks_of
 from twisted_net.http.calls.options import (
+    METHODS,
     CommonRequestOptions,
     RequestOptions,
     check_options,
+    check_target,
     total_timeout,
 )
 from twisted_net.http.calls.timeouts import Timeouts
@@ -203,6 +205,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             # Here, as a fresh response from the cache needs no more of them.
             check_options(options)
         if self._changes_urls or "params" in options:
+            check_target(method, url)
             url = self._defaults.url(url, options.get("params"))
         method = method.upper()
         if method == "GET" and self._asks_cache_first:
@@ -392,7 +395,8 @@ class Client(AbstractAsyncContextManager["Client"]):
             return None
         try:
             key = parse_target(encode_url(url)).url
-        except InvalidURL:
+        except (InvalidURL, TypeError):
+            # Or no text at all, which is refused with a sentence later.
             return None
         hit = self._agent.fresh(key, self._default_fields, options.get("default_ttl"))
         if (
@@ -432,6 +436,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         if self._closed:
             raise ClientClosed
         check_options(options)
+        check_target(method, url)
         if self._changes_urls or "params" in options:
             url = self._defaults.url(url, options.get("params"))
         opening = Deferred.fromCoroutine(self._open_stream(method.upper(), url, options))
@@ -501,6 +506,8 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     def _chain(self, method: str, url: str, options: RequestOptions, call: Call) -> RequestChain:
         """Return the requests of a call, of which none is made yet."""
+        if method not in METHODS or not isinstance(url, str):
+            check_target(method, url)
         url, credentials = split_credentials(url)
         auth: Auth | None = None
         if self._plain and credentials is None and options.keys() <= _REQUEST_UNCHANGED:

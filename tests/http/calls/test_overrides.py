@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import succeed
+from twisted.internet.error import ConnectError
 
-from tests.http.fakes import Wire, canned
+from tests.http.fakes import Wire, canned, refuse
 from tests.http.test_client import FRESH, URL, ClientTestCase
 from twisted_net.http.calls.progress import TransferProgress
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.client import Client
-from twisted_net.http.errors import FetchTimeout
+from twisted_net.http.errors import CircuitOpen, FetchTimeout, ProxyFailed
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 
 ADDRESS = "http://1.2.3.4/"
@@ -125,6 +126,19 @@ class ProxyTests(ClientTestCase):
         for proxy in ("socks5://h:1080", "https://h/", "http://", "http://h/path"):
             error = self.failureResultOf(self.start(client.get(ADDRESS, proxy=proxy)), ValueError)
             self.assertIn("Client: proxy: a proxy's URL must", str(error.value))
+        asking = self.start(client.get(ADDRESS, proxy="environment"))
+        self.assertIn("a word of the settings", str(self.failureResultOf(asking, ValueError).value))
+
+    def test_breaker(self) -> None:
+        """A proxy that fails closes no other route to the origin."""
+        client = Client(self.clock)
+        options: dict[str, Any] = {"proxy": "http://8.8.8.8", "retries": 0}
+        for _ in range(10):
+            asking = self.start(client.get(ADDRESS, **options))
+            refuse(self.clock, ConnectError())
+            self.failureResultOf(asking, ProxyFailed)
+        self.failureResultOf(self.start(client.get(ADDRESS, **options)), CircuitOpen)
+        self.assertEqual(self.connected(client)[0], "1.2.3.4")
 
     def test_revalidation(self) -> None:
         """What is requested in the background takes the route of the call."""

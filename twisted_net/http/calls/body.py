@@ -82,7 +82,10 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:  
         if data is not None or files:
             raise TypeError("Client: json cannot be combined with data or files")
         _set_type(headers, "application/json")
-        return RequestBody(msgspec.json.encode(options["json"]))
+        try:
+            return RequestBody(msgspec.json.encode(options["json"]))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"Client: json cannot be encoded: {error}") from None
     if files:
         return _with_files(data, files, headers)
     if data is None:

@@ -68,6 +68,11 @@ class RequestFields(MutableMapping[str, str]):
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
+def is_token(text: str) -> bool:
+    """Return whether a text is a token (RFC 9110 §5.6.2), as names of fields and methods are."""
+    return bool(text) and _TOKEN.issuperset(text)
+
+
 def check_field(name: object, value: object, label: str) -> None:
     """
     Check a header field of a request (RFC 9110 §5).
@@ -79,7 +84,7 @@ def check_field(name: object, value: object, label: str) -> None:
     if not isinstance(name, str | bytes):
         raise TypeError(f"{label}: the name of a field must be text, not a {_kind(name)}")
     text = name if isinstance(name, str) else name.decode("latin-1")
-    if not text or not _TOKEN.issuperset(text):
+    if not is_token(text):
         raise ValueError(f"{label}: {text[:40]!r} is no name of a field: a word of ASCII is one")
     if not isinstance(value, str | bytes):
         raise TypeError(f"{label}: the value of {text} must be text, not a {_kind(value)}")

@@ -12,10 +12,14 @@ from twisted_net.http.calls.authentication import Auth, check_auth
 from twisted_net.http.calls.body import Data, Form
 from twisted_net.http.calls.cookies import check_cookies
 from twisted_net.http.calls.defaults import HeaderOption
+from twisted_net.http.calls.http_request import is_token
 from twisted_net.http.calls.multipart import Files
 from twisted_net.http.calls.progress import ProgressFunction
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
+
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+"""Methods of HTTP that need no check."""
 
 _MAX_BODY = 2**63 - 1
 
@@ -144,6 +148,20 @@ def check_options(options: RequestOptions) -> None:
         )
     if "cookies" in options:
         check_cookies(options["cookies"], "Client: cookies")
+
+
+def check_target(method: object, url: object) -> None:
+    """
+    Check what is requested of what.
+
+    :raises TypeError: if either is no text.
+    :raises ValueError: for a method that is no token (RFC 9110 §9.1).
+    """
+    for value, name in ((method, "method"), (url, "url")):
+        if not isinstance(value, str):
+            raise TypeError(f"Client: {name} must be text, not a {type(value).__name__}")
+    if not is_token(cast(str, method)):
+        raise ValueError(f"Client: method must be one word of ASCII, not {method!r}")
 
 
 def total_timeout(timeout: float | Timeouts | None, default: float) -> float | None:

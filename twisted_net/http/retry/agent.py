@@ -165,6 +165,9 @@ class _RetryLoop:
     async def response(self) -> IResponse:
         """Make attempts until one is final; return its response."""
         target = parse_target(self._request.uri.decode("latin-1"))
+        if self._call.overrides is not None:
+            # What a proxy of this call does says nothing of other routes.
+            target = self._call.overrides.target(target)
         self._host = target.host
         self._breaker = self._layer._recovery.breakers.get(target.origin)
         self._budget = self._layer._recovery.budgets.get(target.origin)
