@@ -38,7 +38,7 @@ from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.streaming import StreamedResponse
+from twisted_net.http.streaming import StreamedResponse, slices
 from twisted_net.http.urls import MAX_URL, resolve
 from twisted_net.net.addresses import Source
 from twisted_net.net.charsets import codec_of_mark, decode_beginning, decode_text
@@ -441,13 +441,25 @@ def read_responses() -> Feed:
 def events() -> Feed:
     """Send events."""
     parser = EventParser()
-    return lambda data: list(parser.feed(data))
+    return in_slices(lambda data: list(parser.feed(data)))
 
 
 def text_lines() -> Feed:
     """Send lines of a streamed body."""
     decoder = LineDecoder("utf_8")
-    return lambda data: list(decoder.feed(data))
+    return in_slices(lambda data: list(decoder.feed(data)))
+
+
+def in_slices(feed: Feed) -> Feed:
+    """Feed as a streamed response does, where each slice takes so long that others have turns."""
+    clock = Clock()
+
+    def feed_slices(data: bytes) -> None:
+        for piece in slices(data):
+            turn(clock)
+            feed(piece)
+
+    return feed_slices
 
 
 EVENTS = (

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -25,7 +26,9 @@ from twisted_net.http.errors import (
     FetchTimeout,
 )
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.streaming import READ_AHEAD, StreamedResponse
+from twisted_net.http.streaming import READ_AHEAD, SLICE, StreamedResponse
+from twisted_net.turns.paced_reads import Pace
+from twisted_net.turns.turn_scheduler import TurnScheduler
 
 URL = "http://1.2.3.4/"
 
@@ -209,12 +212,14 @@ class TextTests(HttpTestCase):
         self.source = Source()
         self.seen: list[Any] = []
 
-    def streamed(self, kind: str, status: int = 200) -> StreamedResponse:
+    def streamed(self, kind: str, status: int = 200, pace: Pace | None = None) -> StreamedResponse:
         """Return a streamed response."""
         source = BodyResponse.like(self.source.response, self.source.response.deliverBody)
         source.code = status
         fields = HeaderFields([("Content-Type", kind)])
-        return StreamedResponse(source, method="GET", url=URL, headers=fields, attempts=1, age=None)
+        return StreamedResponse(
+            source, method="GET", url=URL, headers=fields, attempts=1, age=None, pace=pace
+        )
 
     def collecting(self, items: AsyncIterator[Any]) -> Deferred[None]:
         """Start to read items."""
@@ -271,6 +276,27 @@ class TextTests(HttpTestCase):
         self.source.end(ResponseDone())
         self.successResultOf(reading)
         self.assertEqual(len(self.seen), 2)
+
+    def test_turns(self) -> None:
+        """What takes long to parse leaves turns to others, and goes on in its own."""
+        for items in ("iter_lines", "events"):
+            self.setUp()
+            clock = Clock()
+            pace = Pace(TurnScheduler(clock), map(float, range(1000)).__next__)
+            response = self.streamed("text/event-stream", pace=pace)
+            reading = self.collecting(getattr(response, items)())
+            self.source.send(b"data:\n\n" * SLICE)
+            self.source.end(ResponseDone())
+            turns = 0
+            while not reading.called:
+                before = len(self.seen)
+                # Not advance(), which makes the calls of later turns, too.
+                clock.calls.pop().func()
+                turns += 1
+                self.assertLessEqual(len(self.seen) - before, SLICE)
+            self.successResultOf(reading)
+            self.assertGreaterEqual(turns, 7)
+            self.assertEqual(len(self.seen), (2 if items == "iter_lines" else 1) * SLICE)
 
     def test_no_events(self) -> None:
         """Another type or status has no events."""

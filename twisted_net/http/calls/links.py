@@ -89,7 +89,12 @@ def _link_values(values: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _parameters(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for match in islice(_PARAMETERS.finditer(text), MAX_PARAMETERS):
+    at = 0
+    for _ in range(MAX_PARAMETERS):
+        match = _PARAMETERS.match(text, at)
+        if match is None:
+            break
+        at = match.end()
         name, quoted, token = match.groups()
         if name is not None:
             value = token or "" if quoted is None else _ESCAPED.sub(r"\1", quoted)
