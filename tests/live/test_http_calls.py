@@ -29,7 +29,14 @@ from tests.live.processes import Running
 from tests.live.test_http import Page, global_reactor, serving
 from tests.patience import PATIENCE
 from twisted_net.errors import FetchError
-from twisted_net.http import Client, DigestAuth, HttpSettings, Timeouts, TransferProgress
+from twisted_net.http import (
+    Client,
+    DigestAuth,
+    FetchTimeout,
+    HttpSettings,
+    Timeouts,
+    TransferProgress,
+)
 
 USER, PASSWORD = "Mufasa", "Circle of Life"
 QUICK = HttpSettings(timeout=PATIENCE)
@@ -181,6 +188,23 @@ async def test_failing_body() -> None:
         with pytest.raises(LookupError, match="no more"):
             await client.post(url, data=failing())
         assert (await client.post(url, data=b"x")).json()["body"] == "x"
+
+
+async def test_upload_that_waits() -> None:
+    """An upload whose iterator waits too long ends with the call, and the iterator is closed."""
+    closed: list[int] = []
+
+    async def waiting() -> AsyncIterator[bytes]:
+        try:
+            yield b"x"
+            await Deferred()
+        finally:
+            closed.append(1)
+
+    async with serving(Site(Page(received))) as port, Client(global_reactor(), QUICK) as client:
+        with pytest.raises(FetchTimeout):
+            await client.post(f"http://127.0.0.1:{port}/", data=waiting(), timeout=0.1)
+    assert closed == [1]
 
 
 async def test_events() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import AsyncIterator, Iterator
 from email import message_from_bytes
 from typing import Any, cast
@@ -158,6 +159,13 @@ class ContentTests(ClientTestCase):
         self.assertIn("must be like text/plain", str(self.failureResultOf(call, ValueError).value))
 
 
+def quoted(name: str) -> bytes:
+    """Return a name as browsers write it."""
+    for character, escaped in (('"', "%22"), ("\r", "%0D"), ("\n", "%0A")):
+        name = name.replace(character, escaped)
+    return name.encode()
+
+
 class Readless(io.RawIOBase):
     """A file that has neither a length nor a place, such as a pipe."""
 
@@ -282,6 +290,45 @@ class FormTests(SynchronousTestCase):
             form = multipart_form([], {"f": unknown}, "b")
             self.assertIsNone(form.length())
             self.assertIn("ü".encode(), b"".join(form.pieces()))
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(max_size=5),
+                st.none() | st.text(max_size=5),
+                st.binary(max_size=20),
+                st.booleans(),
+            ),
+            max_size=4,
+        )
+    )
+    def test_read(self, files: list[tuple[str, str | None, bytes, bool]]) -> None:
+        """What is written is read: names, and contents with any bytes, in their order."""
+        values = [
+            (field, (name, io.BytesIO(content) if opened else content))
+            for field, name, content, opened in files
+        ]
+        form = multipart_form([], values, "B0UND")
+        length = form.length()
+        whole = b"".join(form.pieces())
+        self.assertEqual(len(whole), length)
+        *parts, end = whole.split(b"--B0UND")
+        self.assertEqual(end, b"--\r\n")
+        read = []
+        for part in parts[1:]:
+            head, _, content = part.partition(b"\r\n\r\n")
+            names = re.fullmatch(
+                rb'\r\nContent-Disposition: form-data; name="([^"]*)"(?:; filename="([^"]*)")?'
+                rb"(\r\nContent-Type: [!-~]+)?",
+                head,
+            )
+            assert names is not None
+            read.append((names[1], names[2], content))
+        written = [
+            (quoted(field), None if name is None else quoted(name), content + b"\r\n")
+            for field, name, content, _ in files
+        ]
+        self.assertEqual(read, written)
 
     def test_wrong_file(self) -> None:
         """What returns no bytes is refused."""
