@@ -30,7 +30,7 @@ class BaseUrlTests(ClientTestCase):
             ("/", f"{BASE}/"),
             ("?q=1", f"{BASE}?q=1"),
             ("a:b/c", None),
-            ("./a:b", f"{BASE}/./a:b"),
+            ("./a:b", f"{BASE}/a:b"),
             ("ü?x=http://y/", f"{BASE}/%C3%BC?x=http://y/"),
             ("http://other.example/x", "http://other.example/x"),
             ("HTTPS://other.example/x", "HTTPS://other.example/x"),
