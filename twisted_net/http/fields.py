@@ -27,6 +27,20 @@ class HeaderFields(Mapping[str, str]):
             index.setdefault(name.lower(), []).append(value)
         self._index = index
 
+    @classmethod
+    def of_text(cls, pairs: Iterable[tuple[str, str]]) -> HeaderFields:
+        """Return the fields of lines that are text already: at half the cost."""
+        made = object.__new__(cls)
+        made.pairs = tuple(pairs)
+        made._index = index = {}
+        for name, value in made.pairs:
+            name = name.lower()
+            if name in index:
+                index[name].append(value)
+            else:
+                index[name] = [value]
+        return made
+
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._index[name.lower()])
 

@@ -1,0 +1,1 @@
+"""HTTP/1.1 messages, into bytes and from bytes."""
