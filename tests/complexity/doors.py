@@ -34,6 +34,8 @@ from twisted_net.http.calls.lines import LineDecoder
 from twisted_net.http.calls.server_sent_events import EventParser
 from twisted_net.http.client import Client
 from twisted_net.http.errors import InvalidURL
+from twisted_net.http.h1.heads import parse_response_head, parse_trailer
+from twisted_net.http.h1.messages import ResponseReader
 from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
@@ -569,6 +571,74 @@ READ_RESPONSES = (
     Input(AGAIN, b"WWW-Authenticate: Digest a=b\r\n", b"\r\n", longest=HEAD),
 )
 
+
+def heads_and_bodies() -> Feed:
+    """Answer with the connections of our own: work goes on while there is some."""
+    reader = ResponseReader(max_body=2**30)
+
+    def feed(data: bytes) -> None:
+        more = reader.feed(data)
+        while more:
+            more = reader.advance()
+
+    return feed
+
+
+def sections() -> Feed:
+    """Answer with a head alone, as it is parsed in one piece."""
+    return lambda data: parse_response_head(data, "GET")
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+READER = (
+    field(b"X: ", b"a"),
+    field(b"X:", b" ", b"a\tb"),
+    field(b"X: a", b"\t"),
+    field(b"X: a", b"\r"),
+    field(b"X: a", b"\r\n "),
+    field(b"X", b"x"),
+    field(b"", b" "),
+    field(b"", b":"),
+    field(b"Connection: ", b"a, "),
+    field(b"Connection: ", b" ,"),
+    field(b"Connection: close", b" ", b"x"),
+    field(b"Connection: ", b"close"),
+    field(b"Transfer-Encoding: ", b"chunked,"),
+    field(b"Content-Length: ", b"0,"),
+    field(b"Content-Length: ", b"0", b"x"),
+    field(b"Content-Length: ", b" ", b"1"),
+    Input(OK, b"X: y\r\n", b"\r\n", longest=HEAD),
+    Input(OK, b"X: y\n", b"\n", longest=HEAD),
+    Input(OK, b"X: y\r\n z\r\n", b"\r\n", longest=HEAD),
+    Input(OK, b"\r", b"\n\r\n", longest=HEAD),
+    Input(OK, b"Content-Length: 0\r\n", b"\r\n", longest=HEAD),
+    Input(b"HTTP/1.1 200 ", b"a", EMPTY, longest=HEAD),
+    Input(b"", b"HTTP/1.1 100 Continue\r\n\r\n", OK + EMPTY[2:]),
+    Input(OK + EMPTY[2:], b"x"),
+    Input(OK + b"\r\n", b"x"),
+    Input(OK + b"Content-Length: 99999999\r\n\r\n", b"x"),
+    Input(CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n"),
+    Input(CHUNKED, b"00000001\r\nx\r\n", b"0\r\n\r\n"),
+    Input(CHUNKED, b"10;a\r\n0123456789abcdef\r\n", b"0\r\n\r\n"),
+    Input(CHUNKED, b"0"),
+    Input(CHUNKED + b"0", b" ", b"x\r\n"),
+    Input(CHUNKED + b"1", b";", b"\0\r\n"),
+    Input(CHUNKED + b"FFFFFFF\r\n", b"x"),
+    Input(CHUNKED + b"0\r\n", b"X: y\r\n", b"\r\n", longest=HEAD),
+    Input(CHUNKED + b"0\r\n", b"X: y\r\n z\r\n", b"\r\n", longest=HEAD),
+    Input(CHUNKED + b"0\r\nX: ", b"y", b"\r\n\r\n", longest=HEAD),
+    Input(b"", b"x"),
+    Input(b"", b"\n"),
+    Input(b"HTTP/1.", b"\n"),
+)
+
+TRAILERS = (
+    Input(b"0\r\n", b"X: y\r\n", b"\r\n"),
+    Input(b"0\r\n", b"X: y\r\n z\r\n", b"\r\n"),
+    Input(b"0\r\nX: ", b" ", b"\r\n\r\n"),
+)
+
 TUNNELS = (
     Input(b"HTTP/1.1 200 ", b"a", b"\r\n\r\n", longest=8192),
     Input(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", b"\r\n", longest=8192),
@@ -658,6 +728,10 @@ DOORS: dict[str, Door] = {
     "server-sent events by bytes": Door(events, EVENTS, by_byte=True),
     "lines of a body": Door(text_lines, TEXT_LINES),
     "lines of a body by bytes": Door(text_lines, TEXT_LINES, by_byte=True),
+    "a response of HTTP/1": Door(heads_and_bodies, READER),
+    "a response of HTTP/1 by bytes": Door(heads_and_bodies, READER[::3], by_byte=True),
+    "a head of HTTP/1": Door(sections, READER),
+    "a trailer of HTTP/1": Door(lambda: parse_trailer, TRAILERS),
     "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
     "a text": Door(texts, TEXTS),
     "a redirect": Door(locations, LOCATIONS),

@@ -77,6 +77,7 @@ NOT_DRIVEN = {
     "http.calls.progress._CountingRelay.dataReceived": BELOW,
     "http.calls.upload._CountingConsumer.write": OURS,
     "http.content_coding._Decoder.decode": "is a Protocol of the decoders, which are driven",
+    "http.h1.chunked.encode_chunk": OURS,
     "http.streaming._BodyBuffer.dataReceived": BELOW,
     "http.tunnel.Tunnel.dataReceived": BELOW,
     "http.tunnel.Tunnel.open": OURS,

@@ -137,6 +137,7 @@ FIELDS = (
     ),
     refused("NUL in a value", fields(b"X: a\0b\r\n"), r'"X" has a control character, \x00'),
     refused("bare CR in a value", fields(b"X: a\rY: b\r\n"), r"control character, \r", "§2.2"),
+    refused("bare CR before LF", fields(b"X: a\rb\n"), r"control character, \r", "§2.2"),
     refused("CR CR LF", fields(b"X: a\r\r\n"), r'"X" has a control character, \r', "§2.2"),
     refused("CR before the empty line", fields(b"\r\r\n"), MALFORMED_LINE + r'"\r"', "§2.2"),
     refused(
@@ -156,6 +157,12 @@ FIELDS = (
     good(
         "an empty line that is LF",
         response().replace(b"\r\n\r\n", b"\r\n\n"),
+        "as above",
+        kept=False,
+    ),
+    good(
+        "a status line that ends with LF",
+        response().replace(b"\r\n", b"\n", 1),
         "as above",
         kept=False,
     ),

@@ -42,7 +42,7 @@ _LINE_END = re.compile(r"\r?\n")
 
 # Of text whose lines end with CR LF and have none of them within. They begin with a literal, which
 # a search is fastest with, and take all that they can: no text makes them search twice.
-_STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r]*))?(?=\r?\n)")
+_STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?(?=\r?\n)")
 _FIELD_LINE = re.compile(rf"\n({TOKEN}++):[ \t]*+([^\r]*)")
 _FOLD = re.compile(r"\r\n[ \t]++")
 _NAME = re.compile(rf"{TOKEN}++(?=:)")
@@ -100,7 +100,7 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
         length = 0
         persistent = persistent and _is_framed_without_body(status, minor, fields)
     elif method == "CONNECT" and status < 300:
-        length, persistent = 0, False  # a tunnel follows
+        length = 0
     else:
         length = _body_length(minor, fields)
         persistent = persistent and length != UNTIL_CLOSE
@@ -146,9 +146,11 @@ def _parse_fields(data: bytes, text: str, start: int, section: str) -> tuple[Hea
     """
     lines = data.count(b"\n")
     pairs = _FIELD_LINE.findall(text, start)
-    # What is left of the bytes are the line ends, if there is no other control character. This is
-    # done in C, and faster than a class of characters in a regular expression.
-    strict = data.translate(None, _VISIBLE) == b"\r\n" * lines
+    # Without visible characters, nothing but the line ends is left. This is done in C, and faster
+    # than a class of characters in a regular expression.
+    strict = (
+        data.count(b"\r\n") == lines and data.translate(None, _VISIBLE) == b"\r\n" * lines
+    )
     if not strict or len(pairs) != lines - 2:
         first, *others = _LINE_END.split(text)
         if any(map(_CONTROL.search, [first, *others])) or others[0].startswith((" ", "\t")):

@@ -262,7 +262,9 @@ class ResponseReader:
         self._length = length = head.length
         if length == 0:
             self.complete = True
-            self.switched = head.status == 101 or (self._method == "CONNECT" and head.status < 300)
+            if head.status == 101 or (self._method == "CONNECT" and 200 <= head.status < 300):
+                self.switched = True
+                self._open = False
         elif length == CHUNKED:
             self._decoder = ChunkedDecoder(self._max_body, self._max_head)
         elif length == UNTIL_CLOSE:
