@@ -40,6 +40,12 @@ class FieldsTests(SynchronousTestCase):
         self.assertEqual(self.FIELDS.pairs, pairs)
         self.assertEqual(repr(self.FIELDS), f"HeaderFields({list(pairs)!r})")
 
+    def test_of_text(self) -> None:
+        """Lines that are text already give the same fields."""
+        fields = HeaderFields.of_text(list(self.FIELDS.pairs))
+        self.assertEqual((fields.pairs, dict(fields)), (self.FIELDS.pairs, dict(self.FIELDS)))
+        self.assertEqual(fields.get_all("set-cookie"), ["a=1", "b=2"])
+
     def test_replaced(self) -> None:
         """All lines of a name are replaced by the new ones; the original is unchanged."""
         changed = self.FIELDS.replaced([("SET-COOKIE", "c=3"), ("Age", "0")])
