@@ -32,13 +32,14 @@ class HeaderFields(Mapping[str, str]):
         """Return the fields of lines that are text already: at half the cost."""
         made = object.__new__(cls)
         made.pairs = tuple(pairs)
-        made._index = index = {}
+        index: dict[str, list[str]] = {}
         for name, value in made.pairs:
             name = name.lower()
             if name in index:
                 index[name].append(value)
             else:
                 index[name] = [value]
+        made._index = index
         return made
 
     def __getitem__(self, name: str) -> str:

@@ -111,7 +111,7 @@ STRICTER = (
     Difference(("aiohttp",), "RFC 9110 §7.8: 101 was not asked for", ours="it switches protocols"),
     Difference(
         ("aiohttp",),
-        "RFC 9112 §6.3 item 4.1 reads until the end, and we sent no TE",
+        "RFC 9112 §6.3 item 4 reads until the end; but §7 allows no coding without a TE",
         ours="Transfer-Encoding is not chunked alone",
     ),
     Difference(
@@ -153,6 +153,12 @@ LAXER = (
     ),
     Difference(
         ("h11",), "RFC 9112 §6.3 item 1", theirs="Content-Length", stream=rb"HTTP/1\.[0-9] [23]04"
+    ),
+    Difference(
+        ("aiohttp",),
+        "RFC 9110 §6.5.1: trailers are apart from the header",
+        theirs="Content-Length can't be present with Transfer-Encoding",
+        stream=rb"(?s)\n0.*Content-Length",
     ),
     Difference(("aiohttp",), "RFC 9112 §7.1.1: extensions are ignored", theirs="chunk extensions"),
     Difference(

@@ -37,7 +37,7 @@ class EncodeTests(SynchronousTestCase):
         """The parts come back; those that are empty end nothing."""
         data = b"".join(map(encode_chunk, parts)) + LAST_CHUNK
         pieces, position, _ = decode(data + b"next")
-        self.assertEqual(pieces, [part for part in parts if part])
+        self.assertEqual(b"".join(pieces), b"".join(parts))
         self.assertEqual(position, len(data))
 
 
@@ -49,9 +49,10 @@ class DecoderTests(SynchronousTestCase):
         data = b"1\r\nx\r\n" * (3 * CHUNKS_PER_CALL) + LAST_CHUNK
         pieces: list[bytes] = []
         position = ChunkedDecoder(None, 1000).decode(data, 0, pieces)
-        self.assertEqual((len(pieces), position), (CHUNKS_PER_CALL, 6 * CHUNKS_PER_CALL))
+        self.assertEqual((pieces, position), ([b"x" * CHUNKS_PER_CALL], 6 * CHUNKS_PER_CALL))
         pieces, position, calls = decode(data)
-        self.assertEqual((len(pieces), position, calls), (3 * CHUNKS_PER_CALL, len(data), 4))
+        self.assertEqual(pieces, 3 * [b"x" * CHUNKS_PER_CALL])
+        self.assertEqual((position, calls), (len(data), 4))
 
     def test_pieces(self) -> None:
         """A part of a chunk comes at once; bytes that have nothing else are not copied."""
@@ -63,9 +64,20 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(pieces, [b"ab", middle])
         self.assertIs(pieces[1], middle)
 
+    def test_small_chunks(self) -> None:
+        """Small chunks that come together are one piece; large ones are not copied for that."""
+        small, large = b"a" * 100, b"b" * 1000
+        for parts, pieces in (
+            ([small, small], [small * 2]),
+            ([large, large], [large, large]),
+            ([small] * 9 + [large], [small * 9 + large]),
+        ):
+            data = b"".join(map(encode_chunk, parts)) + LAST_CHUNK
+            self.assertEqual(decode(data)[0], pieces)
+
     def test_body_limit(self) -> None:
         """A size over the limit ends it, before the chunk comes; one at the limit does not."""
-        self.assertEqual(decode(b"3\r\nabc\r\n2\r\nde\r\n", 5)[0], [b"abc", b"de"])
+        self.assertEqual(decode(b"3\r\nabc\r\n2\r\nde\r\n", 5)[0], [b"abcde"])
         decoder = ChunkedDecoder(5, 1000)
         pieces: list[bytes] = []
         self.assertRaises(BodyTooLarge, decoder.decode, b"3\r\nabc\r\n3\r\n", 0, pieces)
@@ -95,10 +107,10 @@ class DecoderTests(SynchronousTestCase):
         """Framing over a multiple of the body and the reserve is refused; not before."""
         count = OVERHEAD_RESERVE // (5 - OVERHEAD_RATIO)
         one = b"1\r\nx\r\n"
-        self.assertEqual(len(decode(one * count)[0]), count)
+        self.assertEqual(b"".join(decode(one * count)[0]), b"x" * count)
         self.assertRaises(BadResponse, decode, one * (count + 1))
         large = b"3\r\nabc\r\n"
-        self.assertEqual(len(decode(large * 5 * count)[0]), 5 * count)
+        self.assertEqual(b"".join(decode(large * 5 * count)[0]), b"abc" * 5 * count)
         extension = b"1;" + b"e" * 4000 + b"\r\nx\r\n"
         self.assertRaises(BadResponse, decode, extension * 17)
 

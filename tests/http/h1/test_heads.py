@@ -48,6 +48,8 @@ class HeadTests(SynchronousTestCase):
         ):
             head = parse_response_head(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n", "GET")
             self.assertEqual((head.length, head.persistent), (length, True))
+        head = parse_response_head(b"HTTP/1.1 200 OK\r\n\r\n", "GET")
+        self.assertEqual((head.length, head.persistent), (UNTIL_CLOSE, False))
         for field in (b"Content-Length: %d\r\n" % 10**15, b"Content-Length: 7,, 7\r\n"):
             data = b"HTTP/1.1 200 OK\r\n" + field + b"\r\n"
             self.assertRaises(BadResponse, parse_response_head, data, "GET")

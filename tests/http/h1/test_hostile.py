@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.http.h1.hostile import ROWS, Row
+from tests.http.h1.hostile import ROWS, Row, fields
 from tests.http.h1.streams import Outcome, cuts, read
 
 EVERY_CUT = 400
@@ -40,6 +40,13 @@ class HostileTests(SynchronousTestCase):
             for pieces in cuts(row.stream) if len(row.stream) <= EVERY_CUT else coarse(row.stream):
                 with self.subTest(name=row.name, sizes=[len(piece) for piece in pieces][:9]):
                     self.assertEqual(read(pieces), whole)
+
+    def test_secrets(self) -> None:
+        """An error shows no value of a field."""
+        for line in (b"Set-Cookie : secret", b"Set-Cookie: secret\0", b"Set Cookie:secret"):
+            outcome = read([fields(line + b"\r\n")])
+            assert outcome.error is not None
+            self.assertNotIn("secret", outcome.error[1])
 
     def test_names(self) -> None:
         """No row is there twice."""

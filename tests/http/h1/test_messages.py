@@ -164,7 +164,7 @@ class PaceTests(SynchronousTestCase):
         reader = ResponseReader()
         chunks = b"1\r\nx\r\n" * (2 * CHUNKS_PER_CALL)
         self.assertTrue(reader.feed(response(CHUNKED, chunks)))
-        self.assertEqual(len(reader.take_body()), CHUNKS_PER_CALL)
+        self.assertEqual(reader.take_body(), [b"x" * CHUNKS_PER_CALL])
         self.assertTrue(reader.feed(b"1\r\ny\r\n"))
         self.assertTrue(reader.feed(b"0\r\n\r\nsurplus"))
         self.assertEqual(reader.take_body(), [])
@@ -198,7 +198,7 @@ class PaceTests(SynchronousTestCase):
             else:
                 self.assertRaises(error, reader.advance)
             self.assertFalse(reader.reusable)
-            self.assertEqual(len(reader.take_body()), CHUNKS_PER_CALL + 1)
+            self.assertEqual(b"".join(reader.take_body()), b"x" * (CHUNKS_PER_CALL + 1))
 
 
 class BodyTests(SynchronousTestCase):

@@ -148,9 +148,7 @@ def _parse_fields(data: bytes, text: str, start: int, section: str) -> tuple[Hea
     pairs = _FIELD_LINE.findall(text, start)
     # Without visible characters, nothing but the line ends is left. This is done in C, and faster
     # than a class of characters in a regular expression.
-    strict = (
-        data.count(b"\r\n") == lines and data.translate(None, _VISIBLE) == b"\r\n" * lines
-    )
+    strict = data.count(b"\r\n") == lines and data.translate(None, _VISIBLE) == b"\r\n" * lines
     if not strict or len(pairs) != lines - 2:
         first, *others = _LINE_END.split(text)
         if any(map(_CONTROL.search, [first, *others])) or others[0].startswith((" ", "\t")):
@@ -166,27 +164,33 @@ def _parse_fields(data: bytes, text: str, start: int, section: str) -> tuple[Hea
 
 
 def _malformed(first: str, lines: list[str], section: str) -> BadResponse:
-    """Return the error for the first line of a section that is not well-formed."""
+    """
+    Return the error for the first line of a section that is not well-formed.
+
+    It does not show values, which may be secret.
+    """
     control = _CONTROL.search(first)
     if control is not None:
         return BadResponse(f"its status line has a control character, {printable(control[0])}")
     line = ""
     for i, line in enumerate(lines):
-        name, control = _NAME.match(line), _CONTROL.search(line)
-        if name is not None and control is not None:
-            # Not the value, which may be a secret.
-            character = printable(control[0])
-            return BadResponse(f'its field "{name[0]}" has a control character, {character}')
-        if name is None and (control is not None or i == 0 or line[:1] not in (" ", "\t")):
+        found, control = _NAME.match(line), _CONTROL.search(line)
+        if found is not None and control is not None:
+            field, character = shown(found[0].encode()), printable(control[0])
+            return BadResponse(f"its field {field} has a control character, {character}")
+        if found is None and (control is not None or i == 0 or line[:1] not in (" ", "\t")):
             break
-    return BadResponse(f"a line of its {section} is malformed: {shown(line.encode('latin-1'))}")
+    name, colon, _ = line.encode("latin-1").partition(b":")
+    return BadResponse(
+        f"a line of its {section} is malformed; it begins with {shown(name + colon)}"
+    )
 
 
 def _is_persistent(by_default: bool, connection: str | None) -> bool:
     """Return whether a connection may be used again, by its ``Connection`` (RFC 9112 §9.3)."""
     if connection is None:
         return by_default
-    if _CLOSE.search(connection) is not None:
+    if has_close(connection):
         return False
     return by_default or _KEEP_ALIVE.search(connection) is not None
 

@@ -27,7 +27,8 @@ MAX_INTERIM_RESPONSES = 100
 """
 Interim responses before a response.
 
-A server that works for long sends one every 20 s (RFC 2518 §10.1), which are 33 minutes.
+A server may send a 102 from time to time while it works: at one in 20 s, as long as RFC 2518 §10.1
+lets a client wait without one, these last half an hour.
 """
 
 HEADS_PER_CALL = 16
@@ -42,10 +43,12 @@ class ResponseReader:
     Reads the response to one request.
 
     :meth:`feed` takes what the connection has read. It does a bounded amount of work; while it
-    returns True, :meth:`advance` does more. In between, :attr:`head` and :meth:`take_body` have
-    what there is so far. After an error there is nothing more to read, and the connection must be
-    closed; the parts of the body before it can still be taken. What is returned and raised does
-    not depend on how the bytes are cut.
+    returns True, :meth:`advance` does more, and the connection should not be read: what it has read
+    is kept. In between, :attr:`head` and :meth:`take_body` have what there is so far.
+
+    After an error there is nothing more to read, and the connection must be closed; the parts of
+    the body before it can still be taken. What is returned and raised does not depend on how the
+    bytes are cut.
 
     :param method: of the request, in upper case.
     :param max_head: bytes of a head, and of a trailer section; of all interim responses, too.
