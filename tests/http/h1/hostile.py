@@ -141,6 +141,7 @@ FIELDS = (
     ),
     refused("bare CR in a value", fields(b"X: a\rY: b\r\n"), r"control character, \r", "§2.2"),
     refused("bare CR before LF", fields(b"X: a\rb\n"), r"control character, \r", "§2.2"),
+    refused("such a line without a colon", fields(b"bad\ra\n"), MALFORMED_LINE, "§2.2"),
     refused("CR CR LF", fields(b"X: a\r\r\n"), r'"X" has a control character, \r', "§2.2"),
     refused("CR before the empty line", fields(b"\r\r\n"), MALFORMED_LINE + r'"\r"', "§2.2"),
     refused(
@@ -155,6 +156,14 @@ FIELDS = (
         response().replace(b"\r\n", b"\n"),
         "RFC 9112 §2.2 allows it, and scripts of CGI send it",
         kept=False,
+    ),
+    good(
+        "empty lines in the body behind such a head",
+        response(b"Content-Length: 6\n", b"", b"HTTP/1.1 200 OK").replace(b"\r\n", b"\n")
+        + b"a\r\n\r\nb",
+        "as above",
+        kept=False,
+        body=b"a\r\n\r\nb",
     ),
     good("one line that ends with LF", fields(b"X: a\n"), "as above", kept=False),
     good(
@@ -232,8 +241,10 @@ CODINGS = (
 
 CHUNKS = (
     good("extensions and a trailer", chunked(b'5;a=b;c="d"\r\nhello\r\n0;e\r\nX: y\r\n\r\n')),
+    good("white space around extensions", chunked(b"5 ; a\r\nhello\r\n0\t;b\r\n\r\n"), "§7.1.1"),
     good("two chunks", chunked(b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")),
     good("zeros before sizes", chunked(b"0005\r\nhello\r\n000\r\n\r\n"), "RFC 9112 §7.1: 1*HEXDIG"),
+    good("many zeros", chunked(b"0" * 20 + b"5\r\nhello\r\n" + b"0" * 20 + b"\r\n\r\n")),
     good(
         "spaces behind sizes",
         chunked(b"5  \r\nhello\r\n0 \t\r\n\r\n"),

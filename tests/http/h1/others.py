@@ -31,9 +31,9 @@ class Verdict:
         return (self.status, self.body) == (other.status, other.body)
 
 
-def ours(stream: bytes) -> Verdict:
+def ours(*pieces: bytes) -> Verdict:
     """Return the verdict of our reader."""
-    outcome = read([stream], max_body=2**30)
+    outcome = read(pieces, max_body=2**30)
     if outcome.error is not None:
         return Verdict(error=outcome.error[1])
     return Verdict(outcome.status, outcome.body)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.complexity.work import counted
 from tests.http.h1.streams import CHUNKED, HELLO, LENGTH, read, response
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken
@@ -199,6 +201,24 @@ class PaceTests(SynchronousTestCase):
                 self.assertRaises(error, reader.advance)
             self.assertFalse(reader.reusable)
             self.assertEqual(b"".join(reader.take_body()), b"x" * (CHUNKS_PER_CALL + 1))
+
+
+class WorkTests(SynchronousTestCase):
+    """What most responses are is read with little work."""
+
+    def test_calls(self) -> None:
+        """A response in one piece takes few calls, and each more chunk no more than seven."""
+        fields = b"".join(b"X-%d: y\r\n" % i for i in range(10))
+        chunk = b"a\r\n0123456789\r\n"
+        for stream, most in (
+            (response(fields + LENGTH), 58),
+            (response(fields + CHUNKED, HELLO), 70),
+            (response(fields + CHUNKED, chunk * 20 + b"0\r\n\r\n"), 70 + 20 * 7),
+        ):
+            reader = ResponseReader()
+            work = counted(partial(reader.feed, stream))
+            self.assertTrue(reader.complete)
+            self.assertLess(work.calls, most)
 
 
 class BodyTests(SynchronousTestCase):

@@ -95,7 +95,11 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
     fields, strict = _parse_fields(head, text, found.end(), "header")
     # RFC 9112 §2.2: a line may end with LF alone. Where one end of a connection reads that and the
     # other does not, one response is taken for another, so it ends with this one.
-    persistent = strict and _is_persistent(minor != "0", fields.joined("connection"))
+    connection = fields.joined("connection")
+    if connection is None:
+        persistent = strict and minor != "0"
+    else:
+        persistent = strict and _is_persistent(minor, connection)
     if status < 200 or status in (204, 304) or method == "HEAD":
         length = 0
         persistent = persistent and _is_framed_without_body(status, minor, fields)
@@ -144,11 +148,11 @@ def _parse_fields(data: bytes, text: str, start: int, section: str) -> tuple[Hea
     :param start: where in it the first line ends, which is none of them.
     :return: the fields, and whether all lines end with CR LF.
     """
-    lines = data.count(b"\n")
+    lines = data.count(b"\r\n")
     pairs = _FIELD_LINE.findall(text, start)
-    # Without visible characters, nothing but the line ends is left. This is done in C, and faster
-    # than a class of characters in a regular expression.
-    strict = data.count(b"\r\n") == lines and data.translate(None, _VISIBLE) == b"\r\n" * lines
+    # Without visible characters, only line ends may be left. This is done in C, and faster than a
+    # class of characters in a regular expression.
+    strict = data.translate(None, _VISIBLE) == b"\r\n" * lines
     if not strict or len(pairs) != lines - 2:
         first, *others = _LINE_END.split(text)
         if any(map(_CONTROL.search, [first, *others])) or others[0].startswith((" ", "\t")):
@@ -186,13 +190,11 @@ def _malformed(first: str, lines: list[str], section: str) -> BadResponse:
     )
 
 
-def _is_persistent(by_default: bool, connection: str | None) -> bool:
+def _is_persistent(minor: str, connection: str) -> bool:
     """Return whether a connection may be used again, by its ``Connection`` (RFC 9112 §9.3)."""
-    if connection is None:
-        return by_default
     if has_close(connection):
         return False
-    return by_default or _KEEP_ALIVE.search(connection) is not None
+    return minor != "0" or _KEEP_ALIVE.search(connection) is not None
 
 
 def has_close(connection: str) -> bool:

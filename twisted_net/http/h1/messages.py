@@ -281,32 +281,27 @@ class ResponseReader:
         """Read a part of the body, and what follows it; return up to where."""
         size = len(data)
         if not self.complete:
-            if self._decoder is None:
-                position = self._read_plain_body(data, position)
-            else:
+            if self._decoder is not None:
                 position = self._decoder.decode(data, position, self._pieces)
                 self.complete = self._decoder.complete
-            if not self.complete:
-                return position
+                if not self.complete:
+                    return position
+            else:
+                end = position + self._left
+                if self._left:
+                    self._pieces.append(data[position:end])
+                self._left = max(end - size, 0)
+                if end > size:
+                    return size
+                if self._length == UNTIL_CLOSE:
+                    if end < size:
+                        raise BodyTooLarge(self._max_body or 0)
+                    return size
+                self.complete = True
+                position = end
         if position < size:
             self.surplus += data[position:]
         return size
-
-    def _read_plain_body(self, data: bytes, position: int) -> int:
-        """Read a part of a body that is not in chunks, and return where that ends."""
-        end = position + self._left
-        left = end - len(data)
-        if self._left:
-            self._pieces.append(data[position:end])
-        if left > 0:
-            self._left = left
-            return len(data)
-        self._left = 0
-        if self._length != UNTIL_CLOSE:
-            self.complete = True
-        elif left < 0:
-            raise BodyTooLarge(self._max_body or 0)
-        return end
 
     def _finish(self) -> None:
         """Complete a body that ends with the connection; anything else is broken."""
