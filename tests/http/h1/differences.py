@@ -159,7 +159,28 @@ LAXER = (
         stream=rb"[0-9A-Fa-f][ \t]+;",
     ),
     Difference(
-        ("h11",), "RFC 9112 §6.3 item 1", theirs="Content-Length", stream=rb"HTTP/1\.[0-9] [23]04"
+        ("h11",),
+        "RFC 9112 §7.1: zeros before a size",
+        theirs="illegal chunk header",
+        stream=rb"\n0{10}",
+    ),
+    Difference(
+        ("h11",),
+        "RFC 9112 §6.3 item 1",
+        theirs="Content-Length",
+        stream=rb"HTTP/1\.[0-9] [23]04",
+    ),
+    Difference(
+        ("h11",),
+        "RFC 9112 §6.3 item 1",
+        theirs="Only Transfer-Encoding",
+        stream=rb"HTTP/1\.[0-9] [23]04",
+    ),
+    Difference(
+        ("h11",),
+        "RFC 9110 §6.5.1: trailers are apart from the header",
+        theirs="Content-Length",
+        stream=rb"(?s)\n0.*Content-Length",
     ),
     Difference(
         ("aiohttp",),

@@ -207,13 +207,13 @@ class WorkTests(SynchronousTestCase):
     """What most responses are is read with little work."""
 
     def test_calls(self) -> None:
-        """A response in one piece takes few calls, and each more chunk no more than seven."""
+        """A response in one piece takes few calls, and each more chunk no more than five."""
         fields = b"".join(b"X-%d: y\r\n" % i for i in range(10))
         chunk = b"a\r\n0123456789\r\n"
         for stream, most in (
-            (response(fields + LENGTH), 58),
-            (response(fields + CHUNKED, HELLO), 70),
-            (response(fields + CHUNKED, chunk * 20 + b"0\r\n\r\n"), 70 + 20 * 7),
+            (response(fields + LENGTH), 53),
+            (response(fields + CHUNKED, HELLO), 64),
+            (response(fields + CHUNKED, chunk * 20 + b"0\r\n\r\n"), 64 + 20 * 5),
         ):
             reader = ResponseReader()
             work = counted(partial(reader.feed, stream))
