@@ -105,6 +105,12 @@ STRICTER = (
     ),
     Difference(
         ("aiohttp",),
+        "RFC 9110 §15: a status is 100 to 999",
+        ours="its status line is malformed",
+        stream=rb"HTTP/1\.[0-9] 0[0-9][0-9]",
+    ),
+    Difference(
+        ("aiohttp",),
         "RFC 9112 §2.2: it takes a bare CR before CR LF for a line end",
         ours="within a header",
         stream=rb"\r\r\n",

@@ -54,6 +54,7 @@ _KEEP_ALIVE = re.compile(r"(?<![^,])[ \t]*+(?i:keep-alive)[ \t]*+(?![^,])")
 _MAX_DIGITS = 15
 """Digits of a length but for zeros before it: 999 TB at most."""
 
+_SAME = re.compile(r"([0-9]++)(?:[ \t]*+,[ \t]*+\1(?![0-9]))*+")
 _LENGTH = re.compile(rf"0*([0-9]{{1,{_MAX_DIGITS}}})")
 
 
@@ -236,11 +237,9 @@ def _body_length(minor: str, fields: HeaderFields) -> int:
         return UNTIL_CLOSE
     if len(length) <= _MAX_DIGITS and length.isdecimal():
         return int(length)
-    found = _LENGTH.fullmatch(length)
-    if found is None and "," in length:
-        # RFC 9110 §8.6: the same length several times is that length.
-        said = {value.strip(" \t") for value in length.split(",")}
-        found = _LENGTH.fullmatch(said.pop()) if len(said) == 1 else None
+    # RFC 9110 §8.6: the same length several times is that length.
+    same = _SAME.fullmatch(length)
+    found = None if same is None else _LENGTH.fullmatch(same[1])
     if found is None:
         raise BadResponse(f"its Content-Length is malformed: {shown(length.encode('latin-1'))}")
     return int(found[1])
