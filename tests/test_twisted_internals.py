@@ -10,7 +10,7 @@ from selectors import SelectSelector
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet import endpoints
+from twisted.internet import _sslverify, endpoints
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.pollreactor import PollReactor
@@ -24,7 +24,6 @@ from twisted_net.twisted_internals import (
     accept_changes,
     changed,
     fast_transport_changes,
-    http_client_changes,
     poll_hook,
     quiet_reactor_changes,
     reactor_time_changes,
@@ -74,27 +73,25 @@ class ChangedTests(SynchronousTestCase):
         self.assertEqual(changed(known), ["Ours.gone", "Ours.state"])
 
 
-class HttpClientTests(SynchronousTestCase):
-    """The parts of Twisted's HTTP client that are relied on."""
+class TlsOptionsTests(SynchronousTestCase):
+    """Twisted's class for the TLS connections of a client."""
 
     def test_present(self) -> None:
-        """The installed Twisted has all of them, and they use the known names."""
-        self.assertEqual(http_client_changes(), [])
-        for name in twisted_internals._HTTP_NAMES:
-            self.assertIsNot(getattr(twisted_internals, name), Absent, name)
+        """The installed Twisted has it, and its methods use the known names."""
+        self.assertEqual(tls_options_changes(), ())
+        self.assertIsNot(twisted_internals.ClientTLSOptions, Absent)
 
     def test_changed(self) -> None:
         """A method that uses other names is reported."""
-        known = {"request": "_state", "dataReceived": "nothing"}
-        self.patch(twisted_internals, "_HTTP_CLIENT_METHODS", known)
-        expected = ["HTTP11ClientProtocol.request", "HTTP11ClientProtocol.dataReceived"]
-        self.assertEqual(http_client_changes(), expected)
+        self.patch(twisted_internals, "_TLS_OPTIONS_METHODS", {"__init__": "nothing"})
+        changes = tls_options_changes.__wrapped__()
+        self.assertEqual(changes, ("ClientTLSOptions.__init__",))
 
     def test_absent(self) -> None:
-        """A missing exception becomes one that is never raised; other names are errors."""
-        names = {"DataLoss": ("_NoSuchName", "twisted.web.http")}
-        self.patch(twisted_internals, "_HTTP_NAMES", names)
-        self.assertIs(twisted_internals.DataLoss, Absent)
+        """A missing class becomes one that is never used; other names are errors."""
+        self.patch(_sslverify, "ClientTLSOptions", None)
+        self.assertIs(twisted_internals.ClientTLSOptions, Absent)
+        self.assertEqual(len(tls_options_changes.__wrapped__()), 2)
         with self.assertRaisesRegex(AttributeError, "has no attribute 'NoSuchName'"):
             _ = twisted_internals.NoSuchName  # type: ignore[attr-defined]  # it is not there
 

@@ -12,9 +12,7 @@ is a fallback:
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The turn watch (:mod:`twisted_net.ops.turn_watch`): how late calls from a thread are.
-- The connections of the HTTP client (:mod:`twisted_net.http`): Twisted's order of sending.
 - The TLS connections of the HTTP client: a context for each host.
-- Exceptions of the HTTP client: :class:`Absent`, which is never raised.
 - systemd sockets: the environment.
 - The observers of the log: a log that is not limited as a whole.
 - The log file of ``twistd --logfile``: Twisted's own handler of SIGUSR1.
@@ -65,40 +63,20 @@ def names_used(owner: type, method: str) -> set[str] | None:
     return set(code.co_names).union(*inner)
 
 
-# Twisted's HTTP client. Its classes are imported at their first use: twisted.web is large, and only
-# twisted_net.http needs it.
+# The TLS connections of the HTTP client. The class is imported at its first use: Twisted's module
+# is large, and only twisted_net.http needs it.
 
 if TYPE_CHECKING:
     from twisted.internet import _sslverify
-    from twisted.web import _newclient, http
 
-    ClientRequest = _newclient.Request
     ClientTLSOptions = _sslverify.ClientTLSOptions
-    ConnectionAborted = _newclient.ConnectionAborted
-    DataLoss = http._DataLoss
-    HTTP11ClientProtocol = _newclient.HTTP11ClientProtocol
-    RequestNotSent = _newclient.RequestNotSent
 else:
 
     def __getattr__(name: str) -> object:
-        if name not in _HTTP_NAMES:
+        if name != "ClientTLSOptions":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return _http_class(*_HTTP_NAMES[name])
+        return _tls_options_class()
 
-
-# Our name: Twisted's name, and the modules that have it.
-_HTTP_NAMES = {
-    "ClientRequest": ("Request", "twisted.web._newclient", "twisted.web.client"),
-    "ClientTLSOptions": ("ClientTLSOptions", "twisted.internet._sslverify"),
-    "ConnectionAborted": ("ConnectionAborted", "twisted.web._newclient"),
-    "DataLoss": ("_DataLoss", "twisted.web.http"),
-    "HTTP11ClientProtocol": (
-        "HTTP11ClientProtocol",
-        "twisted.web._newclient",
-        "twisted.web.client",
-    ),
-    "RequestNotSent": ("RequestNotSent", "twisted.web._newclient", "twisted.web.client"),
-}
 
 # What the HTTP client relies on to make connections for all hosts with one context of OpenSSL's.
 _TLS_OPTIONS_METHODS = {
@@ -109,17 +87,6 @@ _TLS_OPTIONS_METHODS = {
     "clientConnectionForTLS": (
         "VERIFY_FAIL_IF_NO_PEER_CERT VERIFY_PEER _createConnection _hostnameASCII _hostnameBytes "
         "_hostnameIsDnsName _sendServerName _verifyCB set_tlsext_host_name set_verify"
-    ),
-}
-
-# What a connection relies on that hands a request to the parser after it has sent it.
-_HTTP_CLIENT_METHODS = {
-    "__init__": "_quiescentCallback _abortDeferreds",
-    "dataReceived": "_parser dataReceived BaseException _giveUp Failure",
-    "request": (
-        "_state fail RequestNotSent writeTo transport BaseException Deferred _finishedRequest"
-        " _currentRequest TransportProxyProducer _transportProxy HTTPClientParser _finishResponse"
-        " _parser makeConnection _responseDeferred addCallbacks"
     ),
 }
 
@@ -311,30 +278,21 @@ _REACTOR_TIME_METHODS = {
 }
 
 
-class Absent(Exception):
-    """Stand-in for an exception that the installed Twisted does not have; never raised."""
-
-
-def http_client_changes() -> list[str]:
-    """Return what has changed in the methods of ``HTTP11ClientProtocol`` that are relied on."""
-    protocol = _http_class(*_HTTP_NAMES["HTTP11ClientProtocol"])
-    return changed((protocol, method, names) for method, names in _HTTP_CLIENT_METHODS.items())
+class Absent:
+    """Stand-in for a class that the installed Twisted does not have; never used."""
 
 
 @cache
 def tls_options_changes() -> tuple[str, ...]:
     """Return what has changed in how TLS connections of a client are made."""
-    options = _http_class(*_HTTP_NAMES["ClientTLSOptions"])
+    options = _tls_options_class()
     known = ((options, method, names) for method, names in _TLS_OPTIONS_METHODS.items())
     return tuple(changed(known))
 
 
-def _http_class(name: str, *modules: str) -> type:
-    for module in modules:
-        found = getattr(import_module(module), name, None)
-        if isinstance(found, type):
-            return found
-    return Absent
+def _tls_options_class() -> type:
+    found = getattr(import_module("twisted.internet._sslverify"), "ClientTLSOptions", None)
+    return found if isinstance(found, type) else Absent
 
 
 def fast_transport_changes() -> list[str]:

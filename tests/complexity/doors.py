@@ -18,7 +18,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request
 
 from tests.due_calls import call_due
-from tests.http.fakes import Wire
+from tests.http.fakes import ServerSide
 from tests.http.test_content_coding import compressors
 from tests.tcp.memory import Reactor
 from twisted_net.coap.codec import CoapMessage, Code, Option, encode_message
@@ -408,7 +408,7 @@ def responses() -> Feed:
     asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
     asked.addErrback(lambda _: None)
     reactor.advance(0.0)
-    wire = Wire(reactor)
+    wire = ServerSide(reactor)
 
     def feed(data: bytes) -> None:
         wire.send(data)
@@ -430,7 +430,7 @@ def read_responses() -> Feed:
     client = Client(reactor, settings, auth=DigestAuth("me", "pw"), cookies=True, on_response=look)
     asked = Deferred.fromCoroutine(client.get("http://1.2.3.4/"))
     asked.addErrback(lambda _: None)
-    wire = Wire(reactor)
+    wire = ServerSide(reactor)
 
     def feed(data: bytes) -> None:
         wire.send(data)

@@ -161,7 +161,7 @@ class MemoryTransport(StringTransport):
             self.reactor.callLater(0, self.end, reason)
 
 
-class Wire:
+class ServerSide:
     """The server's side of one connection that was opened in a ``MemoryReactorClock``."""
 
     def __init__(self, reactor: MemoryReactorClock, index: int = -1) -> None:

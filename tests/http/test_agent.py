@@ -13,7 +13,15 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Immediately, Wire, canned, refuse
+from tests.http.fakes import (
+    FakeAgent,
+    Gatherer,
+    HttpTestCase,
+    Immediately,
+    ServerSide,
+    canned,
+    refuse,
+)
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import (
     AttemptAgent,
@@ -24,7 +32,7 @@ from twisted_net.http.bodies import BytesProducer, collect, response_fields
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.call import Deadline
-from twisted_net.http.connector import ConnectionPool, Connector
+from twisted_net.http.connector import Connector
 from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import (
     AddressRefused,
@@ -37,6 +45,7 @@ from twisted_net.http.errors import (
     InvalidURL,
     OriginBusy,
 )
+from twisted_net.http.pool import ConnectionPool
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.turns.paced_reads import Pace
@@ -59,10 +68,10 @@ class AttemptTestCase(HttpTestCase):
         self.pool = ConnectionPool(self.reactor, connector, made)
         return AttemptAgent(self.reactor, self.pool, made, guard=guard)
 
-    def ask(self, agent: AttemptAgent | None = None) -> tuple[Deferred[IResponse], Wire]:
+    def ask(self, agent: AttemptAgent | None = None) -> tuple[Deferred[IResponse], ServerSide]:
         """Make a request, and return the server's side of its connection."""
         asking = (agent or self.agent).request(b"GET", URL)
-        return asking, Wire(self.reactor)
+        return asking, ServerSide(self.reactor)
 
     def error(self, failing: Deferred[Any], kind: type[FetchError]) -> FetchError:
         """Return the error of a failed request."""
@@ -86,8 +95,8 @@ class AttemptTests(AttemptTestCase):
         """Content-Length is that of the body, in spite of the caller's; Host is the caller's."""
         headers = Headers({"Content-Length": ["99"], "Transfer-Encoding": ["x"], "Host": ["h"]})
         self.agent.request(b"POST", URL, headers, BytesProducer(b"abc"))
-        sent = Wire(self.reactor).received()
-        self.assertEqual(sent, b"POST /p?q HTTP/1.1\r\nContent-Length: 3\r\nHost: h\r\n\r\nabc")
+        sent = ServerSide(self.reactor).received()
+        self.assertEqual(sent, b"POST /p?q HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
         self.assertTrue(headers.hasHeader("transfer-encoding"))
 
     def test_reuse(self) -> None:
@@ -116,10 +125,10 @@ class AttemptTests(AttemptTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
 
     def test_bad_method(self) -> None:
-        """A method that is not a token raises ValueError."""
+        """A method that is not a token raises ValueError, before there is a connection."""
         asking = self.agent.request(b"GET /\r\n", URL)
-        Wire(self.reactor)
         self.failureResultOf(asking, ValueError)
+        self.assertEqual(self.reactor.tcpClients, [])
 
     def test_head_and_empty(self) -> None:
         """A response without a body has no watchdog."""
@@ -130,7 +139,7 @@ class AttemptTests(AttemptTestCase):
         ):
             agent = self.make_agent()
             asking = agent.within(Deadline(99.0, 99.0), 10).request(method, URL)
-            Wire(self.reactor).send(answer)
+            ServerSide(self.reactor).send(answer)
             self.assertEqual(self.successResultOf(asking).length, 0)
             closing = self.pool.close()
             self.assert_quiet(self.reactor)
@@ -250,11 +259,12 @@ class AttemptTimeTests(AttemptTestCase):
 
         agent = self.agent.within(Deadline(5.0, 5.0), 10)
         asking = agent.request(b"POST", URL, None, Slow(b"abc"))
-        wire = Wire(self.reactor)
+        wire = ServerSide(self.reactor)
         wire.send(OK)
         response = self.successResultOf(asking)
         self.assertEqual(self.successResultOf(collect(response))[0], b"abc")
         self.assertTrue(wire.transport.ended)
+        self.pool.close()
         self.assert_quiet(self.reactor)
 
     def test_lost_before_it_is_read(self) -> None:
@@ -263,8 +273,9 @@ class AttemptTimeTests(AttemptTestCase):
         wire.send(OK[:-1])
         response = self.successResultOf(asking)
         wire.close()
-        self.assert_quiet(self.reactor)
         self.error(collect(response), ConnectionBroken)
+        self.pool.close()
+        self.assert_quiet(self.reactor)
 
     def test_cancel(self) -> None:
         """Cancelling raises CancelledError in each phase, and leaves no connection and no timer."""
@@ -315,7 +326,7 @@ class QueueTests(AttemptTestCase):
         wire.close()
         self.reactor.advance(0)
         self.assertEqual(len(self.reactor.tcpClients), 2)
-        Wire(self.reactor).send(OK)
+        ServerSide(self.reactor).send(OK)
         self.successResultOf(second)
 
     def test_full(self) -> None:
@@ -331,7 +342,7 @@ class QueueTests(AttemptTestCase):
         refuse(self.reactor, ConnectError("no"))
         self.error(first, CannotConnect)
         self.reactor.advance(0)
-        Wire(self.reactor).send(OK)
+        ServerSide(self.reactor).send(OK)
         self.successResultOf(third)
 
     def test_close(self) -> None:
@@ -366,7 +377,7 @@ class NextRequestTests(AttemptTestCase):
         """Check that the request is sent on a connection that works."""
         self.reactor.advance(0)
         self.assertNoResult(following[0])
-        Wire(self.reactor).send(OK)
+        ServerSide(self.reactor).send(OK)
         self.successResultOf(following[0])
 
     def test_after_a_failure(self) -> None:
@@ -481,7 +492,10 @@ class AttemptFailureTests(AttemptTestCase):
 
     def test_endless_header(self) -> None:
         """A header over its limit is refused, whatever it contains."""
-        for piece in (b"X-Y: z\r\n", b"\r\nHTTP/1.1 100 Continue\r\n"):
+        for piece, what in (
+            (b"X-Y: z\r\n", "header is"),
+            (b"\r\nHTTP/1.1 100 Continue\r\n", "interim responses are"),
+        ):
             with self.subTest(piece=piece):
                 agent = self.make_agent(max_head=1024)
                 asking, wire = self.ask(agent)
@@ -492,7 +506,7 @@ class AttemptFailureTests(AttemptTestCase):
                     wire.send(piece)
                 self.reactor.advance(0)
                 error = self.error(asking, BadResponse)
-                self.assertIn("header is larger than 1024 bytes", str(error))
+                self.assertIn(f"its {what} larger than 1024 bytes", str(error))
 
     def test_length_over_the_limit(self) -> None:
         """A body with too large a Content-Length is refused at once."""
@@ -502,11 +516,11 @@ class AttemptFailureTests(AttemptTestCase):
         self.assertTrue(wire.transport.ended)
 
     def test_whole_body_over_the_limit(self) -> None:
-        """One that arrived with its header is refused too; its connection can be reused."""
+        """One that arrived with its header is refused too."""
         asking, wire = self.ask(self.agent.within(None, 2))
         wire.send(OK)
         self.assertEqual(self.error(asking, BodyTooLarge).details(), {"limit": 2})
-        self.assertFalse(wire.transport.ended)
+        self.assertTrue(wire.transport.ended)
 
     def test_body_over_the_limit(self) -> None:
         """A body without a length is refused at the limit."""
@@ -530,7 +544,7 @@ class AttemptFailureTests(AttemptTestCase):
 
         producer = FileBodyProducer(Broken(b"abc"), cooperator=Immediately())
         asking = self.agent.request(b"POST", URL, None, producer)
-        wire = Wire(self.reactor)
+        wire = ServerSide(self.reactor)
         self.failureResultOf(asking, ZeroDivisionError)
         self.assertTrue(wire.transport.ended)
 
@@ -589,7 +603,7 @@ class HTTPAgentTests(HttpTestCase):
         """It makes requests within the timeout of the settings, and caches responses."""
         agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
         asking = agent.request(b"GET", URL)
-        wire = Wire(self.reactor)
+        wire = ServerSide(self.reactor)
         self.assertIn(f"Accept-Encoding: {ACCEPTED}".encode(), wire.received())
         wire.send(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nContent-Length: 1\r\n\r\nx")
         self.successResultOf(collect(self.successResultOf(asking)))
@@ -602,27 +616,41 @@ class HTTPAgentTests(HttpTestCase):
         self.assert_quiet(self.reactor)
 
     def test_fields_of_the_connection(self) -> None:
-        """Fields that ``Connection`` lists are not stored (RFC 9111 §3.1)."""
+        """Fields that ``Connection`` lists are neither stored (RFC 9111 §3.1) nor shown."""
         agent = HTTPAgent(self.reactor)
         asking = agent.request(b"GET", URL)
-        Wire(self.reactor).send(
+        ServerSide(self.reactor).send(
             b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nConnection: X-Hop, close\r\n"
             b"X-Hop: a\r\nX-End: b\r\nContent-Length: 1\r\n\r\nx"
         )
         response = self.successResultOf(asking)
-        self.assertEqual(response_fields(response)["connection"], "X-Hop, close")
         self.successResultOf(collect(response))
-        kept = response_fields(self.successResultOf(agent.request(b"GET", URL)))
-        self.assertIn("age", kept)
-        self.assertIn("x-end", kept)
-        self.assertNotIn("x-hop", kept)
-        self.assertNotIn("connection", kept)
+        kept = self.successResultOf(agent.request(b"GET", URL))
+        self.assertIn("age", response_fields(kept))
+        for fields in (response_fields(response), response_fields(kept)):
+            self.assertIn("x-end", fields)
+            self.assertNotIn("x-hop", fields)
+            self.assertNotIn("connection", fields)
+
+    def test_directives_of_the_connection(self) -> None:
+        """A cache obeys what forbids to store even if it is for this connection alone."""
+        agent = HTTPAgent(self.reactor)
+        asking = agent.request(b"GET", URL)
+        head = b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nConnection: Cache-Control\r\n"
+        head += b"Expires: Fri, 01 Jan 2100 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n"
+        ServerSide(self.reactor).send(head)
+        response = self.successResultOf(asking)
+        self.assertNotIn("cache-control", response_fields(response))
+        again = agent.request(b"GET", URL)
+        self.assertNoResult(again)
+        again.cancel()
+        self.failureResultOf(again, CancelledError)
 
     def test_total_time(self) -> None:
         """The timeout is that of the whole request."""
         agent = HTTPAgent(self.reactor, HttpSettings(timeout=5.0))
         asking = agent.request(b"GET", URL)
-        Wire(self.reactor)
+        ServerSide(self.reactor)
         self.reactor.advance(5.0)
         self.assertTrue(self.failureResultOf(asking, FetchTimeout).value.total)
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, Wire, canned
+from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, ServerSide, canned
 from twisted_net import __version__
 from twisted_net.http.bodies import BodyResponse
 from twisted_net.http.cache.settings import CacheSettings
@@ -540,7 +540,7 @@ class OptionTests(ClientTestCase):
         """A call may set its own limit."""
         client = Client(self.clock)
         asking = self.start(client.get("http://1.2.3.4/", max_body=2))
-        Wire(self.clock).send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+        ServerSide(self.clock).send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
         self.assertIn("larger than 2 bytes", str(self.failureResultOf(asking).value))
 
     def test_cookies(self) -> None:
@@ -735,7 +735,7 @@ class RedirectTests(ClientTestCase):
         """With an egress policy each redirect is checked."""
         client = Client(self.clock, egress=EgressPolicy())
         asking = self.start(client.get("http://1.1.1.1/"))
-        Wire(self.clock).send(
+        ServerSide(self.clock).send(
             b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"
         )
         self.failureResultOf(asking, AddressRefused)
@@ -764,7 +764,7 @@ class RedirectTests(ClientTestCase):
                 head = (
                     f"HTTP/1.1 302 Found\r\nLocation: http://{host}/\r\nContent-Length: 0\r\n\r\n"
                 )
-                Wire(self.clock).send(head.encode())
+                ServerSide(self.clock).send(head.encode())
                 self.failureResultOf(asking, AddressRefused)
                 self.clock.advance(60)  # the connection is idle no longer
 
@@ -899,9 +899,9 @@ class CloseTests(ClientTestCase):
         """No connection and no timer is left, in whatever phase a call is."""
         client = Client(self.clock)
         calls = [self.start(client.get(f"http://1.2.3.{i}/")) for i in range(4)]
-        Wire(self.clock, 1)
-        Wire(self.clock, 2).send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
-        idle = Wire(self.clock, 3)
+        ServerSide(self.clock, 1)
+        ServerSide(self.clock, 2).send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        idle = ServerSide(self.clock, 3)
         idle.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.successResultOf(calls.pop())
         closing = self.start(client.close())

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
-from tests.http.fakes import FakeAgent, HttpTestCase, Wire, canned
+from tests.http.fakes import FakeAgent, HttpTestCase, ServerSide, canned
 from twisted_net.errors import TooBusy
 from twisted_net.http.client import Client
 from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
@@ -162,7 +162,7 @@ class FetcherTests(HttpTestCase):
         self.assertEqual(self.reactor.tcpClients, [])
         fetcher = Fetcher.guarded(self.reactor, HttpSettings(), FetchSettings(allow=("127.0.0.1",)))
         fetching = self.start(fetcher.fetch("http://127.0.0.1:8080/"))
-        Wire(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        ServerSide(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
         self.assertEqual(self.successResultOf(fetching)["body"], "hi")
         closing = self.start(fetcher.close())
         self.reactor.advance(0)
@@ -174,5 +174,5 @@ class FetcherTests(HttpTestCase):
         settings = FetchSettings(public=True, ports=(), max_body=3)
         fetcher = Fetcher.guarded(self.reactor, None, settings)
         fetching = self.start(fetcher.fetch("http://1.1.1.1/"))
-        Wire(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd")
+        ServerSide(self.reactor).send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd")
         self.failureResultOf(fetching, BodyTooLarge)

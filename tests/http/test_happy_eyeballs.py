@@ -10,8 +10,8 @@ from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.http.fakes import Wire, refuse
-from tests.http.test_connector import PoolTestCase
+from tests.http.fakes import ServerSide, refuse
+from tests.http.pools import PoolTestCase
 from twisted_net.http.errors import CannotConnect
 from twisted_net.http.happy_eyeballs import STAGGER, connect_first, interleave
 from twisted_net.http.urls import parse_target
@@ -26,7 +26,7 @@ class HappyEyeballsTests(PoolTestCase):
         self.assertEqual(self.hosts(), ["1.1.1.1"])
         self.reactor.advance(STAGGER)
         self.assertEqual(self.hosts(), ["1.1.1.1", "2606::1"])
-        Wire(self.reactor, 1)
+        ServerSide(self.reactor, 1)
         self.successResultOf(connecting)
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
         self.assert_quiet(self.reactor)
@@ -49,7 +49,7 @@ class HappyEyeballsTests(PoolTestCase):
             refuse(self.reactor, ConnectError())
         refuse(self.reactor, ConnectError())
         self.assertNoResult(connecting)
-        Wire(self.reactor, 0)
+        ServerSide(self.reactor, 0)
         self.successResultOf(connecting)
 
     def test_two_at_once(self) -> None:
@@ -67,7 +67,7 @@ class HappyEyeballsTests(PoolTestCase):
             self.reactor, cast(Any, endpoints), factory, 10.0
         )  # Any: one is a fake
         self.reactor.advance(STAGGER)
-        Wire(self.reactor)
+        ServerSide(self.reactor)
         self.assertIsInstance(self.successResultOf(racing), Protocol)
         self.assertTrue(wire.transport.ended)
 

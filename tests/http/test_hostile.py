@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from tests.http.fakes import HttpTestCase, Wire
+from tests.http.fakes import HttpTestCase, ServerSide
 from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     BadResponse,
@@ -155,13 +155,13 @@ class HostileTests(HttpTestCase):
         if isinstance(failure.value, FetchTimeout):
             self.assertIn(failure.value.phase, ("connect", "headers", "body"))
 
-    def serve(self, responses: list[bytes], then: str, outcome: list[Any]) -> list[Wire]:
+    def serve(self, responses: list[bytes], then: str, outcome: list[Any]) -> list[ServerSide]:
         """Answer all connections until the call ends, or for twice its timeout."""
-        wires: list[Wire] = []
+        wires: list[ServerSide] = []
         sent: set[int] = set()
         for _ in range(int(TIMEOUT * 2 / 0.5)):
             while len(wires) < len(self.reactor.tcpClients):
-                wires.append(Wire(self.reactor, len(wires)))
+                wires.append(ServerSide(self.reactor, len(wires)))
             for number, wire in enumerate(wires):
                 if wire.transport.ended:
                     continue

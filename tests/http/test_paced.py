@@ -10,22 +10,21 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from tests.http.fakes import HttpTestCase, Wire
-from twisted_net.http.bodies import FRAMING_RATIO, FRAMING_RESERVE
+from tests.http.fakes import HttpTestCase, ServerSide
 from twisted_net.http.client import Client
 from twisted_net.http.errors import BadResponse, ConnectionBroken, FetchTimeout
+from twisted_net.http.h1.chunked import CHUNKS_PER_CALL, OVERHEAD_RATIO, OVERHEAD_RESERVE
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.turns.paced_input import UNITS_PER_LOOK, UNITS_PER_TURN
-from twisted_net.turns.paced_reads import LINES_PER_PIECE
+from twisted_net.turns.paced_input import UNITS_PER_LOOK
 from twisted_net.turns.paced_tls import paced_tls_factory, within_tls
 from twisted_net.turns.turn_scheduler import turns_of
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
-TURN = LINES_PER_PIECE * UNITS_PER_TURN
-"""Lines that are parsed in one turn, at most."""
+TURN = CHUNKS_PER_CALL + 1
+"""Chunks that are more than are decoded as they arrive."""
 
 
 class PacedTests(HttpTestCase):
@@ -39,7 +38,7 @@ class PacedTests(HttpTestCase):
         asked = Deferred.fromCoroutine(self.client.get("http://1.2.3.4/"))
         asked.addBoth(self.outcome.append)
         self.reactor.advance(0.0)
-        self.wire = Wire(self.reactor)
+        self.wire = ServerSide(self.reactor)
 
     def error(self) -> BaseException:
         """Return the error of the call."""
@@ -107,14 +106,14 @@ class PacedTests(HttpTestCase):
 
     def test_framing(self) -> None:
         """A body whose chunks are tiny ends with an error; with enough in them it does not."""
-        size, chunk = FRAMING_RESERVE + 40_000, b"1\r\nx\r\n"
-        self.assertGreater(len(chunk), 2 + FRAMING_RATIO)
+        size, chunk = OVERHEAD_RESERVE + 40_000, b"1\r\nx\r\n"
+        self.assertGreater(len(chunk), 2 + OVERHEAD_RATIO)
         self.wire.send(CHUNKED)
         for _ in range(size // len(chunk) // 1000 * 4):
             self.wire.send(chunk * 1000)
             self.reactor.advance(0.0)
         self.assertIsInstance(self.error(), BadResponse)
-        self.assertIn("too many pieces", str(self.error()))
+        self.assertIn("chunks are too small", str(self.error()))
         self.assertTrue(self.wire.transport.ended)
 
     def test_little_framing(self) -> None:

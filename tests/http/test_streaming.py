@@ -12,7 +12,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, HttpTestCase, Source, Wire, canned
+from tests.http.fakes import FakeAgent, HttpTestCase, ServerSide, Source, canned
 from twisted_net.http.bodies import BodyResponse
 from twisted_net.http.calls.server_sent_events import ServerSentEvent
 from twisted_net.http.client import Client
@@ -143,7 +143,7 @@ class StreamTests(HttpTestCase):
     def test_in_pieces(self) -> None:
         """The header comes first, then each piece; the connection is kept."""
         reading = self.start(self.read())
-        wire = Wire(self.clock)
+        wire = ServerSide(self.clock)
         wire.send(HEAD)
         self.assertEqual(self.seen, [("GET", URL, 200, True), (1, False, "OK")])
         wire.send(b"abc")
@@ -160,7 +160,7 @@ class StreamTests(HttpTestCase):
                 pass
 
         reading = self.start(peek())
-        wire = Wire(self.clock)
+        wire = ServerSide(self.clock)
         wire.send(HEAD + b"abc")
         self.successResultOf(reading)
         self.assertTrue(wire.transport.ended)
@@ -169,7 +169,7 @@ class StreamTests(HttpTestCase):
         """Time and size are limited while the body is read, too."""
         for late, error in ((True, FetchTimeout), (False, BodyTooLarge)):
             reading = self.start(self.read(timeout=2.0, max_body=5))
-            wire = Wire(self.clock)
+            wire = ServerSide(self.clock)
             wire.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
             if late:
                 self.clock.advance(2.0)
@@ -180,7 +180,7 @@ class StreamTests(HttpTestCase):
     def test_closed(self) -> None:
         """Closing the client ends a stream; a closed client starts none."""
         reading = self.start(self.read())
-        Wire(self.clock)
+        ServerSide(self.clock)
         self.start(self.client.close())
         self.clock.advance(0)
         self.failureResultOf(reading, ClientClosed)
@@ -189,7 +189,7 @@ class StreamTests(HttpTestCase):
     def test_cancelled(self) -> None:
         """Cancelling raises CancelledError."""
         reading = self.start(self.read())
-        Wire(self.clock)
+        ServerSide(self.clock)
         reading.cancel()
         self.failureResultOf(reading, CancelledError)
 

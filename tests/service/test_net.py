@@ -61,7 +61,7 @@ class ThreadedReactor(ThreadClock, MemoryReactorClock):
     """A reactor in memory with threads."""
 
 
-class Wire(StringTransportWithDisconnection):
+class ServerSide(StringTransportWithDisconnection):
     """A TCP transport in memory without half-close."""
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -72,19 +72,19 @@ class Wire(StringTransportWithDisconnection):
         self.loseConnection()
 
 
-def connect(service: NetService, listener: CommandListener | None = None) -> Wire:
+def connect(service: NetService, listener: CommandListener | None = None) -> ServerSide:
     """Connect a client to a command server of *service*, which is the default one if None."""
     listener = listener or service.tcp
     assert listener is not None
     protocol = listener.factory.buildProtocol(None)
     assert protocol is not None
-    wire = Wire()
+    wire = ServerSide()
     wire.protocol = protocol
     protocol.makeConnection(wire)
     return wire
 
 
-def ask(wire: Wire, line: bytes) -> Any:  # Any: whatever JSON holds
+def ask(wire: ServerSide, line: bytes) -> Any:  # Any: whatever JSON holds
     """Send a line to the server of *wire* and return its answer."""
     wire.clear()
     wire.protocol.dataReceived(line + b"\n")

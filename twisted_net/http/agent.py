@@ -12,19 +12,21 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from functools import lru_cache
+from math import inf
+from typing import TypeVar, cast
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
-from twisted_net.http.bodies import BodyWatchdog, BufferedResponse
+from twisted_net.http.bodies import discard
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.collapse import RequestCollapser
 from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
@@ -34,20 +36,19 @@ from twisted_net.http.cache.stores import Store, open_store
 from twisted_net.http.call import Call, CallOverrides, Deadline
 from twisted_net.http.calls.progress import ProgressAgent, ProgressFunction
 from twisted_net.http.calls.timeouts import Timeouts, limit_or
-from twisted_net.http.connector import ConnectionPool, Connector
+from twisted_net.http.connector import Connector
 from twisted_net.http.content_coding import (
     accepted_codings,
     decode_response,
     fields_with_accept_encoding,
 )
-from twisted_net.http.error_translation import (
-    TWISTED_ERRORS,
-    translate_error,
-    translate_failure,
-)
-from twisted_net.http.errors import BodyTooLarge, FetchTimeout, InvalidURL
-from twisted_net.http.fields import HeaderFields
-from twisted_net.http.h1.connection import HttpConnection
+from twisted_net.http.errors import FetchTimeout, InvalidURL
+from twisted_net.http.fields import HeaderFields, connection_options
+from twisted_net.http.h1.exchange import ExchangeLimits
+from twisted_net.http.h1.heads import CHUNKED
+from twisted_net.http.h1.requests import RequestEncoder
+from twisted_net.http.h1.wire import Wire
+from twisted_net.http.pool import ConnectionPool
 from twisted_net.http.proxies import ENVIRONMENT, find_proxy_routes, parse_proxy, proxy_refusal
 from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
 from twisted_net.http.retry.policy import Attempt
@@ -105,7 +106,6 @@ class HTTPAgent:
     ) -> None:
         reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
-        self._pace = Pace.of(self._reactor)
         self._settings = settings = settings or HttpSettings()
         if agent is not None and not (egress is None and resolver is None and tls_policy is None):
             raise ValueError(
@@ -129,6 +129,7 @@ class HTTPAgent:
         cache = settings.cache
         self._rules = Rules(cache) if cache.enabled else None
         self._store = store or open_store(reactor, cache)
+        self._pace = Pace.of(self._reactor)
         self._collapser = RequestCollapser(reactor)
         self._recovery = OriginRecovery(settings.budget, settings.breaker, settings.max_origins)
         self._chance = chance
@@ -293,8 +294,15 @@ class AttemptAgent(AgentLayer):
         self._settings = settings
         self._guard = guard
         self._deadline = deadline
-        self._max_body = settings.max_body if max_body is None else max_body
         self._overrides = overrides
+        limits = settings if overrides is None else overrides
+        self._connect_timeout = limits.connect_timeout
+        self._limits = ExchangeLimits(
+            limits.headers_timeout,
+            limits.silence_timeout,
+            deadline,
+            settings.max_body if max_body is None else max_body,
+        )
 
     def within(
         self, deadline: Deadline | None, max_body: int, overrides: CallOverrides | None = None
@@ -321,68 +329,62 @@ class AttemptAgent(AgentLayer):
         if self._deadline is not None and self._deadline.at <= self._clock.seconds():
             # No connection and no request is started that would be cancelled at once.
             raise self._deadline.exceeded("connect")
-        overrides = self._overrides
-        if overrides is not None:
-            target = overrides.target(target)
-        connection = await self._connection(target)
-        try:
-            response = await self._timed(
-                connection.send_request(request, target),
-                "headers",
-                (overrides or self._settings).headers_timeout,
-            )
-        except FetchTimeout:
-            connection.abort_connection()
-            raise
-        except TWISTED_ERRORS as error:
-            reason = connection.abort_reason
-            raise reason or translate_error(error, target.host, "headers") from error
-        if response.code == 407 and connection.proxy is not None:
-            self._pool.drop(connection)
+        if self._overrides is not None:
+            target = self._overrides.target(target)
+        sent, closes = self._encode(request, target)
+        wire = await self._wire(target)
+        method = request.method.decode("ascii")
+        response = await wire.send(method, sent, request.producer, self._limits, closes=closes)
+        if response.code == 407 and wire.proxy is not None:
+            discard(response)
             raise proxy_refusal(target.host, 407, unsent=False)
-        return self._limited(response, connection, target)
+        return response
 
-    async def _connection(self, target: HttpTarget) -> HttpConnection:
-        """Wait for a slot, then return a connection for one request."""
+    def _encode(self, request: AgentRequest, target: HttpTarget) -> tuple[bytes, bool]:
+        """Return the head of a request, and whether it closes the connection."""
+        proxy = self._pool.forward_proxy(target)
+        fields = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, values in request.headers.getAllRawHeaders()
+            for value in values
+        ]
+        if proxy is not None and proxy.authorization is not None:
+            fields = [pair for pair in fields if pair[0].lower() != "proxy-authorization"]
+            fields.append(("Proxy-Authorization", proxy.authorization))
+        producer = request.producer
+        length = None
+        if producer is not None:
+            length = CHUNKED if producer.length is UNKNOWN_LENGTH else cast(int, producer.length)
+        return _encoder(target.authority).encode(
+            request.method.decode("latin-1"),
+            target.path if proxy is None else target.url,
+            fields,
+            length=length,
+        )
+
+    async def _wire(self, target: HttpTarget) -> Wire:
+        """Wait for a slot, then return a wire for one request."""
         turn = self._pool.acquire_slot(target.origin)
         if turn is not None:
             await self._timed(turn, "queue", self._settings.queue_timeout)
         try:
-            connection = self._pool.take_idle(target.origin)
-            if connection is None:
-                connection = await self._timed(
-                    self._pool.connect(target),
-                    "connect",
-                    (self._overrides or self._settings).connect_timeout,
-                )
+            wire = self._pool.take_idle(target.origin)
+            if wire is None:
+                within = self._remaining(self._connect_timeout)
+                connecting = self._pool.connect(target, within)
+                wire = await self._timed(connecting, "connect", self._connect_timeout)
         except BaseException:
             self._pool.release_slot(target.origin)
             raise
-        connection.holds_slot = True
-        return connection
+        wire.holds_slot = True
+        return wire
 
-    def _limited(
-        self, response: IResponse, connection: HttpConnection, target: HttpTarget
-    ) -> IResponse:
-        if response.length == 0:
-            return response
-        if isinstance(response.length, int) and response.length > self._max_body:
-            if not isinstance(response, BufferedResponse):
-                connection.abort_connection()
-            raise BodyTooLarge(self._max_body)
-        if isinstance(response, BufferedResponse):
-            return response
-        watchdog = BodyWatchdog(
-            self._clock,
-            response,
-            connection.abort_response,
-            limit=self._max_body,
-            deadline=self._deadline,
-            silence=(self._overrides or self._settings).silence_timeout,
-            translate=lambda reason: translate_failure(reason, target.host),
-        )
-        connection.start_watchdog(watchdog)
-        return watchdog.response()
+    def _remaining(self, limit: float | None) -> float:
+        """Return how many seconds something with a limit may take until the deadline."""
+        seconds = inf if limit is None else limit
+        if self._deadline is None:
+            return seconds
+        return min(seconds, self._deadline.at - self._clock.seconds())
 
     async def _timed(self, waiting: Deferred[_T], phase: str, limit: float | None) -> _T:
         """Await *waiting*, for at most *limit* seconds and until the deadline."""
@@ -404,7 +406,7 @@ class AttemptAgent(AgentLayer):
         timer = self._clock.callLater(seconds, expire)
         try:
             return await waiting
-        except (CancelledError, *TWISTED_ERRORS):
+        except CancelledError:
             if expired:
                 if deadline is not None:
                     raise deadline.exceeded(phase) from None
@@ -415,9 +417,27 @@ class AttemptAgent(AgentLayer):
                 timer.cancel()
 
 
+@lru_cache(maxsize=1024)
+def _encoder(authority: str) -> RequestEncoder:
+    return RequestEncoder(authority)
+
+
+def _without_connection(response: IResponse) -> IResponse:
+    """Remove ``Connection``, and the fields that it names: the cache has obeyed it by now."""
+    headers = response.headers
+    lines = headers.getRawHeaders(b"connection")
+    if lines:
+        for name in connection_options(b",".join(lines).decode("latin-1")):
+            headers.removeHeader(name.encode("latin-1"))
+        headers.removeHeader(b"connection")
+    return response
+
+
 class DecodingAgent(AgentLayer):
     """
     Requests compressed bodies and decompresses them, piece by piece, up to a limit.
+
+    Fields of one connection, which ``Connection`` names, are not shown (RFC 9110 §7.6.1).
 
     :param limit: bytes of a decompressed body.
     :param pace: the turns in which it is decompressed.
@@ -438,6 +458,7 @@ class DecodingAgent(AgentLayer):
             headers = request.headers.copy()
             headers.setRawHeaders(b"accept-encoding", codings)
             request = request.with_headers(headers)
-        deadline = None if self._call is None else self._call.deadline
         received = request.send(self._agent)
-        return received.addCallback(decode_response, self._limit, self._pace, deadline)
+        deadline = None if self._call is None else self._call.deadline
+        received.addCallback(decode_response, self._limit, self._pace, deadline)
+        return received.addCallback(_without_connection)

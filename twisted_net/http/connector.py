@@ -1,22 +1,19 @@
-"""Connecting over HTTP: name look-up, address checks, connecting, the pool of idle connections."""
+"""HTTP connections: name look-up, address checks, connecting, directly or through a proxy."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from math import inf
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHostnameResolver,
     IProtocol,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -25,27 +22,23 @@ from twisted.web.iweb import IPolicyForHTTPS
 from typing_extensions import override
 
 from twisted_net.errors import TooBusy
-from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.errors import (
     CannotConnect,
-    ClientClosed,
     LookupsBusy,
     NameNotFound,
     OutOfResources,
     ProxyFailed,
 )
-from twisted_net.http.h1.connection import HttpConnection
+from twisted_net.http.h1.wire import Wire
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request, route_of
-from twisted_net.http.settings import HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.tunnel import Tunnel
-from twisted_net.http.urls import HttpTarget, Origin
+from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.name_lookups import AddressCollector
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.system_trust import SystemTrust
-from twisted_net.turns.paced_reads import Pace
 from twisted_net.turns.paced_tls import PacedTlsEndpoint, paced_tls_factory, within_tls
 
 MAX_ADDRESSES = 64
@@ -54,148 +47,6 @@ Limit of the addresses of one host that are tried; within the time for connectin
 
 As many in all are open beside each other at most, and those of large services are fewer.
 """
-
-
-class ConnectionPool:
-    """
-    Keeps idle connections for reuse, and knows all open ones.
-
-    It never sends a request twice: that is decided by the retry policy.
-
-    :param connector: makes the connections.
-    :ivar pace: the turns in which they read.
-    """
-
-    def __init__(self, clock: IReactorTime, connector: Connector, settings: HttpSettings) -> None:
-        self._clock = clock
-        self._connector = connector
-        self._settings = settings
-        self._open: set[HttpConnection] = set()
-        self._idle: OrderedDict[HttpConnection, float] = OrderedDict()
-        self._idle_by_origin: dict[Origin, list[HttpConnection]] = {}
-        self._timer: IDelayedCall | None = None
-        self._closed = False
-        self._closing: list[Deferred[None]] = []
-        self._limiter = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
-        self.pace = Pace.of(clock)
-
-    def acquire_slot(self, origin: Origin) -> Deferred[None] | None:
-        """
-        Acquire a slot for a request to *origin*, the first step of a request.
-
-        A connection takes the slot over (:attr:`HttpConnection.holds_slot`). Without a connection
-        it is released by :meth:`release_slot`. See :meth:`ConcurrencyLimiter.acquire`.
-        """
-        return self._limiter.acquire(origin)
-
-    def release_slot(self, origin: Origin) -> None:
-        """Release a slot that no connection has taken over."""
-        self._limiter.release(origin)
-
-    def take_idle(self, origin: Origin) -> HttpConnection | None:
-        """Return the idle connection to *origin* that was used last; None if there is none."""
-        of_origin = self._idle_by_origin.get(origin)
-        if not of_origin:
-            return None
-        connection = of_origin[-1]
-        self._remove_idle(connection)
-        return connection
-
-    def connect(self, target: HttpTarget) -> Deferred[HttpConnection]:
-        """
-        Make a new connection.
-
-        Cancelling stops it. It fails with ``AddressRefused``, ``NameNotFound``, ``CannotConnect``,
-        ``ProxyFailed`` or ``ClientClosed`` of :mod:`twisted_net.http.errors`.
-        """
-        return Deferred.fromCoroutine(self._connect(target))
-
-    async def _connect(self, target: HttpTarget) -> HttpConnection:
-        if self._closed:
-            raise ClientClosed
-        proxy = self._connector.forward_proxy(target)
-        factory = _ConnectionFactory(
-            lambda: HttpConnection(self, target.origin, self._settings.max_head, proxy)
-        )
-        return await self._connector.connect(target, factory)
-
-    def add(self, connection: HttpConnection) -> None:
-        """Note that a connection is open."""
-        self._open.add(connection)
-        if self._closed:
-            connection.abort_connection()
-
-    def remove(self, connection: HttpConnection) -> None:
-        """Note that a connection is lost."""
-        self._open.discard(connection)
-        self._remove_idle(connection)
-        self.release_slot_of(connection)
-        if not self._open:
-            waiting, self._closing = self._closing, []
-            for done in waiting:
-                done.callback(None)
-
-    def put_idle(self, connection: HttpConnection) -> None:
-        """Keep an idle connection, or close one where the limits are reached."""
-        self.release_slot_of(connection)
-        if self._closed:
-            # Its last bytes were read in a later turn.
-            connection.abort_connection()
-            return
-        of_origin = self._idle_by_origin.setdefault(connection.origin, [])
-        of_origin.append(connection)
-        self._idle[connection] = self._clock.seconds() + self._settings.idle_timeout
-        if len(of_origin) > self._settings.idle_per_origin:
-            self.drop(of_origin[0])
-        elif len(self._idle) > self._settings.max_idle:
-            self.drop(next(iter(self._idle)))
-        if self._timer is None and self._idle:
-            self._timer = self._clock.callLater(self._settings.idle_timeout, self._sweep)
-
-    def drop(self, connection: HttpConnection) -> None:
-        """Close a connection, which is not reused."""
-        self._remove_idle(connection)
-        connection.abort_connection()
-
-    def close(self) -> Deferred[None]:
-        """Drop all connections, idle or not; fires when the last one is lost."""
-        self._closed = True
-        self._limiter.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._open:
-            return succeed(None)
-        done: Deferred[None] = Deferred()
-        self._closing.append(done)
-        for connection in list(self._open):
-            connection.abort_connection()
-        return done
-
-    def _sweep(self) -> None:
-        """Close what has been idle for too long: one timer for all, and none per request."""
-        self._timer = None
-        now = self._clock.seconds()
-        while self._idle:
-            connection, until = next(iter(self._idle.items()))
-            if until > now:
-                self._timer = self._clock.callLater(until - now, self._sweep)
-                return
-            self.drop(connection)
-
-    def release_slot_of(self, connection: HttpConnection) -> None:
-        """Release the slot that a connection holds, if it holds one."""
-        if connection.holds_slot:
-            connection.holds_slot = False
-            self._limiter.release(connection.origin)
-
-    def _remove_idle(self, connection: HttpConnection) -> None:
-        if self._idle.pop(connection, None) is None:
-            return
-        of_origin = self._idle_by_origin[connection.origin]
-        of_origin.remove(connection)
-        if not of_origin:
-            del self._idle_by_origin[connection.origin]
 
 
 class Connector:
@@ -237,32 +88,42 @@ class Connector:
             return None
         return route_of(self._routes, target)
 
-    async def connect(self, target: HttpTarget, factory: Factory) -> HttpConnection:
-        """Return an open connection to *target*; see :meth:`ConnectionPool.connect`."""
+    async def connect(
+        self, target: HttpTarget, make: Callable[[], Wire], within: float = inf
+    ) -> Wire:
+        """
+        Return an open connection to *target*; see :meth:`.ConnectionPool.connect`.
+
+        :param make: makes a wire for it.
+        :param within: seconds after which the caller cancels it.
+        """
+        factory = _ProtocolFactory(make)
+        within = min(within, self._timeout)
         proxy = route_of(self._routes, target)
         if proxy is not None:
-            return await self._connect_through(proxy, target, factory)
+            return await self._connect_through(proxy, target, factory, within)
         addresses = await self._checked_addresses(target)
         endpoints = [self._endpoint(target, address) for address in addresses]
         try:
-            protocol = await connect_first(self._reactor, endpoints, factory, self._timeout)
+            protocol = await connect_first(self._reactor, endpoints, factory, within)
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise CannotConnect(target.host, target.port, _reason(error)) from error
-        return cast(HttpConnection, protocol)
+        return cast(Wire, protocol)
 
     async def _connect_through(
-        self, proxy: Proxy, target: HttpTarget, factory: Factory
-    ) -> HttpConnection:
+        self, proxy: Proxy, target: HttpTarget, factory: Factory, within: float
+    ) -> Wire:
         if self.forward_proxy(target) is not None:
-            connection = await self._connect_to_proxy(proxy, target.host, factory)
-            return cast(HttpConnection, connection)
+            connection = await self._connect_to_proxy(proxy, target.host, factory, within)
+            return cast(Wire, connection)
         guarded = self._guard is not None
         hosts = await self._checked_addresses(target) if guarded else [target.host]
         first_error: ProxyFailed | None = None
         for host in hosts:
-            tunnels = _ConnectionFactory(lambda: Tunnel(target.host))
-            tunnel = cast(Tunnel, await self._connect_to_proxy(proxy, target.host, tunnels))
+            tunnels = _ProtocolFactory(lambda: Tunnel(target.host))
+            protocol = await self._connect_to_proxy(proxy, target.host, tunnels, within)
+            tunnel = cast(Tunnel, protocol)
             try:
                 await tunnel.open(connect_request(proxy, host, target.port))
             except ProxyFailed as error:
@@ -275,30 +136,30 @@ class Connector:
         assert first_error is not None
         raise first_error
 
-    def _connect_in_tunnel(
-        self, tunnel: Tunnel, target: HttpTarget, factory: Factory
-    ) -> HttpConnection:
+    def _connect_in_tunnel(self, tunnel: Tunnel, target: HttpTarget, factory: Factory) -> Wire:
         """Attach a connection, with TLS for ``https``, to a tunnel that is open."""
         if target.scheme == "http":
             connection = factory.buildProtocol(cast(Any, None))  # Any: the address is not used
             assert connection is not None
             tunnel.attach(connection)
-            return cast(HttpConnection, connection)
+            return cast(Wire, connection)
         creator = self._tls_policy.creatorForNetloc(target.server_name.encode(), target.port)
         secure = paced_tls_factory(creator, factory, self._reactor)
         paced = secure.buildProtocol(cast(Any, None))  # Any: as above
         assert paced is not None
         tunnel.attach(paced)
-        return cast(HttpConnection, within_tls(paced))
+        return cast(Wire, within_tls(paced))
 
-    async def _connect_to_proxy(self, proxy: Proxy, host: str, factory: Factory) -> IProtocol:
+    async def _connect_to_proxy(
+        self, proxy: Proxy, host: str, factory: Factory, within: float
+    ) -> IProtocol:
         """Connect to a proxy, on the route to *host*."""
         addresses = (await self._addresses(proxy.host, proxy.port))[:MAX_ADDRESSES]
         if not addresses:
             raise ProxyFailed(host, "its name has no address")
         endpoints = [self._plain_endpoint(address, proxy.port) for address in addresses]
         try:
-            return await connect_first(self._reactor, endpoints, factory, self._timeout)
+            return await connect_first(self._reactor, endpoints, factory, within)
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise ProxyFailed(host, _reason(error)) from error
@@ -338,14 +199,14 @@ class Connector:
         return PacedTlsEndpoint(endpoint, creator, self._reactor)
 
 
-class _ConnectionFactory(Factory):
+class _ProtocolFactory(Factory):
     noisy = False
 
-    def __init__(self, make: Callable[[], HttpConnection | Tunnel]) -> None:
+    def __init__(self, make: Callable[[], Wire | Tunnel]) -> None:
         self._make = make
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> HttpConnection | Tunnel:
+    def buildProtocol(self, addr: IAddress | None) -> Wire | Tunnel:
         return self._make()
 
 

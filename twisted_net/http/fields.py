@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+MAX_CONNECTION_OPTIONS = 64
+"""Options of ``Connection`` that are read."""
+
 
 class HeaderFields(Mapping[str, str]):
     """
@@ -95,9 +98,22 @@ class HeaderFields(Mapping[str, str]):
     def without(self, names: Iterable[str]) -> HeaderFields:
         """Return these fields without those of *names*."""
         dropped = {name.lower() for name in names}
-        return HeaderFields(
-            (name, value) for name, value in self.pairs if name.lower() not in dropped
-        )
+        made = object.__new__(HeaderFields)
+        made.pairs = tuple([pair for pair in self.pairs if pair[0].lower() not in dropped])
+        # The lists of the remaining lines are shared: they are never changed.
+        made._index = {name: self._index[name] for name in self._index if name not in dropped}
+        return made
+
+
+def connection_options(connection: str) -> frozenset[str]:
+    """
+    Return the options in a value of ``Connection``, in lower case (RFC 9110 §7.6.1).
+
+    They are names of fields, ``close`` and ``keep-alive``. The first
+    :data:`MAX_CONNECTION_OPTIONS` count.
+    """
+    listed = connection.split(",", MAX_CONNECTION_OPTIONS)[:MAX_CONNECTION_OPTIONS]
+    return frozenset([name.strip().lower() for name in listed if name.strip()])
 
 
 def _text(value: str | bytes) -> str:

@@ -55,7 +55,7 @@ NO_TRACE = Trace(Headers())
 """Of a response whose requests are not known."""
 
 
-class ResponseHead:
+class AnyResponse:
     """What a response with its body and a streamed one have in common: all but the body."""
 
     __slots__ = ()
@@ -134,7 +134,7 @@ class ResponseHead:
 
 
 @frozen(slots=True)
-class Response(ResponseHead):
+class Response(AnyResponse):
     """
     A response with its body.
 
@@ -165,7 +165,7 @@ class Response(ResponseHead):
         """
         Python's name of the charset of the body.
 
-        A byte order mark decides before ``Content-Type``, see :attr:`ResponseHead.encoding`.
+        A byte order mark decides before ``Content-Type``, see :attr:`AnyResponse.encoding`.
         """
         return codec_of_mark(self.body, self._stated_encoding())
 

@@ -17,7 +17,7 @@ from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
 from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
-from twisted_net.http.response import NO_TRACE, ResponseHead, Trace, checked_codec
+from twisted_net.http.response import NO_TRACE, AnyResponse, Trace, checked_codec
 from twisted_net.net.characters import printable
 from twisted_net.net.redaction import redact_url
 from twisted_net.turns.paced_reads import Pace
@@ -33,7 +33,7 @@ READ_AHEAD = 64 * 2**10
 """Bytes buffered for the reader. While the buffer is full, the server is not read."""
 
 
-class StreamedResponse(ResponseHead):
+class StreamedResponse(AnyResponse):
     """
     A response with its header, whose body is read by iteration.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.http.cache.validation import (
-    MAX_CONNECTION_OPTIONS,
     conditions,
     confirms,
     entity_tags,
@@ -16,7 +15,7 @@ from twisted_net.http.cache.validation import (
     updated_fields,
 )
 from twisted_net.http.dates import format_date
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import MAX_CONNECTION_OPTIONS, HeaderFields
 
 NOW = 1_795_305_600.0
 

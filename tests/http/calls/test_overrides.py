@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import CancelledError, succeed
 from twisted.internet.error import ConnectError
 
-from tests.http.fakes import Wire, canned, refuse
+from tests.http.fakes import FakeResolver, ServerSide, canned, refuse
 from tests.http.test_client import FRESH, URL, ClientTestCase
 from twisted_net.http.calls.progress import TransferProgress
 from twisted_net.http.calls.timeouts import Timeouts
@@ -27,7 +27,7 @@ class TimeoutsTests(ClientTestCase):
         client = Client(self.clock, settings)
         asking = self.start(client.get(ADDRESS, timeout=timeouts, retries=0))
         if phase != "connect":
-            wire = Wire(self.clock)
+            wire = ServerSide(self.clock)
             wire.send(HEAD if phase == "body" else b"")
         for _ in range(40):
             self.clock.advance(1.0)
@@ -52,6 +52,18 @@ class TimeoutsTests(ClientTestCase):
         ):
             with self.subTest(timeouts=timeouts, phase=phase):
                 self.assertEqual(self.failed(timeouts, settings, phase), (phase, limit))
+
+    def test_many_addresses(self) -> None:
+        """All addresses of a host are tried within the time that the call has to connect."""
+        resolver = FakeResolver({"forty.example": [f"1.1.1.{i}" for i in range(40)]})
+        client = Client(self.clock, resolver=resolver)
+        for timeouts in (Timeouts(connect=8.0), Timeouts(total=8.0)):
+            before = len(self.clock.tcpClients)
+            asking = self.start(client.get("http://forty.example/", timeout=timeouts, retries=0))
+            self.clock.pump([0.1] * 41)
+            self.assertEqual(len(self.clock.tcpClients) - before, 40)
+            asking.cancel()
+            self.failureResultOf(asking, CancelledError)
 
     def test_total(self) -> None:
         """The whole call has a limit, too, or none."""
@@ -82,7 +94,7 @@ class ProxyTests(ClientTestCase):
     def connected(self, client: Client, **options: Any) -> tuple[str, bytes]:
         """Make a call over a new connection; return where it went, and the request line."""
         asking = self.start(client.get(ADDRESS, cache=False, **options))
-        wire = Wire(self.clock)
+        wire = ServerSide(self.clock)
         line = wire.received().partition(b"\r\n")[0]
         wire.send(HEAD + b"abc")
         self.successResultOf(asking)
@@ -117,7 +129,7 @@ class ProxyTests(ClientTestCase):
         client = Client(self.clock, egress=EgressPolicy())
         self.start(client.get("http://1.1.1.1/", proxy="http://8.8.8.8"))
         self.assertEqual(
-            Wire(self.clock).received().partition(b"\r\n")[0], b"CONNECT 1.1.1.1:80 HTTP/1.1"
+            ServerSide(self.clock).received().partition(b"\r\n")[0], b"CONNECT 1.1.1.1:80 HTTP/1.1"
         )
 
     def test_refused(self) -> None:
@@ -146,7 +158,7 @@ class ProxyTests(ClientTestCase):
         options: dict[str, Any] = {"proxy": "http://8.8.8.8"}
         asking = self.start(client.get(ADDRESS, **options))
         stale = b"Cache-Control: max-age=1, stale-while-revalidate=60\r\nContent-Length: 1\r\n\r\nx"
-        Wire(self.clock).send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + stale)
+        ServerSide(self.clock).send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + stale)
         self.successResultOf(asking)
         self.clock.advance(5.0)
         self.assertTrue(self.run_now(client.get(ADDRESS, **options)).from_cache)
@@ -161,7 +173,7 @@ class ProgressTests(ClientTestCase):
         seen: list[TransferProgress] = []
         client = Client(self.clock)
         asking = self.start(client.get(ADDRESS, progress=seen.append))
-        wire = Wire(self.clock)
+        wire = ServerSide(self.clock)
         wire.send(HEAD + b"a")
         wire.send(b"bc")
         self.assertEqual(self.successResultOf(asking).body, b"abc")
@@ -176,7 +188,7 @@ class ProgressTests(ClientTestCase):
         """Without a length there is no total."""
         seen: list[TransferProgress] = []
         asking = self.start(Client(self.clock).get(ADDRESS, progress=seen.append))
-        wire = Wire(self.clock)
+        wire = ServerSide(self.clock)
         wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
         wire.send(b"1\r\nc\r\n0\r\n\r\n")
         self.successResultOf(asking)

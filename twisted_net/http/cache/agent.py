@@ -25,7 +25,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import (
     BodyResponse,
-    buffered_response,
+    BufferedResponse,
     collect,
     discard,
     header_fields,
@@ -193,7 +193,7 @@ class CachingAgent(AgentLayer):
         if isinstance(decision, Serve):
             return self._serve_hit(request, outgoing, decision, collapsed=waited)
         if isinstance(decision, Unsatisfiable):
-            return buffered_response(504, b"Gateway Timeout", Headers(), b"")
+            return BufferedResponse(504, b"Gateway Timeout", Headers(), b"")
         return await self._forward(request, outgoing, decision, None)
 
     async def _stored(self, key: str) -> Sequence[Entry]:
@@ -505,7 +505,7 @@ class CachingAgent(AgentLayer):
             headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
         reason = served.reason.encode("latin-1")
         return _with_cache_status(
-            buffered_response(served.status, reason, headers, served.body), status
+            BufferedResponse(served.status, reason, headers, served.body), status
         )
 
 
@@ -541,7 +541,7 @@ def _validates(entry: Entry, request: HeaderFields, fields: HeaderFields) -> boo
 
 
 def _restore_length(request: CacheRequest, response: IResponse) -> None:
-    """Restore the ``Content-Length`` that Twisted's parser removes from the header."""
+    """Restore the ``Content-Length`` that connections do not show, ours and Twisted's."""
     if (
         response.length
         and isinstance(response.length, int)

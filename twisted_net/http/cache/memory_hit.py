@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
-from twisted_net.http.bodies import BodyResponse, buffered_response
+from twisted_net.http.bodies import BodyResponse, BufferedResponse
 from twisted_net.http.cache.agent import CACHE_NAME
 from twisted_net.http.cache.entry import CacheRequest, Entry
 from twisted_net.http.cache.rules import Rules, Serve
@@ -30,7 +30,7 @@ class Hit(NamedTuple):
         for name, value in self.fields.pairs:
             # addRawHeader encodes a str value as UTF-8; names are ASCII, and looked up as text.
             headers.addRawHeader(name, value.encode("latin-1"))
-        return buffered_response(self.status, self.reason.encode("latin-1"), headers, self.body)
+        return BufferedResponse(self.status, self.reason.encode("latin-1"), headers, self.body)
 
 
 def fresh_hit(rules: Rules, store: Store, key: str, fields: HeaderFields, now: float) -> Hit | None:

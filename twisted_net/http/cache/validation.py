@@ -9,16 +9,13 @@ from __future__ import annotations
 import re
 
 from twisted_net.http.dates import parse_date
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import HeaderFields, connection_options
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
     | {"upgrade", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization"}
 )
 """HeaderFields of a single connection, which are not stored (RFC 9111 §3.1)."""
-
-MAX_CONNECTION_OPTIONS = 64
-"""Names in ``Connection`` that are read."""
 
 # RFC 9111 §3.2: fields that describe the stored bytes change only together with them.
 _CONTENT_FIELDS = frozenset(
@@ -36,13 +33,11 @@ def hop_by_hop(fields: HeaderFields) -> frozenset[str]:
     """
     Return the names, in lower case, of the fields of a single connection (RFC 9110 §7.6.1).
 
-    Of those that ``Connection`` names the first :data:`MAX_CONNECTION_OPTIONS` count.
+    Those that ``Connection`` names are among them, see
+    :func:`~twisted_net.http.fields.connection_options`.
     """
-    listed = fields.get("connection")
-    if listed is None:
-        return HOP_BY_HOP
-    names = listed.split(",", MAX_CONNECTION_OPTIONS)[:MAX_CONNECTION_OPTIONS]
-    return HOP_BY_HOP | {name.strip().lower() for name in names if name.strip()}
+    listed = fields.joined("connection")
+    return HOP_BY_HOP if listed is None else HOP_BY_HOP | connection_options(listed)
 
 
 def strong_etag(fields: HeaderFields) -> str | None:

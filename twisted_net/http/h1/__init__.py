@@ -1,1 +1,1 @@
-"""HTTP/1.1 (RFC 9112): the connections of the client. All modules are internal."""
+"""HTTP/1.1 of our own (RFC 9112): messages from bytes and into bytes. All modules are internal."""
