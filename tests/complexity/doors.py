@@ -447,7 +447,7 @@ def events() -> Feed:
 
 def text_lines() -> Feed:
     """Send lines of a streamed body."""
-    decoder = LineDecoder("utf_8")
+    decoder = LineDecoder("utf_8", by_mark=True)
     return in_slices(lambda data: list(decoder.feed(data)))
 
 

@@ -71,6 +71,12 @@ class ResponseTests(HttpTestCase):
         error = self.assertRaises(ValueError, response.text, "punycode")
         self.assertIn("encoding: 'punycode' is no charset of the web", str(error))
 
+    def test_encoding_of_a_mark(self) -> None:
+        """A byte order mark decides, but not before what the caller names."""
+        response = self.response(b"\xef\xbb\xbfa", "text/plain; charset=latin-1")
+        self.assertEqual((response.encoding, response.text()), ("utf_8_sig", "a"))
+        self.assertEqual(response.text("latin-1"), "ï»¿a")
+
     def test_links(self) -> None:
         """The first link of each relation type is found by it."""
         fields = [("Link", '</2>; rel="next last", </3>; rel=last'), ("Link", "<>; rel=self")]

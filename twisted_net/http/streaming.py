@@ -104,14 +104,15 @@ class StreamedResponse(AnyResponse):
         A line ends with a line feed, with or without a carriage return before it. Bytes that cannot
         be decoded become U+FFFD.
 
-        :param encoding: a charset of the web; None for :attr:`encoding`.
+        :param encoding: a charset of the web; None for :attr:`encoding`, before which a byte order
+            mark decides.
         :param max_line: limit of the characters of a line.
         :raises BodyItemTooLong: for a line over the limit; the lines before it come first.
         :raises TypeError, ValueError: for another charset, or a limit that is none.
         """
         checked_limit(max_line, "max_line")
         codec = self.encoding if encoding is None else checked_codec(encoding)
-        lines = LineDecoder(codec, max_line)
+        lines = LineDecoder(codec, max_line, by_mark=encoding is None)
         async for piece in self._slices():
             for line in lines.feed(piece):
                 yield line

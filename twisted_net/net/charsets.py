@@ -73,6 +73,7 @@ is no text (``utf_7`` and ``unicode_escape`` have lone surrogates). It imports a
 first used, and keeps each name that it was ever asked for.
 """
 
+_MARK_BEGINNINGS = frozenset({b"", b"\xef", b"\xef\xbb", b"\xff", b"\xfe"})
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]*")
 _NO_SEPARATORS = str.maketrans("", "", "_.:-")
 
@@ -127,17 +128,38 @@ def decode_beginning(data: bytes, codec: str, length: int) -> str:
     return decoder.decode(data[: 4 * length])[:length]
 
 
-def text_decoder(codec: str) -> Callable[[bytes, bool], str]:
+def text_decoder(codec: str, *, by_mark: bool = False) -> Callable[[bytes, bool], str]:
     """
     Return what decodes a text in pieces; bytes that cannot be decoded become U+FFFD.
 
     :param codec: one of :data:`CODECS`.
+    :param by_mark: whether a byte order mark decides before it, as :func:`codec_of_mark` does.
     :return: takes the next bytes, and whether they are the last ones.
     """
+    if by_mark:
+        return _MarkedText(codec).decode
     table = _table(codec)
     if table is None:
         return codecs.getincrementaldecoder(codec)("replace").decode
     return lambda data, final: codecs.charmap_decode(data, "strict", table)[0]
+
+
+class _MarkedText:
+    """Decodes a text in pieces, by the byte order mark that it may begin with."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+        self._begin = b""
+        self._decode: Callable[[bytes, bool], str] | None = None
+
+    def decode(self, data: bytes, final: bool) -> str:
+        if self._decode is None:
+            data = self._begin + data
+            if data in _MARK_BEGINNINGS and not final:
+                self._begin = data
+                return ""
+            self._decode = text_decoder(codec_of_mark(data, self._codec))
+        return self._decode(data, final)
 
 
 @cache

@@ -148,6 +148,17 @@ class ClientTests(ClientTestCase):
         self.assertEqual(response.cookies, {"a": "1", "b": "x=y"})
         self.assertEqual(self.run_now(self.client.get(URL)).cookies, {})
 
+    def test_validated(self) -> None:
+        """Those of a response that a 304 has validated are what the 304 sets."""
+        lines = [("ETag", '"x"'), ("Cache-Control", "no-cache"), ("Set-Cookie", "s=1")]
+        self.answer(canned(200, b"abc", lines))
+        self.assertEqual(self.run_now(self.client.get(URL)).cookies, {"s": "1"})
+        for more, expected in (([("Set-Cookie", "t=2")], {"t": "2"}), ([], {})):
+            self.answer(canned(304, b"", [("ETag", '"x"'), *more]))
+            response = self.run_now(self.client.get(URL))
+            self.assertTrue(response.from_cache)
+            self.assertEqual(response.cookies, expected)
+
     def test_parsed(self) -> None:
         """RFC 6265 §5.2: name and value are stripped; an empty value is one."""
         self.assertEqual(set_cookies(["a=", " b =\t1 ; x", ";c=1"]), {"a": "", "b": "1"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from itertools import pairwise
 
 from hypothesis import given
@@ -38,6 +39,31 @@ class LineDecoderTests(SynchronousTestCase):
             bounds = [0, *cuts, len(encoded)]
             pieces = [encoded[a:b] for a, b in pairwise(bounds)]
             self.assertEqual(self.decoded(pieces, codec), obvious(text))
+
+    def test_mark(self) -> None:
+        """A byte order mark decides before the charset, however the text is cut."""
+        for mark, codec in (
+            (codecs.BOM_UTF8, "utf_8"),
+            (codecs.BOM_UTF16_LE, "utf_16_le"),
+            (codecs.BOM_UTF16_BE, "utf_16_be"),
+            (b"", "cp1252"),
+        ):
+            for text in ("a\nü\n", "ü", ""):
+                encoded = mark + text.encode(codec)
+                for cut in range(len(encoded) + 1):
+                    decoder = LineDecoder("cp1252", by_mark=True)
+                    pieces = (encoded[:cut], encoded[cut:])
+                    lines = [line for piece in pieces for line in decoder.feed(piece)]
+                    self.assertEqual([*lines, *decoder.feed(b"", final=True)], text.splitlines())
+
+    def test_begin_of_a_mark(self) -> None:
+        """What only begins like a mark is text, at the latest when the body ends."""
+        decoder = LineDecoder("cp1252", by_mark=True)
+        self.assertEqual(list(decoder.feed(b"\xef")), [])
+        self.assertEqual(list(decoder.feed(b"\xbb\n")), ["ï»"])
+        decoder = LineDecoder("cp1252", by_mark=True)
+        self.assertEqual(list(decoder.feed(b"\xff")), [])
+        self.assertEqual(list(decoder.feed(b"", final=True)), ["ÿ"])
 
     def test_invalid(self) -> None:
         """Bytes that are no text become U+FFFD, also at the end."""

@@ -21,10 +21,11 @@ class LineDecoder:
     :param codec: one of :data:`~twisted_net.net.charsets.CODECS`; bytes that it cannot
         decode become U+FFFD.
     :param max_line: limit of the characters of a line.
+    :param by_mark: whether a byte order mark decides before *codec*.
     """
 
-    def __init__(self, codec: str, max_line: int = MAX_LINE) -> None:
-        self._decode = text_decoder(codec)
+    def __init__(self, codec: str, max_line: int = MAX_LINE, *, by_mark: bool = False) -> None:
+        self._decode = text_decoder(codec, by_mark=by_mark)
         self._max_line = max_line
         self._pieces: list[str] = []  # of a line that is not complete
         self._size = 0
