@@ -457,7 +457,7 @@ def in_slices(feed: Feed) -> Feed:
 
     def feed_slices(data: bytes) -> None:
         for piece in slices(data):
-            turn(clock)
+            call_due(clock)
             feed(piece)
 
     return feed_slices
@@ -583,7 +583,7 @@ def heads_and_bodies() -> Feed:
     def feed(data: bytes) -> None:
         if reader.feed(data):
             clock.callLater(0, go_on)
-        while turn(clock):
+        while call_due(clock):
             pass
 
     return feed
