@@ -15,13 +15,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
-from tests.http.fakes import HttpTestCase, canned
+from tests.http.fakes import HttpTestCase, Source, canned
 from tests.http.test_client import URL, ClientTestCase, redirect
 from twisted_net.http.calls.body import add_params
 from twisted_net.http.calls.multipart import multipart_form
 from twisted_net.http.calls.upload import PieceProducer, file_pieces
+from twisted_net.http.fields import HeaderFields
+from twisted_net.http.streaming import StreamedResponse
 
 pairs = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4)
 
@@ -103,6 +106,17 @@ class ContentTests(ClientTestCase):
             self.assertEqual(self.posted(data=data), (whole, ""))
         self.assertEqual(closed, [1, 1])
 
+    def test_relayed(self) -> None:
+        """A streamed response is sent as it is read, and so is an asynchronous file."""
+        source = Source()
+        streamed = StreamedResponse(
+            source.response, method="GET", url=URL, headers=HeaderFields(), attempts=1, age=None
+        )
+        source.send(b"ab")
+        source.end(ResponseDone())
+        self.assertEqual(self.posted(data=streamed), (b"ab", ""))
+        self.assertEqual(self.posted(data=AsynchronousFile()), (b"ab", ""))
+
     def test_not_repeated(self) -> None:
         """What is sent once is neither retried nor redirected."""
         self.answer(canned(503))
@@ -164,6 +178,17 @@ def quoted(name: str) -> bytes:
     for character, escaped in (('"', "%22"), ("\r", "%0D"), ("\n", "%0A")):
         name = name.replace(character, escaped)
     return name.encode()
+
+
+class AsynchronousFile:
+    """A file whose ``read()`` is a coroutine function."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield await self.read()
+
+    async def read(self, size: int = -1) -> bytes:
+        """Return all of it."""
+        return b"ab"
 
 
 class Readless(io.RawIOBase):

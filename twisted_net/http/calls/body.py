@@ -116,9 +116,12 @@ def _with_files(data: object, files: Files, headers: Headers) -> RequestBody:
 def _sent_once(data: Any) -> RequestBody:  # Any: what a caller passed
     if IBodyProducer.providedBy(data):
         return RequestBody(once=lambda: data)
+    if isinstance(data, AsyncIterable):
+        # Before files: a StreamedResponse, and files of asynchronous libraries, have a read(), too.
+        return RequestBody(once=lambda: PieceProducer(data))
     if callable(getattr(data, "read", None)):
         return RequestBody(once=lambda: PieceProducer(file_pieces(data), file_length(data)))
-    if isinstance(data, AsyncIterable | Iterator):
+    if isinstance(data, Iterator):
         return RequestBody(once=lambda: PieceProducer(data))
     if isinstance(data, Iterable):
         # A set, a range: rarely meant to be a body, and in no order that is promised.
