@@ -72,6 +72,11 @@ class MisuseTests(ClientTestCase):
 
     def test_refused(self) -> None:
         """Unknown names, other types, and times that are none."""
+        closed = io.BytesIO()
+        closed.close()
+        unreadable = self.enterContext(open(self.mktemp(), "wb"))
+        coroutine = self.client.get(URL)
+        self.addCleanup(coroutine.close)
         for options, error, said in (
             ({"time_out": 5}, TypeError, "there is no argument time_out; did you mean timeout?"),
             ({"bogus": 1}, TypeError, "there is no argument bogus. It takes: "),
@@ -97,17 +102,30 @@ class MisuseTests(ClientTestCase):
                 TypeError,
                 "headers must be a mapping or a list of pairs, not te",
             ),
-            ({"headers": {"A": 1}}, TypeError, "headers: the value of A must be text, not a int"),
+            (
+                {"headers": {"A": 1}},
+                TypeError,
+                "the value of A must be text, not an integer",
+            ),
             ({"headers": {"A b": "1"}}, ValueError, "headers: 'A b' is no name of a field"),
             ({"headers": {"A": "1\r\nB: 2"}}, ValueError, "the value of A must have no line break"),
             (
                 {"params": "a=b"},
                 TypeError,
-                "params must be a mapping or a list of pairs, not a str",
+                "params must be a mapping or a list of pairs, not text",
             ),
             ({"params": {"a": {}}}, TypeError, "params: the value of a must be text, bytes, a num"),
             ({"params": ["ab"]}, TypeError, "params: a list must be of pairs of a name and a val"),
             ({"data": 5}, TypeError, "data must be bytes, text, a form (a mapping or a list of pa"),
+            ({"data": coroutine}, TypeError, "not a coroutine; await it first"),
+            ({"data": Deferred()}, TypeError, "not a Deferred; await it first"),
+            ({"data": closed}, ValueError, "data is a closed file"),
+            ({"files": {"f": closed}}, ValueError, "files: the content of f is a closed file"),
+            ({"data": unreadable}, ValueError, "data is a file that is not open for reading"),
+            ({"data": "\ud800"}, ValueError, "data has a surrogate, which is no character"),
+            ({"data": {"a": "\ud800"}}, ValueError, "data: the value of a has a surrogate"),
+            ({"params": {"a": "\ud800"}}, ValueError, "params: the value of a has a surrogate"),
+            ({"headers": {"a": "\ud800"}}, ValueError, "headers: the value of a has a surrogate"),
             ({"data": {1, 2}}, TypeError, "not a set; pass iter(…) of it"),
             ({"data": [b"a", b"b"]}, TypeError, "data: a list must be of pairs of a name and a v"),
             ({"files": "f"}, TypeError, "files must be a mapping, or a list of pairs, of the name"),
@@ -120,6 +138,8 @@ class MisuseTests(ClientTestCase):
                 ValueError,
                 "auth: the user name must have no colon (RFC 7617",
             ),
+            ({"auth": ("a", "b\n")}, ValueError, "must have no line break and no other control"),
+            ({"auth": ("\ud800", "b")}, ValueError, "user name or password has a surrogate"),
             ({"proxy": 5}, TypeError, "proxy must be text or None, not an integer"),
             (
                 {"proxy": "http://p:1"},
@@ -135,7 +155,7 @@ class MisuseTests(ClientTestCase):
             ({"retries": "3"}, TypeError, "retries must be an integer or a RetryPolicy, not text"),
             ({"retries": {}}, TypeError, "not a dict; write RetryPolicy(**…)"),
             ({"max_body": 1.5}, TypeError, "max_body must be an integer, not a number"),
-            ({"cookies": "a=b"}, TypeError, "cookies must be a mapping, not text"),
+            ({"cookies": "a=b"}, TypeError, "cookies must be a mapping or None, not text"),
             ({"cache": "no"}, TypeError, "cache must be true or false, not text"),
         ):
             with self.subTest(options=options):
@@ -150,10 +170,12 @@ class MisuseTests(ClientTestCase):
     def test_targets(self) -> None:
         """What is no method, or no URL, is refused in all ways to make a call."""
         for method, url, error, said in (
-            ("GET", None, TypeError, "url must be text, not a NoneType"),
-            ("GET", URL.encode(), TypeError, "url must be text, not a bytes"),
+            ("GET", None, TypeError, "url must be text, not None"),
+            ("GET", URL.encode(), TypeError, "url must be text, not bytes"),
             ("GET", [URL], TypeError, "url must be text, not a list"),
-            (b"GET", URL, TypeError, "method must be text, not a bytes"),
+            (5, URL, TypeError, "method must be text, not an integer"),
+            (None, URL, TypeError, "method must be text, not None"),
+            (b"GET", URL, TypeError, "method must be text, not bytes"),
             ("GE T", URL, ValueError, "method must be one word of ASCII, not 'GE T'"),
             ("", URL, ValueError, "method must be one word of ASCII, not ''"),
             ("GÉT", URL, ValueError, "method must be one word of ASCII"),
@@ -163,6 +185,10 @@ class MisuseTests(ClientTestCase):
                 for call in (made.request(method, url), made.stream(method, url).__aenter__()):
                     failed = self.failureResultOf(self.start(call), error)
                     self.assertIn(said, str(failed.value))
+        self.answer(canned(200))
+        self.run_now(self.client.get(URL, cookies=None))
+        self.assertEqual(len(self.fake.sent), 1)
+        self.fake.sent.clear()
         asked = self.start(self.client.post(URL, json=object()))
         self.assertIn("json cannot be encoded", str(self.failureResultOf(asked, TypeError).value))
         self.assertEqual(self.fake.sent, [])
@@ -788,6 +814,21 @@ class GatherTests(ClientTestCase):
         made: list[Deferred[IResponse]] = [Deferred(note) for _ in range(count)]
         self.answer(*made)
         return made
+
+    def test_misuse(self) -> None:
+        """One URL, and calls that are made already, are refused with what to write."""
+        coroutine = self.client.get(URL)
+        self.addCleanup(coroutine.close)
+        for calls, said in (
+            (URL, "calls must be a list of URLs or functions, not text"),
+            ([coroutine], "partial(client.get, url, timeout=5), not a coroutine"),
+            ([Deferred()], "not a Deferred"),
+            ([5], "not an integer"),
+        ):
+            made: Any = calls  # Any: on purpose
+            failed = self.failureResultOf(self.start(self.client.gather(made)), TypeError)
+            self.assertIn(said, str(failed.value))
+        self.assertEqual(self.fake.sent, [])
 
     def test_in_order(self) -> None:
         """Results and errors are in the order of their calls."""

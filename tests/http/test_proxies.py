@@ -52,6 +52,13 @@ class ReadProxyTests(SynchronousTestCase):
         self.assertEqual(parse_proxy("http://[::1]:8080"), Proxy("::1", 8080))
         self.assertEqual(parse_proxy(WITH_PASSWORD), Proxy("proxy.example", 3128, BASIC))
 
+    def test_socks(self) -> None:
+        """SOCKS proxies are named as what is not supported, and not taken for a mistake."""
+        for url in ("socks5://p:1080", "SOCKS4a://p", "socks5h://user:hidden@p:1"):
+            error = self.assertRaises(ValueError, parse_proxy, url)
+            self.assertIn("SOCKS proxies are not supported", str(error))
+        self.assertEqual(parse_proxy("socks:1080"), Proxy("socks", 1080))
+
     def test_secret(self) -> None:
         """Neither the proxy's repr nor an error shows the password."""
         self.assertNotIn(BASIC, repr(parse_proxy(WITH_PASSWORD)))

@@ -317,7 +317,7 @@ class TextTests(HttpTestCase):
             (
                 response.events(max_event=True),
                 TypeError,
-                "max_event must be an integer, not a bool",
+                "max_event must be an integer, not true or false",
             ),
             (response.iter_lines(encoding="rot13"), ValueError, "is no charset of the web"),
         ):

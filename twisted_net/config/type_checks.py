@@ -51,7 +51,7 @@ def checked_seconds(value: float, name: str = "timeout") -> float:
     :raises ValueError: if it is negative, infinite or not a number (NaN).
     """
     if not _is_number(value):
-        raise TypeError(f"{name} must be a number of seconds, not {_shown(value)}")
+        raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
     # Compared, not math.isfinite(): an integer may be too large for a float.
     if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be 0 or more seconds, and finite, not {value}")
@@ -87,7 +87,7 @@ class TypeCheck:
         """Return what to say of a value that is not allowed."""
         write = self.record is not None and isinstance(value, dict)
         hint = f"; write {self.record.__name__}(**…)" if self.record is not None and write else ""
-        return f"must be {self.words}, not {_shown(value)}{hint}"
+        return f"must be {self.words}, not {shown(value)}{hint}"
 
 
 @frozen
@@ -353,7 +353,8 @@ def _named(kind: type) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return what a value is, in words, for messages; not the value, which may be secret."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return _named(type(value))

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 from typing_extensions import Unpack, override
 
-from twisted_net.config.type_checks import check_arguments, checked_range
+from twisted_net.config.type_checks import check_arguments, checked_range, shown
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.bodies import BufferedResponse, collect, header_fields, response_fields
@@ -207,6 +207,9 @@ class Client(AbstractAsyncContextManager["Client"]):
         if self._changes_urls or "params" in options:
             check_target(method, url)
             url = self._defaults.url(url, options.get("params"))
+        elif method not in METHODS:
+            # Before upper(), which only texts have.
+            check_target(method, url)
         method = method.upper()
         if method == "GET" and self._asks_cache_first:
             hit = self._hit(url, options)
@@ -327,6 +330,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         :raises ValueError: for another limit.
         """
         checked_range(limit, "limit", 1, _MAX_AT_A_TIME)
+        if isinstance(calls, str | bytes):
+            raise TypeError("Client.gather: calls must be a list of URLs or functions, not text")
         results: list[Any] = []  # Any: None until the call is over
         remaining = iter(calls)
         exhausted = False
@@ -336,6 +341,11 @@ class Client(AbstractAsyncContextManager["Client"]):
             for call in remaining:
                 index = len(results)
                 results.append(None)
+                if not isinstance(call, str) and not callable(call):
+                    raise TypeError(
+                        "Client.gather: each call must be a URL or a function that makes it, such"
+                        f" as partial(client.get, url, timeout=5), not {shown(call)}"
+                    )
                 try:
                     results[index] = await (self.get(call) if isinstance(call, str) else call())
                 except FetchError as error:

@@ -27,6 +27,7 @@ MAX_CONNECT_HEAD = 16 * 2**10
 
 _ENTRY = re.compile(r"(?P<host>\[[^\]]+\]|[^:]+)(?::(?P<port>[0-9]{1,5}))?")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+_SOCKS = re.compile(r"socks[0-9a-z]*://", re.IGNORECASE)
 _END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -50,6 +51,8 @@ def parse_proxy(url: str) -> Proxy:
     :raises ValueError: for any other text. Its message does not contain the text, which may have a
         password.
     """
+    if _SOCKS.match(url) is not None:
+        raise ValueError("a proxy's URL must begin with http://: SOCKS proxies are not supported")
     plain, credentials = split_credentials(url if "://" in url else f"http://{url}")
     try:
         target = parse_target(encode_url(plain))

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from typing_extensions import override
 
+from twisted_net.config.type_checks import shown
 from twisted_net.http.bodies import BodyTransport, is_complete
 from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
 from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
@@ -243,6 +244,6 @@ def checked_limit(limit: int, name: str) -> None:
     :raises ValueError: if it is not 1 or more.
     """
     if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"{name} must be an integer, not a {type(limit).__name__}")
+        raise TypeError(f"{name} must be an integer, not {shown(limit)}")
     if limit < 1:
         raise ValueError(f"{name} must be 1 or more, not {limit}")

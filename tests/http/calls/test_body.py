@@ -290,7 +290,7 @@ class PieceProducerTests(HttpTestCase):
         producer.resumeProducing()
         self.failureResultOf(done, LookupError)
         said = self.failureResultOf(self.produce(PieceProducer(iter([5])))[1], TypeError)
-        self.assertIn("its pieces must be bytes or text, not a int", str(said.value))
+        self.assertIn("its pieces must be bytes or text, not an integer", str(said.value))
 
     def test_other_length(self) -> None:
         """A file that changes while it is sent ends the request."""

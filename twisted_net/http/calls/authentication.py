@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
-from twisted_net.config.type_checks import check_arguments
+from twisted_net.config.type_checks import check_arguments, shown
 from twisted_net.http.calls.digest import DigestSession, parse_digest_challenge
-from twisted_net.http.calls.http_request import HttpRequest
+from twisted_net.http.calls.http_request import HttpRequest, encoded_text
 from twisted_net.http.urls import Origin, parse_target
 from twisted_net.net.bounded_table import BoundedTable
 
 MAX_SESSIONS = 64
 """Origins whose last challenge a :class:`DigestAuth` keeps."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @check_arguments
@@ -109,7 +112,7 @@ def check_auth(auth: object, label: str) -> None:
 
     :param label: of the argument, for messages.
     :raises TypeError: for anything that is no :data:`Auth`, and None.
-    :raises ValueError: for a colon in the user name (RFC 7617 §2).
+    :raises ValueError: for a colon in the user name, and for control characters (RFC 7617 §2).
     """
     if auth is None or isinstance(auth, BearerToken | DigestAuth):
         return
@@ -118,14 +121,19 @@ def check_auth(auth: object, label: str) -> None:
             raise TypeError(f"{label} must be a user name and a password, both text")
         if ":" in auth[0]:
             raise ValueError(f"{label}: the user name must have no colon (RFC 7617)")
+        if _CONTROL.search("".join(auth)) is not None:
+            # Often the end of the line that a password was read from.
+            raise ValueError(
+                f"{label}: user name and password must have no line break and no other control"
+                " character (RFC 7617)"
+            )
+        for word in auth:
+            encoded_text(word, f"{label}: user name or password")
         return
     if isinstance(auth, type) or not callable(auth):
-        given = "text" if isinstance(auth, str | bytes) else f"a {type(auth).__name__}"
-        if isinstance(auth, type):
-            given = f"the class {auth.__name__}"
         raise TypeError(
             f"{label} must be (user, password), BearerToken(token), DigestAuth(user, password) or a"
-            f" function that takes the request, not {given}"
+            f" function that takes the request, not {shown(auth)}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -12,11 +13,14 @@ from attrs import field, frozen
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 
+from twisted_net.config.type_checks import shown
 from twisted_net.http.bodies import BytesProducer
+from twisted_net.http.calls.http_request import encoded_text
 from twisted_net.http.calls.multipart import Files, multipart_form
 from twisted_net.http.calls.upload import (
     PieceProducer,
     ReadableFile,
+    check_readable,
     file_length,
     file_pieces,
 )
@@ -93,7 +97,7 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:  
     if isinstance(data, bytes):
         return RequestBody(data)
     if isinstance(data, str):
-        return RequestBody(data.encode())
+        return RequestBody(encoded_text(data, "Client: data"))
     if isinstance(data, bytearray | memoryview):
         return RequestBody(bytes(data))
     if isinstance(data, Mapping | list | tuple):
@@ -120,17 +124,20 @@ def _sent_once(data: Any) -> RequestBody:  # Any: what a caller passed
         # Before files: a StreamedResponse, and files of asynchronous libraries, have a read(), too.
         return RequestBody(once=lambda: PieceProducer(data))
     if callable(getattr(data, "read", None)):
+        check_readable(data, "Client: data")
         return RequestBody(once=lambda: PieceProducer(file_pieces(data), file_length(data)))
     if isinstance(data, Iterator):
         return RequestBody(once=lambda: PieceProducer(data))
-    if isinstance(data, Iterable):
+    if isawaitable(data):
+        hint = "; await it first"
+    elif isinstance(data, Iterable):
         # A set, a range: rarely meant to be a body, and in no order that is promised.
         hint = "; pass iter(…) of it, if its items are the pieces of the body"
     else:
         hint = "; json=… sends any value as JSON"
     raise TypeError(
         "Client: data must be bytes, text, a form (a mapping or a list of pairs), a file, or an"
-        f" iterator of bytes, not a {type(data).__name__}{hint}"
+        f" iterator of bytes, not {shown(data)}{hint}"
     )
 
 
@@ -184,24 +191,30 @@ def _items(form: object, label: str) -> list[tuple[Any, Any]]:  # Any: checked b
             if not isinstance(item, list | tuple) or len(item) != 2:
                 raise TypeError(f"Client: {label}: a list must be of pairs of a name and a value")
         return [(name, value) for name, value in form]
-    raise TypeError(
-        f"Client: {label} must be a mapping or a list of pairs, not a {type(form).__name__}"
-    )
+    raise TypeError(f"Client: {label} must be a mapping or a list of pairs, not {shown(form)}")
 
 
 def _word(value: object, label: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
+        _check_octets(value, label)
         return value
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     raise TypeError(
-        f"Client: {label} must be text, bytes, a number, true or false, not a"
-        f" {type(value).__name__}"
+        f"Client: {label} must be text, bytes, a number, true or false, not {shown(value)}"
     )
+
+
+def _check_octets(text: str, label: str) -> None:
+    try:
+        # As it is sent: the octets of a name of a file that is not UTF-8 are, too.
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(f"Client: {label} has a surrogate, which is no character") from None
 
 
 def _set_type(headers: Headers, content_type: str) -> None:

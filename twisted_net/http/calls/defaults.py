@@ -8,9 +8,10 @@ from typing import Any
 
 from twisted.web.http_headers import Headers
 
+from twisted_net.config.type_checks import shown
 from twisted_net.http.calls.authentication import Auth, check_auth, fixed_authorization
 from twisted_net.http.calls.body import Form, add_params, form_names, form_pairs
-from twisted_net.http.calls.http_request import check_field, encoded_value
+from twisted_net.http.calls.http_request import check_field, encoded_text
 from twisted_net.http.content_coding import ACCEPTED
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.redirects import ORIGIN_FIELDS
@@ -165,8 +166,12 @@ def _replace_fields(headers: Headers, given: HeaderOption | None) -> None:
                 check_field(name, each, label)
         if value is None:
             check_field(name, "", label)
-        lines = replaced.setdefault(encoded_value(name).lower(), [])
-        lines += [encoded_value(each) for each in values if each is not None]
+        lines = replaced.setdefault(encoded_text(name, label).lower(), [])
+        lines += [
+            encoded_text(each, f"{label}: the value of {name}")
+            for each in values
+            if each is not None
+        ]
     for name, lines in replaced.items():
         headers.setRawHeaders(name, lines)
         if not lines:
@@ -179,8 +184,7 @@ def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:  # Any: checked here and by
     if isinstance(given, Mapping):
         return given.items()
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        kind = "text" if isinstance(given, str) else f"a {type(given).__name__}"
-        raise TypeError(f"Client: headers must be a mapping or a list of pairs, not {kind}")
+        raise TypeError(f"Client: headers must be a mapping or a list of pairs, not {shown(given)}")
     for pair in given:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise TypeError("Client: headers: a list must be of pairs of a name and a value")

@@ -8,6 +8,8 @@ from attrs import define, field, setters
 from twisted.web.http_headers import Headers
 from typing_extensions import override
 
+from twisted_net.config.type_checks import shown
+
 
 class RequestFields(MutableMapping[str, str]):
     """
@@ -35,11 +37,11 @@ class RequestFields(MutableMapping[str, str]):
         Replace a field.
 
         :raises TypeError: for a value that is not text.
-        :raises ValueError: for a line break in it, or a name that is none.
+        :raises ValueError: for a line break or a surrogate in it, or a name that is none.
         """
         if not isinstance(value, str):
-            raise TypeError(f"headers: the value of {name} must be text, not a {_kind(value)}")
-        self.set_bytes(name, value.encode())
+            raise TypeError(f"headers: the value of {name} must be text, not {shown(value)}")
+        self.set_bytes(name, encoded_text(value, f"headers: the value of {name}"))
 
     def set_bytes(self, name: str, value: bytes) -> None:
         """Replace a field by a value as it is sent; see :meth:`__setitem__`."""
@@ -82,25 +84,32 @@ def check_field(name: object, value: object, label: str) -> None:
     :raises ValueError: for a name that is no token, and for line breaks and NUL in the value.
     """
     if not isinstance(name, str | bytes):
-        raise TypeError(f"{label}: the name of a field must be text, not a {_kind(name)}")
+        raise TypeError(f"{label}: the name of a field must be text, not {shown(name)}")
     text = name if isinstance(name, str) else name.decode("latin-1")
     if not is_token(text):
         raise ValueError(f"{label}: {text[:40]!r} is no name of a field: a word of ASCII is one")
     if not isinstance(value, str | bytes):
-        raise TypeError(f"{label}: the value of {text} must be text, not a {_kind(value)}")
+        raise TypeError(f"{label}: the value of {text} must be text, not {shown(value)}")
     for control in ("\r", "\n", "\0"):
         if (control if isinstance(value, str) else control.encode()) in value:  # type: ignore[operator]  # both of one type
             # Its value may be a secret, and is not shown.
             raise ValueError(f"{label}: the value of {text} must have no line break and no NUL")
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
+def encoded_text(value: str | bytes, label: str) -> bytes:
+    """
+    Return a text as it is sent, as UTF-8, and bytes unchanged.
 
-
-def encoded_value(value: str | bytes) -> bytes:
-    """Return the value of a field as it is sent: text is encoded as UTF-8."""
-    return value.encode() if isinstance(value, str) else value
+    :param label: what it is, for messages.
+    :raises ValueError: for a surrogate in it, which UTF-8 has no form for.
+    """
+    if isinstance(value, bytes):
+        return value
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        # The text may be a secret, and is not shown.
+        raise ValueError(f"{label} has a surrogate, which is no character") from None
 
 
 @define(eq=False)

@@ -9,7 +9,13 @@ from typing import Any
 
 from attrs import frozen
 
-from twisted_net.http.calls.upload import ReadableFile, file_length, file_pieces
+from twisted_net.config.type_checks import shown
+from twisted_net.http.calls.upload import (
+    ReadableFile,
+    check_readable,
+    file_length,
+    file_pieces,
+)
 
 FileContent = bytes | str | ReadableFile
 """The content of a file: as it is, text as UTF-8, or an open file."""
@@ -111,7 +117,7 @@ def _pairs(files: object) -> list[tuple[str, object]]:
     if isinstance(items, str | bytes) or not isinstance(items, Sequence):
         raise TypeError(
             "files must be a mapping, or a list of pairs, of the name of a field and a file, not"
-            f" {_kind(files)}"
+            f" {shown(files)}"
         )
     for item in items:
         if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], str):
@@ -156,9 +162,10 @@ def _content(name: str, content: Any) -> bytes | ReadableFile:  # Any: as a call
         return bytes(content)
     if callable(getattr(content, "read", None)):
         file: ReadableFile = content
+        check_readable(file, f"files: the content of {name}")
         return file
     raise TypeError(
-        f"files: the content of {name} must be bytes, text or an open file, not {_kind(content)}"
+        f"files: the content of {name} must be bytes, text or an open file, not {shown(content)}"
     )
 
 
@@ -173,9 +180,5 @@ def _is_bytes(content: bytes | ReadableFile) -> bool:
 
 def _buffer(piece: object) -> Any:  # Any: bytes, or what has their form
     if not isinstance(piece, _BYTES):
-        raise TypeError(f"files: a file must return bytes or text, not {_kind(piece)}")
+        raise TypeError(f"files: a file must return bytes or text, not {shown(piece)}")
     return piece
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"

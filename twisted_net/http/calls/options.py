@@ -7,7 +7,7 @@ from typing import Any, TypedDict, cast
 
 from msgspec import UNSET
 
-from twisted_net.config.type_checks import checked_range, checked_seconds, mapping_check
+from twisted_net.config.type_checks import checked_range, checked_seconds, mapping_check, shown
 from twisted_net.http.calls.authentication import Auth, check_auth
 from twisted_net.http.calls.body import Data, Form
 from twisted_net.http.calls.cookies import check_cookies
@@ -70,7 +70,7 @@ class CommonRequestOptions(TypedDict, total=False):
     data: Data | None
     files: Files | None
     auth: Auth | None
-    cookies: Mapping[str, str]
+    cookies: Mapping[str, str] | None
     timeout: float | Timeouts | None
     retries: int | RetryPolicy
     idempotent: bool
@@ -146,8 +146,7 @@ def check_options(options: RequestOptions) -> None:
         raise ValueError(
             f"hedge_after must be above 0 and up to {MAX_HEDGE_AFTER} seconds, not {hedge_after}"
         )
-    if "cookies" in options:
-        check_cookies(options["cookies"], "Client: cookies")
+    check_cookies(options.get("cookies") or {}, "Client: cookies")
 
 
 def check_target(method: object, url: object) -> None:
@@ -159,7 +158,7 @@ def check_target(method: object, url: object) -> None:
     """
     for value, name in ((method, "method"), (url, "url")):
         if not isinstance(value, str):
-            raise TypeError(f"Client: {name} must be text, not a {type(value).__name__}")
+            raise TypeError(f"Client: {name} must be text, not {shown(value)}")
     if not is_token(cast(str, method)):
         raise ValueError(f"Client: method must be one word of ASCII, not {method!r}")
 

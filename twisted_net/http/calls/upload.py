@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -10,6 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
+
+from twisted_net.config.type_checks import shown
+from twisted_net.http.calls.http_request import encoded_text
 
 PIECE = 64 * 2**10
 """Bytes of a file that are read at a time."""
@@ -118,10 +122,24 @@ async def _pieces(pieces: Iterable[object] | AsyncIterable[object]) -> Any:  # A
 
 def _encoded(piece: object) -> bytes:
     if isinstance(piece, str):
-        return piece.encode()
+        return encoded_text(piece, "data: a piece")
     if isinstance(piece, bytes | bytearray | memoryview):
         return bytes(piece)
-    raise TypeError(f"data: its pieces must be bytes or text, not a {type(piece).__name__}")
+    raise TypeError(f"data: its pieces must be bytes or text, not {shown(piece)}")
+
+
+def check_readable(file: object, label: str) -> None:
+    """
+    Check that a file can be read, as far as it says so itself.
+
+    :param label: what it is, for messages.
+    :raises ValueError: for one that is closed, or open for writing only.
+    """
+    if getattr(file, "closed", False) is True:
+        raise ValueError(f"{label} is a closed file")
+    # Of Python's own files only: others may have a read() and say nothing of it.
+    if isinstance(file, io.FileIO | io.BufferedWriter | io.TextIOWrapper) and not file.readable():
+        raise ValueError(f"{label} is a file that is not open for reading")
 
 
 def file_pieces(file: ReadableFile) -> Iterator[object]:
