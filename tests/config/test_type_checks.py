@@ -202,6 +202,16 @@ class ArgumentTests(SynchronousTestCase):
         )
         self.assertEqual(self.refused(Small, 1, zzz=2), f"Small: there is no argument zzz. {takes}")
 
+    def test_synonyms(self) -> None:
+        """A name from elsewhere is shown with what is meant."""
+
+        @check_arguments(synonyms={"breadth": "width"})
+        def draw(width: int) -> None:
+            """Draw."""
+
+        self.assertIn("no argument breadth; did you mean width?", self.refused(draw, breadth=1))
+        self.assertIn("width must be an integer", self.refused(draw, "x"))
+
     def test_number(self) -> None:
         """Too few and too many."""
         takes = "It takes: width, height"

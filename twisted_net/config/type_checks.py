@@ -12,11 +12,11 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import CodeType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from typing_extensions import Unpack
 
 from twisted_net.config.record import Record
@@ -24,23 +24,37 @@ from twisted_net.config.record import Record
 _T = TypeVar("_T")
 
 
-def check_arguments(target: _T) -> _T:
+@overload
+def check_arguments(target: _T) -> _T: ...
+
+
+@overload
+def check_arguments(*, synonyms: Mapping[str, str]) -> Callable[[_T], _T]: ...
+
+
+def check_arguments(
+    target: Any = None,  # Any: a class or a function of any form
+    *,
+    synonyms: Mapping[str, str] | None = None,
+) -> Any:
     """
     Decorate a class, function or method: its arguments are checked against their annotations.
 
     Annotations that say nothing (``Any``, ``object``, type variables), or that cannot be resolved
     while the program runs, are not checked; nor are the items of sequences and mappings.
 
+    :param synonyms: as :class:`SignatureCheck` has them.
     :raises TypeError: when it is called with an argument of another type, with one that there is
         not, or without one that is required. The message says where, what, and what is allowed.
     """
-    made: Any = target  # Any: a class or a function of any form
+    if target is None:
+        return partial(check_arguments, synonyms=synonyms)
     if isinstance(target, type):
-        made.__init__ = _checked(made.__init__, target.__name__, bound=True)
+        made: Any = target  # Any: __init__ is assigned
+        made.__init__ = _checked(made.__init__, target.__name__, synonyms, bound=True)
         return target
-    bound = next(iter(inspect.signature(made).parameters), "") == "self"
-    checked: Any = _checked(made, made.__qualname__, bound=bound)
-    return cast(_T, checked)
+    bound = next(iter(inspect.signature(target).parameters), "") == "self"
+    return _checked(target, target.__qualname__, synonyms, bound=bound)
 
 
 def checked_seconds(value: float, name: str = "timeout") -> float:
@@ -233,7 +247,13 @@ def check_of(annotation: Any) -> TypeCheck | None:  # Any: annotations are of an
     return TypeCheck(_named(annotation), lambda value: isinstance(value, annotation), record)
 
 
-def _checked(function: Callable[..., Any], label: str, *, bound: bool) -> Callable[..., Any]:
+def _checked(
+    function: Callable[..., Any],
+    label: str,
+    synonyms: Mapping[str, str] | None,
+    *,
+    bound: bool,
+) -> Callable[..., Any]:
     signature: SignatureCheck | None = None
     # Now, as a test of the application may replace what an annotation names while it is first
     # called; and only the names, as a check of each takes ten times as long.
@@ -244,7 +264,8 @@ def _checked(function: Callable[..., Any], label: str, *, bound: bool) -> Callab
         nonlocal signature
         if signature is None:
             # Annotations may need names that are defined after it.
-            signature = signature_check(function, bound=bound, known=known)
+            made = signature_check(function, bound=bound, known=known)
+            signature = evolve(made, synonyms=synonyms or {})
         signature.check(label, args[1:] if bound else args, kwargs)
         return function(*args, **kwargs)
 

@@ -28,12 +28,14 @@ from twisted_net.http.calls.defaults import ClientDefaults, HeaderOption
 from twisted_net.http.calls.hooks import RequestHook, ResponseHook, completed, hooks_of
 from twisted_net.http.calls.options import (
     METHODS,
+    OPTIONS,
     CommonRequestOptions,
     RequestOptions,
     check_options,
     check_target,
     total_timeout,
 )
+from twisted_net.http.calls.synonyms import client_synonyms
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.errors import ClientClosed, InvalidURL
 from twisted_net.http.request import RequestSender
@@ -82,7 +84,7 @@ class LayerOptions(TypedDict, total=False):
     environ: Mapping[str, str]
 
 
-@check_arguments
+@check_arguments(synonyms=client_synonyms(HttpSettings.__struct_fields__, OPTIONS.names))
 class Client(AbstractAsyncContextManager["Client"]):
     """
     Makes HTTP requests.

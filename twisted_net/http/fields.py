@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from twisted_net.http.calls.synonyms import FIELDS_SYNONYMS, unknown_attribute
 
 MAX_CONNECTION_OPTIONS = 64
 """Options of ``Connection`` that are read."""
@@ -29,6 +32,12 @@ class HeaderFields(Mapping[str, str]):
         for name, value in self.pairs:
             index.setdefault(name.lower(), []).append(value)
         self._index = index
+
+    if not TYPE_CHECKING:
+        # Type checkers know what there is.
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise an error with what others call so."""
+            raise unknown_attribute(self, name, FIELDS_SYNONYMS)
 
     @classmethod
     def of_text(cls, pairs: Iterable[tuple[str, str]]) -> HeaderFields:

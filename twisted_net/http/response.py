@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
@@ -13,6 +13,7 @@ from typing_extensions import override
 from twisted_net.http.calls.cookies import set_cookies
 from twisted_net.http.calls.http_request import HttpRequest, RequestFields
 from twisted_net.http.calls.links import WebLink, parse_links
+from twisted_net.http.calls.synonyms import RESPONSE_SYNONYMS, unknown_attribute
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
 from twisted_net.net.charsets import (
@@ -180,6 +181,12 @@ class Response(AnyResponse):
         """
         codec = self.encoding if encoding is None else checked_codec(encoding)
         return decode_text(self.body, codec)
+
+    if not TYPE_CHECKING:
+        # Type checkers know what there is.
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise an error with what others call so."""
+            raise unknown_attribute(self, name, RESPONSE_SYNONYMS)
 
     @overload
     def json(self) -> Any: ...  # Any: JSON is of any form

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -16,6 +16,7 @@ from twisted_net.config.type_checks import shown
 from twisted_net.http.bodies import BodyTransport, is_complete
 from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
 from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
+from twisted_net.http.calls.synonyms import STREAM_SYNONYMS, unknown_attribute
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.response import NO_TRACE, AnyResponse, Trace, checked_codec
@@ -73,6 +74,12 @@ class StreamedResponse(AnyResponse):
         self._pace = pace
         self._buffer = _BodyBuffer()
         response.deliverBody(self._buffer)
+
+    if not TYPE_CHECKING:
+        # Type checkers know what there is.
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise an error with what others call so."""
+            raise unknown_attribute(self, name, STREAM_SYNONYMS)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

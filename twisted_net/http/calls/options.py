@@ -15,6 +15,7 @@ from twisted_net.http.calls.defaults import HeaderOption
 from twisted_net.http.calls.http_request import is_token
 from twisted_net.http.calls.multipart import Files
 from twisted_net.http.calls.progress import ProgressFunction
+from twisted_net.http.calls.synonyms import OPTION_SYNONYMS
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryPolicy
 
@@ -93,27 +94,9 @@ class RequestOptions(CommonRequestOptions, total=False):
     json: Any  # Any: as described
 
 
-_SYNONYMS = {
-    **dict.fromkeys(("content", "body", "payload", "form"), "data"),
-    **dict.fromkeys(("query", "query_params", "querystring", "args"), "params"),
-    **dict.fromkeys(("follow_redirects", "redirects"), "allow_redirects"),
-    **dict.fromkeys(("proxies", "proxy_url"), "proxy"),
-    **dict.fromkeys(("authorization", "credentials"), "auth"),
-    **dict.fromkeys(("ttl", "expire_after", "max_age"), "default_ttl"),
-    "multipart": "files",
-    "deadline": "timeout",
-    "stream": 'client.stream("GET", url)',
-    "unbuffered": 'client.stream("GET", url)',
-    "hooks": "Client(on_request=…, on_response=…)",
-    **dict.fromkeys(("verify", "cert", "ssl", "verify_ssl"), "Client(tls_policy=…)"),
-    "base_url": "Client(base_url=…)",
-    "max_redirects": "HttpSettings(max_redirects=…)",
-}
-"""What requests, httpx, aiohttp, treq and others call these options, or what does the same here."""
-
 OPTIONS = mapping_check(
     RequestOptions,
-    _SYNONYMS,
+    OPTION_SYNONYMS,
     # What is made of them says more of what is wrong.
     unchecked=("params", "headers", "data", "files", "auth"),
 )
@@ -127,6 +110,12 @@ def check_options(options: RequestOptions) -> None:
     :raises TypeError: for an option that there is not, or of another type.
     :raises ValueError: for a number out of its bounds, and for texts that cannot be sent.
     """
+    if isinstance(options.get("timeout"), tuple):
+        # As requests has it.
+        raise TypeError(
+            "Client: timeout must be a number or a Timeouts or None, not a tuple; write"
+            " Timeouts(connect=…, silence=…)"
+        )
     OPTIONS.check("Client", (), cast(Mapping[str, object], options))
     if "auth" in options:
         check_auth(options["auth"], "Client: auth")

@@ -6,12 +6,13 @@ from attrs import field, frozen
 from msgspec import UNSET, UnsetType
 
 from twisted_net.config.type_checks import check_arguments, checked_seconds
+from twisted_net.http.calls.synonyms import TIMEOUT_SYNONYMS
 
 Limit = float | None | UnsetType
 """Seconds; None for no limit; UNSET for that of the settings."""
 
 
-@check_arguments
+@check_arguments(synonyms=TIMEOUT_SYNONYMS)
 @frozen(kw_only=True)
 class Timeouts:
     """
