@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.http.fakes import HttpTestCase
 from twisted_net.http import response as response_module
-from twisted_net.http.errors import BadStatus
+from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.response import EXCERPT, MAX_PARAMETERS, Response
 
@@ -85,6 +87,20 @@ class ResponseTests(HttpTestCase):
             {relation: link.url for relation, link in response.links.items()},
             {"next": "http://h.example/2", "last": "http://h.example/2", "self": URL},
         )
+
+    def test_no_json(self) -> None:
+        """What is no JSON is told by its type; an empty body, by its status."""
+        for body, kind, status, said in (
+            (b"", "", 204, f"the body from {URL} is empty, and no JSON; the status is 204"),
+            (b"<p>", "text/HTML; charset=x", 200, f"the body from {URL} (of type text/html): JSON"),
+            (b"<p>", "application/problem+json", 200, f"the body from {URL}: JSON is malformed"),
+            (b"<p>", "", 200, f"the body from {URL}: JSON is malformed"),
+        ):
+            error = self.assertRaises(BodyMismatch, self.response(body, kind, status).json)
+            self.assertIn(said, str(error))
+        wrong: Any = 5
+        mistake = self.assertRaises(TypeError, self.response(b"1").json, wrong)
+        self.assertIn("json: Type '5' is not supported", str(mistake))
 
     def test_raise_for_status(self) -> None:
         """Success returns the response itself."""

@@ -50,6 +50,16 @@ class StreamedResponseTests(HttpTestCase):
         """Read the whole body."""
         return [piece async for piece in self.response]
 
+    def test_read_after_close(self) -> None:
+        """Reading after the end of the block is a mistake, not an empty body."""
+        self.source.send(b"ab")
+        for complete in (False, True):
+            self.response.close()
+            failed = self.failureResultOf(self.start(self.response.read()), RuntimeError)
+            self.assertIn("closed: read its body within the async with", str(failed.value))
+            if not complete:
+                self.source.end(ResponseDone())
+
     def test_pieces(self) -> None:
         """Each piece is returned when it arrives, whether the reader waits already or not."""
         self.source.send(b"ab")

@@ -16,6 +16,7 @@ from twisted_net.http.calls.links import WebLink, parse_links
 from twisted_net.http.calls.synonyms import RESPONSE_SYNONYMS, unknown_attribute
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
+from twisted_net.net.characters import printable
 from twisted_net.net.charsets import (
     codec_for,
     codec_of_mark,
@@ -201,16 +202,31 @@ class Response(AnyResponse):
         :param type: any type that msgspec decodes into.
         :raises BodyMismatch: if the body is not JSON or does not fit *type*; its message says
             where.
+        :raises TypeError: for a type that msgspec does not know.
         """
+        if not self.body:
+            raise BodyMismatch(
+                f"the body from {redact_url(self.url)} is empty, and no JSON; the status is"
+                f" {self.status}"
+            )
         try:
             check_numbers(self.body)
             return msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"), type=type)
         except msgspec.DecodeError as error:
-            raise BodyMismatch(f"the body from {redact_url(self.url)}: {error}") from None
+            raise BodyMismatch(
+                f"the body from {redact_url(self.url)}{self._other_type()}: {error}"
+            ) from None
+        except TypeError as error:
+            raise TypeError(f"json: {error}") from None
         except RecursionError:
             raise BodyMismatch(
                 f"the body from {redact_url(self.url)} is nested too deeply"
             ) from None
+
+    def _other_type(self) -> str:
+        """Return the content type in words, where it is stated and is none of JSON."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return f" (of type {printable(kind[:80])})" if kind and "json" not in kind else ""
 
     def raise_for_status(self) -> Response:
         """

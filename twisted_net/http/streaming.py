@@ -42,7 +42,8 @@ class StreamedResponse(AnyResponse):
     ``async for piece in response`` yields the body, decompressed, in pieces of at least one byte.
     While the reader does not ask for the next piece, at most :data:`READ_AHEAD` bytes and those of
     one read from the network are buffered. A body that breaks off raises a
-    :class:`~twisted_net.errors.FetchError`, after the bytes that came before.
+    :class:`~twisted_net.errors.FetchError`, after the bytes that came before; reading after
+    :meth:`close` raises a ``RuntimeError``.
 
     :param method: of the last request, after redirects.
     :param url: of the last request.
@@ -178,6 +179,7 @@ class _BodyBuffer(Protocol):
         self._paused = False
         self._end: Failure | None = None
         self._reading: Deferred[bytes] | None = None
+        self._closed = False
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -202,6 +204,9 @@ class _BodyBuffer(Protocol):
         """Return the next piece; b"" at the end. One reader at a time."""
         if self._reading is not None:
             raise RuntimeError("a body has one reader at a time")
+        if self._closed:
+            # Not the end of the body: the rest was dropped.
+            raise RuntimeError("the response is closed: read its body within the async with")
         reading: Deferred[bytes] = Deferred(lambda _: self._cancel())
         if self._pieces:
             piece = self._pieces.popleft()
@@ -219,6 +224,7 @@ class _BodyBuffer(Protocol):
 
     def close(self) -> None:
         """Drop the rest."""
+        self._closed = True
         self._pieces.clear()
         if self._end is None:
             self._source().abortConnection()
