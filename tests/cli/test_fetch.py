@@ -85,20 +85,32 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(self.request("--auth-file", pair)["auth"], ("me", "pass word"))
         self.assertIsInstance(self.request("--auth-file", pair, "--digest")["auth"], DigestAuth)
 
+    def test_output(self) -> None:
+        """A file, or standard output by its usual word."""
+        self.assertEqual(self.parsed("-o", "x", URL)["output"], "x")
+        self.assertIsNone(self.parsed("-o", "-", URL)["output"])
+
     def test_mistakes(self) -> None:
         """Each is named."""
         three, bad = self.file("three", b"a b c"), self.file("bad", b"tok\xc3\xa9n")
+        one, lines = self.file("one", b"token\n"), self.file("lines", b"me\npassword\n")
         for words, said in (
             (("-H", "nonsense"), "--header: 'nonsense' is not like \"Name: value\""),
             (("-d", "@/none"), "/none: No such file or directory"),
             (("--auth-file", "/none"), "/none: No such file or directory"),
             (("--auth-file", three), "must have a token, or a user and a password"),
             (("--auth-file", bad), "BearerToken: token must be one word of visible ASCII"),
+            (("--auth-file", lines), "must have one line: a token, or a user and a password"),
+            (("--auth-file", one, "--digest"), f"{one}: must have a user and a password"),
+            (("--cache", "/none/x"), "--cache: /none/x: No such file or directory"),
+            (("--cache", str(self.folder)), f"--cache: {self.folder}: Is a directory"),
+            (("--cache", ""), "--cache must be text of at least 1 characters"),
+            (("--timeout", "-1"), "--timeout must be 0 or more seconds"),
             (("--digest",), "--digest needs a user and a password: --auth-file"),
-            (("--retries", "1000"), "RetryPolicy.retries must be"),
+            (("--retries", "1000"), "--retries must be an integer from 0"),
             (("--retries", "x"), "--retries: 'x' is not a whole number"),
             (("--timeout", "x"), "--timeout: 'x' is not a number of seconds"),
-            (("--proxy", "https://x"), "proxy: a proxy's URL must begin with http://"),
+            (("--proxy", "https://x"), "--proxy: a proxy's URL must begin with http://"),
             (("--bogus",), "bogus"),
         ):
             with self.subTest(words=words):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -20,9 +21,10 @@ from twisted_net.cli.call import MAX_FILE_SIZE, REFUSED, TYPING_PATIENCE, UNANSW
 from twisted_net.cli.command_line import MISTAKE, parse_or_exit, print_error
 from twisted_net.cli.display import ProgressDisplay, TerminalWriter
 from twisted_net.cli.mixed_options import MixedOptions
-from twisted_net.cli.numbers import integer, seconds
+from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.commands.arguments import split_arguments
+from twisted_net.config.type_checks import checked_seconds
 from twisted_net.errors import CommandError, FetchError
 from twisted_net.http import (
     BearerToken,
@@ -70,7 +72,12 @@ class FetchOptions(MixedOptions):
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["method", "X", None, "method; by default GET, or POST with --data"],
         ["data", "d", None, "body: a text, @FILE for a file, or - for standard input"],
-        ["output", "o", None, "file for the body, which is there once it is complete"],
+        [
+            "output",
+            "o",
+            None,
+            "file for the body, which is there once it is complete; - for standard output",
+        ],
         [
             "timeout",
             "t",
@@ -79,7 +86,12 @@ class FetchOptions(MixedOptions):
             seconds("timeout"),
         ],
         ["retries", None, 3, "repetitions of a request that failed", integer("retries")],
-        ["auth-file", None, None, "file with credentials: a token, or a user and a password"],
+        [
+            "auth-file",
+            None,
+            None,
+            "file with credentials in one line: a token, or a user and a password",
+        ],
         ["proxy", None, None, "URL of a proxy, or environment, for HTTP_PROXY and its like"],
         [
             "cache",
@@ -112,13 +124,18 @@ class FetchOptions(MixedOptions):
         self.method = self["method"] or ("GET" if self["data"] is None else "POST")
         if self["digest"] and self["auth-file"] is None:
             raise UsageError("--digest needs a user and a password: --auth-file")
+        if self["output"] == "-":
+            self["output"] = None
+        _check_cache_file(self["cache"])
         try:
+            if self["timeout"] is not None:
+                checked_seconds(self["timeout"], "--timeout")
             cache = CacheSettings(enabled=self["cache"] is not None, file=self["cache"])
             self.settings = HttpSettings(
                 proxy=self["proxy"], retry=RetryPolicy(retries=self["retries"]), cache=cache
             )
         except ValueError as error:
-            raise UsageError(str(error).removeprefix("HttpSettings.")) from None
+            raise out_of_bounds(error, file="cache") from None
 
     def request(self, stdin: BinaryIO, files: ExitStack) -> RequestOptions:
         """
@@ -176,15 +193,35 @@ class FetchOptions(MixedOptions):
 
     def _credentials(self) -> tuple[str, str] | BearerToken | DigestAuth:
         path = self["auth-file"]
+        wanted = "a user and a password" if self["digest"] else "a token, or a user and a password"
+        text = _read(path).strip()
+        if "\n" in text:
+            raise UsageError(f"{path}: must have one line: {wanted}")
         try:
-            words = split_arguments(_read(path).strip())
+            words = split_arguments(text)
             if len(words) == 1 and not self["digest"]:
                 return BearerToken(words[0])
         except (CommandError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from None
         if len(words) != 2:
-            raise UsageError(f"{path}: must have a token, or a user and a password")
+            raise UsageError(f"{path}: must have {wanted}")
         return DigestAuth(*words) if self["digest"] else (words[0], words[1])
+
+
+def _check_cache_file(path: str | None) -> None:
+    """
+    Check where the cache is to be.
+
+    A cache whose file cannot be made fails no request: nobody would notice that there is none.
+
+    :raises UsageError: for a folder, and for a file in a folder that there is not.
+    """
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise UsageError(f"--cache: {path}: {os.strerror(errno.EISDIR)}")
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise UsageError(f"--cache: {path}: {os.strerror(errno.ENOENT)}")
 
 
 def _read(path: str) -> str:
