@@ -96,6 +96,27 @@ class SecuringPageTests(SynchronousTestCase):
         ann.check_command("CLIENTS", admin=True)
 
 
+class HttpPageTests(SynchronousTestCase):
+    """``docs/howto/http.rst`` has what users of other clients look for."""
+
+    def test_errors(self) -> None:
+        """Each error of a call is named where errors are."""
+        page = (ROOT / "docs" / "howto" / "http.rst").read_text()
+        section = page.split("\nErrors\n---", 1)[1].split("\nJSON into a type\n---", 1)[0]
+        for error in family(FetchError):
+            self.assertIn(f"`{error.__name__}`", section)
+
+    def test_words(self) -> None:
+        """Words of requests, httpx and treq are there."""
+        page = (ROOT / "docs" / "howto" / "http.rst").read_text()
+        for word in (
+            *("verify", "cert", "proxies", "trust_env", ".netrc", "http2=True", "status_code"),
+            *("response.text", "response.content", "iter_content", "aiter_bytes", "Retry"),
+            *("ConnectTimeout", "SSLError", "JSONDecodeError", "HTTPError", "getRawHeaders"),
+        ):
+            self.assertIn(word, page)
+
+
 class ReadmeTests(SynchronousTestCase):
     """The commands of ``README.rst`` are those that are run for every change."""
 
