@@ -17,6 +17,8 @@ class TlsReasonTests(SynchronousTestCase):
         """Codes become words; other errors keep theirs."""
         error = SSL.Error([("SSL routines", "", "certificate verify failed")])
         self.assertEqual(tls_reason(error), "certificate verify failed")
+        error = SSL.Error([("SSL routines", "", "wrong version number")])
+        self.assertIn("the other side does not speak TLS", tls_reason(error))
         self.assertEqual(
             tls_reason(VerificationError(errors=[])), "its certificate is for another host"
         )

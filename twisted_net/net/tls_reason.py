@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_WORDS = {"wrong version number": "the other side does not speak TLS (wrong version number)"}
+"""Reasons that say what OpenSSL has read, and not what that means: here, no record of TLS."""
+
 
 def tls_reason(error: BaseException | None) -> str:
     """
@@ -16,7 +19,8 @@ def tls_reason(error: BaseException | None) -> str:
     found = error.args[0] if error is not None and error.args else None
     if isinstance(found, list):
         # OpenSSL's errors carry lists of (library, function, reason), some without one.
-        reason = "; ".join(str(entry[-1]) for entry in found if entry[-1])
+        reasons = [str(entry[-1]) for entry in found if entry[-1]]
+        reason = "; ".join(_WORDS.get(each, each) for each in reasons)
     else:
         reason = str(error or "")
     return reason or f"{type(error).__name__} without a reason"
