@@ -118,6 +118,11 @@ class MisuseTests(SynchronousTestCase):
         """So is the class itself."""
         self.assertRaises(ValueError, Outer, name="x", inner=Inner)
 
+    def test_value_for_a_record(self) -> None:
+        """In code a record is no table, as it is in a file."""
+        error = self.assertRaises(ValueError, Outer, name="x", inner=False)
+        self.assertEqual(str(error), "Outer.inner must be an instance of Inner, not False")
+
 
 class RecordTests(SynchronousTestCase):
     """:class:`Record` refuses what its annotations do not allow."""

@@ -211,6 +211,18 @@ class EncodeTests(SynchronousTestCase):
                 error = self.assertRaises(InvalidURL, encode_url, url)
                 str(error).encode()
 
+    def test_what_is_wrong(self) -> None:
+        """What was left out is named, and a scheme before the host that it has not."""
+        for url, said in (
+            ("h.example/p", "it is not an absolute URL, which begins with http:// or https://"),
+            ("localhost:80", "which begins with http:// or https://"),
+            ("http:/h.example", "which begins with http:// or https://"),
+            ("file:///etc/passwd", "its scheme is neither http nor https"),
+            ("http:///p", "its host is empty"),
+        ):
+            error = self.assertRaises(InvalidURL, encode_url, url)
+            self.assertIn(said, error.reason)
+
     def test_long(self) -> None:
         """A URL that is too long is refused before it is encoded."""
         for letter in "aé %":

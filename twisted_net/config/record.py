@@ -73,8 +73,12 @@ class Record(
                 converted = msgspec.convert(value, annotation)
             except msgspec.ValidationError:
                 found = "this secret" if is_secret(annotation) else repr(value)
+                wanted = describe(annotation)
+                for kind in _records_of(annotation):
+                    # A table is what a file has.
+                    wanted = wanted.replace("a table", f"an instance of {kind.__name__}", 1)
                 raise ValueError(
-                    f"{type(self).__name__}.{name} must be {describe(annotation)}, not {found}"
+                    f"{type(self).__name__}.{name} must be {wanted}, not {found}"
                 ) from None
             if _has_null(converted):
                 raise ValueError(

@@ -133,7 +133,10 @@ def encode_url(url: str) -> str:
         raise _refusal(url, f"it is longer than {MAX_URL} characters")
     match = _URL.fullmatch(url)
     if match is None:
-        raise _refusal(url, "it is not an absolute URL")
+        raise _refusal(url, "it is not an absolute URL, which begins with http:// or https://")
+    if match["scheme"].lower() not in _DEFAULT_PORTS:
+        # First: those of files and others have no host.
+        raise _refusal(url, "its scheme is neither http nor https")
     host, port = _host_and_port(url, match["authority"])
     authority = f"[{host}]" if ":" in host else host
     if port is not None:

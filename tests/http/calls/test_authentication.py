@@ -103,7 +103,10 @@ class FunctionTests(AuthTestCase):
             self.assertRaises(KeyError, request.headers.__getitem__, "X-B")
             self.assertRaises(ValueError, request.headers.__setitem__, "X-B", "a\r\nb")
             self.assertRaises(TypeError, request.headers.__setitem__, "X-B", 1)
-            self.assertRaises(AttributeError, setattr, request, "url", ELSEWHERE)
+            for name in ("url", "method", "headers", "body"):
+                error = self.assertRaises(AttributeError, setattr, request, name, ELSEWHERE)
+                said = f"HttpRequest: only its headers can be changed, not {name}"
+                self.assertEqual(str(error), said)
 
         self.answer(canned(200), canned(200))
         self.get(auth=change)

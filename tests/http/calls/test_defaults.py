@@ -72,6 +72,7 @@ class BaseUrlTests(ClientTestCase):
         for url, why in (
             ("users", "base_url must be absolute"),
             ("ftp://x/", "base_url must be absolute: its scheme is neither http nor https"),
+            ("h.example", "it is not an absolute URL, which begins with http:// or https://"),
             ("http://x/?a=b", "base_url must have no query and no fragment"),
             ("http://x/#a", "base_url must have no query and no fragment"),
         ):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from typing import Any, NoReturn
 
-from attrs import define, field, setters
+from attrs import Attribute, define, field
 from twisted.web.http_headers import Headers
 from typing_extensions import override
 
@@ -112,12 +113,16 @@ def encoded_text(value: str | bytes, label: str) -> bytes:
         raise ValueError(f"{label} has a surrogate, which is no character") from None
 
 
-@define(eq=False)
+def _refuse_change(request: HttpRequest, attribute: Attribute[Any], value: object) -> NoReturn:
+    raise AttributeError(f"HttpRequest: only its headers can be changed, not {attribute.name}")
+
+
+@define(eq=False, on_setattr=_refuse_change)
 class HttpRequest:
     """
     A request of a call, before its cookies are added and it is sent.
 
-    A hook and a function for ``auth`` may change :attr:`headers`, and nothing else.
+    A hook and a function for ``auth`` may change the fields in :attr:`headers`, and nothing else.
 
     :param method: in upper case.
     :param url: absolute and encoded, without user name and password.
@@ -125,7 +130,7 @@ class HttpRequest:
     :param body: in memory; None if there is none, or if it is read from a file or an iterator.
     """
 
-    method: str = field(on_setattr=setters.frozen)
-    url: str = field(on_setattr=setters.frozen)
-    headers: RequestFields = field(repr=False, on_setattr=setters.frozen)
-    body: bytes | None = field(default=None, repr=False, on_setattr=setters.frozen)
+    method: str
+    url: str
+    headers: RequestFields = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
