@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -233,6 +234,20 @@ class VerbTests(ClientTestCase):
         self.assertEqual(response.headers.get_all("x-a"), ["1", "2"])
         self.assertNotIn("content-encoding", response.headers)
         self.assertEqual((response.attempts, response.age, response.from_cache), (1, None, False))
+
+    def test_length(self) -> None:
+        """``Content-Length`` is shown without a cache as it is with one."""
+        for enabled in (True, False):
+            client = self.make(HttpSettings(cache=CacheSettings(enabled=enabled)))
+            for kind in ("GET", "HEAD"):
+                self.answer(canned(200, b"gone"))
+                response = self.run_now(client.request(kind, URL))
+                expected = "4" if kind == "GET" else None
+                self.assertEqual(response.headers.get("content-length"), expected)
+            packed = gzip.compress(b"gone")
+            self.answer(canned(200, packed, [("Content-Encoding", "gzip")]))
+            response = self.run_now(client.get(URL))
+            self.assertNotIn("content-length", response.headers)
 
     def test_elapsed(self) -> None:
         """``elapsed`` is the time of the whole call, with its waits."""

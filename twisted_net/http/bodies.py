@@ -159,6 +159,26 @@ def response_fields(response: IResponse) -> HeaderFields:
     return header_fields(response.headers)
 
 
+def complete_fields(response: IResponse, method: str) -> HeaderFields:
+    """
+    Return the header fields of a response with its ``Content-Length``.
+
+    Connections hide it, ours and Twisted's, and the cache restores it: users see it with or without
+    a cache. Without it are bodies whose length was not known, or is another once decompressed.
+
+    :param method: of the request.
+    """
+    fields, length = response_fields(response), response.length
+    if (
+        length
+        and isinstance(length, int)
+        and method != "HEAD"
+        and fields.joined("content-length") is None
+    ):
+        return fields.replaced([("Content-Length", str(length))])
+    return fields
+
+
 def deliver_bytes(body: bytes, reason: Failure | None = None) -> Callable[[IProtocol], None]:
     """Return a function that delivers *body* at once and then *reason*, by default a normal end."""
 

@@ -16,7 +16,7 @@ from typing_extensions import Unpack, override
 from twisted_net.config.type_checks import check_arguments, checked_range, shown
 from twisted_net.errors import FetchError
 from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.bodies import BufferedResponse, collect, header_fields, response_fields
+from twisted_net.http.bodies import BufferedResponse, collect, complete_fields, header_fields
 from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
 from twisted_net.http.cache.stores import Store
 from twisted_net.http.call import Call, Deadline
@@ -476,7 +476,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             received,
             method=chain.method,
             url=call.url,
-            headers=response_fields(received),
+            headers=complete_fields(received, chain.method),
             attempts=call.attempts,
             age=call.age,
             trace=chain.trace(),
@@ -505,7 +505,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             url=call.url,
             status=received.code,
             reason=received.phrase.decode("latin-1"),
-            headers=response_fields(received),
+            headers=complete_fields(received, chain.method),
             body=content,
             attempts=call.attempts,
             elapsed=self._reactor.seconds() - started,
