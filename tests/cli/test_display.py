@@ -52,7 +52,9 @@ class TerminalWriterTests(SynchronousTestCase):
 
     @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\xc3", b"\xbc", b"\x1b", b"\t"])))
     def test_any_cut(self, pieces: list[bytes]) -> None:
-        """A body in pieces is shown as the whole."""
+        """A body in pieces is shown as the whole, and its last line is ended."""
         writer = TerminalWriter()
         shown = b"".join(map(writer.feed, pieces)) + writer.feed(b"", final=True)
-        self.assertEqual(shown, terminal_body(b"".join(pieces)))
+        whole = terminal_body(b"".join(pieces))
+        end = b"\n" if whole and not whole.endswith(b"\n") else b""
+        self.assertEqual(shown, whole + end)

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPullProducer
 from twisted.python.usage import UsageError
 from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
 
 from tests.live.processes import BIN, Running
 from tests.live.test_http import Page, Scripted, global_reactor, serving
@@ -90,6 +92,40 @@ async def test_statuses() -> None:
     assert "cannot connect" in said
     with pytest.raises(UsageError, match="'a b' is no name of a field"):
         await run(url, "-H", "a b: c")
+
+
+async def test_terminal() -> None:
+    """Bytes that are no text, or not yet a character, are shown once, wherever the body is cut."""
+
+    def chunks(request: Any, count: int) -> int:
+        # Each in a chunk of its own, the next one when the one before was taken.
+        pieces = [b"ab", b"\xc3", b"\xbc\xe9"]
+        request.registerProducer(OneByOne(request, pieces), False)
+        return NOT_DONE_YET
+
+    async with serving(Site(Page(chunks))) as port:
+        shown = await run(f"http://127.0.0.1:{port}/", out=Terminal())
+    assert shown == (0, "abü\\xe9\n".encode(), "")
+
+
+@implementer(IPullProducer)
+class OneByOne:
+    """Writes pieces, one whenever the connection can take it."""
+
+    def __init__(self, request: Request, pieces: list[bytes]) -> None:
+        self._request = request
+        self._pieces = pieces
+
+    def resumeProducing(self) -> None:
+        """Write the next piece, or end the response."""
+        if self._pieces:
+            self._request.write(self._pieces.pop(0))
+        else:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def stopProducing(self) -> None:
+        """Do nothing: all that is left is in memory."""
 
 
 async def test_output(tmp_path: Path) -> None:

@@ -76,12 +76,13 @@ class TerminalWriter:
     """
     Turns the pieces of a body into what a terminal gets: see :func:`terminal_body`.
 
-    How the body is cut into pieces does not matter.
+    How the body is cut into pieces does not matter. The last line is ended.
     """
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
         self._held = ""  # a carriage return, whose line feed may be in the next piece
+        self._in_line = False
 
     def feed(self, data: bytes, *, final: bool = False) -> bytes:
         """Return the next piece, for the next bytes; *final* says that these are the last ones."""
@@ -89,4 +90,7 @@ class TerminalWriter:
         self._held = ""
         if text.endswith("\r") and not final:
             text, self._held = text[:-1], "\r"
-        return terminal_body(text.encode())
+        shown = terminal_body(text.encode())
+        if shown:
+            self._in_line = not shown.endswith(b"\n")
+        return shown + b"\n" if final and self._in_line else shown

@@ -324,16 +324,13 @@ class FetchCommand:
                 self._out.write(piece)
                 self._out.flush()
             return
-        terminal, shown = TerminalWriter(), b""
+        terminal = TerminalWriter()
         async for piece in response:
             # The bar and the body share the screen.
             self._progress.end()
-            shown = terminal.feed(piece) or shown
-            self._out.write(shown)
+            self._out.write(terminal.feed(piece))
             self._out.flush()
-        shown = terminal.feed(b"", final=True) or shown
-        if shown and not shown.endswith(b"\n"):
-            self._out.write(b"\n")
+        self._out.write(terminal.feed(b"", final=True))
         self._out.flush()
 
     def _note_progress(self, progress: TransferProgress) -> None:
