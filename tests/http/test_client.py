@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from http.cookiejar import MozillaCookieJar
 from typing import Any, cast
 
 import msgspec
@@ -601,6 +602,18 @@ class CookieJarTests(ClientTestCase):
         self.jar = IndexableCookieJar()
         self.jar.set_cookie(scoped_cookie(EncodedURL.from_text(URL), "old", "1"))
         self.client = self.make(cookiejar=self.jar)
+
+    def test_file(self) -> None:
+        """Any jar of the standard library will do, as one with a file, from one run to the next."""
+        path = self.mktemp()
+        self.answer(canned(200, b"", [("Set-Cookie", "s=1; Max-Age=60")]), canned(200))
+        jar = MozillaCookieJar(path)
+        self.run_now(self.make(cookiejar=jar).get(URL))
+        jar.save()
+        other = MozillaCookieJar(path)
+        other.load()
+        self.run_now(self.make(cookiejar=other).get(URL))
+        self.assertEqual(self.sent().header("cookie"), ["s=1"])
 
     def names(self) -> list[str]:
         """Return the names in the jar."""

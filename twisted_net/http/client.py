@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http.cookiejar import CookieJar
 from typing import Any, TypedDict, TypeVar, overload
 
 import msgspec
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
@@ -110,7 +110,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         neither case does it follow a redirect to another one.
     :param cookies: whether cookies that servers set are kept from one call to the next, within the
         bounds of :class:`~twisted_net.http.calls.cookies.BoundedCookieJar`.
-    :param cookiejar: keeps cookies, too: a jar of yours, which need have no bounds.
+    :param cookiejar: keeps cookies, too: a jar of yours, such as a ``MozillaCookieJar``, which has
+        a file; it need have no bounds.
     :param on_request: a function or several, called with each request that a call makes, also with
         one that the cache answers or that follows a redirect; it may change its headers. Retries
         repeat a request as it is.
@@ -134,7 +135,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         params: Form | None = None,
         auth: Auth | None = None,
         cookies: bool = False,
-        cookiejar: IndexableCookieJar | None = None,
+        cookiejar: CookieJar | None = None,
         on_request: RequestHook | Sequence[RequestHook] = (),
         on_response: ResponseHook | Sequence[ResponseHook] = (),
         **layers: Unpack[LayerOptions],
