@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from http.cookiejar import MozillaCookieJar
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -19,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, ServerSide, canned
@@ -128,6 +130,10 @@ class MisuseTests(ClientTestCase):
             ({"data": {"a": "\ud800"}}, ValueError, "data: the value of a has a surrogate"),
             ({"params": {"a": "\ud800"}}, ValueError, "params: the value of a has a surrogate"),
             ({"headers": {"a": "\ud800"}}, ValueError, "headers: the value of a has a surrogate"),
+            ({"data": Path("x")}, TypeError, 'Path; open it: open(path, "rb")'),
+            ({"files": {"f": Path("x")}}, TypeError, 'Path; open it: open(path, "rb")'),
+            ({"data": iter}, TypeError, "; call it, if it returns the body"),
+            ({"data": object()}, TypeError, "not an object; json=… sends any value as JSON"),
             ({"data": {1, 2}}, TypeError, "not a set; pass iter(…) of it"),
             ({"data": [b"a", b"b"]}, TypeError, "data: a list must be of pairs of a name and a v"),
             ({"files": "f"}, TypeError, "files must be a mapping, or a list of pairs, of the name"),
@@ -321,12 +327,14 @@ class HeaderTests(ClientTestCase):
 
     def test_own(self) -> None:
         """Fields of the caller replace the defaults."""
-        self.answer(canned(200))
         headers = {"user-agent": "me", "ACCEPT": ["a/b", "c/d"], "X": "y"}
-        self.run_now(self.client.get(URL, headers=headers))
-        self.assertEqual(self.sent().header("user-agent"), ["me"])
-        self.assertEqual(self.sent().header("accept"), ["a/b", "c/d"])
-        self.assertEqual(self.sent().header("x"), ["y"])
+        of_twisted = Headers({"user-agent": ["me"], "ACCEPT": ["a/b", "c/d"], "X": ["y"]})
+        for given in (headers, list(headers.items()), of_twisted):
+            self.answer(canned(200))
+            self.run_now(self.client.get(URL, headers=given))
+            self.assertEqual(self.sent().header("user-agent"), ["me"])
+            self.assertEqual(self.sent().header("accept"), ["a/b", "c/d"])
+            self.assertEqual(self.sent().header("x"), ["y"])
 
     def test_settings(self) -> None:
         """The User-Agent is a setting."""

@@ -17,6 +17,7 @@ from types import CodeType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from attrs import evolve, field, frozen
+from msgspec import UnsetType
 from typing_extensions import Unpack
 
 from twisted_net.config.record import Record
@@ -371,7 +372,7 @@ def _named(kind: type) -> str:
     known = _WORDS.get(kind)
     if known is not None:
         return known
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
 
 
 def shown(value: object) -> str:
@@ -396,4 +397,5 @@ _WORDS: dict[type, str] = {
     Iterable: "an iterable",
     Mapping: "a mapping",
     Sequence: "a sequence",
+    UnsetType: "UNSET",
 }

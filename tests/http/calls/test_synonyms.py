@@ -56,6 +56,8 @@ class ArgumentTests(ClientTestCase):
         """Phases by their names elsewhere, and the pair of requests."""
         self.assertIn("no argument read; did you mean silence?", self.refused(Timeouts, read=1))
         self.assertIn("HttpSettings(queue_timeout=…)", self.refused(Timeouts, pool=1))
+        said = "connect must be a number or None or UNSET, not text"
+        self.assertIn(said, self.refused(Timeouts, connect="x"))
         asked: Any = self.client.get(URL, timeout=(3, 5))  # type: ignore[arg-type]  # on purpose
         failed = self.failureResultOf(self.start(asked), TypeError)
         said = "timeout must be a number or a Timeouts or None, not a tuple; write Timeouts(conn"

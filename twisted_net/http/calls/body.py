@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
+from os import PathLike
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -130,6 +131,10 @@ def _sent_once(data: Any) -> RequestBody:  # Any: what a caller passed
         return RequestBody(once=lambda: PieceProducer(data))
     if isawaitable(data):
         hint = "; await it first"
+    elif isinstance(data, PathLike):
+        hint = '; open it: open(path, "rb")'
+    elif callable(data):
+        hint = "; call it, if it returns the body"
     elif isinstance(data, Iterable):
         # A set, a range: rarely meant to be a body, and in no order that is promised.
         hint = "; pass iter(…) of it, if its items are the pieces of the body"

@@ -19,8 +19,12 @@ from twisted_net.http.urls import encode_url, parse_target, split_credentials
 from twisted_net.net.redaction import redact_url
 
 FieldValue = str | bytes | Sequence[str | bytes] | None
-HeaderOption = Mapping[str, FieldValue] | Sequence[tuple[str, FieldValue]]
-"""Header fields: name to value or list of values, or pairs; None sends no such field."""
+HeaderOption = Mapping[str, FieldValue] | Sequence[tuple[str, FieldValue]] | Headers
+"""
+Header fields: name to value or list of values, pairs, or Twisted's.
+
+None sends no such field.
+"""
 
 DEFAULT_ACCEPT = "application/json"
 """``Accept`` of requests that set none: what the original client sends, as it calls services."""
@@ -183,6 +187,8 @@ def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:  # Any: checked here and by
         return []
     if isinstance(given, Mapping):
         return given.items()
+    if isinstance(given, Headers):
+        return given.getAllRawHeaders()
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
         raise TypeError(f"Client: headers must be a mapping or a list of pairs, not {shown(given)}")
     for pair in given:

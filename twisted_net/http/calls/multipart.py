@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from os.path import basename
 from typing import Any
 
@@ -164,8 +165,10 @@ def _content(name: str, content: Any) -> bytes | ReadableFile:  # Any: as a call
         file: ReadableFile = content
         check_readable(file, f"files: the content of {name}")
         return file
+    hint = '; open it: open(path, "rb")' if isinstance(content, PathLike) else ""
     raise TypeError(
-        f"files: the content of {name} must be bytes, text or an open file, not {shown(content)}"
+        f"files: the content of {name} must be bytes, text or an open file, not"
+        f" {shown(content)}{hint}"
     )
 
 

@@ -31,8 +31,8 @@ class CommonRequestOptions(TypedDict, total=False):
 
     :ivar params: added to the query of the URL: a mapping or pairs. Several values of a name are a
         list, and None is no value.
-    :ivar headers: a mapping or pairs. A value is text, a list of texts for several lines, or None
-        for no such field. They replace the client's own.
+    :ivar headers: a mapping or pairs, or ``Headers`` of Twisted, as with treq. A value is text, a
+        list of texts for several lines, or None for no such field. They replace the client's own.
     :ivar data: the body. Bytes, or text as UTF-8, are sent as they are; a mapping or a list of
         pairs as a form. An open file, an iterator (such as a generator) or an asynchronous one, of
         bytes or text, or an ``IBodyProducer`` is sent once and never repeated, in chunks where its
