@@ -263,8 +263,11 @@ class TextTests(HttpTestCase):
         """A line over the limit ends the reading."""
         reading = self.collecting(self.streamed("text/plain").iter_lines(max_line=3))
         self.source.send(b"a\nbcdef")
-        self.failureResultOf(reading, BodyItemTooLong)
+        said = str(self.failureResultOf(reading, BodyItemTooLong).value)
+        self.assertEqual(said, "the response has a line of more than 3 characters")
         self.assertEqual(self.seen, ["a"])
+        said = str(BodyItemTooLong("event", 3))
+        self.assertEqual(said, "the response has an event of more than 3 bytes")
 
     def test_broken(self) -> None:
         """A body that breaks off raises, after what was complete; what was not is not there."""

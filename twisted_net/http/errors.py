@@ -232,7 +232,8 @@ class BodyItemTooLong(FetchError):
 
     def __init__(self, item: str, limit: int) -> None:
         units = "characters" if item == "line" else "bytes"
-        super().__init__(f"the response has a {item} of more than {limit} {units}")
+        article = "a" if item == "line" else "an"
+        super().__init__(f"the response has {article} {item} of more than {limit} {units}")
         self.item = item
         self.limit = limit
 

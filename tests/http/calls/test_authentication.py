@@ -56,6 +56,22 @@ class FixedTests(AuthTestCase):
         self.get(client=self.make(auth=("me", "pw")), auth=None)
         self.assertEqual(self.credentials(), [None, None])
 
+    def test_field_of_the_client(self) -> None:
+        """``auth`` of a call replaces it, but not a field of the same call."""
+        client = self.make(headers={"authorization": "Own"})
+        for options, expected in (
+            ({}, "Own"),
+            ({"auth": BearerToken("x")}, "Bearer x"),
+            ({"auth": lambda request: sign(request)}, f"Signed GET {URL}"),
+            ({"auth": None}, None),
+            ({"auth": BearerToken("x"), "headers": {"AUTHORIZATION": "Call's"}}, "Call's"),
+            ({"headers": [("Authorization", "Call's")]}, "Call's"),
+        ):
+            self.fake.sent.clear()
+            self.answer(canned(200))
+            self.get(client=client, **options)
+            self.assertEqual(self.credentials(), [expected])
+
     def test_other_origin(self) -> None:
         """They do not follow a redirect to another origin, nor come back from it."""
         for auth in (("u", "p"), BearerToken("x"), lambda request: sign(request)):
@@ -160,6 +176,15 @@ class DigestTests(AuthTestCase):
             count = re.search(r"nc=(\w+)", value or "")
             found.append(nonce and count and (nonce[1], count[1].lstrip("0")))
         return found
+
+    def test_no_text(self) -> None:
+        """What cannot be sent, or was read with the end of its line, is refused."""
+        for words, said in (
+            (("a", "b\n"), "DigestAuth: password must have no line break"),
+            (("a\r\nX: y", "b"), "DigestAuth: user must have no line break"),
+            (("\ud800", "b"), "DigestAuth: user has a surrogate, which is no character"),
+        ):
+            self.assertIn(said, str(self.assertRaises(ValueError, DigestAuth, *words)))
 
     def test_challenge(self) -> None:
         """The first request is sent again with an answer; those that follow have one at once."""

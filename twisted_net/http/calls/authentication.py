@@ -55,6 +55,7 @@ class DigestAuth:
     :param user: user name.
     :param password: a secret.
     :param cnonce: returns a random word for each challenge.
+    :raises ValueError: for control characters and surrogates in them.
     """
 
     def __init__(
@@ -64,6 +65,13 @@ class DigestAuth:
         *,
         cnonce: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
+        for word, name in ((user, "user"), (password, "password")):
+            encoded_text(word, f"DigestAuth: {name}")
+            if _CONTROL.search(word) is not None:
+                # Often the end of the line that a password was read from.
+                raise ValueError(
+                    f"DigestAuth: {name} must have no line break and no other control character"
+                )
         self._user = user
         self._password = password
         self._cnonce = cnonce

@@ -137,6 +137,9 @@ class ClientDefaults:
         auth: Auth | None = credentials or (self._auth if trusted else None)
         if "auth" in options:
             auth = options["auth"]
+            if not _names_authorization(options.get("headers")):
+                # That of the client, which the call replaces.
+                headers.removeHeader(b"authorization")
         if auth is None:
             return None
         fixed = fixed_authorization(auth)
@@ -147,6 +150,11 @@ class ClientDefaults:
         if not given:
             headers.setRawHeaders(b"authorization", [fixed])
         return None
+
+
+def _names_authorization(given: HeaderOption | None) -> bool:
+    """Return whether the header of a call, which was checked, has credentials of its own."""
+    return any(encoded_text(name, "").lower() == b"authorization" for name, _ in _pairs(given))
 
 
 def _checked_base(base_url: str) -> str:

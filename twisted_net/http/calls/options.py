@@ -45,8 +45,8 @@ class CommonRequestOptions(TypedDict, total=False):
         :class:`~twisted_net.http.calls.authentication.BearerToken`,
         :class:`~twisted_net.http.calls.authentication.DigestAuth`, or a function that is called
         with each request to the origin of the URL and adds to its headers; it may be a coroutine
-        function. It replaces a user and password in the URL; None is none at all. What it adds is
-        not sent to another origin.
+        function. It replaces a user and password in the URL, and ``Authorization`` of the client's
+        ``headers``; None is none at all. What it adds is not sent to another origin.
     :ivar cookies: sent with this call only, to the origin of the URL.
     :ivar timeout: seconds for the whole call, or
         :class:`~twisted_net.http.calls.timeouts.Timeouts`; None for no limit of the whole.
