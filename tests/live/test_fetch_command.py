@@ -159,7 +159,7 @@ async def test_report(tmp_path: Path) -> None:
         assert "; the next one in " in first
         assert second.startswith(f"attempt 2: GET {url}/once-busy: 200 after ")
         assert last.startswith("response: 200 from the network, 2 attempts, ")
-        for source in ("from the network, 2 attempts", r"from the cache, \d+ s old, 1 attempts"):
+        for source in ("from the network, 2 attempts", r"from the cache, \d+ s old, 1 attempt,"):
             status, out, said = await run(f"{url}/old", "-r", "--cache", cache)
             assert (status, out) == (0, b"GET */* \n")
             assert f"redirect: 302 {url}/old to {url}/new?token=***" in said

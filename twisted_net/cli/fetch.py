@@ -356,9 +356,8 @@ class FetchCommand:
         source = "from the network"
         if response.age is not None:
             source = f"from the cache, {response.age:.0f} s old"
-        self._say(
-            f"response: {response.status} {source}, {response.attempts} attempts, {elapsed:.3f} s"
-        )
+        attempts = f"{response.attempts} attempt{'' if response.attempts == 1 else 's'}"
+        self._say(f"response: {response.status} {source}, {attempts}, {elapsed:.3f} s")
         if "cache-status" in response.headers:
             self._say(f"cache: {response.headers['cache-status']}")
 
