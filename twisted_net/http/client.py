@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.cookiejar import CookieJar
-from typing import Any, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, TypeVar, overload
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
@@ -35,7 +35,11 @@ from twisted_net.http.calls.options import (
     check_target,
     total_timeout,
 )
-from twisted_net.http.calls.synonyms import client_synonyms
+from twisted_net.http.calls.synonyms import (
+    CLIENT_ATTRIBUTE_SYNONYMS,
+    client_synonyms,
+    unknown_attribute,
+)
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.errors import ClientClosed, InvalidURL
 from twisted_net.http.request import RequestSender
@@ -171,6 +175,12 @@ class Client(AbstractAsyncContextManager["Client"]):
         )
         self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
+
+    if not TYPE_CHECKING:
+        # Type checkers know what there is.
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raise an error with what others call so."""
+            raise unknown_attribute(self, name, CLIENT_ATTRIBUTE_SYNONYMS)
 
     @override
     async def __aexit__(self, *error: object) -> None:

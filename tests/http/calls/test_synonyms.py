@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.http.fakes import HttpTestCase, canned
+from tests.http.fakes import canned
 from tests.http.test_client import URL, ClientTestCase
 from twisted_net.http import Client, HttpSettings, RequestOptions, Timeouts
 from twisted_net.http.calls.synonyms import (
+    CLIENT_ATTRIBUTE_SYNONYMS,
     FIELDS_SYNONYMS,
     OPTION_SYNONYMS,
     RESPONSE_SYNONYMS,
@@ -80,7 +81,7 @@ class ArgumentTests(ClientTestCase):
             self.assertIn(f"there is no argument {name}; did you mean {meant}?", said)
 
 
-class AttributeTests(HttpTestCase):
+class AttributeTests(ClientTestCase):
     """Attributes by the names that other clients have for them."""
 
     def missing(self, thing: Any, name: str) -> str:  # Any: what has no such attribute
@@ -107,6 +108,13 @@ class AttributeTests(HttpTestCase):
             (self.streamed(), "body", "StreamedResponse has no attribute body; did you mean await"),
             (self.streamed(), "aiter_bytes", "did you mean async for piece in response?"),
             (response.headers, "getRawHeaders", "HeaderFields has no attribute getRawHeaders; did"),
+            (
+                self.client,
+                "headers",
+                "Client has no attribute headers; did you mean Client(reactor, ",
+            ),
+            (self.client, "aclose", "did you mean close()?"),
+            (self.client, "proxies", "did you mean Client(reactor, HttpSettings(proxy=…))?"),
             (response, "nonsense", "Response has no attribute nonsense"),
         ):
             self.assertIn(said, self.missing(thing, name))
@@ -117,6 +125,7 @@ class AttributeTests(HttpTestCase):
             (Response, RESPONSE_SYNONYMS),
             (StreamedResponse, STREAM_SYNONYMS),
             (HeaderFields, FIELDS_SYNONYMS),
+            (Client, CLIENT_ATTRIBUTE_SYNONYMS),
         ):
             self.assertEqual([name for name in synonyms if hasattr(kind, name)], [])
         self.assertFalse(hasattr(self.streamed(), "status_code"))

@@ -53,6 +53,23 @@ TIMEOUT_SYNONYMS = {
 }
 """What httpx and aiohttp call the phases of a call."""
 
+CLIENT_ATTRIBUTE_SYNONYMS = {
+    **{name: f"Client(reactor, {name}=…)" for name in ("headers", "auth", "params", "base_url")},
+    **dict.fromkeys(("cookies", "cookie_jar", "cookiejar"), "Client(reactor, cookiejar=…)"),
+    **dict.fromkeys(("hooks", "event_hooks"), _HOOKS),
+    **dict.fromkeys(("verify", "cert"), _POLICY),
+    **{
+        name: f"Client(reactor, HttpSettings({name}=…))"
+        for name in ("timeout", "max_redirects", "proxy")
+    },
+    "proxies": "Client(reactor, HttpSettings(proxy=…))",
+    "trust_env": 'Client(reactor, HttpSettings(proxy="environment"))',
+    "mount": "Client(reactor, agent=…)",
+    "aclose": "close()",
+    **dict.fromkeys(("fetch", "send", "build_request"), "request()"),
+}
+"""What requests and httpx have on a session, and what is an argument here, or named otherwise."""
+
 _ANY_BODY = {
     **dict.fromkeys(("status_code", "code"), "status"),
     **dict.fromkeys(("reason_phrase", "phrase"), "reason"),
