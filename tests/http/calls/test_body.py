@@ -117,6 +117,18 @@ class ContentTests(ClientTestCase):
         self.assertEqual(self.posted(data=streamed), (b"ab", ""))
         self.assertEqual(self.posted(data=AsynchronousFile()), (b"ab", ""))
 
+    def test_used_up(self) -> None:
+        """A generator that has ended is a mistake, one without any piece an empty body."""
+
+        async def async_pieces() -> AsyncIterator[bytes]:
+            yield b"x"
+
+        for data in ((piece for piece in (b"x",)), async_pieces()):
+            self.assertEqual(self.posted(data=data), (b"x", ""))
+            said = self.failureResultOf(self.start(self.client.post(URL, data=data)), ValueError)
+            self.assertIn("data is a generator that is used up", str(said.value))
+        self.assertEqual(self.posted(data=iter(())), (b"", ""))
+
     def test_not_repeated(self) -> None:
         """What is sent once is neither retried nor redirected."""
         self.answer(canned(503))

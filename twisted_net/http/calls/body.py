@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from os import PathLike
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -81,6 +82,8 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:  
     Return the body for the options of a call; its type is added to *headers* if it has one.
 
     :raises TypeError: for options that exclude each other, and for data in no known form.
+    :raises ValueError: for data that has nothing to send: a closed file, a generator that has
+        ended; and for a text with a surrogate.
     """
     data, files = options.get("data"), options.get("files")
     if "json" in options:
@@ -121,6 +124,8 @@ def _with_files(data: object, files: Files, headers: Headers) -> RequestBody:
 def _sent_once(data: Any) -> RequestBody:  # Any: what a caller passed
     if IBodyProducer.providedBy(data):
         return RequestBody(once=lambda: data)
+    if _is_used_up(data):
+        raise ValueError("Client: data is a generator that is used up: call its function again")
     if isinstance(data, AsyncIterable):
         # Before files: a StreamedResponse, and files of asynchronous libraries, have a read(), too.
         return RequestBody(once=lambda: PieceProducer(data))
@@ -144,6 +149,13 @@ def _sent_once(data: Any) -> RequestBody:  # Any: what a caller passed
         "Client: data must be bytes, text, a form (a mapping or a list of pairs), a file, or an"
         f" iterator of bytes, not {shown(data)}{hint}"
     )
+
+
+def _is_used_up(data: object) -> bool:
+    """Return whether a generator has ended: it would be sent as an empty body."""
+    if isinstance(data, AsyncGeneratorType):
+        return data.ag_frame is None
+    return isinstance(data, GeneratorType) and data.gi_frame is None
 
 
 def form_pairs(form: object, label: str) -> list[tuple[str, str]]:
