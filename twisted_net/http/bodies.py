@@ -259,6 +259,7 @@ class BodyCollector(Protocol):
     def __init__(self) -> None:
         self.done: Deferred[tuple[bytes, Failure]] = Deferred(lambda _: self._cancel())
         self._chunks: list[bytes] = []
+        self._cancelled = False
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -266,7 +267,7 @@ class BodyCollector(Protocol):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
+        if self.done.called or self._cancelled:
             return
         if is_complete(reason):
             self.done.callback((self.received(), reason))
@@ -278,6 +279,7 @@ class BodyCollector(Protocol):
         return b"".join(self._chunks)
 
     def _cancel(self) -> None:
+        self._cancelled = True
         transport = cast(BodyTransport, self.transport)
         transport.abortConnection()
 

@@ -236,6 +236,49 @@ class ReceiverTests(ExchangeTestCase):
             self.assertEqual(gatherer.body, b"abc")
             self.assertIsInstance(self.error(gatherer), ConnectionBroken)
 
+    def test_abort_of_what_has_come(self) -> None:
+        """One that drops parts of a body that has come whole does not hear that it was whole."""
+        chunk = b"258\r\n" + b"x" * 600 + b"\r\n"
+        gatherer = self.begin(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk, max_body=10**6
+        )
+        received = gatherer.dataReceived
+
+        def leave(data: bytes) -> None:
+            received(data)
+            cast(Any, gatherer.transport).abortConnection()
+
+        self.patch(gatherer, "dataReceived", leave)
+        self.server.send(chunk * 3 + b"0\r\n\r\n")
+        self.assertEqual(len(gatherer.body), 1200)
+        self.assertIsInstance(self.error(gatherer), ConnectionBroken)
+        self.assertIs(self.pool.take_idle(TARGET.origin), self.wire)
+
+    def test_abort_in_a_pause(self) -> None:
+        """The same holds for one that pauses first; one that drops nothing hears of the end."""
+        for pieces in (0, 1):
+            self.wire, self.server = self.open()
+            gatherer = self.begin()
+            transport = cast(Any, gatherer.transport)
+            self.server.send(b"d" * (6 - pieces))
+            transport.pauseProducing()
+            self.server.send(b"e" * pieces)
+            transport.abortConnection()
+            expected = ConnectionBroken if pieces else ResponseDone
+            self.assertIsInstance(self.error(gatherer), expected)
+
+    def test_abort_after_the_loss(self) -> None:
+        """One that leaves while what came before the loss is still parsed hears of the end."""
+        gatherer = self.begin(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", max_body=10**6
+        )
+        self.server.send(b"1\r\na\r\n" * 20_000)
+        self.server.close()
+        self.assertIsNone(gatherer.reason)
+        cast(Any, gatherer.transport).abortConnection()
+        self.assertIsInstance(self.error(gatherer), ConnectionBroken)
+        self.reactor.advance(0)
+
     def test_cancel(self) -> None:
         """A request that is cancelled drops the connection."""
         asking = self.ask(deadline=9.0)

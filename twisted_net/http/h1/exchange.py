@@ -19,7 +19,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.bodies import BodyResponse, BodyTransport, BufferedResponse
 from twisted_net.http.call import Deadline
 from twisted_net.http.error_translation import connection_error
-from twisted_net.http.errors import FetchTimeout, TLSFailed
+from twisted_net.http.errors import ConnectionBroken, FetchTimeout, TLSFailed
 from twisted_net.http.fields import HeaderFields, connection_options
 from twisted_net.http.h1.heads import CHUNKED, UNTIL_CLOSE, ResponseHead
 from twisted_net.http.h1.messages import ResponseReader
@@ -221,13 +221,22 @@ class Exchange:
 
     def abort(self) -> None:
         """Drop the rest of the body, and the connection if it is not over."""
+        left = Failure(ConnectionBroken("body", "its reader has left"))
+        if self._pieces and self._end is not None:
+            # All of it has come, but the receiver has not got it all.
+            self._end = left
         self._pieces.clear()
         wire = self._wire
-        if wire is not None and not self._aborted:
-            # The receiver hears of the end when the connection is lost.
+        if wire is None:
+            self._deliver()
+        elif not self._aborted:
             self._aborted = True
             self._unwatch()
-            wire.abort()
+            if self._lost:
+                self._finish(left)
+            else:
+                # The receiver hears of the end when the connection is lost.
+                wire.abort()
 
     # --- within ---
 
@@ -334,7 +343,8 @@ class Exchange:
         if not self._lost:
             wire.exchange = None
             wire.abort()
-        failure = error if isinstance(error, Failure) else Failure(error)
+        # Where it was raised says nothing of it, and those frames keep this exchange.
+        failure = error if isinstance(error, Failure) else Failure(error.with_traceback(None))
         if self._answering:
             self._answering = False
             self.answered.errback(failure)
@@ -362,8 +372,9 @@ class Exchange:
         finally:
             self._delivering = False
         if not self._pieces and self._end is not None:
+            end, self._end = self._end, None
             self._receiver = None
-            receiver.connectionLost(self._end)
+            receiver.connectionLost(end)
         else:
             self._settle()
 
