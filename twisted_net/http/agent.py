@@ -34,6 +34,7 @@ from twisted_net.http.cache.memory_hit import Hit, fresh_hit
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.cache.stores import Store, open_store
 from twisted_net.http.call import Call, CallOverrides, Deadline
+from twisted_net.http.calls.outcomes import result_of, started
 from twisted_net.http.calls.progress import ProgressAgent, ProgressFunction
 from twisted_net.http.calls.timeouts import Timeouts, limit_or
 from twisted_net.http.connector import Connector
@@ -320,7 +321,7 @@ class AttemptAgent(AgentLayer):
 
     @override
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
-        return Deferred.fromCoroutine(self._attempt(request))
+        return started(self._attempt(request))
 
     async def _attempt(self, request: AgentRequest) -> IResponse:
         target = parse_target(request.uri.decode("latin-1"))
@@ -334,7 +335,9 @@ class AttemptAgent(AgentLayer):
         sent, closes = self._encode(request, target)
         wire = await self._wire(target)
         method = request.method.decode("ascii")
-        response = await wire.send(method, sent, request.producer, self._limits, closes=closes)
+        response = await result_of(
+            wire.send(method, sent, request.producer, self._limits, closes=closes)
+        )
         if response.code == 407 and wire.proxy is not None:
             discard(response)
             raise proxy_refusal(target.host, 407, unsent=False)
@@ -395,7 +398,7 @@ class AttemptAgent(AgentLayer):
             if limit is None or remaining < limit:
                 seconds, deadline = max(0.0, remaining), self._deadline
         if seconds is None:
-            return await waiting
+            return await result_of(waiting)
         expired = False
 
         def expire() -> None:
@@ -405,7 +408,7 @@ class AttemptAgent(AgentLayer):
 
         timer = self._clock.callLater(seconds, expire)
         try:
-            return await waiting
+            return await result_of(waiting)
         except CancelledError:
             if expired:
                 if deadline is not None:

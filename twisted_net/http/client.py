@@ -35,6 +35,7 @@ from twisted_net.http.calls.options import (
     check_target,
     total_timeout,
 )
+from twisted_net.http.calls.outcomes import result_of, started
 from twisted_net.http.calls.synonyms import (
     CLIENT_ATTRIBUTE_SYNONYMS,
     client_synonyms,
@@ -228,10 +229,10 @@ class Client(AbstractAsyncContextManager["Client"]):
             hit = self._hit(url, options)
             if hit is not None:
                 return hit
-        call = Deferred.fromCoroutine(self._request(method, url, options))
+        call = started(self._request(method, url, options))
         self._calls.add(call)
         try:
-            return await call
+            return await result_of(call)
         except CancelledError:
             if self._closed:
                 raise ClientClosed from None
@@ -362,12 +363,12 @@ class Client(AbstractAsyncContextManager["Client"]):
                 try:
                     results[index] = await (self.get(call) if isinstance(call, str) else call())
                 except FetchError as error:
-                    results[index] = error
+                    results[index] = error.with_traceback(None)  # its frames keep the results
             exhausted = True
 
         workers: list[Deferred[None]] = []
         while len(workers) < limit and not exhausted:
-            workers.append(Deferred.fromCoroutine(work()))
+            workers.append(started(work()))
         try:
             await gatherResults(workers, consumeErrors=True)
         except FirstError as first:
@@ -462,10 +463,10 @@ class Client(AbstractAsyncContextManager["Client"]):
         check_target(method, url)
         if self._changes_urls or "params" in options:
             url = self._defaults.url(url, options.get("params"))
-        opening = Deferred.fromCoroutine(self._open_stream(method.upper(), url, options))
+        opening = started(self._open_stream(method.upper(), url, options))
         self._calls.add(opening)
         try:
-            response = await opening
+            response = await result_of(opening)
         except CancelledError:
             if self._closed:
                 raise ClientClosed from None
@@ -510,7 +511,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         if isinstance(received, BufferedResponse):
             content = received.body
         else:
-            content = b"" if received.length == 0 else (await collect(received))[0]
+            content = b"" if received.length == 0 else (await result_of(collect(received)))[0]
         response = Response(
             method=chain.method,
             url=call.url,

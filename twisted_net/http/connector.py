@@ -8,7 +8,6 @@ from errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from math import inf
 from typing import Any, cast
 
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
@@ -22,6 +21,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from typing_extensions import override
 
 from twisted_net.errors import TooBusy
+from twisted_net.http.calls.outcomes import result_of
 from twisted_net.http.errors import (
     CannotConnect,
     LookupsBusy,
@@ -29,6 +29,7 @@ from twisted_net.http.errors import (
     OutOfResources,
     ProxyFailed,
 )
+from twisted_net.http.h1.tcp_endpoint import TcpEndpoint
 from twisted_net.http.h1.wire import Wire
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request, route_of
@@ -105,7 +106,7 @@ class Connector:
         addresses = await self._checked_addresses(target)
         endpoints = [self._endpoint(target, address) for address in addresses]
         try:
-            protocol = await connect_first(self._reactor, endpoints, factory, within)
+            protocol = await result_of(connect_first(self._reactor, endpoints, factory, within))
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise CannotConnect(target.host, target.port, _reason(error)) from error
@@ -125,12 +126,12 @@ class Connector:
             protocol = await self._connect_to_proxy(proxy, target.host, tunnels, within)
             tunnel = cast(Tunnel, protocol)
             try:
-                await tunnel.open(connect_request(proxy, host, target.port))
+                await result_of(tunnel.open(connect_request(proxy, host, target.port)))
             except ProxyFailed as error:
                 if not error.transient:
                     raise
                 # The proxy may reach another address of the host.
-                first_error = first_error or error
+                first_error = first_error or error.with_traceback(None)
                 continue
             return self._connect_in_tunnel(tunnel, target, factory)
         assert first_error is not None
@@ -159,7 +160,7 @@ class Connector:
             raise ProxyFailed(host, "its name has no address")
         endpoints = [self._plain_endpoint(address, proxy.port) for address in addresses]
         try:
-            return await connect_first(self._reactor, endpoints, factory, within)
+            return await result_of(connect_first(self._reactor, endpoints, factory, within))
         except (ConnectError, ConnectionClosed, OSError) as error:
             _check_shortage(error)
             raise ProxyFailed(host, _reason(error)) from error
@@ -180,16 +181,16 @@ class Connector:
         resolver = self._reactor.nameResolver if self._resolver is None else self._resolver
         resolver.resolveHostName(collector, host, port)
         try:
-            return interleave(await collector.found)
+            found: list[str] = await result_of(collector.found)
         except TooBusy as error:
             raise LookupsBusy(host) from error
         except RuntimeError as error:
             # There is no thread to look it up in.
             raise OutOfResources(str(error)) from error
+        return interleave(found)
 
     def _plain_endpoint(self, address: str, port: int) -> IStreamClientEndpoint:
-        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        return kind(self._reactor, address, port, self._timeout)
+        return TcpEndpoint(self._reactor, address, port, self._timeout)
 
     def _endpoint(self, target: HttpTarget, address: str) -> IStreamClientEndpoint:
         endpoint = self._plain_endpoint(address, target.port)

@@ -8,6 +8,7 @@ from math import inf
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from twisted_net.http.calls.outcomes import started
 from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.connector import Connector
 from twisted_net.http.errors import ClientClosed
@@ -80,7 +81,7 @@ class ConnectionPool:
 
         :param within: seconds after which the caller cancels it.
         """
-        return Deferred.fromCoroutine(self._connect(target, within))
+        return started(self._connect(target, within))
 
     async def _connect(self, target: HttpTarget, within: float) -> Wire:
         if self._closed:

@@ -8,6 +8,7 @@ from twisted.web.iweb import IAgent, IResponse
 from twisted_net.http.call import Call
 from twisted_net.http.calls.body import RequestBody
 from twisted_net.http.calls.cookies import CallCookies
+from twisted_net.http.calls.outcomes import result_of
 from twisted_net.http.urls import encode_url, parse_target
 
 
@@ -38,7 +39,7 @@ class RequestSender:
             if value is not None:
                 headers = headers.copy()
                 headers.setRawHeaders(b"cookie", [value.encode("latin-1", "replace")])
-        response = await self._agent.request(verb, uri, headers, body.producer())
+        response = await result_of(self._agent.request(verb, uri, headers, body.producer()))
         lines = self._call.set_cookies
         if lines is None:
             raw = response.headers.getRawHeaders(b"set-cookie")

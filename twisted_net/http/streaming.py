@@ -15,6 +15,7 @@ from typing_extensions import override
 from twisted_net.config.type_checks import shown
 from twisted_net.http.bodies import BodyTransport, is_complete
 from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
+from twisted_net.http.calls.outcomes import result_of
 from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
 from twisted_net.http.calls.synonyms import STREAM_SYNONYMS, unknown_attribute
 from twisted_net.http.errors import BadStatus, BodyMismatch
@@ -84,7 +85,7 @@ class StreamedResponse(AnyResponse):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
-            piece = await self._buffer.next()
+            piece = await result_of(self._buffer.next())
             if not piece:
                 return
             yield piece
@@ -97,7 +98,7 @@ class StreamedResponse(AnyResponse):
             for data in slices(piece):
                 yield data
                 if pace is not None and pace.seconds() - began >= TURN_TIME:
-                    await next_turn(pace.turns)
+                    await result_of(next_turn(pace.turns))
                     began = pace.seconds()
 
     async def read(self) -> bytes:

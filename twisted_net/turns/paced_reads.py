@@ -222,7 +222,15 @@ class PacedReads:
         reason, self._reason = self._reason, None
         self._input.stop()
         assert reason is not None
-        self._lost(reason)
+        lost = self._lost
+        # They may refer to this, as the cutter may.
+        self._deliver = self._lost = _nothing
+        self._cutter = LineCutter()
+        lost(reason)
+
+
+def _nothing(_: object) -> None:
+    """Nothing comes after the end."""
 
 
 class PacedTransport:
@@ -235,7 +243,9 @@ class PacedTransport:
     def __init__(self, below: Any, reads: PacedReads) -> None:  # Any: of TCP or TLS, or of a body
         self._below = below
         self._reads = reads
-        directlyProvides(self, providedBy(below))
+        interfaces = list(providedBy(below))
+        if interfaces:
+            directlyProvides(self, interfaces)
 
     def __getattr__(self, name: str) -> Any:  # Any: as above
         return getattr(self._below, name)

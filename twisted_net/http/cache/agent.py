@@ -60,6 +60,7 @@ from twisted_net.http.cache.stores import Store
 from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.cache.validation import entity_tags, same_tag
 from twisted_net.http.cache.vary import variant
+from twisted_net.http.calls.outcomes import result_of, started
 from twisted_net.http.errors import InvalidURL
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.urls import HttpTarget, parse_target
@@ -142,7 +143,7 @@ class CachingAgent(AgentLayer):
         if not inspect.isawaitable(stored):
             found = self._answer_from(stored, asked, request)
             return found if isinstance(found, Deferred) else succeed(found)
-        return Deferred.fromCoroutine(self._answer(asked, request, stored))
+        return started(self._answer(asked, request, stored))
 
     def _answer_from(
         self, stored: Sequence[Entry], request: CacheRequest, outgoing: AgentRequest
@@ -151,7 +152,7 @@ class CachingAgent(AgentLayer):
         decision = self._rules.lookup(request, stored, self._now())
         if isinstance(decision, Serve):
             return self._serve_hit(request, outgoing, decision)
-        return Deferred.fromCoroutine(self._answer(request, outgoing, stored))
+        return started(self._answer(request, outgoing, stored))
 
     async def _answer(
         self,
@@ -175,11 +176,15 @@ class CachingAgent(AgentLayer):
             key = (request.key, names, variant(request.fields, names))
             if self._collapser.is_unstorable(key, self._rules.default_ttl_for(request.key)):
                 unshared = self._collapser.begin_unshared(key)
-                return await unshared.start(self._forward(request, outgoing, decision, unshared))
+                return await result_of(
+                    unshared.start(self._forward(request, outgoing, decision, unshared))
+                )
             collapsed = self._collapser.find(key)
             if collapsed is None:
                 collapsed = self._collapser.begin(key)
-                return await collapsed.start(self._forward(request, outgoing, decision, collapsed))
+                return await result_of(
+                    collapsed.start(self._forward(request, outgoing, decision, collapsed))
+                )
             deadline = None if self._call is None else self._call.deadline
             error = await self._collapser.wait(collapsed, deadline)
             if error is not None and not is_caller_specific(error):
@@ -261,7 +266,7 @@ class CachingAgent(AgentLayer):
         sent = outgoing.with_fields(conditions)
         request_time = self._now()
         try:
-            response = await sent.send(self._agent)
+            response = await result_of(sent.send(self._agent))
         except FetchError:
             now = self._now()
             if entry is not None and self._rules.stale_on_error(request, entry, now):
@@ -348,7 +353,7 @@ class CachingAgent(AgentLayer):
         received: _ReceivedResponse,
     ) -> IResponse:
         """Serve the complete response, after its remainder has been received."""
-        body, _ = await collect(received.response)
+        body, _ = await result_of(collect(received.response))
         new = self._rules.make_entry(
             request,
             206,

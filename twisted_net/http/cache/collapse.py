@@ -19,6 +19,7 @@ from twisted_net.errors import FetchError
 from twisted_net.http.bodies import discard
 from twisted_net.http.cache.tee import BodyTee
 from twisted_net.http.call import Deadline
+from twisted_net.http.calls.outcomes import result_of, started
 from twisted_net.http.errors import BodyTooLarge, ClientClosed, FetchTimeout
 from twisted_net.net.bounded_table import BoundedTable
 
@@ -69,7 +70,7 @@ class CollapsedRequest:
         """Run *work*; return the response for the caller that started it."""
         initiator: Deferred[IResponse] = Deferred(lambda _: self._initiator_left())
         self._initiator = initiator
-        running = Deferred.fromCoroutine(work)
+        running = started(work)
         self._running = running
         running.addCallbacks(self._received, self._failed)
         return initiator
@@ -264,7 +265,7 @@ class RequestCollapser:
         """
         waiting = request.wait()
         if deadline is None or self._clock is None:
-            return await waiting
+            return await result_of(waiting)
         expired = False
 
         def expire() -> None:
@@ -275,7 +276,7 @@ class RequestCollapser:
         remaining = max(0.0, deadline.at - self._clock.seconds())
         timer = self._clock.callLater(remaining, expire)
         try:
-            return await waiting
+            return await result_of(waiting)
         except CancelledError:
             if expired:
                 raise deadline.exceeded("headers") from None

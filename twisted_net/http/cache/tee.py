@@ -112,6 +112,8 @@ class BodyTee(Protocol):
             # PotentialDataLoss: a body that ends with its connection may be incomplete.
             self._store(b"".join(self._chunks), reason.check(ResponseDone) is not None)
         self._on_end()
+        # They may refer to what refers to this.
+        del self._store, self._has_waiters, self._on_end
         self._flush()
 
     def _flush(self) -> None:

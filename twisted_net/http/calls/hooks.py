@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_net.http.call import Deadline
 from twisted_net.http.calls.http_request import HttpRequest
+from twisted_net.http.calls.outcomes import result_of, started
 
 if TYPE_CHECKING:
     from twisted_net.http.response import Response
@@ -46,9 +47,9 @@ async def completed(result: object, clock: IReactorTime, deadline: Deadline | No
     """
     if not isawaitable(result):
         return
-    waiting = Deferred.fromCoroutine(_awaited(result))
+    waiting = started(_awaited(result))
     if deadline is None:
-        await waiting
+        await result_of(waiting)
         return
     expired = False
 
@@ -59,7 +60,7 @@ async def completed(result: object, clock: IReactorTime, deadline: Deadline | No
 
     timer = clock.callLater(max(0.0, deadline.at - clock.seconds()), expire)
     try:
-        await waiting
+        await result_of(waiting)
     except CancelledError:
         if expired:
             raise deadline.exceeded("hook") from None

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from twisted_net.config.type_checks import shown
 from twisted_net.http.calls.http_request import encoded_text
+from twisted_net.http.calls.outcomes import result_of, started
 
 PIECE = 64 * 2**10
 """Bytes of a file that are read at a time."""
@@ -50,7 +51,7 @@ class PieceProducer:
         self._stopped = False
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        sending = self._sending = Deferred.fromCoroutine(self._send(consumer))
+        sending = self._sending = started(self._send(consumer))
         # After stopProducing it is not to fire (IBodyProducer).
         done: Deferred[None] = Deferred(lambda _: sending.cancel())
 
@@ -95,7 +96,7 @@ class PieceProducer:
 
     async def _resume(self) -> None:
         self._resumed = Deferred(lambda _: setattr(self, "_resumed", None))
-        await self._resumed
+        await result_of(self._resumed)
 
 
 async def _pieces(pieces: Iterable[object] | AsyncIterable[object]) -> Any:  # Any: see below

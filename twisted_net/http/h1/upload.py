@@ -54,7 +54,7 @@ class Upload:
 
     def stop(self) -> None:
         """Send no more; idempotent."""
-        producer = self._detach()
+        producer, _ = self._detach()
         if producer is not None:
             # What it makes of that is its own affair: nobody waits for it any more.
             maybeDeferred(producer.stopProducing).addErrback(lambda _: None)
@@ -76,8 +76,9 @@ class Upload:
             self._left -= len(data)
             self._transport.write(data)
         else:
+            ended = self._ended
             self.stop()
-            self._ended(Failure(ValueError("the body is longer than its length says")))
+            ended(Failure(ValueError("the body is longer than its length says")))
             return
         self._wrote()
 
@@ -95,22 +96,32 @@ class Upload:
         """The connection is lost."""
         self.stop()
 
-    def _detach(self) -> IBodyProducer | None:
-        producer, self._producer = self._producer, None
+    def _detach(self) -> tuple[IBodyProducer | None, Callable[[Failure | None], None]]:
+        """Let go of the producer and of who hears of the end; return both."""
+        producer, ended = self._producer, self._ended
         if producer is not None:
             cast(Any, self._transport).unregisterProducer()
-        return producer
+            # The Deferred of a producer that was stopped may be kept for long, and so may this.
+            self._producer = None
+            self._wrote, self._ended = _nothing, _nothing
+        return producer, ended
 
     def _finish(self) -> None:
-        if self._detach() is None:
+        producer, ended = self._detach()
+        if producer is None:
             return
         if self._left == CHUNKED:
             self._transport.write(LAST_CHUNK)
         elif self._left:
-            self._ended(Failure(ValueError("the body is shorter than its length says")))
+            ended(Failure(ValueError("the body is shorter than its length says")))
             return
-        self._ended(None)
+        ended(None)
 
     def _fail(self, failure: Failure) -> None:
-        if self._detach() is not None:
-            self._ended(failure)
+        producer, ended = self._detach()
+        if producer is not None:
+            ended(failure)
+
+
+def _nothing(_: object = None) -> None:
+    """Nobody is to hear of it."""

@@ -31,6 +31,7 @@ from twisted_net.http.bodies import (
     discard,
 )
 from twisted_net.http.call import Call
+from twisted_net.http.calls.outcomes import result_of, started
 from twisted_net.http.dates import parse_date
 from twisted_net.http.errors import CircuitOpen, FetchTimeout
 from twisted_net.http.per_origin import PerOrigin
@@ -148,7 +149,7 @@ class RetryAgent(AgentLayer):
 
     @override
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
-        return Deferred.fromCoroutine(_RetryLoop(self, request).response())
+        return started(_RetryLoop(self, request).response())
 
 
 class _RetryLoop:
@@ -190,7 +191,7 @@ class _RetryLoop:
             if outcome.response is not None:
                 discard(outcome.response)
             try:
-                await deferLater(self._clock, wait)
+                await result_of(deferLater(self._clock, wait))
             except CancelledError:
                 self._budget.refund(cost)
                 raise
@@ -212,7 +213,7 @@ class _RetryLoop:
         outcome = _AttemptOutcome(self._number, now)
         healthy: bool | None = None
         try:
-            response = await self._request.send(self._layer._agent)
+            response = await result_of(self._request.send(self._layer._agent))
             if (
                 self._call.buffer_body
                 and response.length != 0
@@ -222,7 +223,8 @@ class _RetryLoop:
             outcome.response = response
             healthy = response.code < 500 or response.code not in self._policy.statuses
         except FetchError as error:
-            outcome.error = error
+            # This frame is in its traceback, and keeps the outcome.
+            outcome.error = error.with_traceback(None)
             healthy = _origin_health(error)
         except CancelledError:
             outcome.seconds = self._clock.seconds() - now
@@ -239,7 +241,7 @@ class _RetryLoop:
         collector = BodyCollector()
         response.deliverBody(collector)
         try:
-            body, reason = await collector.done
+            body, reason = await result_of(collector.done)
         except FetchError:
             self._call.broken = response, collector.received()
             raise
@@ -260,14 +262,17 @@ class _RetryLoop:
                     discard(outcome.response)
             return False
 
-        return await hedge(
-            self._clock,
-            lambda: Deferred.fromCoroutine(self._attempt()),
-            delay,
-            lambda: (
-                self._breaker.state is CircuitState.CLOSED and self._budget.acquire() is not None
-            ),
-            good,
+        return await result_of(
+            hedge(
+                self._clock,
+                lambda: started(self._attempt()),
+                delay,
+                lambda: (
+                    self._breaker.state is CircuitState.CLOSED
+                    and self._budget.acquire() is not None
+                ),
+                good,
+            )
         )
 
     def _next(self, outcome: _AttemptOutcome) -> tuple[float | None, int]:
@@ -343,7 +348,7 @@ def _result(outcome: _AttemptOutcome) -> IResponse:
     if outcome.response is not None:
         return outcome.response
     assert outcome.error is not None
-    raise outcome.error
+    raise outcome.error.with_traceback(None)
 
 
 def _origin_health(error: FetchError) -> bool | None:
