@@ -236,6 +236,23 @@ class ReceiverTests(ExchangeTestCase):
             self.assertEqual(gatherer.body, b"abc")
             self.assertIsInstance(self.error(gatherer), ConnectionBroken)
 
+    def test_failure_in_a_turn(self) -> None:
+        """One that fails in a turn loses its connection, as one that fails as bytes arrive."""
+        gatherer = self.begin(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", max_body=10**6
+        )
+        self.server.send(b"1\r\na\r\n" * 20_000)
+
+        def fail(data: bytes) -> None:
+            raise ZeroDivisionError
+
+        self.patch(gatherer, "dataReceived", fail)
+        with self.assertRaises(ZeroDivisionError):
+            self.reactor.advance(0)
+        self.reactor.advance(0)
+        self.assertTrue(self.server.transport.ended)
+        self.assertIsInstance(self.error(gatherer), ConnectionBroken)
+
     def test_abort_of_what_has_come(self) -> None:
         """One that drops parts of a body that has come whole does not hear that it was whole."""
         chunk = b"258\r\n" + b"x" * 600 + b"\r\n"

@@ -142,6 +142,24 @@ class TimeoutsTests(SynchronousTestCase):
         self.assertEqual(len(self.timeouts), 0)
         self.assertLess(looks, 4 * CHECKED_PER_SECOND)
 
+    def test_failure(self) -> None:
+        """One that fails as it expires does not keep the others from expiring."""
+        failing, others = self.wait(1.0), [self.wait(1.0), self.wait(2.0)]
+
+        def fail(now: float) -> None:
+            self.timeouts.discard(failing)
+            raise ZeroDivisionError
+
+        self.patch(failing, "expire", fail)
+        with self.assertRaises(ZeroDivisionError):
+            self.clock.advance(1.0)
+        self.clock.advance(0)
+        self.clock.advance(1.0)
+        self.assertEqual([len(waiting.expired) for waiting in others], [1, 1])
+        last = self.wait(4.0)
+        self.clock.advance(2.0)
+        self.assertEqual(len(last.expired), 1)
+
     def test_stop(self) -> None:
         """After the end there is no timer, and nothing expires."""
         waiting = self.wait(1.0)

@@ -162,7 +162,12 @@ class Exchange:
         except FetchError as error:
             self._fail(error)
             return
-        self._go_on(left)
+        try:
+            self._go_on(left)
+        except BaseException:
+            # As the reactor ends a connection whose receiver fails while it reads.
+            self.abort()
+            raise
 
     def lost(self, reason: Failure) -> None:
         """The connection is lost."""

@@ -84,11 +84,18 @@ class ExchangeTimeouts:
         if not expired:
             self._checked = now
             expired.extend(timed for timed in self._waiting if timed.due <= now)
-        for _ in range(min(len(expired), EXPIRED_PER_TURN)):
-            timed = expired.popleft()
-            if timed in self._waiting and timed.due <= now:
-                timed.expire(now)
-        if expired:
+        try:
+            for _ in range(min(len(expired), EXPIRED_PER_TURN)):
+                timed = expired.popleft()
+                if timed in self._waiting and timed.due <= now:
+                    timed.expire(now)
+        finally:
+            # It may call the receiver of a body, which may fail.
+            self._set_next(now)
+
+    def _set_next(self, now: float) -> None:
+        """Set the timer for the next look."""
+        if self._expired:
             self._set(now)
         elif self._waiting:
             earliest = min(timed.due for timed in self._waiting)
