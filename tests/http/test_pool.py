@@ -6,6 +6,7 @@ from tests.http.fakes import ServerSide
 from tests.http.pools import TARGET, PoolTestCase
 from twisted_net.http.connector import Connector
 from twisted_net.http.errors import ClientClosed
+from twisted_net.http.h1.wire import Wire
 from twisted_net.http.pool import ConnectionPool
 from twisted_net.http.settings import HttpSettings
 from twisted_net.http.urls import parse_target
@@ -29,6 +30,26 @@ class IdleTests(PoolTestCase):
         self.use(*self.open())
         for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
             self.assertIsNone(self.pool.take_idle(parse_target(url).origin))
+
+    def test_any_of_many(self) -> None:
+        """One of many is taken, closed or lost without a look at the others."""
+        self.pool = self.make_pool(idle_per_origin=100)
+        opened = [self.open() for _ in range(50)]
+        for one in opened:
+            self.use(*one)
+        compared: list[object] = []
+
+        def equal(wire: Wire, other: object) -> bool:
+            compared.append(wire)
+            return wire is other
+
+        self.patch(Wire, "__eq__", equal)
+        self.assertIs(self.pool.take_idle(TARGET.origin), opened[-1][0])
+        opened[-2][1].close()
+        opened[25][1].close()
+        opened[0][0].close()
+        self.assertIs(self.pool.take_idle(TARGET.origin), opened[-3][0])
+        self.assertEqual(compared, [])
 
     def test_idle_after_close(self) -> None:
         """A wire that becomes idle when the pool is closed is dropped, without a timer."""

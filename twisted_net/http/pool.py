@@ -40,7 +40,8 @@ class ConnectionPool:
         self._settings = settings
         self._open: set[Wire] = set()
         self._idle: OrderedDict[Wire, float] = OrderedDict()
-        self._idle_by_origin: dict[Origin, list[Wire]] = {}
+        # Ordered: any one is removed at once, however many there are.
+        self._idle_by_origin: dict[Origin, OrderedDict[Wire, None]] = {}
         self._timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] = []
@@ -68,7 +69,7 @@ class ConnectionPool:
         of_origin = self._idle_by_origin.get(origin)
         if not of_origin:
             return None
-        wire = of_origin[-1]
+        wire = next(reversed(of_origin))
         self._remove_idle(wire)
         return wire
 
@@ -125,11 +126,11 @@ class ConnectionPool:
             # Its last bytes were read in a later turn.
             wire.abort()
             return
-        of_origin = self._idle_by_origin.setdefault(wire.origin, [])
-        of_origin.append(wire)
+        of_origin = self._idle_by_origin.setdefault(wire.origin, OrderedDict())
+        of_origin[wire] = None
         self._idle[wire] = self.seconds() + self._settings.idle_timeout
         if len(of_origin) > self._settings.idle_per_origin:
-            of_origin[0].close()
+            next(iter(of_origin)).close()
         elif len(self._idle) > self._settings.max_idle:
             next(iter(self._idle)).close()
         if self._timer is None and self._idle:
@@ -170,6 +171,6 @@ class ConnectionPool:
         if self._idle.pop(wire, None) is None:
             return
         of_origin = self._idle_by_origin[wire.origin]
-        of_origin.remove(wire)
+        del of_origin[wire]
         if not of_origin:
             del self._idle_by_origin[wire.origin]
