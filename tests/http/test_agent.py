@@ -632,6 +632,17 @@ class HTTPAgentTests(HttpTestCase):
             self.assertNotIn("x-hop", fields)
             self.assertNotIn("connection", fields)
 
+    def test_malformed_options_of_the_connection(self) -> None:
+        """What is no option is not shown, and does no harm."""
+        for value in (b"close;x=y", b'"a", X-Hop', b"\xe9"):
+            self.setUp()
+            asking = HTTPAgent(self.reactor).request(b"GET", URL)
+            ServerSide(self.reactor).send(
+                b"HTTP/1.1 200 OK\r\nConnection: %b\r\nX-Hop: a\r\nContent-Length: 1\r\n\r\nx"
+                % value
+            )
+            self.assertNotIn("connection", response_fields(self.successResultOf(asking)))
+
     def test_directives_of_the_connection(self) -> None:
         """A cache obeys what forbids to store even if it is for this connection alone."""
         agent = HTTPAgent(self.reactor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import HeaderFields, connection_options
 
 
 class FieldsTests(SynchronousTestCase):
@@ -55,3 +55,16 @@ class FieldsTests(SynchronousTestCase):
     def test_without(self) -> None:
         """Fields are removed by name."""
         self.assertEqual(dict(self.FIELDS.without(["Set-Cookie", "x"])), {"etag": '"é"'})
+
+
+class ConnectionOptionsTests(SynchronousTestCase):
+    """:func:`connection_options` reads ``Connection``."""
+
+    def test_options(self) -> None:
+        """They are tokens, in any case and with white space; what is none is left out."""
+        for value, expected in (
+            ("Close, X-Hop\t,\tx-other", {"close", "x-hop", "x-other"}),
+            ('close;x=y, "close", a b, \xe9, , ok', {"ok"}),
+            ("", set()),
+        ):
+            self.assertEqual(connection_options(value), expected)

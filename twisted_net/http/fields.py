@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from twisted_net.http.calls.synonyms import FIELDS_SYNONYMS, unknown_attribute
 
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+"""A character of a token (RFC 9110 §5.6.2), as those of a field name."""
+
 MAX_CONNECTION_OPTIONS = 64
 """Options of ``Connection`` that are read."""
+
+_NAME = re.compile(rf"{TOKEN}++")
 
 
 class HeaderFields(Mapping[str, str]):
@@ -119,10 +125,11 @@ def connection_options(connection: str) -> frozenset[str]:
     Return the options in a value of ``Connection``, in lower case (RFC 9110 §7.6.1).
 
     They are names of fields, ``close`` and ``keep-alive``. The first
-    :data:`MAX_CONNECTION_OPTIONS` count.
+    :data:`MAX_CONNECTION_OPTIONS` count. What is no token is neither, and left out.
     """
     listed = connection.split(",", MAX_CONNECTION_OPTIONS)[:MAX_CONNECTION_OPTIONS]
-    return frozenset([name.strip().lower() for name in listed if name.strip()])
+    names = [name.strip(" \t").lower() for name in listed]
+    return frozenset([name for name in names if _NAME.fullmatch(name) is not None])
 
 
 def _text(value: str | bytes) -> str:

@@ -11,7 +11,7 @@ import re
 from attrs import define
 
 from twisted_net.http.errors import BadResponse
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import TOKEN, HeaderFields
 from twisted_net.net.characters import printable
 
 MAX_HEAD_LINES = 256
@@ -32,9 +32,6 @@ MAX_SHOWN = 60
 
 _LOOKED_AT = MAX_SHOWN + 5
 """Bytes of a head that tell whether it is one: more than are shown, so that errors say so."""
-
-TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-"""A character of a token (RFC 9110 §5.6.2)."""
 
 _VISIBLE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from twisted_net.http.h1.heads import CHUNKED, TOKEN, has_close
+from twisted_net.http.fields import TOKEN
+from twisted_net.http.h1.heads import CHUNKED, has_close
 from twisted_net.net.characters import printable
 
 _TOKEN = re.compile(rf"{TOKEN}++")
