@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from errno import EWOULDBLOCK
+from socket import MSG_PEEK
 from typing import Any, TypeVar, cast
 
 from attrs import define, field, frozen
@@ -138,6 +140,18 @@ class MemoryTransport(StringTransport):
     protocol: IProtocol
     reactor: MemoryReactorClock
     ended = False
+    unread: bytes | None = None  # what the kernel has: nothing, bytes, or the end
+
+    def getHandle(self) -> MemoryTransport:
+        """Return what stands for the socket."""
+        return self
+
+    def recv(self, size: int, flags: int) -> bytes:
+        """Look at what waits in the kernel."""
+        assert flags == MSG_PEEK
+        if self.unread is None:
+            raise BlockingIOError(EWOULDBLOCK, "nothing waits")
+        return self.unread[:size]
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Do nothing."""

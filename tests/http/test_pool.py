@@ -25,6 +25,21 @@ class IdleTests(PoolTestCase):
         self.assertIs(self.pool.take_idle(TARGET.origin), first[0])
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
+    def test_ended_unseen(self) -> None:
+        """One that the kernel knows to be ended, or that nobody asked, is dropped for another."""
+        first, second, third = self.open(), self.open(), self.open()
+        for wire, server in (first, second, third):
+            self.use(wire, server)
+        third[1].transport.unread = b""
+        second[1].transport.unread = b"HTTP/1.1 200 OK"
+        self.assertIs(self.pool.take_idle(TARGET.origin), first[0])
+        self.reactor.advance(0)
+        ended = [server.transport.ended for _, server in (first, second, third)]
+        self.assertEqual(ended, [False, True, True])
+        self.use(*first)
+        first[1].transport.unread = b""
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+
     def test_other_origin(self) -> None:
         """It is reused for its own origin only: scheme, host and port."""
         self.use(*self.open())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -324,6 +326,35 @@ async def test_idle_connection_that_the_server_closed() -> None:
             assert (await client.get(f"http://127.0.0.1:{port}/")).body == b"ok"
             await deferLater(global_reactor(), 0.05)
     assert factory.connections == 3
+
+
+async def test_server_that_closes_without_a_word() -> None:
+    """What the kernel knows of a connection's end is seen before a POST, which is not repeated."""
+    served: list[int] = []
+
+    def serve(listener: socket.socket, closed: threading.Semaphore) -> None:
+        for number in range(20):
+            connection, _ = listener.accept()
+            with connection:
+                received = b""
+                while not received.endswith(b"\r\n\r\nbody"):
+                    received += connection.recv(4096)
+                connection.sendall(OK)
+            served.append(number)
+            closed.release()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = threading.Semaphore(0)
+        server = threading.Thread(target=serve, args=(listener, closed), daemon=True)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        async with Client(global_reactor(), QUICK) as client:
+            for _ in range(20):
+                assert (await client.post(url, data=b"body")).body == b"ok"
+                # The reactor does not run meanwhile.
+                assert closed.acquire(timeout=60)
+        server.join(60)
+    assert served == [*range(20)]
 
 
 async def test_not_http() -> None:

@@ -66,12 +66,13 @@ class ConnectionPool:
 
     def take_idle(self, origin: Origin) -> Wire | None:
         """Return the idle wire to *origin* that was used last; None if there is none."""
-        of_origin = self._idle_by_origin.get(origin)
-        if not of_origin:
-            return None
-        wire = next(reversed(of_origin))
-        self._remove_idle(wire)
-        return wire
+        while of_origin := self._idle_by_origin.get(origin):
+            wire = next(reversed(of_origin))
+            self._remove_idle(wire)
+            if not wire.peer_ended():
+                return wire
+            wire.abort()
+        return None
 
     def connect(self, target: HttpTarget, within: float = inf) -> Deferred[Wire]:
         """
