@@ -467,6 +467,53 @@ class UploadTests(ExchangeTestCase):
         body.write(b"x")
         body.done.callback(None)
 
+    def test_early_answer_to_bytes(self) -> None:
+        """The connection ends, too, while the server has not taken all of a body in memory."""
+        transport = cast(Any, self.server.transport)
+        write = transport.write
+
+        def fill(data: bytes) -> None:
+            write(data)
+            if transport.producer is not None:
+                transport.producer.pauseProducing()
+
+        self.patch(transport, "write", fill)
+        asking = self.send(BytesProducer(b"x" * 10**5))
+        self.server.send(OK)
+        self.assertEqual(self.successResultOf(asking).code, 200)
+        self.assertTrue(self.server.transport.ended)
+        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+
+    def test_taken_late(self) -> None:
+        """It is sent when the server has taken all; its producer hears nothing after its end."""
+        body = Producer()
+        asking = self.send(body, headers=1.0)
+        upload = cast(Any, self.server.transport).producer
+        body.write(b"x")
+        upload.pauseProducing()
+        body.done.callback(None)
+        self.reactor.advance(0.9)
+        upload.resumeProducing()
+        self.assertIsNone(self.server.transport.producer)
+        self.reactor.advance(0.9)
+        self.assertNoResult(asking)
+        self.server.send(OK)
+        self.successResultOf(asking)
+        self.assertIs(self.pool.take_idle(TARGET.origin), self.wire)
+        self.assertEqual(body.calls, ["pause"])
+
+    def test_cancelled_when_all_is_written(self) -> None:
+        """Its producer hears nothing after its end, then either."""
+        body = Producer()
+        asking = self.send(body)
+        upload = cast(Any, self.server.transport).producer
+        upload.pauseProducing()
+        body.done.callback(None)
+        asking.cancel()
+        self.failureResultOf(asking)
+        self.reactor.advance(0)
+        self.assertEqual(body.calls, ["pause"])
+
     def test_lost(self) -> None:
         """A connection that is lost stops it."""
         body = Producer()

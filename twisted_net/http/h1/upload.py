@@ -26,7 +26,8 @@ class Upload:
     :param length: bytes of the body, or :data:`~twisted_net.http.h1.heads.CHUNKED`.
     :param wrote: called after each write: the server has taken what was written before it.
     :param ended: called once, unless it was stopped before: with None when all has been written,
-        or with what the producer failed with. A body of another length than it has announced has
+        and the server has taken it but for what the connection buffers anyway; or with what the
+        producer failed with. A body of another length than it has announced has
         failed with a ``ValueError``.
     """
 
@@ -43,6 +44,8 @@ class Upload:
         self._left = length
         self._wrote = wrote
         self._ended = ended
+        self._paused = False  # the server has not taken what was written
+        self._written = False  # the producer is done
 
     def start(self) -> None:
         """Start to send the body."""
@@ -55,7 +58,7 @@ class Upload:
     def stop(self) -> None:
         """Send no more; idempotent."""
         producer, _ = self._detach()
-        if producer is not None:
+        if producer is not None and not self._written:
             # What it makes of that is its own affair: nobody waits for it any more.
             maybeDeferred(producer.stopProducing).addErrback(lambda _: None)
 
@@ -68,7 +71,7 @@ class Upload:
         """Do nothing: the end is known by its Deferred."""
 
     def write(self, data: bytes) -> None:
-        if self._producer is None or not data:
+        if self._producer is None or self._written or not data:
             return
         if self._left == CHUNKED:
             self._transport.write(encode_chunk(data))
@@ -85,11 +88,16 @@ class Upload:
     # --- the producer of the connection ---
 
     def pauseProducing(self) -> None:
-        if self._producer is not None:
+        self._paused = True
+        if self._producer is not None and not self._written:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self._producer is not None:
+        self._paused = False
+        if self._written:
+            _, ended = self._detach()
+            ended(None)
+        elif self._producer is not None:
             self._producer.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -107,15 +115,18 @@ class Upload:
         return producer, ended
 
     def _finish(self) -> None:
-        producer, ended = self._detach()
-        if producer is None:
+        if self._producer is None:
             return
-        if self._left == CHUNKED:
-            self._transport.write(LAST_CHUNK)
-        elif self._left:
+        if self._left > 0:
+            _, ended = self._detach()
             ended(Failure(ValueError("the body is shorter than its length says")))
             return
-        ended(None)
+        self._written = True
+        if self._left == CHUNKED:
+            self._transport.write(LAST_CHUNK)
+        if not self._paused:
+            _, ended = self._detach()
+            ended(None)
 
     def _fail(self, failure: Failure) -> None:
         producer, ended = self._detach()

@@ -108,14 +108,11 @@ class Wire(StreamProtocol):
         transport = cast(ITransport, self.transport)
         if body is None:
             transport.write(head)
-        elif type(body) is not BytesProducer:
-            transport.write(head)
-            exchange.upload(body, transport)
-        elif body.length <= _COPIED:
+        elif type(body) is BytesProducer and body.length <= _COPIED:
             transport.write(head + body.content)
         else:
             transport.write(head)
-            transport.write(body.content)
+            exchange.upload(body, transport)
         return exchange.answered
 
     @override
