@@ -484,6 +484,29 @@ class UploadTests(ExchangeTestCase):
         self.assertTrue(self.server.transport.ended)
         self.assertIsNone(self.pool.take_idle(TARGET.origin))
 
+    def test_bytes_taken_slowly(self) -> None:
+        """The time for the header counts from when some of a large body was last taken."""
+        transport = cast(Any, self.server.transport)
+        write = transport.write
+
+        def fill(data: bytes) -> None:
+            write(data)
+            if transport.producer is not None:
+                transport.producer.pauseProducing()
+
+        self.patch(transport, "write", fill)
+        content = bytes(range(256)) * 1024
+        asking = self.send(BytesProducer(content), headers=1.0)
+        began = self.reactor.seconds()
+        while transport.producer is not None:
+            self.reactor.advance(0.9)
+            self.assertNoResult(asking)
+            transport.producer.resumeProducing()
+        self.assertGreater(self.reactor.seconds() - began, 3.0)
+        self.assertEqual(self.server.received(), HEAD + content)
+        self.server.send(OK)
+        self.successResultOf(asking)
+
     def test_taken_late(self) -> None:
         """It is sent when the server has taken all; its producer hears nothing after its end."""
         body = Producer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from errno import EWOULDBLOCK
 from math import inf
 from socket import MSG_PEEK
@@ -16,6 +17,7 @@ from twisted.web.iweb import IBodyProducer
 from typing_extensions import override
 
 from twisted_net.http.bodies import BodyResponse, BytesProducer
+from twisted_net.http.calls.upload import PIECE, PieceProducer
 from twisted_net.http.h1.exchange import Exchange, ExchangeLimits
 from twisted_net.http.h1.timeouts import ExchangeTimeouts
 from twisted_net.http.proxies import Proxy
@@ -112,6 +114,9 @@ class Wire(StreamProtocol):
             transport.write(head + body.content)
         else:
             transport.write(head)
+            if type(body) is BytesProducer and body.length > PIECE:
+                # As the server takes it: its time limit is for silence, not for the whole.
+                body = PieceProducer(_pieces(body.content), body.length)
             exchange.upload(body, transport)
         return exchange.answered
 
@@ -182,3 +187,8 @@ class Wire(StreamProtocol):
         self.owner.timeouts.discard(self)
         self.owner.ended(self)
         cast(Any, self.transport).abortConnection()  # Any: as above
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    """Cut a body in memory into pieces."""
+    return (content[at : at + PIECE] for at in range(0, len(content), PIECE))
