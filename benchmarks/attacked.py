@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -73,12 +73,14 @@ def users() -> str:
 
 
 @contextmanager
-def serving(attack: Attack, core: int | None, twistd: str) -> Iterator[tuple[Server, int]]:
+def serving(
+    attack: Attack, core: int | None, twistd: Sequence[str]
+) -> Iterator[tuple[Server, int]]:
     """
     Run the service for the block; yield it with the port that is attacked.
 
     :param core: the processor that it is pinned to; None for any.
-    :param twistd: the program that starts it.
+    :param twistd: the program that starts it, with options of its own.
     :raises CannotRun: if the attack needs what this system does not let us have.
     """
     tcp_port, _ = free_ports()
@@ -93,7 +95,7 @@ def serving(attack: Attack, core: int | None, twistd: str) -> Iterator[tuple[Ser
             certify(folder)
         config = Path(folder, "net.toml")
         config.write_text(attack.config.format(port=tcp_port, other=other, folder=folder))
-        command = [twistd, "-n", "--pidfile=", "net", f"--config={config}"]
+        command = [*twistd, "-n", "--pidfile=", "net", f"--config={config}"]
         if attack.dead_name_server:
             command = opened.enter_context(dead_name_server(folder, command))
         if attack.hostile_origin:

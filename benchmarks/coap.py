@@ -43,7 +43,8 @@ OURS = """
 import sys
 from twisted.internet import reactor
 from twisted_net.commands.standard import standard_commands
-from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap.port import listen_coap
+from twisted_net.coap.server import CoapServer
 
 listen_coap(reactor, CoapServer(reactor, standard_commands()), int(sys.argv[1]))
 reactor.run()

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from heapq import heappop, heappush
 from itertools import chain, count, repeat
 from multiprocessing.connection import Connection
@@ -36,6 +37,9 @@ SENDS_PER_ROUND = 64
 
 FINISH_TIME = 3.0
 """Seconds in which the server ends those who are there, where a crowd finishes."""
+
+PER_PAGE = 16
+"""Clients that fetch the same page of a hostile server."""
 
 SECRET = b"~"
 """A byte of a message that only some may get; no server says it on its own account."""
@@ -285,7 +289,7 @@ def attack(crowd_name: str, port: int, core: int | None, pipe: Connection) -> No
     if core is not None:
         os.sched_setaffinity(0, {core})
     os.nice(10)
-    running = Running(CROWDS[crowd_name](), port)
+    running = Running(crowd_of(crowd_name), port)
     with suppress(BrokenPipeError):
         pipe.send(None)
         running.run(pipe.poll, lambda: pipe.send(None))
@@ -447,9 +451,9 @@ def broadcasts(number: int) -> Iterator[bytes]:
     return iter([b"BROADCAST " + b"b" * 4000 + b"\n"] * 64)
 
 
-def hostile_fetches(number: int) -> Iterator[bytes]:
-    """Fetch one of the pages of a hostile server again and again, past all caches."""
-    page = [*PAGES][number % len(PAGES)]
+def hostile_fetches(number: int, page: str = "") -> Iterator[bytes]:
+    """Fetch one of the pages of a hostile server, or this one, again and again, past all caches."""
+    page = page or [*PAGES][number % len(PAGES)]
     host, port = HOSTILE_ORIGIN
     return (f"FETCH http://{host}:{port}/{page}?{number}-{i}\n".encode() for i in count())
 
@@ -520,7 +524,19 @@ CROWDS: dict[str, Callable[[], Crowd]] = {
     "proxy_lies": lambda: Crowd(lying_headers, 500, source=proxied, most=100_000),
     "tls_records": lambda: Crowd(nothing, 20, pause=0.05, opening=single_byte_records),
     "ws_frames": lambda: Crowd(tiny_frames, 20),
-    "hostile_pages": lambda: Crowd(hostile_fetches, 16 * len(PAGES), pause=0.1),
+    "hostile_pages": lambda: Crowd(hostile_fetches, PER_PAGE * len(PAGES), pause=0.1),
     "key_updates": lambda: Crowd(nothing, 5, most=2000, pause=0.05, opening=key_updates),
 }
 """The crowds by the names of their attacks."""
+
+
+def crowd_of(name: str) -> Crowd:
+    """
+    Return the crowd of an attack.
+
+    :param name: ``hostile_pages:NAME`` is the part of that attack which fetches one page.
+    """
+    attack_name, _, page = name.partition(":")
+    if page:
+        return Crowd(partial(hostile_fetches, page=page), PER_PAGE, pause=0.1)
+    return CROWDS[attack_name]()

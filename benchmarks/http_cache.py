@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.cache_clients import CALLERS, CLIENTS
 from benchmarks.options import bounded_number
 
-OURS = ("ours", "treq over our agent", "ours, in a file")
+OURS = ("ours", "our treq class", "treq over our agent", "ours, in a file")
 COLD_SECONDS = 0.3
 """How long the server takes to answer for a cold URL."""
 

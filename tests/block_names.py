@@ -99,6 +99,12 @@ class Names(ast.NodeVisitor):
         self._define(node.target, self._result(self._result(value, "__aiter__"), "__anext__"))
         self._visit_all(node.body)
 
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        """Define the exception."""
+        if node.name is not None:
+            self._known[node.name] = UNKNOWN
+        self.generic_visit(node)
+
     def visit_comprehension(self, node: ast.comprehension) -> None:
         """Define the variable of the loop."""
         self._define(node.target, _item(self._value(node.iter)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from twisted_net.topics import Mailbox, Topics
+from twisted_net.topics.mailbox import Mailbox
+from twisted_net.topics.registry import Topics
 
 
 class FakeConnection:
@@ -12,11 +13,13 @@ class FakeConnection:
     What carries a session, in name alone.
 
     :ivar killed: how often it was to be ended.
+    :ivar reasons: what it was to say then.
     :ivar woken: how often it was told that messages wait.
     """
 
     def __init__(self) -> None:
         self.killed = 0
+        self.reasons: list[str] = []
         self.woken = 0
 
     def subscribed(self) -> None:
@@ -33,9 +36,10 @@ class FakeConnection:
         """Return a mailbox of this connection's."""
         return Mailbox(topics, self)
 
-    def kill(self) -> None:
+    def kill(self, reason: str = "") -> None:
         """Count it."""
         self.killed += 1
+        self.reasons.append(reason)
 
     def figures(self) -> Mapping[str, object]:
         """Give figures that can be told from others."""

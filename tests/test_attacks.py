@@ -22,7 +22,8 @@ from benchmarks.attack_rows import ATTACKS, NO_ATTACK, OPEN, Attack
 from benchmarks.attacked import NAME, PASSWORD, users
 from benchmarks.attacks import HEADINGS, PROBER, Outcome, Seen, faults, row
 from benchmarks.coap_crowds import DATAGRAM, URL
-from benchmarks.crowds import CROWDS, SECRET, Counts
+from benchmarks.crowds import CROWDS, PER_PAGE, SECRET, Counts, crowd_of
+from benchmarks.hostile_origin import PAGES
 from benchmarks.layer_crowds import Records
 from benchmarks.right_users import KNOWN, TRIES, Logins, fresh
 from twisted_net.auth.users import read_users
@@ -84,6 +85,15 @@ class RowTests(SynchronousTestCase):
 
 class CrowdTests(SynchronousTestCase):
     """Who comes from where, and what they say."""
+
+    def test_one_page(self) -> None:
+        """A part of the attack by hostile pages is 16 clients that fetch the same one."""
+        for page in PAGES:
+            crowd = crowd_of(f"hostile_pages:{page}")
+            self.assertEqual(crowd.size, PER_PAGE)
+            for number in (0, 5):
+                line = next(crowd.script(number)).decode()
+                self.assertRegex(line, rf"^FETCH http://[0-9.:]+/{page}\?{number}-0\n$")
 
     def test_guessers(self) -> None:
         """They come from 500 addresses, of one /24, of one /16, and of many /16s."""

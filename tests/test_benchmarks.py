@@ -7,15 +7,18 @@ import contextlib
 import io
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import attacks, forged_sources, http_upstreams
 from benchmarks.__main__ import main
 from benchmarks.chart import draw
 from benchmarks.contestants import CONTESTANTS, Contestant
@@ -210,6 +213,59 @@ class BoundedNumberTests(SynchronousTestCase):
         with self.assertRaises(argparse.ArgumentTypeError) as raised:
             bounded_number(int, 1, 9)("1.5")
         self.assertEqual(str(raised.exception), "must be an integer from 1 to 9, not '1.5'")
+
+
+class AttackOptionsTests(SynchronousTestCase):
+    """:mod:`benchmarks.attacks` refuses what it cannot run before it starts a server."""
+
+    def test_mistakes(self) -> None:
+        """An attack or a reactor that there is not is told with those that there are."""
+        for words, said in (
+            (["nope"], "there is no attack nope; there are slowloris"),
+            (["--reactor", "nope", "single_bytes"], "'quiet'"),
+            (["--reactor=epoll", "--twistd=/none"], "--twistd: /none: no program"),
+        ):
+            err = io.StringIO()
+            self.patch(sys, "argv", ["attacks", *words])
+            with contextlib.redirect_stderr(err):
+                error = self.assertRaises(SystemExit, attacks.parsed_options)
+            self.assertEqual(error.code, 2)
+            self.assertIn(said, err.getvalue())
+
+
+class ForgedSourcesTests(SynchronousTestCase):
+    """:mod:`benchmarks.forged_sources` takes crowds of some sources only."""
+
+    def test_crowds(self) -> None:
+        """A crowd of none, or of fewer, is refused by name."""
+        for crowd in ("0", "-1"):
+            err = io.StringIO()
+            with contextlib.redirect_stderr(err):
+                self.assertRaises(SystemExit, forged_sources.main, [f"--crowds={crowd}"])
+            self.assertIn("--crowds: must be an integer from 1", err.getvalue())
+
+
+class UpstreamsTests(SynchronousTestCase):
+    """:mod:`benchmarks.http_upstreams` says what did not hold."""
+
+    def faults(self, **changed: Any) -> list[str]:  # Any: of each field its type
+        """Return the faults of phases with such figures."""
+        load = http_upstreams.Load(clients=2, servers=3, rounds=1, deadline=1.0, outage=20.0)
+        found = []
+        for name in ("cold", "next", "outage", "back", "after"):
+            got = 0 if name == "outage" else 90
+            phase = http_upstreams.Phase(name, got=got, asked=100 if name == "cold" else 90)
+            found.append(evolve(phase, **(changed if name in ("cold", "outage") else {})))
+        return http_upstreams.faults(load, found)
+
+    def test_faults(self) -> None:
+        """Too few parts, an open circuit breaker after the first round, a herd in the outage."""
+        self.assertEqual(self.faults(), [])
+        self.assertEqual(self.faults(got=89), ["cold: 0.890 of the parts, not 0.9"])
+        self.assertEqual(self.faults(most=13), [])
+        self.assertEqual(self.faults(most=14), ["outage: 14 requests to one server, over 13"])
+        [fault] = self.faults(opened=1)
+        self.assertIn("cold: 1 circuit breakers", fault)
 
 
 class FiguresTests(SynchronousTestCase):

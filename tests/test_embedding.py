@@ -18,22 +18,30 @@ from twisted_net.commands import Commands
 from twisted_net.config import Record
 from twisted_net.config.type_checks import signature_check
 from twisted_net.http import Client, HttpSettings
-from twisted_net.sessions import Sessions
 from twisted_net.tcp import CommandFactory, Limits
 from twisted_net.testing import MemoryWeb, StubResponse
-from twisted_net.topics import Topics
 
 MADE_BY_US = frozenset(
     {
         # Values that the package makes, and others read.
-        *("Attempt", "CoapResponse", "DatagramCounts", "Entry", "Fields", "GroupResponse"),
-        *("HeaderFields", "HttpRequest", "Instance", "InstanceChange", "Loaded", "Observation"),
-        *("Request", "Response", "SecurePeer", "ServerSentEvent", "SocketSpec", "StreamedResponse"),
-        *("TransferProgress", "WebLink"),
+        *("ApplicationContext", "Attempt", "CoapResponse", "DatagramCounts", "Entry", "Fields"),
+        *(
+            "GroupResponse",
+            "HeaderFields",
+            "HttpRequest",
+            "Instance",
+            "InstanceChange",
+            "Loaded",
+            "Observation",
+        ),
+        *("Request", "Response", "SecurePeer", "ServerSentEvent", "Session", "SocketSpec"),
+        *("StreamedResponse", "TopicMessage", "TransferProgress", "WebLink"),
         # Called once for each request.
         *("acknowledge", "identity_of", "log_attempt"),
         # Takes any reactor, and any clock.
         *("steady", "steady_wall"),
+        # Takes what treq's takes, and refuses it as treq does.
+        "HTTPClient",
     }
 )
 """Public names whose arguments are not checked."""
@@ -49,7 +57,7 @@ def public() -> Iterator[tuple[str, Any]]:
         package = import_module(module_name(path))
         for name in package.__all__:
             yield name, getattr(package, name)
-    for kind in (Sessions, Topics, MemoryWeb, StubResponse):
+    for kind in (MemoryWeb, StubResponse):
         yield kind.__name__, kind
 
 
@@ -143,7 +151,5 @@ def is_record(value: Any) -> bool:
 UNCHECKED = {
     # Any value of a type variable, or a class that Twisted does not export.
     *("Layers.defaults", "listen_tcp.port"),
-    # Between layers of the HTTP client.
-    *("CachingAgent.background_agent", "CachingAgent.call"),
 }
 """Arguments whose annotations say nothing while the program runs."""

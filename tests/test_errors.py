@@ -18,6 +18,7 @@ from twisted_net.errors import (
     AuthRequired,
     BadArguments,
     BadQuotes,
+    Banned,
     CommandError,
     CommandTimeout,
     ConfigError,
@@ -115,6 +116,7 @@ WIRE_CODES = {
     "TooBusy": "busy",
     "OutOfThreads": "out_of_threads",
     "TooManyConnections": "too_many_connections",
+    "Banned": "banned",
     "UnknownCommand": "unknown_command",
     "UnterminatedLine": "unterminated_line",
 }
@@ -134,6 +136,11 @@ CASES: list[tuple[TwistedNetError, str, dict[str, object]]] = [
     (BadArguments("which"), "which", {}),
     (LineTooLong(64), "the line is longer than 64 bytes", {"limit": 64}),
     (UnterminatedLine(), "the last line does not end with LF and was not run", {}),
+    (
+        Banned("user", 1.5),
+        "this user is banned for another 2 s",
+        {"scope": "user", "retry_after": 2},
+    ),
     (TooManyConnections(9), "too many connections: the limit of this server is 9", {"limit": 9}),
     (
         TooManyConnections(9, "address"),
@@ -259,6 +266,28 @@ class SentenceTests(SynchronousTestCase):
         error = UnknownCommand("x" * 65)
         self.assertEqual(str(error), "unknown command: " + "x" * 64 + "…")
         self.assertEqual(error.name, "x" * 65)
+
+
+class RequestErrorTests(SynchronousTestCase):
+    """Errors of one request name its URL, once that is known."""
+
+    def test_url(self) -> None:
+        """It begins the message, without secrets, and is in the details."""
+        shown = "https://***@h/p?token=***"
+        for error, rest in (
+            (FetchTimeout("body", 5), {"phase": "body", "limit": 5, "total": False}),
+            (ConnectionBroken("headers", "reset"), {"phase": "headers"}),
+            (BadResponse("no status"), {}),
+            (BodyTooLarge(10), {"limit": 10}),
+            (TooManyRedirects(10), {"limit": 10}),
+        ):
+            message = str(error)
+            self.assertEqual(error.url, "")
+            error.name_url("https://user:password@h/p?token=abc")
+            error.name_url("https://other/")
+            self.assertEqual(str(error), f"{shown}: {message}")
+            self.assertEqual((error.url, error.message), (shown, message))
+            self.assertEqual(error.details(), {"url": shown, **rest})
 
 
 class FetchErrorTests(SynchronousTestCase):

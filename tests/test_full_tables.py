@@ -27,7 +27,8 @@ from twisted_net.discovery.announcements import (
     encode_announcement,
 )
 from twisted_net.http.cache.collapse import UnstorableKeys
-from twisted_net.http.per_origin import PerOrigin
+from twisted_net.http.origins import OriginTable
+from twisted_net.http.settings import HttpSettings
 from twisted_net.net.addresses import Source
 from twisted_net.net.rate_limit import FailureDelays, RateLimiter
 from twisted_net.net.recent_use import RecentUse
@@ -106,7 +107,7 @@ def unstorable_keys(limit: int) -> Add:
 
 def origins(limit: int) -> Add:
     """Return what uses an origin for the first time."""
-    table: PerOrigin[object] = PerOrigin(object, limit)
+    table = OriginTable(Clock(), HttpSettings(max_origins=limit))
     return lambda number: table.get(("http", str(number), 80))
 
 

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rst_blocks import blocks
 from twisted_net.config.loader import settings
 from twisted_net.config.tls import TlsSettings
+from twisted_net.dtls.psk import load_keys
 from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.service.config import load_config
 from twisted_net.tcp.listener_settings import Listener
@@ -40,13 +41,17 @@ class ListenerPagesTests(SynchronousTestCase):
     def test_dtls(self) -> None:
         """The page about DTLS shows a configuration with it, and each limit with its default."""
         page = DOCS / "howto" / "dtls.rst"
-        (text,) = toml_in(page)
-        config = load_config(("dtls.rst", text), {}, {}).record
-        self.assertTrue(config.coap.dtls.enabled and config.udp.dtls.enabled)
+        whole, with_keys = (
+            load_config(("dtls.rst", text), {}, {}).record for text in toml_in(page)
+        )
+        self.assertTrue(whole.coap.dtls.enabled and whole.udp.dtls.enabled)
+        keys = load_keys(str(page.with_name(with_keys.coap.dtls.psk)))
+        self.assertEqual(sorted(keys), ["device-7", "device-8"])
         table = page.read_text().split("\nLimits\n---", 1)[1].split("\nForged addresses\n---", 1)[0]
         inherited = {setting.key for setting in settings(TlsSettings())}
         for setting in settings(DtlsSettings()):
-            if setting.key not in inherited:
+            # A file is no limit.
+            if setting.key not in inherited and not isinstance(setting.default, str):
                 default = str(setting.default).removesuffix(".0")
                 self.assertIn(f"`{setting.key}` ({default}", table)
 

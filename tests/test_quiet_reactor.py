@@ -484,18 +484,25 @@ class ManyEndsTests(QuietReactorTestCase):
             now = sum(bool(one.calls) for one in descriptors)
             read.append(now - before)
             before = now
-        self.assertEqual(read[:3], [EVENTS_PER_BATCH, 8, 2])
-        self.assertLessEqual(max(read[2:]), 3)
+        # The first batch of the first turn cannot know; then single ones, until the time is over.
+        self.assertEqual(read[0], EVENTS_PER_BATCH)
+        self.assertEqual(set(read[1:]), {2})
 
     def test_fast_again(self) -> None:
-        """After a slow turn the batches grow again."""
+        """After a slow batch the next ones are as much smaller, and grow again."""
         descriptors = self.pending(100)
-        descriptors[0].on_event = lambda: setattr(self, "now", self.now + EVENTS_BUDGET)
+        first = descriptors[0]
+
+        def pass_time() -> None:
+            self.now += EVENTS_BUDGET
+            first.on_event = lambda: None  # once
+
+        first.on_event = pass_time
         sizes = []
         for _ in range(4):
             self.reactor.doPoll(0)
             sizes.append(self.reactor._batch_size)
-        self.assertEqual((min(sizes), sizes[-1]), (8, EVENTS_PER_BATCH))
+        self.assertEqual((sizes[0], sizes[-1]), (EVENTS_PER_BATCH // 4, EVENTS_PER_BATCH))
         self.assertEqual(sum(bool(one.calls) for one in descriptors), 100)
 
 

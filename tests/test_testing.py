@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.config.tls import ClientTlsSettings
 from twisted_net.http.errors import CannotConnect, CircuitOpen, ConnectionBroken, FetchTimeout
 from twisted_net.http.retry.settings import CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.settings import HttpSettings
@@ -15,14 +16,24 @@ from twisted_net.testing import START_TIME, MemoryWeb, RecordedRequest, StubResp
 URL = "http://api.example/"
 
 
-def serving(*answers: Any, **layers: Any) -> MemoryWeb:
+def serving(*answers: Any, **arguments: Any) -> MemoryWeb:
     """Return a client that gets these responses in order, the last one again and again."""
     left = list(answers)
-    return MemoryWeb(lambda _: left.pop(0) if len(left) > 1 else left[0], **layers)
+    return MemoryWeb(lambda _: left.pop(0) if len(left) > 1 else left[0], **arguments)
 
 
 class MemoryWebTests(SynchronousTestCase):
     """:class:`MemoryWeb` is a client with a server and a clock of its own."""
+
+    def test_settings_of_connections(self) -> None:
+        """It takes the settings of a program with certificates, without their files, or a proxy."""
+        for settings in (
+            HttpSettings(tls=ClientTlsSettings(ca="/none", certificate="/none")),
+            HttpSettings(tls=ClientTlsSettings(verify=False)),
+            HttpSettings(proxy="http://proxy.example:3128", no_proxy=("localhost",)),
+        ):
+            web = serving(StubResponse(200, b"ok"), settings=settings)
+            self.assertEqual(web.run(web.client.get("https://api.example/")).body, b"ok")
 
     def test_request(self) -> None:
         """The server records what is sent, and when."""

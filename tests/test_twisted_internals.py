@@ -10,7 +10,7 @@ from selectors import SelectSelector
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet import _sslverify, endpoints
+from twisted.internet import endpoints
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.pollreactor import PollReactor
@@ -20,7 +20,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net import twisted_internals
 from twisted_net.twisted_internals import (
-    Absent,
     accept_changes,
     changed,
     fast_transport_changes,
@@ -28,7 +27,6 @@ from twisted_net.twisted_internals import (
     quiet_reactor_changes,
     reactor_time_changes,
     systemd_sockets,
-    tls_options_changes,
     tls_transport_changes,
 )
 
@@ -73,29 +71,6 @@ class ChangedTests(SynchronousTestCase):
         self.assertEqual(changed(known), ["Ours.gone", "Ours.state"])
 
 
-class TlsOptionsTests(SynchronousTestCase):
-    """Twisted's class for the TLS connections of a client."""
-
-    def test_present(self) -> None:
-        """The installed Twisted has it, and its methods use the known names."""
-        self.assertEqual(tls_options_changes(), ())
-        self.assertIsNot(twisted_internals.ClientTLSOptions, Absent)
-
-    def test_changed(self) -> None:
-        """A method that uses other names is reported."""
-        self.patch(twisted_internals, "_TLS_OPTIONS_METHODS", {"__init__": "nothing"})
-        changes = tls_options_changes.__wrapped__()
-        self.assertEqual(changes, ("ClientTLSOptions.__init__",))
-
-    def test_absent(self) -> None:
-        """A missing class becomes one that is never used; other names are errors."""
-        self.patch(_sslverify, "ClientTLSOptions", None)
-        self.assertIs(twisted_internals.ClientTLSOptions, Absent)
-        self.assertEqual(len(tls_options_changes.__wrapped__()), 2)
-        with self.assertRaisesRegex(AttributeError, "has no attribute 'NoSuchName'"):
-            _ = twisted_internals.NoSuchName  # type: ignore[attr-defined]  # it is not there
-
-
 class TransportAndReactorTests(SynchronousTestCase):
     """The methods that the fast transport, that of TLS and the quiet reactor rely on."""
 
@@ -105,7 +80,6 @@ class TransportAndReactorTests(SynchronousTestCase):
         self.assertEqual(tls_transport_changes(), [])
         self.assertEqual(quiet_reactor_changes(), [])
         self.assertEqual(accept_changes(), [])
-        self.assertEqual(tls_options_changes(), ())
 
     def test_changed(self) -> None:
         """A method of any of the classes that uses other names is reported."""
@@ -124,10 +98,6 @@ class TransportAndReactorTests(SynchronousTestCase):
         self.assertEqual(quiet_reactor_changes(), ["EPollReactor.doPoll"])
         self.patch(twisted_internals, "_ACCEPT_METHODS", {"doRead": "nothing"})
         self.assertEqual(accept_changes(), ["Port.doRead"])
-        tls_options_changes.cache_clear()
-        self.addCleanup(tls_options_changes.cache_clear)
-        self.patch(twisted_internals, "_TLS_OPTIONS_METHODS", {"__init__": "nothing"})
-        self.assertEqual(tls_options_changes(), ("ClientTLSOptions.__init__",))
 
     def test_without_private_module(self) -> None:
         """If Twisted's private module of TLS is gone, that is a change and not an error."""

@@ -1,8 +1,8 @@
 """
 Event-driven network server and toolkit on Twisted: commands over TCP, UDP, CoAP; an HTTP client.
 
-Each folder names what is public in its ``__init__.py``. The modules ``errors``, ``sessions``,
-``topics``, ``testing`` and ``quiet_reactor`` are public, too; all others are internal.
+Each folder names what is public in its ``__init__.py``. The modules ``errors``,
+``broadcasts``, ``testing`` and ``quiet_reactor`` are public, too; all others are internal.
 """
 
 from __future__ import annotations

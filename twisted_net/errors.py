@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -141,6 +142,25 @@ class TooManyConnections(CommandError):
         return {"limit": self.limit, **scope}
 
 
+class Banned(CommandError):
+    """
+    An operator keeps this user or address out for a while.
+
+    :param scope: what is banned: ``user`` or ``address``.
+    :param left: seconds until the ban ends.
+    """
+
+    code = "banned"
+
+    def __init__(self, scope: str, left: float) -> None:
+        super().__init__(f"this {scope} is banned for another {math.ceil(left)} s")
+        self.scope = scope
+        self.left = left
+
+    def details(self) -> dict[str, object]:
+        return {"scope": self.scope, "retry_after": math.ceil(self.left)}
+
+
 class CommandTimeout(CommandError):
     """A command exceeded its time limit and was cancelled."""
 
@@ -209,12 +229,16 @@ class HandlersOverdue(TooBusy):
 
 
 class AuthRequired(CommandError):
-    """The client must log in before it may do this."""
+    """
+    The client must log in before it may do this.
+
+    :param how: in words.
+    """
 
     code = "auth_required"
 
-    def __init__(self) -> None:
-        super().__init__("log in first: AUTH <user> <password>, or AUTH <token>")
+    def __init__(self, how: str = "AUTH <user> <password>, or AUTH <token>") -> None:
+        super().__init__(f"log in first: {how}")
 
 
 class AuthFailed(CommandError):
@@ -308,6 +332,25 @@ class TooManySubscriptions(CommandError):
 
     def __init__(self, limit: int, scope: str, unit: str = "") -> None:
         super().__init__(f"too many subscriptions: the limit of this {scope} is {limit}{unit}")
+        self.limit = limit
+        self.scope = scope
+
+    def details(self) -> dict[str, object]:
+        return {"limit": self.limit, "scope": self.scope}
+
+
+class TooManyRetained(CommandError):
+    """
+    A message cannot be retained: the limit is reached.
+
+    :param limit: the limit.
+    :param scope: of what: ``topics`` or ``bytes``.
+    """
+
+    code = "retained_limit"
+
+    def __init__(self, limit: int, scope: str) -> None:
+        super().__init__(f"the limit of {limit} {scope} of retained messages is reached")
         self.limit = limit
         self.scope = scope
 
@@ -500,6 +543,22 @@ class CannotListen(ConfigError):
         super().__init__([f"cannot listen on {address} ({transport}): {reason}"])
         self.address = address
         self.transport = transport
+        self.reason = reason
+
+
+class ApplicationFailed(ConfigError):
+    """
+    An application could not start, and so neither could the service.
+
+    :param application: its name.
+    :param reason: what it raised, and where.
+    """
+
+    code = "application_failed"
+
+    def __init__(self, application: str, reason: str) -> None:
+        super().__init__([f"application {application} cannot start: {reason}"])
+        self.application = application
         self.reason = reason
 
 

@@ -33,6 +33,8 @@ class End(Enum):
     TOO_MANY_KEY_UPDATES = "too_many_key_updates"
     NO_DESCRIPTORS = "no_descriptors"
     KILLED = "killed"
+    REFUSED = "refused"
+    BANNED = "banned"
 
 
 class Refusal(Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -113,6 +114,7 @@ def makeService(options: Options) -> IService:
 
     :raises CannotStart: with all mistakes of the configuration, a line each.
     """
+    install_default_reactor()
     # Not at the top: to check a configuration, neither a reactor nor treq is needed.
     from twisted.internet import reactor
 
@@ -128,6 +130,20 @@ def makeService(options: Options) -> IService:
         return ProcessService(steady(cast(ProcessReactor, reactor)), config)
     except ConfigError as error:
         raise CannotStart(str(error)) from None
+
+
+def install_default_reactor() -> None:
+    """
+    Install the quiet reactor, unless one is installed already, or the system has no epoll.
+
+    It bounds what one turn may take, which no reactor of Twisted's does. With a version
+    of Twisted that it does not support, the stock epoll reactor is installed, and a warning logged.
+    """
+    if hasattr(select, "epoll") and "twisted.internet.reactor" not in sys.modules:
+        # Imported, not searched for among the plugins, which takes time.
+        from twisted_net.quiet_reactor import install
+
+        install()
 
 
 def add_working_directory_to_path() -> None:

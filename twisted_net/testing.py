@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
+import msgspec
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
@@ -18,12 +19,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import RESPONSES
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
-from typing_extensions import override
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
+from twisted_net.config.tls import ClientTlsSettings
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import FetchError
-from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, deliver_bytes, header_fields
 from twisted_net.http.client import Client
 from twisted_net.http.dates import format_date
@@ -75,7 +76,8 @@ Handler = Callable[[RecordedRequest], StubResponse | FetchError]
 
 
 @check_arguments
-class MemoryWeb(AgentLayer):
+@implementer(IAgent)
+class MemoryWeb:
     """
     A client whose requests are answered by a function, and the clock of both::
 
@@ -91,7 +93,9 @@ class MemoryWeb(AgentLayer):
     greatest length.
 
     :param handler: returns the response to a request, or the error that it fails with.
-    :param layers: further arguments of the client.
+    :param settings: may be those of the program itself: ``tls`` and ``proxy`` are not used, nor
+        files read.
+    :param arguments: further arguments of the client.
     :ivar client: makes the requests.
     :ivar clock: its time; ``web.clock.advance(3600)`` lets an hour pass.
     :ivar requests: those that the cache has not answered, oldest first.
@@ -101,13 +105,15 @@ class MemoryWeb(AgentLayer):
         self,
         handler: Handler,
         settings: HttpSettings | None = None,
-        **layers: Any,  # Any: as HTTPAgent types them
+        **arguments: Any,  # Any: as HTTPAgent types them
     ) -> None:
         self._handler = handler
         self.clock = MemoryReactorClock()
         self.requests: list[RecordedRequest] = []
-        layers = {"chance": lambda: 1.0, "wall": self.wall, "agent": self, **layers}
-        self.client = Client(self.clock, settings, **layers)
+        if settings is not None:
+            settings = msgspec.structs.replace(settings, tls=ClientTlsSettings(), proxy=None)
+        arguments = {"chance": lambda: 1.0, "wall": self.wall, "agent": self, **arguments}
+        self.client = Client(self.clock, settings, **arguments)
 
     def wall(self) -> float:
         """Return the time of day, in seconds since 1970."""
@@ -138,15 +144,20 @@ class MemoryWeb(AgentLayer):
             outcome[0].raiseException()
         return cast(T, outcome[0])
 
-    @override
-    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
         transport = StringTransport()
-        if request.producer is not None:
-            request.producer.startProducing(cast(IConsumer, transport))
+        if bodyProducer is not None:
+            bodyProducer.startProducing(cast(IConsumer, transport))
         recorded = RecordedRequest(
-            request.method.decode("ascii"),
-            request.uri.decode("ascii"),
-            header_fields(request.headers),
+            method.decode("ascii"),
+            uri.decode("ascii"),
+            header_fields(headers or Headers()),
             transport.value(),
             self.clock.seconds(),
         )

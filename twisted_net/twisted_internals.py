@@ -9,10 +9,12 @@ is a fallback:
   port's way of accepting.
 - TLS whose halves end one by one (:mod:`twisted_net.tcp.tls_transport`): Twisted's own, and a
   warning. Buffers of idle TLS connections: they are kept, and a warning.
+- TLS of the HTTP client (:mod:`twisted_net.http.h1.tls_calls`): the methods of pyOpenSSL.
+- Pre-shared keys (:mod:`twisted_net.dtls.psk_callbacks`): a mistake of the configuration.
 - The quiet reactor (:mod:`twisted_net.quiet_reactor`): the stock epoll reactor, and a warning.
 - The steady clock (:mod:`twisted_net.net.steady_clock`): the wall clock, and a warning.
 - The turn watch (:mod:`twisted_net.ops.turn_watch`): how late calls from a thread are.
-- The TLS connections of the HTTP client: a context for each host.
+- What is wrong with a server's certificate: the error says only that it was not verified.
 - systemd sockets: the environment.
 - The observers of the log: a log that is not limited as a whole.
 - The log file of ``twistd --logfile``: Twisted's own handler of SIGUSR1.
@@ -26,7 +28,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from selectors import BaseSelector, SelectorKey
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.logfile import LogFile
@@ -61,34 +63,6 @@ def names_used(owner: type, method: str) -> set[str] | None:
     kinds = ("<listcomp>", "<setcomp>", "<dictcomp>")
     inner = [one.co_names for one in code.co_consts if getattr(one, "co_name", "") in kinds]
     return set(code.co_names).union(*inner)
-
-
-# The TLS connections of the HTTP client. The class is imported at its first use: Twisted's module
-# is large, and only twisted_net.http needs it.
-
-if TYPE_CHECKING:
-    from twisted.internet import _sslverify
-
-    ClientTLSOptions = _sslverify.ClientTLSOptions
-else:
-
-    def __getattr__(name: str) -> object:
-        if name != "ClientTLSOptions":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return _tls_options_class()
-
-
-# What the HTTP client relies on to make connections for all hosts with one context of OpenSSL's.
-_TLS_OPTIONS_METHODS = {
-    "__init__": (
-        "_createConnection _hostname _hostnameASCII _hostnameBytes _hostnameIsDnsName _idnaBytes "
-        "_sendServerName decode encode isIPAddress isIPv6Address"
-    ),
-    "clientConnectionForTLS": (
-        "VERIFY_FAIL_IF_NO_PEER_CERT VERIFY_PEER _createConnection _hostnameASCII _hostnameBytes "
-        "_hostnameIsDnsName _sendServerName _verifyCB set_tlsext_host_name set_verify"
-    ),
-}
 
 
 # By class: the methods that FastTransport replaces or shares state with, and the names they use.
@@ -220,6 +194,15 @@ _TLS_BUFFERS = {
     "bio_write": "_into_ssl",
 }
 
+# What these methods must use, so that OpenSSL can be called without them.
+_TLS_CALLS = {
+    "send": "SSL_write _raise_ssl_error _ssl",
+    "recv": "SSL_read _raise_ssl_error _ssl",
+    "bio_read": "BIO_read _from_ssl",
+    "bio_write": "BIO_write _into_ssl",
+    "_raise_ssl_error": "SSL_ERROR_WANT_READ SSL_get_error",
+}
+
 # The methods that QuietEPollReactor replaces or calls, and the names they use.
 _EPOLL_REACTOR_METHODS = {
     "doPoll": (
@@ -278,23 +261,6 @@ _REACTOR_TIME_METHODS = {
 }
 
 
-class Absent:
-    """Stand-in for a class that the installed Twisted does not have; never used."""
-
-
-@cache
-def tls_options_changes() -> tuple[str, ...]:
-    """Return what has changed in how TLS connections of a client are made."""
-    options = _tls_options_class()
-    known = ((options, method, names) for method, names in _TLS_OPTIONS_METHODS.items())
-    return tuple(changed(known))
-
-
-def _tls_options_class() -> type:
-    found = getattr(import_module("twisted.internet._sslverify"), "ClientTLSOptions", None)
-    return found if isinstance(found, type) else Absent
-
-
 def fast_transport_changes() -> list[str]:
     """Return what has changed in the methods that ``FastTransport`` relies on."""
     from twisted.internet import abstract, posixbase, tcp
@@ -332,14 +298,32 @@ def tls_transport_changes() -> list[str]:
 
 def tls_buffers_changes() -> list[str]:
     """Return what has changed of what :func:`tls_buffers_release` relies on, in pyOpenSSL."""
-    from OpenSSL import SSL, _util
+    from OpenSSL import _util
 
-    found = [
-        f"Connection.{method}"
-        for method, names in _TLS_BUFFERS.items()
-        if not set(names.split()) <= (names_used(SSL.Connection, method) or set())
-    ]
+    found = _connection_changes(_TLS_BUFFERS)
     return found if hasattr(_util.lib, "BIO_get_mem_data") else [*found, "BIO_get_mem_data"]
+
+
+def tls_calls_changes() -> list[str]:
+    """Return what has changed of pyOpenSSL's calls of what :func:`openssl` returns."""
+    return _connection_changes(_TLS_CALLS)
+
+
+def openssl() -> tuple[Any, Any]:  # Any: made by cffi
+    """Return the library that pyOpenSSL calls, and what makes its buffers."""
+    from OpenSSL._util import ffi, lib
+
+    return lib, ffi
+
+
+def _connection_changes(known: dict[str, str]) -> list[str]:
+    from OpenSSL import SSL
+
+    return [
+        f"Connection.{method}"
+        for method, names in known.items()
+        if not _uses(SSL.Connection, method, names)
+    ]
 
 
 def tls_buffers_release() -> Callable[[Any], None]:  # Any: an SSL.Connection, imported late
@@ -349,9 +333,7 @@ def tls_buffers_release() -> Callable[[Any], None]:  # Any: an SSL.Connection, i
     OpenSSL never makes such a buffer (a memory BIO) smaller: the connection gets new ones. It must
     have completed its handshake; nothing is done while one of its buffers is not empty.
     """
-    from OpenSSL._util import ffi, lib
-
-    library: Any = lib  # Any: made by cffi
+    library, ffi = openssl()
     memory, new, set_buffers = library.BIO_s_mem(), library.BIO_new, library.SSL_set_bio
     size_of, begin, null = library.BIO_get_mem_data, ffi.new("char **"), ffi.NULL
 
@@ -366,6 +348,42 @@ def tls_buffers_release() -> Callable[[Any], None]:  # Any: an SSL.Connection, i
         connection._into_ssl, connection._from_ssl = into, from_
 
     return release
+
+
+# The callbacks by which OpenSSL asks for pre-shared keys, as they must be declared.
+_PSK = {
+    "client": "unsigned int(*)(SSL *, char *, char *, unsigned int, unsigned char *, unsigned int)",
+    "server": "unsigned int(*)(SSL *, char *, unsigned char *, unsigned int)",
+}
+
+
+def psk_changes() -> list[str]:
+    """Return what has changed, or is not there, of what pre-shared keys rely on in pyOpenSSL."""
+    from OpenSSL import SSL
+
+    lib, ffi = openssl()
+    found = []
+    for side, kind in _PSK.items():
+        setter = getattr(lib, f"SSL_CTX_set_psk_{side}_callback", None)
+        if setter is None or ffi.typeof(setter).args[1].cname != kind:
+            found.append(f"SSL_CTX_set_psk_{side}_callback")
+    uses = names_used(SSL.Context, "__init__") or set()
+    return found if "_context" in uses else [*found, "Context._context"]
+
+
+def verify_failure(connection: Any) -> str | None:  # Any: as above
+    """
+    Return what is wrong with the certificate of a peer, in OpenSSL's words.
+
+    :return: such as ``certificate has expired``; None for nothing, and if that cannot be known.
+    """
+    library, ffi = openssl()
+    try:
+        code = library.SSL_get_verify_result(connection._ssl)
+        found: bytes = ffi.string(library.X509_verify_cert_error_string(code)) if code else b""
+    except AttributeError:
+        return None
+    return found.decode("ascii", "replace") or None
 
 
 def quiet_reactor_changes() -> list[str]:

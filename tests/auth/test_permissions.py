@@ -14,8 +14,8 @@ from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.errors import NotPermitted, TooManyConnections
 from twisted_net.ops.instruments import Instruments
 from twisted_net.reasons import Audited, End, Refusal
-from twisted_net.session_counters import CLOSED_KEPT
-from twisted_net.sessions import Sessions
+from twisted_net.sessions.counters import CLOSED_KEPT
+from twisted_net.sessions.registry import Sessions
 
 
 class PermissionsTestCase(SynchronousTestCase):

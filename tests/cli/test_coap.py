@@ -9,6 +9,7 @@ import io
 import sys
 
 from twisted.internet.task import Clock
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.cli.coap import CoapOptions, coap, describe
@@ -79,6 +80,8 @@ class OptionsTests(SynchronousTestCase):
         settings = DtlsClientSettings(ca="ca.pem", certificate="me.pem", key="me.key")
         self.assertEqual(self.parse_or_exit(*words).tls, settings)
         settings = DtlsClientSettings(verify=False)
+        keys = self.parse_or_exit("--psk", "keys.toml", "get", "coaps://host/").tls
+        self.assertEqual(keys, DtlsClientSettings(psk="keys.toml"))
         self.assertEqual(self.parse_or_exit("--insecure", "get", "coaps://host/").tls, settings)
 
     def test_mistakes(self) -> None:
@@ -86,7 +89,7 @@ class OptionsTests(SynchronousTestCase):
         for words in (
             [],
             ["get"],
-            ["fetch", URI],
+            ["patch", URI],
             ["get", URI, "payload"],
             ["observe", URI, "payload"],
             ["get", "-c", "2", URI],
@@ -102,6 +105,13 @@ class OptionsTests(SynchronousTestCase):
             ["get", URI, "a", "b"],
             ["get", "--ca", "ca.pem", URI],
             ["get", "--insecure", URI],
+            ["get", "--psk", "keys.toml", URI],
+            ["get", "--psk", "keys.toml", "--ca", "ca.pem", "coaps://[::1]/time"],
+            ["get", "--psk", "keys.toml", "--insecure", "coaps://[::1]/time"],
+            ["get", "--psk", "", "coaps://[::1]/time"],
+            ["get", "-R", URI],
+            ["post", "-R", "-a", "json", URI],
+            ["get", "--ca", "", "coaps://[::1]/time"],
             ["get", "--nope", URI],
             ["get", URI, "-o"],
             ["get", "--key", "key.pem", "coaps://[::1]/time"],
@@ -110,6 +120,23 @@ class OptionsTests(SynchronousTestCase):
             with self.subTest(words=words):
                 error = self.assertRaises(SystemExit, parse_or_exit, CoapOptions(), "coap", words)
                 self.assertEqual(error.code, MISTAKE)
+
+    def test_help(self) -> None:
+        """The help lists options by their names: none refers to the one above it."""
+        self.assertNotIn("likewise", CoapOptions().getUsage())
+
+    def test_report_mistakes(self) -> None:
+        """The message says which requests can be reports, and which option excludes one."""
+        for words, sentence in (
+            (("get", "-R", URI), "--report is for post, put and delete, not for get"),
+            (("fetch", "-R", URI, "a"), "--report is for post, put and delete, not for fetch"),
+            (("observe", "-R", URI), "--report is for post, put and delete, not for observe"),
+            (("post", "-R", "-o", "file", URI), "--report has no response for --output"),
+            (("post", "-R", "-a", "json", URI), "--report has no response for --accept"),
+        ):
+            with self.subTest(words=words):
+                error = self.assertRaises(UsageError, CoapOptions().parseOptions, list(words))
+                self.assertEqual(str(error), sentence)
 
 
 class ProgressTests(SynchronousTestCase):

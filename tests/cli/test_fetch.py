@@ -8,14 +8,17 @@ from __future__ import annotations
 import io
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.tcp.issuing import Authority
 from twisted_net.cli.fetch import FetchOptions
 from twisted_net.http import BearerToken, DigestAuth, RequestOptions, Timeouts
 
+AUTHORITY = Authority()
 URL = "http://h.example/"
 
 
@@ -25,8 +28,7 @@ class OptionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.files = ExitStack()
         self.addCleanup(self.files.close)
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.folder = Path(self.enterContext(TemporaryDirectory()))
 
     def parsed(self, *words: str) -> FetchOptions:
         """Parse a command line."""
@@ -111,6 +113,10 @@ class OptionTests(SynchronousTestCase):
             (("--retries", "x"), "--retries: 'x' is not a whole number"),
             (("--timeout", "x"), "--timeout: 'x' is not a number of seconds"),
             (("--proxy", "https://x"), "--proxy: a proxy's URL must begin with http://"),
+            (("--key", one), "--key needs --cert, the certificate that it belongs to"),
+            (("--ca", one, "--insecure"), "--ca is not for --insecure"),
+            (("--ca", ""), "--ca must name a file"),
+            (("--cert", ""), "--cert must name a file"),
             (("--bogus",), "bogus"),
         ):
             with self.subTest(words=words):
@@ -118,8 +124,19 @@ class OptionTests(SynchronousTestCase):
                 self.assertIn(said, str(error))
 
     def test_authorities(self) -> None:
-        """A file that is no certificate says so."""
+        """A file that is no certificate says so, also that of our own one."""
         self.assertIsNone(self.parsed(URL).tls_policy())
-        for path, said in (("/none", "No such file"), (self.file("x", b"x"), "not a certificate")):
-            options = self.parsed("--ca", path, URL)
-            self.assertIn(said, str(self.assertRaises(UsageError, options.tls_policy)))
+        pair = AUTHORITY.issue("me")
+        own, key = self.file("own", pair[0]), self.file("key", pair[1])
+        bad, absent = self.file("x", b"x"), "there is no certificate in it, in PEM"
+        for words, said in (
+            (("--ca", "/none"), "/none: No such file or directory"),
+            (("--ca", bad), f"{bad}: {absent}"),
+            (("--cert", bad), f"{bad}: {absent}"),
+            (("--cert", own), f"{own}: there is no key in it, in PEM and without a passphrase"),
+            (("--cert", own, "--key", "/none"), "/none: No such file or directory"),
+        ):
+            options = self.parsed(*words, URL)
+            self.assertEqual(str(self.assertRaises(UsageError, options.tls_policy)), said)
+        self.assertIsNotNone(self.parsed("--cert", own, "--key", key, URL).tls_policy())
+        self.assertIsNotNone(self.parsed("--insecure", URL).tls_policy())

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tcp.issuing import Authority, write_pair
 from twisted_net import quiet_reactor as quiet
-from twisted_net import tap
+from twisted_net import tap, twisted_internals
 from twisted_net.__main__ import main
 from twisted_net.cli import serve
 from twisted_net.errors import CannotStart
@@ -72,15 +72,19 @@ class ServeTests(SynchronousTestCase):
         """Invalid certificates are mistakes, each with its section."""
         words = [
             *("--udp-dtls-certificate=/a.pem", "--coap-dtls-folder=/nowhere"),
+            "--coap-dtls-psk=/keys.toml",
+            "--http-tls-ca=/c.pem",
             '--listeners=[{"port": 1, "tls": {"certificate": "/b.pem"}}]',
         ]
         error = self.assertRaises(CannotStart, main, ["check-config", *words])
         self.assertEqual(
             str(error.code).splitlines(),
             [
+                "coap.dtls: /keys.toml: No such file or directory",
                 "listeners[0]: /b.pem: No such file or directory",
                 "udp.dtls: /a.pem: No such file or directory",
                 "coap.dtls: /nowhere: No such file or directory",
+                "http.tls.ca: /c.pem: No such file or directory",
             ],
         )
 
@@ -107,6 +111,8 @@ class ServeTests(SynchronousTestCase):
                 [f"--udp-dtls-certificate={file}"],
                 [f"--udp-dtls-certificate={good}", f"--udp-dtls-key={file}"],
                 [f"--coap-dtls-certificate={good}", f"--coap-dtls-client-ca={file}"],
+                [f"--coap-dtls-certificate={good}", f"--coap-dtls-psk={file}"],
+                [f"--http-tls-ca={file}"],
                 [f'--listeners=[{{"port": 1, "tls": {{"certificate": "{file}"}}}}]'],
                 [
                     f'--listeners=[{{"port": 1, "tls": {{"certificate": "{good}", '
@@ -117,6 +123,19 @@ class ServeTests(SynchronousTestCase):
                     error = self.assertRaises(CannotStart, main, ["check-config", *words])
                     self.assertIn(f"{file}: it", str(error.code))
                     self.assertNotIn("\n", str(error.code))
+
+    def test_no_support_for_keys(self) -> None:
+        """Pre-shared keys are a mistake, as at the start, where OpenSSL is not as expected."""
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        good = write_pair(Path(holder.name, "a.pem"), Authority().issue("a.test"))
+        keys = Path(holder.name, "keys.toml")
+        keys.write_text(f'a = "{"00" * 16}"')
+        words = ["check-config", f"--coap-dtls-certificate={good}", f"--coap-dtls-psk={keys}"]
+        main(words)
+        self.patch(twisted_internals, "_PSK", {"nobody": ""})
+        error = self.assertRaises(CannotStart, main, words)
+        self.assertIn("coap.dtls: psk: this version of pyOpenSSL has no", str(error.code))
 
     def test_large_files(self) -> None:
         """A file over its limit is one, too; one of that size is read."""
@@ -194,7 +213,7 @@ class ServeTests(SynchronousTestCase):
 
     def test_reactor_without_epoll(self) -> None:
         """Without epoll, the default is Twisted's default reactor."""
-        self.patch(serve, "select", object())
+        self.patch(tap, "select", object())
         self.assertEqual(self.choose(), [])
 
     def test_reactor_that_is_there(self) -> None:

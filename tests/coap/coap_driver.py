@@ -44,11 +44,13 @@ class Transport:
 class Driver:
     """A server on a clock, and clients that ask it."""
 
-    def __init__(self, commands: Commands, limits: CoapLimits | None = None) -> None:
+    def __init__(
+        self, commands: Commands, limits: CoapLimits | None = None, topics: bool = False
+    ) -> None:
         self.clock = Clock()
         # A clock is enough where no command blocks.
         self.server = CoapServer(
-            cast(IReactorTime, self.clock), commands, limits, chance=lambda: 0.5
+            cast(IReactorTime, self.clock), commands, limits, topics=topics, chance=lambda: 0.5
         )
         self.transport = Transport()
         self.server.transport = self.transport  # type: ignore[assignment]  # a fake

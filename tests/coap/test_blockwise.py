@@ -234,6 +234,32 @@ class BlockUploadTests(SynchronousTestCase):
                 break
         self.assertEqual(sent, [(16, 0, True), (16, 1, True), (8, 2, False)])
 
+    def test_each_by_itself(self) -> None:
+        """A server that processes each block by itself gets them all (RFC 7959 §2.3)."""
+        upload = BlockUpload(b"a" * 40, 16)
+        sent = []
+        for goes_on in (True, True, False):
+            payload, block = upload.next_block()
+            sent.append(payload)
+            done = self.answer(Code.CHANGED, Block(block.number, False, 16))
+            self.assertIs(upload.advance(done), goes_on)
+        self.assertEqual(b"".join(sent), b"a" * 40)
+
+    def test_success_in_between(self) -> None:
+        """A final response before the last block is no success, unless it is for the block."""
+        for block in (None, Block(0, True, 16), Block(1, False, 16)):
+            upload = BlockUpload(b"a" * 40, 16)
+            with self.assertRaises(TransferFailed) as raised:
+                upload.advance(self.answer(Code.CHANGED, block))
+            self.assertIn("2.04 Changed before the last block", str(raised.exception))
+
+    def test_error_in_between(self) -> None:
+        """An error is the response to the whole request, whenever it comes."""
+        for code in (Code.NOT_FOUND, Code.REQUEST_ENTITY_INCOMPLETE, Code.SERVICE_UNAVAILABLE):
+            upload = BlockUpload(b"a" * 40, 16)
+            self.assertTrue(upload.advance(self.answer(Code.CONTINUE, Block(0, True, 16))))
+            self.assertFalse(upload.advance(self.answer(code, Block(1, False, 16))))
+
     def test_smaller(self) -> None:
         """The server may want smaller blocks; the next one starts where it must."""
         upload = BlockUpload(b"a" * 100, 64)

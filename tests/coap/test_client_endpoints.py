@@ -14,8 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.coap.client_endpoints import ClientEndpoint, EndpointPool
 from twisted_net.coap.codec import CoapMessage, Code, Type
+from twisted_net.coap.errors import CoapHostUnreachable
 from twisted_net.coap.exchange import OutgoingMessage, Peer
 from twisted_net.coap.settings import CoapClientSettings
+from twisted_net.net.addresses import Source
 
 SERVER = ("192.0.2.1", 5683)
 
@@ -73,6 +75,94 @@ class FloodTests(SynchronousTestCase):
             transport: Any = endpoint.transport
             with self.assertRaises(OSError):
                 transport.write(b"x", ("255.255.255.255", 9))
+
+    def test_nobody_listens(self) -> None:
+        """The error says at which port nobody listens: the servers of a host are many."""
+        heard: list[object] = []
+        with self.opened() as (reactor, endpoint):
+            message = CoapMessage(Type.CON, Code.GET, 1, b"a", [])
+            outgoing = endpoint.layer.send_request(message, SERVER, reactor.seconds(), 0.5)
+            endpoint.waiting.add(outgoing, heard.append)
+            endpoint.refused(SERVER)
+        self.assertEqual(
+            [str(error) for error in heard],
+            ["cannot reach 192.0.2.1: nobody listens at port 5683"],
+        )
+
+
+class ReportTests(SynchronousTestCase):
+    """:meth:`ClientEndpoint.report` tells what the kernel says of its own datagram."""
+
+    def test_error_of_another_port(self) -> None:
+        """A report is no failure if its host has refused, meanwhile, what went to another port."""
+        endpoint = ClientEndpoint(cast(Any, Clock()), CoapClientSettings())
+        refused: list[Source] = []
+
+        class Transport:
+            def write(self, datagram: bytes, addr: Source) -> None:
+                endpoint.refused(refused.pop())
+
+        endpoint.transport = cast(Any, Transport())
+        refused.append((SERVER[0], 1))
+        endpoint.report(CoapMessage(Type.NON, Code.POST), SERVER)
+        refused.append(SERVER)
+        report = CoapMessage(Type.NON, Code.POST)
+        self.assertRaises(CoapHostUnreachable, endpoint.report, report, SERVER)
+        self.assertEqual(refused, [])
+
+
+class Address(tuple[str, int]):
+    """An address that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Address.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = tuple.__hash__
+
+
+class WaitingCallsTests(SynchronousTestCase):
+    """:class:`WaitingCalls` of a client that asks many servers."""
+
+    def setUp(self) -> None:
+        self.endpoint = ClientEndpoint(cast(Any, Clock()), CoapClientSettings())
+        self.ended: list[object] = []
+
+    def ask(self, server: Source) -> OutgoingMessage:
+        """Wait for the response to a message."""
+        message = CoapMessage(Type.CON, Code.GET, token=b"%d" % len(self.endpoint.waiting))
+        outgoing = self.endpoint.layer.send_request(message, server, 0.0, 0.0)
+        self.endpoint.waiting.add(outgoing, self.ended.append)
+        return outgoing
+
+    def test_refused(self) -> None:
+        """A server that refuses ends its own calls; those to others are not looked through."""
+        for number in range(1000):
+            self.ask(cast(Source, Address(("192.0.2.9", number + 1))))
+        self.ask(SERVER)
+        self.ask(SERVER)
+        Address.compared = 0
+        self.endpoint.refused(SERVER)
+        self.assertEqual([type(each) for each in self.ended], [CoapHostUnreachable] * 2)
+        self.assertTrue(Address.compared <= 10, Address.compared)
+        self.assertEqual(len(self.endpoint.waiting), 1000)
+
+    def test_table(self) -> None:
+        """A message is there until it is taken, and nothing is left of its server then."""
+        waiting = self.endpoint.waiting
+        first, second = self.ask(SERVER), self.ask(SERVER)
+        self.assertEqual(waiting.at(SERVER), [first, second])
+        self.assertIn(first, waiting)
+        self.assertIsNotNone(waiting.pop(first))
+        self.assertNotIn(first, waiting)
+        self.assertIsNone(waiting.pop(first))
+        self.assertIsNone(waiting.get(first))
+        self.assertTrue(waiting)
+        self.assertEqual(len(waiting.pop_all()), 1)
+        self.assertEqual((bool(waiting), waiting.at(SERVER)), (False, []))
+        self.assertIsNone(waiting.pop(second))
 
 
 class SilentSinceTests(SynchronousTestCase):

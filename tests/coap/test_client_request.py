@@ -45,6 +45,7 @@ class BlockwiseRequestTests(SynchronousTestCase):
         options: OptionList | None = None,
         block_size: int = 16,
         max_body: int = 100,
+        tag: bytes | None = None,
     ) -> BlockwiseRequest:
         """Return a request whose exchanges have these responses, in order."""
         left = list(responses)
@@ -59,6 +60,7 @@ class BlockwiseRequestTests(SynchronousTestCase):
             block_size,
             max_body,
             lambda way, done, size: self.progress.append((way, done, size)),
+            tag,
         )
 
     def result(self, coroutine: Coroutine[Deferred[Any], Any, CoapResponse]) -> CoapResponse:
@@ -92,6 +94,31 @@ class BlockwiseRequestTests(SynchronousTestCase):
             request = self.request(CoapMessage(Type.ACK, code, options=options))
             self.assertEqual(self.result(request.perform(b"")).code, code)
             self.assertEqual(len(self.sent), 1)
+
+    def test_wrong_challenge(self) -> None:
+        """An Echo option of 1 to 40 bytes is repeated; any other one is ignored (RFC 9175 §2.2)."""
+        for size, exchanges in ((0, 1), (1, 2), (40, 2), (41, 1), (65_000, 1)):
+            with self.subTest(size=size):
+                self.sent.clear()
+                echo = [(int(Option.ECHO), b"e" * size)]
+                challenge = CoapMessage(Type.ACK, Code.UNAUTHORIZED, options=echo)
+                request = self.request(challenge, challenge)
+                self.assertEqual(self.result(request.perform(b"")).code, Code.UNAUTHORIZED)
+                self.assertEqual(len(self.sent), exchanges)
+
+    def test_continue_without_blocks(self) -> None:
+        """2.31 Continue is no response to a request without blocks (RFC 7959 §2.9.1)."""
+        request = self.request(CoapMessage(Type.ACK, Code.CONTINUE))
+        self.failureResultOf(Deferred.fromCoroutine(request.perform(b"x")), TransferFailed)
+
+    def test_another_success_in_the_middle(self) -> None:
+        """A success of another code in place of a block is no response: blocks are missing."""
+        for code in (Code.CONTINUE, Code.CHANGED, Code.VALID):
+            with self.subTest(code=code):
+                other = CoapMessage(Type.ACK, code, payload=b"b")
+                request = self.request(block2(0, b"a" * 16, more=True), other)
+                failed = Deferred.fromCoroutine(request.perform(b""))
+                self.failureResultOf(failed, TransferFailed)
 
     def test_download(self) -> None:
         """Further blocks are requested without the payload and its format."""
@@ -147,6 +174,22 @@ class BlockwiseRequestTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(self.progress, [("sent", 16, 33), ("sent", 32, 33)])
+
+    def test_tag(self) -> None:
+        """All requests of an upload have its tag, and no others (RFC 9175 §3.3)."""
+        first = block2(0, b"a" * 16, more=True)
+        first.options = [*first.options, *block1(Code.CONTENT, 1, more=False).options]
+        request = self.request(
+            block1(Code.CONTINUE, 0, more=True), first, block2(1, b"b", more=False), tag=b"t"
+        )
+        self.result(request.perform(b"x" * 32))
+        tags = [
+            [pair for pair in options if pair[0] == Option.REQUEST_TAG] for options, _ in self.sent
+        ]
+        self.assertEqual(tags, [[(int(Option.REQUEST_TAG), b"t")]] * 3)
+        self.sent.clear()
+        self.result(self.request(CoapMessage(Type.ACK, Code.CHANGED), tag=b"t").perform(b"x" * 16))
+        self.assertNotIn((int(Option.REQUEST_TAG), b"t"), self.sent[0][0])
 
     def test_body_of_one_block(self) -> None:
         """A body of exactly one block takes one exchange."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +14,7 @@ from twisted_net.coap.codec import Code, Option
 from twisted_net.coap.exchange import OUTGOING_BYTES
 from twisted_net.coap.observe import OBSERVER_BYTES, OPTION_BYTES
 from twisted_net.coap.peer_table import EXCHANGE_BYTES, MESSAGES_SWEPT_AT_ONCE, PEER_BYTES
+from twisted_net.coap.peers.peer_sessions import SESSION_BYTES as PEER_SESSION_BYTES
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.waiting_requests import REQUEST_BYTES
 from twisted_net.dtls.server import SESSION_BYTES
@@ -29,6 +31,23 @@ def peer(number: int) -> Source:
     return f"127.0.1.{number}", 40_000
 
 
+class DocumentedMemoryTests(SynchronousTestCase):
+    """The howto of CoAP says what a client takes in memory."""
+
+    def test_sums(self) -> None:
+        """Each sum is there."""
+        page = Path(__file__).parents[2].joinpath("docs/howto/coap.rst").read_text()
+        for text in (
+            f"{PEER_BYTES} B {10_000 * PEER_BYTES / 1e6:g}:",
+            f"{PEER_SESSION_BYTES} B  {10_000 * PEER_SESSION_BYTES / 1e6:g}:",
+            f"{EXCHANGE_BYTES} B  {50_000 * EXCHANGE_BYTES / 1e6:g}:",
+            f"{OBSERVER_BYTES} B {10_000 * OBSERVER_BYTES / 1e6:g}:",
+            f"{REQUEST_BYTES} B {1000 * REQUEST_BYTES / 1e6:g}:",
+            f"{SESSION_BYTES // 1000} kB more",
+        ):
+            self.assertIn(text, page)
+
+
 class KeptMemoryTests(ServerTests):
     """The bytes of each kind, through a server."""
 
@@ -40,9 +59,14 @@ class KeptMemoryTests(ServerTests):
         return self.driver.server.sessions.memory
 
     def kept(self) -> dict[str, int]:
-        """Return the bytes of each kind of which there are some."""
+        """Return the bytes of each kind of which there are some, without the peers' sessions."""
         figures: Any = self.memory.figures()  # Any: numbers by name
+        figures["total"]["bytes"] -= figures.pop("coap_sessions")["bytes"]
         return {kind: figure["bytes"] for kind, figure in figures.items() if figure["bytes"]}
+
+    def session_figures(self) -> Any:  # Any: as above
+        """Return the figures of the peers' sessions."""
+        return self.memory.figures()["coap_sessions"]
 
     def expire(self) -> None:
         """Let the lifetime of all that was exchanged pass."""
@@ -54,6 +78,29 @@ class KeptMemoryTests(ServerTests):
         """Let others keep so many bytes."""
         others: MemoryAccount[int] = self.memory.account("others")
         others.set(1, size)
+
+    def test_sessions(self) -> None:
+        """Sessions outlive what is kept for their peers, and count; the idle ones give way."""
+        for number in range(100):
+            self.driver.ask(Code.GET, "ping", source=peer(number))
+        self.driver.ask(Code.GET, "ping", source=peer(0))
+        sessions = self.driver.server.sessions
+        self.driver.clock.advance(LIFETIME + 1)
+        self.assertEqual(
+            (self.kept(), self.session_figures()["bytes"]), ({}, 100 * PEER_SESSION_BYTES)
+        )
+        self.fill(self.memory.limit - 10 * PEER_SESSION_BYTES)
+        self.driver.clock.advance(0)
+        self.driver.clock.advance(0)
+        # Not the one that was active last, though it was opened first; that cannot give way.
+        self.assertEqual([session.name for session in sessions], [f"{peer(0)[0]}:{peer(0)[1]}"])
+        self.assertEqual(
+            (self.session_figures()["bytes"], self.session_figures()["relieved"]),
+            (PEER_SESSION_BYTES, 99),
+        )
+        self.assertEqual(sessions.counters.ended[End.BUFFERS_FULL], 99)
+        self.driver.server.peer_lost(peer(0), End.KILLED)
+        self.assertEqual(self.session_figures()["bytes"], 0)
 
     def test_exchanges(self) -> None:
         """Peers count, with their messages and the replies, until their lifetime is over."""
@@ -158,6 +205,10 @@ class KeptMemoryTests(ServerTests):
             self.driver.clock.advance(0)
         self.assertEqual(self.driver.server.observers, 0)
         self.assertEqual(self.driver.server._notifier._outstanding, {})
+        for number in range(5):
+            # Each is told (RFC 7641 §4.5).
+            *_, gone = self.driver.answers(peer(number))
+            self.assertEqual((gone.code, gone.token), (Code.SERVICE_UNAVAILABLE, b"t"))
         self.driver.server.sessions.broadcast({"event": "x"})
         self.driver.clock.advance(10)
         self.expire()
@@ -195,7 +246,9 @@ class KeptMemoryTests(ServerTests):
         """Last messages count for their topics."""
         self.driver.send(Code.POST, "topics/a", b"hello")
         size = len('{"event":"message","topic":"a","message":"hello"}\n')
-        self.assertEqual(self.kept()["coap_topics"], size)
+        # With its number, its time and its sender.
+        kept = self.kept()["coap_topics"]
+        self.assertTrue(size < kept < size + 150, kept)
         self.fill(self.memory.limit)
         self.driver.clock.advance(0)
         self.assertNotIn("coap_topics", self.kept())

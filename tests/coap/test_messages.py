@@ -36,7 +36,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from typing_extensions import override
 
 from tests.coap.message_driver import OTHER, PEER, STEADY, Layer, question, request, response
-from twisted_net.coap import message_ids, messages
+from twisted_net.coap import exchange, message_ids, messages
 from twisted_net.coap.codec import (
     MAX_OPTIONS,
     CoapMessage,
@@ -52,6 +52,7 @@ from twisted_net.coap.exchange import (
     MessageAcknowledged,
     MessageFailed,
     OutgoingMessage,
+    OutgoingState,
     ResponseReceived,
 )
 from twisted_net.coap.messages import TIMERS_AT_ONCE
@@ -220,7 +221,27 @@ class ReceiveTests(SynchronousTestCase):
         for now in (0.0, 5.0):
             self.layer.receive(stray, PEER, now)
             self.assertEqual(self.layer.sent(), [CoapMessage(Type.RST, Code.EMPTY, 3)])
-        self.assertEqual(self.layer.counts.duplicates, 1)
+        self.assertEqual(self.layer.sizes["exchanges"], 0)
+
+    def test_unknown_critical_option(self) -> None:
+        """A response with a critical option that is not known is rejected (§5.4.1)."""
+        for number, known in ((9, False), (23, True), (27, True), (10, True), (65_001, False)):
+            for kind in (Type.ACK, Type.CON, Type.NON):
+                layer = Layer(STEADY)
+                outgoing = layer.send_request(question(), PEER, 0, 0)
+                (sent,) = layer.sent()
+                answer = CoapMessage(kind, Code.CONTENT, 7, b"q", [(number, b"")])
+                answer.message_id = sent.message_id if kind == Type.ACK else 7
+                (event,) = layer.reply(answer)
+                self.assertIs(type(event), ResponseReceived if known else MessageFailed)
+                replies = [message.type for message in layer.sent()]
+                if known:
+                    self.assertNotIn(Type.RST, replies)
+                else:
+                    assert isinstance(event, MessageFailed)
+                    self.assertIn(f"option {number}", str(event.error))
+                    self.assertEqual(replies, [] if kind == Type.ACK else [Type.RST])
+                self.assertEqual(outgoing.state, OutgoingState.DONE)
 
     def test_unknown_acknowledgements(self) -> None:
         """Acknowledgements and resets of nothing are ignored."""
@@ -256,8 +277,8 @@ class ReceiveTests(SynchronousTestCase):
     def test_leisure_bounds(self) -> None:
         """So many answers wait, and so many bytes; further ones are dropped and counted."""
         for limit, payload in (
-            (messages.MAX_DELAYED, b""),
-            (messages.MAX_DELAYED // 2, bytes(3000)),
+            (exchange.MAX_DELAYED, b""),
+            (exchange.MAX_DELAYED // 2, bytes(3000)),
         ):
             layer = Layer()
             for i in range(limit + 2):
@@ -267,8 +288,8 @@ class ReceiveTests(SynchronousTestCase):
                 layer.send_response(event, response(payload=payload), 0, delay=3)
             sizes, dropped = layer.sizes, layer.counts.responses_dropped
             self.assertEqual(sizes["delayed"] + dropped, limit + 2)
-            self.assertLessEqual(sizes["delayed"], messages.MAX_DELAYED)
-            self.assertLessEqual(sizes["delayed_bytes"], messages.MAX_DELAYED_BYTES)
+            self.assertLessEqual(sizes["delayed"], exchange.MAX_DELAYED)
+            self.assertLessEqual(sizes["delayed_bytes"], exchange.MAX_DELAYED_BYTES)
             self.assertGreaterEqual(dropped, 2)
             while layer.next_timeout() == 3:
                 layer.advance(3)
@@ -618,12 +639,11 @@ class SendTests(SynchronousTestCase):
         self.assertEqual(self.layer.counts.responses_dropped, 2)
 
     def test_no_peer_for_an_untracked_message(self) -> None:
-        """It is dropped and counted where the table of peers is full of those that wait."""
+        """It is sent also where the table of peers is full of those that wait."""
         layer = Layer(TransmissionParameters(max_peers=1))
         layer.send_request(question(token=b"1"), PEER, 0, 0)
         layer.send_untracked(response(), ("192.0.2.77", 5683), 0)
-        self.assertEqual(len(layer.messages_to_send()), 1)
-        self.assertEqual(layer.counts.peers_refused, 1)
+        self.assertEqual(len(layer.messages_to_send()), 2)
 
         lifetime = STEADY.non_lifetime
         incoming = self.layer.incoming(request(11, kind=Type.NON), lifetime)

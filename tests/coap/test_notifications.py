@@ -21,13 +21,15 @@ from twisted_net.coap.codec import (
     Code,
     Option,
     Type,
+    uint_option,
 )
-from twisted_net.coap.notifications import NOTIFIED_AT_ONCE
+from twisted_net.coap.notifications import NOTIFIED_AT_ONCE, PROBED_AT_ONCE
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import CommandError
 from twisted_net.net.addresses import Source
+from twisted_net.reasons import End
 from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 
@@ -41,6 +43,46 @@ class NotifierTests(ServerTests):
         self.driver.send(Code.GET, path, options=[OBSERVE], token=token, source=source)
         (answer,) = self.driver.answers(source)
         return answer
+
+    def test_arguments(self) -> None:
+        """Who observes a resource with arguments is told of these alone, or of a change of all."""
+        commands = standard_commands()
+        rates = {"dev-7": 1, "dev-8": 2}
+
+        @commands.command(safe=True, observable=True)
+        def config(device: str) -> int:
+            """Return the rate of a device."""
+            return rates[device]
+
+        self.driver.leftovers()
+        self.driver = Driver(commands)
+        for device, source in (("dev-7", LOCAL), ("dev-8", OTHER)):
+            options = [OBSERVE, (int(Option.URI_QUERY), device.encode())]
+            self.driver.send(Code.GET, "config", options=options, token=b"o", source=source)
+            self.assertEqual(len(self.driver.answers(source)), 1)
+        rates["dev-7"] = 5
+        self.driver.server.notify("config", "dev-7")
+        (told,) = self.driver.answers()
+        self.assertEqual(json.loads(told.payload)["result"], 5)
+        self.assertEqual(self.driver.answers(OTHER), [])
+        self.driver.acknowledge(told)
+        self.driver.server.notify("config", "dev-9")
+        self.assertEqual((self.driver.answers(), self.driver.answers(OTHER)), ([], []))
+        self.driver.server.notify("config")
+        self.assertEqual((len(self.driver.answers()), len(self.driver.answers(OTHER))), (1, 1))
+        self.driver.server.peer_lost(LOCAL, End.CONNECTION_LOST)
+        self.driver.server.notify("config", "dev-7")
+        self.assertEqual(self.driver.server.observers, 1)
+
+    def test_declared(self) -> None:
+        """What can be observed is safe, and does not wait."""
+        commands = Commands()
+        self.assertRaises(TypeError, commands.command("A", observable=True), lambda: 1)
+
+        async def later() -> None:
+            """Wait."""
+
+        self.assertRaises(TypeError, commands.command("B", observable=True, safe=True), later)
 
     def test_stats(self) -> None:
         """Figures are told at an interval, each time after the last was acknowledged."""
@@ -92,8 +134,19 @@ class NotifierTests(ServerTests):
         """What cannot be observed, or by no more observers, is answered once (§4.1)."""
         self.assertIsNone(self.observe("ping").option(Option.OBSERVE))
         self.assertIsNone(self.observe(".well-known/core").option(Option.OBSERVE))
-        for token, expected in ((b"1", b"\x01"), (b"2", b"\x01"), (b"3", None)):
+        for token, expected in ((b"1", b"\x01"), (b"2", b"\x02"), (b"3", None)):
             self.assertEqual(self.observe("stats", token).option(Option.OBSERVE), expected)
+
+    def test_notify_names(self) -> None:
+        """The name that notify() takes is in any case, and one that can be observed."""
+        self.observe("stats")
+        self.driver.server.notify("STATS")
+        self.assertEqual(len(self.driver.answers()), 1)
+        with self.assertRaises(ValueError) as caught:
+            self.driver.server.notify("ping")
+        self.assertEqual(
+            str(caught.exception), "notify: ping is not observable; observable commands: stats"
+        )
 
     def test_events(self) -> None:
         """A broadcast reaches those that observe /events, and counts the others."""
@@ -170,14 +223,89 @@ class NotifierTests(ServerTests):
         self.assertEqual(rest.payload, b"a" * 36)
 
     def test_queue_full(self) -> None:
-        """An observer whose queue is full is dropped."""
+        """An observer whose queue is full is dropped, and told so (RFC 7641 §4.5)."""
         self.driver.leftovers()
         self.driver = Driver(standard_commands(), CoapLimits(max_queued=0))
         self.observe("stats", b"1")
         self.observe("stats", b"2")
         self.driver.server.notify("stats")
-        self.driver.clock.advance(0)
+        _, gone = self.driver.answers()
+        self.assertEqual((gone.code, gone.token), (Code.SERVICE_UNAVAILABLE, b"2"))
         self.assertEqual(self.driver.server.observers, 1)
+
+    def test_probes(self) -> None:
+        """
+        An observer that was told nothing for long is told the state (RFC 7641 §4.5).
+
+        One that does not acknowledge it is forgotten, any other one stays.
+        """
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(probe_interval=1000))
+        self.observe("events")
+        self.driver.clock.advance(500)
+        self.observe("topics/news", b"2", OTHER)
+        self.driver.clock.advance(499)
+        self.assertEqual(self.driver.answers(), [])
+        self.driver.clock.advance(1)
+        (told,) = self.driver.answers()
+        self.assertEqual((told.type, told.code, told.payload), (Type.CON, Code.CONTENT, b"{}"))
+        self.driver.acknowledge(told)
+        self.assertEqual(self.driver.answers(OTHER), [])
+        self.driver.clock.advance(500)
+        (told,) = self.driver.answers(OTHER)
+        self.driver.clock.pump([10.0] * 10)
+        self.driver.answers(OTHER)
+        self.assertEqual(self.driver.server.observers, 1)
+        self.driver.clock.advance(400)
+        (told,) = self.driver.answers()
+        self.driver.acknowledge(told)
+
+    def test_notified_is_not_probed(self) -> None:
+        """Who was told of a change is not probed before the interval has passed since then."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(probe_interval=1000))
+        self.observe("topics/news")
+        self.driver.clock.advance(900)
+        self.driver.ask(Code.POST, "topics/news", b"x", source=OTHER)
+        (told,) = self.driver.answers()
+        self.driver.acknowledge(told)
+        self.driver.clock.advance(999)
+        self.assertEqual(self.driver.answers(), [])
+        self.driver.clock.advance(1)
+        (told,) = self.driver.answers()
+        self.assertEqual(told.payload, b"x")
+
+    def test_many_probes(self) -> None:
+        """Observers that are to be probed at one time are, and each once."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(probe_interval=1000))
+        sources = [("127.0.0.1", port) for port in range(1, 2 * PROBED_AT_ONCE)]
+        for source in sources:
+            self.observe("events", source=source)
+        self.driver.transport.written.clear()
+        self.driver.clock.advance(1000)
+        for _ in sources:
+            self.driver.clock.advance(0)
+        self.assertEqual(sorted(to[1] for _, to in self.driver.transport.written), [*range(1, 128)])
+
+    def test_refused(self) -> None:
+        """Observations for which there is no room are counted."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(max_observers=1))
+        self.assertIsNotNone(self.observe("events").option(Option.OBSERVE))
+        self.assertIsNone(self.observe("events", b"2").option(Option.OBSERVE))
+        self.assertEqual(self.driver.server.figures()["observers_refused"], 1)
+
+    def test_numbers_after_registration(self) -> None:
+        """Numbers go on where a client registers again with its token (RFC 7641 §4.4)."""
+        numbers = []
+        for _ in range(3):
+            first = self.observe("stats")
+            self.driver.server.notify("stats")
+            (told,) = self.driver.answers()
+            self.driver.acknowledge(told)
+            numbers += [uint_option(each.options, Option.OBSERVE) for each in (first, told)]
+        self.assertEqual(numbers, [1, 2, 3, 4, 5, 6])
 
     def test_drain(self) -> None:
         """At the end observers are told that there is nothing more to come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +21,7 @@ from twisted_net.coap.resources import (
 )
 from twisted_net.commands.registry import Commands
 from twisted_net.errors import (
+    AuthRequired,
     BadArguments,
     BadQuotes,
     CommandError,
@@ -135,6 +137,13 @@ class ReplyTests(SynchronousTestCase):
             self.assertEqual((reply.code, reply.payload), (code, str(error).encode()))
             self.assertEqual(reply.max_age, 5 if code == 163 else None)
 
+    def test_login(self) -> None:
+        """There is no AUTH over CoAP: the sentence says what logs in, in both formats."""
+        sentence = "log in first: over DTLS, with the certificate or the pre-shared key of a user"
+        self.assertEqual(error_response(AuthRequired(), "A", None).payload, sentence.encode())
+        shown = json.loads(error_response(AuthRequired(), "A", 50).payload)
+        self.assertEqual((shown["error"], shown["code"]), (sentence, "auth_required"))
+
     def test_json_error(self) -> None:
         """A client that accepts JSON gets the code that never changes."""
         reply = error_response(BadArguments("no"), "A", 50)
@@ -158,10 +167,16 @@ class LinksTests(SynchronousTestCase):
     def test_all(self) -> None:
         """Each resource has a link; quotes are escaped."""
         shown = link_format(self.commands, ["time"], []).decode()
-        self.assertIn('</time>;title="The \\"time\\".";if="get post";ct="0 50";obs', shown)
+        self.assertIn('</time>;title="The \\"time\\".";if="get fetch post";ct="0 50";obs', shown)
         self.assertIn('</set>;title="Set it.";if="post";ct="0 50",', shown)
         self.assertIn("</.well-known/core>", shown)
         self.assertIn("</events>", shown)
+
+    def test_no_title(self) -> None:
+        """A command without a help text has no title: the attribute has a value (§5)."""
+        self.commands.command("BARE", safe=True)(lambda: "")
+        shown = link_format(self.commands, [], []).decode()
+        self.assertIn('</bare>;if="get fetch post";ct="0 50"', shown)
 
     def test_too_many_filters(self) -> None:
         """A request that would have every link compared a hundred times is refused."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from hashlib import blake2s
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from tests.coap.coap_driver import (
     ServerTests,
     by_number,
 )
+from twisted_net.coap import resources
 from twisted_net.coap.blockwise import Block
 from twisted_net.coap.codec import (
     CoapMessage,
@@ -55,6 +57,80 @@ class RequestTests(ServerTests):
         answer = self.ask(Code.POST, "ECHO", b'a "b  c"')
         self.assertEqual((answer.code, answer.payload), (Code.CHANGED, b"a b  c"))
 
+    def test_fetch(self) -> None:
+        """FETCH of a safe command has its arguments in the payload (RFC 8132 §2)."""
+        answer = self.ask(Code.FETCH, "echo", b"a  b")
+        self.assertEqual((answer.code, answer.payload), (Code.CONTENT, b"a b"))
+        self.assertEqual(answer.option(Option.MAX_AGE), b"")
+        json_format = (int(Option.CONTENT_FORMAT), b"\x32")
+        answer = self.ask(Code.FETCH, "echo", b'["a  b"]', [json_format])
+        self.assertEqual(answer.payload, b"a  b")
+        cbor = (int(Option.CONTENT_FORMAT), b"\x3c")
+        for path, options, code in (
+            ("note", [], Code.METHOD_NOT_ALLOWED),
+            ("events", [], Code.METHOD_NOT_ALLOWED),
+            ("topics/a", [], Code.METHOD_NOT_ALLOWED),
+            ("echo", [cbor], Code.UNSUPPORTED_CONTENT_FORMAT),
+        ):
+            self.assertEqual(self.ask(Code.FETCH, path, b"x", options).code, code, path)
+        self.assertEqual(self.runs, [])
+
+    def test_fetch_validated(self) -> None:
+        """A stored response to FETCH is validated by its ETag, as GET's is (RFC 8132 §2.1)."""
+        long = b"x" * 1500
+        first = self.ask(Code.FETCH, "echo", long)
+        etag = first.option(Option.ETAG)
+        assert etag is not None
+        valid = self.ask(Code.FETCH, "echo", long, [(int(Option.ETAG), etag)])
+        self.assertEqual((valid.code, valid.payload), (Code.VALID, b""))
+        self.assertEqual((valid.option(Option.ETAG), valid.option(Option.MAX_AGE)), (etag, b""))
+        other = self.ask(Code.FETCH, "echo", long + b"y", [(int(Option.ETAG), etag)])
+        self.assertEqual(other.code, Code.CONTENT)
+
+    def test_no_response(self) -> None:
+        """Responses of the classes that No-Response names are not sent (RFC 7967 §2.1)."""
+        for value, path, sent in (
+            (b"", "echo", True),
+            (b"\x02", "echo", False),
+            (b"\x02", "nope", True),
+            (b"\x08", "nope", False),
+            (b"\x10", "nope", True),
+            (b"\x10", "fail", False),
+            (b"\x1a", "note", False),
+            (b"\x1a\0", "echo", True),
+        ):
+            options = [(int(Option.NO_RESPONSE), value)]
+            for kind in (Type.NON, Type.CON):
+                payload = b"" if path == "fail" else b"x"
+                datagram = self.driver.send(Code.POST, path, payload, options, kind=kind)
+                answers = self.driver.answers()
+                if kind == Type.NON:
+                    self.assertEqual(len(answers), sent)
+                    continue
+                (answer,) = answers
+                self.assertEqual((answer.type, answer.code != 0), (Type.ACK, sent))
+                self.driver.server.receive(datagram, LOCAL)
+                self.assertEqual(self.driver.answers(), [answer])
+        self.assertEqual(self.runs, ["x", "x"])
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_no_response_later(self) -> None:
+        """The same holds for the response of a command that waits."""
+        self.driver.send(Code.POST, "later", options=[(int(Option.NO_RESPONSE), b"\x02")])
+        self.driver.clock.advance(1)
+        (acknowledged,) = self.driver.answers()
+        self.assertEqual((acknowledged.type, acknowledged.code), (Type.ACK, Code.EMPTY))
+        self.waiting[0].callback("")
+        self.driver.clock.advance(10)
+        self.assertEqual(self.driver.answers(), [])
+
+    def test_no_response_to_deregistration(self) -> None:
+        """An observation ends also if the client wants no response to that (RFC 7641 §3.6)."""
+        self.ask(Code.GET, "stats", options=[OBSERVE])
+        end = [(int(Option.OBSERVE), b"\x01"), (int(Option.NO_RESPONSE), b"\x02")]
+        self.assertEqual(self.ask(Code.GET, "stats", options=end).code, Code.EMPTY)
+        self.assertEqual(self.driver.server.observers, 0)
+
     def test_query(self) -> None:
         """Queries are arguments too."""
         answer = self.ask(Code.GET, "echo", options=[(Option.URI_QUERY, b"a b")])
@@ -76,7 +152,7 @@ class RequestTests(ServerTests):
         )
         self.assertEqual(
             filtered.payload,
-            b'</stats>;title="Figures of this server.";if="get post";ct="0 50";obs',
+            b'</stats>;title="Figures of this server.";if="get fetch post";ct="0 50";obs',
         )
 
     def test_errors(self) -> None:
@@ -85,7 +161,7 @@ class RequestTests(ServerTests):
             (1, "nope", b"", (), 132, b"no resource /nope; see /.well-known/core"),
             (1, "ping/x", b"", (), 132, b"no resource /ping/x; see /.well-known/core"),
             (1, "note", b"", (), 133, b"this resource takes POST"),
-            (3, "ping", b"", (), 133, b"this resource takes GET or POST"),
+            (3, "ping", b"", (), 133, b"this resource takes GET or FETCH or POST"),
             (2, "events", b"", (), 133, b"this resource takes GET"),
             (1, "ping", b"", [(17, b"\x3c")], 134, b"content formats here: 0, 50"),
             (2, "note", b"", (), 128, b"wrong number of arguments (0); usage: NOTE <text>"),
@@ -180,6 +256,17 @@ class RequestTests(ServerTests):
         other = self.ask(Code.GET, ".well-known/core", options=[(Option.ETAG, b"other")])
         self.assertEqual(other.code, Code.CONTENT)
 
+    def test_max_age_of_valid(self) -> None:
+        """2.03 has the Max-Age that 2.05 has: it is what the body is fresh for (§5.9.1.3)."""
+        block2 = (int(Option.BLOCK2), Block(0, False, 16).encode())
+        full = self.ask(Code.GET, "help", options=[block2])
+        etag = full.option(Option.ETAG)
+        assert etag is not None
+        valid = self.ask(Code.GET, "help", options=[(int(Option.ETAG), etag)])
+        self.assertEqual(valid.code, Code.VALID)
+        self.assertEqual(full.option(Option.MAX_AGE), b"")
+        self.assertEqual(valid.option(Option.MAX_AGE), b"")
+
     def test_long_datagram(self) -> None:
         """A datagram over the limit is 4.13, and what is left of it does not run."""
         payload = b"x" * 4096
@@ -242,6 +329,19 @@ class BlockTests(ServerTests):
         self.assertEqual(body, b"1" * 3000)
         self.assertEqual(self.runs, ["big"])
 
+    def test_digests(self) -> None:
+        """The ETag of a body is made once, not for each block: that would be quadratic."""
+        digests: list[int] = []
+
+        def digest(payload: bytes, digest_size: int) -> Any:  # Any: as hashlib's
+            digests.append(len(payload))
+            return blake2s(payload, digest_size=digest_size)
+
+        self.patch(resources, "blake2s", digest)
+        for number in range(12):
+            self.ask(Code.GET, "big", options=[self.block2(number)])
+        self.assertEqual(digests, [3000])
+
     def test_early_negotiation(self) -> None:
         """A client says how small its blocks are to be (§2.4)."""
         first = self.ask(Code.GET, "big", options=[self.block2(0, 64)])
@@ -286,6 +386,49 @@ class BlockTests(ServerTests):
         self.assertEqual(self.runs, ["x" * 600])
         rest = self.ask(Code.POST, "note", options=[self.block2(2)])
         self.assertEqual(len(answer.payload) + 256 + len(rest.payload), 600)
+
+    def test_upload_refused(self) -> None:
+        """A body that would be refused is not taken: its first block is."""
+        cbor = (int(Option.CONTENT_FORMAT), b"\x3c")
+        accept = (int(Option.ACCEPT), b"\x3c")
+        for path, options, code in (
+            ("nope", [], Code.NOT_FOUND),
+            ("note", [cbor], Code.UNSUPPORTED_CONTENT_FORMAT),
+            ("note", [accept], Code.NOT_ACCEPTABLE),
+            ("events", [], Code.METHOD_NOT_ALLOWED),
+        ):
+            block = self.block1(0, True)
+            answer = self.ask(Code.POST, path, b"x" * 256, [*options, block])
+            self.assertEqual((answer.code, answer.option(Option.BLOCK1)), (code, block[1]))
+        self.assertEqual(len(self.driver.server._assembler._bodies), 0)
+
+    def test_upload_of_two_formats(self) -> None:
+        """All blocks of a body have one Content-Format (RFC 7959 §2.9.2)."""
+        text, json_format = ((int(Option.CONTENT_FORMAT), value) for value in (b"", b"\x32"))
+        first = self.ask(Code.POST, "note", b"x" * 256, [self.block1(0, True), text])
+        self.assertEqual(first.code, Code.CONTINUE)
+        last = self.ask(Code.POST, "note", b"x", [self.block1(1, False), json_format])
+        self.assertEqual((last.code, self.runs), (Code.REQUEST_ENTITY_INCOMPLETE, []))
+
+    def test_fetch_in_blocks(self) -> None:
+        """FETCH has its arguments in blocks, as POST has, and its response (RFC 8132 §2)."""
+        for number, more in ((0, True), (1, False)):
+            part = b"3000" if not more else b" " * 256
+            answer = self.ask(Code.FETCH, "big", part, [self.block1(number, more)])
+        self.assertEqual((answer.code, answer.payload), (Code.CONTENT, b"1" * 256))
+        rest = self.ask(Code.FETCH, "big", options=[self.block2(1)])
+        self.assertEqual((rest.payload, self.runs), (b"1" * 256, ["big"]))
+
+    def test_fetch_is_made_again(self) -> None:
+        """A block of a response that is no longer kept is made anew from the payload alone."""
+        self.ask(Code.FETCH, "big", b"600")
+        self.driver.clock.advance(300)
+        for payload, code in ((b"", Code.REQUEST_ENTITY_INCOMPLETE), (b"600", Code.CONTENT)):
+            second = self.ask(Code.FETCH, "big", payload, [self.block2(1)])
+            self.assertEqual(second.code, code)
+        self.assertEqual(second.payload, b"2" * 256)
+        last = self.ask(Code.FETCH, "big", options=[self.block2(2)])
+        self.assertEqual((last.payload, self.runs), (b"2" * (600 - 512), ["big", "big"]))
 
     def test_upload_negotiation(self) -> None:
         """The first answer says how small blocks are to be (§2.5)."""
@@ -343,6 +486,58 @@ class ProofTests(ServerTests):
         self.assertEqual((self.runs, self.driver.server.observers), ([], 0))
         self.prove()
         self.assertEqual(self.ask(Code.POST, "note", b"x", source=REMOTE).code, Code.CHANGED)
+
+    def test_nothing_is_kept(self) -> None:
+        """Of an address that is not verified nothing is kept: it may be forged (RFC 9175 §2.3)."""
+        server = self.driver.server
+        block2 = (int(Option.BLOCK2), Block(0, False, 16).encode())
+        for number in range(100):
+            source = ("192.0.2.1", 1000 + number)
+            for path, options in (("ping", []), ("stats", [OBSERVE]), ("big", [block2])):
+                for kind in (Type.CON, Type.NON):
+                    self.driver.send(Code.GET, path, b"", options, kind=kind, source=source)
+        sizes = {name: size for name, size in server.layer.sizes.items() if size}
+        self.assertEqual((sizes, len(server.sessions), server.sessions.memory.total), ({}, 0, 0))
+        self.assertEqual(server.sessions.messages, 600)
+        self.assertEqual(len(self.driver.transport.written), 600)
+        self.driver.transport.written.clear()
+
+    def test_kept_once_verified(self) -> None:
+        """The request that returns the Echo option is kept: a duplicate does not run twice."""
+        echo = self.ask(Code.POST, "note", b"x", source=REMOTE).option(Option.ECHO)
+        assert echo is not None
+        options = [(int(Option.ECHO), echo)]
+        datagram = self.driver.send(Code.POST, "note", b"x", options, source=REMOTE)
+        (first,) = self.driver.answers(REMOTE)
+        self.driver.server.receive(datagram, REMOTE)
+        self.assertEqual(self.driver.answers(REMOTE), [first])
+        self.assertEqual((first.code, self.runs), (Code.CHANGED, ["x"]))
+
+    def test_kept_peers_stay(self) -> None:
+        """A crowd of forged addresses takes no place of those that are verified."""
+        self.driver.leftovers()
+        self.driver = Driver(standard_commands(), CoapLimits(max_peers=1))
+        datagram = self.driver.send(Code.POST, "echo", b"x")
+        (first,) = self.driver.answers()
+        for port in range(1, 100):
+            self.driver.send(Code.GET, "ping", source=("192.0.2.1", port))
+        self.driver.server.receive(datagram, LOCAL)
+        self.assertEqual(self.driver.answers(), [first])
+        self.assertEqual(self.driver.server.layer.counts.duplicates, 1)
+        self.driver.transport.written.clear()
+
+    def test_no_room_once_verified(self) -> None:
+        """A verified request that cannot be kept is dropped: it might run twice."""
+        self.driver.leftovers()
+        self.driver = Driver(self.driver.server.commands, CoapLimits(max_peers=1))
+        echo = self.driver.ask(Code.POST, "note", b"x", source=REMOTE).option(Option.ECHO)
+        assert echo is not None
+        self.driver.send(Code.POST, "later")
+        options = [(int(Option.ECHO), echo)]
+        self.driver.send(Code.POST, "note", b"x", options, source=REMOTE)
+        self.assertEqual((self.driver.answers(REMOTE), self.runs), ([], []))
+        self.assertEqual(self.driver.server.layer.counts.peers_refused, 1)
+        self.waiting[0].callback("")
 
     def test_amplification(self) -> None:
         """No answer to an address that is not proven is over three times its question."""

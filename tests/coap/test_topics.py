@@ -13,7 +13,7 @@ from twisted_net.auth.users import Permissions, User
 from twisted_net.coap.codec import CoapMessage, Code, Option
 from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
-from twisted_net.coap.topics import TopicResources, text_of, topic_of
+from twisted_net.coap.topics import MAX_LISTED, TopicResources, text_of, topic_of
 from twisted_net.commands.registry import Command, Commands
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import AuthRequired, BadTopic, ControlCharacter, NotUTF8, TooBusy
@@ -79,7 +79,7 @@ class TopicResourcesTests(SynchronousTestCase):
         self.assertEqual(self.resources.response("a", 50).payload, b"{}")
         self.topics.publish("a", "x")
         event = json.loads(self.resources.response("a", 50).payload)
-        self.assertEqual(event, {"event": "message", "topic": "a", "message": "x"})
+        self.assertEqual(event, {"event": "message", "topic": "a", "message": "x", "id": 1})
 
     def test_most_topics(self) -> None:
         """Over the limit, the least recently used topic that is not observed is unsubscribed."""
@@ -131,9 +131,66 @@ class ServerTopicTests(SynchronousTestCase):
         self.driver = Driver(commands or standard_commands(), limits)
         self.topics = self.driver.server.sessions.topics
 
+    def test_listed(self) -> None:
+        """The topics that were used last are in /.well-known/core, and can be observed."""
+        for topic in ("a.b", "ü"):
+            self.driver.ask(Code.POST, f"topics/{topic}", b"x")
+        listed = self.driver.ask(Code.GET, ".well-known/core", options=[(15, b"href=/topics/*")])
+        self.assertEqual(
+            listed.payload,
+            b'</topics/%C3%BC>;if="get post";ct="0 50";obs,'
+            b'</topics/a.b>;if="get post";ct="0 50";obs',
+        )
+
+    def test_many_listed(self) -> None:
+        """Of many topics some are listed, as it is done for each request."""
+        for number in range(MAX_LISTED + 5):
+            self.driver.ask(Code.POST, f"topics/t{number}", b"x")
+        listed = self.driver.server._topics.latest()
+        self.assertEqual((len(listed), listed[0]), (MAX_LISTED, f"t{MAX_LISTED + 4}"))
+
+    def test_without_commands(self) -> None:
+        """A registry without SUBSCRIBE and PUBLISH has topics where the server is told so."""
+        self.assertEqual(self.driver.leftovers(), [])
+        for topics, code in ((False, Code.NOT_FOUND), (True, Code.CHANGED)):
+            self.driver = Driver(Commands(), topics=topics)
+            self.assertEqual(self.driver.ask(Code.POST, "topics/a", b"x").code, code)
+            got = self.driver.ask(Code.GET, "topics/a", options=[OBSERVE])
+            self.assertEqual(got.payload == b"x", topics)
+            listed = self.driver.ask(Code.GET, ".well-known/core").payload
+            self.assertEqual(b"</topics/a>" in listed, topics)
+            self.assertNotIn(b"publish", listed)
+            self.assertEqual(self.driver.ask(Code.POST, "publish", b"a x").code, Code.NOT_FOUND)
+            if not topics:
+                self.assertEqual(self.driver.leftovers(), [])
+
+    def test_not_served(self) -> None:
+        """Without the commands of topics, the error names the path, not a command."""
+        self.driver = Driver(Commands())
+        answer = self.driver.ask(Code.GET, "topics/a.b")
+        self.assertEqual(answer.code, Code.NOT_FOUND)
+        self.assertEqual(answer.payload, b"no resource /topics/a.b; see /.well-known/core")
+
     def observe(self, path: str = "topics/a.b") -> CoapMessage:
         """Observe a topic, and give the first answer."""
         return self.driver.ask(Code.GET, path, options=[OBSERVE])
+
+    def test_retained(self) -> None:
+        """What was retained before anybody asked over CoAP is the state of its topic."""
+        self.topics.publish("a.b", {"rate": 5}, retain=True)
+        first = self.observe()
+        self.assertEqual(first.payload, b'{"rate":5}')
+        for payload, options in (
+            (b'a.c {"on": "x  y"}', []),
+            (b'{"on": "x  y"}', [(int(Option.URI_QUERY), b"a.c")]),
+            (b'["a.c", {"on": "x  y"}]', [(int(Option.CONTENT_FORMAT), b"\x32")]),
+        ):
+            self.topics.publish("a.c", "", retain=True)
+            self.driver.ask(Code.POST, "retain", payload, options=options)
+            last = json.loads(self.driver.ask(Code.GET, "topics/a.c").payload)
+            self.assertEqual(last, {"on": "x  y"})
+        self.driver.ask(Code.POST, "retain", b"a.c")
+        self.assertEqual(self.driver.ask(Code.GET, "topics/a.c").payload, b"")
 
     def test_observed(self) -> None:
         """Who observes a topic gets each message published to it, by whomever."""
@@ -205,6 +262,7 @@ class ServerTopicTests(SynchronousTestCase):
         self.start(CoapLimits(max_topics=1))
         self.observe()
         self.assertIsNone(self.observe("topics/c").option(Option.OBSERVE))
+        self.assertEqual(self.driver.server.figures()["observers_refused"], 1)
         self.assertEqual(
             self.driver.ask(Code.POST, "topics/c", b"x").code, Code.SERVICE_UNAVAILABLE
         )

@@ -41,6 +41,24 @@ class ParseURITests(SynchronousTestCase):
             self.assertIn(Option.URI_PORT, options)
         self.assertFalse(parse_uri("coap://a/").secure)
 
+    def test_dot_segments(self) -> None:
+        """No segment of a path is a dot or two, escaped or not (RFC 7252 §5.10.1)."""
+        for path, expected in (
+            ("/a/./b", [b"a", b"b"]),
+            ("/a/../b", [b"b"]),
+            ("/../a", [b"a"]),
+            ("/a/%2E%2e/b/", [b"b", b""]),
+            ("/a/b/..", [b"a", b""]),
+            ("/a/.", [b"a", b""]),
+            ("/a/..", []),
+            ("/.", []),
+            ("/...", [b"..."]),
+            ("//", [b"", b""]),
+        ):
+            options = parse_uri(f"coap://a{path}").options
+            segments = [value for number, value in options if number == Option.URI_PATH]
+            self.assertEqual(segments, expected, path)
+
     def test_refused(self) -> None:
         """What is no such URI is refused, with the reason."""
         for uri in ("", "coap:x", "http://a/", "coap://a:99999/", "coap://[::1/", "coap://a:0/"):

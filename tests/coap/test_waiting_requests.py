@@ -78,6 +78,7 @@ class WaitingRequestsTests(ServerTests):
         refused = self.ask(Code.POST, "later")
         self.assertEqual(refused.code, Code.SERVICE_UNAVAILABLE)
         self.assertEqual(refused.option(Option.MAX_AGE), b"\x05")
+        self.assertIn(b"commands of this peer are pending", refused.payload)
         self.driver.send(Code.POST, "later", source=OTHER)
         self.assertEqual(self.ask(Code.POST, "later", source=OTHER).code, 163)
         for waiting in self.waiting:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
+from attrs import frozen
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Meta
@@ -26,6 +31,34 @@ from twisted_net.commands.registry import (
 from twisted_net.errors import (
     BadQuotes,
 )
+
+
+class Colour(Enum):
+    """Values in text."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(Enum):
+    """Values in numbers."""
+
+    LOW = 1
+    HIGH = 2
+
+
+class Point(msgspec.Struct):
+    """A structure with bounds."""
+
+    x: Annotated[int, Meta(ge=0)]
+    y: int = 0
+
+
+@frozen
+class Place:
+    """A class of attrs."""
+
+    name: str
 
 
 class ArgumentTests(SynchronousTestCase):
@@ -54,6 +87,84 @@ class ArgumentTests(SynchronousTestCase):
             self.assertEqual((type(got), got), (type(value), value))
         for word in bad:
             self.assertEqual(self.value(annotation, word), self.refusal(what, word))
+
+    def test_enum(self) -> None:
+        """An Enum is one of its values."""
+        good: dict[str, object] = {"red": Colour.RED, "blue": Colour.BLUE}
+        self.check(Colour, good, "one of 'red', 'blue'", "RED", "")
+        self.check(Level, {"1": Level.LOW}, "one of 1, 2", "3", "LOW")
+
+    def test_moments(self) -> None:
+        """Dates and times are in ISO 8601."""
+        self.check(date, {"2026-11-30": date(2026, 11, 30)}, "date", "30.11.2026", "2026-13-01")
+        noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
+        self.check(datetime, {"2026-11-30T12:00:00Z": noon}, "datetime", "yesterday")
+        self.check(timedelta, {"PT5M": timedelta(minutes=5)}, "timedelta", "5 min")
+
+    def test_numbers_of_decimals(self) -> None:
+        """A decimal number is exact, and of the size of a float."""
+        good: dict[str, object] = {"1.10": Decimal("1.10"), "1e300": Decimal("1e300")}
+        bad = ("x", "NaN", "Infinity", "1e999999999", "1e-400")
+        self.check(Decimal, good, "a decimal number", *bad)
+
+    def test_identifiers_and_bytes(self) -> None:
+        """A UUID is as it is usually written, bytes are base64."""
+        text = "6f1f1c3e-0000-4000-8000-000000000001"
+        self.check(UUID, {text: UUID(text)}, "UUID", "6f1f1c3e", "")
+        self.check(bytes, {"aGk=": b"hi", "": b""}, "bytes", "a", "ä===")
+
+    def test_json(self) -> None:
+        """Lists, mappings and structures are JSON, checked as msgspec does."""
+        self.check(list[int], {"[1, 2]": [1, 2], "[]": []}, "")
+        self.check(dict[str, int], {'{"a": 1}': {"a": 1}}, "")
+        self.check(Point, {'{"x": 1}': Point(x=1, y=0)}, "")
+        self.check(Place, {'{"name": "a b"}': Place("a b")}, "")
+        for annotation, word in (
+            (list[int], "1"),
+            (list[int], '["a"]'),
+            (list[int], "[1,"),
+            (Point, '{"x": -1}'),
+            (Point, "{}"),
+            (list[float], "[1e999]"),
+            (list[object], "[" * 300 + "]" * 300),
+        ):
+            answer = self.value(annotation, word)
+            assert isinstance(answer, dict)
+            self.assertEqual(answer["code"], "bad_arguments", word)
+            self.assertIn("must be JSON of", answer["error"])
+
+    def test_json_at_the_end(self) -> None:
+        """As the last argument JSON is not quoted; before it, it is."""
+        got: list[object] = []
+        commands = registry(
+            with_hints(lambda name, point: got.append((name, point)), name=str, point=Point)
+        )
+        for line in (
+            'TRY a {"x": 1, "y": 2}',
+            'try  a\t{"y":2,"x":1} ',
+            'TRY a "{\\"x\\": 1, \\"y\\": 2}"',
+            'TRY "a" "{\\"x\\": 1, \\"y\\": 2}"',
+        ):
+            self.assertNotIn("error", answer_to(commands, line), line)
+        self.assertEqual(got, [("a", Point(x=1, y=2))] * 4)
+        self.assertEqual(answer_to(commands, 'TRY a {"x": 1} b')["code"], "bad_arguments")
+
+    def test_json_for_each(self) -> None:
+        """Arguments that are repeated are each one in JSON."""
+        got: list[object] = []
+
+        def take(*points: list[int]) -> None:
+            got.extend(points)
+
+        self.assertNotIn("error", answer_to(registry(take, "TRY"), "TRY [1] [2,3]"))
+        self.assertEqual(got, [[1], [2, 3]])
+
+    def test_ambiguous(self) -> None:
+        """What may be JSON or a word is no type for an argument; None beside JSON is a default."""
+        self.assertRaises(
+            TypeError, registry, with_hints(lambda value: value, value=list[int] | str)
+        )
+        registry(with_hints(lambda value=None: value, value=list[int] | None))
 
     def test_str(self) -> None:
         """Text is the word as it stands."""

@@ -14,7 +14,8 @@ from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.standard import FAILURES_SHOWN, acknowledge, standard_commands
 from twisted_net.http.errors import NameNotFound
 from twisted_net.reasons import End
-from twisted_net.sessions import Connection, Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Connection, Session
 
 WALL = 1795339800.123456
 """2026-11-22 09:30:00.123456 UTC."""
@@ -85,6 +86,7 @@ class StandardTests(SynchronousTestCase):
                 "command": "STATS",
                 "message_count": 3,
                 "connections": 2,
+                "clients": {"lines": 2},
                 "connections_opened": 3,
                 "connections_ended": {
                     "client_closed": 0,
@@ -110,6 +112,8 @@ class StandardTests(SynchronousTestCase):
                     "too_many_key_updates": 0,
                     "no_descriptors": 0,
                     "killed": 0,
+                    "refused": 0,
+                    "banned": 0,
                 },
                 "refused": {
                     "auth_required": 0,
@@ -173,11 +177,13 @@ class StandardTests(SynchronousTestCase):
                 "ECHO [words ...]",
                 "HELP [command]",
                 "INFO [section]",
-                "KILL <what> <name>",
+                "KILL <what> <name> [reason ...]",
                 "LATENCY [limit]",
                 "MONITOR [per_second]",
                 "PING",
+                "PRESENCE [limit]",
                 "PUBLISH <topic> [words ...]",
+                "RETAIN <topic> [words ...]",
                 "SLOWLOG [limit]",
                 "STATS",
                 "SUBSCRIBE <pattern> [when_slow]",

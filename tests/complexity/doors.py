@@ -27,14 +27,14 @@ from twisted_net.commands.standard import standard_commands
 from twisted_net.discovery.announcements import Collector
 from twisted_net.dtls.cookies import ClientHello
 from twisted_net.dtls.records import protected_records
-from twisted_net.errors import TwistedNetError
+from twisted_net.errors import FetchError, TwistedNetError
 from twisted_net.http.cache import CacheSettings
 from twisted_net.http.calls.authentication import DigestAuth
 from twisted_net.http.calls.lines import LineDecoder
 from twisted_net.http.calls.server_sent_events import EventParser
 from twisted_net.http.client import Client
 from twisted_net.http.errors import InvalidURL
-from twisted_net.http.h1.messages import ResponseReader
+from twisted_net.http.h1.messages import ResponseReader, read_whole
 from twisted_net.http.proxies import tunnel_opened
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
@@ -190,6 +190,7 @@ def tls_records() -> Feed:
     cutter, clock = RecordCutter(), Clock()
 
     def feed(data: bytes) -> None:
+        cutter.has_alert(data)
         cutter.keep(data)
         while cutter.ready:
             call_due(clock)
@@ -589,6 +590,16 @@ def heads_and_bodies() -> Feed:
     return feed
 
 
+def first_reads() -> Feed:
+    """Be the first read of a response to a GET, which seldom takes more to be read."""
+
+    def feed(data: bytes) -> None:
+        with suppress(FetchError):
+            read_whole(data, HEAD, 2**30)
+
+    return feed
+
+
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 READER = (
@@ -724,6 +735,7 @@ DOORS: dict[str, Door] = {
     "lines of a body by bytes": Door(text_lines, TEXT_LINES, by_byte=True),
     "a response of HTTP/1": Door(heads_and_bodies, READER),
     "a response of HTTP/1 by bytes": Door(heads_and_bodies, READER[::3], by_byte=True),
+    "the first read of a response": Door(first_reads, READER),
     "a proxy's answer": Door(lambda: partial(tunnel_opened, host="proxy"), TUNNELS),
     "a text": Door(texts, TEXTS),
     "a redirect": Door(locations, LOCATIONS),

@@ -189,6 +189,7 @@ class TomlTests(SynchronousTestCase):
             zzz = 1
             [car]
             eletric = 1
+            sti = 1
             [car.engin]
             power = 1
             """,
@@ -196,6 +197,7 @@ class TomlTests(SynchronousTestCase):
             "file0: there is no setting doors; did you mean car.doors?",
             "file0: there is no setting zzz",
             "file0: there is no setting car.eletric; did you mean car.electric?",
+            "file0: there is no setting car.sti; did you mean car.stickers?",
             "file0: there is no setting car.engin; did you mean car.engine?",
         )
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_net.config.record import Record, describe, field_types, is_secret, split_meta
+from twisted_net.config.tls import TlsSettings
 
 
 class Inner(Record, frozen=True):
@@ -88,6 +89,16 @@ class MisuseTests(SynchronousTestCase):
         self.assertEqual(
             self.refused(Inner, zzz=1, size=99), "Inner has no field zzz. It has: size"
         )
+
+    def test_field_of_another_record(self) -> None:
+        """A field of a record inside leads there, rather than to one whose name is like it."""
+        said = self.refused(Outer, name="x", size=1)
+        self.assertIn("Outer has no field size; did you mean inner=Inner(size=…)?", said)
+
+    def test_beginning(self) -> None:
+        """An abbreviation leads to the whole name, from three letters on."""
+        self.assertIn("did you mean certificate?", self.refused(TlsSettings, cert="x"))
+        self.assertIn("has no field ce.", self.refused(TlsSettings, ce="x"))
 
     def test_by_position(self) -> None:
         """Fields are passed by name: their order is none that anybody knows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.config.tls import TlsSettings
+from twisted_net.config.tls import ClientTlsSettings, TlsSettings
 
 
 class TlsSettingsTests(SynchronousTestCase):
@@ -25,3 +25,14 @@ class TlsSettingsTests(SynchronousTestCase):
         self.assertIn("key is set", self.refused(key="a.pem"))
         self.assertIn("key is set", self.refused(key="a.pem", folder="/etc/tls"))
         self.assertIn("client_ca is set", self.refused(client_ca="a.pem"))
+
+
+class ClientTlsSettingsTests(SynchronousTestCase):
+    """:class:`ClientTlsSettings`."""
+
+    def test_contradictions(self) -> None:
+        """A key without a certificate is a mistake, and authorities for what is not verified."""
+        refused = self.assertRaises(ValueError, ClientTlsSettings, key="a.pem")
+        self.assertIn("key is set without certificate", str(refused))
+        refused = self.assertRaises(ValueError, ClientTlsSettings, ca="a.pem", verify=False)
+        self.assertIn("ca has no effect, as verify is false", str(refused))

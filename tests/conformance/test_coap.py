@@ -36,8 +36,9 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted_net.commands.standard import standard_commands
-from twisted_net.coap import server as coap
-from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap import echo
+from twisted_net.coap.port import listen_coap
+from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapLimits
 
 commands = standard_commands()
@@ -60,7 +61,7 @@ async def slow(text: str) -> str:
 
 if sys.argv[2:] == ["far"]:
     # As if all clients were on other machines.
-    coap.is_loopback = lambda host: False
+    echo.is_loopback = lambda host: False
 
 limits = CoapLimits(refresh_interval=0.3)
 listen_coap(reactor, CoapServer(reactor, commands, limits), int(sys.argv[1]))
@@ -84,11 +85,29 @@ class Time(resource.ObservableResource):
 class Echo(resource.Resource):
     async def render_post(self, request):
         return aiocoap.Message(code=aiocoap.CHANGED, payload=request.payload)
+    async def render_fetch(self, request):
+        return aiocoap.Message(code=aiocoap.CONTENT, payload=request.payload)
 
 class Slow(resource.Resource):
     async def render_get(self, request):
         await asyncio.sleep(0.5)
         return aiocoap.Message(payload=b"slow")
+
+class Log(resource.Resource):
+    body = b""
+    async def needs_blockwise_assembly(self, request):
+        return False if request.code == aiocoap.PUT else True
+    async def render_put(self, request):
+        part = request.opt.block1
+        if part is None or part.block_number == 0:
+            Log.body = b""
+        Log.body += request.payload
+        answer = aiocoap.Message(code=aiocoap.CHANGED)
+        if part is not None:
+            answer.opt.block1 = (part.block_number, False, part.size_exponent)
+        return answer
+    async def render_get(self, request):
+        return aiocoap.Message(payload=Log.body)
 
 async def main():
     site = resource.Site()
@@ -96,6 +115,7 @@ async def main():
     site.add_resource(["time"], time)
     site.add_resource(["echo"], Echo())
     site.add_resource(["slow"], Slow())
+    site.add_resource(["log"], Log())
     await aiocoap.Context.create_server_context(
         site, bind=("127.0.0.1", int(sys.argv[1])), transports=["udp6"]
     )
@@ -307,6 +327,22 @@ def test_libcoap_client_blocks(ours: str, tmp_path: Path) -> None:
         assert (tmp_path / "back").read_text() == LARGE
 
 
+def test_libcoap_client_fetches(ours: str) -> None:
+    """libcoap asks by FETCH, whose payload is the arguments (RFC 8132)."""
+    long = "x" * 3000
+    for text in ("a  b", long):
+        said = run(libcoap("coap-client"), "-m", "fetch", "-e", text, f"{ours}/echo")
+        assert said.strip() == " ".join(text.split())
+
+
+def test_libcoap_client_reports(ours: str) -> None:
+    """libcoap's non-confirmable request with No-Response runs, and is not answered (RFC 7967)."""
+    client = libcoap("coap-client")
+    words = ("-B", "1", "-N", "-m", "post", "-O", "258,0x1a", "-e", "a")
+    assert run(client, *words, f"{ours}/count").strip() == ""
+    assert run(client, "-m", "post", "-e", "a", f"{ours}/count").strip() == "2 1"
+
+
 def test_libcoap_client_proves_its_address(tmp_path: Path) -> None:
     """coap-client returns the Echo option that a server wants of addresses far away (RFC 9175)."""
     client = libcoap("coap-client")
@@ -481,6 +517,30 @@ def test_our_client_with_aiocoap() -> None:
     assert echo == [68, LARGE]
     assert len(set(states)) == 3
     assert missed[0] == 132
+
+
+def test_our_client_fetches_from_aiocoap() -> None:
+    """Our FETCH has its payload in blocks, and so has aiocoap's response (RFC 8132 §2)."""
+    aiocoap_client()
+    port = free_port()
+    with serving(sys.executable, "-c", AIOCOAP_SERVER, str(port), port=port) as uri:
+        short, long = ask(uri, ("FETCH", "/echo", "a"), ("FETCH", "/echo", LARGE[:20_000]))
+    assert short == [69, "a"]
+    assert long == [69, LARGE[:20_000]]
+
+
+def test_our_client_with_a_stateless_server() -> None:
+    """
+    A server of aiocoap that processes each block by itself gets all of them (RFC 7959 §2.3).
+
+    It answers each block with 2.04, and what it has had so far is what it returns.
+    """
+    aiocoap_client()
+    port = free_port()
+    with serving(sys.executable, "-c", AIOCOAP_SERVER, str(port), port=port) as uri:
+        put, got = ask(uri, ("PUT", "/log", LARGE), ("GET", "/log", ""))
+    assert put == [68, ""]
+    assert got == [69, LARGE]
 
 
 def test_our_client_with_libcoap_through_loss() -> None:

@@ -37,15 +37,20 @@ enabled = false
 [udp.dtls]
 port = {udp}
 certificate = "server.pem"
+psk = "keys.toml"
 [coap]
 refresh_interval = 0.3
 [coap.dtls]
 port = {coap}
 certificate = "server.pem"
 client_ca = "ca.pem"
+psk = "keys.toml"
 [auth]
 users = "users.toml"
 """
+
+KEY = b"0123456789abcdef".hex()
+"""A pre-shared key, which libcoap takes as text."""
 
 CERTIFICATES: dict[str, object] = {"ca": "ca.pem", "certificate": "ann.pem"}
 
@@ -70,6 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_pair(made / f"{user}.pem", pair)
     (made / "users.toml").write_text('[ann]\ncommands = ["*"]\n[bob]\ncommands = ["PING"]\n')
     (made / "users.toml").chmod(0o600)
+    (made / "keys.toml").write_text(f'bob = "{KEY}"\n')
     (made / "large").write_text(LARGE)
     return made
 
@@ -176,6 +182,28 @@ def test_libcoap_client_without_certificate(ours: Ours, build: str) -> None:
     assert "PONG" not in ours.ask(build, "", "-B", "3", "-m", "get", f"{ours.uri}/ping")
 
 
+@pytest.mark.parametrize("build", BUILDS)
+def test_libcoap_client_with_a_key(ours: Ours, build: str) -> None:
+    """coap-client has a pre-shared key; its identity is its user (RFC 7252 §9.1.3.1)."""
+    for key, wait, answered in (("0123456789abcdef", "60", True), ("0123456789abcdeX", "3", False)):
+        words = ["-u", "bob", "-k", key, "-B", wait, "-m", "get"]
+        command = [libcoap("coap-client", build), *words, f"{ours.uri}/ping"]
+        done = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE, text=True)
+        assert ("PONG" in done.stdout) is answered, done
+    command = [libcoap("coap-client", build), "-u", "bob", "-k", "0123456789abcdef", "-m", "get"]
+    refused = subprocess.run([*command, f"{ours.uri}/time"], capture_output=True, text=True)
+    assert "4.03 not permitted: TIME" in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("suite", ["PSK-AES128-GCM-SHA256", "PSK-AES128-CCM8:@SECLEVEL=0"])
+def test_openssl_with_a_key(ours: Ours, suite: str) -> None:
+    """s_client has a pre-shared key, with the cipher of all devices too."""
+    client = [program("openssl", "openssl"), "s_client", "-connect", f"127.0.0.1:{ours.udp}"]
+    words = ("-dtls1_2", "-psk_identity", "bob", "-psk", KEY, "-cipher", suite)
+    said = run_until(1, "PONG", *client, *words, folder=ours.folder, data=b"ping\n", ends=True)
+    assert "PONG" in said
+
+
 def s_client(ours: Ours, answer: str, *words: str, data: bytes = b"ping\n") -> str:
     """
     Let OpenSSL's client say one datagram to the datagram server.
@@ -217,11 +245,11 @@ def test_openssl_weak(ours: Ours) -> None:
 
 
 @contextmanager
-def coap_server(build: str, folder: Path) -> Iterator[str]:
-    """Run libcoap's server with DTLS, and give its URI."""
+def coap_server(build: str, folder: Path, key: str = "") -> Iterator[str]:
+    """Run libcoap's server with DTLS, with certificates or a pre-shared key, and give its URI."""
     server = libcoap("coap-server", build)
     port = free_port()
-    pair = ["-c", "server.pem", "-j", "server.pem", "-R", "ca.pem"]
+    pair = ["-k", key] if key else ["-c", "server.pem", "-j", "server.pem", "-R", "ca.pem"]
     words = [server, "-A", "127.0.0.1", "-p", str(port), *pair, "-d", "5", "-v", "7"]
     with running(words, folder, f":{port + 1}"):
         yield f"coaps://localhost:{port + 1}"
@@ -255,6 +283,22 @@ def test_our_client(folder: Path, build: str) -> None:
     assert late[0] == 69
     assert len(set(states)) == 3
     assert missed[0] == 132
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_our_client_with_a_key(folder: Path, build: str) -> None:
+    """Our client has a pre-shared key, which coap-server knows."""
+    keys: dict[str, object] = {"psk": "keys.toml"}
+    steps = (("GET", "/time", ""), ("PUT", "/example_data", LARGE), ("GET", "/nope", ""))
+    with coap_server(build, folder, "0123456789abcdef") as uri:
+        words = coap_client.command(uri, steps, tls=keys)
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, timeout=2 * PATIENCE, text=True
+        )
+    got, put, missed = (code for code, _ in json.loads(done.stdout))
+    assert got == 69
+    assert put in (65, 68)
+    assert missed == 132
 
 
 @pytest.mark.parametrize("build", BUILDS)

@@ -102,6 +102,17 @@ class FormTests(SynchronousTestCase):
         for datagram in (b"", b"PING", b"{}", b"[" * 1200, b"\xff"):
             self.assertRaises(BadAnnouncement, parse_announcement, datagram)
 
+    def test_characters(self) -> None:
+        """Names, of services too, and versions are shown: no control or bidi characters."""
+        for character in "\0\n\x1b\x7f\x85\u061c\u200e\u2028\u202e\u2066\u2069":
+            text = f"a{character}b"
+            changes: list[dict[str, Any]]  # Any: members
+            changes = [{"name": text}, {"version": text}, {"services": {text: 1}}]
+            for change in changes:
+                with self.assertRaises(BadAnnouncement):
+                    parse_announcement(wire(1, **change))
+        self.assertIsNotNone(parse_announcement(wire(1, name="Küche שלום")))
+
     def test_size(self) -> None:
         """One that no packet carries for certain is neither sent nor read."""
         services = {f"{i:064}": 65_535 for i in range(32)}
@@ -115,7 +126,7 @@ class FormTests(SynchronousTestCase):
     def test_anything(self, datagram: bytes) -> None:
         """Whatever comes, nothing but the one error leaves."""
         collector = Collector()
-        self.assertIsNone(collector.receive(datagram, ("192.0.2.1", 1), 0.0))
+        self.assertEqual(collector.receive(datagram, ("192.0.2.1", 1), 0.0), [])
         self.assertEqual(len(collector), 0)
 
 
@@ -129,8 +140,8 @@ class CollectorTests(SynchronousTestCase):
         self, datagram: bytes, host: str = "192.0.2.1", now: float = 0.0
     ) -> ChangeKind | None:
         """Receive, and give what happened."""
-        change = self.collector.receive(datagram, (host, 5000), now)
-        return None if change is None else change.kind
+        changes = self.collector.receive(datagram, (host, 5000), now)
+        return changes[-1].kind if changes else None
 
     def test_life(self) -> None:
         """A server is found, changed, and lost by its goodbye."""
@@ -173,7 +184,20 @@ class CollectorTests(SynchronousTestCase):
         for i in range(MAX_INSTANCES):
             self.receive(wire(i), host=f"10.0.{i // 256}.{i % 256}")
         self.assertEqual(len(self.collector), MAX_INSTANCES)
-        self.assertEqual(self.collector.refused, 1 + MAX_PER_SOURCE)
+        self.assertEqual((self.collector.refused, self.collector.evicted), (1, MAX_PER_SOURCE))
+
+    def test_full(self) -> None:
+        """The instance announced longest ago gives way to a new one, and is reported as lost."""
+        for i in range(MAX_INSTANCES):
+            self.receive(wire(i), host=f"10.0.{i // 256}.{i % 256}")
+        self.receive(wire(0), host="10.0.0.0")
+        changes = self.collector.receive(wire(5000), ("10.9.9.9", 1), 0.0)
+        self.assertEqual(
+            [(change.kind, change.instance.host) for change in changes],
+            [(ChangeKind.LOST, "10.0.0.1"), (ChangeKind.FOUND, "10.9.9.9")],
+        )
+        self.assertEqual(self.receive(wire(1), host="10.0.0.1"), ChangeKind.FOUND)
+        self.assertEqual(len(self.collector), MAX_INSTANCES)
 
     def test_a_link(self) -> None:
         """On a link each address of IPv6 is a source; beyond it the whole /64 is one."""

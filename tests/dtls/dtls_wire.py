@@ -54,6 +54,12 @@ class Files:
         pair = AUTHORITY.issue(*hosts, common_names=names)
         return str(write_pair(self.folder / f"{name}.pem", pair))
 
+    def write_keys(self, name: str, **keys: str) -> str:
+        """Write a file of pre-shared keys, in hexadecimal, by identity."""
+        path = self.folder / f"{name}.toml"
+        path.write_text("".join(f'"{identity}" = "{key}"\n' for identity, key in keys.items()))
+        return str(path)
+
     def remove(self) -> None:
         """Remove all."""
         shutil.rmtree(self.folder)
@@ -161,6 +167,7 @@ class Wire:
             ended=lambda peer, end: self.ended.append((peer, end)),
             session_limit=session_limit,
             memory=memory,
+            psk=DtlsServer.make_psk(settings),
         )
         self.server.makeConnection(_Port(self, SERVER))  # type: ignore[arg-type]  # a fake
 
@@ -173,12 +180,17 @@ class Wire:
         **settings: Any,  # Any: fields of the record
     ) -> Client:
         """Make a client, which begins to shake hands."""
-        believed = DtlsClientSettings(**({"ca": self.files.ca} | settings))
+        trusted = {} if "psk" in settings else {"ca": self.files.ca}
+        believed = DtlsClientSettings(**(trusted | settings))
         client = Client(self, source, name, numeric, believed)
         self._clients[source] = client
         if start:
-            client.dtls.makeConnection(_Port(self, source))  # type: ignore[arg-type]  # a fake
+            self.start(client)
         return client
+
+    def start(self, client: Client) -> None:
+        """Let a client begin to shake hands."""
+        client.dtls.makeConnection(_Port(self, client.source))  # type: ignore[arg-type]  # a fake
 
     def connect(self, source: Source = HERE, **settings: Any) -> Client:  # Any: as above
         """Make a client, and let it finish its handshake."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.dtls.peer import SecurePeer, identity_of
+from twisted_net.dtls.peer import SecurePeer, credential_of, identity_of
 from twisted_net.net.addresses import format_address
 
 
@@ -32,3 +32,11 @@ class SecurePeerTests(SynchronousTestCase):
         self.assertEqual(identity_of(SecurePeer(address, "ann")), "ann")
         self.assertIsNone(identity_of(SecurePeer(address)))
         self.assertIsNone(identity_of(address))
+
+    def test_credential(self) -> None:
+        """It is known what proved who a peer is."""
+        address = ("192.0.2.1", 5000)
+        self.assertEqual(credential_of(SecurePeer(address, "ann")), "certificate")
+        self.assertEqual(
+            credential_of(SecurePeer(address, "a", "pre-shared key")), "pre-shared key"
+        )

@@ -439,7 +439,7 @@ class BoundTests(DtlsTestCase):
         wire = self.wire(max_handshakes=1, max_handshakes_per_address=1)
         for i in range(5):
             wire.connect((HERE[0], 1000 + i))
-        wire.connect((HERE[0], 1000), verify=False)
+        wire.connect((HERE[0], 1000), ca="", verify=False)
         self.assertEqual(wire.server.sessions, 5)
         self.assertEqual(wire.server.counts.established, 6)
         self.assertEqual(len(wire.server._per_address), 0)

@@ -25,11 +25,10 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from typing_extensions import override
 from zope.interface import implementer
 
-from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyResponse, deliver_bytes
 
 _T = TypeVar("_T")
@@ -40,7 +39,7 @@ def canned(
     body: bytes = b"",
     headers: Sequence[tuple[str, str]] = (),
     reason: Failure | None = None,
-) -> IResponse:
+) -> BodyResponse:
     """Return a response in memory."""
     made = Headers()
     for name, value in headers:
@@ -64,20 +63,26 @@ class Sent:
 
 
 @define
-class FakeAgent(AgentLayer):
+@implementer(IAgent)
+class FakeAgent:
     """Answers each request with the next of *answers*: a response, an error, or a Deferred."""
 
     answers: list[Any]  # Any: as described
     sent: list[Sent] = field(factory=list)
 
-    @override
-    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
         body = None
-        if request.producer is not None:
+        if bodyProducer is not None:
             transport = StringTransport()
-            request.producer.startProducing(cast(IConsumer, transport))
+            bodyProducer.startProducing(cast(IConsumer, transport))
             body = transport.value()
-        self.sent.append(Sent(request.method, request.uri, request.headers.copy(), body))
+        self.sent.append(Sent(method, uri, (headers or Headers()).copy(), body))
         answer = self.answers.pop(0)
         if isinstance(answer, Deferred):
             return answer
@@ -108,9 +113,7 @@ class Source:
         self.aborted = 0
         self.calls: list[str] = []
         self.receiver: Any = None
-        self.response: IResponse = BodyResponse.like(
-            canned(headers=headers or []), self._deliver, length=99
-        )
+        self.response = BodyResponse.like(canned(headers=headers or []), self._deliver, length=99)
 
     def _deliver(self, receiver: Any) -> None:
         self.receiver = receiver

@@ -53,6 +53,10 @@ class PoolTestCase(HttpTestCase):
         server = ServerSide(self.reactor)
         return self.successResultOf(connecting), server
 
+    def take_idle(self, url: str = TARGET.url) -> Wire | None:
+        """Return an idle connection."""
+        return self.pool.take_idle(self.pool.origins.get(parse_target(url).origin))
+
     def use(self, wire: Wire, server: ServerSide) -> None:
         """Make a request, so that the connection is idle afterwards."""
         answered = wire.send("GET", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", None, NO_LIMITS)

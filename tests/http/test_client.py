@@ -10,44 +10,67 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from http.cookiejar import MozillaCookieJar
+from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import msgspec
 from hyperlink import EncodedURL
 from treq.cookies import IndexableCookieJar, scoped_cookie
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
-from tests.http.fakes import FakeAgent, FakeResolver, HttpTestCase, Sent, ServerSide, canned
+from tests.complexity.work import counted
+from tests.http.fakes import (
+    FakeAgent,
+    FakeResolver,
+    HttpTestCase,
+    Sent,
+    ServerSide,
+    canned,
+    refuse,
+)
 from twisted_net import __version__
-from twisted_net.http.bodies import BodyResponse
+from twisted_net.config.tls import ClientTlsSettings
+from twisted_net.errors import ConfigError, FetchError
+from twisted_net.http.agent import HTTPAgent
+from twisted_net.http.bodies import BodyResponse, collect
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.cache.stores import MemoryStore
-from twisted_net.http.calls.authentication import BearerToken
+from twisted_net.http.calls.authentication import BearerToken, DigestAuth
+from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.client import Client
 from twisted_net.http.errors import (
     AddressRefused,
+    BadResponse,
     BadStatus,
     BodyMismatch,
+    BodyTooLarge,
     CannotConnect,
+    CircuitOpen,
     ClientClosed,
     ConnectionBroken,
     FetchTimeout,
     InvalidURL,
+    ProxyFailed,
     TooManyRedirects,
 )
 from twisted_net.http.response import EXCERPT, Response
-from twisted_net.http.retry.settings import RetryPolicy
+from twisted_net.http.retry.circuit_breaker import CircuitState
+from twisted_net.http.retry.settings import CircuitBreakerSettings, RetryPolicy
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 
 URL = "http://h.example/p"
 FRESH = ("Cache-Control", "max-age=60")
 JSON = ("Content-Type", "application/json")
+PLAIN = b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 3\r\n\r\nabc"
 
 
 class ClientTestCase(HttpTestCase):
@@ -78,7 +101,8 @@ class MisuseTests(ClientTestCase):
         """Unknown names, other types, and times that are none."""
         closed = io.BytesIO()
         closed.close()
-        unreadable = self.enterContext(open(self.mktemp(), "wb"))
+        folder = self.enterContext(TemporaryDirectory())
+        unreadable = self.enterContext(open(Path(folder, "x"), "wb"))
         coroutine = self.client.get(URL)
         self.addCleanup(coroutine.close)
         for options, error, said in (
@@ -93,13 +117,15 @@ class MisuseTests(ClientTestCase):
             ({"timeout": float("nan")}, ValueError, "timeout must be 0 or more seconds"),
             ({"timeout": 10**400}, ValueError, "timeout must be 0 or more seconds"),
             ({"default_ttl": -1}, ValueError, "default_ttl must be 0 or more seconds"),
+            ({"stale_if_error": -1}, ValueError, "stale_if_error must be 0 or more seconds"),
+            ({"stale_if_error": None}, TypeError, "stale_if_error must be a number, not None"),
             ({"default_ttl": float("inf")}, ValueError, "default_ttl must be 0 or more seconds"),
             ({"max_body": -1}, ValueError, "max_body must be an integer from 0 to"),
             ({"retries": -1}, ValueError, "retries must be an integer from 0 to 100, not -1"),
             ({"hedge_after": 0}, ValueError, "hedge_after must be above 0 and up to 3600 seconds"),
             ({"content": b"x"}, TypeError, "there is no argument content; did you mean data?"),
             ({"stream": True}, TypeError, 'did you mean client.stream("GET", url)?'),
-            ({"verify": False}, TypeError, "did you mean Client(tls_policy=…)?"),
+            ({"verify": False}, TypeError, "HttpSettings(tls=ClientTlsSettings(verify=…))"),
             ({"headers": ["a: b"]}, TypeError, "a list must be of pairs of a name and a value"),
             (
                 {"headers": "a: b"},
@@ -213,6 +239,29 @@ class MisuseTests(ClientTestCase):
         settings = HttpSettings(cache=CacheSettings(enabled=False))
         error = self.assertRaises(ValueError, self.make, settings, store=MemoryStore())
         self.assertIn("store has no effect", str(error))
+
+    def test_no_effect_of_tls(self) -> None:
+        """Settings of TLS have no effect with a policy, or with an agent: that is refused."""
+        settings = HttpSettings(tls=ClientTlsSettings(verify=False))
+        error = self.assertRaises(ValueError, self.make, settings)
+        self.assertIn("settings.tls has no effect with agent", str(error))
+        policy = BrowserLikePolicyForHTTPS()
+        error = self.assertRaises(
+            ValueError, Client, MemoryReactorClock(), settings, tls_policy=policy
+        )
+        self.assertIn("settings.tls has no effect with tls_policy", str(error))
+
+    def test_no_effect_of_proxy(self) -> None:
+        """A proxy in the settings has no effect with an agent: that is refused."""
+        for proxy in ("http://proxy.example:3128", "environment"):
+            error = self.assertRaises(ValueError, self.make, HttpSettings(proxy=proxy))
+            self.assertIn("settings.proxy has no effect with agent", str(error))
+
+    def test_files_of_tls(self) -> None:
+        """A file that cannot be used is a mistake where the client is made."""
+        settings = HttpSettings(tls=ClientTlsSettings(ca="/none"))
+        error = self.assertRaises(ConfigError, Client, MemoryReactorClock(), settings)
+        self.assertEqual(str(error), "tls.ca: /none: No such file or directory")
 
 
 class VerbTests(ClientTestCase):
@@ -571,6 +620,7 @@ class OptionTests(ClientTestCase):
         wrong: tuple[dict[str, Any], ...]  # Any: on purpose
         wrong = (
             *({"timeout": -1}, {"timeout": "5"}, {"max_body": -1}, {"default_ttl": -1}),
+            *({"stale_if_error": -1}, {"stale_if_error": None}),
             *({"retries": -1}, {"retries": 101}),
             *({"hedge_after": 0}, {"hedge_after": 3601.0}, {"hedge_after": float("nan")}),
         )
@@ -585,6 +635,35 @@ class OptionTests(ClientTestCase):
             self.assertEqual(self.run_now(self.client.get(URL, default_ttl=300.0)).body, b"a")
         self.answer(canned(200, b"b"))
         self.assertEqual(self.run_now(self.client.get(URL)).body, b"b")
+
+    def test_stale_if_error(self) -> None:
+        """A call may allow a stale response in place of an error, and refuse it."""
+        self.answer(canned(200, b"a", [("Cache-Control", "max-age=0"), ("ETag", '"x"')]))
+        self.run_now(self.client.get(URL))
+        for window, status in ((60.0, 200), (0, 500), (60.0, 200)):
+            self.answer(canned(500))
+            got = self.run_now(self.client.get(URL, stale_if_error=window, retries=0))
+            self.assertEqual((got.status, got.from_cache), (status, status == 200))
+
+    def test_stale_if_silent(self) -> None:
+        """All who wait for a server that says nothing get the stale response at their end."""
+        client = Client(self.clock, HttpSettings(cache=CacheSettings(stale_if_error=60.0)))
+        asking = self.start(client.get("http://1.2.3.4/"))
+        server = ServerSide(self.clock)
+        server.send(PLAIN.replace(b"no-store", b"max-age=0"))
+        self.successResultOf(asking)
+        askings = [
+            self.start(client.get("http://1.2.3.4/", timeout=timeout)) for timeout in (5, 5, 9)
+        ]
+        server.received()
+        self.clock.advance(5)
+        for asking in askings[:2]:
+            self.assertTrue(self.successResultOf(asking).from_cache)
+        self.assertNoResult(askings[2])
+        self.clock.advance(4)
+        self.assertTrue(self.successResultOf(askings[2]).from_cache)
+        self.assertEqual(len(self.clock.tcpClients), 1)
+        self.assertTrue(server.transport.ended)
 
     def test_max_body(self) -> None:
         """A call may set its own limit."""
@@ -613,7 +692,7 @@ class CookieJarTests(ClientTestCase):
 
     def test_file(self) -> None:
         """Any jar of the standard library will do, as one with a file, from one run to the next."""
-        path = self.mktemp()
+        path = str(Path(self.enterContext(TemporaryDirectory()), "jar"))
         self.answer(canned(200, b"", [("Set-Cookie", "s=1; Max-Age=60")]), canned(200))
         jar = MozillaCookieJar(path)
         self.run_now(self.make(cookiejar=jar).get(URL))
@@ -790,7 +869,7 @@ class RedirectTests(ClientTestCase):
         self.answer(*[redirect(302, "/x")] * 4)
         asking = self.start(self.make(HttpSettings(max_redirects=3)).get(URL))
         error = self.failureResultOf(asking, TooManyRedirects).value
-        self.assertEqual(error.details(), {"limit": 3})
+        self.assertEqual(error.details(), {"url": "http://h.example/x", "limit": 3})
         self.assertEqual(len(self.fake.sent), 4)
 
     def test_guarded(self) -> None:
@@ -835,6 +914,207 @@ class RedirectTests(ClientTestCase):
         self.answer(redirect(302, "http://u:p@h.example/"))
         error = self.failureResultOf(self.start(self.client.get(URL)), InvalidURL).value
         self.assertNotIn("u:p", str(error))
+
+
+class NamedErrorTests(HttpTestCase):
+    """The error of a call names the URL of the request that has failed, and what it waited for."""
+
+    url = "http://user:password@1.2.3.4/p?token=abc&q=1"
+    shown = "http://1.2.3.4/p?token=***&q=1"
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.reports: list[Any] = []
+        self.client = Client(self.clock, chance=lambda: 0.0, report=self.reports.append)
+
+    def assert_named(self, failing: Deferred[Any], kind: type[FetchError], **details: Any) -> None:
+        """It has failed with such an error, for this URL."""
+        error = self.failureResultOf(failing, kind).value
+        self.assertEqual(error.details(), {"url": self.shown, **details})
+        self.assertTrue(str(error).startswith(f"{self.shown}: "), str(error))
+        for secret in ("password", "abc"):
+            self.assertNotIn(secret, str(error))
+
+    def get(self, **options: Any) -> tuple[Deferred[Any], ServerSide]:
+        """Make a call without retries; return the server's side."""
+        asking = self.start(self.client.get(self.url, retries=0, **options))
+        return asking, ServerSide(self.clock)
+
+    def test_phases(self) -> None:
+        """Before the connection, before the header, and within the body."""
+        total = {"limit": 5.0, "total": True}
+        asking = self.start(self.client.get(self.url, timeout=5.0, retries=0))
+        self.clock.advance(5)
+        self.assert_named(asking, FetchTimeout, phase="connect", **total)
+        for begun, phase in ((b"HTTP", "headers"), (PLAIN[:-1], "body")):
+            asking, server = self.get(timeout=5.0)
+            server.send(begun)
+            self.clock.advance(5)
+            self.assert_named(asking, FetchTimeout, phase=phase, **total)
+            asking, server = self.get()
+            server.send(begun)
+            server.close()
+            self.assert_named(asking, ConnectionBroken, phase=phase)
+
+    def test_reports(self) -> None:
+        """What is reported of an attempt has the URL beside the error, and not twice."""
+        asking, server = self.get()
+        server.close()
+        self.failureResultOf(asking)
+        [report] = self.reports
+        self.assertIn("token=***", report.url)
+        self.assertTrue(report.outcome.startswith("the connection ended"), report.outcome)
+
+    def test_response(self) -> None:
+        """What is no response, or too large, or damaged."""
+        asking, server = self.get()
+        server.send(b"SSH-2.0-x\r\n")
+        self.assert_named(asking, BadResponse)
+        asking, server = self.get(max_body=2)
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+        self.assert_named(asking, BodyTooLarge, limit=2)
+        asking, server = self.get()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc")
+        self.assert_named(asking, BadResponse)
+
+    def test_others_who_wait(self) -> None:
+        """The error of a request that others have waited for is the same for them."""
+        url = self.url.replace("user:password@", "")  # with these each call is its own
+        askings = [self.start(self.client.get(url, retries=0)) for _ in range(3)]
+        ServerSide(self.clock).close()
+        for asking in askings:
+            self.assert_named(asking, ConnectionBroken, phase="headers")
+
+    def test_redirect(self) -> None:
+        """It is the URL after redirects."""
+        self.url, first = "http://1.2.3.4/first", self.url
+        asking, server = self.get()
+        server.send(
+            b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /p?token=abc&q=1\r\n\r\n"
+        )
+        server.close()
+        self.assert_named(asking, ConnectionBroken, phase="headers")
+        self.url = first
+        asking, server = self.get()
+        for _ in range(11):
+            server.send(
+                b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ?token=abc&q=1\r\n\r\n"
+            )
+        self.assert_named(asking, TooManyRedirects, limit=10)
+
+    def test_stream(self) -> None:
+        """A body that is read in pieces, or by an agent of Twisted's kind."""
+
+        async def read() -> bytes:
+            async with self.client.stream("GET", self.url, retries=0) as response:
+                return await response.read()
+
+        asking = self.start(read())
+        server = ServerSide(self.clock)
+        server.send(PLAIN[:-1])
+        server.close()
+        self.assert_named(asking, ConnectionBroken, phase="body")
+        for coding, kind, details in (
+            (b"", ConnectionBroken, {"phase": "body"}),
+            (b"Content-Encoding: gzip\r\n", BadResponse, {}),
+        ):
+            agent = HTTPAgent(self.clock)
+            requesting = agent.request(b"GET", b"http://1.2.3.4/p?token=abc&q=1")
+            server = ServerSide(self.clock)
+            server.send(PLAIN.replace(b"\r\n", b"\r\n" + coding, 1)[:-1])
+            collecting = collect(self.successResultOf(requesting))
+            server.close()
+            self.assert_named(collecting, kind, **details)
+
+    def test_hook(self) -> None:
+        """A hook that takes too long."""
+        waiting: Deferred[None] = Deferred()
+        client = Client(self.clock, on_request=lambda request: waiting)
+        asking = self.start(client.get(self.url, timeout=5.0))
+        self.clock.advance(5)
+        self.assert_named(asking, FetchTimeout, phase="hook", limit=5.0, total=True)
+
+
+class ExpectTests(HttpTestCase):
+    """A body that waited for a 100 in vain, and was not sent at all, can be sent again."""
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        self.client = Client(self.clock, chance=lambda: 0.0)
+
+    def put(self, **options: Any) -> Deferred[Any]:
+        """Make a request with a body that can be sent once."""
+        pieces = (piece for piece in (b"ab", b"c"))
+        headers = {"Expect": "100-continue"}
+        return self.start(self.client.put(URL, data=pieces, headers=headers, **options))
+
+    def refuse(self, head: bytes) -> None:
+        """Answer with a final status, before the body; a new connection is made."""
+        self.server = ServerSide(self.clock)
+        self.assertTrue(self.server.received().endswith(b"\r\n\r\n"))
+        self.server.send(b"HTTP/1.1 " + head + b"\r\nContent-Length: 0\r\n\r\n")
+        self.clock.advance(0)
+        self.clock.advance(0)
+
+    def agree(self) -> bytes:
+        """Take the body; return the request."""
+        server = ServerSide(self.clock)
+        head = server.received()
+        server.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(server.received(), b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")
+        server.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        return head
+
+    def test_retry(self) -> None:
+        """It is retried after an error that the policy retries."""
+        asking = self.put()
+        self.refuse(b"503 Busy")
+        self.agree()
+        response = self.successResultOf(asking)
+        self.assertEqual((response.status, response.attempts), (204, 2))
+
+    def test_no_retry(self) -> None:
+        """It is not once it was sent."""
+        asking = self.put()
+        server = ServerSide(self.clock)
+        self.clock.advance(1)
+        server.send(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(self.successResultOf(asking).status, 503)
+
+    def test_redirect(self) -> None:
+        """It follows a redirect that keeps the method."""
+        asking = self.put()
+        self.refuse(b"307 There\r\nLocation: /there")
+        self.assertIn(b"PUT /there", self.agree())
+        self.assertEqual(self.successResultOf(asking).status, 204)
+
+    def test_challenge(self) -> None:
+        """It is sent with the answer to a challenge."""
+        asking = self.put(auth=DigestAuth("user", "password"))
+        self.refuse(b'401 Who\r\nWWW-Authenticate: Digest realm="r", nonce="n", qop="auth"')
+        self.assertIn(b"Authorization: Digest", self.agree())
+        self.assertEqual(self.successResultOf(asking).status, 204)
+
+    def test_not_understood(self) -> None:
+        """A repetition after a 417 is in the number of attempts."""
+        asking = self.put(progress=lambda progress: None)
+        self.refuse(b"417 No")
+        server = ServerSide(self.clock)
+        self.assertIn(b"2\r\nab\r\n", server.received())
+        server.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.assertEqual(self.successResultOf(asking).attempts, 2)
+
+    def test_default(self) -> None:
+        """As a header of the client it is for all requests that have a body."""
+        client = Client(self.clock, headers={"Expect": "100-continue"})
+        for method, expects in (("GET", False), ("POST", True)):
+            body = {"data": b"x"} if expects else {}
+            asking = self.start(client.request(method, URL, **cast(Any, body)))
+            server = ServerSide(self.clock)
+            self.assertIs(b"Expect: 100-continue" in server.received(), expects)
+            server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            self.successResultOf(asking)
+            server.close()
 
 
 class GatherTests(ClientTestCase):
@@ -883,6 +1163,42 @@ class GatherTests(ClientTestCase):
         assert isinstance(three, Response)
         self.assertEqual((one.body, three.body), (b"1", b"3"))
         self.assertIsInstance(two, CannotConnect)
+
+    def test_turns(self) -> None:
+        """Many that are answered at once take several turns, however many may run at a time."""
+        self.answer(canned(200, b"abc", [FRESH]))
+        self.run_now(self.client.get(URL))
+        steps = 0
+
+        def seconds() -> float:
+            nonlocal steps
+            steps += 1
+            return steps * 1e-5
+
+        self.patch(self.clock, "seconds", seconds)
+        for limit in (1, 10, 10**6):
+            asking = self.start(self.client.gather([URL] * 1000, limit=limit))
+            turns = 0
+            while not asking.called:
+                before = steps
+                (call,) = self.clock.calls
+                self.clock.calls.remove(call)
+                call.called = 1
+                call.func()
+                self.assertLess(steps - before, 500)
+                turns += 1
+            self.assertGreater(turns, 9)
+            self.assertEqual(len(self.successResultOf(asking)), 1000)
+
+    def test_cancelled_within(self) -> None:
+        """Cancelling it between two turns cancels those that have begun."""
+        self.waiting(3)
+        self.patch(self.clock, "seconds", partial(next, map(float, range(10**6))))
+        asking = self.start(self.client.gather([URL + str(i) for i in range(3)]))
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.cancelled, 1)
+        self.assertEqual(len(self.fake.sent), 1)
 
     def test_limit(self) -> None:
         """No more than the limit run at a time; the next starts when one ends."""
@@ -1035,3 +1351,342 @@ class ImportTests(HttpTestCase):
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
         )
         self.assertEqual(json.loads(ran.stdout), [200, False])
+
+
+class CachedBodyTests(ClientTestCase):
+    """A body out of the cache is within the limit of its call, too."""
+
+    def test_max_body(self) -> None:
+        """A stored one that is larger is refused, and stays stored for others."""
+        self.answer(canned(200, b"abc", [FRESH]))
+        self.run_now(self.client.get(URL))
+        refused = self.start(self.client.get(URL, max_body=2))
+        self.failureResultOf(refused, BodyTooLarge)
+        self.assertEqual(self.run_now(self.client.get(URL, max_body=3)).body, b"abc")
+
+
+class VerdictTests(HttpTestCase):
+    """Callers whose own time ends are no failures of an origin, and do not close it to others."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.client = Client(self.reactor)
+
+    def assert_open_to_others(self) -> None:
+        """A patient caller is sent to the origin, and answered."""
+        made = len(self.reactor.tcpClients)
+        asking = self.start(self.client.get("http://1.2.3.4/other", timeout=9.0))
+        self.assertEqual(len(self.reactor.tcpClients), made + 1)
+        ServerSide(self.reactor).send(PLAIN)
+        self.assertEqual(self.successResultOf(asking).body, b"abc")
+
+    def wait(self, *urls: str, timeout: float) -> None:
+        """Call URLs, each on a connection, and let the time of all end."""
+        asking = []
+        for url in urls:
+            made = len(self.reactor.tcpClients)
+            asking.append(self.start(self.client.get(url, timeout=timeout, retries=0)))
+            if len(self.reactor.tcpClients) > made:
+                ServerSide(self.reactor)
+            self.reactor.advance(0.001)
+        self.reactor.advance(timeout)
+        for call in asking:
+            self.assertTrue(self.failureResultOf(call, FetchTimeout).value.total)
+
+    def test_one_flight(self) -> None:
+        """Twelve that wait for one answer are one request, and no failure."""
+        self.wait(*["http://1.2.3.4/"] * 12, timeout=0.5)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+        self.assert_open_to_others()
+
+    def test_terms_of_one_caller(self) -> None:
+        """What fails by the phase limits, or the proxy, of one caller does not fail the others."""
+        for option in ({"timeout": Timeouts(headers=0.05)}, {"proxy": "http://9.9.9.9:1"}):
+            client = Client(self.reactor, HttpSettings(retry=RetryPolicy(retries=0)))
+            first = self.start(client.get("http://1.2.3.4/", **cast(Any, option)))
+            others = [self.start(client.get("http://1.2.3.4/")) for _ in range(2)]
+            if "proxy" in option:
+                refuse(self.reactor, ConnectError())
+            else:
+                ServerSide(self.reactor)
+                self.reactor.advance(0.05)
+            self.failureResultOf(first, FetchTimeout, ProxyFailed)
+            made = len(self.reactor.tcpClients)
+            ServerSide(self.reactor).send(PLAIN.replace(b"no-store", b"max-age=9"))
+            for other in others:
+                self.assertEqual(self.successResultOf(other).body, b"abc")
+            self.assertEqual(len(self.reactor.tcpClients), made)
+
+    def test_impatient(self) -> None:
+        """Twelve that wait for an answer each are no failures."""
+        self.wait(*[f"http://1.2.3.4/{i}" for i in range(12)], timeout=0.02)
+        self.assert_open_to_others()
+
+    def test_not_sent(self) -> None:
+        """Nor are those that wait for a slot, or for nothing, until their time ends."""
+        self.client = Client(self.reactor, HttpSettings(max_per_origin=1))
+        busy = self.start(self.client.get("http://1.2.3.4/busy"))
+        ServerSide(self.reactor)
+        for timeout in (0.0, 6.0):
+            calls = [
+                self.start(self.client.get(f"http://1.2.3.4/{i}", timeout=timeout, retries=0))
+                for i in range(12)
+            ]
+            self.reactor.advance(timeout)
+            for call in calls:
+                self.failureResultOf(call, FetchTimeout)
+        busy.cancel()
+        self.failureResultOf(busy, CancelledError)
+        self.reactor.advance(0)
+        self.assert_open_to_others()
+
+    def test_others_have_time(self) -> None:
+        """A request goes on for others when the time of its first caller has ended."""
+        for connected in (True, False):
+            self.setUp()
+            hasty = self.start(self.client.get("http://1.2.3.4/", timeout=0.5))
+            if connected:
+                server = ServerSide(self.reactor)
+            self.reactor.advance(0.1)
+            patient = [
+                self.start(self.client.get("http://1.2.3.4/", timeout=timeout))
+                for timeout in (2.0, 1.0, None)
+            ]
+            self.reactor.advance(0.4)
+            error = self.failureResultOf(hasty, FetchTimeout).value
+            self.assertEqual((error.limit, error.total), (0.5, True))
+            self.reactor.advance(0.6)
+            self.failureResultOf(patient.pop(1), FetchTimeout)
+            if not connected:
+                server = ServerSide(self.reactor)
+            server.send(PLAIN.replace(b"no-store", b"max-age=9"))
+            for call in patient:
+                self.assertEqual(self.successResultOf(call).body, b"abc")
+            self.assertEqual(len(self.reactor.tcpClients), 1)
+            self.assertEqual(self.client.circuit_state("http://1.2.3.4/"), CircuitState.CLOSED)
+
+    def test_first_has_left(self) -> None:
+        """So it does for those who come when its first caller has left."""
+        left = self.start(self.client.get("http://1.2.3.4/", timeout=0.5))
+        server = ServerSide(self.reactor)
+        first = self.start(self.client.get("http://1.2.3.4/", timeout=0.5))
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        second = self.start(self.client.get("http://1.2.3.4/", timeout=2.0))
+        self.reactor.advance(1.0)
+        self.failureResultOf(first, FetchTimeout)
+        server.send(PLAIN.replace(b"no-store", b"max-age=9"))
+        self.assertEqual(self.successResultOf(second).body, b"abc")
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+
+    def test_limits_of_the_client(self) -> None:
+        """These end it all the same, as one of the origin that all who wait hear of."""
+        self.client = Client(self.reactor, HttpSettings(connect_timeout=1.0))
+        calls = [
+            self.start(self.client.get("http://1.2.3.4/", timeout=timeout, retries=0))
+            for timeout in (0.5, 9.0, None)
+        ]
+        self.reactor.advance(0.5)
+        self.failureResultOf(calls.pop(0), FetchTimeout)
+        self.reactor.advance(0.5)
+        for call in calls:
+            error = self.failureResultOf(call, FetchTimeout).value
+            details = {"phase": "connect", "limit": 1.0, "total": False}
+            self.assertEqual(error.details(), {"url": "http://1.2.3.4/", **details})
+
+    def test_no_limit_at_all(self) -> None:
+        """No timer is set for a time without end: that of one who waits, for a next attempt."""
+        self.client = Client(self.reactor, chance=lambda: 0.5)
+        timeouts = Timeouts(total=0.5, connect=None)
+        self.start(self.client.get("http://1.2.3.4/", timeout=timeouts)).addErrback(lambda _: None)
+        patient = self.start(self.client.get("http://1.2.3.4/", timeout=None))
+        refuse(self.reactor, ConnectError("no"))
+        self.reactor.advance(0.4)
+        self.assertEqual(len(self.reactor.tcpClients), 2)
+        self.assertLess(max(call.getTime() for call in self.reactor.getDelayedCalls()), inf)
+        ServerSide(self.reactor).send(PLAIN.replace(b"no-store", b"max-age=9"))
+        self.assertEqual(self.successResultOf(patient).body, b"abc")
+
+    def test_hanging_for_all(self) -> None:
+        """Of many who wait for one answer for as long as the floor, the origin has failed once."""
+        for i in range(10):
+            self.assertIs(self.client.circuit_state("http://1.2.3.4/"), CircuitState.CLOSED)
+            self.wait(*[f"http://1.2.3.4/{i}"] * 12, timeout=5.0)
+            self.reactor.advance(0.01)
+        self.assertIs(self.client.circuit_state("http://1.2.3.4/"), CircuitState.OPEN)
+
+    def test_hanging(self) -> None:
+        """An origin that is silent for as long as the floor has failed."""
+        self.wait(*[f"http://1.2.3.4/{i}" for i in range(10)], timeout=5.0)
+        self.failureResultOf(self.start(self.client.get("http://1.2.3.4/")), CircuitOpen)
+
+
+class CircuitTests(ClientTestCase):
+    """What circuit breakers do can be read, and is logged."""
+
+    def test_states(self) -> None:
+        """Each change of state is logged once, with the origin; a closed one is not."""
+        self.client = self.make(HttpSettings(breaker=CircuitBreakerSettings(failures=2, rest=9.0)))
+        seen: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if "circuit" in event.get("log_format", "") or "is back" in event["log_format"]:
+                seen.append(f"{event['log_level'].name}: {formatEvent(event)}")
+
+        globalLogPublisher.addObserver(cast(ILogObserver, observe))
+        self.addCleanup(globalLogPublisher.removeObserver, cast(ILogObserver, observe))
+
+        def get(answer: Any, state: CircuitState) -> None:
+            self.answer(answer)
+            self.start(self.client.get(URL, retries=0)).addErrback(lambda failure: None)
+            self.assertIs(self.client.circuit_state("http://me:pw@H.example"), state)
+
+        self.assertIs(self.client.circuit_state(URL), CircuitState.CLOSED)
+        bad = CannotConnect("h", 80, "x")
+        get(canned(200), CircuitState.CLOSED)
+        get(bad, CircuitState.CLOSED)
+        self.assertEqual(seen, [])
+        opened = "warn: http://h.example:80 fails: its circuit breaker is open for 9 s"
+        asked = "info: http://h.example:80 is asked whether it is back"
+        get(bad, CircuitState.OPEN)
+        self.assertEqual(seen, [opened])
+        self.fake.answers.clear()
+        get(canned(200), CircuitState.OPEN)
+        self.fake.answers.clear()
+        self.clock.advance(9.0)
+        get(bad, CircuitState.OPEN)
+        self.assertEqual(seen, [opened, asked, opened])
+        self.clock.advance(9.0)
+        get(canned(200), CircuitState.CLOSED)
+        back = "info: http://h.example:80 is back: its circuit breaker is closed"
+        self.assertEqual(seen, [opened, asked, opened, asked, back])
+        self.assertIs(self.client.circuit_state("http://other.example"), CircuitState.CLOSED)
+
+    def test_base_url(self) -> None:
+        """A path is one of the base URL."""
+        self.client = self.make(base_url="http://h.example/a")
+        self.assertIs(self.client.circuit_state("b"), CircuitState.CLOSED)
+        with self.assertRaises(InvalidURL):
+            self.make().circuit_state("b")
+
+
+class WorkTests(HttpTestCase):
+    """What a plain GET costs, with all bounds on."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.client = Client(self.reactor)
+        asking = self.start(self.client.get("http://1.2.3.4/0"))
+        self.server = ServerSide(self.reactor)
+        self.server.send(PLAIN)
+        self.assertEqual(self.successResultOf(asking).body, b"abc")
+        self.get()
+
+    def get(self, **options: Any) -> None:
+        """GET it over the connection that is idle."""
+        asking = self.start(self.client.get("http://1.2.3.4/1", **options))
+        self.server.send(PLAIN)
+        self.assertEqual(self.successResultOf(asking).body, b"abc")
+
+    def test_calls(self) -> None:
+        """It takes few calls of functions in Python, of Twisted's too."""
+        self.assertLess(counted(self.get).calls, 220)
+
+    def test_options(self) -> None:
+        """So does one with another retry policy, which is made once."""
+        plain = counted(self.get).calls
+        options: Any = {"retries": 1, "timeout": 5.0}
+        self.get(**options)
+        self.assertLess(counted(partial(self.get, **options)).calls, plain + 100)
+        # All steps, and two timers.
+        options["hedge_after"] = 0.2
+        self.get(**options)
+        self.assertLess(counted(partial(self.get, **options)).calls, 670)
+
+    def test_stored(self) -> None:
+        """So does one whose response is stored."""
+        numbers = iter(range(2, 9))
+
+        def get() -> None:
+            asking = self.start(self.client.get(f"http://1.2.3.4/{next(numbers)}"))
+            self.server.send(PLAIN.replace(b"no-store", b"max-age=9"))
+            self.assertEqual(self.successResultOf(asking).body, b"abc")
+
+        get()
+        self.assertLess(counted(get).calls, 740)
+
+    def be_refused(self) -> None:
+        """GET from an origin whose circuit breaker is open."""
+        self.failureResultOf(self.start(self.client.get("http://5.6.7.8/")), CircuitOpen)
+
+    def test_refused(self) -> None:
+        """A call that is refused costs no more than one that the cache answers."""
+        breaker = HttpSettings(breaker=CircuitBreakerSettings(failures=1))
+        for client in (Client(self.reactor, breaker), Client(self.reactor, breaker, cookies=True)):
+            self.client = client
+            asking = self.start(client.get("http://1.2.3.4/stored"))
+            ServerSide(self.reactor).send(PLAIN.replace(b"no-store", b"max-age=9"))
+            self.successResultOf(asking)
+            hit = counted(lambda: self.run_now(self.client.get("http://1.2.3.4/stored"))).calls
+            asking = self.start(client.get("http://5.6.7.8/", retries=0))
+            ServerSide(self.reactor).close()
+            self.failureResultOf(asking, ConnectionBroken)
+            refused = counted(self.be_refused).calls
+            self.assertLess(refused, 2 * hit)
+
+    def test_refused_in_vain(self) -> None:
+        """A stale response is served in place of the refusal, where it may be."""
+        self.client = Client(self.reactor, HttpSettings(breaker=CircuitBreakerSettings(failures=1)))
+        stale = PLAIN.replace(b"no-store", b"max-age=1, stale-if-error=99")
+        asking = self.start(self.client.get("http://5.6.7.8/"))
+        server = ServerSide(self.reactor)
+        server.send(stale)
+        self.successResultOf(asking)
+        asking = self.start(self.client.post("http://5.6.7.8/other"))
+        server.close()
+        self.failureResultOf(asking, ConnectionBroken)
+        self.reactor.advance(5.0)
+        self.assertTrue(self.run_now(self.client.get("http://5.6.7.8/")).from_cache)
+
+    def test_waiting_calls(self) -> None:
+        """One that waits for the response to another takes little more than a hit."""
+        many = 20
+        calls: list[Deferred[Any]] = []  # Any: of responses
+
+        def ask() -> None:
+            calls.extend(self.start(self.client.get("http://1.2.3.4/2")) for _ in range(many))
+
+        def answer() -> None:
+            self.server.send(PLAIN.replace(b"no-store", b"max-age=9"))
+
+        first = self.start(self.client.get("http://1.2.3.4/2"))
+        taken = counted(ask).calls + counted(answer).calls
+        for one in (first, *calls):
+            self.assertEqual(self.successResultOf(one).body, b"abc")
+        hit = counted(lambda: self.run_now(self.client.get("http://1.2.3.4/2"))).calls
+        self.assertLess(taken, many * 4 * hit)
+
+    def test_waiting(self) -> None:
+        """One that waits for the response to another sets no timer of its own."""
+        asking = [self.start(self.client.get("http://1.2.3.4/2"))]
+        before = len(self.reactor.getDelayedCalls())
+        asking += [self.start(self.client.get("http://1.2.3.4/2")) for _ in range(9)]
+        self.assertEqual(len(self.reactor.getDelayedCalls()), before + 1)
+        self.server.send(PLAIN.replace(b"no-store", b"max-age=9"))
+        for one in asking:
+            self.assertEqual(self.successResultOf(one).body, b"abc")
+        self.assertEqual(len(self.reactor.getDelayedCalls()), before)
+
+    def test_deferreds(self) -> None:
+        """It makes few Deferreds: for the call, what others may share, and the response."""
+        made: list[object] = []
+        make = Deferred.__init__
+
+        def counting(self: Any, *arguments: Any, **named: Any) -> None:
+            made.append(self)
+            make(self, *arguments, **named)
+
+        self.patch(Deferred, "__init__", counting)
+        self.get()
+        # One of them is the test's.
+        self.assertLess(len(made), 5)

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
-from twisted.web.client import BrowserLikePolicyForHTTPS, HostnameCachingHTTPSPolicy
+from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from tests.http.fakes import ServerSide, refuse
 from tests.http.pools import TARGET, PoolTestCase
@@ -25,11 +25,12 @@ from twisted_net.http.errors import (
     OutOfResources,
 )
 from twisted_net.http.pool import ConnectionPool
-from twisted_net.http.retry.agent import _origin_health
+from twisted_net.http.retry.retrier import origin_health
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.ssrf_guard import SsrfGuard
 from twisted_net.http.urls import parse_target
 from twisted_net.net.name_lookups import MAX_ANSWERS, NameLookups
+from twisted_net.net.tls_policy import TlsPolicy
 
 
 class ConnectTests(PoolTestCase):
@@ -95,7 +96,7 @@ class ConnectTests(PoolTestCase):
                 error = self.failureResultOf(connecting, OutOfResources).value
                 self.assertIn(os.strerror(number), str(error))
                 self.assertTrue(error.unsent and not error.transient)
-                self.assertIsNone(_origin_health(error))
+                self.assertIsNone(origin_health(error, HttpSettings()))
 
     def test_guard(self) -> None:
         """A name with one refused address is not connected to."""
@@ -128,7 +129,7 @@ class ConnectTests(PoolTestCase):
         first, second = (self.pool.connect(parse_target(f"http://{name}/")) for name in "ab")
         busy = self.failureResultOf(self.pool.connect(parse_target("http://c/")), LookupsBusy).value
         self.assertEqual(busy.details(), {"host": "c"})
-        self.assertIsNone(_origin_health(busy))
+        self.assertIsNone(origin_health(busy, HttpSettings()))
         second.cancel()
         self.failureResultOf(second, CancelledError)
         self.assertEqual(lookups.pending, 1)
@@ -213,7 +214,7 @@ class AddressTests(PoolTestCase):
             asked.append(hostname)
             return BrowserLikePolicyForHTTPS().creatorForNetloc(hostname, port)
 
-        self.patch(HostnameCachingHTTPSPolicy, "creatorForNetloc", creator)
+        self.patch(TlsPolicy, "creatorForNetloc", creator)
         connecting = self.pool.connect(parse_target("https://a.example./"))
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.iweb import IResponse
+from twisted.web.http import PotentialDataLoss
 
 from tests.http.fakes import Gatherer, HttpTestCase, Source, canned
-from twisted_net.http.bodies import collect, response_fields
+from twisted_net.http.bodies import BodyResponse, BufferedResponse, collect, response_fields
 from twisted_net.http.call import Deadline
 from twisted_net.http.content_coding import (
     ACCEPTED,
@@ -29,15 +30,19 @@ from twisted_net.http.content_coding import (
     MAX_LISTED,
     MEMBER_SIZE,
     decode_response,
+    with_accepted_codings,
 )
 from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken, FetchTimeout
+from twisted_net.http.fields import NO_FIELDS, HeaderFields
+from twisted_net.http.request import OutgoingRequest
+from twisted_net.http.urls import parse_target
 from twisted_net.turns.paced_reads import Pace
 
 CLOCK = Clock()
 PACE = Pace.of(cast(IReactorTime, CLOCK))
 
 
-def decoded(response: IResponse, limit: int, deadline: Deadline | None = None) -> IResponse:
+def decoded(response: BodyResponse, limit: int, deadline: Deadline | None = None) -> BodyResponse:
     """Return a response decoded in the turns of the clock."""
     return decode_response(response, limit, PACE, deadline)
 
@@ -84,9 +89,8 @@ class OptionalCodingTests(HttpTestCase):
         asked = ACCEPTED.split(", ")
         self.assertEqual(asked[:2], ["gzip", "deflate"])
         self.assertEqual(set(asked[2:]), set(self.compressors))
-        always = {b"gzip", b"x-gzip", b"deflate"}
-        optional = {coding.decode() for coding in DECODERS.keys() - always}
-        self.assertEqual(optional, set(self.compressors))
+        always = {"gzip", "x-gzip", "deflate"}
+        self.assertEqual(DECODERS.keys() - always, set(self.compressors))
 
     def test_whole(self) -> None:
         """A body is decoded, alone and inside another coding."""
@@ -126,6 +130,72 @@ def deflated(data: bytes, bits: int) -> bytes:
     """Compress with zlib."""
     compressor = zlib.compressobj(wbits=bits)
     return compressor.compress(data) + compressor.flush()
+
+
+class AcceptedCodingsTests(HttpTestCase):
+    """:func:`with_accepted_codings` asks for the codings that can be decoded."""
+
+    def test_nothing_else(self) -> None:
+        """Requests without fields get the same ones, which are then encoded once."""
+        request = OutgoingRequest("GET", parse_target("http://h/"), NO_FIELDS)
+        fields = with_accepted_codings(request).fields
+        self.assertEqual(fields.pairs, (("Accept-Encoding", ACCEPTED),))
+        self.assertIs(with_accepted_codings(request).fields, fields)
+
+
+class AtOnceTests(HttpTestCase):
+    """A small body in memory is decoded at once, with the outcome of one that comes in pieces."""
+
+    def outcome(self, response: BodyResponse, limit: int) -> object:
+        """Return the decoded body and its end, or the error."""
+        gatherer = Gatherer()
+        decoded(response, limit).deliverBody(gatherer)
+        settle()
+        assert gatherer.reason is not None
+        if gatherer.reason.check(ResponseDone, PotentialDataLoss):
+            return gatherer.body, gatherer.reason.type
+        return str(gatherer.reason.value)
+
+    def bodies(self, coding: str) -> list[bytes]:
+        """Return bodies, whole and damaged."""
+        compress: Any = {"gzip": gzip.compress, "deflate": zlib.compress, **compressors()}[coding]
+        made = [compress(TEXT[:length]) for length in (1, 999, 99_999)]
+        made += [compress(bytes(length)) for length in (CHUNK - 1, CHUNK, 10**6)]
+        made += [body[:-5] for body in made] + [body + b"more" for body in made]
+        made += [b"", b"\xff" * 50, made[0] * 2, made[0] * 100]
+        return made
+
+    def test_same(self) -> None:
+        """Bodies, errors and limits are those of pieces, for each coding."""
+        for coding in {"gzip", "deflate", *compressors()}:
+            for body in self.bodies(coding):
+                for limit in (0, 998, 999, 10**9):
+                    for complete in (True, False):
+                        fields = [("Content-Encoding", coding), ("X", "y")]
+                        reason = None if complete else Failure(PotentialDataLoss())
+                        slow = self.outcome(canned(200, body, fields, reason), limit)
+                        whole = BufferedResponse(
+                            200, b"OK", HeaderFields(fields), body, complete=complete
+                        )
+                        self.assertEqual(self.outcome(whole, limit), slow, (coding, body[:20]))
+
+    def test_in_memory(self) -> None:
+        """It is in memory, too, and has the fields of one that is decoded."""
+        body = gzip.compress(b"abc" * 1000)
+        fields = [("Content-Encoding", "gzip"), ("Content-Length", "9"), ("X", "y")]
+        made = decoded(BufferedResponse(404, b"No", HeaderFields(fields), body, minor=0), 3000)
+        assert isinstance(made, BufferedResponse)
+        self.assertEqual(made.body, b"abc" * 1000)
+        self.assertEqual((made.code, made.phrase, made.version), (404, b"No", (b"HTTP", 1, 0)))
+        self.assertEqual(made.fields.pairs, (("X", "y"),))
+        self.assertEqual(CLOCK.getDelayedCalls(), [])
+
+    def test_large(self) -> None:
+        """One that is large, or becomes so, is decoded in turns."""
+        for body in (gzip.compress(TEXT), gzip.compress(bytes(CHUNK))):
+            fields = HeaderFields([("Content-Encoding", "gzip")])
+            made = decoded(BufferedResponse(200, b"OK", fields, body), 10**6)
+            self.assertNotIsInstance(made, BufferedResponse)
 
 
 class DecodeResponseTests(HttpTestCase):

@@ -12,7 +12,7 @@ from tests.http.fakes import FakeAgent, HttpTestCase, ServerSide, canned
 from twisted_net.errors import TooBusy
 from twisted_net.http.client import Client
 from twisted_net.http.errors import AddressRefused, BodyTooLarge, ClientClosed
-from twisted_net.http.fetch import LARGE_BODY, MAX_CONTAINERS, Fetcher
+from twisted_net.http.fetch import LARGE_BODY, MAX_CONTAINERS, MAX_VALUES, Fetcher
 from twisted_net.http.settings import FetchSettings, HttpSettings
 
 URL = "http://h.example/"
@@ -151,6 +151,16 @@ class FetcherTests(HttpTestCase):
             body = b"[" + b",".join([b"[]", b"{}"] * (count // 2))[: 3 * (count - 1) - 1] + b"]"
             found = self.fetch(body, ("Content-Type", "application/json"))
             self.assertEqual(body.count(b"[") + body.count(b"{"), count)
+            self.assertEqual(found["kind"], kind)
+
+    def test_many_values(self) -> None:
+        """So it is with the values; commas in strings are none."""
+        for body, kind in (
+            (b"[" + b",".join([b"1"] * (MAX_VALUES - 1)) + b"]", "json"),
+            (b"[" + b",".join([b"1"] * (MAX_VALUES + 1)) + b"]", "text"),
+            (b'["' + b"," * 2 * MAX_VALUES + b'"]', "json"),
+        ):
+            found = self.fetch(body, ("Content-Type", "application/json"))
             self.assertEqual(found["kind"], kind)
 
     def test_guarded(self) -> None:

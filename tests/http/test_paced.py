@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import optionsForClientTLS
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.http.fakes import HttpTestCase, ServerSide
@@ -17,8 +15,6 @@ from twisted_net.http.h1.chunked import CHUNKS_PER_CALL, OVERHEAD_RATIO, OVERHEA
 from twisted_net.http.response import Response
 from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.turns.paced_input import UNITS_PER_LOOK
-from twisted_net.turns.paced_tls import paced_tls_factory, within_tls
 from twisted_net.turns.turn_scheduler import turns_of
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -124,24 +120,3 @@ class PacedTests(HttpTestCase):
             self.reactor.advance(0.0)
         self.wire.send(LAST)
         self.assertEqual(len(self.response().body), 300_000)
-
-
-class TlsTests(HttpTestCase):
-    """What comes within TLS is decrypted in turns."""
-
-    def test_records(self) -> None:
-        """Many small records are handed to OpenSSL some at a time."""
-        reactor = MemoryReactorClock()
-        creator = optionsForClientTLS("a.test")
-        factory = paced_tls_factory(creator, Factory.forProtocol(Protocol), cast(Any, reactor))
-        paced = cast(Any, factory.buildProtocol(cast(Any, None)))  # Any: internals
-        self.assertIs(within_tls(paced), paced.inner.wrappedProtocol)
-        pieces: list[bytes] = []
-        paced.inner.dataReceived = pieces.append
-        paced.makeConnection(StringTransport())
-        records = b"\x17\x03\x03\x00\x01x" * 1000
-        paced.dataReceived(records)
-        self.assertLess(len(b"".join(pieces)), len(records))
-        reactor.advance(0.0)
-        self.assertEqual(b"".join(pieces), records)
-        self.assertLessEqual(max(map(len, pieces)), 6 * UNITS_PER_LOOK)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.http.fakes import ServerSide
+from typing import Any
+
 from tests.http.pools import TARGET, PoolTestCase
 from twisted_net.http.connector import Connector
 from twisted_net.http.errors import ClientClosed
 from twisted_net.http.h1.wire import Wire
 from twisted_net.http.pool import ConnectionPool
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.urls import parse_target
 
 
 class IdleTests(PoolTestCase):
@@ -17,13 +17,13 @@ class IdleTests(PoolTestCase):
 
     def test_reuse(self) -> None:
         """One that has received its response is reused, the last one first."""
-        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+        self.assertIsNone(self.take_idle())
         first, second = self.open(), self.open()
         self.use(*first)
         self.use(*second)
-        self.assertIs(self.pool.take_idle(TARGET.origin), second[0])
-        self.assertIs(self.pool.take_idle(TARGET.origin), first[0])
-        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+        self.assertIs(self.take_idle(), second[0])
+        self.assertIs(self.take_idle(), first[0])
+        self.assertIsNone(self.take_idle())
 
     def test_ended_unseen(self) -> None:
         """One that the kernel knows to be ended, or that nobody asked, is dropped for another."""
@@ -32,23 +32,37 @@ class IdleTests(PoolTestCase):
             self.use(wire, server)
         third[1].transport.unread = b""
         second[1].transport.unread = b"HTTP/1.1 200 OK"
-        self.assertIs(self.pool.take_idle(TARGET.origin), first[0])
+        self.assertIs(self.take_idle(), first[0])
         self.reactor.advance(0)
         ended = [server.transport.ended for _, server in (first, second, third)]
         self.assertEqual(ended, [False, True, True])
         self.use(*first)
         first[1].transport.unread = b""
-        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+        self.assertIsNone(self.take_idle())
+
+    def test_ending(self) -> None:
+        """One that is about to end, or has ended, in the reactor is not used either."""
+
+        def lost() -> None:
+            raise AttributeError("socket")
+
+        first, second, third = self.open(), self.open(), self.open()
+        for wire, server in (first, second, third):
+            self.use(wire, server)
+        third[1].transport.disconnecting = True
+        self.patch(second[1].transport, "getHandle", lost)
+        self.assertIs(self.take_idle(), first[0])
+        self.assertIsNone(self.take_idle())
 
     def test_other_origin(self) -> None:
         """It is reused for its own origin only: scheme, host and port."""
         self.use(*self.open())
         for url in ("https://a.example/", "http://a.example:81/", "http://b.example/"):
-            self.assertIsNone(self.pool.take_idle(parse_target(url).origin))
+            self.assertIsNone(self.take_idle(url))
 
     def test_any_of_many(self) -> None:
         """One of many is taken, closed or lost without a look at the others."""
-        self.pool = self.make_pool(idle_per_origin=100)
+        self.pool = self.make_pool()
         opened = [self.open() for _ in range(50)]
         for one in opened:
             self.use(*one)
@@ -59,11 +73,11 @@ class IdleTests(PoolTestCase):
             return wire is other
 
         self.patch(Wire, "__eq__", equal)
-        self.assertIs(self.pool.take_idle(TARGET.origin), opened[-1][0])
+        self.assertIs(self.take_idle(), opened[-1][0])
         opened[-2][1].close()
         opened[25][1].close()
         opened[0][0].close()
-        self.assertIs(self.pool.take_idle(TARGET.origin), opened[-3][0])
+        self.assertIs(self.take_idle(), opened[-3][0])
         self.assertEqual(compared, [])
 
     def test_idle_after_close(self) -> None:
@@ -81,7 +95,7 @@ class IdleTests(PoolTestCase):
         connection, wire = self.open()
         self.use(connection, wire)
         wire.close()
-        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+        self.assertIsNone(self.take_idle())
 
     def test_unasked_data(self) -> None:
         """One that receives data without a request is not reused."""
@@ -89,7 +103,7 @@ class IdleTests(PoolTestCase):
         self.use(connection, wire)
         wire.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
         self.assertTrue(wire.transport.ended)
-        self.assertIsNone(self.pool.take_idle(TARGET.origin))
+        self.assertIsNone(self.take_idle())
 
     def test_most_for_one_origin(self) -> None:
         """Beyond the limit of one origin the oldest is closed."""
@@ -98,7 +112,7 @@ class IdleTests(PoolTestCase):
         self.use(*first)
         self.use(*second)
         self.assertTrue(first[1].transport.ended)
-        self.assertIs(self.pool.take_idle(TARGET.origin), second[0])
+        self.assertIs(self.take_idle(), second[0])
 
     def test_most_of_all(self) -> None:
         """Beyond the total limit the oldest is closed, whatever its origin."""
@@ -119,6 +133,20 @@ class IdleTests(PoolTestCase):
             self.assertTrue(wire.transport.ended)
             self.pool.close()
             self.assert_quiet(self.reactor)
+
+    def test_kept_while_idle(self) -> None:
+        """What is known of an origin is kept while a wire to it is idle, and may go after that."""
+        self.pool = self.make_pool(max_origins=1, idle_timeout=10.0)
+        kept = self.pool.origins.get(TARGET.origin)
+        connection, server = self.open()
+        self.use(connection, server)
+        self.pool.origins.get(("http", "other", 80))
+        self.assertIs(self.take_idle(), connection)
+        self.use(connection, server)
+        self.reactor.advance(10)
+        self.assertTrue(server.transport.ended)
+        self.pool.origins.get(("http", "other", 80))
+        self.assertIsNot(self.pool.origins.get(TARGET.origin), kept)
 
     def test_idle_timeout(self) -> None:
         """Each is closed at its timeout; there is one timer for all."""
@@ -142,7 +170,7 @@ class IdleTests(PoolTestCase):
         connection, wire = self.open()
         self.use(connection, wire)
         self.reactor.advance(9)
-        self.assertIs(self.pool.take_idle(TARGET.origin), connection)
+        self.assertIs(self.take_idle(), connection)
         self.use(connection, wire)
         self.reactor.advance(9)
         self.assertFalse(wire.transport.ended)
@@ -177,10 +205,10 @@ class CloseTests(PoolTestCase):
             self.successResultOf(closing)
 
     def test_afterwards(self) -> None:
-        """No connection is made; one that is being made is dropped."""
+        """No connection is made; one that is being made is given up."""
         connecting = self.pool.connect(TARGET)
         self.successResultOf(self.pool.close())
+        self.failureResultOf(connecting, ClientClosed)
         self.failureResultOf(self.pool.connect(TARGET), ClientClosed)
-        wire = ServerSide(self.reactor)
-        self.assertTrue(wire.transport.ended)
-        self.successResultOf(connecting)
+        connector: Any = self.reactor.connectors[0]
+        self.assertTrue(connector.stoppedConnecting)

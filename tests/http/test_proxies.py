@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from tests.http.fakes import FakeResolver, HttpTestCase, ServerSide, refuse
+from twisted_net.http import proxies
 from twisted_net.http.agent import HTTPAgent
 from twisted_net.http.errors import (
     AddressRefused,
@@ -35,6 +37,7 @@ from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.settings import EgressPolicy, HttpSettings
 from twisted_net.http.tunnel import Tunnel
 from twisted_net.http.urls import parse_target
+from twisted_net.net.addresses import parse_ip
 
 BASIC = "Basic dXNlcjpwOnc="  # user:p:w
 WITH_PASSWORD = "http://user:p%3Aw@proxy.example:3128"
@@ -105,6 +108,14 @@ class BypassTests(SynchronousTestCase):
                 self.assertTrue(bypass.covers(host, 80), (entry, host))
             for host in other:
                 self.assertFalse(bypass.covers(host, 80), (entry, host))
+
+    def test_many_networks(self) -> None:
+        """A host is looked at once, whether it is an address, for all networks and requests."""
+        for host in ("many-networks.example", "192.0.2.77"):
+            bypass = ProxyBypass([f"10.{i}.0.0/16" for i in range(50)])
+            with patch.object(proxies, "parse_ip", wraps=parse_ip) as parse:
+                self.assertFalse(bypass.covers(host, 80) or bypass.covers(host + ".", 443))
+            parse.assert_called_once_with(host)
 
     def test_ports(self) -> None:
         """A port restricts its entry."""
@@ -397,6 +408,26 @@ class ThroughProxyTests(HttpTestCase):
         ServerSide(self.reactor).close()
         error = self.failureResultOf(answered, ProxyFailed).value
         self.assertIn("it closed the connection", str(error))
+
+    def test_failing_policy(self) -> None:
+        """A policy that fails for a host fails the request, and closes the tunnel."""
+
+        class Failing:
+            def creatorForNetloc(self, hostname: bytes, port: int) -> None:
+                raise ValueError("no such name")
+
+        agent = HTTPAgent(
+            self.reactor,
+            HttpSettings(proxy=WITH_PASSWORD),
+            resolver=self.resolver,
+            tls_policy=cast(Any, Failing()),  # Any: one by its only method
+            environ={},
+        )
+        answered = self.get(agent, "https://a.example/")
+        wire = ServerSide(self.reactor)
+        wire.send(OPEN)
+        self.failureResultOf(answered, ValueError)
+        self.assertTrue(wire.transport.ended)
 
     def test_tunnel_lost(self) -> None:
         """The protocol in the tunnel is informed of its end."""

@@ -14,6 +14,11 @@ from twisted_net.http.settings import FetchSettings, HttpSettings
 class HttpSettingsTests(SynchronousTestCase):
     """:class:`HttpSettings` has the defaults of the original client."""
 
+    def test_idle(self) -> None:
+        """As many connections to an origin are kept as may be in use."""
+        settings = HttpSettings()
+        self.assertEqual(settings.idle_per_origin, settings.max_per_origin)
+
     def test_defaults(self) -> None:
         """30 s, three retries, factor 0.5, its own name."""
         settings = HttpSettings()

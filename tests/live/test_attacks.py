@@ -216,7 +216,7 @@ async def test_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack on a real service has figures of all who took part."""
     monkeypatch.setattr(right_users, "TRIES", 2)
     monkeypatch.setattr(right_users, "IN_TIME", PATIENCE)
-    measured = deferToThread(measure, "page", ATTACKS["page"], 0.1, None, TWISTD)
+    measured = deferToThread(measure, "page", ATTACKS["page"], 0.1, None, (TWISTD,))
     outcome: Outcome = await measured
     assert outcome.crowd.opened >= 200
     assert outcome.counted["cross_protocol"] > 0

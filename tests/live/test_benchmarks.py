@@ -13,6 +13,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.basic import LineOnlyReceiver
 
+from benchmarks import forged_sources
 from benchmarks.contestants import ECHO
 from benchmarks.load import (
     Clients,
@@ -93,6 +94,16 @@ async def test_wrong_datagrams(reactor: Any) -> None:
         await port.stopListening()
 
 
+def test_forged_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is kept of forged sources, however many there are; of verified ones something is."""
+    forged_sources.main(["--rounds=1", "--crowds", "10", "500"])
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert len(lines) == 2 * len(forged_sources.KINDS)
+    assert all(line.endswith("nothing") for line in lines)
+    assert forged_sources.main(["--verified", "--rounds=1", "--crowds", "10"]) == 0
+    assert "10 peers" in capsys.readouterr().out
+
+
 async def test_command(tmp_path: Path) -> None:
     """``python -m benchmarks`` measures who is named, and writes what is asked for."""
     kept, drawn = tmp_path / "kept.json", tmp_path / "drawn.svg"
@@ -115,3 +126,14 @@ async def test_command(tmp_path: Path) -> None:
         assert all(figure > 0 for row in rows.values() for figure in row[0].values())
     assert "twisted_net, quiet reactor" in ended.stdout
     assert drawn.read_text().startswith("<svg")
+
+
+async def test_posts() -> None:
+    """POSTs reach servers of HTTP/1.0 and 1.1 of Python's library."""
+    names = ("http.server", "http.server, threads", "wsgiref", "HTTP/1.0")
+    words = [sys.executable, "-m", "benchmarks.http_posts", "--count=100", *names]
+    ended = await deferToThread(
+        subprocess.run, words, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.split("\n") == [*(f"{name:24}     100 of 100" for name in names), ""]

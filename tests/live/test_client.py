@@ -134,7 +134,7 @@ async def test_call(reactor: Any, tmp_path: Path) -> None:
     assert (silent.status, silent.stdout) == (2, "")
     assert silent.stderr.startswith("twisted-net call: not connected: ")
     assert (wrong.status, wrong.stderr.count("\n")) == (2, 1)
-    assert (no_tls.status, "not a certificate" in no_tls.stderr) == (2, True)
+    assert (no_tls.status, "there is no certificate in it" in no_tls.stderr) == (2, True)
 
 
 class Terminal:

@@ -17,19 +17,23 @@ from twisted.python.failure import Failure
 
 from tests.live.processes import Running, command_line
 from tests.patience import until
+from tests.ports import free_port
 from twisted_net.coap.client import CoapClient
 from twisted_net.coap.client_response import CoapResponse, Observation
 from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message, parse_message
 from twisted_net.coap.errors import (
     CoapClientClosed,
     CoapHostNotFound,
+    CoapHostUnreachable,
     CoapTimeout,
     InvalidCoapURI,
+    ObservationRefused,
     ResetByPeer,
     TransferFailed,
     UnexpectedCode,
 )
-from twisted_net.coap.server import CoapServer, listen_coap
+from twisted_net.coap.port import listen_coap
+from twisted_net.coap.server import CoapServer
 from twisted_net.coap.settings import CoapClientSettings, CoapLimits
 from twisted_net.commands.standard import standard_commands
 from twisted_net.net.addresses import Source
@@ -107,6 +111,7 @@ class Served:
         commands.command("SLEEP")(self._sleep)
         commands.command("BLOCK", blocking=True, safe=True)(lambda: "blocked")
         commands.command("BIG", safe=True)(self._big)
+        commands.command("REPEAT", safe=True)(self._repeat)
         self.server = CoapServer(reactor, commands, limits or CoapLimits(refresh_interval=0.05))
         self.client = CoapClient(reactor, settings)
 
@@ -135,12 +140,17 @@ class Served:
         self.runs.append("slept")
         return "slept"
 
+    def _repeat(self, text: str) -> str:
+        return text * 1000
+
     def _big(self) -> str:
         self.runs.append("big")
         return "big" * 10_000
 
 
-async def strange(reactor: Any, server: Strange, method: int = Code.GET) -> CoapResponse:
+async def strange(
+    reactor: Any, server: Strange, method: int = Code.GET, payload: bytes = b"a" * 2000
+) -> CoapResponse:
     """Ask a strange server, and close everything."""
     port = reactor.listenUDP(0, server, interface="127.0.0.1")
     try:
@@ -148,7 +158,7 @@ async def strange(reactor: Any, server: Strange, method: int = Code.GET) -> Coap
             reactor, CoapClientSettings(ack_timeout=0.1, max_retransmit=2)
         ) as client:
             return await client.request(
-                method, f"coap://127.0.0.1:{port.getHost().port}/x", b"a" * 2000
+                method, f"coap://127.0.0.1:{port.getHost().port}/x", payload
             )
     finally:
         await port.stopListening()
@@ -264,11 +274,14 @@ async def next_of(states: Observation) -> CoapResponse:
 
 
 async def test_observe_once(reactor: Any) -> None:
-    """What cannot be observed has one state."""
+    """What cannot be observed has one state, and is an error then."""
     async with Served(reactor) as served:
-        for path in ("ping", "nope"):
-            states = await served.client.observe(served.uri(path))
-            assert len([state async for state in states]) == 1
+        states = await served.client.observe(served.uri("ping"))
+        assert (await anext(states)).text == "PONG"
+        with pytest.raises(ObservationRefused):
+            await anext(states)
+        states = await served.client.observe(served.uri("nope"))
+        assert [state.code async for state in states] == [Code.NOT_FOUND]
 
 
 async def test_observe_until_the_server_goes(reactor: Any) -> None:
@@ -292,7 +305,7 @@ async def test_states_not_taken(reactor: Any) -> None:
 
 async def test_proof(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that asks whether our address is ours is told."""
-    monkeypatch.setattr("twisted_net.coap.server.is_loopback", lambda host: False)
+    monkeypatch.setattr("twisted_net.coap.echo.is_loopback", lambda host: False)
     async with Served(reactor) as served:
         assert (await served.client.post(served.uri("note"), b"x" * 3000)).text == "x" * 3000
     async with Served(reactor) as served:
@@ -350,7 +363,7 @@ async def test_strange_servers(reactor: Any) -> None:
         Type.ACK, Code.CONTENT, options=[(Option.BLOCK2, b"\x08")], payload=b"a" * 16
     )
     gone = CoapMessage(Type.ACK, Code.NOT_FOUND, payload=b"gone")
-    answer = await strange(reactor, Strange(first, gone))
+    answer = await strange(reactor, Strange(first, gone), payload=b"")
     assert (answer.code, answer.text) == (Code.NOT_FOUND, "gone")
 
 
@@ -403,3 +416,64 @@ async def test_example(reactor: Any, tmp_path: Path) -> None:
             assert (await client.post(f"{uri}/switch", b"on")).text == "on"
             assert (await anext(states)).text == "on"
         assert json.loads((await client.get(f"{uri}/led", accept=50)).payload)["result"] == "on"
+
+
+async def test_uploads_at_once(reactor: Any) -> None:
+    """Uploads to one resource at once are kept apart: none has others' blocks (RFC 9175 §3.5)."""
+    async with Served(reactor) as served:
+        bodies = [letter * size for letter, size in ((b"a", 2000), (b"b", 3000), (b"c", 2500))]
+        uri = served.uri("note")
+        calls = [served.client.post(uri, body) for body in bodies]
+        for call, body in zip(calls, bodies, strict=True):
+            response = await call
+            assert (response.code, response.payload) == (Code.CHANGED, body)
+        assert sorted(served.runs) == sorted(body.decode() for body in bodies)
+
+
+async def test_long_responses_at_once(reactor: Any) -> None:
+    """Requests to one resource at once get the blocks of their own responses (RFC 9175 §3.5)."""
+    async with Served(reactor) as served:
+        for ask in (served.client.fetch, served.client.post):
+            calls = [ask(served.uri("repeat"), word) for word in (b"ab", b"cde")]
+            for call, word in zip(calls, ("ab", "cde"), strict=True):
+                assert (await call).text == word * 1000
+        assert not served.client._under_way
+
+
+async def test_nobody_listens(reactor: Any) -> None:
+    """Requests to a closed port fail at once, those to others do not (RFC 7252 §4.2)."""
+    async with Served(reactor) as served, CoapClient(reactor) as client:
+        for host in ("127.0.0.1", "[::1]"):
+            uri = f"coap://{host}:{free_port()}/x"
+            waiting = client.post(served.uri("sleep"), b"30")
+            for calls in (1, 3):
+                refused = [client.get(uri) for _ in range(calls)]
+                for call in refused:
+                    with pytest.raises(CoapHostUnreachable):
+                        await call
+            assert (await client.get(served.uri("ping"))).text == "PONG"
+            waiting.cancel()
+            with pytest.raises(CancelledError):
+                await waiting
+
+
+async def test_refused_at_once(reactor: Any) -> None:
+    """The refusal of one request takes no datagram of the next one: nothing is sent again."""
+    # So late that none of them is due for a busy machine.
+    async with CoapClient(reactor, CoapClientSettings(ack_timeout=60)) as client:
+        calls = [client.get(f"coap://127.0.0.1:{free_port()}/x") for _ in range(8)]
+        for call in calls:
+            with pytest.raises(CoapHostUnreachable):
+                await call
+        (endpoint,) = client._endpoints
+        assert endpoint.layer.counts.retransmissions == 0
+
+
+async def test_spellings(reactor: Any) -> None:
+    """An IPv6 address of any spelling is the same server (RFC 5952), a scope of any form, too."""
+    async with Served(reactor, interface="::1") as served:
+        port = served.port.getHost().port
+        for host in ("0:0:0::1", "::0001", "0000:0000:0:0:0:0:0:1"):
+            assert (await served.client.get(f"coap://[{host}]:{port}/ping")).text == "PONG"
+        with pytest.raises(CoapHostUnreachable):
+            await served.client.get("coap://[fe80::1%25nowhere0]/ping")

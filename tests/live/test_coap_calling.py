@@ -69,6 +69,26 @@ async def test_answers(reactor: Any) -> None:
         assert (status, out) == (0, '{"command":"ECHO","result":"a b 1"}')
 
 
+async def test_fetch(reactor: Any) -> None:
+    """``fetch`` has the arguments of a safe command in its payload."""
+    async with Served(reactor) as served:
+        echo = served.uri("echo")
+        assert await run(reactor, "fetch", echo, "a  b") == (0, "a b", "")
+        long = "x" * 3000
+        assert await run(reactor, "fetch", echo, "-", body=long.encode()) == (0, long, "")
+
+
+async def test_report(reactor: Any) -> None:
+    """``--report`` sends one message, which is heard, and waits for nothing."""
+    async with Served(reactor) as served:
+        assert await run(reactor, "-R", "post", served.uri("note"), "21.5") == (0, "", "")
+        await until(reactor, lambda: served.runs == ["21.5"])
+        assert served.server.layer.counts.sent == 0
+    for words in (("get", "u"), ("fetch", "u"), ("observe", "u"), ("post", "-o", "f", "u")):
+        with pytest.raises(UsageError):
+            CoapOptions().parseOptions(["-R", *words])
+
+
 async def test_verbose(reactor: Any) -> None:
     """``-v`` shows the code and the options of an answer, apart from its body."""
     async with Served(reactor) as served:
@@ -82,7 +102,7 @@ async def test_refusals(reactor: Any) -> None:
     async with Served(reactor) as served:
         for method, path, sentence in (
             ("get", "nope", "4.04 Not Found: no resource /nope; see /.well-known/core"),
-            ("put", "echo", "4.05 Method Not Allowed: this resource takes GET or POST"),
+            ("put", "echo", "4.05 Method Not Allowed: this resource takes GET or FETCH or POST"),
             ("delete", "note", "4.05 Method Not Allowed: this resource takes POST"),
         ):
             ended = await run(reactor, method, served.uri(path))
@@ -138,7 +158,9 @@ async def test_observe(reactor: Any) -> None:
         status, out, _ = await run(reactor, "observe", served.uri("stats"), "-c", "3")
         assert (status, out.count("\n"), out.count("STATS")) == (0, 3, 3)
         assert served.server.observers == 0
-        assert await run(reactor, "observe", served.uri("ping")) == (0, "PONG\n", "")
+        status, out, error = await run(reactor, "observe", served.uri("ping"))
+        assert (status, out) == (UNANSWERED, "PONG\n")
+        assert "does not notify" in error
         ended = await run(reactor, "observe", served.uri("nope"))
         assert (ended[0], ended[1]) == (REFUSED, "")
 

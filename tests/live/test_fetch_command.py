@@ -148,6 +148,15 @@ async def test_output(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+async def test_output_of_others(tmp_path: Path) -> None:
+    """A file with the name that parts have elsewhere is another's."""
+    target, other = tmp_path / "file", tmp_path / "file.part"
+    other.write_bytes(b"not ours")
+    async with serving(Site(Page(answer))) as port:
+        assert await run(f"http://127.0.0.1:{port}/", "-o", str(target)) == (0, b"", "")
+    assert (target.read_bytes(), other.read_bytes()) == (b"GET */* \n", b"not ours")
+
+
 async def test_report(tmp_path: Path) -> None:
     """The report has attempts, redirects and the cache, and no secret."""
     cache = str(tmp_path / "cache")

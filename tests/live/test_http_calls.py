@@ -7,8 +7,10 @@ import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.web.guard import DigestCredentialFactory, HTTPAuthSessionWrapper
 from twisted.web.http import Request
@@ -40,6 +43,7 @@ from twisted_net.http import (
 
 USER, PASSWORD = "Mufasa", "Circle of Life"
 QUICK = HttpSettings(timeout=PATIENCE)
+EXPECT = {"Expect": "100-continue"}
 
 curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
@@ -66,6 +70,8 @@ async def test_digest_of_twisted() -> None:
         for _ in range(2):
             assert (await client.get(url, auth=auth, cache=False)).body == b"welcome"
         assert (await client.post(url, auth=auth, data=b"x")).body == b"welcome"
+        other = f"http://127.0.0.1:{port}/é b"
+        assert (await client.get(other, auth=DigestAuth(USER, PASSWORD))).body == b"welcome"
         async with client.stream("GET", url, auth=DigestAuth(USER, PASSWORD)) as streamed:
             assert await streamed.read() == b"welcome"
         assert (await client.get(url, auth=DigestAuth(USER, "other"))).status == 401
@@ -300,6 +306,74 @@ async def nginx_running(folder: Path) -> AsyncIterator[str]:
         yield url
         server.signal(15)
         await server.ended()
+
+
+@nginx
+async def test_expect_of_nginx(tmp_path: Path) -> None:
+    """nginx agrees to a body, refuses one that is too large, and gets none of that."""
+    async with (
+        nginx_running(tmp_path) as base,
+        Client(
+            global_reactor(), QUICK, base_url=base, headers={"Expect": "100-continue"}
+        ) as client,
+    ):
+        taken: list[int] = []
+
+        def pieces(count: int) -> Iterator[bytes]:
+            for number in range(count):
+                taken.append(number)
+                yield b"x" * 1000
+
+        assert (await client.put("dav/b.txt", data=pieces(3))).status == 201
+        assert ((tmp_path / "dav/b.txt").read_bytes(), len(taken)) == (b"x" * 3000, 3)
+        taken.clear()
+        with (tmp_path / "large").open("w+b") as file:
+            file.truncate(2 * 2**20)
+            assert (await client.put("dav/c.txt", data=file)).status == 413
+            assert file.tell() == 0
+        assert (await client.put("nowhere/else/x", data=pieces(3))).status == 405
+        assert not taken
+        assert (await client.put("dav/b.txt", data=b"y" * 3000)).status == 204
+        assert (await client.get("dav/b.txt")).body == b"y" * 3000
+
+
+async def test_expect_of_http_server() -> None:
+    """The server of Python's library agrees, and so does Twisted's; older HTTP is silent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    class Newer(Handler):
+        protocol_version = "HTTP/1.1"
+
+    settings = HttpSettings(timeout=PATIENCE, continue_timeout=0.1)
+    page = Page(lambda request, count: request.content.read() if request.content else b"")
+    async with (
+        Client(global_reactor(), settings, headers=EXPECT) as client,
+        serving(Site(page)) as port,
+    ):
+        response = await client.post(f"http://127.0.0.1:{port}/", data=b"abc" * 999)
+        assert response.body == b"abc" * 999
+        for handler in (Handler, Newer):
+            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                url = f"http://127.0.0.1:{server.server_port}/"
+                for _ in range(3):
+                    assert (await client.post(url, data=b"abc")).body == b"abc"
+            finally:
+                await deferToThread(server.shutdown)
+                thread.join()
+                server.server_close()
 
 
 @nginx

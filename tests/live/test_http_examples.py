@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.web.resource import Resource
+from twisted.web.http import Request
 from twisted.web.server import Site
 
 from tests.live.processes import Running
+from tests.live.test_http import Page, serving
 from tests.patience import PATIENCE
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -38,26 +39,20 @@ async def test_http_service(reactor: Any) -> None:
     """A service is used: its token and base URL, its cookie, its pages, and a form with a file."""
     seen: list[tuple[Any, ...]] = []
 
-    class Page(Resource):
-        isLeaf = True
+    def answer(request: Request, count: int) -> bytes:
+        uri = request.uri.decode()
+        fields = ("authorization", "cookie", "content-type")
+        seen.append((request.method.decode(), uri, *map(request.getHeader, fields)))
+        if "login" in uri:
+            request.addCookie(b"session", b"1")
+        if uri.endswith("page=1&lang=en"):
+            request.setHeader(b"link", b'</v1/items?page=2>; rel="next"')
+        return b'["item"]'
 
-        def render(self, request: Any) -> bytes:
-            uri = request.uri.decode()
-            fields = ("authorization", "cookie", "content-type")
-            seen.append((request.method.decode(), uri, *map(request.getHeader, fields)))
-            if "login" in uri:
-                request.addCookie(b"session", b"1")
-            if uri.endswith("page=1&lang=en"):
-                request.setHeader(b"link", b'</v1/items?page=2>; rel="next"')
-            return b'["item"]'
-
-    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
-    try:
-        base = f"http://127.0.0.1:{port.getHost().port}/v1"
+    async with serving(Site(Page(answer))) as port:
+        base = f"http://127.0.0.1:{port}/v1"
         async with running(reactor, "http_service.py", base, "T") as example:
             ended = await example.ended()
-    finally:
-        await port.stopListening()
     shown = ["['item']", "['item']", "200 multipart/form-data"]
     assert (ended.status, ended.stdout.splitlines()) == (0, shown), ended.stderr
     assert [each[:2] for each in seen] == [
@@ -70,24 +65,36 @@ async def test_http_service(reactor: Any) -> None:
     assert [each[3] for each in seen] == [None, *["session=1"] * 3]
 
 
+async def test_treq_client(reactor: Any) -> None:
+    """treq's calls are made, the second GET by the cache."""
+    seen: list[str] = []
+
+    def answer(request: Request, count: int) -> bytes:
+        seen.append(f"{request.method.decode()} {request.uri.decode()}")
+        request.setHeader(b"cache-control", b"max-age=60")
+        return b"page"
+
+    async with serving(Site(Page(answer))) as port:
+        url = f"http://127.0.0.1:{port}/items"
+        async with running(reactor, "treq_client.py", url) as example:
+            ended = await example.ended()
+    shown = ["200 page", "200 page", f"200 {url}"]
+    assert (ended.status, ended.stdout.splitlines()) == (0, shown), ended.stderr
+    assert seen == ["GET /items?page=2", "POST /items"]
+
+
 async def test_http_events(reactor: Any) -> None:
     """The events of a server are shown, until it ends."""
 
-    class Page(Resource):
-        isLeaf = True
+    def answer(request: Request, count: int) -> bytes:
+        assert request.getHeader("accept") == "text/event-stream"
+        request.setHeader(b"content-type", b"text/event-stream")
+        return b"event: add\ndata: 1\n\ndata: 2\n\ndata: incomplete"
 
-        def render(self, request: Any) -> bytes:
-            assert request.getHeader("accept") == "text/event-stream"
-            request.setHeader(b"content-type", b"text/event-stream")
-            return b"event: add\ndata: 1\n\ndata: 2\n\ndata: incomplete"
-
-    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
-    try:
-        url = f"http://127.0.0.1:{port.getHost().port}/"
+    async with serving(Site(Page(answer))) as port:
+        url = f"http://127.0.0.1:{port}/"
         async with running(reactor, "http_events.py", url) as example:
             ended = await example.ended()
-    finally:
-        await port.stopListening()
     shown = ["add 1", "message 2"]
     assert (ended.status, ended.stdout.splitlines()) == (0, shown), ended.stderr
 
@@ -96,20 +103,11 @@ async def test_http_stream(reactor: Any, tmp_path: Path) -> None:
     """A large page is written to the file, byte for byte."""
     body = bytes(range(256)) * 4096
 
-    class Page(Resource):
-        isLeaf = True
-
-        def render_GET(self, request: Any) -> bytes:
-            return body
-
-    port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
-    try:
-        url = f"http://127.0.0.1:{port.getHost().port}/"
-        file = tmp_path / "page"
+    file = tmp_path / "page"
+    async with serving(Site(Page(lambda request, count: body))) as port:
+        url = f"http://127.0.0.1:{port}/"
         async with running(reactor, "http_stream.py", url, str(file)) as example:
             ended = await example.ended()
-    finally:
-        await port.stopListening()
     assert (ended.status, ended.stdout.split()) == (0, ["200", str(len(body))]), ended.stderr
     assert file.read_bytes() == body
 

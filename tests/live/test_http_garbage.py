@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from typing_extensions import override
+from zope.interface import implementer
 
 from tests.garbage import cyclic_garbage
 from tests.live.test_http import global_reactor
 from twisted_net.errors import FetchError
 from twisted_net.http import Client, HttpSettings
 from twisted_net.http.cache.settings import CacheSettings
+from twisted_net.http.errors import FetchTimeout
 from twisted_net.http.retry.settings import RetryPolicy
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -56,7 +61,9 @@ class Server(Protocol):
 
     @override
     def dataReceived(self, data: bytes) -> None:
-        if data.endswith(b"\r\n\r\n"):
+        if data.startswith(b"GET /first "):
+            self._send(list(ANSWERS["whole"]))
+        elif data.endswith(b"\r\n\r\n"):
             self._send(list(self.parts))
 
     def _send(self, parts: list[bytes | str]) -> None:
@@ -83,6 +90,22 @@ async def answering(parts: list[bytes | str]) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port.getHost().port}/"
     finally:
         await port.stopListening()
+
+
+@implementer(IHostnameResolver, IHostResolution)
+class SilentResolver:
+    """Never finds an address."""
+
+    name = "a.example"
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, *arguments: object
+    ) -> IHostResolution:
+        resolutionReceiver.resolutionBegan(self)
+        return self
+
+    def cancel(self) -> None:
+        """Do nothing: no result will come."""
 
 
 async def turns(count: int) -> None:
@@ -166,6 +189,29 @@ async def test_cancelled(name: str, after: int, *, cache: bool) -> None:
         assert left == set()
 
 
+@pytest.mark.parametrize("cache", [True, False], ids=["cached", "not cached"])
+@pytest.mark.parametrize("after", [None, 5])
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_direct(name: str, after: int | None, *, cache: bool) -> None:
+    """Nothing of a call over an idle connection is left in cycles, whether it is cancelled."""
+    async with (
+        answering(ANSWERS[name]) as url,
+        Client(global_reactor(), settings(cache=cache)) as client,
+    ):
+        await client.get(url + "first")
+        with cyclic_garbage() as left:
+            calling = Deferred.fromCoroutine(client.get(url))
+            calling.addErrback(lambda _: None)
+            if after is None:
+                await calling
+            else:
+                await turns(after)
+                calling.cancel()
+            await turns(5)
+            del calling
+        assert left == set()
+
+
 @pytest.mark.parametrize(
     "name", ["none", "reset in the header", "no response", "many interim", "redirects", "silent"]
 )
@@ -203,6 +249,44 @@ async def test_many_at_once() -> None:
         with cyclic_garbage() as left:
             results = await client.gather([url] * 5)
             assert all(isinstance(result, FetchError) for result in results)
+            del results
+            await turns(5)
+        assert left == set()
+
+
+@pytest.mark.parametrize("timeouts", [(0.1, 0.2), (0.2, 0.1), (0.1, 0.2, 0.15)])
+async def test_other_times(timeouts: tuple[float, ...]) -> None:
+    """Nothing of calls that share a request, and have different times for it, is left in cycles."""
+    async with (
+        answering(ANSWERS["silent"]) as url,
+        Client(global_reactor(), settings(cache=True)) as client,
+    ):
+        with cyclic_garbage() as left:
+            results = await client.gather(
+                [partial(client.get, url, timeout=timeout) for timeout in timeouts]
+            )
+            assert all(isinstance(result, FetchTimeout) for result in results)
+            del results
+            await turns(5)
+        assert left == set()
+
+
+@pytest.mark.parametrize("paths", ["aaa", "abc"])
+async def test_no_connection_in_time(paths: str) -> None:
+    """Nothing of calls that wait for a connection or a slot until their end is left in cycles."""
+    async with Client(
+        global_reactor(),
+        msgspec.structs.replace(settings(cache=True), max_per_origin=2, timeout=0.1),
+        resolver=SilentResolver(),
+    ) as client:
+        with cyclic_garbage() as left:
+            results = await client.gather(
+                [
+                    partial(client.get, f"http://a.example/{path}", timeout=0.1 + 0.05 * i)
+                    for i, path in enumerate(paths)
+                ]
+            )
+            assert all(isinstance(result, FetchTimeout) for result in results)
             del results
             await turns(5)
         assert left == set()

@@ -165,6 +165,30 @@ async def test_http() -> None:
     assert [head.split(b"\r\n")[0] for head in proxy.heads] == [b"GET %s HTTP/1.1" % url.encode()]
 
 
+async def test_expect() -> None:
+    """A body waits for the server behind a proxy, and behind a tunnel with TLS."""
+    good = certificate("inside.example")
+    policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates([Certificate(good.original)]))
+    page = Page(lambda request, count: request.content.read() if request.content else b"")
+    proxy = SmallProxy()
+    async with (
+        serving(Site(page)) as plain,
+        serving(Site(page), good.options()) as secure,
+        serving(proxy) as way,
+        Client(
+            global_reactor(),
+            through(way, continue_timeout=PATIENCE),
+            tls_policy=policy,
+            headers={"Expect": "100-continue"},
+        ) as client,
+    ):
+        for url in (f"http://inside.example:{plain}/", f"https://inside.example:{secure}/"):
+            for body in (b"abc", b"x" * 300_000):
+                assert (await client.put(url, data=iter([body]))).body == body
+    assert all(head.endswith(b"\r\n\r\n") for head in proxy.heads)
+    assert b"Expect: 100-continue\r\n" in proxy.heads[0]
+
+
 async def test_fetch() -> None:
     """FETCH asks for a tunnel to the address that it checked."""
     proxy = SmallProxy()

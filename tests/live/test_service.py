@@ -157,13 +157,15 @@ async def test_second_signal(
         ((str(BIN / "twisted-net"),), "QuietEPollReactor"),
         ((sys.executable, "-m", "twisted_net"), "QuietEPollReactor"),
         ((str(BIN / "twisted-net"), "--reactor=poll"), "PollReactor"),
-        ((str(BIN / "twistd"), "-n", "--pidfile=", "net"), "EPollReactor"),
+        ((str(BIN / "twistd"), "-n", "--pidfile=", "net"), "QuietEPollReactor"),
+        ((str(BIN / "twistd"), "-n", "--pidfile=", "--reactor=epoll", "net"), "EPollReactor"),
+        ((str(BIN / "twist"), "--log-format=text", "net"), "EPollReactor"),
     ],
 )
 async def test_reactor(
     words: tuple[str, ...], expected: str, own_commands: Path, reactor: Any
 ) -> None:
-    """The script runs on the quiet reactor unless told otherwise; what commands log arrives."""
+    """Twist alone runs it on another reactor unless told so; what commands log arrives."""
     options = (*FREE, "--commands=own:commands")
     async with Running(reactor, [*words, *options], own_commands) as process:
         tcp, _ = await process.ports()

@@ -147,8 +147,9 @@ async def test_terminal(name: str, tmp_path: Path, reactor: Any) -> None:
     def run() -> tuple[bytes, int]:
         ours, its = pty.openpty()
         starter = (
-            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-            "os.execv(sys.argv[1], sys.argv[1:])"
+            "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            # The tests themselves may run under nohup.
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
         )
         log = tmp_path / "log"
         with log.open("wb") as output:

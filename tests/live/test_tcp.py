@@ -603,8 +603,8 @@ async def test_tls_drain(reactor: Any, certificate: PrivateCertificate) -> None:
         client = await connect(reactor, port, tls=True)
         client.send(b"PING\n")
         await client.lines(1)
-        drained = factory.drain(5)
-        assert await client.rest() == [{"event": "shutdown", "timeout": 5}]
+        drained = factory.drain(60)
+        assert await client.rest() == [{"event": "shutdown", "timeout": 60}]
         await drained
         assert factory.sessions.counters.ended[End.DRAINED] == 1
         late = await connect(reactor, port, tls=True)

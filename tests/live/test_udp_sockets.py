@@ -250,6 +250,27 @@ async def test_two_servers(reactor: Any) -> None:
             await stop(port)
 
 
+async def test_guarded_and_unguarded(reactor: Any) -> None:
+    """A datagram that is forged between two ports of a service, one of them guarded, ends there."""
+    limits = DatagramLimits(guard="public", datagrams_per_network=None)
+    server = DatagramServer(reactor, limits)
+    guarded = listen_datagrams(reactor, server, 0, "0.0.0.0")
+    free = listen_datagrams(reactor, server.companion(), 0)
+    try:
+        address = "127.0.0.1", guarded.getHost().port
+        free.write(b"x".ljust(4096), address)
+        await until(reactor, lambda: server.responder.counts.received)
+        before = 0
+        while before != server.responder.counts.received:
+            before = server.responder.counts.received
+            for _ in range(20):
+                await deferLater(reactor, 0)
+        assert server.responder.counts.received == 1
+    finally:
+        for port in (guarded, free):
+            await stop(port)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells what it dropped")
 async def test_kernel_drops(reactor: Any) -> None:
     """Of a burst of 20,000 datagrams all are counted: as received, or as dropped by the kernel."""

@@ -55,14 +55,14 @@ drain_timeout = 1
 [tcp]
 port = 0
 command_timeout = 1
-idle_timeout = 2
+idle_timeout = 5
 
 [udp]
 enabled = false
 
 [auth]
 users = "users.toml"
-timeout = 2
+timeout = 5
 free_attempts = 1
 first_delay = {LONG}
 longest_delay = {LONG}

@@ -119,7 +119,7 @@ async def test_drain(reactor: Any) -> None:
             with pytest.raises(ConnectionClosedOK):
                 client.recv(PATIENCE)
 
-    async with serving(reactor, over_websocket()) as service:
+    async with serving(reactor, over_websocket(), drain_timeout=PATIENCE) as service:
         await deferToThread(talk, port_of(service))
         # Not before the last connection is gone.
         await service.stopService()

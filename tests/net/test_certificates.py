@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
@@ -276,14 +278,22 @@ class CertificatesTests(SynchronousTestCase):
         (self.folder / "other").write_bytes(AUTHORITY.issue("a.test")[1])
         locked = b"".join(AUTHORITY.issue("a.test", password=b"secret"))
         (self.folder / "locked").write_bytes(locked)
-        no_pem = "there is no certificate or key in it, in PEM and without a passphrase"
+        (self.folder / "key").write_bytes(AUTHORITY.issue("a.test")[1])
+        other_kind = Ed25519PrivateKey.generate()
+        (self.folder / "other_kind").write_bytes(
+            other_kind.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        no_key = "there is no key in it, in PEM and without a passphrase"
         for certificate, key_name, expected in [
             ("nowhere", "", "/nowhere: No such file or directory"),
-            ("text", "", f"/text: {no_pem}"),
-            ("chain", "", f"/chain: {no_pem}"),
+            ("text", "", "/text: there is no certificate in it, in PEM"),
+            ("key", "chain", "/key: there is no certificate in it, in PEM"),
+            ("chain", "", f"/chain: {no_key}"),
+            ("chain", "text", f"/text: {no_key}"),
             ("chain", "nowhere", "/nowhere: No such file or directory"),
             ("chain", "other", "/other: this key is not the certificate's"),
-            ("locked", "", f"/locked: {no_pem}"),
+            ("chain", "other_kind", "/other_kind: this key is not the certificate's"),
+            ("locked", "", f"/locked: {no_key}"),
         ]:
             with self.subTest(certificate=certificate, key=key_name):
                 settings = {"certificate": self.folder / certificate}

@@ -236,8 +236,8 @@ def clocks_taken(kind: type[Any]) -> set[str]:
 class EmbeddedTests(ReactorCase):
     """Whatever is public and is given a reactor, or a clock, makes it steady."""
 
-    # They open sockets, and set no timer.
-    TIMELESS = frozenset({"CappedPort", "FastServerEndpoint"})
+    # They open sockets, and set no timer; or the service makes them, with the clock that it has.
+    TIMELESS = frozenset({"ApplicationContext", "CappedPort", "FastServerEndpoint"})
 
     def public(self) -> dict[str, type]:
         """Return the public classes that take a reactor or a clock."""

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_net.commands.registry import Commands
 from twisted_net.commands.standard import acknowledge
 from twisted_net.errors import ConfigError
-from twisted_net.service.commands import configured_commands
-from twisted_net.service.config import Config, TcpSettings
+from twisted_net.service.commands import configured_commands, configured_handler
+from twisted_net.service.config import Config, TcpSettings, UdpSettings
 
 MODULE = """
 from __future__ import annotations
@@ -33,6 +33,26 @@ def double(number: int) -> int:
 async def fetch(url: str) -> Mapping[str, object]:
     """Stand in for the HTTP client."""
     return {"url": url}
+
+
+HANDLER = """
+from __future__ import annotations
+
+
+def shout(data: bytes, source: tuple[str, int]) -> bytes:
+    return data.upper()
+
+
+def deaf(data: bytes) -> bytes:
+    return data
+
+
+async def slow(data: bytes, source: tuple[str, int]) -> bytes:
+    return data
+
+
+number = 7
+"""
 
 
 class ConfiguredCommandsTests(SynchronousTestCase):
@@ -146,12 +166,31 @@ class ConfiguredCommandsTests(SynchronousTestCase):
         )
         self.assertEqual(self.mistake("own_one:zzz"), "own_one has no zzz")
 
+    def test_datagram_handler(self) -> None:
+        """``udp.handler`` names a function that takes a datagram and its source."""
+        self.write("own_udp.py", HANDLER)
+        handler = configured_handler(Config(udp=UdpSettings(handler="own_udp:shout")))
+        assert handler is not None
+        self.assertEqual(handler(b"a", ("192.0.2.1", 1)), b"A")
+        self.assertIsNone(configured_handler(Config()))
+        for name, mistake in (
+            ("deaf", "is called with (data, source)"),
+            ("slow", "neither async nor a generator"),
+            ("number", "must be callable, not int"),
+            ("nothing", "own_udp has no nothing"),
+        ):
+            config = Config(udp=UdpSettings(handler=f"own_udp:{name}"))
+            error = self.assertRaises(ConfigError, configured_handler, config)
+            self.assertIn(f"udp.handler: own_udp:{name}: ", str(error))
+            self.assertIn(mistake, str(error))
+
     def test_something_else(self) -> None:
         """A value that is not a registry is reported with its type."""
         self.write("own_one.py", MODULE)
         self.assertEqual(
             self.mistake("own_one:numbers"),
-            "numbers is of type list, not twisted_net.commands.Commands",
+            "numbers is of type list, "
+            "neither twisted_net.commands.Commands nor twisted_net.service.Application",
         )
 
     def test_name_of_a_standard_command(self) -> None:

@@ -215,10 +215,11 @@ class ProtectionTests(SynchronousTestCase):
         Config(listeners=(Listener(path="/run/x"), Listener(port=1)))
 
     def test_coap(self) -> None:
-        """CoAP without DTLS has no logins: it cannot be enabled if they are required."""
-        coap = CoapSettings(enabled=True)
-        self.assertIn("coap.enabled", self.refused(coap=coap, auth=AuthSettings(users="x")))
-        Config(coap=coap)
+        """CoAP without DTLS has no logins: beside them it may do what the anonymous may."""
+        for interface in ("127.0.0.1", ""):
+            Config(
+                coap=CoapSettings(enabled=True, interface=interface), auth=AuthSettings(users="x")
+            )
 
     def test_coap_for_others(self) -> None:
         """CoAP serves other machines only with ``auth.open``, or over DTLS with users."""
@@ -235,7 +236,7 @@ class ProtectionTests(SynchronousTestCase):
         Config(coap=CoapSettings(interface="::", dtls=CoapDtlsSettings(interface="::")))
 
     def test_coap_over_dtls(self) -> None:
-        """Over DTLS, logins require client certificates."""
+        """Over DTLS, logins require client certificates or pre-shared keys."""
         auth = AuthSettings(users="x")
         bare = CoapDtlsSettings(certificate="a.pem")
         self.assertIn("coap.dtls.client_ca", self.refused(coap=CoapSettings(dtls=bare), auth=auth))
@@ -247,6 +248,8 @@ class ProtectionTests(SynchronousTestCase):
                 client_certificate=asked,
             )
             Config(coap=CoapSettings(dtls=tls), auth=auth)
+        keys = CoapDtlsSettings(certificate="a.pem", psk="keys.toml")
+        Config(coap=CoapSettings(dtls=keys), auth=auth)
 
     def test_dtls_alone(self) -> None:
         """DTLS alone is something to serve; it is disabled without a certificate."""

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.tcp.issuing import Authority, write_pair
 from tests.threads import ThreadClock
 from twisted_net.auth.users import AuthSettings
-from twisted_net.coap.messages import MAX_DELAYED_BYTES
+from twisted_net.coap.exchange import MAX_DELAYED_BYTES
 from twisted_net.commands.registry import Commands
 from twisted_net.config.tls import TlsSettings
 from twisted_net.errors import AuthRequired, CannotListen, ConfigError
@@ -95,8 +95,9 @@ OPEN = AuthSettings(open=True)
 
 NOTHING_KEPT = dict.fromkeys(
     (
-        *("broadcasts", "coap_exchanges", "coap_observers", "coap_topics", "coap_transfers"),
-        *("coap_waiting", "connections", "group_answers", "leaving", "messages"),
+        *("broadcasts", "coap_exchanges", "coap_observers", "coap_sessions", "coap_topics"),
+        *("coap_transfers", "coap_waiting", "connections", "group_answers", "leaving", "messages"),
+        "retained",
         *("subscriptions", "total"),
     ),
     0,
@@ -304,7 +305,7 @@ class NetServiceTests(NetServiceTestCase):
             answer.keys(),
             {
                 *("command", "clients", "commands", "latency", "memory", "process", "server"),
-                "topics",
+                *("bans", "topics"),
             },
         )
         server = answer["server"]
@@ -332,6 +333,7 @@ class NetServiceTests(NetServiceTestCase):
                 "broadcasts": MAX_WAITING_BYTES,
                 "coap_exchanges": memory.limit,
                 "coap_observers": memory.limit,
+                "coap_sessions": memory.limit,
                 "coap_topics": coap.max_topic_bytes,
                 "coap_transfers": 2 * coap.max_transfer_bytes,
                 "connections": 2 * Limits().max_buffered,
@@ -339,6 +341,7 @@ class NetServiceTests(NetServiceTestCase):
                 "coap_waiting": memory.limit,
                 "leaving": memory.limit,
                 "messages": 2 * Limits().max_buffered,
+                "retained": TopicSettings().max_retained_bytes,
                 "total": memory.limit,
                 "subscriptions": TopicSettings().max_subscription_bytes,
             },
@@ -395,7 +398,7 @@ class NetServiceTests(NetServiceTestCase):
             {
                 *("received", "malformed", "duplicates", "peers_refused", "sent", "timeouts"),
                 *("retransmissions", "resets", "responses_dropped", "evicted"),
-                *("peers", "exchanges", "observers", "failures", "overdue"),
+                *("peers", "exchanges", "observers_refused", "observers", "failures", "overdue"),
             },
         )
 

@@ -23,8 +23,9 @@ from twisted_net.service.users_file import (
     UsersFile,
     unthreaded,
 )
-from twisted_net.sessions import Session, Sessions
-from twisted_net.topics import Mailbox
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
+from twisted_net.topics.mailbox import Mailbox
 from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 

@@ -44,8 +44,13 @@ class Authority:
         common_names: tuple[str, ...] = (),
         days: float = 90,
         password: bytes | None = None,
+        encoded_names: bytes | None = None,
     ) -> tuple[bytes, bytes]:
-        """Issue a certificate for names and addresses; return its chain and its key as PEM."""
+        """
+        Issue a certificate for names and addresses; return its chain and its key as PEM.
+
+        :param encoded_names: a SubjectAlternativeName in DER, in place of that of *hosts*.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]
@@ -60,6 +65,10 @@ class Authority:
         if hosts:
             names = x509.SubjectAlternativeName([_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=not common_names)
+        if encoded_names is not None:
+            oid = x509.SubjectAlternativeName.oid
+            encoded = x509.UnrecognizedExtension(oid, encoded_names)
+            builder = builder.add_extension(encoded, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         encryption = (
             serialization.BestAvailableEncryption(password)

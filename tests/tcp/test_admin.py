@@ -67,6 +67,18 @@ class KillTests(ServerTestCase):
         self.assertTrue(client.gone)
         self.assertEqual(self.factory.sessions.counters.ended[End.KILLED], 1)
 
+    def test_reason(self) -> None:
+        """The client is told why, and is out of the list while it reads that."""
+        victim = self.connect(peer=IPv4Address("TCP", "192.0.2.9", 1))
+        victim.polite = False
+        operator = self.connect(b"KILL client 192.0.2.9:1 too noisy\nCLIENTS\n")
+        killed, clients = operator.answers()
+        self.assertEqual((killed["killed"], clients["count"]), (1, 1))
+        event = {"event": "closing", "reason": "killed", "message": "too noisy"}
+        self.assertEqual(victim.answers(), [event])
+        self.leave(victim, operator)
+        self.assert_over(killed=1, client_closed=1)
+
     def test_twice(self) -> None:
         """One that is going already is not sent away again."""
         victim = self.connect(peer=IPv4Address("TCP", "192.0.2.9", 1))
@@ -151,6 +163,19 @@ class SlowTests(ServerTestCase):
         self.factory = CommandFactory(self.reactor, self.handlers.commands, limits, sessions)
         self.connect(b"SLEEP 0.0006\nSLEEP 0.0004\nSLEEP 0.0006\n")
         self.assertEqual([line for line, _, _ in self.slow()], ["SLEEP 0.0006", "SLEEP 0.0006"])
+
+    def test_low_threshold(self) -> None:
+        """The same for a line alone, however low the threshold is."""
+        sessions = Sessions(
+            self.reactor.seconds,
+            instruments=Instruments(slow_log=SlowLog(SlowLogSettings(threshold=0.00005))),
+        )
+        self.factory = CommandFactory(self.reactor, self.handlers.commands, Limits(), sessions)
+        client = self.connect(b"PING\n")
+        for line in (b"SLEEP 0.00006\n", b"SLEEP 0.00004\n"):
+            client.send(line)
+            self.reactor.settle()
+        self.assertEqual([line for line, _, _ in self.slow()], ["SLEEP 0.00006"])
 
 
 class MonitorTests(ServerTestCase):

@@ -20,14 +20,17 @@ from twisted_net.auth.users import AuthSettings, User, Users
 from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.answer_queue import PendingAnswer
 from twisted_net.tcp.fanout import WRITES_PER_TURN, Fanout, MailboxWriter
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
 from twisted_net.tcp.transport import SENDS_IN_A_ROW, Batch, FastTransport
-from twisted_net.topics import CHUNK, Topics, TopicSettings
+from twisted_net.topics.mailbox import CHUNK
+from twisted_net.topics.registry import Topics
+from twisted_net.topics.settings import TopicSettings
 
 PLENTY = 1 << 30
 """Bytes: more room than a kernel ever needs here."""

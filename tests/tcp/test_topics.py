@@ -15,12 +15,14 @@ from twisted_net.commands.registry import Request
 from twisted_net.commands.standard import standard_commands
 from twisted_net.errors import BadTopic, CommandError
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.fanout import WRITES_PER_TURN
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.server import CommandFactory
-from twisted_net.topics import FEW, REMOVED_AT_ONCE, Topics, TopicSettings
+from twisted_net.topics.registry import FEW, REMOVED_AT_ONCE, Topics
+from twisted_net.topics.settings import TopicSettings
 from twisted_net.turns.steps import ENDS_AT_ONCE
 
 
@@ -65,9 +67,121 @@ class TopicCase(SynchronousTestCase):
         return client.answers()
 
 
-def message(topic: str, text: str) -> dict[str, str]:
-    """Return a message as a client gets it."""
-    return {"event": "message", "topic": topic, "message": text}
+class Heard(dict[str, object]):
+    """Equal to an event that has these members, and more."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one has all members of this."""
+        return isinstance(other, dict) and other | self == other
+
+    def __ne__(self, other: object) -> bool:
+        """Whether it has not."""
+        return not self == other
+
+    __hash__ = None
+
+
+def message(topic: str, text: object) -> dict[str, object]:
+    """Return a message as a client gets it, without its number, its time and its sender."""
+    return Heard({"event": "message", "topic": topic, "message": text})
+
+
+class StructureTests(TopicCase):
+    """PUBLISH carries JSON as well as text."""
+
+    def published(self, line: str) -> object:
+        """Publish something, and return what a subscriber gets of it."""
+        listener = self.connect("SUBSCRIBE a")
+        self.ask(self.connect(), line)
+        event = listener.answers()[-1]
+        listener.end()
+        return event["message"]
+
+    def test_json(self) -> None:
+        """An object or array arrives as such, whatever is quoted in it."""
+        for text, value in (
+            ('{"t": 21.5}', {"t": 21.5}),
+            ('{"t": "21  C", "q": "\\"x\\""}', {"t": "21  C", "q": '"x"'}),
+            ("[1, 2]", [1, 2]),
+            ('["a b",  "c"]', ["a b", "c"]),
+            ("{}", {}),
+        ):
+            self.assertEqual(self.published(f"PUBLISH a {text}"), value, text)
+
+    def test_text(self) -> None:
+        """All else is text, as it was: also what is no JSON after all."""
+        for text, value in (
+            ("21.5", "21.5"),
+            ("true", "true"),
+            ('"two  chairs"', "two  chairs"),
+            ("a  [1]", "a [1]"),
+            ("{t: 21}", "{t: 21}"),
+            ('{t: "a  b"}', '{t: "a  b"}'),
+            ("[1e999]", "[1e999]"),
+            ("[" * 300 + "]" * 300, "[" * 300 + "]" * 300),
+        ):
+            self.assertEqual(self.published(f"PUBLISH a {text}"), value, text[:20])
+
+    def test_large_number(self) -> None:
+        """What no number of ours can be is passed on as it came."""
+        listener = self.connect("SUBSCRIBE a")
+        listener.received()
+        self.ask(self.connect(), "PUBLISH a [123456789012345678901234567890]")
+        self.assertIn(b"[123456789012345678901234567890]", listener.received())
+
+    def test_members(self) -> None:
+        """A message has its number, its time, and who sent it."""
+        listener = self.connect("SUBSCRIBE a")
+        sender = self.connect()
+        self.ask(sender, "PUBLISH a 1", "PUBLISH a 2")
+        first, second = listener.answers()
+        self.assertLess(first["id"], second["id"])
+        self.assertEqual(first["sender"], second["sender"])
+        self.assertIn(first["sender"], {session.name for session in self.factory.sessions})
+        self.assertIn("T", first["time"])
+        self.topics.publish("a", {"n": 1})
+        self.reactor.settle()
+        (third,) = listener.answers()
+        self.assertEqual((third["message"], "sender" in third), ({"n": 1}, False))
+
+
+class RetainTests(TopicCase):
+    """RETAIN keeps a message for who subscribes later."""
+
+    def test_retained(self) -> None:
+        """It comes behind the answer to SUBSCRIBE, and says what it is."""
+        sender = self.connect()
+        answer = self.ask(sender, 'RETAIN config.a {"rate": 5}')[-1]
+        self.assertEqual(
+            answer, {"command": "RETAIN", "topic": "config.a", "receivers": 0, "retained": True}
+        )
+        client = self.reactor.connect(self.factory)
+        answers = self.ask(client, "WAIT", "SUBSCRIBE config.*", "ECHO x")
+        self.assertEqual(answers, [])
+        self.waits[-1].callback("w")
+        self.reactor.settle()
+        answers = client.answers()
+        self.assertEqual(
+            [answer.get("command", answer.get("event")) for answer in answers],
+            ["WAIT", "SUBSCRIBE", "ECHO", "message"],
+        )
+        self.assertEqual((answers[3]["message"], answers[3]["retained"]), ({"rate": 5}, True))
+
+    def test_cleared(self) -> None:
+        """Without words nothing is retained any more."""
+        sender = self.connect()
+        self.ask(sender, "RETAIN a 1")
+        self.assertFalse(self.ask(sender, "RETAIN a")[-1]["retained"])
+        self.assertEqual(len(self.ask(self.connect(), "SUBSCRIBE a")), 1)
+
+    def test_limit(self) -> None:
+        """At the limit it is refused, with the limit."""
+        self.start(TopicSettings(max_retained=1))
+        sender = self.connect()
+        refused = self.ask(sender, "RETAIN a 1", "RETAIN b 1")[-1]
+        self.assertEqual(
+            (refused["code"], refused["limit"], refused["scope"]), ("retained_limit", 1, "topics")
+        )
 
 
 class CommandTests(TopicCase):

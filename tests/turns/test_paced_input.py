@@ -67,10 +67,10 @@ class Layer:
         self.then()
         return self.left > 0
 
-    def read(self, units: int, *, alone: bool = False) -> None:
+    def read(self, units: int, *, alone: bool = False, little: bool = False) -> None:
         """Read units."""
         self.left += units
-        self.input.arrived(alone=alone)
+        self.input.arrived(alone=alone, little=little)
 
 
 class PacedInputTests(SynchronousTestCase):
@@ -133,6 +133,29 @@ class PacedInputTests(SynchronousTestCase):
         self.assertEqual((self.layer.done, other.done), ([1], []))
         self.reactor.turn()
         self.assertEqual(other.done, [1])
+
+    def test_little(self) -> None:
+        """What is little waits for its turn, too, and is read on until more comes."""
+        other = self.make()
+        for layer in (self.layer, other):
+            self.turns.mark_busy()
+            layer.read(1, alone=True, little=True)
+            self.assertEqual((layer.done, layer.below.reading), ([], True))
+        other.read(1, alone=True, little=True)
+        self.assertFalse(other.below.reading)
+        self.reactor.turn()
+        for layer, done in ((self.layer, [1]), (other, [2])):
+            self.assertEqual((layer.done, layer.below.reading), (done, True))
+
+    def test_little_while_paused(self) -> None:
+        """While the protocol within is paused nothing is read, however little comes."""
+        self.turns.mark_busy()
+        self.layer.read(1, alone=True, little=True)
+        self.layer.input.pause()
+        self.assertFalse(self.layer.below.reading)
+        self.layer.read(1, alone=True, little=True)
+        self.reactor.turn()
+        self.assertEqual((self.layer.done, self.layer.below.reading), ([], False))
 
     def test_pause(self) -> None:
         """Nothing is processed or read while the protocol within, or the peer, does not read."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_net.turns.tls_records import RECORD_HEADER, RecordCutter
+from twisted_net.turns.tls_records import RECORD_HEADER, RecordCutter, has_alert
 
 
 def record(size: int) -> bytes:
@@ -62,3 +62,30 @@ class RecordCutterTests(SynchronousTestCase):
         self.assertEqual(cutter.take(1), (record(9)[7:], 1))
         cutter.clear()
         self.assertEqual((cutter.ready, len(cutter)), (False, 0))
+
+
+class AlertTests(SynchronousTestCase):
+    """An alert is found by its header, before it is decrypted."""
+
+    def test_kinds(self) -> None:
+        """One of TLS 1.2 is found, and one of TLS 1.3 that is sent as data; data is none."""
+        alerts = (b"\x15\x03\x03\x00\x1a" + b"x" * 26, record(19))
+        for alert in alerts:
+            self.assertTrue(has_alert(alert))
+            self.assertTrue(has_alert(record(18) + record(300) + alert[:RECORD_HEADER]))
+            self.assertFalse(has_alert(alert[: RECORD_HEADER - 1]))
+            self.assertTrue(has_alert(b"abc" + alert, 3))
+            self.assertFalse(has_alert(record(100) + b"x", 1000))
+        self.assertFalse(has_alert(record(18) + record(20) + record(200)))
+
+    def test_kept(self) -> None:
+        """It is found after the rest of a record, in what is kept and in what is to come."""
+        cutter = RecordCutter()
+        cutter.keep(record(300)[:200])
+        cutter.take(1)
+        self.assertEqual(cutter.missing, 105)
+        rest = record(300)[200:] + record(19)
+        self.assertTrue(cutter.has_alert(rest))
+        self.assertFalse(cutter.has_alert(rest[:109]))
+        cutter.keep(rest[:106])
+        self.assertTrue(cutter.has_alert(rest[106:]))

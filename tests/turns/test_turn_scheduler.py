@@ -96,6 +96,18 @@ class TurnSchedulerTests(SynchronousTestCase):
         self.assertFalse(self.turns.busy)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_running(self) -> None:
+        """Within a turn it is known that time is limited, and after one that fails it is not."""
+        running: list[bool] = []
+
+        def work() -> None:
+            running.append(self.turns.running)
+            raise ZeroDivisionError
+
+        self.turns.add(Runner(work))
+        self.assertRaises(ZeroDivisionError, self.reactor.turn)
+        self.assertEqual((running, self.turns.running), ([True], False))
+
     def spend(self, seconds: float) -> None:
         """Advance the clock within a turn."""
         self.reactor.rightNow += seconds
@@ -303,6 +315,32 @@ class SharedTurnTests(SynchronousTestCase):
             others[0].protocol.dataReceived(b"PING\n")
             self.assertEqual(len(others[0].writes) - before, 0 if waits else 1)
             self.reactor.settle()
+        self.factory.abort()
+
+    def test_small_one_that_ran_at_once(self) -> None:
+        """Whoever has last asked for little, in a turn that was not long, is not slow."""
+        self.work_time = 2 * LONG_RUN
+        client = self.reactor.connect(self.factory)
+        for line in (b"PING\n", b"WORK\n", b"PING\n"):  # The first shows that it speaks this.
+            client.protocol.dataReceived(line)
+        self.assertEqual(len(client.writes), 3)
+        self.factory.turns.mark_busy()
+        client.protocol.dataReceived(b"PING\n")
+        self.assertEqual(len(client.writes), 4)
+        self.factory.abort()
+
+    def test_many_rather_long_lines(self) -> None:
+        """Lines of many clients, each a third of a turn, make that turn a long one."""
+        self.work_time = 0.0004
+        clients = [self.reactor.connect(self.factory) for _ in range(100)]
+        for line in (b"PING\n", b"WORK\n", b"WORK\n"):
+            before = self.spent
+            for client in clients:
+                client.protocol.dataReceived(line)
+            if line == b"WORK\n" and before:
+                self.assertLess(self.spent - before, 3 * self.work_time + 1e-9)
+            self.reactor.settle()
+        self.assertEqual([len(client.answers()) for client in clients], [3] * 100)
         self.factory.abort()
 
     def test_short_lines(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 from collections import deque
@@ -34,7 +35,9 @@ class FakeSocket:
     :ivar outgoing: what ``sendto`` took.
     :ivar send_errors: the errno of each coming ``sendto`` that is to fail.
     :ivar reads: how often ``recvfrom`` was called.
+    :ivar polls: how often its poller was asked.
     :ivar asked: the options that were set, each with its value.
+    :ivar groups: those of IP, by level and number.
     :ivar error: the errno that waits to be told; 0 for none.
     :ivar drops: what the kernel tells of itself; None where it tells nothing.
     :ivar runs: how many datagrams each ``sendmsg`` was cut into.
@@ -46,7 +49,9 @@ class FakeSocket:
         self.outgoing: list[tuple[bytes, Source]] = []
         self.send_errors: deque[int] = deque()
         self.reads = 0
+        self.polls = 0
         self.asked: dict[int, int] = {}
+        self.groups: dict[tuple[int, int], int] = {}
         self.error = 0
         self.drops: int | None = None
         self.closed = False
@@ -62,7 +67,9 @@ class FakeSocket:
         assert not flag
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
-        assert level == socket.SOL_SOCKET
+        if level != socket.SOL_SOCKET:
+            self.groups[level, option] = value
+            return
         self.asked[option] = value
         if option == socket.SO_RCVBUF:
             self._doubled_buffer = 2 * min(value, self._rmem_max)
@@ -151,6 +158,21 @@ class FakeSocket:
         return len(data)
 
 
+class FakePoller:
+    """What ``select.poll`` makes, for one fake socket; it counts how often it was asked."""
+
+    def __init__(self, fake: FakeSocket) -> None:
+        self._fake = fake
+
+    def register(self, fd: int, events: int) -> None:
+        assert (fd, events) == (self._fake.fileno(), select.POLLIN)
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        assert timeout == 0
+        self._fake.polls += 1
+        return [(self._fake.fileno(), select.POLLIN)] if self._fake.incoming else []
+
+
 class Recorder(DatagramProtocol):
     """Keeps what it is given; raises what it is told to."""
 
@@ -188,6 +210,8 @@ class PortTestCase(SynchronousTestCase):
     def use_socket(self, fake: FakeSocket) -> FakeSocket:
         """Make the next sockets *fake*."""
         self.patch(socket, "socket", lambda family, kind: fake)
+        if hasattr(select, "poll"):
+            self.patch(select, "poll", lambda: FakePoller(fake))
         return fake
 
     def open_port(

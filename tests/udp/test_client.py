@@ -252,7 +252,8 @@ class RetryTests(ClientTestCase):
         asked = self.ask(self.client.ping())
         self.answer(gone)
         self.reactor.pump([0.5] * 16)
-        self.failureResultOf(asked, DatagramUnreachable)
+        error = self.failureResultOf(asked, DatagramUnreachable).value
+        self.assertRegex(str(error), "^the server cannot be reached: nobody listens at .+:[0-9]+$")
 
     def test_no_socket(self) -> None:
         """Where no socket can be had, each question fails, however many wait."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import sys
 from typing import Any
+from unittest import skipIf
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +86,47 @@ class TurnTests(PortTestCase):
         fake.incoming.extend((b"%d" % number, HERE) for number in range(waiting))
         return port, fake
 
+    def test_alone(self) -> None:
+        """After a turn with one datagram, the next one is answered before others are looked for."""
+        fake = FakeSocket()
+        answered: list[tuple[int, int]] = []
+
+        class Echo(DatagramProtocol):
+            """Answers each datagram with its number."""
+
+            def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+                assert self.transport is not None
+                self.transport.write(datagram, addr)
+
+        clock: Any = MemoryReactorClock()  # Any: it is no reactor to mypy
+        echo = Echo()
+        port = CappedPort(0, echo, "127.0.0.1", 10, clock, datagrams_per_turn=4)
+        echo.transport = port
+        port.socket = fake  # type: ignore[assignment]  # a fake of it
+        send = fake.sendto
+
+        def note(data: bytes, address: Source) -> int:
+            answered.append((fake.reads, len(data)))
+            return send(data, address)
+
+        fake.sendto = note  # type: ignore[method-assign]  # to see when it is called
+        for sizes, expected in (
+            # How many reads there were in the turn when each was answered.
+            ((1,), [(2, 1)]),
+            ((2,), [(1, 2)]),
+            ((1, 2, 3), [(1, 1), (4, 2), (4, 3)]),
+            ((1, 2), [(3, 1), (3, 2)]),
+            ((1,), [(2, 1)]),
+            ((1, 2, 3, 4, 5), [(1, 1), (4, 2), (4, 3), (4, 4)]),
+            ((), [(2, 5)]),
+            ((1,), [(1, 1)]),
+        ):
+            fake.incoming.extend([(b"x" * size, HERE) for size in sizes])
+            fake.reads = 0
+            answered.clear()
+            port.doRead()
+            self.assertEqual(answered, expected)
+
     def test_slow_datagrams(self) -> None:
         """A turn ends when its time is over; the others follow in their order, then new ones."""
         port, fake = self.open_slow(5)
@@ -132,6 +175,142 @@ class TurnTests(PortTestCase):
         self.assertEqual(self.passed, [b"0", b"1", b"turn"])
         self.assertEqual(port.counts.dropped, 3)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class LoneTests(PortTestCase):
+    """After a turn with one datagram, the next one is answered before the socket is read on."""
+
+    def open_lone(self, takes: float = 0.0) -> tuple[CappedPort, FakeSocket]:
+        """Open a port whose last turn had one datagram; each takes a time and is echoed."""
+        self.events: list[tuple[str, bytes]] = []
+        events, reactor = self.events, self.reactor
+
+        class Echo(DatagramProtocol):
+            def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+                reactor.rightNow += takes
+                port.write(datagram, addr)
+
+        class Noting(FakeSocket):
+            def recvfrom(self, size: int) -> tuple[bytes, tuple[Any, ...]]:
+                data, source = super().recvfrom(size)
+                events.append(("read", data))
+                return data, source
+
+            def sendto(self, data: bytes, address: Source) -> int:
+                events.append(("sent", data))
+                return super().sendto(data, address)
+
+        fake = self.use_socket(Noting())
+        port = CappedPort(0, Echo(), "127.0.0.1", 4097, self.reactor, datagrams_per_turn=4)
+        port.startListening()
+        self.receive(port, fake, b"0")
+        events.clear()
+        return port, fake
+
+    def receive(self, port: CappedPort, fake: FakeSocket, *data: bytes) -> None:
+        """Let one turn have datagrams."""
+        fake.incoming.extend((each, HERE) for each in data)
+        fake.reads = fake.polls = 0
+        port.doRead()
+
+    @skipIf(not hasattr(select, "poll"), "needs poll()")
+    def test_nothing_behind(self) -> None:
+        """A lone one costs one read: none fails, before its answer or after it."""
+        port, fake = self.open_lone()
+        for _ in range(3):
+            self.receive(port, fake, b"1")
+            self.assertEqual((fake.reads, fake.polls), (1, 1))
+        self.assertEqual(self.events, [("read", b"1"), ("sent", b"1")] * 3)
+
+    def test_without_poll(self) -> None:
+        """Without poll() the socket is read on, after the answer."""
+        self.patch(select, "poll", None)
+        del select.poll
+        port, fake = self.open_lone()
+        self.assertEqual(fake.polls, 0)
+        self.receive(port, fake, b"1", b"2")
+        self.assertEqual(fake.reads, 3)
+        self.assertEqual(self.events[:3], [("read", b"1"), ("sent", b"1"), ("read", b"2")])
+
+    def test_others_behind(self) -> None:
+        """Those behind it are read in the same turn, up to its limit; the next one reads first."""
+        port, fake = self.open_lone()
+        self.receive(port, fake, *(b"%d" % number for number in range(1, 7)))
+        self.assertEqual(fake.reads, 4)
+        self.assertEqual([data for data, _ in fake.outgoing], list(map(str.encode, "01234")))
+        self.assertEqual(self.events[:3], [("read", b"1"), ("sent", b"1"), ("read", b"2")])
+        self.events.clear()
+        self.receive(port, fake)
+        kinds = [kind for kind, _ in self.events]
+        self.assertEqual(kinds, ["read", "read", "sent", "sent"])
+
+    def test_burst_ends(self) -> None:
+        """Once a turn has one datagram again, the next is answered first again."""
+        port, fake = self.open_lone()
+        self.receive(port, fake, b"1", b"2", b"3")
+        self.receive(port, fake, b"4")
+        self.events.clear()
+        self.receive(port, fake, b"5", b"6")
+        kinds = [kind for kind, _ in self.events]
+        self.assertEqual(kinds, ["read", "sent", "read", "sent"])
+
+    def test_slow(self) -> None:
+        """One that uses up the turn leaves those behind it to the next turn."""
+        port, fake = self.open_lone(takes=DELIVERY_BUDGET)
+        self.receive(port, fake, b"1", b"2")
+        self.assertEqual(self.events, [("read", b"1"), ("sent", b"1")])
+        self.receive(port, fake)
+        self.assertEqual(fake.outgoing[-1], (b"2", HERE))
+
+    def test_stopped(self) -> None:
+        """One for which the protocol stops the port is the last that is read."""
+        port, fake = self.open_lone()
+        self.patch(port.protocol, "datagramReceived", lambda *_: port.stopListening())
+        self.receive(port, fake, b"1", b"2")
+        self.assertEqual(fake.reads, 1)
+        self.reactor.advance(0)
+        self.assertTrue(fake.closed)
+
+    def test_error(self) -> None:
+        """A transient error in place of it is counted, and ends the turn."""
+        port, fake = self.open_lone()
+        fake.incoming.append(OSError(errno.ENOMEM, "passes"))
+        self.receive(port, fake, b"1")
+        self.assertEqual((port.counts.read_errors, self.events), (1, []))
+        self.receive(port, fake)
+        self.assertEqual(self.events, [("read", b"1"), ("sent", b"1")])
+
+    def test_bug(self) -> None:
+        """What the protocol raises for it is logged, and its answer to the next one is sent."""
+        port, fake = self.open_lone()
+        echo = port.protocol.datagramReceived
+        self.patch(port.protocol, "datagramReceived", lambda *_: 1 // 0)
+        self.receive(port, fake, b"1")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.patch(port.protocol, "datagramReceived", echo)
+        self.receive(port, fake, b"2")
+        self.assertEqual(fake.outgoing[1:], [(b"2", HERE)])
+
+    def test_ipv6(self) -> None:
+        """The scope of its source stays with the host, and its answer goes where it came from."""
+        received: list[Source] = []
+
+        def echo(port: CappedPort, datagram: bytes, source: Source) -> None:
+            received.append(source)
+            port.write(datagram, source)
+
+        port, fake = self.open_port(Answering(echo), "::1")
+        for _ in range(2):
+            fake.incoming.append((b"a", ("fe80::1", 6, 0, 2)))
+            port.doRead()
+        self.assertEqual(received, [("fe80::1%2", 6)] * 2)
+        self.assertEqual(fake.outgoing, [(b"a", ("fe80::1", 6, 0, 2))] * 2)
+
+    def test_nothing(self) -> None:
+        """A turn without any datagram reads once."""
+        port, fake = self.open_lone()
+        self.receive(port, fake)
+        self.assertEqual((fake.reads, self.events), (1, []))
 
 
 class ReadTests(PortTestCase):
@@ -219,6 +398,14 @@ class ReadTests(PortTestCase):
             port.doRead()
             self.assertEqual(len(recorder.datagrams), 2)
             self.assertEqual(len(self.flushLoggedErrors(error)), 2)
+
+    @skipIf(sys.platform != "linux", "Linux alone delivers them")
+    def test_groups_of_others(self) -> None:
+        """Groups that other sockets have joined are not received (RFC 7252 §8.1)."""
+        for interface in ("", "::"):
+            _, fake = self.open_port(Recorder(), interface)
+            ipv4, ipv6 = (socket.IPPROTO_IP, 49), (socket.IPPROTO_IPV6, 29)
+            self.assertEqual(fake.groups, {ipv4: 0, ipv6: 0})
 
     def test_ipv6_sources(self) -> None:
         """A source is host and port; the scope of a link-local one stays with its host."""

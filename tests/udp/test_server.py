@@ -40,6 +40,19 @@ class ListeningTests(PortTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(self.reactor.getReaders(), [])
 
+    def test_unguarded_companion(self) -> None:
+        """A guarded port answers none that is not guarded either, as on loopback."""
+        server, port, fake = self.serve(interface="0.0.0.0")
+        other = self.use_socket(FakeSocket())
+        second = listen_datagrams(self.reactor, server.companion(), 41_000)
+        for source in (("127.0.0.1", 41_000), HERE):
+            fake.incoming.append((b"PING", source))
+        port.doRead()
+        self.assertEqual(fake.outgoing, [(b"PONG", HERE)])
+        other.incoming.append((b"hello", ("127.0.0.1", 40_000)))
+        second.doRead()
+        self.assertEqual(other.outgoing, [(b"ECHO: hello", ("127.0.0.1", 40_000))])
+
     def test_listens_again(self) -> None:
         """A server that was stopped may have another port; its figures go on."""
         server, port, fake = self.serve()

@@ -16,7 +16,7 @@ from twisted_net.auth.passwords import settings_of
 from twisted_net.config.record import Record
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import AuthRequired, CommandError, ConfigError, NotPermitted
-from twisted_net.topics import BROADCAST
+from twisted_net.topics.settings import BROADCAST
 
 Patterns = tuple[str, ...]
 
@@ -52,6 +52,8 @@ class AuthSettings(Record, frozen=True):
       connections within this time.
     - ``anonymous``: what a client may do before it has logged in. ``PING`` lets a load balancer
       check that the server is alive.
+    - ``anonymous_publish``, ``anonymous_subscribe``: the same for topics, and for those of CoAP. No
+      one receives broadcasts without a login.
     - ``timeout``: ten seconds are enough to send a line; set more for people who type it.
     - ``max_line``: no name with a password or token is longer than these 1024 bytes.
     - ``max_anonymous``: connections without a login; above it the oldest of them is closed,
@@ -84,6 +86,12 @@ class AuthSettings(Record, frozen=True):
     anonymous: Annotated[
         Patterns, Meta(description="commands that a client may use before it has logged in")
     ] = ("PING",)
+    anonymous_publish: Annotated[
+        Patterns, Meta(description="topics that a client may publish to before it has logged in")
+    ] = ()
+    anonymous_subscribe: Annotated[
+        Patterns, Meta(description="topics that a client may subscribe to before a login")
+    ] = ()
     timeout: Annotated[
         float, Meta(ge=0, le=86_400, description="seconds in which a client must log in; 0: never")
     ] = 10.0

@@ -14,14 +14,13 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.python.usage import Options, UsageError
 
 from twisted_net.cli.command_line import parse_or_exit, print_error
+from twisted_net.cli.named_files import read_authorities, read_named_file
 from twisted_net.cli.numbers import out_of_bounds, seconds
 from twisted_net.cli.run import run_until_done
 from twisted_net.commands.arguments import split_arguments
 from twisted_net.errors import CallError, CallRefused, CommandError
 from twisted_net.net.characters import printable_json
-from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
-from twisted_net.net.tls_reason import tls_reason
 from twisted_net.tcp.client import CommandClient, server_endpoint
 from twisted_net.tcp.limits import ClientSettings
 
@@ -29,12 +28,6 @@ DEFAULT_PORT = 8888
 
 REFUSED = 1
 """Exit status if the server answered with an error, which is printed like any answer."""
-
-MAX_FILE_SIZE = 1 << 20
-"""Bytes of a file that an option names: a certificate, or the credentials."""
-
-TYPING_PATIENCE = 60.0
-"""Seconds for such a file if it is a pipe or a terminal, as a person may have to type into it."""
 
 UNANSWERED = 2
 """Exit status if there is no answer; standard error has the reason."""
@@ -56,7 +49,7 @@ class ClientOptions(Options):
         ["tls", None, "use TLS, and verify the certificate with the CAs of this machine"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
-        ["ca", None, None, "use TLS, and verify the certificate with this CA only (PEM file)"],
+        ["ca", None, None, "use TLS, and trust only the authorities in this PEM file"],
         ["auth-file", None, None, "file with credentials: a token, or a user and a password"],
         ["timeout", "t", 30.0, "seconds to wait for an answer", seconds("timeout")],
     ]
@@ -81,25 +74,16 @@ class ClientOptions(Options):
     def _tls(self) -> IOpenSSLClientConnectionCreator | None:
         if not self["tls"] and self["ca"] is None:
             return None
-        from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+        from twisted_net.net.tls_policy import TlsPolicy
 
-        trust = None
-        if self["ca"] is not None:
-            pem = _read(self["ca"])
-            try:
-                trust = trustRootFromCertificates([Certificate.loadPEM(pem.encode())])
-            except Exception as error:  # OpenSSL raises many kinds
-                raise UsageError(
-                    f"{self['ca']}: not a certificate in PEM format: {tls_reason(error)}"
-                ) from None
-        made: IOpenSSLClientConnectionCreator = optionsForClientTLS(self.host, trust)
-        return made
+        policy = TlsPolicy(authorities=None if self["ca"] is None else read_authorities(self["ca"]))
+        return policy.creatorForNetloc(self.host.rstrip(".").encode("idna"), self.port)
 
     def _credentials(self) -> list[str]:
         if self["auth-file"] is None:
             return []
         try:
-            return split_arguments(_read(self["auth-file"]).strip())
+            return split_arguments(read_named_file(self["auth-file"]).strip())
         except CommandError as error:
             raise UsageError(f"{self['auth-file']}: {error}") from None
 
@@ -159,10 +143,3 @@ def call(arguments: Sequence[str]) -> None:
 
 def _print(answer: object) -> None:
     sys.stdout.write(printable_json(msgspec.json.encode(answer).decode()) + "\n")
-
-
-def _read(path: str) -> str:
-    try:
-        return read_file(path, MAX_FILE_SIZE, TYPING_PATIENCE).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

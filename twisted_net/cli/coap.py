@@ -18,6 +18,7 @@ from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.command_line import parse_or_exit, print_error
 from twisted_net.cli.display import ProgressDisplay, terminal_body
 from twisted_net.cli.mixed_options import MixedOptions
+from twisted_net.cli.named_files import TLS_OPTIONS, check_tls_options
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.coap.client import CoapClient
@@ -28,7 +29,7 @@ from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError, ConfigError
 from twisted_net.net.reactor import DatagramReactor
 
-METHODS = ("get", "post", "put", "delete", "observe")
+METHODS = ("get", "fetch", "post", "put", "delete", "observe")
 
 FORMATS = {
     "text": TEXT,
@@ -55,12 +56,13 @@ class CoapOptions(MixedOptions):
     )
     optFlags: ClassVar[list[list[Any]]] = [  # Any: as usage.Options wants them
         ["non", "N", "send each message once, without acknowledgement (non-confirmable)"],
+        ["report", "R", "send one message and want no response (No-Response, RFC 7967)"],
         ["verbose", "v", "show the code and the options of each response"],
         ["insecure", None, "coaps: do not verify the server's certificate"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["content-format", "f", None, f"format of the payload: {', '.join(FORMATS)} or a number"],
-        ["accept", "a", None, "format requested of the response: likewise"],
+        ["accept", "a", None, "format requested of the response, as in --content-format"],
         [
             "timeout",
             "t",
@@ -76,6 +78,7 @@ class CoapOptions(MixedOptions):
             integer("block-size"),
         ],
         ["output", "o", None, "file for the body of the response, written once it is complete"],
+        ["psk", None, None, "coaps: TOML file with our identity and pre-shared key"],
         ["ca", None, None, "coaps: trust only the authorities in this PEM file"],
         ["cert", None, None, "coaps: PEM file with our certificate and its key"],
         [
@@ -104,6 +107,8 @@ class CoapOptions(MixedOptions):
         single = self["non"] or self["output"] is not None or self.content_format is not None
         if self.method == "observe" and single:
             raise UsageError("--non, --output and --content-format are for single requests")
+        if self["report"]:
+            self._check_report()
         try:
             self.settings = CoapClientSettings(
                 timeout=self["timeout"], block_size=self["block-size"]
@@ -112,21 +117,30 @@ class CoapOptions(MixedOptions):
         except ValueError as error:
             raise out_of_bounds(error) from None
 
+    def _check_report(self) -> None:
+        if self.method in ("get", "fetch", "observe"):
+            raise UsageError(f"--report is for post, put and delete, not for {self.method}")
+        for name in ("output", "accept"):
+            if self[name] is not None:
+                raise UsageError(f"--report has no response for --{name}")
+
     def _tls(self) -> DtlsClientSettings | None:
-        given = [f"--{name}" for name in ("ca", "cert", "key", "insecure") if self[name]]
+        check_tls_options(self)
+        if self["psk"] == "":
+            raise UsageError("--psk must name a file")
+        given = [f"--{name}" for name in (*TLS_OPTIONS, "psk") if self[name]]
+        if self["psk"] and len(given) > 1:
+            raise UsageError("--psk is not for certificates and their verification")
         if not given:
             return None
         if not self.uri.lower().startswith("coaps:"):
             raise UsageError(f"{given[0]} is for coaps URIs")
-        if self["key"] and not self["cert"]:
-            raise UsageError("--key needs --cert, the certificate that it belongs to")
-        if self["ca"] and self["insecure"]:
-            raise UsageError("--ca is not for --insecure, which verifies no certificate")
         return DtlsClientSettings(
             ca=self["ca"] or "",
             certificate=self["cert"] or "",
             key=self["key"] or "",
             verify=not self["insecure"],
+            psk=self["psk"] or "",
         )
 
     def body(self, stdin: BinaryIO) -> bytes:
@@ -187,6 +201,13 @@ class CoapCommand:
         try:
             if options.method == "observe":
                 await self._observe(client)
+            elif options["report"]:
+                await client.report(
+                    options.uri,
+                    self._body,
+                    method=Code[options.method.upper()],
+                    content_format=options.content_format,
+                )
             else:
                 await self._request(client)
         except CancelledError:

@@ -11,21 +11,27 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from secrets import token_hex
 from typing import Any, BinaryIO, ClassVar, TextIO
 
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.python.usage import UsageError
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
-from twisted_net.cli.call import MAX_FILE_SIZE, REFUSED, TYPING_PATIENCE, UNANSWERED
+from twisted_net.cli.call import REFUSED, UNANSWERED
 from twisted_net.cli.command_line import MISTAKE, parse_or_exit, print_error
 from twisted_net.cli.display import ProgressDisplay, TerminalWriter
 from twisted_net.cli.mixed_options import MixedOptions
+from twisted_net.cli.named_files import (
+    TLS_OPTIONS,
+    check_tls_options,
+    read_authorities,
+    read_named_file,
+)
 from twisted_net.cli.numbers import integer, out_of_bounds, seconds
 from twisted_net.cli.run import INTERRUPTED, run_until_done
 from twisted_net.commands.arguments import split_arguments
+from twisted_net.config.tls import ClientTlsSettings
 from twisted_net.config.type_checks import checked_seconds
-from twisted_net.errors import CommandError, FetchError
+from twisted_net.errors import CommandError, ConfigError, FetchError
 from twisted_net.http import (
     BearerToken,
     Client,
@@ -39,10 +45,9 @@ from twisted_net.http import (
 from twisted_net.http.cache import CacheSettings
 from twisted_net.http.retry import Attempt, RetryPolicy
 from twisted_net.net.characters import printable
-from twisted_net.net.files import read_file
 from twisted_net.net.reactor import Reactor
 from twisted_net.net.redaction import redact_url
-from twisted_net.net.tls_reason import tls_reason
+from twisted_net.net.tls_policy import TlsPolicy
 
 SILENCE = 30.0
 """Seconds without a header, or without a byte of a body, after which a call without a time ends."""
@@ -68,6 +73,7 @@ class FetchOptions(MixedOptions):
         ["report", "r", "report attempts, redirects and the cache to standard error"],
         ["no-redirects", None, "do not follow redirects"],
         ["digest", None, "with --auth-file: Digest authentication (RFC 7616)"],
+        ["insecure", None, "do not verify the server's certificate"],
     ]
     optParameters: ClassVar[list[list[Any]]] = [  # Any: as above
         ["method", "X", None, "method; by default GET, or POST with --data"],
@@ -76,7 +82,8 @@ class FetchOptions(MixedOptions):
             "output",
             "o",
             None,
-            "file for the body, which is there once it is complete; - for standard output",
+            "file for the body, which is there once it is complete, and for no error status; - for"
+            " standard output",
         ],
         [
             "timeout",
@@ -100,6 +107,8 @@ class FetchOptions(MixedOptions):
             "file that keeps responses for the next run; by default none is kept",
         ],
         ["ca", None, None, "trust only the authorities in this PEM file"],
+        ["cert", None, None, "PEM file with our certificate and its key"],
+        ["key", None, None, "PEM file with the key of --cert, if it is separate"],
     ]
 
     def __init__(self) -> None:
@@ -126,6 +135,7 @@ class FetchOptions(MixedOptions):
             raise UsageError("--digest needs a user and a password: --auth-file")
         if self["output"] == "-":
             self["output"] = None
+        check_tls_options(self)
         _check_cache_file(self["cache"])
         try:
             if self["timeout"] is not None:
@@ -164,22 +174,23 @@ class FetchOptions(MixedOptions):
             made["auth"] = self._credentials()
         return made
 
-    def tls_policy(self) -> BrowserLikePolicyForHTTPS | None:
+    def tls_policy(self) -> TlsPolicy | None:
         """
-        Return what certificates are checked by; None for the authorities of this machine.
+        Return what connects with TLS; None for what trusts the authorities of this machine.
 
         :raises UsageError: for a file that cannot be used.
         """
-        if self["ca"] is None:
+        if not any(self[name] for name in TLS_OPTIONS):
             return None
-        pem = _read(self["ca"])
+        authorities = None if self["ca"] is None else read_authorities(self["ca"])
+        settings = ClientTlsSettings(
+            certificate=self["cert"] or "", key=self["key"] or "", verify=not self["insecure"]
+        )
         try:
-            trust = trustRootFromCertificates([Certificate.loadPEM(pem.encode())])
-        except Exception as error:  # OpenSSL raises many kinds
-            raise UsageError(
-                f"{self['ca']}: not a certificate in PEM format: {tls_reason(error)}"
-            ) from None
-        return BrowserLikePolicyForHTTPS(trust)
+            return TlsPolicy(settings, authorities=authorities)
+        except ConfigError as error:
+            # After the name of a setting, which is none here.
+            raise UsageError("; ".join(one.partition(": ")[2] for one in error.mistakes)) from None
 
     def _file(self, path: str, files: ExitStack) -> bytes | BinaryIO:
         try:
@@ -194,7 +205,7 @@ class FetchOptions(MixedOptions):
     def _credentials(self) -> tuple[str, str] | BearerToken | DigestAuth:
         path = self["auth-file"]
         wanted = "a user and a password" if self["digest"] else "a token, or a user and a password"
-        text = _read(path).strip()
+        text = read_named_file(path).strip()
         if "\n" in text:
             raise UsageError(f"{path}: must have one line: {wanted}")
         try:
@@ -222,13 +233,6 @@ def _check_cache_file(path: str | None) -> None:
         raise UsageError(f"--cache: {path}: {os.strerror(errno.EISDIR)}")
     if not os.path.isdir(os.path.dirname(path) or "."):
         raise UsageError(f"--cache: {path}: {os.strerror(errno.ENOENT)}")
-
-
-def _read(path: str) -> str:
-    try:
-        return read_file(path, MAX_FILE_SIZE, TYPING_PATIENCE).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 class FetchCommand:
@@ -376,16 +380,18 @@ async def _write_file(response: StreamedResponse, path: str) -> None:
             async for piece in response:
                 file.write(piece)
         return
-    part = f"{path}.part"
-    try:
-        with open(part, "wb") as file:
+    # A name that nobody else has: another run may write to the same file.
+    part = f"{path}.{token_hex(4)}.part"
+    with open(part, "xb") as file:
+        try:
             async for piece in response:
                 file.write(piece)
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
-        raise
+            file.close()
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)
+            raise
 
 
 def fetch(arguments: Sequence[str]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from twisted.internet.task import Clock
@@ -15,11 +15,16 @@ from twisted_net.cli.subcommands import SUBCOMMANDS
 from twisted_net.config.foreign_code import describe_failure
 from twisted_net.config.loader import Loaded, to_toml
 from twisted_net.errors import CannotStart, ConfigError
-from twisted_net.service.commands import configured_commands
+from twisted_net.service.commands import configured_commands, configured_handler
 from twisted_net.service.config import Config
 from twisted_net.service.login import configured_authenticator
 from twisted_net.service.signals import hold_signals
-from twisted_net.tap import Options, add_working_directory_to_path, makeService
+from twisted_net.tap import (
+    Options,
+    add_working_directory_to_path,
+    install_default_reactor,
+    makeService,
+)
 from twisted_net.tcp.listener import load_websocket
 
 
@@ -82,6 +87,7 @@ def print_config(arguments: Sequence[str]) -> None:
 def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
     add_working_directory_to_path()
     configured_commands(loaded.record, _no_fetch)
+    configured_handler(loaded.record)
     # Any clock: there are no logins.
     configured_authenticator(Clock(), loaded.record.auth)
     _check_certificates(loaded.record)
@@ -91,11 +97,28 @@ def _check(options: ScriptOptions, loaded: Loaded[Config]) -> None:
 
 def _check_certificates(config: Config) -> None:
     # Not at the top: OpenSSL takes 0.1 s to import.
+    from twisted_net.dtls.server import DtlsServer
     from twisted_net.net.certificates import check_certificates
+    from twisted_net.net.tls_policy import check_tls_files
 
     sections = {f"listeners[{i}]": one.tls for i, one in enumerate(config.further_listeners)}
     more = {"udp.dtls": config.udp.dtls, "coap.dtls": config.coap.dtls}
-    check_certificates({**sections, **more}, time.time)
+    mistakes: list[str] = []
+    for name, dtls in more.items():
+        try:
+            DtlsServer.make_psk(dtls)
+        except ConfigError as error:
+            mistakes += [f"{name}: {line}" for line in error.mistakes]
+    for check in (
+        partial(check_certificates, {**sections, **more}, time.time),
+        partial(check_tls_files, config.http.tls, "http"),
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
 
 
 def _check_websockets(config: Config) -> None:
@@ -149,12 +172,8 @@ def _install_reactor(name: str) -> Any:  # Any: its class is unknown
     try:
         if name != "default":
             installReactor(name)
-        elif hasattr(select, "epoll") and "twisted.internet.reactor" not in sys.modules:
-            # Imported, not searched for among the plugins, which takes time. With a Twisted that
-            # it does not support, it installs the stock epoll reactor and logs a warning.
-            from twisted_net.quiet_reactor import install
-
-            install()
+        else:
+            install_default_reactor()
     except NoSuchReactor:
         known = ", ".join(sorted({kind.shortName for kind in getReactorTypes()} - {"default"}))
         raise CannotStart(f"--reactor: {name} is not one of default, {known}") from None

@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from twisted_net.coap.errors import CoapHostUnreachable as CoapHostUnreachable
     from twisted_net.coap.errors import CoapTimeout as CoapTimeout
     from twisted_net.coap.errors import InvalidCoapURI as InvalidCoapURI
+    from twisted_net.coap.errors import ObservationRefused as ObservationRefused
     from twisted_net.coap.errors import QueueFull as QueueFull
     from twisted_net.coap.errors import ResetByPeer as ResetByPeer
+    from twisted_net.coap.errors import ResourceChanged as ResourceChanged
     from twisted_net.coap.errors import SecureSessionFailed as SecureSessionFailed
     from twisted_net.coap.errors import TransferFailed as TransferFailed
     from twisted_net.coap.errors import UnexpectedCode as UnexpectedCode
+    from twisted_net.coap.errors import UnknownOption as UnknownOption
     from twisted_net.coap.group_client import GroupResponse as GroupResponse
     from twisted_net.coap.group_client import get_from_group as get_from_group
+    from twisted_net.coap.port import listen_coap as listen_coap
     from twisted_net.coap.server import CoapServer as CoapServer
-    from twisted_net.coap.server import listen_coap as listen_coap
     from twisted_net.coap.settings import CoapClientSettings as CoapClientSettings
     from twisted_net.coap.settings import CoapLimits as CoapLimits
     from twisted_net.coap.settings import limits_over_dtls as limits_over_dtls
@@ -46,14 +49,18 @@ else:
                 "CoapHostUnreachable",
                 "CoapTimeout",
                 "InvalidCoapURI",
+                "ObservationRefused",
                 "QueueFull",
                 "ResetByPeer",
+                "ResourceChanged",
                 "SecureSessionFailed",
                 "TransferFailed",
                 "UnexpectedCode",
+                "UnknownOption",
             ],
             "group_client": ["GroupResponse", "get_from_group"],
-            "server": ["CoapServer", "listen_coap"],
+            "port": ["listen_coap"],
+            "server": ["CoapServer"],
             "settings": ["CoapClientSettings", "CoapLimits", "limits_over_dtls"],
         },
     )

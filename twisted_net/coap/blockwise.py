@@ -8,8 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint
-from twisted_net.coap.errors import TransferFailed
+from twisted_net.coap.codec import CoapMessage, Code, Option, code_name, encode_uint
+from twisted_net.coap.errors import ResourceChanged, TransferFailed
 from twisted_net.net.addresses import Source
 from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.steps import WRITE
@@ -322,10 +322,14 @@ class BlockUpload:
         """
         Process the response to the block just sent, and return whether another one is to be sent.
 
+        A server may process each block by itself, and respond to it with success, not 2.31
+        Continue (RFC 7959 §2.3): the other blocks follow all the same.
+
         A server that wants smaller blocks says so in its first response; one that rejects the
         first block as too large may name the size that it accepts (RFC 7959 §2.9.3).
 
-        :raises TransferFailed: if the server's block option is invalid.
+        :raises TransferFailed: if the server's block option is invalid, or the server responds with
+            success to the request when it has not had all blocks.
         """
         value = response.option(Option.BLOCK1)
         try:
@@ -337,8 +341,14 @@ class BlockUpload:
                 self._size = block.size
                 return True
             return False
-        if response.code != Code.CONTINUE:
+        if response.code >> 5 != 2:
             return False
+        if response.code != Code.CONTINUE:
+            if self._sent + self._size >= len(self._body):
+                return False
+            if block is None or block.more or block.start != self._sent:
+                code = code_name(response.code)
+                raise TransferFailed(f"the server answered {code} before the last block")
         if block is None or block.start != self._sent:
             raise TransferFailed("the server's Block1 option is not that of the block sent")
         self._sent += self._size
@@ -366,8 +376,9 @@ class BlockDownload:
         """
         Add a response, and return the block to request next, or None if the body is complete.
 
-        :raises TransferFailed: if a block is missing, the resource changed during the transfer
-            (its ETag differs), or the body exceeds the limit or :data:`MAX_BLOCKS`.
+        :raises ResourceChanged: if the resource changed during the transfer: its ETag differs.
+        :raises TransferFailed: if a block is missing, or the body exceeds the limit or
+            :data:`MAX_BLOCKS`.
         """
         value = response.option(Option.BLOCK2)
         if value is None:
@@ -383,7 +394,7 @@ class BlockDownload:
         if block.start != len(self.body):
             raise TransferFailed(f"block {block.number} does not follow the one before it")
         if block.number and etag != self._etag:
-            raise TransferFailed("the resource changed between two blocks")
+            raise ResourceChanged
         if len(self.body) + len(response.payload) > self._max_body:
             raise TransferFailed(f"the body is longer than {self._max_body} bytes")
         if block.more and len(response.payload) != block.size:

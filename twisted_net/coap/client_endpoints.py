@@ -6,7 +6,7 @@ import errno
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -14,9 +14,15 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
-from twisted_net.coap.codec import CoapMessage
+from twisted_net.coap import message_ids
+from twisted_net.coap.codec import CoapMessage, encode_message
 from twisted_net.coap.endpoint import CoapEndpoint
-from twisted_net.coap.errors import CoapHostUnreachable, SecureSessionFailed
+from twisted_net.coap.errors import (
+    CoapHostUnreachable,
+    QueueFull,
+    SecureSessionFailed,
+    TransferFailed,
+)
 from twisted_net.coap.exchange import (
     Event,
     IncomingMessage,
@@ -32,7 +38,7 @@ from twisted_net.dtls.settings import DtlsClientSettings
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
 from twisted_net.net.reactor import DatagramReactor
-from twisted_net.udp.port import ClientPort
+from twisted_net.udp.client_port import ClientPort
 
 if TYPE_CHECKING:
     # OpenSSL takes 0.1 s to import, and only coaps needs it.
@@ -41,6 +47,10 @@ if TYPE_CHECKING:
     from twisted_net.dtls.client import DtlsClient
 
 _MAX_DATAGRAM = 65_535
+_MAX_PAYLOAD = 65_507  # without the headers of IPv4 and UDP
+
+# With no more options, of 255 bytes each, and one block, any message fits a datagram without DTLS.
+_FEW_OPTIONS = 64
 
 _RECEIVE_BUFFER = 106_496  # as Linux has it by default
 
@@ -48,24 +58,95 @@ _RECEIVE_BUFFER = 106_496  # as Linux has it by default
 _TRANSIENT_SEND_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 
 
+Finish: TypeAlias = Callable[[CoapMessage | CoapError], None]
+"""Ends a call, or is told of an observation: with a response, or with the error in its place."""
+
+
+class WaitingCalls:
+    """
+    Functions to call with the responses to the outstanding messages of a client.
+
+    They are kept by server: one that cannot be reached ends its own calls, however many wait for
+    others.
+    """
+
+    def __init__(self) -> None:
+        self._by_server: dict[Source, dict[OutgoingMessage, Finish]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_server.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._by_server)
+
+    def __contains__(self, outgoing: OutgoingMessage) -> bool:
+        return self.get(outgoing) is not None
+
+    def add(self, outgoing: OutgoingMessage, finish: Finish) -> None:
+        """Add the function for a message."""
+        self._by_server.setdefault(outgoing.source, {})[outgoing] = finish
+
+    def get(self, outgoing: OutgoingMessage) -> Finish | None:
+        """Return the function of a message, or None if nothing waits for it."""
+        of_server = self._by_server.get(outgoing.source)
+        return None if of_server is None else of_server.get(outgoing)
+
+    def pop(self, outgoing: OutgoingMessage) -> Finish | None:
+        """Remove the function of a message and return it, or None."""
+        of_server = self._by_server.get(outgoing.source)
+        if of_server is None:
+            return None
+        finish = of_server.pop(outgoing, None)
+        if not of_server:
+            del self._by_server[outgoing.source]
+        return finish
+
+    def at(self, server: Source) -> list[OutgoingMessage]:
+        """Return the messages to one server, oldest first."""
+        return list(self._by_server.get(server, ()))
+
+    def pop_all(self) -> list[Finish]:
+        """Remove all functions and return them."""
+        by_server, self._by_server = self._by_server, {}
+        return [finish for of_server in by_server.values() for finish in of_server.values()]
+
+
 class ClientEndpoint(CoapEndpoint):
     """
     A socket of a CoAP client.
 
-    :ivar waiting: for each outstanding message, the function to call with its response or error.
+    :ivar waiting: the calls that wait for responses.
     :ivar last_received: when a datagram arrived last.
     """
 
     def __init__(self, reactor: DatagramReactor, parameters: TransmissionParameters) -> None:
-        super().__init__(reactor, parameters, secrets.randbelow(65_536))
-        self.waiting: dict[OutgoingMessage, Callable[[CoapMessage | CoapError], None]] = {}
+        first_id = secrets.randbelow(message_ids.COUNT)
+        # Whoever sends to a client takes no room: only requests of ours make a peer of a server.
+        super().__init__(reactor, parameters, first_id, admits=lambda source, now: False)
+        self.waiting = WaitingCalls()
         self.port: IListeningPort | None = None
         self.last_received = float("-inf")
+        self._rejection: tuple[Source, CoapHostUnreachable] | None = None
 
     @property
     def max_payload(self) -> int:
         """Bytes of the longest message that can be sent."""
-        return _MAX_DATAGRAM
+        return _MAX_PAYLOAD
+
+    def check_size(self, message: CoapMessage, source: Source) -> None:
+        """
+        Check that a datagram holds a request.
+
+        :raises TransferFailed: if it is too long: the transport would refuse it at each
+            retransmission, too.
+        """
+        if self.max_payload == _MAX_PAYLOAD and len(message.options) <= _FEW_OPTIONS:
+            return
+        size = len(encode_message(message))
+        if size > self.max_payload:
+            raise TransferFailed(
+                f"the message has {size} bytes; a datagram to {source[0]} holds {self.max_payload}"
+            )
 
     @override
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
@@ -73,14 +154,34 @@ class ClientEndpoint(CoapEndpoint):
         # Twisted's IPv6 addresses have two more members.
         self.receive(datagram, (addr[0], addr[1]))
 
+    def report(self, message: CoapMessage, source: Source) -> None:
+        """
+        Send a non-confirmable request that nothing answers.
+
+        :raises CoapHostUnreachable: if the kernel cannot send it.
+        :raises QueueFull: if so many were sent of late that no message ID is free.
+        """
+        if not self.layer.send_untracked(message, source, self._seconds()):
+            raise QueueFull(message_ids.COUNT)
+        self._take_rejection()
+        self.flush()
+        rejection = self._take_rejection()
+        # Sending it may have told of another port of the same host, too.
+        if rejection is not None and rejection[0] == source:
+            raise rejection[1]
+
+    def _take_rejection(self) -> tuple[Source, CoapHostUnreachable] | None:
+        """Return the last error of the kernel and the address that it is of, once."""
+        rejection, self._rejection = self._rejection, None
+        return rejection
+
     def silent_since(self, outgoing: OutgoingMessage) -> bool:
         """Whether a message was retransmitted, and no datagram has arrived since it was sent."""
         return outgoing.retransmissions > 0 and self.last_received <= outgoing.sent_at
 
     def fail(self, error: CoapError) -> None:
         """End the wait for all outstanding responses with an error."""
-        waiting, self.waiting = self.waiting, {}
-        for finish in waiting.values():
+        for finish in self.waiting.pop_all():
             finish(error)
 
     def close(self) -> Deferred[object]:
@@ -95,30 +196,38 @@ class ClientEndpoint(CoapEndpoint):
             if outgoing.observing:
                 finish = self.waiting.get(outgoing)
             else:
-                finish = self.waiting.pop(outgoing, None)
+                finish = self.waiting.pop(outgoing)
             if finish is not None:
                 finish(event.message)
         elif isinstance(event, MessageFailed):
-            finish = self.waiting.pop(event.outgoing, None)
+            finish = self.waiting.pop(event.outgoing)
             if finish is not None:
                 finish(event.error)
         elif isinstance(event, IncomingMessage):
             # A client has no resources. Left unanswered, requests would be kept without a limit.
             self.layer.reject(event)
 
+    def refused(self, source: Source) -> None:
+        """Fail the requests to an address and port at which nobody listens, as ICMP says."""
+        self._datagram_rejected(
+            source, OSError(errno.ECONNREFUSED, f"nobody listens at port {source[1]}")
+        )
+
     @override
     def _datagram_rejected(self, source: Source, error: OSError) -> None:
         if error.errno in _TRANSIENT_SEND_ERRORS:
             return
         failure = CoapHostUnreachable(source[0], error.strerror or str(error))
+        self._rejection = source, failure
         now = self._seconds()
         # Last first: queued messages are not sent when the one before them ends.
-        for outgoing in reversed(list(self.waiting)):
+        for outgoing in reversed(self.waiting.at(source)):
             # An observation that was accepted outlives a network that is away for a while.
-            if outgoing.source == source and outgoing.state < OutgoingState.DONE:
+            if outgoing.state < OutgoingState.DONE:
                 finish = self.waiting.pop(outgoing)
                 self.layer.cancel(outgoing, now)
-                finish(failure)
+                if finish is not None:
+                    finish(failure)
 
 
 class DtlsEndpoint(ClientEndpoint):
@@ -264,6 +373,9 @@ class EndpointPool:
         port = ClientPort(
             0, protocol, interface, _MAX_DATAGRAM, reactor, receive_buffer=_RECEIVE_BUFFER
         )
+        if protocol is endpoint:
+            # One of DTLS is connected, and hears it without.
+            port.refused = endpoint.refused
         port.startListening()
         endpoint.port = port
 

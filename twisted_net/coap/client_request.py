@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 from twisted_net.coap.blockwise import (
@@ -13,7 +14,15 @@ from twisted_net.coap.blockwise import (
     shrink_block,
 )
 from twisted_net.coap.client_response import CoapResponse
-from twisted_net.coap.codec import CoapMessage, Code, Option, encode_uint, uint_option
+from twisted_net.coap.codec import (
+    CoapMessage,
+    Code,
+    Option,
+    code_name,
+    encode_uint,
+    uint_option,
+)
+from twisted_net.coap.errors import ResourceChanged, TransferFailed
 
 OptionList: TypeAlias = list[tuple[int, bytes]]
 
@@ -28,6 +37,12 @@ def no_progress(direction: str, done: int, size: int | None) -> None:
     """Ignore the progress of a transfer."""
 
 
+_MAX_ECHO = 40  # bytes, RFC 9175 §2.2.1
+
+MAX_RESTARTS = 3
+"""How often a state is requested anew that changed while its blocks were transferred."""
+
+
 class BlockwiseRequest:
     """
     One request of a client, made in as many exchanges as its bodies have blocks.
@@ -39,6 +54,9 @@ class BlockwiseRequest:
     :param options: those of the request; the ones for blocks and Echo are added.
     :param block_size: bytes of the largest block sent and requested.
     :param max_body: bytes of the longest response body accepted.
+    :param tag: 0 to 8 bytes that no other request has: they tell the blocks of this one from those
+        of others to the same resource (Request-Tag, RFC 9175 §3); None for no such option. It is
+        sent with all requests of an upload.
     """
 
     def __init__(
@@ -48,12 +66,14 @@ class BlockwiseRequest:
         block_size: int,
         max_body: int,
         progress: Progress = no_progress,
+        tag: bytes | None = None,
     ) -> None:
         self._exchange = exchange
         self.options = ordered(options)
         self.block_size = block_size
         self._max_body = max_body
         self._progress = progress
+        self._tag = tag
 
     async def perform(self, payload: bytes) -> CoapResponse:
         """
@@ -74,8 +94,11 @@ class BlockwiseRequest:
 
         An error in response to one of these requests is returned in its place.
 
-        :raises CoapError: if an exchange or the transfer fails.
+        :raises CoapError: if an exchange or the transfer fails, as by 2.31 Continue, or another
+            success in place of a block.
         """
+        if first.code == Code.CONTINUE:
+            raise TransferFailed("the server requests more blocks than there are")
         download = BlockDownload(self._max_body)
         size = uint_option(first.options, Option.SIZE2)
         response = first
@@ -87,11 +110,37 @@ class BlockwiseRequest:
             options = ordered([*kept, (int(Option.BLOCK2), wanted.encode())])
             response = await self._exchange(options, b"")
             if response.code != first.code:
+                if response.code >> 5 == 2:
+                    code = code_name(response.code)
+                    raise TransferFailed(f"the server answered {code} in place of a block")
                 return response_of(response, response.payload)
         return response_of(first, bytes(download.body))
 
+    async def complete_unchanged(
+        self, first: CoapMessage, is_superseded: Callable[[], bool]
+    ) -> CoapResponse:
+        """
+        Do as :meth:`complete` does; if the resource changes meanwhile, request it anew.
+
+        :param is_superseded: returns whether a newer state has arrived, so that this one is given
+            up.
+        :raises ResourceChanged: then, and if it has changed :data:`MAX_RESTARTS` times more.
+        """
+        try:
+            return await self.complete(first)
+        except ResourceChanged:
+            for _ in range(MAX_RESTARTS):
+                if is_superseded():
+                    break
+                with suppress(ResourceChanged):
+                    return await self.perform(b"")
+            raise
+
     async def _upload(self, payload: bytes) -> CoapMessage:
         upload = BlockUpload(payload, self.block_size)
+        if self._tag is not None and all(pair[0] != Option.REQUEST_TAG for pair in self.options):
+            # In the requests for further blocks of the response, too.
+            self.options = ordered([*self.options, (int(Option.REQUEST_TAG), self._tag)])
         size1 = (int(Option.SIZE1), encode_uint(len(payload)))
         while True:
             part, block = upload.next_block()
@@ -113,8 +162,14 @@ class BlockwiseRequest:
 
 
 def echo_challenge(response: CoapMessage) -> bytes | None:
-    """Return the Echo value of a response that requires it (RFC 9175 §2.3), else None."""
-    return response.option(Option.ECHO) if response.code == Code.UNAUTHORIZED else None
+    """
+    Return the Echo value of a response that requires it (RFC 9175 §2.3), else None.
+
+    One that has not 1 to 40 bytes (§2.2.1) counts as none: as part of a request, it would let a
+    server make us send much more than it has sent.
+    """
+    echo = response.option(Option.ECHO) if response.code == Code.UNAUTHORIZED else None
+    return echo if echo is not None and 1 <= len(echo) <= _MAX_ECHO else None
 
 
 def ordered(options: Iterable[tuple[int, bytes]]) -> OptionList:

@@ -36,6 +36,7 @@ class Code(IntEnum):
     POST = 2
     PUT = 3
     DELETE = 4
+    FETCH = 5
     CREATED = 65
     DELETED = 66
     VALID = 67
@@ -85,6 +86,7 @@ class Option(IntEnum):
     PROXY_SCHEME = 39
     SIZE1 = 60
     ECHO = 252
+    NO_RESPONSE = 258
     REQUEST_TAG = 292
 
 
@@ -255,6 +257,16 @@ def parse_message(datagram: bytes) -> CoapMessage:
     return CoapMessage(kind, code, message_id, token, options)
 
 
+def rejection(error: MalformedMessage, message_id: int) -> bytes:
+    """Return the answer to a confirmable message that is not read: a Reset, or 4.02."""
+    if isinstance(error, TooManyOptions) and error.token is not None:
+        text = f"at most {error.limit} options".encode()
+        return encode_message(
+            CoapMessage(Type.ACK, Code.BAD_OPTION, message_id, error.token, payload=text)
+        )
+    return encode_message(CoapMessage(Type.RST, Code.EMPTY, message_id))
+
+
 def encode_uint(value: int) -> bytes:
     """Encode an unsigned integer as an option value, in as few bytes as possible: 0 in none."""
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
@@ -273,6 +285,14 @@ def uint_option(options: Options, number: int) -> int | None:
     return None
 
 
+def unknown_critical_option(options: Options) -> int | None:
+    """Return the first critical option of a response that is not known there, or None."""
+    for number, _ in options:
+        if number & 1 and number not in _CRITICAL_IN_RESPONSES:
+            return number
+    return None
+
+
 class CoapRequestOptions:
     """
     Options of a request, parsed in one pass.
@@ -282,6 +302,7 @@ class CoapRequestOptions:
         options of that kind are ignored.
     :ivar not_utf8: the error for a segment of the path or a query that is not UTF-8, whose bytes
         are replaced below; None if all are.
+    :ivar no_response: classes of responses that are not to be sent, as bits (RFC 7967 §2.1).
     :ivar path: the Uri-Path segments.
     :ivar queries: the Uri-Query values, as text.
     """
@@ -296,6 +317,7 @@ class CoapRequestOptions:
         "etags",
         "if_match",
         "if_none_match",
+        "no_response",
         "not_utf8",
         "observe",
         "options",
@@ -317,6 +339,7 @@ class CoapRequestOptions:
         self.etags: Sequence[bytes] = ()
         self.if_match: Sequence[bytes] = ()
         self.if_none_match = False
+        self.no_response: int | None = None
         self.not_utf8: NotUTF8 | None = None
         self.observe: int | None = None
         self.path: Sequence[str] = ()
@@ -371,11 +394,18 @@ class CoapRequestOptions:
             setattr(self, name, values)
         values.append(value)
 
+    def suppresses(self, code: int) -> bool:
+        """Return whether a response of this code is not to be sent (RFC 7967 §2.1)."""
+        # Bits 1, 3 and 4 stand for the classes 2, 4 and 5.
+        return self.no_response is not None and bool(self.no_response >> ((code >> 5) - 1) & 1)
+
     @property
     def key(self) -> tuple[tuple[int, bytes], ...]:
         """The options that all requests of one block-wise transfer share (RFC 7959 §2.3)."""
         return tuple(pair for pair in self.options if pair[0] not in _NOT_IN_KEY)
 
+
+_CRITICAL_IN_RESPONSES = frozenset((int(Option.BLOCK2), int(Option.BLOCK1)))
 
 _HEADER = Struct(">BBH")
 _BYTES = [bytes((value,)) for value in range(256)]
@@ -383,7 +413,7 @@ _BYTES = [bytes((value,)) for value in range(256)]
 _UINT, _OPAQUE, _OPAQUES, _TEXTS, _FLAG, _IGNORED = "uint", "opaque", "opaques", "texts", "flag", ""
 
 # Number: attribute, least and greatest length, repeatable, format (RFC 7252 §5.10, 7641, 7959,
-# 9175).
+# 9175, 7967).
 _DEFINITIONS: dict[int, tuple[str, int, int, bool, str]] = {
     Option.IF_MATCH: ("if_match", 0, 8, True, _OPAQUES),
     # A server has the same resources under all its host names.
@@ -403,6 +433,7 @@ _DEFINITIONS: dict[int, tuple[str, int, int, bool, str]] = {
     Option.PROXY_SCHEME: ("proxy", 1, 255, False, _FLAG),
     Option.SIZE1: ("size1", 0, 4, False, _UINT),
     Option.ECHO: ("echo", 1, 40, False, _OPAQUE),
+    Option.NO_RESPONSE: ("no_response", 0, 1, False, _UINT),
 }
 
 # Not part of the cache key of RFC 7252 §5.6 and RFC 7959 §2.3. Content-Format is not either:
@@ -416,6 +447,7 @@ _NOT_IN_KEY = frozenset(
         Option.SIZE1,
         Option.SIZE2,
         Option.ECHO,
+        Option.NO_RESPONSE,
     )
 )
 

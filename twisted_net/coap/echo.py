@@ -5,7 +5,11 @@ from __future__ import annotations
 from hashlib import blake2s
 from hmac import compare_digest
 
-from twisted_net.net.addresses import Source
+from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_message
+from twisted_net.coap.exchange import IncomingMessage
+from twisted_net.coap.responses import ServerRequest
+from twisted_net.dtls.peer import SecurePeer
+from twisted_net.net.addresses import Source, is_loopback
 from twisted_net.net.bounded_table import BoundedTable
 
 CHALLENGE_LIFETIME = 60
@@ -62,3 +66,52 @@ class AddressVerifier:
     def _mac(self, source: Source, stamp: bytes) -> bytes:
         address = f"{source[0]} {source[1]}".encode()
         return blake2s(stamp + address, key=self._key, digest_size=8).digest()
+
+
+class StrangerLimit:
+    """
+    Limits what is sent to addresses that are not verified, and may be forged.
+
+    :param factor: most times the bytes of a request that its response may have (RFC 9175 §2.3); 0
+        for no limit: then all addresses count as verified.
+    """
+
+    def __init__(self, verifier: AddressVerifier, factor: float) -> None:
+        self._verifier = verifier
+        self._factor = factor
+
+    def is_verified(self, source: Source, now: float, echo: bytes | None = None) -> bool:
+        """
+        Return whether an address is known not to be forged.
+
+        :param echo: value of the request's Echo option.
+        """
+        if isinstance(source, SecurePeer):
+            # It has returned a cookie, and completed a handshake.
+            return True
+        if not self._factor or is_loopback(source[0]):
+            return True
+        return self._verifier.verify(source, echo, now)
+
+    def limited(
+        self, request: ServerRequest, incoming: IncomingMessage, message: CoapMessage, now: float
+    ) -> CoapMessage:
+        """Return the message if it may be sent to an unverified address, else a challenge."""
+        limit = int(self._factor * incoming.size) - len(incoming.token)
+        # An observer would receive any number of notifications.
+        allowed = request.options.observe != 0 and len(encode_message(message)) <= limit
+        if allowed and message.code != Code.UNAUTHORIZED:
+            return message
+        return _challenge_message(self._verifier.challenge(incoming.source, now), limit)
+
+
+def _challenge_message(echo: bytes, limit: int) -> CoapMessage:
+    """
+    Return the message that requires a client to verify its address (RFC 9175 §2.3).
+
+    :param limit: bytes that may be sent to the address; the option is left out if it is too long.
+    """
+    message = CoapMessage(Type.ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
+    if len(encode_message(message)) <= limit:
+        return message
+    return CoapMessage(Type.ACK, Code.UNAUTHORIZED)

@@ -26,8 +26,8 @@ class CoapEndpoint(DatagramProtocol):
 
     One delayed call at most runs, for all peers; it ends with the transport.
 
-    :param first_id: as :class:`~twisted_net.coap.messages.MessageLayer` takes it; so are *memory*
-        and *relieved*.
+    :param first_id: as :class:`~twisted_net.coap.messages.MessageLayer` takes it; so are *memory*,
+        *relieved* and *admits*.
     """
 
     noisy = False
@@ -39,10 +39,11 @@ class CoapEndpoint(DatagramProtocol):
         first_id: int,
         memory: MemoryLedger | None = None,
         relieved: Callable[[Source], object] | None = None,
+        admits: Callable[[Source, float], bool] | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         self._seconds = reactor.seconds
-        self.layer = MessageLayer(parameters, first_id, memory, relieved)
+        self.layer = MessageLayer(parameters, first_id, memory, relieved, admits)
         self._timer: IDelayedCall | None = None
         self._wake = 0.0
 

@@ -59,7 +59,8 @@ class CoapHostNotFound(CoapError):
 
 class CoapHostUnreachable(CoapError):
     """
-    The kernel cannot send to the host of a URI: there is no route, or its scope does not exist.
+    The host of a URI cannot be reached: there is no route, its scope does not exist, or nobody
+    listens at the port, as ICMP says.
 
     :param reason: the kernel's, in words.
     """
@@ -125,6 +126,45 @@ class TransferFailed(CoapError):
     """A block-wise transfer (RFC 7959) failed, or its body exceeds the limit."""
 
     code = "coap_transfer_failed"
+
+
+class ResourceChanged(TransferFailed):
+    """The resource changed while its blocks were transferred: its ETag differs (RFC 7959 §2.4)."""
+
+    code = "coap_resource_changed"
+
+    def __init__(self) -> None:
+        super().__init__("the resource changed between two blocks")
+
+
+class UnknownOption(CoapError):
+    """
+    A response has a critical option that is not known, and is rejected (RFC 7252 §5.4.1).
+
+    :param option: its number.
+    """
+
+    code = "coap_unknown_option"
+
+    def __init__(self, option: int) -> None:
+        super().__init__(f"the response has the critical option {option}, which is not known")
+        self.option = option
+
+
+class ObservationRefused(CoapError):
+    """
+    The server has responded to a registration, but will not notify.
+
+    The resource cannot be observed, or the server has no room for a further observer (RFC 7641
+    §4.1).
+    """
+
+    code = "coap_observation_refused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server does not notify: the resource cannot be observed, or has too many observers"
+        )
 
 
 class UnexpectedCode(CoapError):

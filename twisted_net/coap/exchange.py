@@ -6,7 +6,8 @@ from collections import OrderedDict, deque
 from enum import IntEnum
 from typing import TypeAlias
 
-from twisted_net.coap.codec import CoapMessage, Type
+from twisted_net.coap.codec import CoapMessage, Type, unknown_critical_option
+from twisted_net.coap.errors import UnknownOption
 from twisted_net.coap.message_ids import MessageIds
 from twisted_net.errors import CoapError
 from twisted_net.net.addresses import Source
@@ -203,6 +204,13 @@ class OutgoingMessage:
         self.size = OUTGOING_BYTES + 2 * len(message.payload)
 
 
+MAX_DELAYED = 1000
+"""Responses to multicast requests that wait for their leisure at one time; others are dropped."""
+
+MAX_DELAYED_BYTES = 1_048_576
+"""Bytes of these: some 900 of the longest that fit into a datagram."""
+
+
 class DelayedDatagram:
     """A response to a multicast request, sent after its leisure (RFC 7252 §8.2)."""
 
@@ -222,6 +230,16 @@ class ResponseReceived:
     def __init__(self, outgoing: OutgoingMessage, message: CoapMessage) -> None:
         self.outgoing = outgoing
         self.message = message
+
+
+def response_event(
+    outgoing: OutgoingMessage, message: CoapMessage
+) -> ResponseReceived | MessageFailed:
+    """Return the event of a response; one with an unknown critical option fails (§5.4.1)."""
+    unknown = unknown_critical_option(message.options)
+    if unknown is None:
+        return ResponseReceived(outgoing, message)
+    return MessageFailed(outgoing, UnknownOption(unknown))
 
 
 class MessageAcknowledged:

@@ -14,7 +14,14 @@ from typing_extensions import override
 
 from twisted_net.coap.client_request import response_of
 from twisted_net.coap.client_response import CoapResponse
-from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
+from twisted_net.coap.codec import (
+    CoapMessage,
+    Code,
+    Type,
+    encode_message,
+    parse_message,
+    unknown_critical_option,
+)
 from twisted_net.coap.errors import InvalidCoapURI, MalformedMessage
 from twisted_net.coap.uris import parse_uri
 from twisted_net.config.type_checks import check_arguments, checked_range, checked_seconds
@@ -68,6 +75,8 @@ class _ResponseCollector(DatagramProtocol):
             return
         if message.token != self._token or not message.is_response:
             return
+        if unknown_critical_option(message.options) is not None:
+            return  # rejected in silence (RFC 7252 §5.4.1, §4.3)
         if addr in self._responses or len(self._responses) >= self._limit:
             return
         self._responses[addr] = GroupResponse(addr, response_of(message, message.payload))

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-from twisted_net.coap.codec import CoapMessage, Code, Type, encode_message, parse_message
+from twisted_net.coap.codec import CoapMessage, Type, encode_message, parse_message, rejection
 from twisted_net.coap.errors import (
     CoapTimeout,
     MalformedMessage,
     QueueFull,
     ResetByPeer,
-    TooManyOptions,
 )
 from twisted_net.coap.exchange import (
     INCOMING_TRANSITIONS,
+    MAX_DELAYED,
+    MAX_DELAYED_BYTES,
     OUTGOING_TRANSITIONS,
     OUTSTANDING,
     DelayedDatagram,
@@ -31,7 +32,9 @@ from twisted_net.coap.exchange import (
     OutgoingTrigger,
     Peer,
     ResponseReceived,
+    response_event,
 )
+from twisted_net.coap.message_counts import MessageCounts
 from twisted_net.coap.peer_table import PeerTable
 from twisted_net.coap.settings import TransmissionParameters
 from twisted_net.net.addresses import Source
@@ -43,53 +46,6 @@ Timers that are served in one turn of the reactor: these take 1 ms, and most are
 
 Thousands of notifications that nobody acknowledges are due within a second.
 """
-
-
-MAX_DELAYED = 1000
-"""Responses to multicast requests that wait for their leisure at one time; others are dropped."""
-
-MAX_DELAYED_BYTES = 1_048_576
-"""Bytes of these: some 900 of the longest that fit into a datagram."""
-
-
-class MessageCounts:
-    """
-    Counters of a message layer since its start; they only grow.
-
-    :ivar received: datagrams, of all kinds.
-    :ivar malformed: those of them that are not CoAP messages, or have too many options.
-    :ivar duplicates: those that repeat a message within its lifetime.
-    :ivar peers_refused: those of new peers, dropped as ``max_peers`` others were not idle.
-    :ivar sent: datagrams.
-    :ivar retransmissions: those of them that repeat a confirmable message of ours.
-    :ivar timeouts: messages of ours that ended without acknowledgement or response.
-    :ivar resets: messages of ours that the peer rejected with a Reset.
-    :ivar responses_dropped: responses to non-confirmable requests, and last notifications, that
-        were not sent, as all message IDs towards the peer were in use.
-    """
-
-    __slots__ = (
-        "duplicates",
-        "malformed",
-        "peers_refused",
-        "received",
-        "resets",
-        "responses_dropped",
-        "retransmissions",
-        "sent",
-        "timeouts",
-    )
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.malformed = 0
-        self.duplicates = 0
-        self.peers_refused = 0
-        self.sent = 0
-        self.retransmissions = 0
-        self.timeouts = 0
-        self.resets = 0
-        self.responses_dropped = 0
 
 
 class MessageLayer:
@@ -116,6 +72,9 @@ class MessageLayer:
     :param memory: counts what is kept for peers; a ledger of its own if None.
     :ivar memory: the same.
     :param relieved: called with a peer that is to give way, before its messages are dropped.
+    :param admits: returns whether a peer that is not kept yet may be, as its address is known not
+        to be forged. What is received of others is an event as well, but is not kept, and its
+        duplicates are not recognised, until :meth:`admit`. If None, every peer is kept.
     """
 
     def __init__(
@@ -124,6 +83,7 @@ class MessageLayer:
         first_id: int = 0,
         memory: MemoryLedger | None = None,
         relieved: Callable[[Source], object] | None = None,
+        admits: Callable[[Source, float], bool] | None = None,
     ) -> None:
         self._limits = limits = limits or TransmissionParameters()
         self.counts = MessageCounts()
@@ -132,6 +92,7 @@ class MessageLayer:
         self._next_id = first_id & 0xFFFF
         self.memory = memory or MemoryLedger()
         self._relieved = relieved
+        self._admits = admits
         self._table = PeerTable(limits, self.memory, self._relieve)
         self._kept_delayed: MemoryAccount[MessageLayer] = self.memory.account(
             "group_answers", MAX_DELAYED_BYTES
@@ -189,7 +150,7 @@ class MessageLayer:
         except MalformedMessage as error:
             self.counts.malformed += 1
             if error.rejected is not None and not group:
-                self._outbox.append((_rejection(error, error.rejected), source))
+                self._outbox.append((rejection(error, error.rejected), source))
             return []
         kind = message.type
         if kind >= 2:  # ACK or RST
@@ -202,7 +163,9 @@ class MessageLayer:
         table = self._table
         peer = self._peers.get(source)
         if peer is None:
-            peer = table.admit(source, self._next_id, now)
+            kept = self._keeps(message, source, now)
+            first_id = self._next_id
+            peer = table.admit(source, first_id, now) if kept else Peer(source, first_id, now)
             if peer is None:
                 self.counts.peers_refused += 1
                 return []
@@ -221,12 +184,39 @@ class MessageLayer:
             table.remove(peer, known)
         lifetime = self._lifetime if kind == 0 else self._non_lifetime
         incoming = IncomingMessage(peer, message, digest, len(datagram), now + lifetime, group)
-        table.record(peer, incoming, now)
+        if peer is table.latest:  # else it is not kept
+            table.record(peer, incoming, now)
         if message.code < 32:
             peer.unanswered += 1
             self._fresh.append(incoming)
             return [incoming]
         return self._receive_response(incoming, message, now)
+
+    def admit(self, incoming: IncomingMessage, now: float) -> bool:
+        """
+        Keep a request and its peer from now on, as its address has been verified. Idempotent.
+
+        :return: False if the table of peers is full: the request is to be dropped, as it might run
+            twice.
+        """
+        source = incoming.source
+        if self._peers.get(source) is incoming.peer:
+            return True
+        peer = self._table.admit(source, self._next_id, now)
+        if peer is None:
+            self.counts.peers_refused += 1
+            return False
+        incoming.peer = peer
+        self._table.record(peer, incoming, now)
+        peer.unanswered += 1
+        return True
+
+    def _keeps(self, message: CoapMessage, source: Source, now: float) -> bool:
+        """Whether what is received of a peer that is not kept is to be kept."""
+        if self._admits is None or self._admits(source, now):
+            return True
+        # A notification, which may come long after anything else of its peer.
+        return message.code >= 32 and (source, message.token) in self._by_token
 
     def send_request(
         self,
@@ -259,23 +249,22 @@ class MessageLayer:
         self._queue(outgoing, now)
         return outgoing
 
-    def send_untracked(self, message: CoapMessage, source: Source, now: float) -> None:
+    def send_untracked(self, message: CoapMessage, source: Source, now: float) -> bool:
         """
         Send a non-confirmable message that nothing answers, ahead of those in the queue.
 
-        It is dropped, and counted, if the table of peers is full or no message ID is free. The
-        type and the message ID of *message* are set here.
+        Its type and ID are set here; the ID is of the counter shared by all peers if their table
+        is full. Return whether one was free: if not, the message is dropped, and counted.
         """
         peer = self._peers.get(source) or self._table.admit(source, self._next_id, now)
-        if peer is None:
-            self.counts.peers_refused += 1
-            return
+        peer = peer or Peer(source, self._next_id, now)
         if now < peer.ids.free_at():
             self.counts.responses_dropped += 1
-            return
+            return False
         message.type = Type.NON
         message.message_id = self._take_id(peer, now + self._non_lifetime)
         self._outbox.append((encode_message(message), source))
+        return True
 
     def send_response(
         self,
@@ -330,13 +319,25 @@ class MessageLayer:
         self._queue(outgoing, now)
         return outgoing
 
+    def acknowledge(self, incoming: IncomingMessage, now: float) -> None:
+        """Send no response to a request; one that is confirmable is acknowledged (RFC 7967 §2)."""
+        pending = incoming.state is _PENDING
+        self.send_response(incoming, None, now)
+        if incoming.confirmable and pending:
+            ack = _EMPTY.pack(_ACK, 0, incoming.message_id)
+            self._table.store_reply(incoming.peer, incoming, ack)
+            self._outbox.append((ack, incoming.source))
+
     def reject(self, incoming: IncomingMessage) -> None:
-        """Reject a request: with a Reset if it is confirmable, else in silence (§4.2, §4.3)."""
+        """
+        Reject a request: with a Reset if it is confirmable, else in silence (§4.2, §4.3).
+
+        Nothing is kept of it: a duplicate is rejected anew.
+        """
         self.send_response(incoming, None, 0.0)
+        self._table.remove(incoming.peer, incoming)
         if incoming.confirmable:
-            reset = _EMPTY.pack(_RST, 0, incoming.message_id)
-            self._table.store_reply(incoming.peer, incoming, reset)
-            self._outbox.append((reset, incoming.source))
+            self._outbox.append((_EMPTY.pack(_RST, 0, incoming.message_id), incoming.source))
 
     def messages_to_send(self) -> list[tuple[bytes, Source]]:
         """Return the datagrams to send now, in order, and remove them from the outbox."""
@@ -520,8 +521,17 @@ class MessageLayer:
             and message.token == outgoing.message.token
             and self._apply(outgoing, OutgoingTrigger.RESPONSE, now)
         ):
-            return [ResponseReceived(outgoing, message)]
+            return [self._response_event(outgoing, message)]
         return []
+
+    def _response_event(
+        self, outgoing: OutgoingMessage, message: CoapMessage
+    ) -> ResponseReceived | MessageFailed:
+        """Return the event of a response; one with an unknown critical option fails (§5.4.1)."""
+        event = response_event(outgoing, message)
+        if isinstance(event, MessageFailed):
+            self._release_token(outgoing)
+        return event
 
     def _receive_response(
         self, incoming: IncomingMessage, message: CoapMessage, now: float
@@ -535,10 +545,14 @@ class MessageLayer:
         if outgoing is not None:
             expected = self._apply(outgoing, OutgoingTrigger.RESPONSE, now)
             if expected or (outgoing.observing and outgoing.state is OutgoingState.DONE):
-                events.append(ResponseReceived(outgoing, message))
-                head = _ACK
+                event = self._response_event(outgoing, message)
+                events.append(event)
+                head = _ACK if isinstance(event, ResponseReceived) else _RST
         reply = _EMPTY.pack(head, 0, incoming.message_id)
-        if incoming.confirmable:
+        if head == _RST:
+            # Anybody can send it: a duplicate is rejected anew.
+            self._table.remove(incoming.peer, incoming)
+        elif incoming.confirmable:
             self._table.store_reply(incoming.peer, incoming, reply)
         if incoming.confirmable or head == _RST:
             self._outbox.append((reply, incoming.source))
@@ -584,13 +598,3 @@ _EMPTY = Struct(">BBH")
 _RESPONSE, _PENDING, _PIGGYBACKED = IncomingTrigger.RESPONSE, IncomingState.PENDING, Type.ACK
 _ACK = 0x40 | Type.ACK << 4
 _RST = 0x40 | Type.RST << 4
-
-
-def _rejection(error: MalformedMessage, message_id: int) -> bytes:
-    """Return the answer to a confirmable message that is not read; nothing of it is kept."""
-    if isinstance(error, TooManyOptions) and error.token is not None:
-        text = f"at most {error.limit} options".encode()
-        return encode_message(
-            CoapMessage(Type.ACK, Code.BAD_OPTION, message_id, error.token, payload=text)
-        )
-    return _EMPTY.pack(_RST, 0, message_id)

@@ -12,6 +12,7 @@ from twisted_net.coap.codec import CoapMessage, Code, Option, Type, encode_uint
 from twisted_net.coap.exchange import IncomingMessage, OutgoingMessage
 from twisted_net.coap.messages import MessageLayer
 from twisted_net.coap.observe import Observer, ObserverList
+from twisted_net.coap.resources import RETRY_AFTER
 from twisted_net.coap.responses import insert_option
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.errors import CoapError
@@ -28,6 +29,10 @@ ms. A thousand at once kept all others waiting for 0.13 s.
 """
 
 
+PROBED_AT_ONCE = 64
+"""Observers that are found to have heard nothing for long in one turn of the reactor."""
+
+
 class Notifier:
     """
     Sends confirmable notifications, one at a time to each observer.
@@ -36,7 +41,11 @@ class Notifier:
     state at its turn.
 
     The resources that change without a call of :meth:`notify` are notified every
-    ``refresh_interval`` while there are observers.
+    ``refresh_interval`` while there are observers. An observer that was told nothing for
+    ``probe_interval`` is notified, so that it is found to be lost if it is (RFC 7641 §4.5).
+
+    An observation ends by a Reset, a timeout, an error, a deregistration or the end of the server.
+    One that has to give way ends with such an error, too: 5.03 Service Unavailable.
 
     :param represent: returns the notification of an observer: its resource's current state, as a
         response to its request.
@@ -57,6 +66,7 @@ class Notifier:
     ) -> None:
         self._reactor = reactor
         self._interval = limits.refresh_interval
+        self._probe_interval = limits.probe_interval
         self._layer = layer
         self._represent = represent
         self._flush = flush
@@ -74,25 +84,60 @@ class Notifier:
         self._steps = StepScheduler(reactor)
         self._running = False
         self._timer: IDelayedCall | None = None
+        self._prober: IDelayedCall | None = None
 
     def register(
-        self, path: str, incoming: IncomingMessage, options: Iterable[tuple[int, bytes]]
+        self,
+        path: str,
+        incoming: IncomingMessage,
+        options: Iterable[tuple[int, bytes]],
+        arguments: tuple[str, ...] = (),
     ) -> Observer | None:
         """
         Add the sender of a request to the observers of a resource.
 
         :param options: those of the request.
+        :param arguments: its queries.
         :return: None if a limit is reached.
         """
         repeated = [pair for pair in options if pair[0] not in _NOT_REPEATED]
-        observer = self.observers.register(path, incoming.source, incoming.token, repeated)
-        if observer is not None and self._timer is None and self._interval:
+        source, token, now = incoming.source, incoming.token, self._reactor.seconds()
+        observer = self.observers.register(path, source, token, repeated, now, arguments)
+        if observer is None:
+            return None
+        if self._timer is None and self._interval:
             self._timer = self._reactor.callLater(self._interval, self._refresh)
+        if self._prober is None:
+            self._prober = self._reactor.callLater(self._probe_interval, self._probe)
         return observer
 
-    def notify(self, path: str) -> None:
-        """Notify the observers of a resource that it has changed."""
-        self._notify(self.observers.of_resource(path))
+    def add_observe_option(self, message: CoapMessage) -> None:
+        """Add the Observe option with the next number, and remove Max-Age."""
+        # The Max-Age of 0 that the response to a GET has would make the notification stale at once.
+        options = [pair for pair in message.options if pair[0] != Option.MAX_AGE]
+        insert_option(options, Option.OBSERVE, encode_uint(self.observers.next_number()))
+        message.options = options
+
+    def notify(self, path: str, arguments: tuple[str, ...] = ()) -> None:
+        """
+        Notify the observers of a resource that it has changed.
+
+        :param arguments: notify those with these arguments alone; with none, all.
+        """
+        self._notify(self.observers.of_resource(path, arguments))
+
+    def notify_command(self, path: str, arguments: tuple[str, ...] = ()) -> None:
+        """
+        Notify the observers of a command, named in any case as its resource is.
+
+        :param arguments: as of :meth:`notify`.
+        :raises ValueError: if it is not observable, so that it never has observers.
+        """
+        name = path.lower()
+        if name not in self._refreshed:
+            allowed = ", ".join(self._refreshed) or "none"
+            raise ValueError(f"notify: {path} is not observable; observable commands: {allowed}")
+        self.notify(name, arguments)
 
     def notify_peer(self, source: Source, path: str) -> bool:
         """Notify the observers of a resource at one peer; return whether it has any."""
@@ -128,16 +173,36 @@ class Notifier:
         for observer in self.observers.of_peer(source):
             self.observers.remove(observer)
 
-    def drop_peer(self, source: Source) -> None:
-        """Do so, and send no more of the notifications that are outstanding or queued."""
-        self._cancel(self.observers.of_peer(source), self._reactor.seconds())
-        self.remove_peer(source)
+    def dismiss_peer(self, source: Source) -> None:
+        """
+        Remove all observers of a peer that has to give way, and tell each: 5.03.
+
+        No more of the notifications that are outstanding or queued is sent.
+        """
+        observers = self.observers.of_peer(source)
+        if observers:
+            now = self._reactor.seconds()
+            self._cancel(observers, now)
+            for observer in observers:
+                self._dismiss(observer, now, RETRY_AFTER)
+            self._flush()
 
     def _relieve(self, observer: Observer) -> float:
         """Remove an observer, as all clients hold too much; return the share of a step."""
-        self._cancel([observer], self._reactor.seconds())
-        self.observers.remove(observer)
+        now = self._reactor.seconds()
+        self._cancel([observer], now)
+        self._dismiss(observer, now, RETRY_AFTER)
+        self._flush()
         return WRITE
+
+    def _dismiss(self, observer: Observer, now: float, retry_after: int | None = None) -> None:
+        """Remove an observer with a last notification."""
+        self.observers.remove(observer)
+        options = () if retry_after is None else [(int(Option.MAX_AGE), encode_uint(retry_after))]
+        last = CoapMessage(
+            Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token, options=options
+        )
+        self._layer.send_untracked(last, observer.source, now)
 
     async def terminate(self) -> None:
         """
@@ -156,17 +221,18 @@ class Notifier:
                 if observer in self._sent:
                     # All of its peer, as the next one would be sent in place of this one.
                     self._cancel(self.observers.of_peer(observer.source), now)
-                self.observers.remove(observer)
-                last = CoapMessage(Type.NON, Code.SERVICE_UNAVAILABLE, token=observer.token)
-                self._layer.send_untracked(last, observer.source, now)
+                self._dismiss(observer, now)
                 self._flush()
             yield WRITE
 
     def close(self) -> None:
-        """Stop the timer, and remove all observers without a message to them."""
+        """Stop the timers, and remove all observers without a message to them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._prober is not None:
+            self._prober.cancel()
+            self._prober = None
         self._due.clear()
         self._steps.stop()
         self._running = False
@@ -223,18 +289,34 @@ class Notifier:
         for path in self._refreshed:
             self.notify(path)
 
+    def _probe(self) -> None:
+        """Notify those that were told nothing for long; the next ones when they are due."""
+        self._prober = None
+        now = self._reactor.seconds()
+        quiet: list[Observer] = []
+        while (oldest := self.observers.quietest()) is not None:
+            observer, told = oldest
+            due = told + self._probe_interval
+            if due > now or len(quiet) == PROBED_AT_ONCE:
+                self._prober = self._reactor.callLater(max(0.0, due - now), self._probe)
+                break
+            self.observers.note_told(observer, now)
+            quiet.append(observer)
+        self._notify(quiet)
+
     def _send_state(self, observer: Observer, now: float) -> None:
         message = self._represent(observer, now)
         message.type = Type.CON
         message.token = observer.token
+        self.observers.note_told(observer, now)
         if message.code < 128:
-            add_observe_option(message, observer)
+            self.add_observe_option(message)
         else:
             # An error ends the observation (RFC 7641 §4.2).
             self.observers.remove(observer)
         outgoing = self._send(message, observer.source, now)
         if outgoing is None:
-            self.observers.remove(observer)
+            self._dismiss(observer, now, RETRY_AFTER)
         else:
             self._outstanding[outgoing] = observer
             self._count += 1
@@ -245,14 +327,6 @@ class Notifier:
             return self._layer.send_request(message, source, now, self._chance())
         except CoapError:
             return None
-
-
-def add_observe_option(message: CoapMessage, observer: Observer) -> None:
-    """Add the Observe option with the observer's next number, and remove Max-Age."""
-    # The Max-Age of 0 that the response to a GET has would make the notification stale at once.
-    options = [pair for pair in message.options if pair[0] != Option.MAX_AGE]
-    insert_option(options, Option.OBSERVE, encode_uint(observer.next_sequence()))
-    message.options = options
 
 
 _NOT_REPEATED = (Option.OBSERVE, Option.ECHO, Option.ETAG)

@@ -35,8 +35,8 @@ Messages of a peer examined, oldest first, to find one that can be evicted; thos
 answered yet go behind the others, so that the next search begins after them.
 """
 
-PEER_BYTES = 2200
-"""Bytes of a peer, with its session."""
+PEER_BYTES = 1350
+"""Bytes of a peer, without its session."""
 
 EXCHANGE_BYTES = 400
 """Bytes of a message of a peer that is kept, beside the reply to it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2s
+from itertools import chain
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,10 +32,13 @@ from twisted_net.errors import (
 )
 from twisted_net.net.characters import check_control_characters, decode_utf8
 from twisted_net.net.untrusted_json import JsonDecoder
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 
 EVENTS = "events"
 """Path of the resource that is the last event broadcast to clients."""
+
+TOPICS = "topics"
+"""First segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
 
 CORE = ".well-known/core"
 """Path of the list of resources (RFC 6690)."""
@@ -63,7 +69,7 @@ class ResourceResponse:
     :ivar max_age: seconds, or None for the default of 60 (RFC 7252 §5.10.5).
     """
 
-    __slots__ = ("code", "content_format", "max_age", "payload")
+    __slots__ = ("_etag", "code", "content_format", "max_age", "payload")
 
     def __init__(
         self,
@@ -76,6 +82,15 @@ class ResourceResponse:
         self.payload = payload
         self.content_format = content_format
         self.max_age = max_age
+        self._etag: bytes | None = None
+
+    @property
+    def etag(self) -> bytes:
+        """Value of the ETag option: 6 bytes of a digest of the payload."""
+        # Made once: each block has it, and a peer may ask for 65,536 blocks of one body.
+        if self._etag is None:
+            self._etag = blake2s(self.payload, digest_size=6).digest()
+        return self._etag
 
     def __len__(self) -> int:
         """Bytes of the payload, for the limit of bodies in transfer."""
@@ -108,18 +123,17 @@ def is_served(command: Command, admin: bool = False) -> bool:
 
 
 def check_request(
-    method: int, options: CoapRequestOptions, formats: tuple[int, ...], *, safe: bool, post: bool
+    method: int, options: CoapRequestOptions, formats: tuple[int, ...], methods: tuple[Code, ...]
 ) -> None:
     """
     Check the method, Accept and the preconditions of a request.
 
     :param formats: content formats of the resource.
-    :param safe: whether GET is allowed.
-    :param post: whether POST is allowed.
+    :param methods: those that are allowed.
     :raises RequestRefused: with the code of RFC 7252 §5.8, §5.9 or §5.10.
     """
-    if not (method == _GET and safe) and not (method == _POST and post):
-        allowed = " or ".join(name for name, is_ in (("GET", safe), ("POST", post)) if is_)
+    if method not in methods:
+        allowed = " or ".join(each.name for each in methods)
         raise RequestRefused(Code.METHOD_NOT_ALLOWED, f"this resource takes {allowed}")
     if options.accept is not None and options.accept not in formats:
         offered = ", ".join(map(str, formats))
@@ -145,9 +159,25 @@ def check_texts(options: CoapRequestOptions) -> None:
         check_control_characters(text)
 
 
-def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
+def check_format(options: CoapRequestOptions) -> None:
+    """
+    Check the content format of a payload of a command.
+
+    :raises RequestRefused: if it is not text or JSON.
+    """
+    if options.content_format not in (None, TEXT, JSON):
+        raise RequestRefused(
+            Code.UNSUPPORTED_CONTENT_FORMAT, f"content formats taken here: {TEXT}, {JSON}"
+        )
+
+
+def command_arguments(
+    options: CoapRequestOptions, payload: bytes, command: Command | None = None
+) -> list[str]:
     """
     Return the arguments of a command: each Uri-Query is one, and those of the payload follow.
+
+    A JSON payload may have arrays and objects, too, for a command that takes JSON.
 
     A text payload is split as a line is, without its line end; a JSON payload is an array of
     strings, numbers and booleans, each one argument.
@@ -162,14 +192,12 @@ def command_arguments(options: CoapRequestOptions, payload: bytes) -> list[str]:
         check_texts(options)
     if not payload:
         return queries
+    tail = 0 if command is None else command.tail
     if options.content_format == JSON:
-        return queries + _json_arguments(payload)
-    if options.content_format not in (None, TEXT):
-        raise RequestRefused(
-            Code.UNSUPPORTED_CONTENT_FORMAT, f"content formats taken here: {TEXT}, {JSON}"
-        )
-    text = decode_utf8(payload)
-    return queries + split_arguments(text.removesuffix("\n").removesuffix("\r"))
+        return queries + _json_arguments(payload, nested=tail > 0)
+    check_format(options)
+    text = decode_utf8(payload).removesuffix("\n").removesuffix("\r")
+    return queries + split_arguments(text, max(tail - len(queries), 0))
 
 
 def command_response(method: int, line: bytes, accept: int | None) -> ResourceResponse:
@@ -180,7 +208,7 @@ def command_response(method: int, line: bytes, accept: int | None) -> ResourceRe
         end. As text the payload is its result; the result's JSON if that is not a string.
     :param accept: the requested format; None for text if the result is a string, else JSON.
     """
-    code = _CONTENT if method == _GET else _CHANGED
+    code = _CHANGED if method == _POST else _CONTENT
     if accept == JSON:
         return ResourceResponse(code, line[:-1], JSON)
     # Most results are strings without quotes: finding this out is faster than decoding.
@@ -204,6 +232,8 @@ def error_response(
 
     With JSON the payload is what TCP clients receive, with the error's stable code.
     """
+    if isinstance(error, AuthRequired):
+        error = AuthRequired(_HOW_TO_LOG_IN)  # AUTH is no resource
     code = _code_of(error)
     later = code in (Code.SERVICE_UNAVAILABLE, Code.TOO_MANY_REQUESTS)
     max_age = RETRY_AFTER if later else None
@@ -225,13 +255,15 @@ def link_format(
     observable: Iterable[str],
     queries: Sequence[str],
     session: Session | None = None,
+    topics: Iterable[str] = (),
 ) -> bytes:
     """
     Return the list of resources in link format (RFC 6690).
 
-    :param observable: paths of the resources that can be observed.
+    :param observable: paths of the resources that can be observed, beside the topics.
     :param queries: filters (§4.1): ``href=/time`` or ``title=The*``; a link must match all.
     :param session: of the peer, where users are configured: what it may not use is not listed.
+    :param topics: the topics to list.
     :raises RequestRefused: for a query that is not a filter, and for over :data:`MAX_FILTERS`.
     """
     if len(queries) > MAX_FILTERS:
@@ -244,7 +276,7 @@ def link_format(
         filters.append((name, value))
     observed = set(observable)
     shown = []
-    for target, attributes in _links(commands, session):
+    for target, attributes in chain(_links(commands, session), _topic_links(topics)):
         if target[1:] in observed:
             attributes["obs"] = ""
         if all(_matches(target, attributes, *filter_) for filter_ in filters):
@@ -261,15 +293,23 @@ def _links(commands: Commands, session: Session | None) -> Iterator[tuple[str, d
         if not (is_served(command) if session is None else _is_usable(command, session)):
             continue
         title = command.help.replace("\\", "\\\\").replace('"', '\\"')
-        methods = "get post" if command.safe else "post"
+        methods = "get fetch post" if command.safe else "post"
         formats = f"{TEXT} {JSON}"
-        yield f"/{command.name.lower()}", {"title": title, "if": methods, "ct": formats}
+        attributes = {"title": title} if title else {}
+        yield f"/{command.name.lower()}", {**attributes, "if": methods, "ct": formats}
     permissions = None if session is None else session.permissions
     if permissions is None or permissions.hears_broadcasts:
         yield (
             f"/{EVENTS}",
             {"title": "The last event broadcast to clients.", "if": "get", "ct": str(JSON)},
         )
+
+
+def _topic_links(topics: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    formats = f"{TEXT} {JSON}"
+    for topic in topics:
+        target = f"/{TOPICS}/{quote(topic, safe='')}"
+        yield target, {"if": "get post", "ct": formats, "obs": ""}
 
 
 def _is_usable(command: Command, session: Session) -> bool:
@@ -294,17 +334,19 @@ def observable_commands(
     """
     Return the commands that can be observed, by path: safe ones that never wait.
 
-    :param names: of those commands; None for STATS, if there is one.
+    :param names: of those commands; None for those that are declared so, and STATS.
     :raises ValueError: for a name of anything else.
     """
     found = {}
-    for name in ("STATS",) if names is None else names:
+    declared = [command.name for command in commands if command.observable]
+    for name in ("STATS", *declared) if names is None else names:
         command = commands.get(name)
         if (
             command is not None
             and is_served(command)
             and command.safe
             and command.kind is Kind.PLAIN
+            and command.rate is None
         ):
             found[command.name.lower()] = command
         elif names is not None:
@@ -320,15 +362,18 @@ class _CommandAnswer(msgspec.Struct):
 
 
 _decode_line = msgspec.json.Decoder(_CommandAnswer).decode
+_decode_nested: JsonDecoder[list[str | bool | int | float | list[object] | dict[str, object]]] = (
+    JsonDecoder(list[str | bool | int | float | list[object] | dict[str, object]])
+)
 _decode_array: JsonDecoder[list[str | bool | int | float]] = JsonDecoder(
     list[str | bool | int | float]
 )
 _encode = msgspec.json.Encoder().encode
 
 
-def _json_arguments(payload: bytes) -> list[str]:
+def _json_arguments(payload: bytes, *, nested: bool = False) -> list[str]:
     try:
-        values = _decode_array(payload)
+        values = _decode_nested(payload) if nested else _decode_array(payload)
     except ValueError as error:
         raise BadArguments(
             f"a JSON payload is an array of strings, numbers and booleans: {error}"
@@ -339,7 +384,9 @@ def _json_arguments(payload: bytes) -> list[str]:
     return [value if isinstance(value, str) else _encode(value).decode() for value in values]
 
 
-_GET, _POST, _CONTENT, _CHANGED = Code.GET, Code.POST, Code.CONTENT, Code.CHANGED
+_HOW_TO_LOG_IN = "over DTLS, with the certificate or the pre-shared key of a user"
+
+_POST, _CONTENT, _CHANGED = Code.POST, Code.CONTENT, Code.CHANGED
 _BACKSLASH = ord("\\")  # an int: looking for bytes in bytes takes ten times as long
 
 # Subclasses before their bases: the first match is used.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2s
-
 from twisted_net.coap.blockwise import Block, TransferTable, cut_block, shrink_block
 from twisted_net.coap.codec import (
     JSON,
@@ -14,14 +12,13 @@ from twisted_net.coap.codec import (
     Code,
     Option,
     Type,
-    encode_message,
     encode_uint,
 )
 from twisted_net.coap.exchange import IncomingMessage
 from twisted_net.coap.resources import RequestRefused, ResourceResponse, diagnostic
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.net.addresses import Source
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 
 
 class ServerRequest:
@@ -30,6 +27,7 @@ class ServerRequest:
 
     :ivar session: of its peer; set when the server begins to process it.
     :ivar verified: whether its source address is known not to be forged.
+    :ivar resumed: whether it was served before, and had to wait for hooks.
     :ivar incoming: the message; None if a notification is made for an observer's old request.
     """
 
@@ -39,6 +37,7 @@ class ServerRequest:
         "incoming",
         "method",
         "options",
+        "resumed",
         "session",
         "source",
         "verified",
@@ -61,6 +60,7 @@ class ServerRequest:
         self.incoming = incoming
         self.block1: Block | None = None
         self.block2: Block | None = None
+        self.resumed = False
 
     def parse_blocks(self) -> None:
         """
@@ -109,10 +109,13 @@ class ResponseBuilder:
     ) -> CoapMessage:
         """Return the message of a response; its sender sets type, message ID and token."""
         asked = request.options
-        if asked.etags and request.method == _GET and response.code == Code.CONTENT:
-            etag = _etag(response.payload)
-            if etag in asked.etags:
-                return CoapMessage(_ACK, Code.VALID, options=[(Option.ETAG, etag)])
+        validates = request.method in _CACHEABLE and response.code == Code.CONTENT
+        if asked.etags and validates and response.etag in asked.etags:
+            valid = [(int(Option.ETAG), response.etag)]
+            if response.max_age is not None:
+                # It makes the stored response fresh for as long (RFC 7252 §5.9.1.3).
+                valid.append((int(Option.MAX_AGE), encode_uint(response.max_age)))
+            return CoapMessage(_ACK, Code.VALID, options=valid)
         payload = response.payload
         options: list[tuple[int, bytes]] = []
         content_format = response.content_format
@@ -152,10 +155,12 @@ class ResponseBuilder:
         payload, block = cut_block(response.payload, wanted.number, wanted.size)
         insert_option(options, Option.BLOCK2, block.encode())
         if block.more or block.number:
-            insert_option(options, Option.ETAG, _etag(response.payload))
+            insert_option(options, Option.ETAG, response.etag)
         if not block.number and (block.more or request.options.size2 is not None):
             insert_option(options, Option.SIZE2, encode_uint(len(response.payload)))
-        if block.more and (not block.number or request.method == _GET):
+        if not request.verified:
+            return payload  # nothing is kept for an address that may be forged
+        if block.more and (not block.number or request.method in _CACHEABLE):
             self._bodies.put(request.source, request.key, response, now)
         elif block.number and not block.more:
             self._bodies.take(request.source, request.key, now)
@@ -170,29 +175,14 @@ class ResponseBuilder:
             insert_option(options, Option.SIZE1, encode_uint(self._limits.max_body))
 
 
-def echo_challenge_message(echo: bytes, limit: int) -> CoapMessage:
-    """
-    Return the message that requires a client to verify its address (RFC 9175 §2.3).
-
-    :param limit: bytes that may be sent to the address; the option is left out if it is too long.
-    """
-    message = CoapMessage(_ACK, Code.UNAUTHORIZED, options=[(Option.ECHO, echo)])
-    if len(encode_message(message)) <= limit:
-        return message
-    return CoapMessage(_ACK, Code.UNAUTHORIZED)
-
-
 def insert_option(options: list[tuple[int, bytes]], number: int, value: bytes) -> None:
     """Insert an option behind those of the same and lower numbers."""
     at = sum(known <= number for known, _ in options)
     options.insert(at, (int(number), value))
 
 
-_ACK, _GET, _MAX_AGE = Type.ACK, Code.GET, Option.MAX_AGE
+_ACK, _MAX_AGE = Type.ACK, Option.MAX_AGE
+_CACHEABLE = (Code.GET, Code.FETCH)  # RFC 8132 §2.1: a stored response is validated as GET's is
 _CONTENT_FORMATS = {
     known: (int(Option.CONTENT_FORMAT), encode_uint(known)) for known in (TEXT, JSON, LINK_FORMAT)
 }
-
-
-def _etag(payload: bytes) -> bytes:
-    return blake2s(payload, digest_size=6).digest()

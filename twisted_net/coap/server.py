@@ -7,10 +7,11 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import MessageLengthError
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import override
@@ -29,9 +30,8 @@ from twisted_net.coap.codec import (
     CoapMessage,
     CoapRequestOptions,
     Code,
-    encode_message,
 )
-from twisted_net.coap.echo import AddressVerifier
+from twisted_net.coap.echo import AddressVerifier, StrangerLimit
 from twisted_net.coap.endpoint import CoapEndpoint
 from twisted_net.coap.exchange import (
     Event,
@@ -39,20 +39,21 @@ from twisted_net.coap.exchange import (
     MessageAcknowledged,
     MessageFailed,
 )
-from twisted_net.coap.notifications import Notifier, add_observe_option
+from twisted_net.coap.notifications import Notifier
 from twisted_net.coap.observe import Observer
-from twisted_net.coap.peer_sessions import (
+from twisted_net.coap.peers.hook_gate import HookGate
+from twisted_net.coap.peers.peer_sessions import (
     SESSION_LIFETIME,
     PeerSessions,
     PermissionsOf,
 )
-from twisted_net.coap.resource_access import ResourceAccess
+from twisted_net.coap.peers.resource_access import ResourceAccess
 from twisted_net.coap.resources import (
     CORE,
     EVENTS,
-    RETRY_AFTER,
     RequestRefused,
     ResourceResponse,
+    check_format,
     check_request,
     check_texts,
     command_arguments,
@@ -61,31 +62,29 @@ from twisted_net.coap.resources import (
     error_response,
     observable_commands,
 )
-from twisted_net.coap.responses import ResponseBuilder, ServerRequest, echo_challenge_message
-from twisted_net.coap.settings import DEFAULT_PORT, CoapLimits
+from twisted_net.coap.responses import ResponseBuilder, ServerRequest
+from twisted_net.coap.settings import CoapLimits
 from twisted_net.coap.topics import TopicResources, path_of, text_of, topic_of
 from twisted_net.coap.waiting_requests import WaitingRequests
 from twisted_net.commands.execution import discard
 from twisted_net.commands.failures import loggable_failure
-from twisted_net.commands.registry import ANSWERED, Command, Commands, Waiting
+from twisted_net.commands.registry import ANSWERED, Command, Commands
 from twisted_net.commands.runner import CommandRunner, Permit, RunnerLimits
 from twisted_net.config.type_checks import check_arguments
-from twisted_net.dtls.peer import SecurePeer
-from twisted_net.errors import CommandError, Internal, TwistedNetError
-from twisted_net.net.addresses import Source, is_loopback
+from twisted_net.errors import CommandError, Internal
+from twisted_net.net.addresses import Source
 from twisted_net.net.log_limiter import TracebackRate
 from twisted_net.reasons import End
-from twisted_net.sessions import Sessions
+from twisted_net.sessions.registry import Sessions
 from twisted_net.turns.broadcast_scheduler import pacings
 from twisted_net.turns.steps import in_steps
-from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
 
 @check_arguments
 class CoapServer(CoapEndpoint):
     """
-    Serves commands to CoAP clients, on the port that :func:`listen_coap` opens.
+    Serves commands to CoAP clients, on the port that :func:`~.listen_coap` opens.
 
     Each command is a resource, such as ``/echo``, for POST, and for GET if it is declared
     ``safe``. ``/.well-known/core`` lists them; ``/events`` is the last event that was broadcast;
@@ -94,11 +93,11 @@ class CoapServer(CoapEndpoint):
     acknowledged first, and answered by a separate response.
 
     Peers have sessions as TCP clients do, until
-    :data:`~twisted_net.coap.peer_sessions.SESSION_LIFETIME` after their last request; a broadcast
-    reaches those that observe ``/events``.
+    :data:`~twisted_net.coap.peers.peer_sessions.SESSION_LIFETIME` after their last request; a
+    broadcast reaches those that observe ``/events``.
 
-    :param observable: names of commands that can be observed: safe ones that do not wait; if None,
-        STATS, if there is one. Their observers are notified every ``refresh_interval``, and by
+    :param observable: names of commands that can be observed, safe ones that do not wait; if None,
+        STATS and those declared so. They are notified every ``refresh_interval``, and by
         :meth:`notify`.
     :param sessions: to share with another server; None for sessions of its own.
     :param permit: called before a command runs; it raises a
@@ -106,6 +105,7 @@ class CoapServer(CoapEndpoint):
     :param permissions_of: returns the permissions of a user whom the certificate of a DTLS peer
         names, None if there is no such user; for None, those of a peer without a certificate. With
         it, administrative commands are served to users who have the permission.
+    :param topics: whether topics are served also if *commands* has no SUBSCRIBE or PUBLISH.
     :param reviewed: called with each peer whose user's permissions have changed.
     :param chance: returns a number drawn evenly from 0 to 1.
     :ivar layer: the message layer, with its counters.
@@ -124,13 +124,17 @@ class CoapServer(CoapEndpoint):
         sessions: Sessions | None = None,
         permit: Permit | None = None,
         permissions_of: PermissionsOf | None = None,
+        topics: bool = False,
         reviewed: Callable[[Source], None] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.limits = limits = limits or CoapLimits()
         self.sessions = Sessions(time.time) if sessions is None else sessions
         memory = self.sessions.memory
-        super().__init__(reactor, limits, int(chance() * 65_536), memory, self._relieved)
+        verifier = AddressVerifier(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
+        self._strangers = StrangerLimit(verifier, limits.amplification)
+        first_id, admits = int(chance() * 65_536), self._strangers.is_verified
+        super().__init__(reactor, limits, first_id, memory, self._relieved, admits)
         self._chance = chance
         self._on_review = reviewed
         self.commands = commands
@@ -141,7 +145,6 @@ class CoapServer(CoapEndpoint):
         self._notifier = Notifier(
             reactor, limits, self.layer, self._represent, self.flush, self._observable, chance
         )
-        self._verifier = AddressVerifier(os.urandom(16), limits.max_peers, SESSION_LIFETIME)
         bounds = limits.max_transfers, limits.max_transfer_bytes, limits.exchange_lifetime
         self._assembler = RequestAssembler(TransferTable(*bounds, memory), limits.max_body)
         self._responses = ResponseBuilder(limits, TransferTable(*bounds, memory))
@@ -150,7 +153,7 @@ class CoapServer(CoapEndpoint):
             limits.max_topics,
             limits.max_topic_bytes,
             self._notifier.observers.is_observed,
-            self.notify,
+            self._notifier.notify,
         )
         self._peers = PeerSessions(
             self.sessions,
@@ -158,18 +161,16 @@ class CoapServer(CoapEndpoint):
             permissions_of,
             self._deliver,
             self._review,
-            self._notifier.remove_peer,
+            self._notifier.dismiss_peer,
+            self._notifier.observers.has_peer,
         )
-        self.runner = CommandRunner(
-            reactor,
-            commands,
-            self.sessions,
-            RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads),
-            permit,
-        )
-        self._access = ResourceAccess(commands, self.runner, permissions_of is not None)
+        runs = RunnerLimits(limits.command_timeout, limits.max_blocking, limits.blocking_threads)
+        self.runner = CommandRunner(reactor, commands, self.sessions, runs, permit)
+        self._access = ResourceAccess(commands, self.runner, permissions_of is not None, topics)
         self._waiting = WaitingRequests(reactor, limits, memory)
+        self._gate = HookGate(self.runner, self._waiting, self._peers.close)
         self._draining = False
+        self._expiry: IDelayedCall | None = None
         self._tracebacks = TracebackRate()
 
     # --- the service's calls ---
@@ -184,14 +185,21 @@ class CoapServer(CoapEndpoint):
         self._waiting.cancel()
         self.runner.stop_threads()
         super().stopProtocol()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         self._notifier.close()
         self._topics.close()
         for _ in self._peers.close_all():
             pass  # few, after a drain
 
-    def notify(self, path: str) -> None:
-        """Notify the observers of a resource, such as ``stats``, that it has changed."""
-        self._notifier.notify(path)
+    def notify(self, path: str, *arguments: str) -> None:
+        """
+        Notify those that observe a command, such as ``stats``; ValueError if nobody can.
+
+        :param arguments: notify those that observe it with these arguments alone; with none, all.
+        """
+        self._notifier.notify_command(path, arguments)
 
     async def drain(self, timeout: float) -> None:
         """
@@ -204,6 +212,7 @@ class CoapServer(CoapEndpoint):
         await self._notifier.terminate()
         await self._waiting.ended(timeout)
         await self.sessions.pacing(in_steps(self._peers.close_all()))
+        await self.sessions.hooks.settle()
 
     def peer_lost(self, peer: Source, end: End) -> None:
         """Close the session of a peer whose DTLS session has ended, and cancel its commands."""
@@ -222,6 +231,7 @@ class CoapServer(CoapEndpoint):
         return {
             **self.layer.figures(),
             "observers": self.observers,
+            "observers_refused": self._notifier.observers.refused,
             "failures": counters.failures,
             "overdue": counters.overdue,
         }
@@ -247,7 +257,11 @@ class CoapServer(CoapEndpoint):
         assert message is not None
         source = incoming.source
         options = CoapRequestOptions(message.options)
-        verified = self._is_verified(source, options.echo, now)
+        verified = self._strangers.is_verified(source, now, options.echo)
+        # Without the option, it was known when the message was received.
+        if verified and options.echo is not None and not self.layer.admit(incoming, now):
+            self.layer.send_response(incoming, None, now)
+            return
         request = ServerRequest(source, message.code, options, verified, incoming)
         answer = self._answer(request, message.payload, now)
         if answer is not None:
@@ -275,11 +289,22 @@ class CoapServer(CoapEndpoint):
         """
         options = request.options
         incoming = request.incoming
-        request.session = self._peers.of(request.source, now)
-        if incoming is not None:
+        if request.verified:
+            request.session = self._peers.of(request.source, now)
+            if self._expiry is None:
+                self._expiry = self._reactor.callLater(SESSION_LIFETIME, self._end_idle)
+        else:
+            request.session = self._peers.stranger(request.source)
+        if incoming is not None and not request.resumed:
             # As each line is, whatever becomes of it.
             request.session.count()
         self._access.check_user(request)
+        opening = self._gate.opening(request)
+        if opening is not None:
+            request.resumed = True
+            resume = partial(self._resume, request, payload)
+            self._wait(request, _name(options), opening, resume, len(payload))
+            return None
         request.parse_blocks()
         if incoming is not None and incoming.size > self.limits.max_datagram:
             # The rest of it was cut off when it was read.
@@ -293,6 +318,9 @@ class CoapServer(CoapEndpoint):
             )
         if options.proxy:
             raise RequestRefused(Code.PROXYING_NOT_SUPPORTED, "this server is not a proxy")
+        check_texts(options)
+        # Before a body is taken: it would be for nothing if the request is refused.
+        respond = self._resource(request, payload)
         if request.block1 is not None:
             body = self._assemble(request, request.block1, payload, now)
             if body is None:
@@ -303,45 +331,68 @@ class CoapServer(CoapEndpoint):
             kept = self._responses.kept_response(request, now)
             if kept is not None:
                 return kept
-            if request.method != _GET:
+            if request.method != Code.GET and not (request.method == Code.FETCH and payload):
                 raise RequestRefused(
                     Code.REQUEST_ENTITY_INCOMPLETE,
                     "the response is no longer kept; repeat the request from its first block",
                 )
-        check_texts(options)
+        return respond(payload)
+
+    def _resource(self, request: ServerRequest, payload: bytes) -> Respond:
+        """
+        Return what makes the response of the requested resource, once its body is complete.
+
+        :param payload: the first block of the body.
+        :raises RequestRefused, CommandError: as far as the request is refused without its body.
+        """
+        options, method = request.options, request.method
         path = options.path
         if path == _CORE_PATH:
-            check_request(request.method, options, (LINK_FORMAT,), safe=True, post=False)
-            observable = [*self._observable, EVENTS]
-            body = self._access.links(request, observable)
-            return ResourceResponse(Code.CONTENT, body, LINK_FORMAT)
+            check_request(method, options, (LINK_FORMAT,), _READ)
+            return lambda body: self._links(request)
         if path == _EVENTS_PATH:
             self._access.check_events(request.session)
-            check_request(request.method, options, (JSON,), safe=True, post=False)
-            return ResourceResponse(Code.CONTENT, self.sessions.broadcasts.last[:-1], JSON, 0)
+            check_request(method, options, (JSON,), _READ)
+            last = self._peers.last_event(request.session)
+            return lambda body: ResourceResponse(Code.CONTENT, last[:-1], JSON, 0)
         topic = topic_of(path)
         if topic is not None:
-            return self._serve_topic(request, topic, payload)
+            return self._topic(request, topic, payload)
         command = self._access.command(request, path, payload)
-        check_request(request.method, options, _FORMATS, safe=command.safe, post=True)
-        return self._run(request, command, command_arguments(options, payload))
+        check_request(method, options, _FORMATS, _SAFE if command.safe else _UNSAFE)
+        if payload:
+            check_format(options)
+        return lambda body: self._run(request, command, command_arguments(options, body, command))
 
-    def _serve_topic(
-        self, request: ServerRequest, topic: str, payload: bytes
-    ) -> ResourceResponse | None:
-        """Return the last message of a topic, or publish one; permitted as SUBSCRIBE, PUBLISH."""
+    def _resume(self, request: ServerRequest, payload: bytes, _: bytes) -> ResourceResponse | None:
+        """Serve a request whose peer was to wait for hooks."""
+        return self._answer(request, payload, self._seconds())
+
+    def _links(self, request: ServerRequest) -> ResourceResponse:
+        """Return the list of resources."""
+        links = self._access.links(request, [*self._observable, EVENTS], self._topics.latest())
+        return ResourceResponse(Code.CONTENT, links, LINK_FORMAT)
+
+    def _topic(self, request: ServerRequest, topic: str, payload: bytes) -> Respond:
+        """Return what reads the last message of a topic, as SUBSCRIBE may, or publishes one."""
         options = request.options
-        name = "SUBSCRIBE" if request.method == _GET else "PUBLISH"
+        name = "SUBSCRIBE" if request.method == Code.GET else "PUBLISH"
         command = self._access.topic_command(request, name, payload)
-        check_request(request.method, options, _FORMATS, safe=True, post=True)
-        if request.method == _GET:
-            session = request.session
+        check_request(request.method, options, _FORMATS, _READ_OR_POST)
+        if request.method != Code.GET:
+            return lambda body: self._run(request, command, [topic, text_of(body)], topic)
+
+        def read(body: bytes) -> ResourceResponse | None:
             self._access.admit(request, command, [topic])
-            if session.permissions is not None:
-                with self.runner.refusals_counted(command.name, session):
-                    session.permissions.check_subscribe(topic)
-            return self._topics.response(topic, options.accept)
-        return self._run(request, command, [topic, text_of(payload)], topic)
+            self._access.check_topic(request, command, topic)
+            decided = self._gate.subscribing(request, topic)
+            if decided is None:
+                return self._topics.response(topic, options.accept)
+            respond = partial(self._topics.response, topic, options.accept)
+            self._wait(request, name, decided, lambda _: respond(), 0)
+            return None
+
+        return read
 
     def _run(
         self,
@@ -360,38 +411,27 @@ class CoapServer(CoapEndpoint):
         if not request.verified and not command.safe:
             # Before it runs: it may have effects, and the request may be forged.
             return ResourceResponse(Code.UNAUTHORIZED)
-        source, session = request.source, request.session
+        session = request.session
         self._access.admit(request, command, arguments)
         if topic is not None:
-            if session.permissions is not None:
-                with self.runner.refusals_counted(command.name, session):
-                    session.permissions.check_publish(topic)
+            self._access.check_topic(request, command, topic)
             self._topics.subscribe(topic)
         answer = self.runner.execute(command, arguments, session)
         if isinstance(answer, bytes):
             response = command_response(request.method, answer, request.options.accept)
-            if request.method == _GET:
+            if request.method != Code.POST:
                 response.max_age = 0
             return response
-        incoming = request.incoming
         try:
-            if not request.verified:
-                # A separate response is retransmitted: several datagrams for one that may be
-                # forged.
-                raise RequestRefused(Code.UNAUTHORIZED, "")
-            if incoming is None or incoming.group:
-                raise RequestRefused(
-                    Code.NOT_IMPLEMENTED, "commands that wait do not answer multicast requests"
-                )
             with self.runner.refusals_counted(command.name, session):
-                self._waiting.check(source)
+                self._waiting.admit(request)
         except (RequestRefused, CommandError):
             discard(answer)
             raise
         show = partial(self.runner.commands.shown_call, command, arguments)
         result = self.runner.start(answer, session, show)
-        size = sum(map(len, arguments))
-        self._waiting.start(source, self._respond_later(request, incoming, answer, result), size)
+        to_response = partial(command_response, request.method, accept=request.options.accept)
+        self._wait(request, command.name, result, to_response, sum(map(len, arguments)))
         return None
 
     def _assemble(
@@ -403,7 +443,8 @@ class CoapServer(CoapEndpoint):
         try:
             return self._assembler.add(
                 request.source,
-                request.key,
+                # A body is of one format (RFC 7959 §2.9.2); later blocks of a response have none.
+                (request.key, request.options.content_format),
                 block,
                 payload,
                 request.options.size1,
@@ -416,24 +457,20 @@ class CoapServer(CoapEndpoint):
 
     # --- responses ---
 
-    async def _respond_later(
+    def _wait(
         self,
         request: ServerRequest,
-        incoming: IncomingMessage,
-        waiting: Waiting,
+        name: str | None,
         result: Deferred[bytes],
+        to_response: Callable[[bytes], ResourceResponse | None],
+        size: int,
     ) -> None:
-        accept = request.options.accept
-        try:
-            response = command_response(request.method, await result, accept)
-        except TwistedNetError as error:
-            response = error_response(error, waiting.name, accept)
-        except CancelledError:
-            # By stopProtocol, by drain, as all clients hold too much, or as the peer is lost.
-            reason = "the server is stopping, or short of memory"
-            unavailable = Code.SERVICE_UNAVAILABLE
-            response = ResourceResponse(unavailable, diagnostic(reason), None, RETRY_AFTER)
-        self._respond(request, incoming, response, self._seconds())
+        """Respond later, see :meth:`~.waiting_requests.WaitingRequests.wait`."""
+        self._waiting.wait(request, name, result, to_response, self._respond_now, size)
+
+    def _respond_now(self, request: ServerRequest, response: ResourceResponse) -> None:
+        assert request.incoming is not None  # a notification does not wait
+        self._respond(request, request.incoming, response, self._seconds())
         self.flush()
 
     def _respond(
@@ -444,42 +481,36 @@ class CoapServer(CoapEndpoint):
         now: float,
     ) -> None:
         """Send a response, or the requested block of it; a challenge if it may not be sent."""
-        ignored = request.options.unrecognized is not None and not incoming.confirmable
+        options = request.options
+        ignored = options.unrecognized is not None and not incoming.confirmable
         nothing_to_say = incoming.group and (response.code >= 128 or not response.payload)
         if ignored or nothing_to_say:
             # A non-confirmable request with an unknown critical option is ignored (RFC 7252
             # §5.4.1); a multicast request is answered only with something useful (§8.2).
             self.layer.send_response(incoming, None, now)
             return
+        if options.no_response is not None and options.suppresses(response.code):
+            if request.verified and options.observe == 1:
+                self._notifier.observers.deregister(incoming.source, incoming.token)
+            self.layer.acknowledge(incoming, now)
+            return
         message = self._responses.message(request, response, now)
         if not request.verified:
-            message = self._limit_amplification(request, incoming, message, now)
+            message = self._strangers.limited(request, incoming, message, now)
             if incoming.group and message.code == Code.UNAUTHORIZED:
                 self.layer.send_response(incoming, None, now)
                 return
-        elif response.code < 128 and request.options.observe is not None:
+        elif response.code < 128 and options.observe is not None and request.method == Code.GET:
             self._observe(request, incoming, message)
         delay = self._chance() * self.limits.leisure if incoming.group else 0.0
         self.layer.send_response(incoming, message, now, self._chance(), delay)
 
-    def _is_verified(self, source: Source, echo: bytes | None, now: float) -> bool:
-        if isinstance(source, SecurePeer):
-            # It has returned a cookie, and completed a handshake.
-            return True
-        if not self.limits.amplification or is_loopback(source[0]):
-            return True
-        return self._verifier.verify(source, echo, now)
-
-    def _limit_amplification(
-        self, request: ServerRequest, incoming: IncomingMessage, message: CoapMessage, now: float
-    ) -> CoapMessage:
-        """Return the message if it may be sent to an unverified address, else a challenge."""
-        limit = int(self.limits.amplification * incoming.size) - len(incoming.token)
-        # An observer would receive any number of notifications.
-        allowed = request.options.observe != 0 and len(encode_message(message)) <= limit
-        if allowed and message.code != Code.UNAUTHORIZED:
-            return message
-        return echo_challenge_message(self._verifier.challenge(incoming.source, now), limit)
+    def _end_idle(self) -> None:
+        """End the sessions of peers that were idle for long, also while nobody else comes."""
+        self._expiry = None
+        left = self._peers.end_idle(self._seconds())
+        if left is not None:
+            self._expiry = self._reactor.callLater(left, self._end_idle)
 
     # --- observers ---
 
@@ -494,24 +525,16 @@ class CoapServer(CoapEndpoint):
             path = path_of(topic)
         elif path != EVENTS and path not in self._observable:
             return
-        if request.method != _GET:
-            return
         if options.observe == 1:
             self._notifier.observers.deregister(incoming.source, incoming.token)
         elif options.observe == 0 and not incoming.group and not self._draining:
-            if topic is not None and not self._subscribe(topic):
+            if topic is not None and not self._topics.try_subscribe(topic):
+                self._notifier.observers.refused += 1
                 return
-            observer = self._notifier.register(path, incoming, options.options)
+            arguments = tuple(options.queries)
+            observer = self._notifier.register(path, incoming, options.options, arguments)
             if observer is not None:
-                add_observe_option(message, observer)
-
-    def _subscribe(self, topic: str) -> bool:
-        """Subscribe to a topic that is to be observed; return whether a limit allows it."""
-        try:
-            self._topics.subscribe(topic)
-        except CommandError:
-            return False
-        return True
+                self._notifier.add_observe_option(message)
 
     def _represent(self, observer: Observer, now: float) -> CoapMessage:
         """Return the notification of an observer: the response to its request as of now."""
@@ -527,7 +550,7 @@ class CoapServer(CoapEndpoint):
 
     def _relieved(self, source: Source) -> None:
         """End the observations of a peer for which too much is kept."""
-        self._notifier.drop_peer(source)
+        self._notifier.dismiss_peer(source)
 
     def _review(self, source: Source) -> None:
         """End the observations of a peer that its changed permissions no longer allow."""
@@ -549,41 +572,12 @@ class CoapServer(CoapEndpoint):
         return error_response(Internal(), name, request.options.accept)
 
 
-@check_arguments
-def listen_coap(
-    reactor: IReactorFDSet,
-    server: CoapServer,
-    port: int = DEFAULT_PORT,
-    interface: str = "127.0.0.1",
-) -> CappedPort:
-    """
-    Open a UDP port for *server*, and return it.
+Respond: TypeAlias = Callable[[bytes], ResourceResponse | None]
 
-    ``stopListening()`` of the port stops the server; once its Deferred fires, no socket and no
-    timer is left. Call ``await server.drain(seconds)`` first to finish the commands that run.
-
-    :param reactor: one that watches descriptors: epoll, asyncio, poll and select do.
-    :param port: 0 for any free port.
-    :param interface: a numeric address; ``""`` for all of IPv4, ``"::"`` for all of IPv6.
-    :raises CannotListenError: if the port is taken, or the address is not of this machine.
-    """
-    limits = server.limits
-    listening = CappedPort(
-        port,
-        server,
-        interface,
-        # One byte over the limit, to recognise longer datagrams.
-        limits.max_datagram + 1,
-        reactor,
-        datagrams_per_turn=limits.datagrams_per_turn,
-        receive_buffer=limits.receive_buffer,
-        counts=server.datagrams,
-    )
-    listening.startListening()
-    return listening
-
-
-_GET = Code.GET
+_READ = (Code.GET,)
+_READ_OR_POST = (Code.GET, Code.POST)
+_SAFE = (Code.GET, Code.FETCH, Code.POST)
+_UNSAFE = (Code.POST,)
 _CORE_PATH = CORE.split("/")
 _EVENTS_PATH = [EVENTS]
 _FORMATS = (TEXT, JSON)

@@ -25,7 +25,7 @@ class TransmissionParameters(Record, frozen=True):
 
     The first six defaults are those of RFC 7252; an endpoint that lowers them needs peers that do
     the same. libcoap and aiocoap, too, send an empty ACK after 0.1 s: well before the first
-    retransmission. Each exchange kept takes about 500 bytes.
+    retransmission. Each exchange kept takes about 400 bytes, beside its response.
     """
 
     ack_timeout: Annotated[
@@ -120,7 +120,8 @@ class CoapLimits(TransmissionParameters, frozen=True):
     A response of at most three times the request is the rule of RFC 9175 §2.3; it holds for
     addresses beyond this machine until they are verified by an Echo option. The leisure of 5 s is
     the default of RFC 7252 §8.2. A CoAP datagram takes about 40 µs, so that 16 of them delay
-    other connections by less than a millisecond.
+    other connections by less than a millisecond. Observers are notified once in 24 hours at least
+    (RFC 7641 §4.5); half of that is the default.
     """
 
     max_datagram: Annotated[
@@ -149,7 +150,7 @@ class CoapLimits(TransmissionParameters, frozen=True):
     ] = 1000
     max_observers: Annotated[
         int, Meta(ge=0, le=1_000_000, description="observations of all peers")
-    ] = 1000
+    ] = 10_000
     max_observers_per_peer: Annotated[
         int, Meta(ge=0, le=1_000_000, description="observations of one peer")
     ] = 16
@@ -174,6 +175,15 @@ class CoapLimits(TransmissionParameters, frozen=True):
             " notify() asks for",
         ),
     ] = 5.0
+    probe_interval: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="seconds after which an observer that was told nothing is notified, to find"
+            " out whether it is still there",
+        ),
+    ] = 43_200.0
     command_timeout: Annotated[
         float, Meta(gt=0, le=86_400, description="seconds after which a command is cancelled")
     ] = 30.0
@@ -243,6 +253,15 @@ class CoapClientSettings(TransmissionParameters, frozen=True):
     max_body: Annotated[
         int, Meta(ge=16, le=1 << 30, description="longest response body accepted, in bytes")
     ] = 8 << 20
+    unavailable_retries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="repetitions of an idempotent request that is answered with 5.03 and"
+            " Max-Age, each after that time",
+        ),
+    ] = 1
     max_notifications: Annotated[
         int,
         Meta(

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from twisted_net.coap.codec import JSON, TEXT, Code
-from twisted_net.coap.resources import ResourceResponse
-from twisted_net.errors import TooBusy
+from twisted_net.coap.resources import TOPICS, ResourceResponse
+from twisted_net.errors import CommandError, TooBusy
 from twisted_net.net.characters import check_control_characters, decode_utf8
 from twisted_net.net.memory_ledger import MemoryAccount
-from twisted_net.topics import TopicMessage, Topics
+from twisted_net.topics.messages import TopicMessage
+from twisted_net.topics.registry import Topics
 from twisted_net.turns.steps import WRITE
 
-TOPICS = "topics"
-"""First segment of the path of each topic; the topic is the second: ``/topics/shop.orders``."""
+MAX_LISTED = 64
+"""Topics in the list of resources, those that were used last: it is made anew for each request."""
 
 _IDLE_TOPICS_TRIED = 8
 """Topics examined, least recently used first, to find one that is not observed."""
@@ -98,6 +99,14 @@ class TopicResources:
         self._topics.subscribe(subscriber, topic)
         self._subscribers[topic] = subscriber
 
+    def try_subscribe(self, topic: str) -> bool:
+        """Subscribe to a topic that is to be observed; return whether the limits allow it."""
+        try:
+            self.subscribe(topic)
+        except CommandError:
+            return False
+        return True
+
     def response(self, topic: str, accept: int | None) -> ResourceResponse:
         """
         Return the last message of a topic: an empty one if none is known.
@@ -106,12 +115,16 @@ class TopicResources:
         :raises BadTopic: if *topic* is not one topic.
         """
         self._topics.check(topic)
-        message = self._messages.get(topic)
+        message = self._messages.get(topic) or self._topics.last(topic)
         if accept == JSON:
             event = b"{}" if message is None else message.line[:-1]
             return ResourceResponse(Code.CONTENT, event, JSON, 0)
         text = "" if message is None else message.text
         return ResourceResponse(Code.CONTENT, text.encode(), TEXT, 0)
+
+    def latest(self) -> list[str]:
+        """Return the topics that were used last, :data:`MAX_LISTED` at most, latest first."""
+        return list(islice(reversed(self._subscribers), MAX_LISTED))
 
     def close(self) -> None:
         """Unsubscribe from all topics, and drop all messages."""
@@ -128,7 +141,7 @@ class TopicResources:
                 self._drop_message(topic)
                 return
             self._subscribers.move_to_end(topic)
-        raise TooBusy(self._max_topics)
+        raise TooBusy(self._max_topics, "topics over CoAP")
 
     def _receive(self, message: TopicMessage) -> bool:
         """Keep a message, and return whether an observer is notified of it."""

@@ -31,9 +31,25 @@ class CoapURI:
     options: tuple[tuple[int, bytes], ...]
 
 
+def _segments(path: str) -> list[bytes]:
+    """Return the segments of a path without dot segments; none for that of the root."""
+    segments: list[bytes] = []
+    segment = b""
+    for segment in map(unquote_to_bytes, path.removeprefix("/").split("/")):
+        if segment == b"..":
+            del segments[-1:]
+        elif segment != b".":
+            segments.append(segment)
+    if segment in (b".", b".."):
+        segments.append(b"")
+    return [] if segments == [b""] else segments
+
+
 def parse_uri(uri: str) -> CoapURI:
     """
     Parse a ``coap`` or ``coaps`` URI (RFC 7252 §6.4).
+
+    Dot segments are removed, as no Uri-Path is one (RFC 7252 §5.10.1, RFC 3986 §5.2.4).
 
     :raises InvalidCoapURI: for another scheme, a missing host, port 0, a fragment, user
         information, or a path segment, query argument or host over 255 bytes.
@@ -58,8 +74,7 @@ def parse_uri(uri: str) -> CoapURI:
     if port != default:
         options.append((Option.URI_PORT, encode_uint(port)))
     if parts.path not in ("", "/"):
-        segments = parts.path.removeprefix("/").split("/")
-        options += [(Option.URI_PATH, unquote_to_bytes(segment)) for segment in segments]
+        options += [(Option.URI_PATH, segment) for segment in _segments(parts.path)]
     if parts.query:
         queries = parts.query.split("&")
         options += [(Option.URI_QUERY, unquote_to_bytes(query)) for query in queries]

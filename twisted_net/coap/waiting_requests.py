@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_net.coap.codec import Code
+from twisted_net.coap.resources import (
+    RETRY_AFTER,
+    RequestRefused,
+    ResourceResponse,
+    diagnostic,
+    error_response,
+)
+from twisted_net.coap.responses import ServerRequest
 from twisted_net.coap.settings import CoapLimits
 from twisted_net.commands.cancellations import Cancellations
-from twisted_net.errors import TooBusy
+from twisted_net.errors import TooBusy, TwistedNetError
 from twisted_net.net.addresses import Source
 from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.turns.step_scheduler import StepScheduler
@@ -46,12 +55,29 @@ class WaitingRequests:
 
         :raises TooBusy: if one is reached.
         """
-        for count, limit in (
-            (len(self._waiting), self._limits.max_waiting),
-            (len(self._per_peer.get(source, ())), self._limits.max_waiting_per_peer),
+        of_peer = len(self._per_peer.get(source, ()))
+        for count, limit, what in (
+            (len(self._waiting), self._limits.max_waiting, "commands of all peers"),
+            (of_peer, self._limits.max_waiting_per_peer, "commands of this peer"),
         ):
             if count >= limit:
-                raise TooBusy(limit)
+                raise TooBusy(limit, what)
+
+    def admit(self, request: ServerRequest) -> None:
+        """
+        Check that a request can be answered later.
+
+        :raises RequestRefused: if its source may be forged, or it came to a group.
+        :raises TooBusy: as :meth:`check` does.
+        """
+        if not request.verified:
+            # A separate response is retransmitted: several datagrams for one that may be forged.
+            raise RequestRefused(Code.UNAUTHORIZED, "")
+        if request.incoming is None or request.incoming.group:
+            raise RequestRefused(
+                Code.NOT_IMPLEMENTED, "commands that wait do not answer multicast requests"
+            )
+        self.check(request.source)
 
     def start(self, source: Source, respond: Coroutine[Any, Any, None], size: int = 0) -> None:
         """
@@ -68,6 +94,40 @@ class WaitingRequests:
         self._per_peer.setdefault(source, {})[done] = None
         done.addBoth(lambda _: self._ended(done))
         self._kept.set(done, REQUEST_BYTES + size)
+
+    def wait(
+        self,
+        request: ServerRequest,
+        name: str | None,
+        result: Deferred[bytes],
+        to_response: Callable[[bytes], ResourceResponse | None],
+        respond: Callable[[ServerRequest, ResourceResponse], None],
+        size: int,
+    ) -> None:
+        """
+        Respond to a request that was admitted, when a result is there.
+
+        :param name: of its command, for an error.
+        :param to_response: makes the response of the result; None if it follows later still.
+        :param respond: sends it.
+        :param size: bytes of the request.
+        """
+
+        async def respond_later() -> None:
+            response: ResourceResponse | None
+            try:
+                response = to_response(await result)
+            except TwistedNetError as error:
+                response = error_response(error, name, request.options.accept)
+            except CancelledError:
+                # By stopProtocol, by drain, as all clients hold too much, or as the peer is lost.
+                reason = "the server is stopping, or short of memory"
+                unavailable = Code.SERVICE_UNAVAILABLE
+                response = ResourceResponse(unavailable, diagnostic(reason), None, RETRY_AFTER)
+            if response is not None:
+                respond(request, response)
+
+        self.start(request.source, respond_later(), size)
 
     def cancel(self) -> None:
         """Cancel all requests now."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from twisted_net.commands.registry import Command as Command
     from twisted_net.commands.registry import Commands as Commands
     from twisted_net.commands.registry import Fields as Fields
+    from twisted_net.commands.registry import Proceed as Proceed
     from twisted_net.commands.registry import Request as Request
     from twisted_net.commands.standard import acknowledge as acknowledge
     from twisted_net.commands.standard import standard_commands as standard_commands
@@ -17,7 +18,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "registry": ["Command", "Commands", "Fields", "Request"],
+            "registry": ["Command", "Commands", "Fields", "Proceed", "Request"],
             "standard": ["acknowledge", "standard_commands"],
         },
     )

@@ -1,7 +1,9 @@
-"""Administrative commands: CLIENTS, CLOSED, KILL, INFO, SLOWLOG, MONITOR, LATENCY."""
+"""Administrative commands: CLIENTS, CLOSED, PRESENCE, KILL, INFO, SLOWLOG, MONITOR, LATENCY."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Literal, TypeVar
@@ -17,12 +19,21 @@ from twisted_net.ops.long_turns import LongTurn
 from twisted_net.ops.monitor import LINES_PER_SECOND, MAX_PER_SECOND
 from twisted_net.ops.slowlog import SlowCommand
 from twisted_net.ops.timestamps import iso_time
-from twisted_net.session_counters import CLOSED_KEPT, Closed
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.bans import LONGEST_BAN
+from twisted_net.sessions.counters import CLOSED_KEPT, Closed
+from twisted_net.sessions.presence import Identity
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 
 LISTED_AT_ONCE = 128
 """Entries that CLIENTS, CLOSED or SLOWLOG makes in one turn of the reactor: 1 ms."""
+
+BANS_SHOWN = 100
+"""Bans that INFO shows; all of them are counted."""
+
+_DURATION = re.compile("([0-9]{1,7})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _T = TypeVar("_T")
 
@@ -30,10 +41,11 @@ Reset = Literal["reset"]
 
 
 def declare_administration(commands: Commands) -> None:
-    """Add CLIENTS, CLOSED, KILL, INFO, SLOWLOG, MONITOR and LATENCY to a registry."""
+    """Add CLIENTS, CLOSED, PRESENCE, KILL, INFO, SLOWLOG, MONITOR and LATENCY to a registry."""
     for name, handler, safe, words in (
         ("CLIENTS", _clients, True, "Connected clients, oldest first, each with its figures."),
         ("CLOSED", _closed, True, "Connections that ended, latest first, each with the reason."),
+        ("PRESENCE", _presence, True, "Who is there, by user or address, and who has gone."),
         ("KILL", _kill, False, "End the connections of a client, a user or an address."),
         ("INFO", _info, True, "Information about the server, or one section of it."),
         (
@@ -64,18 +76,28 @@ def _clients(
     request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 ) -> Fields | Awaitable[Fields]:
     sessions = request.session.sessions
-    answer = {"count": len(sessions)}
-    return _listed(sessions, answer, "clients", islice(sessions, limit), _figures)
+    doors = sessions.doors
+    answer = {"count": sum(doors.counts().values())}
+    return _listed(sessions, answer, "clients", islice(doors.clients(), limit), _figures)
 
 
 def _closed(
     request: Request, limit: Annotated[int, Meta(ge=1, le=CLOSED_KEPT)] = 100
 ) -> Fields | Awaitable[Fields]:
     sessions = request.session.sessions
-    closed = sessions.counters.closed
-    answer = {"count": len(closed)}
-    latest = islice(reversed(closed), limit)
+    answer = {"count": sessions.doors.closed_count()}
+    latest = islice(sessions.doors.closed(), limit)
     return _listed(sessions, answer, "clients", latest, _closed_figures)
+
+
+def _presence(
+    request: Request, limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+) -> Fields | Awaitable[Fields]:
+    sessions = request.session.sessions
+    presence = sessions.doors.presence
+    answer = {"present": len(presence), "gone": presence.gone}
+    found = islice(presence, limit)
+    return _listed(sessions, answer, "identities", found, _identity_figures)
 
 
 def _listed(
@@ -104,43 +126,85 @@ def _listed(
 
 
 def _kill(
-    request: Request, what: Literal["client", "user", "address"], name: str
+    request: Request, what: Literal["client", "user", "address"], name: str, *reason: str
 ) -> Fields | Awaitable[Fields]:
     sessions = request.session.sessions
+    seconds, words = _ban(reason)
+    why = " ".join(words)
     if what == "client":
-        found = sessions.get(name)
-        if found is None:
+        targets = sessions.doors.named(name)
+        if not targets:
             raise CommandError(f"there is no client {name}; CLIENTS lists them")
-        targets = [found]
     elif what == "user":
-        targets = [session for session in sessions if session.user == name]
+        targets = sessions.of_user(name)
     else:
         hosts = spellings_of(name)
-        targets = [session for session in sessions if session.client[0] in hosts]
+        targets = [session for session in sessions.doors.clients() if session.client[0] in hosts]
+    banned: dict[str, object] = {}
+    if seconds is not None:
+        banned["banned"] = seconds
+        for kind, who in _banned(what, name, targets):
+            sessions.doors.bans.add(kind, who, seconds)
+            sessions.audit("banned", request.session, f"{kind} {who} for {seconds} s")
+    if seconds == 0:
+        return Fields(killed=0, banned=0)
     if len(targets) <= ENDS_AT_ONCE:
-        return Fields(killed=sum(session.kill() for session in targets))
+        return Fields(killed=sum(session.kill(why) for session in targets), **banned)
     killed = 0
     if request.session in targets:
         # Now, while its line runs: its answer then leaves before it is ended.
         targets.remove(request.session)
-        killed += request.session.kill()
+        killed += request.session.kill(why)
 
     def work() -> Iterator[float]:
         nonlocal killed
         for session in targets:
-            killed += session.kill()
+            killed += session.kill(why)
             yield END
 
     async def answer() -> Fields:
         await sessions.pacing(in_steps(work()))
-        return Fields(killed=killed)
+        return Fields(killed=killed, **banned)
 
     return answer()
+
+
+def _ban(reason: tuple[str, ...]) -> tuple[int | None, tuple[str, ...]]:
+    """
+    Return the seconds of a ban, None for none, and the words of the reason: ``FOR 10m too noisy``.
+
+    :raises CommandError: for a ban that is too long.
+    """
+    if len(reason) < 2 or reason[0] != "FOR" or (found := _DURATION.fullmatch(reason[1])) is None:
+        return None, reason
+    seconds = int(found[1]) * _UNITS[found[2]]
+    if seconds > LONGEST_BAN:
+        raise CommandError(f"a ban lasts {LONGEST_BAN // 86_400}d at most")
+    return seconds, reason[2:]
+
+
+def _banned(what: str, name: str, targets: Iterable[Session]) -> list[tuple[str, str]]:
+    """Return whom to ban: of a client its user, or else its address."""
+    if what != "client":
+        return [(what, name)]
+    return [
+        ("address", session.client[0]) if session.user is None else ("user", session.user)
+        for session in targets
+    ]
+
+
+def _bans(session: Session) -> dict[str, object]:
+    bans = [
+        {"kind": kind, "name": name, "left": math.ceil(left)}
+        for kind, name, left in session.sessions.doors.bans
+    ]
+    return {"count": len(bans), "latest": bans[: -BANS_SHOWN - 1 : -1]}
 
 
 def _info(request: Request, section: str | None = None) -> Fields:
     session = request.session
     sections = session.sessions.sections | {
+        "bans": lambda: _bans(session),
         "clients": lambda: _client_figures(session),
         "commands": lambda: {
             command.name: command.calls for command in request.commands if command.calls
@@ -218,6 +282,7 @@ def _latency(
 def _figures(session: Session) -> dict[str, object]:
     return {
         "client": session.name,
+        "door": session.sessions.door,
         "user": session.user,
         "connected": iso_time(session.connected),
         "messages": session.messages,
@@ -232,11 +297,23 @@ def _figures(session: Session) -> dict[str, object]:
 def _closed_figures(ended: Closed) -> dict[str, object]:
     return {
         "client": ended.name,
+        "door": ended.door,
         "user": ended.user,
         "connected": iso_time(ended.connected),
         "ended": iso_time(ended.ended),
         "messages": ended.messages,
         "reason": ended.end.value,
+    }
+
+
+def _identity_figures(identity: Identity) -> dict[str, object]:
+    return {
+        "kind": identity.kind,
+        "name": identity.name,
+        "present": identity.connections > 0,
+        "connections": identity.connections,
+        "first_seen": iso_time(identity.first_seen),
+        "since": iso_time(identity.since),
     }
 
 
@@ -256,6 +333,7 @@ def _client_figures(session: Session) -> Mapping[str, object]:
     sessions = session.sessions
     return {
         "connections": len(sessions),
+        "doors": sessions.doors.counts(),
         "opened": sessions.counters.opened,
         "messages": sessions.messages,
         "received": sessions.counters.received + sum(client.received for client in sessions),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -15,7 +16,8 @@ from twisted_net.commands.registry import ANSWERED, Commands, Waiting
 from twisted_net.errors import CommandTimeout, TooBusy, TwistedNetError
 from twisted_net.net.fair_calls import FairCalls
 from twisted_net.reasons import Caller
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 
 MAX_OVERDUE = 1000
 """
@@ -130,6 +132,7 @@ class Execution:
         "_caller",
         "_cancelled",
         "_executor",
+        "_in_thread",
         "_overdue",
         "_session",
         "_show",
@@ -153,7 +156,7 @@ class Execution:
         self._caller = Caller(session.name, session.user)
         self._show = show
         self._began = executor.seconds()
-        self._cancelled = self._timed_out = False
+        self._cancelled = self._timed_out = self._in_thread = False
         self._overdue: str | None = None  # whose it is, while it is overdue
         self._timer: IDelayedCall | None = None
         self._answered: Answered | None = answered  # until it is called, or cancelled
@@ -166,11 +169,8 @@ class Execution:
         try:
             if not waiting.alone:
                 executor.check_overdue(self._session)
-            if waiting.blocking:
-                owner = self._session.owner
-                blocking = executor.blocking.call(
-                    waiting.start, owner, self._stop_outliving, self._check_permitted
-                )
+            if waiting.blocking and waiting.around is None:
+                blocking = self._call_in_thread()
         except ANSWERED as error:
             discard(waiting)
             executor.records.count_refusal(error, str(waiting.name), self._caller)
@@ -179,11 +179,25 @@ class Execution:
         call = self._call = HandlerCall(self._ended)
         if blocking is not None:
             call.await_deferred(blocking)
-        else:
+        elif waiting.around is None:
             call.begin(waiting.start, self._session)
+        else:
+            handler = self._call_in_thread if waiting.blocking else waiting.start
+            call.begin(partial(waiting.around, handler), self._session)
         # A fresh answer from a cache is there at once, and needs no timer.
         if self._call is not None:
             self._timer = executor.reactor.callLater(executor.timeout, self._time_out)
+
+    def _call_in_thread(self) -> Deferred[object]:
+        """
+        Call the handler in a thread.
+
+        :raises TooBusy: if too many wait for one.
+        """
+        self._in_thread = True
+        return self._executor.blocking.call(
+            self._waiting.start, self._session.owner, self._stop_outliving, self._check_permitted
+        )
 
     def cancel(self) -> None:
         """
@@ -257,7 +271,7 @@ class Execution:
     def _time_out(self) -> None:
         self._timer = None
         self._timed_out = True
-        if self._waiting.blocking:
+        if self._in_thread:
             # A thread goes on whatever its Deferred does.
             self._outlive()
         if self._call is not None:
@@ -272,7 +286,8 @@ class Execution:
 
     def _outlive(self) -> None:
         """Count the handler as overdue: its command is answered, and it may still run."""
-        self._overdue = self._executor.add_overdue(self._session)
+        if self._overdue is None:
+            self._overdue = self._executor.add_overdue(self._session)
 
     def _stop_outliving(self) -> None:
         """Count the handler no longer, if it was overdue: it has ended."""

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 
 session_of_call: ContextVar[Session | None] = ContextVar("session_of_call", default=None)
 """The client whose command runs, for what an async handler awaits."""

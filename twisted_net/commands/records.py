@@ -12,7 +12,8 @@ from twisted_net.commands.registry import Commands
 from twisted_net.errors import Internal, TwistedNetError
 from twisted_net.net.log_limiter import TracebackRate
 from twisted_net.reasons import Audited, Refusal
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 
 
 class CommandRecords:

@@ -7,18 +7,20 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar, get_type_hints, overload
 
 import msgspec
 from attrs import frozen
 
 from twisted_net.commands.arguments import parameters_of, split_quoted
+from twisted_net.commands.command_rate import CommandRate
 from twisted_net.config.callbacks import check_callback
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import BadArguments, BadQuotes, CommandError, FetchError, TwistedNetError
 from twisted_net.net.characters import SPACES, partition_word, split_words
 from twisted_net.net.redaction import LOOKED_AT, cut, shown_arguments, shown_unknown
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 
 ANSWERED = (CommandError, FetchError)
 """The errors that a handler may raise to refuse a command; any other is a bug in the handler."""
@@ -28,6 +30,13 @@ MAX_NAME = 64
 
 _RESULT = b'{"command":'
 _encode = msgspec.json.Encoder().encode
+Proceed = Callable[[], Awaitable[object]]
+"""Runs the handler of a command, and what else is around it, and returns its value."""
+
+Around = Callable[["Request", "Command", Proceed], Awaitable[object]]
+"""A function that is called around commands, see :meth:`Commands.around`."""
+
+_AroundT = TypeVar("_AroundT", bound=Around)
 _Handler = TypeVar("_Handler", bound=Callable[..., object])
 
 
@@ -83,10 +92,15 @@ class Command:
     :ivar wants_request: whether the handler's first parameter is the :class:`Request`.
     :ivar admin: whether it is administrative: ``@admin`` in the patterns of users, and audited.
     :ivar alone: whether later lines of the same client wait until it is answered.
+    :ivar needs_request: whether the runner is to make a request, for the handler or what surrounds
+        it.
     :ivar connected: whether only a client with a connection of its own may run it, so that it is
         not served over CoAP; one that runs alone is such a command.
     :ivar calls: how often it was called, on any door; calls with wrong arguments are included.
     :ivar secret: whether its arguments are hidden from audit, SLOWLOG and MONITOR.
+    :ivar tail: the place of an argument that may be JSON, and is all that follows then; 0: none.
+    :ivar observable: whether CoAP clients may observe it.
+    :ivar rate: how often each user, or address without one, may call it; None for no limit.
     :ivar safe: whether it changes nothing, so that it may be repeated at will.
     :ivar min_arguments: fewest words after the name.
     :ivar max_arguments: most words after the name.
@@ -109,6 +123,9 @@ class Command:
         alone: bool = False,
         connected: bool = False,
         secret: bool = False,
+        json_tail: bool = False,
+        observable: bool = False,
+        rate: CommandRate | None = None,
     ) -> None:
         # No longer than what is shown of a name that is none, or its length would tell them apart.
         if not re.fullmatch(r"[A-Z][A-Z0-9_.-]*", name) or len(name) > MAX_NAME:
@@ -129,10 +146,15 @@ class Command:
         self.alone = alone
         self.connected = connected or alone
         self.secret = secret
+        self.observable = observable
         self.calls = 0
+        self.rate = rate
         self.kind = Kind.BLOCKING if blocking else Kind.ASYNC if is_async else Kind.PLAIN
         hints = get_type_hints(handler, include_extras=True)
         self.parameters, self.wants_request = parameters_of(name, handler, hints, Request)
+        last = self.parameters[-1] if self.parameters else None
+        ends_in_json = last is not None and last.decode is not None and not last.repeated
+        self.tail = 2 if json_tail else len(self.parameters) if ends_in_json else 0
         self.min_arguments = sum(parameter.required for parameter in self.parameters)
         # One that is repeated is the last.
         self._single = sum(not parameter.repeated for parameter in self.parameters)
@@ -140,9 +162,14 @@ class Command:
         self.max_arguments = sys.maxsize if unlimited else len(self.parameters)
         self._all_text = all(parameter.is_text for parameter in self.parameters)
         self._plain = self.kind is Kind.PLAIN
-        self.direct = self._plain and self._all_text and not (self.wants_request or admin)
+        # Notifications know no rate.
+        if observable and not (safe and self._plain and rate is None):
+            raise TypeError(f"{name}: what can be observed is safe, plain, and has no rate")
+        self.needs_request = self.wants_request or rate is not None
+        self.direct = self._plain and self._all_text and not (self.needs_request or admin)
         # One question for a line instead of three.
         self.takes_any = self.direct and unlimited and not self.min_arguments
+        self._around: tuple[Around, ...] = ()
         self._prefix = _RESULT + _encode(name)
         self.result_prefix = self._prefix + b',"result":'
 
@@ -155,19 +182,47 @@ class Command:
         """
         Run the handler on the words after the name.
 
-        :param request: for a handler that wants it.
+        :param request: for a command that needs it.
         :return: the answer as a line, or what will have it later.
         :raises BadArguments: for the wrong number or type of arguments.
+        :raises RateLimited: if the caller has used up its :attr:`rate`.
         """
+        if self.rate is not None and request is not None:
+            self.rate.charge(request.session)
         if not self.min_arguments <= len(words) <= self.max_arguments:
             raise BadArguments(f"wrong number of arguments ({len(words)}); usage: {self.usage}")
         values: list[Any] = words if self._all_text else self._convert(words)
-        if request is not None:
+        if self.wants_request:
             values = [request, *values]
-        if self._plain:
+        if self._plain and not self._around:
             return self.answer(self.handler(*values))
         blocking = self.kind is Kind.BLOCKING
-        return Waiting(self.name, lambda: self.handler(*values), self.answer, blocking, self.alone)
+        waiting = Waiting(
+            self.name, lambda: self.handler(*values), self.answer, blocking, self.alone
+        )
+        if self._around and request is not None:
+            waiting.around = partial(self._surrounded, request)
+        return waiting
+
+    def surround(self, function: Around) -> None:
+        """Call a function around the handler, outside of those added before. Idempotent."""
+        if function in self._around:
+            return
+        self._around = (function, *self._around)
+        self.direct = self.takes_any = False
+        self.needs_request = True
+
+    def _surrounded(self, request: Request, handler: Callable[[], object]) -> Awaitable[object]:
+        """Call the handler within all functions around it; the outermost is called first."""
+
+        async def innermost() -> object:
+            value = handler()
+            return await value if isinstance(value, Awaitable) else value
+
+        proceed: Callable[[], Awaitable[object]] = innermost
+        for function in reversed(self._around):
+            proceed = partial(function, request, self, proceed)
+        return proceed()
 
     def answer(self, value: object) -> bytes | Waiting:
         """
@@ -206,9 +261,10 @@ class Waiting:
     :param blocking: whether *start* must run in a thread, since it may block.
     :param alone: whether later lines of the same client must not run before it is answered.
     :param begun: whether the handler was called already, and *start* returns its awaitable.
+    :ivar around: called with what calls the handler, if there are functions around it.
     """
 
-    __slots__ = ("_encode", "alone", "begun", "blocking", "name", "start")
+    __slots__ = ("_encode", "alone", "around", "begun", "blocking", "name", "start")
 
     def __init__(
         self,
@@ -224,6 +280,7 @@ class Waiting:
         self.blocking = blocking
         self.alone = alone
         self.begun = begun
+        self.around: Callable[[Callable[[], object]], Awaitable[object]] | None = None
         self._encode = encode
 
     def answer(self, value: object) -> bytes:
@@ -259,6 +316,7 @@ class Commands:
             check_callback("the fallback", fallback, "request", "text")
         self.fallback = fallback
         self.by_name: dict[str, Command] = {}
+        self._around: list[Around] = []
         # Also where there is no AUTH: a client may take this server for one that has it.
         self._secret = {"AUTH"}
 
@@ -287,6 +345,10 @@ class Commands:
         alone: bool = False,
         blocking: bool = False,
         connected: bool = False,
+        json_tail: bool = False,
+        observable: bool = False,
+        per_second: float | None = None,
+        burst: int | None = None,
         safe: bool = False,
         secret: bool = False,
     ) -> Callable[[_Handler], _Handler]: ...
@@ -301,6 +363,10 @@ class Commands:
         alone: bool = False,
         blocking: bool = False,
         connected: bool = False,
+        json_tail: bool = False,
+        observable: bool = False,
+        per_second: float | None = None,
+        burst: int | None = None,
         safe: bool = False,
         secret: bool = False,
     ) -> Callable[..., object]:
@@ -308,11 +374,13 @@ class Commands:
         Declare the decorated function as a command, with or without parentheses.
 
         Its parameters are the command's arguments: their annotations (``str``, ``int``,
-        ``float``, ``bool``, a ``Literal`` of texts and integers, or a union of these, each
-        with or without msgspec's ``Meta`` bounds) say what is allowed, a default makes one
-        optional, ``*words`` takes all that are left. A first parameter annotated
-        :class:`Request` is no argument. The return value becomes the ``result``, or the members
-        of :class:`Fields`; to refuse, raise :class:`~twisted_net.errors.CommandError`.
+        ``float``, ``bool``, ``bytes`` in base64, ``Decimal``, ``UUID``, dates and times in ISO
+        8601, an ``Enum``, a ``Literal`` of texts and integers, or a union of these, each with or
+        without msgspec's ``Meta`` bounds) say what is allowed. Lists, mappings, structures of
+        msgspec, dataclasses and attrs classes are one argument in JSON; as the last one it is not
+        quoted. A default makes one optional, ``*words`` takes all that are left. A first parameter
+        annotated :class:`Request` is no argument. The return value becomes the ``result``, or the
+        members of :class:`Fields`; to refuse, raise :class:`~twisted_net.errors.CommandError`.
 
         :param name: the function's own name, in capitals, if None.
         :param help: one line; the first line of the docstring if None.
@@ -323,9 +391,16 @@ class Commands:
         :param blocking: whether the function may block: it runs in a thread.
         :param connected: whether it sends events to the client alone, or needs a connection for
             something else: then it is not served over CoAP, nor is one that runs *alone*.
+        :param json_tail: whether what follows its first argument may be a JSON object or array,
+            quotes and spaces included: ``PUBLISH topic {"t": "21 C"}``. It is passed as one text.
+        :param observable: whether CoAP clients may observe what it returns for their arguments: for
+            one that is *safe*, with a plain function. ``CoapServer.notify`` tells them.
+        :param per_second: how often each user may call it, on all doors together, and each address
+            without a login; further calls are refused with ``rate_limited``. None for no limit.
+        :param burst: calls at once after a pause; the calls of a second if None, one at least.
         :param safe: whether it only reads and changes nothing: CoAP then serves it to GET too.
         :param secret: whether its arguments are hidden everywhere, as those of AUTH are.
-        :raises ValueError: for a name that is taken or is no name.
+        :raises ValueError: for a name that is taken or is no name, or a rate that is not positive.
         :raises TypeError: for parameters that cannot be read from a line.
         """
 
@@ -335,6 +410,7 @@ class Commands:
         def declare(handler: _Handler) -> _Handler:
             own = getattr(handler, "__name__", "").strip("_").upper()
             lines = (inspect.getdoc(handler) or "").splitlines() or [""]
+            rate = None if per_second is None else CommandRate(per_second, burst)
             command = Command(
                 name or own,
                 handler,
@@ -345,14 +421,52 @@ class Commands:
                 alone=alone,
                 connected=connected,
                 secret=secret,
+                json_tail=json_tail,
+                observable=observable,
+                rate=rate,
             )
             self._check_free(command.name)
+            for function in self._around:
+                command.surround(function)
             self.by_name[command.name] = command
             if secret:
                 self._secret.add(command.name)
             return handler
 
         return declare
+
+    def around(self, function: _AroundT) -> _AroundT:
+        """
+        Call an ``async`` function around each command of this registry, a decorator.
+
+        Commands that are declared later are among them, and those that :meth:`update` adds.
+        Idempotent. The function gets the :class:`Request`, the :class:`Command`, and
+        ``proceed``, which it awaits to run the handler::
+
+            @commands.around
+            async def timed(request: Request, command: Command, proceed: Proceed) -> object:
+                began = clock.seconds()
+                try:
+                    return await proceed()
+                finally:
+                    note(command.name, clock.seconds() - began)
+
+        It may refuse the command by a :class:`~twisted_net.errors.CommandError`, return another
+        value, and do without the handler. It runs within the time limit of the command, and after
+        its permissions were checked. Of several the one that was added last is the outermost.
+        A command with one cannot be observed over CoAP.
+
+        :raises TypeError: for a function that is not ``async``, or does not take these arguments.
+        """
+        check_callback("a function around commands", function, "request", "command", "proceed")
+        is_async: bool = inspect.iscoroutinefunction(function)
+        if not is_async:
+            raise TypeError("a function around commands is async: it awaits proceed()")
+        for command in self.by_name.values():
+            command.surround(function)
+        if function not in self._around:
+            self._around.append(function)
+        return function
 
     @check_arguments
     def update(self, other: Commands) -> None:
@@ -364,6 +478,9 @@ class Commands:
         for command in other:
             self._check_free(command.name)
         self.by_name |= other.by_name
+        for function in self._around:
+            for command in other:
+                command.surround(function)
         self._secret |= other._secret
         self.fallback = other.fallback or self.fallback
 

@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_net.commands.arguments import split_quoted
+from twisted_net.commands.arguments import split_json_tail, split_quoted
 from twisted_net.commands.execution import Execution, Executor
+from twisted_net.commands.hook_calls import ServerHookCalls
 from twisted_net.commands.records import CommandRecords
 from twisted_net.commands.registry import (
     ANSWERED,
@@ -39,7 +40,8 @@ from twisted_net.net.fair_calls import FairCalls
 from twisted_net.net.redaction import shown_word
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.worker_threads import Threads, WorkerThreads
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 
 Permit = Callable[[Command, Session], None]
 """
@@ -106,6 +108,7 @@ class CommandRunner:
         self._threads = threads
         self._blocking = FairCalls(threads, limits.max_blocking)
         self._records = records = CommandRecords(commands, sessions, self.seconds)
+        sessions.hooks.use_calls(ServerHookCalls(self.reactor, limits.timeout))
         self._executor = Executor(
             self.reactor, commands, sessions, records, self.seconds, self._blocking, limits.timeout
         )
@@ -173,7 +176,8 @@ class CommandRunner:
                 self._check_administrative(command, session)
             command.calls += 1
             if '"' in text:
-                words = split_quoted(text)
+                tail = command.tail
+                words = split_json_tail(text, tail) if tail else split_quoted(text)
             del words[0]
             if command.takes_any or (
                 command.direct and command.min_arguments <= len(words) <= command.max_arguments
@@ -185,7 +189,7 @@ class CommandRunner:
                 return command.answer(value)
             if command.admin:
                 self.sessions.audit("command", session, self.commands.shown(line))
-            request = Request(session, self.commands) if command.wants_request else None
+            request = Request(session, self.commands) if command.needs_request else None
             return command.run(words, request)
         except ANSWERED as error:
             shown = command.name if command else shown_word(name)
@@ -276,7 +280,7 @@ class CommandRunner:
         :raises CommandError, FetchError: as :meth:`run` does.
         """
         command.calls += 1
-        request = Request(session, self.commands) if command.wants_request else None
+        request = Request(session, self.commands) if command.needs_request else None
         began = self.seconds()
         try:
             return command.run(words, request)

@@ -12,8 +12,8 @@ from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import CommandError, UnknownCommand
 from twisted_net.ops.timestamps import iso_time
 from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import Session
-from twisted_net.topics import BROADCAST
+from twisted_net.sessions.session import Session
+from twisted_net.topics.settings import BROADCAST
 from twisted_net.turns.steps import CLIENTS_AT_ONCE
 
 FAILURES_SHOWN = 20
@@ -80,6 +80,7 @@ def _stats(request: Request) -> Fields:
     return Fields(
         message_count=sessions.messages,
         connections=len(sessions),
+        clients=sessions.doors.counts(),
         connections_opened=sessions.counters.opened,
         connections_ended={end.value: sessions.counters.ended[end] for end in End},
         refused={refusal.value: sessions.counters.refusals[refusal] for refusal in Refusal},
@@ -135,7 +136,12 @@ def _fetch_with(fetch: Fetch) -> Callable[[str], Awaitable[Fields]]:
 
 def _auth_with(log_in: LogIn) -> Callable[[Request, str, str], Awaitable[Fields]]:
     async def answer(request: Request, user_or_token: str, password: str = "") -> Fields:
-        return Fields(user=await log_in(request.session, user_or_token, password))
+        session = request.session
+        user = await log_in(session, user_or_token, password)
+        later = None if session.ended else session.sessions.hooks.logged_in(session)
+        if later is not None:
+            await later
+        return Fields(user=user)
 
     return answer
 

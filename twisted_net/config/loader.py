@@ -14,7 +14,14 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 import msgspec
 from attrs import field, frozen
 
-from twisted_net.config.record import Record, describe, field_types, is_secret, split_meta
+from twisted_net.config.record import (
+    Record,
+    describe,
+    field_types,
+    is_secret,
+    near_names,
+    split_meta,
+)
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.errors import ConfigError
 
@@ -187,6 +194,14 @@ class Layers(Generic[R]):
         else:
             self._take_table(table, (), name)
 
+    def add_table(self, table: Mapping[str, Any], name: str) -> None:  # Any: of TOML
+        """
+        Add a table that was read from TOML before.
+
+        :param name: where it came from, for error messages.
+        """
+        self._take_table(dict(table), (), name)
+
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Add the variables whose names begin with the prefix; ignore all others."""
         known = {setting.variable(self._prefix): setting for setting in self._settings.values()}
@@ -308,7 +323,7 @@ class Layers(Generic[R]):
         section, name = path[:-1], path[-1]
         known = [*self._settings, *self._sections]
         beside = [other[-1] for other in known if other and other[:-1] == section]
-        meant = [(*section, near) for near in get_close_matches(name, beside, 1)]
+        meant = [(*section, near) for near in near_names(name, beside)]
         meant += [other for other in self._settings if other[-1] == name]
         hint = f"; did you mean {self._key(meant[0])}?" if meant else ""
         return f"there is no setting {_cut(self._key(path))}{hint}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
+from enum import Enum
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,7 +30,7 @@ class RecordType(msgspec.StructMeta):
             )
         for name in fields:
             if name not in known:
-                near = get_close_matches(name, known, 1)
+                near = _meant_fields(self, name)
                 mean = f"; did you mean {near[0]}?" if near else "."
                 raise TypeError(
                     f"{self.__name__} has no field {name}{mean} It has: {', '.join(known)}"
@@ -92,6 +94,23 @@ class Record(
                 )
 
 
+def near_names(name: str, known: Sequence[str]) -> list[str]:
+    """Return those of the known names that one may stand for: it is nearly one, or begins one."""
+    near = get_close_matches(name, known, 1)
+    return near or [one for one in known if len(name) > 2 and one.startswith(name)]
+
+
+def _meant_fields(record: Any, name: str) -> list[str]:  # Any: a class of records
+    """Return what a field that a record does not have may be: one of a record inside it, first."""
+    inside = [
+        f"{outer}={kind.__name__}({name}=…)"
+        for outer, annotation in field_types(record).items()
+        for kind in _records_of(annotation)
+        if name in kind.__struct_fields__
+    ]
+    return inside + near_names(name, record.__struct_fields__)
+
+
 @cache
 def field_types(record: type[msgspec.Struct]) -> dict[str, Any]:  # Any: annotations are of any form
     """Return the annotation of each field of *record*, in order, its bounds included."""
@@ -117,6 +136,8 @@ def describe(annotation: Any) -> str:  # Any: annotations are of any form
         return "a list, each item " + describe(get_args(base)[0])
     if isinstance(base, type) and issubclass(base, Record):
         return "a table"
+    if isinstance(base, type) and issubclass(base, Enum):
+        return "one of " + ", ".join(repr(member.value) for member in base)
     if base in _NUMBERS:
         return _NUMBERS[base] + _range(meta)
     if base is str:
@@ -167,7 +188,13 @@ def _record_for_dict(value: object, converted: object) -> str | None:
 
 
 _NUMBERS = {int: "an integer", float: "a number"}
-_WORDS = {bool: "true or false", type(None): "nothing", bytes: "bytes", dict: "a table"}
+_WORDS = {
+    bool: "true or false",
+    type(None): "nothing",
+    bytes: "bytes",
+    Decimal: "a decimal number",
+    dict: "a table",
+}
 
 
 def _range(meta: Meta) -> str:

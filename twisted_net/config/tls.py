@@ -1,4 +1,4 @@
-"""Settings of TLS and DTLS: the server's certificates, and which client certificates it accepts."""
+"""Settings of TLS and DTLS: certificates of servers and of clients, and which each accepts."""
 
 from __future__ import annotations
 
@@ -57,3 +57,35 @@ class TlsSettings(Record, frozen=True):
     def enabled(self) -> bool:
         """Whether TLS is enabled."""
         return bool(self.certificate or self.folder)
+
+
+class ClientTlsSettings(Record, frozen=True):
+    """
+    TLS or DTLS of a client: which servers it trusts, and its own certificate.
+
+    Without a file of authorities it trusts those of the system; with one, no others. Certificates
+    of servers are not verified only for tests: whoever is on the way reads and changes all then.
+
+    :raises ValueError: for settings that contradict each other.
+    """
+
+    ca: Annotated[
+        str,
+        Meta(description="PEM file of trusted authorities for servers; default: the system's"),
+    ] = ""
+    certificate: Annotated[
+        str,
+        Meta(description="PEM file: the certificate, its chain, and its key unless key is set"),
+    ] = ""
+    key: Annotated[str, Meta(description="PEM file with the key of the certificate")] = ""
+    verify: Annotated[
+        bool,
+        Meta(description="whether to verify the server's certificate and name; false for tests"),
+    ] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key and not self.certificate:
+            raise ValueError("key is set without certificate")
+        if self.ca and not self.verify:
+            raise ValueError("ca has no effect, as verify is false")

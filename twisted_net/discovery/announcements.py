@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from enum import Enum
 from heapq import heapify, heappop, heappush
@@ -19,7 +20,7 @@ MAX_ANNOUNCEMENT = 1200
 """Longest announcement in bytes: with headers it fits IPv6's minimum MTU (RFC 8200 §5)."""
 
 MAX_INSTANCES = 1000
-"""Instances in the table; further ones are rejected until one is lost."""
+"""Instances in the table; a further one takes the place of that announced longest ago."""
 
 MAX_PER_SOURCE = 16
 """
@@ -33,9 +34,13 @@ MAX_TTL = 86_400.0
 VERSION = 1
 """Version of the format; announcements of other versions count as malformed."""
 
-# Not $, which a line feed may follow.
-_PRINTED = r"\A[^\x00-\x1f\x7f-\x9f]*\Z"
-_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=_PRINTED)]
+# Of no control character, line separator or sign that turns the direction of a text (Unicode's
+# Bidi_Control), as a name is shown to people. Not $, which a line feed may follow.
+_UNPRINTED = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+PRINTED = rf"\A[^{_UNPRINTED}]*\Z"
+"""Pattern of names and versions."""
+
+_Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTED)]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
@@ -54,7 +59,7 @@ class Announcement(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omi
 
     twisted_net: int
     name: _Name
-    version: Annotated[str, Meta(max_length=64, pattern=_PRINTED)]
+    version: Annotated[str, Meta(max_length=64, pattern=PRINTED)]
     instance: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     services: Annotated[dict[_Name, _Port], Meta(max_length=32)]
     ttl: Annotated[float, Meta(ge=0, le=MAX_TTL)]
@@ -105,43 +110,47 @@ class Collector:
     Table of the servers of a group, built from their announcements.
 
     Announcements are not authenticated: any host that can send to the group can announce
-    anything, within the limits.
+    anything, within the limits. An instance that gave way is found again with its next
+    announcement.
 
     :ivar malformed: datagrams that were not valid announcements.
-    :ivar refused: announcements rejected because the table was full.
+    :ivar refused: announcements rejected because their source has as many instances as it may.
+    :ivar evicted: instances that gave way to newer ones.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Instance] = {}
+        # Announced longest ago first.
+        self._known: OrderedDict[tuple[str, str], Instance] = OrderedDict()
         self._per_source: dict[str, int] = {}
         # A heap of when each expires, with entries that a later announcement has made stale.
         self._expiries: list[tuple[float, tuple[str, str]]] = []
         self.malformed = 0
         self.refused = 0
+        self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
     @property
     def instances(self) -> list[Instance]:
-        """The current instances, in the order in which they were found."""
+        """The current instances, in the order in which they were last announced."""
         return list(self._known.values())
 
-    def receive(self, datagram: bytes, source: Source, now: float) -> InstanceChange | None:
-        """Process a datagram; return the change that it made, if any."""
+    def receive(self, datagram: bytes, source: Source, now: float) -> list[InstanceChange]:
+        """Process a datagram; return the changes that it made, in order."""
         try:
             announced = parse_announcement(datagram)
         except BadAnnouncement:
             self.malformed += 1
-            return None
+            return []
         if announced is None:
-            return None
+            return []
         host = source[0]
         # By host too, so that no other host can withdraw or replace an instance.
         key = (host, announced.instance)
         before = self._known.get(key)
         if announced.ttl == 0:
-            return None if before is None else self._lose(key)
+            return [] if before is None else [self._lose(key)]
         instance = Instance(
             announced.name,
             announced.version,
@@ -153,19 +162,24 @@ class Collector:
         if before is None:
             owner = _owner(host)
             held = self._per_source.get(owner, 0)
-            if len(self._known) >= MAX_INSTANCES or held >= MAX_PER_SOURCE:
+            if held >= MAX_PER_SOURCE:
                 self.refused += 1
-                return None
+                return []
+            changes = []
+            if len(self._known) >= MAX_INSTANCES:
+                self.evicted += 1
+                changes.append(self._lose(next(iter(self._known))))
+                held = self._per_source.get(owner, 0)
             self._per_source[owner] = held + 1
             self._keep(key, instance)
-            return InstanceChange(ChangeKind.FOUND, instance)
+            return [*changes, InstanceChange(ChangeKind.FOUND, instance)]
         self._keep(key, instance)
         same = (before.name, before.version, before.services) == (
             instance.name,
             instance.version,
             instance.services,
         )
-        return None if same else InstanceChange(ChangeKind.CHANGED, instance)
+        return [] if same else [InstanceChange(ChangeKind.CHANGED, instance)]
 
     def expire(self, now: float) -> list[InstanceChange]:
         """Remove the instances whose validity has ended, and return these changes."""
@@ -187,6 +201,7 @@ class Collector:
 
     def _keep(self, key: tuple[str, str], instance: Instance) -> None:
         self._known[key] = instance
+        self._known.move_to_end(key)
         heappush(self._expiries, (instance.expires, key))
         # Half of them are stale, at least: what this takes is paid by as many announcements.
         if len(self._expiries) > 2 * len(self._known) + 16:

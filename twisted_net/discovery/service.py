@@ -224,10 +224,11 @@ class DiscoveryListener(Service):
             self._sockets.send(encode_announcement(Query(VERSION, True)))
 
     def _received(self, datagram: bytes, source: Source) -> None:
-        change = self.collector.receive(datagram, source, self._clock.seconds())
-        # After a repeated announcement the timer stays, and is set again when it fires.
-        if change is not None:
+        changes = self.collector.receive(datagram, source, self._clock.seconds())
+        for change in changes:
             self._report(change)
+        # After a repeated announcement the timer stays, and is set again when it fires.
+        if changes:
             self._set_timer()
 
     def _expire(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from twisted_net.config.record import Record
+from twisted_net.discovery.announcements import PRINTED
 from twisted_net.net.addresses import is_loopback, is_numeric
 from twisted_net.udp.groups import (
     Group,
@@ -78,7 +79,7 @@ class DiscoverySettings(DiscoveryGroup, frozen=True):
         str,
         Meta(
             max_length=64,
-            pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z",
+            pattern=PRINTED,
             description='display name; "": the host name',
         ),
     ] = ""

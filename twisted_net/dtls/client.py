@@ -189,7 +189,7 @@ class DtlsClient(DatagramProtocol):
             # A restarted server does not know this session.
             self._end(DtlsEnded())
         else:
-            self._end(DtlsFailed(f"{format_address(*self._address)} is not listening"))
+            self._end(DtlsFailed(f"nobody listens at {format_address(*self._address)}"))
 
     def _waiting_cancelled(self, waiting: Deferred[None]) -> None:
         self._waiting.remove(waiting)
@@ -199,9 +199,11 @@ class DtlsClient(DatagramProtocol):
         """
         Verify the server's name, then connect the inner protocol.
 
+        A server that has our pre-shared key has no certificate and needs no name.
+
         :raises DtlsFailed: if the certificate is for another name; the session is closed.
         """
-        if self._settings.verify:
+        if self._settings.verify and not self._settings.psk:
             try:
                 self._session.check_name(self._name, self._numeric)
             except DtlsFailed:

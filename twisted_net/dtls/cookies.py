@@ -29,12 +29,15 @@ class ClientHello:
     :param parameters: version, random and session ID, which the client repeats with the cookie.
     :param random: 32 bytes, different for each handshake.
     :param cookie: empty if the client has none yet.
+    :param suites: the numbers of its cipher suites, two bytes each; empty if they are in a later
+        fragment.
     """
 
     number: bytes
     parameters: bytes
     random: bytes
     cookie: bytes
+    suites: bytes = b""
 
     @classmethod
     def parse(cls, datagram: bytes) -> ClientHello | None:
@@ -61,7 +64,10 @@ class ClientHello:
         end = cookie_at + 1 + int.from_bytes(body[cookie_at : cookie_at + 1], "big")
         if end > len(body) or cookie_at >= len(body):
             return None
-        return cls(datagram[3:11], body[:cookie_at], body[2:34], body[cookie_at + 1 : end])
+        suites_end = end + 2 + int.from_bytes(body[end : end + 2], "big")
+        suites = body[end + 2 : suites_end] if suites_end <= len(body) else b""
+        cookie = body[cookie_at + 1 : end]
+        return cls(datagram[3:11], body[:cookie_at], body[2:34], cookie, suites)
 
 
 def hello_verify_request(hello: ClientHello, cookie: bytes) -> bytes:

@@ -16,12 +16,15 @@ from twisted.internet.interfaces import (
     IUDPTransport,
 )
 from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from typing_extensions import override
 
 from twisted_net.config.type_checks import check_arguments
 from twisted_net.dtls.cookies import ClientHello, CookieSecret, hello_verify_request
+from twisted_net.dtls.counts import DtlsCounts
 from twisted_net.dtls.errors import DtlsFailed
 from twisted_net.dtls.peer import SecurePeer
+from twisted_net.dtls.psk import PskServer, check_keys_given, load_keys, offers_psk
 from twisted_net.dtls.records import MAX_PLAINTEXT, OVERHEAD, protected_records
 from twisted_net.dtls.session import (
     DtlsSession,
@@ -31,6 +34,7 @@ from twisted_net.dtls.settings import DtlsSettings
 from twisted_net.net.addresses import Source, client_prefix
 from twisted_net.net.bounded_table import BoundedTable
 from twisted_net.net.certificates import Certificates, identity_in
+from twisted_net.net.files import is_readable_by_all
 from twisted_net.net.log_limiter import limited_logger
 from twisted_net.net.memory_ledger import MemoryAccount, MemoryLedger
 from twisted_net.net.rate_limit import KeyedCounts
@@ -41,6 +45,8 @@ from twisted_net.turns.steps import END, ENDS_AT_ONCE, in_steps
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
 
+_log = Logger()
+
 TIMER_INTERVAL = 0.05
 """Shortest interval of the timer that serves all sessions, in seconds."""
 
@@ -50,41 +56,6 @@ Bytes of a session or a handshake in memory: ``python -m benchmarks.idle`` measu
 
 What OpenSSL has allocated for a handshake, the session keeps.
 """
-
-
-class DtlsCounts:
-    """
-    Counters of a DTLS server since its start; each only grows.
-
-    :ivar challenged: ClientHellos answered with a cookie, without keeping state.
-    :ivar stray: datagrams of sources without a session, and unencrypted ones of those with one.
-    :ivar established: handshakes that succeeded.
-    :ivar dropped: datagrams written to a session that had ended.
-    :ivar ended: ended sessions and handshakes, by reason.
-    """
-
-    __slots__ = ("challenged", "dropped", "ended", "established", "stray")
-
-    def __init__(self) -> None:
-        self.challenged = 0
-        self.stray = 0
-        self.established = 0
-        self.dropped = 0
-        self.ended = dict.fromkeys(_ENDS, 0)
-
-
-_ENDS = (
-    End.CLIENT_CLOSED,
-    End.CONNECTION_LOST,
-    End.IDLE_TIMEOUT,
-    End.DRAINED,
-    End.TOO_MANY_CONNECTIONS,
-    End.USER_LIMIT,
-    End.HANDSHAKE_TIMEOUT,
-    End.HANDSHAKE_FAILED,
-    End.TOO_MANY_HANDSHAKES,
-    End.BUFFERS_FULL,
-)
 
 
 @define(eq=False)
@@ -140,6 +111,8 @@ class DtlsServer(DatagramProtocol):
         that user's session that was silent for longest is ended: a device that lost power could
         not close its session.
     :param memory: counts what sessions and handshakes take; a ledger of its own if None.
+    :param psk: finds the keys of clients that offer a pre-shared key; None for certificates alone.
+        The identity of their peers is the one that they have named.
     :ivar log: for what is wrong with a client's handshake, at a limited rate.
     :ivar counts: of handshakes and sessions.
     :ivar datagrams: counts of the port.
@@ -157,12 +130,14 @@ class DtlsServer(DatagramProtocol):
         ended: Callable[[SecurePeer, End], None] | None = None,
         session_limit: Callable[[str], int | None] | None = None,
         memory: MemoryLedger | None = None,
+        psk: PskServer | None = None,
     ) -> None:
         self._reactor = steady(reactor)
         self._seconds = reactor.seconds
         self._inner = inner
         self._certificates = certificates
         self.settings = settings or DtlsSettings()
+        self._psk = check_keys_given(psk, self.settings)
         self._ended = ended
         self._session_limit = session_limit
         self.log = limited_logger(self)
@@ -202,6 +177,22 @@ class DtlsServer(DatagramProtocol):
         :raises ConfigError: with a line for each file that cannot be used.
         """
         return Certificates(settings, wall, server_context)
+
+    @staticmethod
+    def make_psk(settings: DtlsSettings) -> PskServer | None:
+        """
+        Load the pre-shared keys, if there is a file of them.
+
+        A file that all users of the machine can read is logged: they may use its keys.
+
+        :raises ConfigError: if it cannot be used.
+        """
+        if not settings.psk:
+            return None
+        keys = PskServer(load_keys(settings.psk).get, server_context)
+        if is_readable_by_all(settings.psk):
+            _log.warn("{path} is readable by all users of this machine", path=settings.psk)
+        return keys
 
     # --- what Twisted calls ---
 
@@ -343,7 +334,9 @@ class DtlsServer(DatagramProtocol):
         ):
             self.counts.ended[End.TOO_MANY_HANDSHAKES] += 1
             return
-        session = DtlsSession(self._certificates.connection(), settings.mtu)
+        psk = self._psk if offers_psk(hello.suites) else None
+        connection = self._certificates.connection() if psk is None else psk.connection()
+        session = DtlsSession(connection, settings.mtu, psk)
         deadline = now + settings.handshake_timeout
         association = _Association(source, hello.random, session, deadline, len(datagram))
         self._associations[source] = self._handshakes[source] = association
@@ -379,11 +372,15 @@ class DtlsServer(DatagramProtocol):
 
     def _establish(self, association: _Association, now: float) -> None:
         """Turn a completed handshake into a session; over a limit the oldest session is ended."""
-        identity = identity_in(association.session.certificate)
+        session = association.session
+        key_of = session.psk_identity
+        identity = key_of or identity_in(session.certificate)
         # First, as it may read files, and raise.
         limit = self._limit_of(identity)
         self._leave_handshakes(association)
-        peer = association.peer = SecurePeer(association.source, identity)
+        peer = association.peer = SecurePeer(
+            association.source, identity, "pre-shared key" if key_of else "certificate"
+        )
         association.deadline = now + self.settings.idle_timeout
         if identity is not None:
             # Before the session is added, so that a user at its limit takes no place of others.

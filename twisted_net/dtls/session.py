@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.error import MessageLengthError
@@ -21,6 +23,13 @@ _DTLS_1_2 = 0xFEFD
 _CIPHERS = CIPHERS + b":ECDHE+AESCCM"
 
 
+class TakesIdentity(Protocol):
+    """See :class:`~twisted_net.dtls.psk.PskServer`."""
+
+    def take_identity(self) -> str | None:
+        """Return the identity that a client has named since the last call, or None."""
+
+
 class DtlsSession:
     """
     One side of a DTLS session.
@@ -34,16 +43,31 @@ class DtlsSession:
 
     :param connection: its context is made by :func:`server_context` or :func:`client_context`.
     :param mtu: longest datagram sent, in bytes.
+    :param psk: what has made the connection, if it is for pre-shared keys.
+    :ivar psk_identity: the identity whose pre-shared key the client has, once established.
     :ivar established: whether the handshake is complete, so that data can be sent.
     :ivar ended: whether the peer has sent a close_notify.
     :ivar due: when to call :meth:`retransmit`; None if nothing awaits an answer.
     :ivar max_payload: longest payload that can be sent, in bytes; 0 until established.
     """
 
-    __slots__ = ("_connection", "_mtu", "due", "ended", "established", "max_payload")
+    __slots__ = (
+        "_connection",
+        "_mtu",
+        "_psk",
+        "due",
+        "ended",
+        "established",
+        "max_payload",
+        "psk_identity",
+    )
 
-    def __init__(self, connection: SSL.Connection, mtu: int) -> None:
+    def __init__(
+        self, connection: SSL.Connection, mtu: int, psk: TakesIdentity | None = None
+    ) -> None:
         self._connection = connection
+        self._psk = psk
+        self.psk_identity: str | None = None
         self._mtu = mtu
         self.established = False
         self.ended = False
@@ -179,6 +203,9 @@ class DtlsSession:
             raise DtlsFailed(f"the server's certificate is not for {name}") from None
 
     def _do_handshake(self, now: float) -> None:
+        psk = self._psk
+        if psk is not None:
+            psk.take_identity()  # of another session, whose handshake failed
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -188,6 +215,8 @@ class DtlsSession:
         else:
             self.established = True
             self.max_payload = min(self._connection.get_cleartext_mtu(), MAX_PLAINTEXT)
+        if psk is not None:
+            self.psk_identity = psk.take_identity() or self.psk_identity
         self._set_due(now)
 
     def _set_due(self, now: float) -> None:
@@ -218,6 +247,12 @@ def client_context(settings: DtlsClientSettings) -> SSL.Context:
     """
     context = _context(SSL.DTLS_CLIENT_METHOD)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    if settings.psk:
+        # Not at the top: few use it.
+        from twisted_net.dtls.psk import use_client_key
+
+        use_client_key(context, settings)
+        return context
     if settings.verify:
         context.set_verify(SSL.VERIFY_PEER)
     if settings.ca:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from twisted_net.config.record import Record
-from twisted_net.config.tls import TlsSettings
+from twisted_net.config.tls import ClientTlsSettings, TlsSettings
 
 Mtu = Annotated[
     int,
@@ -32,6 +31,10 @@ class DtlsSettings(TlsSettings, frozen=True):
     together after a power cut, and share 16 handshakes.
     """
 
+    psk: Annotated[
+        str,
+        Meta(description="TOML file with pre-shared keys, by identity, in hexadecimal"),
+    ] = ""
     mtu: Mtu = 1232
     max_sessions: Annotated[
         int,
@@ -70,26 +73,25 @@ class DtlsSettings(TlsSettings, frozen=True):
         Meta(gt=0, le=1e7, description="seconds of silence after which a session is ended"),
     ] = 600.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.psk and not self.enabled:
+            raise ValueError("psk is set without certificate or folder")
 
-class DtlsClientSettings(Record, frozen=True):
+
+class DtlsClientSettings(ClientTlsSettings, frozen=True):
     """
-    Certificates, verification and limits of a DTLS client.
+    Certificates or a pre-shared key, verification and limits of a DTLS client.
+
+    With ``psk`` there are no certificates: the key proves either side to the other.
 
     :raises ValueError: for settings that contradict each other.
     """
 
-    ca: Annotated[
+    psk: Annotated[
         str,
-        Meta(description="PEM file of trusted authorities for servers; default: the system's"),
+        Meta(description="TOML file with our identity and pre-shared key, in hexadecimal"),
     ] = ""
-    certificate: Annotated[
-        str,
-        Meta(description="PEM file: the certificate, its chain, and its key unless key is set"),
-    ] = ""
-    key: Annotated[str, Meta(description="PEM file with the key of the certificate")] = ""
-    verify: Annotated[
-        bool, Meta(description="whether to verify the server's certificate and name")
-    ] = True
     mtu: Mtu = 1232
     handshake_timeout: Annotated[
         float, Meta(gt=0, le=3600, description="longest handshake, in seconds")
@@ -105,5 +107,5 @@ class DtlsClientSettings(Record, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.key and not self.certificate:
-            raise ValueError("key is set without certificate")
+        if self.psk and (self.ca or self.certificate or not self.verify):
+            raise ValueError("psk is set beside ca, certificate or verify, which have no effect")

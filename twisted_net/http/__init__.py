@@ -1,8 +1,9 @@
 """
 HTTP client with retries, a cache, limits and a guard against server-side request forgery.
 
-The names below are public, and so are those of :mod:`twisted_net.http.cache` and
-:mod:`twisted_net.http.retry`; all modules of the package are internal.
+The names below are public, and so are those of :mod:`twisted_net.http.cache`,
+:mod:`twisted_net.http.retry` and :mod:`twisted_net.http.treq`; all modules of the package are
+internal.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from twisted_net.config.tls import ClientTlsSettings as ClientTlsSettings
     from twisted_net.http.agent import HTTPAgent as HTTPAgent
     from twisted_net.http.calls.authentication import BearerToken as BearerToken
     from twisted_net.http.calls.authentication import DigestAuth as DigestAuth
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from twisted_net.http.errors import TooManyRedirects as TooManyRedirects
     from twisted_net.http.fetch import Fetcher as Fetcher
     from twisted_net.http.fields import HeaderFields as HeaderFields
+    from twisted_net.http.origins import OriginTable as OriginTable
     from twisted_net.http.response import Response as Response
     from twisted_net.http.settings import EgressPolicy as EgressPolicy
     from twisted_net.http.settings import FetchSettings as FetchSettings
@@ -84,8 +87,9 @@ else:
             ],
             "fetch": ["Fetcher"],
             "fields": ["HeaderFields"],
+            "origins": ["OriginTable"],
             "response": ["Response"],
-            "settings": ["EgressPolicy", "FetchSettings", "HttpSettings"],
+            "settings": ["ClientTlsSettings", "EgressPolicy", "FetchSettings", "HttpSettings"],
             "streaming": ["StreamedResponse"],
         },
     )

@@ -51,6 +51,9 @@ class BodyResponse:
     :param deliver: called once, with the protocol that receives the body.
     """
 
+    request: IClientRequest | None = None
+    previousResponse: IResponse | None = None
+
     def __init__(
         self,
         version: tuple[bytes, int, int],
@@ -67,7 +70,6 @@ class BodyResponse:
         self._headers = headers
         self.length = length
         self.request = request
-        self.previousResponse: IResponse | None = None
         self._deliver = deliver
 
     @property
@@ -75,17 +77,20 @@ class BodyResponse:
         """The header as Twisted has it."""
         found = self._headers
         if isinstance(found, HeaderFields):
-            headers = Headers()
-            for name, value in found.pairs:
-                headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
-            found = self._headers = headers
+            found = self._headers = twisted_headers(found)
         return found
 
     @property
     def fields(self) -> HeaderFields:
         """The header as the rest of this package has it."""
         found = self._headers
-        return found if isinstance(found, HeaderFields) else header_fields(found)
+        if not isinstance(found, HeaderFields):
+            found = self._headers = header_fields(found)
+        return found
+
+    @fields.setter
+    def fields(self, fields: HeaderFields) -> None:
+        self._headers = fields
 
     @classmethod
     def like(
@@ -93,7 +98,7 @@ class BodyResponse:
         response: IResponse,
         deliver: Callable[[IProtocol], None],
         *,
-        headers: Headers | None = None,
+        fields: HeaderFields | None = None,
         length: Any = None,  # Any: as above
     ) -> BodyResponse:
         """Return a copy of *response* with another body, and the header and length given."""
@@ -101,7 +106,7 @@ class BodyResponse:
             response.version,
             response.code,
             response.phrase,
-            response.headers if headers is None else headers,
+            response_fields(response) if fields is None else fields,
             response.length if length is None else length,
             response.request,
             deliver,
@@ -121,6 +126,7 @@ class BufferedResponse(BodyResponse):
     A response that is in memory as a whole.
 
     :ivar body: its body.
+    :ivar complete: whether that is known to be all of it; not if it ended with its connection.
     """
 
     def __init__(
@@ -131,18 +137,20 @@ class BufferedResponse(BodyResponse):
         body: bytes,
         *,
         minor: int = 1,
+        complete: bool = True,
     ) -> None:
+        # As BodyResponse does, whose call would take as long again.
+        self.version = (b"HTTP", 1, minor)
+        self.code = code
+        self.phrase = phrase
+        self._headers = headers
+        self.length = len(body)
         self.body = body
-        BodyResponse.__init__(
-            self,
-            (b"HTTP", 1, minor),
-            code,
-            phrase,
-            headers,
-            len(body),
-            None,
-            deliver_bytes(body),
-        )
+        self.complete = complete
+
+    @override
+    def deliverBody(self, protocol: IProtocol) -> None:
+        deliver_bytes(self.body, None if self.complete else Failure(PotentialDataLoss()))(protocol)
 
 
 def header_fields(headers: Headers) -> HeaderFields:
@@ -152,31 +160,20 @@ def header_fields(headers: Headers) -> HeaderFields:
     )
 
 
+def twisted_headers(fields: HeaderFields) -> Headers:
+    """Return *fields* as Twisted has them."""
+    headers = Headers()
+    for name, value in fields.pairs:
+        # As bytes: text would be encoded as UTF-8.
+        headers.addRawHeader(name.encode("latin-1"), value.encode("latin-1"))
+    return headers
+
+
 def response_fields(response: IResponse) -> HeaderFields:
     """Return the header fields of a response."""
     if isinstance(response, BodyResponse):
         return response.fields
     return header_fields(response.headers)
-
-
-def complete_fields(response: IResponse, method: str) -> HeaderFields:
-    """
-    Return the header fields of a response with its ``Content-Length``.
-
-    Connections hide it, ours and Twisted's, and the cache restores it: users see it with or without
-    a cache. Without it are bodies whose length was not known, or is another once decompressed.
-
-    :param method: of the request.
-    """
-    fields, length = response_fields(response), response.length
-    if (
-        length
-        and isinstance(length, int)
-        and method != "HEAD"
-        and fields.joined("content-length") is None
-    ):
-        return fields.replaced([("Content-Length", str(length))])
-    return fields
 
 
 def deliver_bytes(body: bytes, reason: Failure | None = None) -> Callable[[IProtocol], None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from math import inf
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from twisted_net.http.cache.rules import Rules
 from twisted_net.http.errors import FetchTimeout
@@ -14,21 +14,33 @@ from twisted_net.http.retry.settings import RetryPolicy
 from twisted_net.http.urls import HttpTarget
 
 
-@frozen(slots=True)
+@define
 class Deadline:
     """
     The end of the time for a whole call.
 
-    :param at: by the reactor's clock.
+    :param at: by the reactor's clock. It becomes later where others wait for the same response,
+        see :meth:`extend`: what waits until then looks again when its time is over.
     :param total: the seconds that were allowed, for the error message.
     """
 
     at: float
     total: float
 
-    def exceeded(self, phase: str) -> FetchTimeout:
-        """Return the error of a call that passes its deadline while it waits for *phase*."""
-        return FetchTimeout(phase, self.total, total=True)
+    def extend(self, other: Deadline | None) -> None:
+        """Become as late as another one; None for no end."""
+        if other is None:
+            self.at = self.total = inf
+        elif other.at > self.at:
+            self.at, self.total = other.at, other.total
+
+    def exceeded(self, phase: str, waited: float = 0.0) -> FetchTimeout:
+        """
+        Return the error of a call that passes its deadline while it waits for *phase*.
+
+        :param waited: for how many seconds it has waited for the server alone.
+        """
+        return FetchTimeout(phase, self.total, total=True, waited=waited)
 
 
 @frozen
@@ -41,7 +53,7 @@ class CallOverrides:
     :param silence_timeout: of a silence within a body; None for none.
     :param routed: whether :attr:`proxy` replaces the routes of the settings.
     :param proxy: the proxy of the call; None for none.
-    :param progress: called with the progress of each attempt.
+    :param progress: reports the progress of each attempt.
     """
 
     connect_timeout: float | None
@@ -49,7 +61,9 @@ class CallOverrides:
     silence_timeout: float | None
     routed: bool = False
     proxy: Proxy | None = None
-    progress: Callable[[Any], object] | None = None  # Any: of a module that stands above
+    progress: Any = field(
+        default=None, eq=False
+    )  # Any: ProgressReports, of a module that stands above
 
     def target(self, target: HttpTarget) -> HttpTarget:
         """Return a target with the route of the call, if it has one of its own."""
@@ -77,14 +91,18 @@ class Call:
     :ivar age: of the response in seconds, where it came from the cache; else None.
     :ivar broken: the response whose body broke off in the last attempt that failed, and what was
         received of the body; None if the attempt failed otherwise.
+    :ivar body_unsent: whether the last attempt has sent nothing of a body that waited for a 100, so
+        that even one that cannot be sent twice may be sent now.
+    :ivar awaited: how the wait for another caller's request has ended, where the call has waited
+        for one before its own request is begun.
     :ivar set_cookies: values of ``Set-Cookie`` that came over the network with a response out of
         the cache, which a 304 has validated; None where the response came over the network itself.
     """
 
-    deadline: Deadline | None
-    retry: RetryPolicy
-    rules: Rules | None
-    max_body: int
+    deadline: Deadline | None = None
+    retry: RetryPolicy = field(factory=RetryPolicy)
+    rules: Rules | None = None
+    max_body: int = 0
     buffer_body: bool = False
     idempotent: bool | None = None
     overrides: CallOverrides | None = None
@@ -93,4 +111,6 @@ class Call:
     attempts: int = 0
     age: float | None = None
     set_cookies: list[str] | None = None
+    body_unsent: bool = False
+    awaited: Any = None  # Any: a WaitOutcome, of a module that stands above
     broken: tuple[Any, bytes] | None = None  # Any: an IResponse, which the core does not know

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
-from twisted.internet.interfaces import IHostnameResolver
-from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from twisted.internet.defer import CancelledError, Deferred
 from typing_extensions import Unpack, override
 
-from twisted_net.config.type_checks import check_arguments, checked_range, shown
+from twisted_net.config.type_checks import check_arguments, checked_range
 from twisted_net.errors import FetchError
-from twisted_net.http.agent import HTTPAgent
-from twisted_net.http.bodies import BufferedResponse, collect, complete_fields, header_fields
+from twisted_net.http.agent import AgentOptions, HTTPAgent
+from twisted_net.http.bodies import BufferedResponse, collect, header_fields
 from twisted_net.http.cache.entry import CACHE_RELEVANT_FIELDS
-from twisted_net.http.cache.stores import Store
 from twisted_net.http.call import Call, Deadline
 from twisted_net.http.calls.authentication import Auth
-from twisted_net.http.calls.body import NO_BODY, Form, request_body
+from twisted_net.http.calls.body import NO_BODY, Form, RequestBody, json_body, request_body
 from twisted_net.http.calls.chain import RequestChain
 from twisted_net.http.calls.cookies import BoundedCookieJar, CallCookies
 from twisted_net.http.calls.defaults import ClientDefaults, HeaderOption
+from twisted_net.http.calls.direct_get import BegunCall, DirectGet
+from twisted_net.http.calls.gather import gathered
 from twisted_net.http.calls.hooks import RequestHook, ResponseHook, completed, hooks_of
 from twisted_net.http.calls.options import (
+    JSON_OPTIONS,
     METHODS,
     OPTIONS,
+    REQUEST_UNCHANGED,
     CommonRequestOptions,
     RequestOptions,
     check_options,
@@ -36,59 +38,42 @@ from twisted_net.http.calls.options import (
     total_timeout,
 )
 from twisted_net.http.calls.outcomes import result_of, started
+from twisted_net.http.calls.request_sender import RequestSender
 from twisted_net.http.calls.synonyms import (
     CLIENT_ATTRIBUTE_SYNONYMS,
     client_synonyms,
-    unknown_attribute,
+    with_synonyms,
 )
 from twisted_net.http.calls.timeouts import Timeouts
 from twisted_net.http.errors import ClientClosed, InvalidURL
-from twisted_net.http.request import RequestSender
 from twisted_net.http.response import Response, Trace
-from twisted_net.http.retry.policy import Attempt
+from twisted_net.http.retry.circuit_breaker import CircuitState
 from twisted_net.http.retry.settings import RetryPolicy
-from twisted_net.http.settings import EgressPolicy, HttpSettings
+from twisted_net.http.settings import HttpSettings
 from twisted_net.http.streaming import StreamedResponse
-from twisted_net.http.urls import encode_url, parse_target, split_credentials
+from twisted_net.http.urls import HttpTarget, encode_url, parse_target, split_credentials
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.turns.paced_reads import Pace
 
 _T = TypeVar("_T")
 
-# Options that do not change the request itself: with these alone a fresh response from the cache
-# can be returned at once.
-_REQUEST_UNCHANGED = frozenset(
-    {
-        "params",  # in the URL by then
-        "timeout",
-        "retries",
-        "idempotent",
-        "allow_redirects",
-        "default_ttl",
-        "max_body",
-        "hedge_after",
-    }
-)
-
 _MAX_AT_A_TIME = 1_000_000
 _NO_TIMEOUTS = Timeouts()
 
 
-class LayerOptions(TypedDict, total=False):
-    """Arguments of a client that :class:`~twisted_net.http.agent.HTTPAgent` takes as well."""
-
-    egress: EgressPolicy | None
-    store: Store | None
-    agent: IAgent | None
-    resolver: IHostnameResolver | None
-    tls_policy: IPolicyForHTTPS | None
-    chance: Callable[[], float]
-    wall: Callable[[], float]
-    report: Callable[[Attempt], None]
-    environ: Mapping[str, str]
+# A copy is checked as what comes from outside is: that takes longer than a hit of the cache.
+@lru_cache(maxsize=64)
+def _with_retries(policy: RetryPolicy, retries: int) -> RetryPolicy:
+    return msgspec.structs.replace(policy, retries=retries)
 
 
+@lru_cache(maxsize=64)
+def _with_hedging(policy: RetryPolicy, hedge_after: float | None) -> RetryPolicy:
+    return msgspec.structs.replace(policy, hedge_after=hedge_after)
+
+
+@with_synonyms(CLIENT_ATTRIBUTE_SYNONYMS)
 @check_arguments(synonyms=client_synonyms(HttpSettings.__struct_fields__, OPTIONS.names))
 class Client(AbstractAsyncContextManager["Client"]):
     """
@@ -124,7 +109,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         after redirects: a :class:`Response`, or a :class:`StreamedResponse` before it is read.
         Functions of both kinds may be coroutine functions, whose time is that of the call.
         What they raise ends the call, and is raised by it.
-    :param layers: arguments for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``egress``.
+    :param agent_options: for :class:`~twisted_net.http.agent.HTTPAgent`, such as ``egress``.
     :raises TypeError: for an argument that there is not, or of another type.
     :raises ValueError: for a base URL or a field that is none, and for arguments that have no
         effect together.
@@ -143,7 +128,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         cookiejar: CookieJar | None = None,
         on_request: RequestHook | Sequence[RequestHook] = (),
         on_response: ResponseHook | Sequence[ResponseHook] = (),
-        **layers: Unpack[LayerOptions],
+        **agent_options: Unpack[AgentOptions],
     ) -> None:
         reactor = full_reactor(reactor)
         self._reactor = steady(reactor)
@@ -160,11 +145,14 @@ class Client(AbstractAsyncContextManager["Client"]):
         )
         self._on_request = hooks_of(on_request, "on_request")
         self._on_response = hooks_of(on_response, "on_response")
-        self._agent = HTTPAgent(reactor, settings, **layers)
+        self._agent = HTTPAgent(reactor, settings, **agent_options)
         self._cookiejar = BoundedCookieJar() if cookies else cookiejar
-        # What a request without options has, and the same as the cache reads it.
-        self._default_trace = Trace(self._defaults.headers(None), set_cookies=())
-        self._default_fields = header_fields(self._default_trace.headers)
+        # What a request without options has.
+        self._default_fields = header_fields(self._defaults.headers(None))
+        self._default_trace = Trace(self._default_fields, set_cookies=[])
+        self._direct_trace = Trace(self._default_fields)
+        request_body({"json": None}, json_headers := self._defaults.headers(None))
+        self._json_fields = header_fields(json_headers)
         self._changes_urls = self._defaults.changes_urls
         # Whether a request without options is the same for everyone, and known before it is made.
         self._plain = not self._defaults.has_credentials and not self._on_request
@@ -176,12 +164,6 @@ class Client(AbstractAsyncContextManager["Client"]):
         )
         self._calls: set[Deferred[Any]] = set()  # Any: of responses of both kinds
         self._closed = False
-
-    if not TYPE_CHECKING:
-        # Type checkers know what there is.
-        def __getattr__(self, name: str) -> NoReturn:
-            """Raise an error with what others call so."""
-            raise unknown_attribute(self, name, CLIENT_ATTRIBUTE_SYNONYMS)
 
     @override
     async def __aexit__(self, *error: object) -> None:
@@ -225,11 +207,39 @@ class Client(AbstractAsyncContextManager["Client"]):
             # Before upper(), which only texts have.
             check_target(method, url)
         method = method.upper()
-        if method == "GET" and self._asks_cache_first:
-            hit = self._hit(url, options)
+        begun = direct = None
+        if self._asks_cache_first and options.keys() <= REQUEST_UNCHANGED:
+            now = self._reactor.seconds()
+            hit, target = self._at_once(method, url, options, now)
             if hit is not None:
                 return hit
-        call = started(self._request(method, url, options))
+            if target is not None and method == "GET":
+                begun = BegunCall(self._call(options, now), now)
+                begun.call.buffer_body = True
+                direct = self._agent.send_directly(target, self._default_fields, begun.call, now)
+                if direct is None:
+                    self._agent.check_circuit(target)
+        elif self._asks_cache_first and method == "POST" and options.keys() <= JSON_OPTIONS:
+            begun, direct = self._post_at_once(url, options)
+        if begun is not None and direct is not None:
+            self._calls.add(direct.done)
+            try:
+                await direct.done
+            finally:
+                self._calls.discard(direct.done)
+            outcome, direct.outcome = direct.outcome, None
+            if isinstance(outcome, BaseException):
+                del begun, direct  # as below
+                try:
+                    raise self._shown_error(outcome)
+                finally:
+                    del outcome
+            if type(outcome) is BufferedResponse and not 300 <= outcome.code < 400:
+                return begun.result(outcome, self._trace(begun), self._reactor.seconds())
+            begun.response = outcome
+            del outcome
+        call = started(self._request(method, url, options, begun))
+        begun = direct = None  # this frame is in the traceback of what is raised
         self._calls.add(call)
         try:
             return await result_of(call)
@@ -328,6 +338,16 @@ class Client(AbstractAsyncContextManager["Client"]):
         return response.json(type) if response.body else None
 
     @check_arguments
+    def circuit_state(self, url: str) -> CircuitState:
+        """
+        Return the state of the circuit breaker of the origin of a URL.
+
+        :param url: as :meth:`request` takes it.
+        :raises InvalidURL: if it cannot be requested.
+        """
+        return self._agent.circuit_state(self._defaults.url(url))
+
+    @check_arguments
     async def gather(
         self, calls: Iterable[str | Callable[[], Awaitable[_T]]], *, limit: int = 10
     ) -> list[Response | _T | FetchError]:
@@ -335,7 +355,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         Make many calls, a limited number at a time, and return their results in order.
 
         The result of a call that fails with a :class:`~twisted_net.errors.FetchError` is that
-        error. Any other exception is a bug: it cancels the other calls and is raised.
+        error. Any other exception is a bug: it cancels the other calls and is raised. Where many
+        are answered at once, by the cache, they take several turns of the reactor.
 
         :param calls: each a URL to GET, or a function that makes a call, such as
             ``partial(client.get_json, url)``. The next one is taken from the iterable when it can
@@ -346,48 +367,20 @@ class Client(AbstractAsyncContextManager["Client"]):
         checked_range(limit, "limit", 1, _MAX_AT_A_TIME)
         if isinstance(calls, str | bytes):
             raise TypeError("Client.gather: calls must be a list of URLs or functions, not text")
-        results: list[Any] = []  # Any: None until the call is over
-        remaining = iter(calls)
-        exhausted = False
+        return await gathered(calls, self.get, limit, self._reactor, self.pace.turns)
 
-        async def work() -> None:
-            nonlocal exhausted
-            for call in remaining:
-                index = len(results)
-                results.append(None)
-                if not isinstance(call, str) and not callable(call):
-                    raise TypeError(
-                        "Client.gather: each call must be a URL or a function that makes it, such"
-                        f" as partial(client.get, url, timeout=5), not {shown(call)}"
-                    )
-                try:
-                    results[index] = await (self.get(call) if isinstance(call, str) else call())
-                except FetchError as error:
-                    results[index] = error.with_traceback(None)  # its frames keep the results
-            exhausted = True
-
-        workers: list[Deferred[None]] = []
-        while len(workers) < limit and not exhausted:
-            workers.append(started(work()))
-        try:
-            await gatherResults(workers, consumeErrors=True)
-        except FirstError as first:
-            for worker in workers:
-                worker.cancel()
-            first.subFailure.raiseException()
-        return results
-
-    def _call(self, options: RequestOptions) -> Call:
+    def _call(self, options: RequestOptions, now: float | None = None) -> Call:
         """Return the terms of a call, from the settings and its options, which were checked."""
-        call = self._agent.new_call()
+        now = self._reactor.seconds() if now is None else now
+        call = self._agent.new_call(now)
+        if not options:
+            return call
         call.idempotent = options.get("idempotent")
         call.max_body = options.get("max_body", call.max_body)
         timeout = options.get("timeout")
         if "timeout" in options:
             total = total_timeout(timeout, self._settings.timeout)
-            call.deadline = (
-                None if total is None else Deadline(self._reactor.seconds() + total, total)
-            )
+            call.deadline = None if total is None else Deadline(now + total, total)
         if isinstance(timeout, Timeouts) or "proxy" in options or "progress" in options:
             call.overrides = self._agent.overrides(
                 timeout if isinstance(timeout, Timeouts) else _NO_TIMEOUTS,
@@ -399,37 +392,58 @@ class Client(AbstractAsyncContextManager["Client"]):
         if isinstance(retries, RetryPolicy):
             call.retry = retries
         elif retries is not None:
-            call.retry = msgspec.structs.replace(call.retry, retries=retries)
+            call.retry = _with_retries(call.retry, retries)
         if "hedge_after" in options:
-            call.retry = msgspec.structs.replace(call.retry, hedge_after=options["hedge_after"])
+            call.retry = _with_hedging(call.retry, options["hedge_after"])
         if not options.get("cache", True):
             call.rules = None
-        elif "default_ttl" in options and call.rules is not None:
-            call.rules = call.rules.with_default_ttl(options["default_ttl"])
+        elif call.rules is not None:
+            if "default_ttl" in options:
+                call.rules = call.rules.with_default_ttl(options["default_ttl"])
+            if "stale_if_error" in options:
+                call.rules = call.rules.with_stale_if_error(options["stale_if_error"])
         return call
 
-    def _hit(self, url: str, options: RequestOptions) -> Response | None:
+    def _trace(self, begun: BegunCall) -> Trace:
+        """Return what the response to a request that was sent directly is to know of it."""
+        if begun.body is not None:
+            return Trace(self._json_fields, begun.body.data)
+        return self._direct_trace if begun.call.age is None else self._default_trace
+
+    def _shown_error(self, error: BaseException) -> BaseException:
+        """Return the error of a call for its caller."""
+        if self._closed and isinstance(error, CancelledError):
+            return ClientClosed()
+        return error
+
+    def _at_once(
+        self, method: str, url: str, options: RequestOptions, started: float
+    ) -> tuple[Response | None, HttpTarget | None]:
         """
         Return a fresh response from the cache, or None if the request needs any other work.
 
         For what returns None here, :meth:`_request` asks the cache too.
+
+        :return: it, and the target where that is known.
+        :raises CircuitOpen: if a request that is no GET would be refused.
         """
-        started = self._reactor.seconds()
-        if not options.keys() <= _REQUEST_UNCHANGED:
-            return None
         try:
-            key = parse_target(encode_url(url)).url
+            target = parse_target(encode_url(url))
         except (InvalidURL, TypeError):
             # Or no text at all, which is refused with a sentence later.
-            return None
-        hit = self._agent.fresh(key, self._default_fields, options.get("default_ttl"))
-        if (
-            hit is None
-            or len(hit.body) > options.get("max_body", self._settings.max_body)
-            or (300 <= hit.status < 400 and options.get("allow_redirects", True))
+            return None, None
+        hit, key = None, target.url
+        if method == "GET":
+            hit = self._agent.fresh(key, self._default_fields, options.get("default_ttl"))
+        if hit is None:
+            if method != "GET":
+                self._agent.check_circuit(target)
+            return None, target
+        if len(hit.body) > options.get("max_body", self._settings.max_body) or (
+            300 <= hit.status < 400 and options.get("allow_redirects", True)
         ):
-            return None
-        return Response(
+            return None, None
+        response = Response(
             "GET",
             key,
             hit.status,
@@ -441,6 +455,21 @@ class Client(AbstractAsyncContextManager["Client"]):
             hit.age,
             self._default_trace,
         )
+        return response, None
+
+    def _post_at_once(
+        self, url: str, options: RequestOptions
+    ) -> tuple[BegunCall | None, DirectGet | None]:
+        """Begin to POST JSON, and send it if that takes no more than an idle connection."""
+        try:
+            target = parse_target(encode_url(url))
+        except (InvalidURL, TypeError):
+            return None, None  # as above
+        now, body = self._reactor.seconds(), json_body(options["json"])
+        call = self._call(options, now)
+        call.buffer_body = True
+        direct = self._agent.post_directly(target, self._json_fields, body, call, now)
+        return BegunCall(call, now, body), direct
 
     @asynccontextmanager
     async def stream(
@@ -488,7 +517,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             received,
             method=chain.method,
             url=call.url,
-            headers=complete_fields(received, chain.method),
+            headers=received.fields,
             attempts=call.attempts,
             age=call.age,
             trace=chain.trace(),
@@ -496,18 +525,21 @@ class Client(AbstractAsyncContextManager["Client"]):
         )
         try:
             for hook in self._on_response:
-                await completed(hook(response), self._reactor, call.deadline)
+                await completed(hook(response), self._reactor, call.deadline, call.url)
         except BaseException:
             response.close()
             raise
         return response
 
-    async def _request(self, method: str, url: str, options: RequestOptions) -> Response:
-        started = self._reactor.seconds()
-        call = self._call(options)
+    async def _request(
+        self, method: str, url: str, options: RequestOptions, begun: BegunCall | None
+    ) -> Response:
+        if begun is None:
+            begun = BegunCall(self._call(options), self._reactor.seconds())
+        call = begun.call
         call.buffer_body = True
-        chain = self._chain(method, url, options, call)
-        received = await chain.run(self._sender(chain, options))
+        chain = self._chain(method, url, options, call, begun.body)
+        received = await chain.run(self._sender(chain, options, begun))
         if isinstance(received, BufferedResponse):
             content = received.body
         else:
@@ -517,39 +549,52 @@ class Client(AbstractAsyncContextManager["Client"]):
             url=call.url,
             status=received.code,
             reason=received.phrase.decode("latin-1"),
-            headers=complete_fields(received, chain.method),
+            headers=received.fields,
             body=content,
             attempts=call.attempts,
-            elapsed=self._reactor.seconds() - started,
+            elapsed=self._reactor.seconds() - begun.at,
             age=call.age,
             trace=chain.trace(),
         )
         for hook in self._on_response:
-            await completed(hook(response), self._reactor, call.deadline)
+            await completed(hook(response), self._reactor, call.deadline, call.url)
         return response
 
-    def _chain(self, method: str, url: str, options: RequestOptions, call: Call) -> RequestChain:
-        """Return the requests of a call, of which none is made yet."""
+    def _chain(
+        self,
+        method: str,
+        url: str,
+        options: RequestOptions,
+        call: Call,
+        body: RequestBody | None = None,
+    ) -> RequestChain:
+        """Return the requests of a call, of which none is made yet; *body* is JSON to POST."""
         if method not in METHODS or not isinstance(url, str):
             check_target(method, url)
         url, credentials = split_credentials(url)
         auth: Auth | None = None
-        if self._plain and credentials is None and options.keys() <= _REQUEST_UNCHANGED:
-            headers, body = self._default_trace.headers, NO_BODY
+        if body is not None:
+            fields = self._json_fields
+        elif self._plain and credentials is None and options.keys() <= REQUEST_UNCHANGED:
+            fields, body = self._default_fields, NO_BODY
         else:
             defaults = self._defaults
             trusted = defaults.trusts(url)
             headers = defaults.headers(options.get("headers"), trusted=trusted)
             auth = defaults.authorize(headers, options, credentials, trusted=trusted)
             body = request_body(options, headers)
+            fields = header_fields(headers)
         redirects = self._settings.max_redirects if options.get("allow_redirects", True) else None
         return RequestChain(
-            method, url, headers, body, call, self._reactor, auth, self._on_request, redirects
+            method, url, fields, body, call, self._reactor, auth, self._on_request, redirects
         )
 
-    def _sender(self, chain: RequestChain, options: RequestOptions) -> RequestSender:
+    def _sender(
+        self, chain: RequestChain, options: RequestOptions, begun: BegunCall | None = None
+    ) -> RequestSender:
         cookies = options.get("cookies")
         kept = None
         if cookies or self._cookiejar is not None:
             kept = CallCookies(self._cookiejar, chain.url, cookies)
-        return RequestSender(self._agent.for_call(chain.call), chain.call, kept)
+        send = self._agent.send if begun is None else begun.followed_by(self._agent.send)
+        return RequestSender(send, chain.call, kept)

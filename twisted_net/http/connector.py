@@ -12,11 +12,11 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.web.client import HostnameCachingHTTPSPolicy
 from twisted.web.iweb import IPolicyForHTTPS
 from typing_extensions import override
 
@@ -30,6 +30,8 @@ from twisted_net.http.errors import (
     ProxyFailed,
 )
 from twisted_net.http.h1.tcp_endpoint import TcpEndpoint
+from twisted_net.http.h1.tls_sessions import Resumption, TlsSessions
+from twisted_net.http.h1.tls_transport import ClientTlsFactory, TlsEndpoint
 from twisted_net.http.h1.wire import Wire
 from twisted_net.http.happy_eyeballs import connect_first, interleave
 from twisted_net.http.proxies import Proxy, ProxyRoutes, connect_request, route_of
@@ -39,8 +41,9 @@ from twisted_net.http.urls import HttpTarget
 from twisted_net.net.addresses import is_numeric
 from twisted_net.net.name_lookups import AddressCollector
 from twisted_net.net.reactor import Reactor
-from twisted_net.net.system_trust import SystemTrust
-from twisted_net.turns.paced_tls import PacedTlsEndpoint, paced_tls_factory, within_tls
+from twisted_net.net.steady_clock import steady
+from twisted_net.net.tls_policy import TlsPolicy
+from twisted_net.turns.paced_reads import Pace
 
 MAX_ADDRESSES = 64
 """
@@ -80,7 +83,11 @@ class Connector:
         self._timeout = timeout
         self._guard = guard
         self._resolver = resolver
-        self._tls_policy = tls_policy or HostnameCachingHTTPSPolicy(SystemTrust())
+        self._tls_policy = policy = tls_policy or TlsPolicy()
+        # Any other policy may change what it accepts.
+        resumable = isinstance(policy, TlsPolicy) and policy.resumable
+        self._sessions = TlsSessions(steady(reactor).seconds) if resumable else None
+        self._pace = Pace.of(reactor)
         self._routes = routes
 
     def forward_proxy(self, target: HttpTarget) -> Proxy | None:
@@ -133,7 +140,12 @@ class Connector:
                 # The proxy may reach another address of the host.
                 first_error = first_error or error.with_traceback(None)
                 continue
-            return self._connect_in_tunnel(tunnel, target, factory)
+            try:
+                return self._connect_in_tunnel(tunnel, target, factory)
+            except BaseException:
+                # A policy of the user's cannot make the TLS of this host.
+                tunnel.abort_connection()
+                raise
         assert first_error is not None
         raise first_error
 
@@ -144,12 +156,11 @@ class Connector:
             assert connection is not None
             tunnel.attach(connection)
             return cast(Wire, connection)
-        creator = self._tls_policy.creatorForNetloc(target.server_name.encode(), target.port)
-        secure = paced_tls_factory(creator, factory, self._reactor)
-        paced = secure.buildProtocol(cast(Any, None))  # Any: as above
-        assert paced is not None
-        tunnel.attach(paced)
-        return cast(Wire, within_tls(paced))
+        secure = ClientTlsFactory(factory, *self._tls(target)).buildProtocol(None)
+        assert secure is not None
+        wire = secure.wrappedProtocol
+        tunnel.attach(secure)
+        return cast(Wire, wire)
 
     async def _connect_to_proxy(
         self, proxy: Proxy, host: str, factory: Factory, within: float
@@ -196,8 +207,17 @@ class Connector:
         endpoint = self._plain_endpoint(address, target.port)
         if target.scheme == "http":
             return endpoint
-        creator = self._tls_policy.creatorForNetloc(target.server_name.encode(), target.port)
-        return PacedTlsEndpoint(endpoint, creator, self._reactor)
+        return TlsEndpoint(endpoint, *self._tls(target))
+
+    def _tls(
+        self, target: HttpTarget
+    ) -> tuple[IOpenSSLClientConnectionCreator, Pace, Resumption | None]:
+        """Return what a connection with TLS to the host of *target* needs."""
+        name, port = target.server_name, target.port
+        creator = self._tls_policy.creatorForNetloc(name.encode(), port)
+        sessions = self._sessions
+        resumption = None if sessions is None else Resumption(sessions, (name, port))
+        return creator, self._pace, resumption
 
 
 class _ProtocolFactory(Factory):

@@ -16,15 +16,21 @@ from typing import Any, Protocol, cast
 from twisted.internet.interfaces import IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH
 from typing_extensions import override
 
 from twisted_net.errors import FetchError
-from twisted_net.http.bodies import BodyRelay, BodyResponse, discard, is_complete
+from twisted_net.http.bodies import (
+    BodyRelay,
+    BodyResponse,
+    BufferedResponse,
+    discard,
+    is_complete,
+)
 from twisted_net.http.call import Deadline
-from twisted_net.http.errors import BadResponse, BodyTooLarge
+from twisted_net.http.errors import BadResponse, BodyTooLarge, name_url
 from twisted_net.http.fields import HeaderFields
+from twisted_net.http.request import OutgoingRequest
 from twisted_net.turns.paced_reads import Pace, PacedReads, PacedTransport
 
 CHUNK = 64 * 2**10
@@ -37,6 +43,9 @@ Bytes of input that are decompressed at a time.
 zlib copies the input that is left after each chunk of output and each gzip member. With all of a
 large body as the input these copies would take time quadratic in its size.
 """
+
+MAX_PIECES = 4
+"""Pieces in which a body that is decompressed at once may come: each is a step, empty or not."""
 
 FREE_MEMBERS, MEMBER_SIZE = 1000, 64
 """
@@ -191,74 +200,81 @@ def _load(*names: str) -> Any:  # Any: a module, which may be absent
 _brotli = _load("brotli")
 _zstd = _load("compression.zstd", "backports.zstd")
 
-DECODERS: dict[bytes, Callable[[], _Decoder]] = {
-    b"gzip": _Gzip,
-    b"x-gzip": _Gzip,
-    b"deflate": _Deflate,
+DECODERS: dict[str, Callable[[], _Decoder]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
 }
 """The decoder of each coding that can be decoded in this installation."""
 
 _ERRORS: tuple[type[Exception], ...] = (zlib.error, TooManyMembers)
 if _brotli is not None:
-    DECODERS[b"br"] = _Brotli
+    DECODERS["br"] = _Brotli
     _ERRORS += (_brotli.error,)
 if _zstd is not None:
-    DECODERS[b"zstd"] = _Zstd
+    DECODERS["zstd"] = _Zstd
     _ERRORS += (_zstd.ZstdError, EOFError)
 
-ACCEPTED = ", ".join(coding.decode() for coding in DECODERS if coding != b"x-gzip")
+ACCEPTED = ", ".join(coding for coding in DECODERS if coding != "x-gzip")
 """The codings that :func:`decode_response` decodes, as ``Accept-Encoding`` lists them."""
 
-_ACCEPTED = [ACCEPTED.encode()]
-_IDENTITY = [b"identity"]
+_ACCEPTED = [ACCEPTED]
+_NOTHING_ELSE = HeaderFields([("Accept-Encoding", ACCEPTED)])  # one object, encoded once
 
 
-def accepted_codings(headers: Headers | None) -> list[bytes]:
+def with_accepted_codings(request: OutgoingRequest) -> OutgoingRequest:
     """
-    Return the ``Accept-Encoding`` lines to send for a request whose caller set *headers*.
+    Return a request with the ``Accept-Encoding`` that it is sent with.
 
-    With ``Range`` they ask for no coding: the range is one of the encoded bytes (RFC 9110 §14.2),
-    of which a part cannot be decoded.
+    Lines of its caller stay. With ``Range`` it asks for no coding otherwise: the range is one of
+    the encoded bytes (RFC 9110 §14.2), of which a part cannot be decoded.
     """
-    if headers is None:
-        return _ACCEPTED
-    lines = list(headers.getRawHeaders(b"accept-encoding", ()))
-    if lines and lines != _ACCEPTED and lines[-1] == b"gzip":
-        lines.pop()  # treq adds this line to those of its caller
-    if lines and lines != _ACCEPTED:
-        return lines
-    return _IDENTITY if headers.hasHeader(b"range") else _ACCEPTED
+    fields = with_accepted_fields(request.fields)
+    return request if fields is request.fields else request.with_fields(fields)
 
 
-def fields_with_accept_encoding(headers: Headers | None) -> HeaderFields:
-    """Return the fields of such a request, with :func:`accepted_codings` among them."""
-    lines = [] if headers is None else headers.getAllRawHeaders()
-    pairs = [
-        (name, value) for name, values in lines if name != b"Accept-Encoding" for value in values
-    ]
-    codings = accepted_codings(headers)
-    return HeaderFields([*pairs, *((b"Accept-Encoding", value) for value in codings)])
+def with_accepted_fields(fields: HeaderFields) -> HeaderFields:
+    """Return the fields of a request as :func:`with_accepted_codings` does."""
+    if not fields.pairs:
+        return _NOTHING_ELSE
+    lines = fields.get_all("accept-encoding")
+    wanted = lines
+    if lines and lines != _ACCEPTED and lines[-1] == "gzip":
+        wanted = lines[:-1]  # treq adds this line to those of its caller
+    if not wanted or wanted == _ACCEPTED:
+        wanted = ["identity"] if "range" in fields else _ACCEPTED
+    if wanted == lines:
+        return fields
+    return fields.replaced([("Accept-Encoding", line) for line in wanted])
 
 
 def decode_response(
-    response: IResponse, limit: int, pace: Pace, deadline: Deadline | None = None
-) -> IResponse:
+    response: BodyResponse,
+    limit: int,
+    pace: Pace,
+    deadline: Deadline | None = None,
+    url: str = "",
+) -> BodyResponse:
     """
     Return *response* with its body decompressed, nested codings too.
 
     It is decompressed piece by piece, in the turns of *pace*; meanwhile its connection is not read.
+    A small one that is in memory is decompressed at once, to at most :data:`CHUNK` bytes.
     Decoding stops at a coding that is unknown here; it stays in ``Content-Encoding``. The part of a
     206 is not decoded.
 
     :param limit: bytes that the body may grow to. Beyond them it ends with
         :class:`~twisted_net.http.errors.BodyTooLarge`, and no more is decompressed.
     :param deadline: by the clock of *pace*; the body ends with its error.
+    :param url: of the response, for the errors of its body.
     :raises BadResponse: for more than :data:`MAX_CODINGS` codings.
     """
     if response.length == 0 or response.code == 206:
         return response
-    lines = response.headers.getRawHeaders(b"content-encoding", [])
-    listed = b",".join(lines).split(b",", MAX_LISTED)
+    stated = response.fields.joined("content-encoding")
+    if stated is None:
+        return response
+    listed = stated.split(",", MAX_LISTED)
     if len(listed) > MAX_LISTED:
         discard(response)
         raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
@@ -268,25 +284,57 @@ def decode_response(
     if len(codings) > MAX_CODINGS:
         discard(response)
         raise BadResponse(f"its body has more than {MAX_CODINGS} codings")
+    fields = response.fields.without(("content-length", "content-encoding"))
+    if isinstance(response, BufferedResponse) and len(codings) == 1:
+        body = _decoded_at_once(response.body, codings[0], limit)
+        if body is not None:
+            return BufferedResponse(
+                response.code,
+                response.phrase,
+                fields,
+                body,
+                minor=response.version[2],
+                complete=response.complete,
+            )
     deliver: Callable[[IProtocol], None] = response.deliverBody
     while codings and codings[-1] in DECODERS:
-        deliver = _deliver_decoded(deliver, codings.pop(), limit, pace, deadline)
-    headers = response.headers.copy()
-    headers.removeHeader(b"content-length")
-    headers.removeHeader(b"content-encoding")
+        deliver = _deliver_decoded(deliver, codings.pop(), limit, pace, deadline, url)
     if codings:
-        headers.setRawHeaders(b"content-encoding", [b", ".join(codings)])
-    return BodyResponse.like(response, deliver, headers=headers, length=UNKNOWN_LENGTH)
+        fields = fields.added("Content-Encoding", ", ".join(codings))
+    return BodyResponse.like(response, deliver, fields=fields, length=UNKNOWN_LENGTH)
+
+
+def _decoded_at_once(body: bytes, coding: str, limit: int) -> bytes | None:
+    """
+    Return a body that is small before and after it is decompressed; None for any other.
+
+    What is damaged, or over the limit, is none: it is decompressed again, in pieces, to its error.
+    """
+    if len(body) > INPUT_CHUNK:
+        return None
+    decoder = DECODERS[coding]()
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        for piece in decoder.decode(body):
+            pieces.append(piece)
+            size += len(piece)
+            if size >= min(CHUNK, limit + 1) or len(pieces) > MAX_PIECES:
+                return None
+    except _ERRORS:
+        return None
+    return b"".join(pieces) if decoder.ended else None
 
 
 def _deliver_decoded(
     deliver: Callable[[IProtocol], None],
-    coding: bytes,
+    coding: str,
     limit: int,
     pace: Pace,
     deadline: Deadline | None,
+    url: str,
 ) -> Callable[[IProtocol], None]:
-    return lambda receiver: deliver(ContentDecoder(receiver, coding, limit, pace, deadline))
+    return lambda receiver: deliver(ContentDecoder(receiver, coding, limit, pace, deadline, url))
 
 
 class ContentDecoder(BodyRelay):
@@ -299,13 +347,15 @@ class ContentDecoder(BodyRelay):
     def __init__(
         self,
         receiver: IProtocol,
-        coding: bytes,
+        coding: str,
         limit: int,
         pace: Pace,
         deadline: Deadline | None = None,
+        url: str = "",
     ) -> None:
         super().__init__(receiver)
-        self._coding = coding.decode()
+        self._url = url
+        self._coding = coding
         self._decoder = DECODERS[coding]()
         self._limit = limit
         self._pace = pace
@@ -356,6 +406,7 @@ class ContentDecoder(BodyRelay):
     def finish(self, reason: Failure) -> None:
         if not self._over and is_complete(reason) and self._started and not self._decoder.ended:
             reason = Failure(BadResponse(f"its {self._coding} body ends early"))
+        name_url(reason.value, self._url)
         super().finish(reason)
 
 

@@ -3,8 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
 
 from twisted_net.errors import FetchError
+from twisted_net.net.characters import printable
+from twisted_net.net.redaction import redact_url
+
+
+class UrlNamed:
+    """
+    An error of one request, whose message begins with the URL once that is known.
+
+    It is for what calls of :class:`~twisted_net.http.client.Client` and requests of
+    :class:`~twisted_net.http.agent.HTTPAgent` fail with. No exception by itself: it is beside
+    ``FetchError``.
+    """
+
+    args: tuple[Any, ...]  # Any: as of exceptions
+    _url = ""
+
+    @property
+    def url(self) -> str:
+        """The URL of the request, after redirects, without secrets; "" if it is not known."""
+        return printable(redact_url(self._url))
+
+    @property
+    def message(self) -> str:
+        """The message without the URL."""
+        return str(self.args[0])
+
+    def name_url(self, url: str) -> None:
+        """Note the URL of the request; if it is known already, do nothing."""
+        # As it is: what many callers fail with is rarely shown, and the rest would be for nothing.
+        self._url = self._url or url
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.url}: {self.message}" if self._url else self.message
+
+    def details(self) -> dict[str, object]:
+        """Return the members of an error answer besides ``error`` and ``code``."""
+        return {"url": self.url} if self._url else {}
+
+
+def name_url(error: object, url: str) -> None:
+    """Let an error name the URL of its request, if it is of a class that does."""
+    if isinstance(error, UrlNamed):
+        error.name_url(url)
 
 
 class InvalidURL(FetchError):
@@ -145,7 +192,7 @@ class TLSFailed(FetchError):
         return {"host": self.host}
 
 
-class FetchTimeout(FetchError):
+class FetchTimeout(UrlNamed, FetchError):
     """
     A time limit was exceeded.
 
@@ -154,11 +201,14 @@ class FetchTimeout(FetchError):
         (a function of the user).
     :param limit: seconds.
     :param total: whether the limit is that of the whole call, and not of this phase alone.
+    :param waited: for how many seconds of it the server alone was waited for; by default all.
     """
 
     code = "fetch_timeout"
 
-    def __init__(self, phase: str, limit: float, *, total: bool = False) -> None:
+    def __init__(
+        self, phase: str, limit: float, *, total: bool = False, waited: float | None = None
+    ) -> None:
         covers = "the whole call" if total else "this phase"
         super().__init__(
             f"time ran out while waiting for {phase} (limit for {covers}: {limit:g} s)"
@@ -166,15 +216,21 @@ class FetchTimeout(FetchError):
         self.phase = phase
         self.limit = limit
         self.total = total
+        self.waited = limit if waited is None else waited
         # A retry would join the end of a queue that is too slow already, and make it longer.
         self.transient = not total and phase != "queue"
         self.unsent = phase in ("queue", "connect")
 
     def details(self) -> dict[str, object]:
-        return {"phase": self.phase, "limit": self.limit, "total": self.total}
+        return {
+            **super().details(),
+            "phase": self.phase,
+            "limit": self.limit,
+            "total": self.total,
+        }
 
 
-class ConnectionBroken(FetchError):
+class ConnectionBroken(UrlNamed, FetchError):
     """
     The connection ended before the response was complete.
 
@@ -189,10 +245,10 @@ class ConnectionBroken(FetchError):
         self.phase = phase
 
     def details(self) -> dict[str, object]:
-        return {"phase": self.phase}
+        return {**super().details(), "phase": self.phase}
 
 
-class BadResponse(FetchError):
+class BadResponse(UrlNamed, FetchError):
     """The server's response violates HTTP."""
 
     code = "bad_response"
@@ -201,7 +257,7 @@ class BadResponse(FetchError):
         super().__init__(f"the server's response cannot be used: {reason}")
 
 
-class BodyTooLarge(FetchError):
+class BodyTooLarge(UrlNamed, FetchError):
     """
     The response body exceeds the limit.
 
@@ -217,7 +273,7 @@ class BodyTooLarge(FetchError):
         self.limit = limit
 
     def details(self) -> dict[str, object]:
-        return {"limit": self.limit}
+        return {**super().details(), "limit": self.limit}
 
 
 class BodyItemTooLong(FetchError):
@@ -274,7 +330,7 @@ class BadStatus(FetchError):
         return {"status": self.status, "excerpt": self.excerpt}
 
 
-class TooManyRedirects(FetchError):
+class TooManyRedirects(UrlNamed, FetchError):
     """A chain of redirects exceeds the limit."""
 
     code = "too_many_redirects"
@@ -284,7 +340,7 @@ class TooManyRedirects(FetchError):
         self.limit = limit
 
     def details(self) -> dict[str, object]:
-        return {"limit": self.limit}
+        return {**super().details(), "limit": self.limit}
 
 
 class OriginBusy(FetchError):

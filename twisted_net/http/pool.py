@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from math import inf
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
 from twisted_net.http.calls.outcomes import started
-from twisted_net.http.concurrency import ConcurrencyLimiter
 from twisted_net.http.connector import Connector
 from twisted_net.http.errors import ClientClosed
 from twisted_net.http.h1.timeouts import ExchangeTimeouts
 from twisted_net.http.h1.wire import Wire
+from twisted_net.http.origins import OriginState, OriginTable
 from twisted_net.http.proxies import Proxy
 from twisted_net.http.settings import HttpSettings
-from twisted_net.http.urls import HttpTarget, Origin
+from twisted_net.http.urls import HttpTarget
 from twisted_net.turns.turn_scheduler import turns_of
 
 
@@ -28,6 +29,7 @@ class ConnectionPool:
 
     :param connector: makes the connections.
     :ivar timeouts: of all that its wires wait for.
+    :ivar origins: what is known of each origin, its idle wires among it.
     """
 
     def __init__(self, clock: IReactorTime, connector: Connector, settings: HttpSettings) -> None:
@@ -38,37 +40,27 @@ class ConnectionPool:
         self._clock = clock
         self._connector = connector
         self._settings = settings
+        self._connecting: set[Deferred[Wire]] = set()
         self._open: set[Wire] = set()
         self._idle: OrderedDict[Wire, float] = OrderedDict()
-        # Ordered: any one is removed at once, however many there are.
-        self._idle_by_origin: dict[Origin, OrderedDict[Wire, None]] = {}
         self._timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] = []
-        self._limiter = ConcurrencyLimiter(clock, settings.max_per_origin, settings.max_queued)
+        self.origins = OriginTable(clock, settings)
 
     def forward_proxy(self, target: HttpTarget) -> Proxy | None:
         """Return the proxy that gets whole requests to *target*; None for any other route."""
         return self._connector.forward_proxy(target)
 
-    def acquire_slot(self, origin: Origin) -> Deferred[None] | None:
+    def take_idle(self, origin: OriginState) -> Wire | None:
         """
-        Acquire a slot for a request to *origin*, the first step of a request.
+        Return the idle wire to an origin that was used last; None if there is none.
 
-        A wire takes the slot over (:attr:`Wire.holds_slot`). Without one it is released by
-        :meth:`release_slot`. See :meth:`ConcurrencyLimiter.acquire`.
+        Whoever takes it has a slot of the origin, which is in use so all the time.
         """
-        return self._limiter.acquire(origin)
-
-    def release_slot(self, origin: Origin) -> None:
-        """Release a slot that no wire has taken over."""
-        self._limiter.release(origin)
-
-    def take_idle(self, origin: Origin) -> Wire | None:
-        """Return the idle wire to *origin* that was used last; None if there is none."""
-        while of_origin := self._idle_by_origin.get(origin):
-            wire = next(reversed(of_origin))
-            self._remove_idle(wire)
+        while origin.idle:
+            wire, _ = origin.idle.popitem()
+            del self._idle[wire]
             if not wire.peer_ended():
                 return wire
             wire.abort()
@@ -83,20 +75,29 @@ class ConnectionPool:
 
         :param within: seconds after which the caller cancels it.
         """
-        return started(self._connect(target, within))
+        if self._closed:
+            return fail(ClientClosed())
+        connecting = started(self._connect(target, within))
+        self._connecting.add(connecting)
+        return connecting.addBoth(self._connected, connecting)
+
+    def _connected(self, result: Wire | Failure, connecting: Deferred[Wire]) -> Wire | Failure:
+        self._connecting.discard(connecting)
+        if self._closed and isinstance(result, Failure) and result.check(CancelledError):
+            return Failure(ClientClosed())
+        return result
 
     async def _connect(self, target: HttpTarget, within: float) -> Wire:
-        if self._closed:
-            raise ClientClosed
         proxy = self._connector.forward_proxy(target)
-        return await self._connector.connect(
-            target, lambda: Wire(self, target.origin, proxy), within
-        )
+        origin = self.origins.get(target.origin)
+        return await self._connector.connect(target, lambda: Wire(self, origin, proxy), within)
 
     def close(self) -> Deferred[None]:
-        """Drop all connections, idle or not; fires when the last one is lost."""
+        """Drop all connections, idle, in use or being made; fires when the last one is lost."""
         self._closed = True
-        self._limiter.close()
+        self.origins.close()
+        for connecting in list(self._connecting):
+            connecting.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -122,16 +123,22 @@ class ConnectionPool:
 
     def idle(self, wire: Wire) -> None:
         """Keep an idle wire, or close one where the limits are reached."""
-        self._release_slot_of(wire)
         if self._closed:
             # Its last bytes were read in a later turn.
+            self._release_slot_of(wire)
             wire.abort()
             return
-        of_origin = self._idle_by_origin.setdefault(wire.origin, OrderedDict())
-        of_origin[wire] = None
+        origin = wire.origin
+        origin.idle[wire] = None
         self._idle[wire] = self.seconds() + self._settings.idle_timeout
-        if len(of_origin) > self._settings.idle_per_origin:
-            next(iter(of_origin)).close()
+        if not origin.in_use:
+            self.origins.keep(origin)
+        # After that: the origin is in use all the time.
+        if wire.holds_slot:
+            wire.holds_slot = False
+            origin.release()
+        if len(origin.idle) > self._settings.idle_per_origin:
+            next(iter(origin.idle)).close()
         elif len(self._idle) > self._settings.max_idle:
             next(iter(self._idle)).close()
         if self._timer is None and self._idle:
@@ -166,12 +173,12 @@ class ConnectionPool:
     def _release_slot_of(self, wire: Wire) -> None:
         if wire.holds_slot:
             wire.holds_slot = False
-            self._limiter.release(wire.origin)
+            wire.origin.release()
 
     def _remove_idle(self, wire: Wire) -> None:
         if self._idle.pop(wire, None) is None:
             return
-        of_origin = self._idle_by_origin[wire.origin]
-        del of_origin[wire]
-        if not of_origin:
-            del self._idle_by_origin[wire.origin]
+        origin = wire.origin
+        del origin.idle[wire]
+        if not origin.is_needed:
+            self.origins.rest(origin)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 
 from attrs import field, frozen
+from typing_extensions import override
 
 from twisted_net.http.errors import InvalidURL, ProxyFailed
 from twisted_net.http.host_patterns import NamePattern, parse_pattern
 from twisted_net.http.urls import (
     HttpTarget,
-    Origin,
     encode_url,
     parse_target,
     split_credentials,
@@ -76,14 +78,17 @@ class RoutedTarget(HttpTarget):
     A target that is reached by a route of its own, whatever the routes of the client are.
 
     :param proxy: the proxy on the route; None for a direct connection.
+    :ivar origin: has the route, too: a connection never stands for another one.
     """
 
     proxy: Proxy | None
 
-    @property
-    def origin(self) -> Origin:
-        """Scheme, host, port and route: a connection never stands for another route."""
-        return self.scheme, self.host, self.port, self.proxy
+    @override
+    def __attrs_post_init__(self) -> None:
+        # Not super(): attrs makes another class of this one, for its slots.
+        HttpTarget.__attrs_post_init__(self)
+        origin = (self.scheme, self.host, self.port, self.proxy)
+        object.__setattr__(self, "origin", origin)
 
 
 class ProxyBypass:
@@ -108,7 +113,14 @@ class ProxyBypass:
         :param host: in canonical form, as in
             :attr:`~twisted_net.http.urls.HttpTarget.host`.
         """
-        return any(rule.covers(host.rstrip("."), port) for rule in self._rules)
+        host = host.rstrip(".")
+        return any(rule.covers(host, port) for rule in self._rules)
+
+
+# Each request asks for each network; to find out that a name is no address takes 6 us.
+@lru_cache(maxsize=1024)
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    return parse_ip(host)
 
 
 class _BypassRule:
@@ -140,7 +152,7 @@ class _BypassRule:
         if pattern is None:
             return True
         if not isinstance(pattern, NamePattern):
-            address = parse_ip(host)
+            address = _address(host)
             return address is not None and address in pattern
         return (self.exact and host == pattern.name) or host.endswith(f".{pattern.name}")
 

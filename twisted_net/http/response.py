@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 from attrs import field, frozen
-from twisted.web.http_headers import Headers
 from typing_extensions import override
 
+from twisted_net.http.bodies import twisted_headers
 from twisted_net.http.calls.cookies import set_cookies
 from twisted_net.http.calls.http_request import HttpRequest, RequestFields
 from twisted_net.http.calls.links import WebLink, parse_links
-from twisted_net.http.calls.synonyms import RESPONSE_SYNONYMS, unknown_attribute
+from twisted_net.http.calls.synonyms import RESPONSE_SYNONYMS, with_synonyms
 from twisted_net.http.errors import BadStatus, BodyMismatch
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import NO_FIELDS, HeaderFields
 from twisted_net.net.characters import printable
 from twisted_net.net.charsets import (
     codec_for,
@@ -47,13 +47,13 @@ class Trace:
         where it came over the network itself.
     """
 
-    headers: Headers
+    headers: HeaderFields
     body: bytes | None = None
     history: tuple[Response, ...] = ()
     set_cookies: Sequence[str] | None = None
 
 
-NO_TRACE = Trace(Headers())
+NO_TRACE = Trace(NO_FIELDS)
 """Of a response whose requests are not known."""
 
 
@@ -126,7 +126,7 @@ class AnyResponse:
     @property
     def request(self) -> HttpRequest:
         """The last request, after redirects, with the fields that it was sent with but cookies."""
-        fields = RequestFields(self.trace.headers.copy())
+        fields = RequestFields(twisted_headers(self.trace.headers))
         return HttpRequest(self.method, self.url, fields, self.trace.body)
 
     @property
@@ -135,6 +135,7 @@ class AnyResponse:
         return self.trace.history
 
 
+@with_synonyms(RESPONSE_SYNONYMS)
 @frozen(slots=True)
 class Response(AnyResponse):
     """
@@ -182,12 +183,6 @@ class Response(AnyResponse):
         """
         codec = self.encoding if encoding is None else checked_codec(encoding)
         return decode_text(self.body, codec)
-
-    if not TYPE_CHECKING:
-        # Type checkers know what there is.
-        def __getattr__(self, name: str) -> NoReturn:
-            """Raise an error with what others call so."""
-            raise unknown_attribute(self, name, RESPONSE_SYNONYMS)
 
     @overload
     def json(self) -> Any: ...  # Any: JSON is of any form

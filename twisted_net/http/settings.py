@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from twisted_net import __version__
 from twisted_net.config.record import Record
+from twisted_net.config.tls import ClientTlsSettings
 from twisted_net.http.cache.settings import CacheSettings
 from twisted_net.http.host_patterns import HostPatterns
 from twisted_net.http.proxies import find_proxy_routes
@@ -23,8 +24,9 @@ class HttpSettings(Record, frozen=True):
     succeed. 16 MiB hold any response of an API; a download sets a larger limit. Idle connections
     to one origin are kept for a minute, as many as a busy service uses: servers close theirs after
     5 to 75 s. A hundred requests at a time to one origin are what other clients open in all; a
-    thousand more may wait for a slot, no longer than for a connection. A proxy is used only if it
-    is set here: environment variables alone change nothing.
+    thousand more may wait for a slot, no longer than for a connection. A server has a second to
+    agree to a body, as curl has it. A proxy is used only if it is set here: environment variables
+    alone change nothing.
     """
 
     timeout: Annotated[
@@ -67,6 +69,15 @@ class HttpSettings(Record, frozen=True):
         ]
         | None
     ) = None
+    continue_timeout: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="how long the body of a request with Expect: 100-continue waits for the"
+            " server to agree, in seconds; then it is sent",
+        ),
+    ] = 1.0
     max_body: Annotated[
         int,
         Meta(ge=0, description="limit of a response body, as sent and as decompressed, in bytes"),
@@ -79,7 +90,7 @@ class HttpSettings(Record, frozen=True):
     ] = 10
     idle_per_origin: Annotated[
         int, Meta(ge=0, description="limit of idle connections to one origin")
-    ] = 10
+    ] = 100
     max_idle: Annotated[int, Meta(ge=0, description="limit of idle connections in all")] = 100
     idle_timeout: Annotated[
         float, Meta(gt=0, le=86_400, description="how long an idle connection is kept, in seconds")
@@ -120,6 +131,7 @@ class HttpSettings(Record, frozen=True):
             " .domains, addresses, each with an optional port; networks; or * for all"
         ),
     ] = ()
+    tls: ClientTlsSettings = field(default_factory=ClientTlsSettings)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     breaker: CircuitBreakerSettings = field(default_factory=CircuitBreakerSettings)

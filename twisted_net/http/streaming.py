@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
@@ -17,7 +17,7 @@ from twisted_net.http.bodies import BodyTransport, is_complete
 from twisted_net.http.calls.lines import MAX_LINE, LineDecoder
 from twisted_net.http.calls.outcomes import result_of
 from twisted_net.http.calls.server_sent_events import MAX_EVENT, EventParser, ServerSentEvent
-from twisted_net.http.calls.synonyms import STREAM_SYNONYMS, unknown_attribute
+from twisted_net.http.calls.synonyms import STREAM_SYNONYMS, with_synonyms
 from twisted_net.http.errors import BadStatus, BodyMismatch
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.response import NO_TRACE, AnyResponse, Trace, checked_codec
@@ -36,6 +36,7 @@ READ_AHEAD = 64 * 2**10
 """Bytes buffered for the reader. While the buffer is full, the server is not read."""
 
 
+@with_synonyms(STREAM_SYNONYMS)
 class StreamedResponse(AnyResponse):
     """
     A response with its header, whose body is read by iteration.
@@ -76,12 +77,6 @@ class StreamedResponse(AnyResponse):
         self._pace = pace
         self._buffer = _BodyBuffer()
         response.deliverBody(self._buffer)
-
-    if not TYPE_CHECKING:
-        # Type checkers know what there is.
-        def __getattr__(self, name: str) -> NoReturn:
-            """Raise an error with what others call so."""
-            raise unknown_attribute(self, name, STREAM_SYNONYMS)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

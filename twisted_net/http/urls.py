@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
-from attrs import frozen
+from attrs import field, frozen
 
 from twisted_net.http.errors import InvalidURL
 from twisted_net.net.addresses import format_address
@@ -58,33 +58,33 @@ class HttpTarget:
     :param port: that of the URL, or else the default of the scheme.
     :param path: path and query, as in the request line, without dot segments; never empty. A ``?``
         without a query is kept (RFC 3986 §6.2.3).
+    :ivar origin: scheme, host and port: what shares connections and may share credentials.
+    :ivar authority: host and port for the ``Host`` field, without the port if it is the scheme's
+        default.
+    :ivar url: the URL in canonical form: equal for spellings that differ in case or default port.
     """
 
     scheme: str
     host: str
     port: int
     path: str
-
-    @property
-    def origin(self) -> Origin:
-        """Scheme, host and port: what shares connections and may share credentials."""
-        return self.scheme, self.host, self.port
+    origin: Origin = field(init=False, eq=False, repr=False)
+    authority: str = field(init=False, eq=False, repr=False)
+    url: str = field(init=False, eq=False, repr=False)
 
     @property
     def server_name(self) -> str:
         """The host for TLS, in SNI and certificates: without its final dot (RFC 6066 §3)."""
         return self.host.removesuffix(".")
 
-    @property
-    def authority(self) -> str:
-        """Host and port for the ``Host`` field, without the port if it is the scheme's default."""
-        full = format_address(self.host, self.port)
-        return full.rpartition(":")[0] if self.port == _DEFAULT_PORTS.get(self.scheme) else full
-
-    @property
-    def url(self) -> str:
-        """The URL in canonical form: equal for spellings that differ in case or default port."""
-        return f"{self.scheme}://{self.authority}{self.path}"
+    def __attrs_post_init__(self) -> None:
+        # Once for each URL, which most programs request more than once.
+        authority = format_address(self.host, self.port)
+        if self.port == _DEFAULT_PORTS.get(self.scheme):
+            authority = authority.rpartition(":")[0]
+        object.__setattr__(self, "origin", (self.scheme, self.host, self.port))
+        object.__setattr__(self, "authority", authority)
+        object.__setattr__(self, "url", f"{self.scheme}://{authority}{self.path}")
 
 
 @lru_cache(maxsize=1024)
@@ -211,6 +211,10 @@ def _as_text(value: str) -> str:
         return quote(octets, _ALL_VISIBLE)
 
 
+# Most URLs of a program have a few hosts; to read an address takes a quarter of the time for a URL.
+_canonical_host = lru_cache(maxsize=1024)(canonical_host)
+
+
 def _host_and_port(url: str, authority: str) -> tuple[str, int | None]:
     """Return the host of an authority in canonical form, and its port or None (RFC 3986 §3.2)."""
     if "@" in authority:
@@ -219,7 +223,7 @@ def _host_and_port(url: str, authority: str) -> tuple[str, int | None]:
     if match is None:
         raise _refusal(url, "its host or port is malformed")
     try:
-        host = canonical_host(match["host"])
+        host = _canonical_host(match["host"])
     except ValueError as error:
         raise _refusal(url, str(error)) from None
     if not match["port"]:

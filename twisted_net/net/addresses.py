@@ -114,9 +114,14 @@ def is_loopback(host: str) -> bool:
     return (host.startswith("127.") or ":" in host) and _is_loopback(host)
 
 
+def is_unix(host: str) -> bool:
+    """Whether a host is that of clients of a Unix socket."""
+    return host == UNIX or host.startswith(_UNIX_USER)
+
+
 def is_local(host: str) -> bool:
     """Whether a client is on this machine: its address is loopback, or it uses a Unix socket."""
-    return host == UNIX or host.startswith(_UNIX_USER) or is_loopback(host)
+    return is_unix(host) or is_loopback(host)
 
 
 def network_of(host: str) -> str:

@@ -39,6 +39,9 @@ MAX_NAME = 64
 DEFAULT = "default"
 """Name in a folder of the certificate for clients without SNI, or with an unknown host."""
 
+_NO_CERTIFICATE = "there is no certificate in it, in PEM"
+_NO_KEY = "there is no key in it, in PEM and without a passphrase"
+
 log = Logger()
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
@@ -323,17 +326,43 @@ def load_certificate(context: SSL.Context, certificate: str, key: str) -> x509.C
     :return: the certificate.
     :raises ConfigError: if they cannot be read, or do not match.
     """
-    file = certificate
-    try:
-        first = x509.load_pem_x509_certificates(read_file(certificate, MAX_PEM_SIZE))[0]
-        context.use_certificate_chain_file(certificate)
-        file = key
-        # Not by OpenSSL, which would prompt for a passphrase at the terminal and block.
-        context.use_privatekey(_load_key(read_file(key, MAX_PEM_SIZE)))
-        context.check_privatekey()
-    except (SSL.Error, OSError, ValueError) as error:
-        raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
+    first = load_chain(context, certificate)
+    load_key(context, key)
     return first
+
+
+def load_chain(context: SSL.Context, file: str) -> x509.Certificate:
+    """
+    Load a certificate and its chain into a context.
+
+    :return: the certificate.
+    :raises ConfigError: if they cannot be read.
+    """
+    try:
+        first = x509.load_pem_x509_certificates(read_file(file, MAX_PEM_SIZE))[0]
+        context.use_certificate_chain_file(file)
+    except (SSL.Error, OSError, ValueError):
+        raise _unusable(file, _NO_CERTIFICATE) from None
+    return first
+
+
+def load_key(context: SSL.Context, file: str) -> None:
+    """
+    Load the key of the certificate that a context has.
+
+    :raises ConfigError: if it cannot be read, or is that of another certificate.
+    """
+    try:
+        # Not by OpenSSL, which would prompt for a passphrase at the terminal and block.
+        key = _load_key(read_file(file, MAX_PEM_SIZE))
+    except (OSError, ValueError):
+        raise _unusable(file, _NO_KEY) from None
+    try:
+        context.use_privatekey(key)
+        context.check_privatekey()
+    except (SSL.Error, TypeError):
+        # OpenSSL has several errors for this: one of another kind has no certificate, to it.
+        raise ConfigError([f"{file}: this key is not the certificate's"]) from None
 
 
 def load_authorities(context: SSL.Context, file: str, named: bool = False) -> None:
@@ -349,19 +378,21 @@ def load_authorities(context: SSL.Context, file: str, named: bool = False) -> No
         context.load_verify_locations(file)
         if named:
             context.load_client_ca(os.fsencode(file))
-    except (SSL.Error, OSError) as error:
-        raise ConfigError([f"{file}: {_reason(error, file)}"]) from None
+    except (SSL.Error, OSError):
+        raise _unusable(file, _NO_CERTIFICATE) from None
 
 
-def _reason(error: Exception, file: str) -> str:
-    """Return what is wrong with a file."""
+def _unusable(file: str, missing: str) -> ConfigError:
+    """
+    Return the error for a file.
+
+    :param missing: what is wrong with it if it can be read.
+    """
     try:
         read_file(file, MAX_PEM_SIZE)
-    except OSError as unreadable:
-        return str(unreadable.strerror)
-    if isinstance(error, SSL.Error) and any("mismatch" in str(part) for part in error.args):
-        return "this key is not the certificate's"
-    return "there is no certificate or key in it, in PEM and without a passphrase"
+    except OSError as error:
+        missing = str(error.strerror)
+    return ConfigError([f"{file}: {missing}"])
 
 
 def _names_in(folder: str) -> list[str]:

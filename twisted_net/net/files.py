@@ -71,6 +71,14 @@ def _read(descriptor: int, path: str, limit: int, deadline: float | None) -> byt
     raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", path)
 
 
+def is_readable_by_all(path: str) -> bool:
+    """Whether a file's mode lets every user of this machine read it; not if there is no file."""
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def locked(name: bytes) -> Iterator[None]:
     """

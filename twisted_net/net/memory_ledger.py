@@ -277,16 +277,15 @@ class MemoryLedger:
 
     def _relief(self) -> Work:
         stuck: set[_Account] = set()
-        try:
-            yield 1.0  # A whole step: what has grown is not to be ended while it does.
-            while (account := self._next(stuck)) is not None:
-                share = account.relieve_largest()
-                if share is None:
-                    stuck.add(account)
-                else:
-                    yield share
-        finally:
-            self._relieving = None
+        yield 1.0  # A whole step: what has grown is not to be ended while it does.
+        while (account := self._next(stuck)) is not None:
+            share = account.relieve_largest()
+            if share is None:
+                stuck.add(account)
+            else:
+                yield share
+        # Not where it was dropped: another one may be under way by then.
+        self._relieving = None
 
     def _relieve_now(self, account: _Account) -> None:
         """Relieve within this call while more than the reserve is used, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from itertools import islice
 from typing import TypeVar
 
@@ -187,19 +188,19 @@ class KeyedCounts:
     """Counts per key; a key whose count is 0 uses no memory."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+        self._counts: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def __getitem__(self, key: str) -> int:
+    def __getitem__(self, key: Hashable) -> int:
         return self._counts.get(key, 0)
 
-    def add(self, key: str) -> None:
+    def add(self, key: Hashable) -> None:
         """Increase the count of *key* by one."""
         self._counts[key] = self._counts.get(key, 0) + 1
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: Hashable) -> None:
         """Decrease the count of *key* by one; it must be at least 1."""
         count = self._counts.pop(key) - 1
         if count:

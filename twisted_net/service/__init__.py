@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from twisted_net.service.application import Application as Application
+    from twisted_net.service.application_runner import ApplicationContext as ApplicationContext
     from twisted_net.service.config import CoapDtlsSettings as CoapDtlsSettings
     from twisted_net.service.config import CoapSettings as CoapSettings
     from twisted_net.service.config import Config as Config
@@ -27,6 +29,8 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "application": ["Application"],
+            "application_runner": ["ApplicationContext"],
             "config": [
                 "CoapDtlsSettings",
                 "CoapSettings",

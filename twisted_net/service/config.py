@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 from msgspec import field as default
@@ -23,7 +23,7 @@ from twisted_net.ops.long_turns import LatencySettings
 from twisted_net.ops.slowlog import SlowLogSettings
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener_settings import Listener, check_interface
-from twisted_net.topics import TopicSettings
+from twisted_net.topics.settings import TopicSettings
 from twisted_net.udp.groups import check_family
 from twisted_net.udp.limits import DatagramLimits, GroupSettings
 from twisted_net.udp.socket_spec import BoundSocket, SocketSpec, parse_socket_spec
@@ -124,6 +124,9 @@ class UdpSettings(DatagramLimits, frozen=True):
             description="more sockets, such as udp:9999:interface=[::1]:rcvbuf=4M, fd:3, systemd:0"
         ),
     ] = ()
+    handler: Annotated[
+        str, Meta(description="your own function that answers datagrams, as module:name")
+    ] = ""
     multicast: UdpGroupSettings = default(default_factory=UdpGroupSettings)
     dtls: UdpDtlsSettings = default(default_factory=UdpDtlsSettings)
 
@@ -189,7 +192,7 @@ class Config(Record, frozen=True):
 
     commands: Annotated[
         tuple[str, ...],
-        Meta(description="registries with your own commands, each as module:name"),
+        Meta(description="your own commands and applications, each as module:name"),
     ] = ()
     drain_timeout: Annotated[
         float,
@@ -219,6 +222,11 @@ class Config(Record, frozen=True):
     auth: AuthSettings = default(default_factory=AuthSettings)
     http: HttpSettings = default(default_factory=HttpSettings)
     fetch: FetchSettings = default(default_factory=FetchSettings)
+    app: Annotated[
+        dict[str, dict[str, Any]],  # Any: each application checks its own
+        # They may have passwords, which only the application knows.
+        Meta(description="settings of your applications, a table for each", extra={"secret": True}),
+    ] = default(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -237,15 +245,11 @@ class Config(Record, frozen=True):
 
     def _check_protection(self) -> None:
         if self.auth.required:
-            if self.coap.enabled:
+            dtls = self.coap.dtls
+            if dtls.enabled and not dtls.client_ca and not dtls.psk:
                 raise ValueError(
-                    "coap.enabled is true, but auth requires logins, which CoAP without DTLS "
-                    "does not have: use coap.dtls"
-                )
-            if self.coap.dtls.enabled and not self.coap.dtls.client_ca:
-                raise ValueError(
-                    "coap.dtls.client_ca is not set, but auth requires logins: CoAP clients log in "
-                    "with certificates"
+                    "coap.dtls.client_ca and psk are not set, but auth requires logins: CoAP "
+                    "clients log in with certificates or pre-shared keys"
                 )
             return
         public = [

@@ -27,11 +27,11 @@ from twisted_net.service.config import (
     UdpSettings,
 )
 from twisted_net.service.listeners import ListenerService
-from twisted_net.sessions import Sessions
+from twisted_net.sessions.registry import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.udp.groups import groups_on
 from twisted_net.udp.limits import GroupSettings
-from twisted_net.udp.responder import DatagramCounts
+from twisted_net.udp.responder import DatagramCounts, DatagramHandler
 from twisted_net.udp.server import DatagramServer, listen_at
 from twisted_net.udp.socket_spec import SocketSpec
 
@@ -75,11 +75,16 @@ class DatagramListener(ListenerService):
 def datagram_listeners(
     reactor: ServiceReactor,
     settings: UdpSettings,
+    handler: DatagramHandler | None = None,
 ) -> list[DatagramListener]:
-    """Return a listener for each socket of ``[udp]``; the server of the first one logs for all."""
+    """
+    Return a listener for each socket of ``[udp]``; the server of the first one logs for all.
+
+    :param handler: answers in place of the standard one.
+    """
     if not settings.enabled:
         return []
-    first = DatagramServer(reactor, settings)
+    first = DatagramServer(reactor, settings, handler)
     return [
         DatagramListener(reactor, spec, first.companion() if i else first)
         for i, spec in enumerate(settings.socket_specs)
@@ -115,6 +120,7 @@ class CoapListener(_DrainingListener):
         reactor: ServiceReactor,
         config: Config,
         commands: Commands,
+        access: Access,
         streams: Sessions,
     ) -> None:
         from twisted_net.coap.server import CoapServer
@@ -122,11 +128,18 @@ class CoapListener(_DrainingListener):
         super().__init__(config.coap.interface, config.coap.port)
         self._reactor = reactor
         self._drain_timeout = config.drain_timeout
-        self.server = CoapServer(reactor, commands, config.coap, sessions=_sharing(streams))
+        self.server = CoapServer(
+            reactor,
+            commands,
+            config.coap,
+            sessions=_sharing(streams, self.transport),
+            # Nobody has a certificate here.
+            permissions_of=(lambda user: access.anonymous) if access.required else None,
+        )
 
     @override
     def listen(self, port: int, interface: str) -> object:
-        from twisted_net.coap.server import listen_coap
+        from twisted_net.coap.port import listen_coap
 
         return listen_coap(self._reactor, self.server, port, interface)
 
@@ -285,7 +298,7 @@ class _DtlsListener(ListenerService):
     :param streams: the sessions of the stream listeners; it shares their audit.
     :ivar certificates: those of DTLS.
     :ivar dtls: holds the DTLS sessions; subclasses set it.
-    :raises ConfigError: for certificates that cannot be used.
+    :raises ConfigError: for certificates and keys that cannot be used.
     """
 
     dtls: DtlsServer
@@ -305,6 +318,7 @@ class _DtlsListener(ListenerService):
         self._streams = streams
         try:
             self.certificates = DtlsServer.make_certificates(settings, streams.wall)
+            self._psk = DtlsServer.make_psk(settings)
         except ConfigError as error:
             section = self.transport.replace("+", ".")
             raise ConfigError([f"{section}: {line}" for line in error.mistakes]) from None
@@ -349,14 +363,21 @@ class SecureDatagramListener(_DtlsListener):
         reactor: ServiceReactor,
         config: Config,
         streams: Sessions,
+        handler: DatagramHandler | None = None,
     ) -> None:
         from twisted_net.dtls.server import DtlsServer
 
         settings, memory = config.udp.dtls, streams.memory
         super().__init__(reactor, settings, config.udp, streams)
-        self.server = DatagramServer(reactor, config.udp)
+        self.server = DatagramServer(reactor, config.udp, handler)
         self.dtls = DtlsServer(
-            reactor, self.server, self.certificates, settings, ended=self._ended, memory=memory
+            reactor,
+            self.server,
+            self.certificates,
+            settings,
+            ended=self._ended,
+            memory=memory,
+            psk=self._psk,
         )
 
 
@@ -402,7 +423,7 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
             reactor,
             commands,
             limits_over_dtls(config.coap, settings),
-            sessions=_sharing(streams),
+            sessions=_sharing(streams, self.transport),
             permissions_of=permissions_of if access.required else None,
             reviewed=self._enforce_limit,
         )
@@ -414,6 +435,7 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
             ended=self._ended,
             session_limit=session_limit,
             memory=streams.memory,
+            psk=self._psk,
         )
 
     @override
@@ -427,8 +449,15 @@ class SecureCoapListener(_DrainingListener, _DtlsListener):
             self.dtls.enforce_limit(user)
 
 
-def _sharing(streams: Sessions) -> Sessions:
-    """Return sessions that share topics, broadcasts and instruments with others."""
+def _sharing(streams: Sessions, door: str) -> Sessions:
+    """Return sessions that share all but the clients themselves with others."""
     return Sessions(
-        streams.wall, streams.topics, streams.instruments, broadcasts=streams.broadcasts
+        streams.wall,
+        streams.topics,
+        streams.instruments,
+        broadcasts=streams.broadcasts,
+        by_user=streams.by_user,
+        hooks=streams.hooks,
+        doors=streams.doors,
+        door=door,
     )

@@ -16,7 +16,7 @@ from twisted_net.errors import CannotListen
 from twisted_net.net.addresses import format_address
 from twisted_net.net.reactor import ServiceReactor
 from twisted_net.service.config import Config
-from twisted_net.sessions import Sessions
+from twisted_net.sessions.registry import Sessions
 from twisted_net.tcp.admission import Access
 from twisted_net.tcp.limits import Limits
 from twisted_net.tcp.listener import CommandPort, bound_address
@@ -92,6 +92,25 @@ class ListenerService(Service, ABC):
         :raises CannotListenError: if the address cannot be bound.
         """
         ...
+
+    def hold(self) -> None:
+        """Accept and read nothing for now; what comes waits in the kernel, within its bounds."""
+        for port in self._reading:
+            port.stopReading()
+
+    def release(self) -> None:
+        """Accept and read from now on, after :meth:`hold`."""
+        for port in self._reading:
+            port.startReading()
+
+    @property
+    def _reading(self) -> list[Any]:  # Any: as above
+        """What reads, or accepts."""
+        if self._port is None:
+            return []
+        ports = getattr(self._port, "ports", [self._port])
+        # The port of a plugin's endpoint may have no such methods.
+        return [port for port in ports if hasattr(port, "stopReading")]
 
     async def drain(self) -> None:
         """Finish what was received before the port was closed."""

@@ -34,7 +34,7 @@ from twisted_net.net.worker_threads import Threads, WorkerThreads
 from twisted_net.reasons import Refusal
 from twisted_net.service.password_verifier import PasswordCheck, PasswordVerifier
 from twisted_net.service.users_file import UsersFile
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 from twisted_net.turns.step_scheduler import StepScheduler
 
 _log = Logger()

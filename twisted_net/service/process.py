@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -14,9 +15,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from typing_extensions import override
 
-from twisted_net.errors import CannotListen, CannotStart
+from twisted_net.errors import CannotStart, ConfigError
 from twisted_net.net.reactor import ProcessReactor
 from twisted_net.service.config import Config
 from twisted_net.service.descriptors import fit_connections
@@ -24,6 +26,7 @@ from twisted_net.service.full_collections import FullCollections
 from twisted_net.service.net import NetService
 from twisted_net.service.process_log import limit_process_log
 from twisted_net.service.signals import ProcessSignals, StopSignals, end_by_signal
+from twisted_net.service.young_collections import YoungCollections
 
 THREADS_GRACE = 1.0
 """Seconds after ``drain_timeout`` for blocking commands to return: a thread cannot be aborted."""
@@ -48,19 +51,21 @@ class ProcessService(NetService):
         self._signals: ProcessSignals | None = None
         self._threads = config.threads
         self._resolver: IHostnameResolver | None = None  # the reactor's own, while it has ours
-        garbage: Service = FullCollections(reactor)
-        garbage.setServiceParent(self)
+        young = YoungCollections(reactor)
+        for collections in (young, FullCollections(reactor, young)):
+            service: Service = collections
+            service.setServiceParent(self)
 
     @override
     def privilegedStartService(self) -> None:
         self._handle_signals()
-        with _exiting_on_cannot_listen():
+        with _exiting_on_failed_start():
             super().privilegedStartService()
 
     @override
     def startService(self) -> None:
         self._handle_signals()
-        with _exiting_on_cannot_listen():
+        with _exiting_on_failed_start():
             super().startService()
         fit_connections([listener.factory for listener in self.command_listeners])
         self._reactor.suggestThreadPoolSize(self._threads)
@@ -74,6 +79,13 @@ class ProcessService(NetService):
     @override
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._bound_busy_threads)
+
+    @override
+    def _end_start(self, failure: Failure) -> None:
+        _show(failure.getErrorMessage())
+        # No launcher asks for a status once the reactor has run.
+        atexit.register(_exit_failed)
+        self._process_reactor.stop()
 
     def _handle_signals(self) -> None:
         if self._signals is None:
@@ -98,15 +110,28 @@ class ProcessService(NetService):
 
 
 @contextmanager
-def _exiting_on_cannot_listen() -> Iterator[None]:
+def _exiting_on_failed_start() -> Iterator[None]:
     try:
         yield
-    except CannotListen as error:
-        # Python writes the message of a SystemExit to sys.stderr, which twistd redirects to
-        # the log; the person who starts the service reads the real standard error.
-        if sys.stderr is not sys.__stderr__ and sys.__stderr__ is not None:
-            sys.__stderr__.write(f"{error}\n")
+    except ConfigError as error:
+        # Python writes the message of a SystemExit to sys.stderr, too.
+        if sys.stderr is not sys.__stderr__:
+            _show(str(error))
         raise CannotStart(str(error)) from error
+
+
+def _show(message: str) -> None:
+    """Write to the real standard error, which the person reads who starts the service."""
+    # twistd redirects the other one to its log.
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(f"{message}\n")
+
+
+def _exit_failed() -> NoReturn:
+    """End the process with status 1, after all else that is done at its end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _exit_now(number: int, frame: FrameType | None) -> NoReturn:

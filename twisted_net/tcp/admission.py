@@ -44,7 +44,12 @@ class Access:
         self.required = settings.required
         self._admin_elsewhere = admin_elsewhere
         self.anonymous = Permissions(
-            None, User(commands=settings.anonymous, publish=(), subscribe=())
+            None,
+            User(
+                commands=settings.anonymous,
+                publish=settings.anonymous_publish,
+                subscribe=settings.anonymous_subscribe,
+            ),
         )
 
     def administers(self, host: str) -> bool:

@@ -80,15 +80,16 @@ from zope.interface import implementer
 from twisted_net.auth.users import Permissions
 from twisted_net.commands.registry import Waiting, is_result
 from twisted_net.reasons import End
-from twisted_net.sessions import Session
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.answer_queue import AnswerQueue, PendingAnswer
 from twisted_net.tcp.connection_owner import AnswerTo, ConnectionOwner
 from twisted_net.tcp.fanout import MailboxWriter
 from twisted_net.tcp.flow_control import UNCOUNTED, FlowControl, Throttle
 from twisted_net.tcp.line_framer import LineFramer
-from twisted_net.tcp.rejection import KILLED, LINGER_TIMEOUT, end_output
+from twisted_net.tcp.rejection import LINGER_TIMEOUT, closing_event, end_output
 from twisted_net.tcp.transport import StreamTransport
-from twisted_net.topics import Mailbox, Topics
+from twisted_net.topics.mailbox import Mailbox
+from twisted_net.topics.registry import Topics
 from twisted_net.turns.turn_scheduler import FREE_LINES, LONG_RUN
 
 
@@ -164,6 +165,8 @@ class CommandProtocol(Protocol):
         factory.opened(self)
         self.apply_limits(None)
         factory.guard.enter(self, self._admit)
+        if self._end is None and (opening := factory.guard.open(self)) is not None:
+            self._enqueue(opening, b"on_open")
 
     @override
     def dataReceived(self, data: bytes) -> None:
@@ -287,7 +290,7 @@ class CommandProtocol(Protocol):
 
     def logging_in(self) -> bool:
         """Whether a command runs that must run alone, as AUTH does, and may log the client in."""
-        return self._pending_limit == 0 and not self.session.login_refused
+        return not (self._pending_limit or self.session.login_refused or self.session.opening)
 
     def finish(self, end: End) -> None:
         """Take no more lines, answer those that were taken, then hang up; idempotent."""
@@ -322,7 +325,7 @@ class CommandProtocol(Protocol):
 
     # --- its session calls ---
 
-    def kill(self) -> None:
+    def kill(self, reason: str = "") -> None:
         """Disconnect the client: at once, or after the answer if it asked for this itself."""
         if self._end is not None:
             return
@@ -330,16 +333,16 @@ class CommandProtocol(Protocol):
             self._drop_lines()
             self.finish(End.KILLED)
         elif self._writable:
-            self.deliver(KILLED)
+            self.deliver(closing_event(End.KILLED, reason))
             self.hang_up(End.KILLED)
         else:
             self.abort(End.KILLED)
 
     def figures(self) -> dict[str, object]:
         """Return how many lines are not answered, and how many bytes wait at both ends."""
-        pending = 0 if self._lines is None else len(self._lines) - self._next
-        pending += 0 if self._queue is None else len(self._queue)
-        return {"pending": pending, "buffered": len(self._framer) + self._flow.output}
+        left = 0 if self._lines is None else len(self._lines) - self._next
+        buffered = len(self._framer) + self._flow.output
+        return {"pending": len(self._queue or ()) + left, "buffered": buffered}
 
     def open_mailbox(self, topics: Topics) -> Mailbox:
         """Return a mailbox whose messages are sent to this client; called once at most."""
@@ -435,10 +438,12 @@ class CommandProtocol(Protocol):
                 limit = self._pending_limit
             began, now = now, seconds()
             if now >= until:
-                self._took_long(line, now - began)
+                factory.runner.note_if_slow(line or b"", session, now - began)
                 break
         self._batch = None
         self._slow = now - start >= LONG_RUN
+        if self._slow:
+            factory.turns.spend(start, now)
         if following == len(lines) or not batch:
             self._lines, self._next = self._cut_rest() if self._framer.rest else None, 0
             if self._unproven and self._lines is None:
@@ -464,10 +469,10 @@ class CommandProtocol(Protocol):
         queue = self._enqueue(answer, line) if type(answer) is not bytes else None
         self._batch = None
         took = factory.seconds() - began
-        if took >= LONG_RUN:
-            self._slow = True
-            if took >= factory.turn_time:
-                self._took_long(line, took)
+        self._slow = took >= LONG_RUN
+        if self._slow or took >= factory.turn_time:
+            factory.runner.note_if_slow(line or b"", self.session, took)
+            factory.turns.spend(began, began + took)
         self._lines = self._cut_rest() if self._framer.rest else None
         if type(answer) is bytes:
             self._write(answer)
@@ -520,11 +525,6 @@ class CommandProtocol(Protocol):
         if type(answer) is bytes:
             self._check_success(answer)
         return answer
-
-    def _took_long(self, line: bytes | None, took: float) -> None:
-        """End a turn whose time is over with this line; the others come first in the next."""
-        self._factory.runner.note_if_slow(line or b"", self.session, took)
-        self._factory.turns.mark_busy()
 
     def take_turn(self) -> None:
         """Run some of the lines that are left; its turn has come."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from functools import partial
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from twisted_net.auth.users import Permissions
-from twisted_net.commands.registry import encode_error
+from twisted_net.commands.registry import ANSWERED, Waiting, encode_error
 from twisted_net.commands.runner import CommandRunner
-from twisted_net.errors import CommandError, LineTooLong, UnterminatedLine
+from twisted_net.errors import (
+    Banned,
+    CommandError,
+    LineTooLong,
+    TwistedNetError,
+    UnterminatedLine,
+)
 from twisted_net.net.foreign_protocols import foreign_protocol
 from twisted_net.net.memory_ledger import MemoryAccount
 from twisted_net.net.redaction import shown_opening
 from twisted_net.reasons import End, Refusal
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.admission import Access, Admission, Meter
 from twisted_net.tcp.flow_control import Throttle
 from twisted_net.tcp.limits import Limits
@@ -157,10 +165,37 @@ class ConnectionGuard:
             session.log_in_by_certificate(self._access.permissions_of(session.identity))
         except CommandError as error:
             connection.transport.write(encode_error(error))
-            connection.hang_up(End.USER_LIMIT)
+            connection.hang_up(End.BANNED if isinstance(error, Banned) else End.USER_LIMIT)
             return
         if session.user is None:
             self._make_room()
+
+    def open(self, connection: GuardedConnection) -> Waiting | None:
+        """
+        Call the hooks of an application for a client that has come; close it if one refuses it.
+
+        :return: what is to be awaited before its first line; None for nothing.
+        """
+        hooks, session = self._sessions.hooks, connection.session
+        if not hooks:
+            self._sessions.doors.presence.update(session)
+            return None
+        try:
+            later = hooks.opened(session)
+        except ANSWERED as error:
+            self.refuse(connection, error)
+            return None
+        self._sessions.doors.presence.update(session)
+        if later is None:
+            return None
+        session.opening = True
+        return _Opening(self, connection, later)
+
+    def refuse(self, connection: GuardedConnection, error: TwistedNetError) -> None:
+        """Close a connection whose client an application has refused, with the error as answer."""
+        self._sessions.audit("refused", connection.session, f"on_open: {error.code}")
+        if connection.deliver(encode_error(error)) != "closing":
+            connection.hang_up(End.REFUSED)
 
     def log_in(self, connection: GuardedConnection, permissions: Permissions) -> None:
         """
@@ -317,6 +352,28 @@ class ConnectionGuard:
         if oldest is not None:
             self._sessions.audit("closed", oldest.session, End.ANONYMOUS_LIMIT.value)
             oldest.abort(End.ANONYMOUS_LIMIT)
+
+
+class _Opening(Waiting):
+    """The hooks for a client that has come, as what precedes its first line."""
+
+    __slots__ = ("_connection", "_guard")
+
+    def __init__(
+        self, guard: ConnectionGuard, connection: GuardedConnection, later: Awaitable[object]
+    ) -> None:
+        super().__init__("on_open", lambda: later, self._opened, alone=True, begun=True)
+        self._guard = guard
+        self._connection = connection
+
+    def _opened(self, value: object) -> bytes:
+        self._connection.session.opening = False
+        return b""
+
+    @override
+    def refuse(self, error: TwistedNetError) -> bytes:
+        self._guard.refuse(self._connection, error)
+        return b""
 
 
 _USER_LIMIT = closing_event(End.USER_LIMIT)

@@ -11,7 +11,8 @@ from twisted_net.commands.cancellations import Cancellations
 from twisted_net.commands.registry import Commands, Waiting
 from twisted_net.commands.runner import CommandRunner
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.connection_guard import ConnectionGuard
 from twisted_net.tcp.fanout import Fanout
 from twisted_net.tcp.limits import Limits

@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted_net.reasons import End
 from twisted_net.tcp.answer_queue import PendingAnswer
 from twisted_net.tcp.transport import Batch, StreamTransport
-from twisted_net.topics import CHUNK, Mailbox, Topics
+from twisted_net.topics.mailbox import CHUNK, Mailbox
+from twisted_net.topics.registry import Topics
 from twisted_net.turns.step_scheduler import StepScheduler
 from twisted_net.turns.steps import END, in_steps
 

@@ -139,10 +139,11 @@ def end_of(reason: Failure) -> End:
     return End.CLIENT_CLOSED if isinstance(error, ConnectionDone) else End.CONNECTION_LOST
 
 
-def closing_event(end: End) -> bytes:
-    """Return the event that tells a client why the server closes its connection."""
-    return encode_event({"event": "closing", "reason": end.value})
+def closing_event(end: End, message: str = "") -> bytes:
+    """
+    Return the event that tells a client why the server closes its connection.
 
-
-KILLED = closing_event(End.KILLED)
-"""The event for a client that an operator disconnects."""
+    :param message: more about it in words; empty for nothing.
+    """
+    event = {"event": "closing", "reason": end.value}
+    return encode_event({**event, "message": message} if message else event)

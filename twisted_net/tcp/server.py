@@ -19,12 +19,13 @@ from twisted_net.commands.cancellations import Cancellations
 from twisted_net.commands.registry import Commands, encode_error
 from twisted_net.commands.runner import CommandRunner, RunnerLimits
 from twisted_net.config.type_checks import check_arguments
-from twisted_net.errors import TooManyConnections
+from twisted_net.errors import Banned, TooManyConnections
 from twisted_net.net.addresses import UNIX
 from twisted_net.net.steady_clock import steady, stopwatch
 from twisted_net.net.worker_threads import Threads
 from twisted_net.reasons import End
-from twisted_net.sessions import Session, Sessions
+from twisted_net.sessions.registry import Sessions
+from twisted_net.sessions.session import Session
 from twisted_net.tcp.admission import Access, Rejection
 from twisted_net.tcp.connection import CommandProtocol
 from twisted_net.tcp.connection_guard import ConnectionGuard
@@ -132,6 +133,8 @@ class CommandFactory(Factory):
         host = getattr(addr, "host", UNIX)
         limit = min(self.limits.max_connections, self.max_descriptors)
         rejection = self.guard.admission.rejection(host)
+        if left := self.sessions.doors.bans.left("address", host):
+            rejection = Rejection(End.BANNED, Banned("address", left))
         if len(self._protocols) >= limit:
             rejection = Rejection(End.TOO_MANY_CONNECTIONS, TooManyConnections(limit))
         if rejection is None:
@@ -150,8 +153,8 @@ class CommandFactory(Factory):
 
         :param timeout: seconds after which the connections that are left are aborted.
         :param per_second: how many are ended a second, see :class:`Drain`.
-        :return: fires when no connection is left, and all their commands have ended or were
-            cancelled.
+        :return: fires when no connection is left, and all their commands and hooks have ended or
+            were cancelled.
         """
         if self._drain is None:
             # Not to all sessions: other servers may share them, and go on.
@@ -166,7 +169,7 @@ class CommandFactory(Factory):
             self._drain.begin()
         drained = self._drain.wait(timeout, self._abort_in_steps)
         self._end_drain()
-        return drained
+        return drained.addCallback(lambda _: Deferred.fromCoroutine(self.sessions.hooks.settle()))
 
     def abort(self) -> None:
         """End all connections now."""

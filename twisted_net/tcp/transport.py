@@ -59,7 +59,16 @@ its writes are joined, as on the stock transport.
 """
 
 BUFFER_SIZE = tcp.Server.bufferSize
-"""Bytes that are read in one call, and that may wait before a producer is paused: 64 KiB."""
+"""Bytes that may wait before a producer is paused: 64 KiB."""
+
+READ_SIZE = 2**14
+"""
+Bytes that are read in one call.
+
+Of a hundred clients that send as much as they can, each is read once while another waits: a read of
+64 KiB takes 46 µs, one of this size 20, and so much less does the other wait. It costs more for
+each byte of those who send most.
+"""
 
 HELD = -1
 """
@@ -142,7 +151,7 @@ class FastTransport(tcp.Server):
         self._sends_left = SENDS_IN_A_ROW
         self._wants_to_write = False
         self._reported = False  # that something waits for the kernel
-        self.bufferSize = self.read_size = BUFFER_SIZE
+        self.bufferSize, self.read_size = BUFFER_SIZE, READ_SIZE
         self.TLS = self._aborting = False
         self._log_context: str | None = None
         self._shown: str | None = None

@@ -83,19 +83,25 @@ class PacedInput:
         """Whether a turn must come before anything is read."""
         return self._due
 
-    def arrived(self, *, alone: bool = False) -> None:
+    def arrived(self, *, alone: bool = False, little: bool = False) -> None:
         """
         Process what has been read, or let it wait for its turn.
 
         :param alone: whether its units are dear, so that no two of them, of any connections, are
             processed in one turn outside the time for all.
+        :param little: whether most likely nothing follows, so that the connection need not be
+            stopped, and read again, for one turn. It is stopped if something follows.
         """
         if self._due or self._stepping:
+            self._settle()
             return
         busy = self._turns.busy
         if alone:
             self._turns.mark_busy()
-        if busy and alone:
+        if busy and alone and little and self._wanted and not self._blocked:
+            self._due = True
+            self._turns.add(self)
+        elif busy and alone:
             self._wait()
         else:
             self._process(FREE_LINES if busy else UNITS_PER_TURN)

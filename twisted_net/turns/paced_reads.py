@@ -1,24 +1,20 @@
 """
 Paced reads: what a client's connection has read is handed on in pieces, in the turns of all.
 
-A server that a stranger names may send what costs a hundred times more than other bytes: chunks or
-records of one byte, or bodies that grow. :class:`PacedReads` cuts what has come into pieces of
-bounded cost, and hands on as many in a turn as :class:`~twisted_net.turns.paced_input.PacedInput`
-lets it. :class:`PacedProtocol` does that below a layer that knows nothing of it.
+A server may send what costs a hundred times more than other bytes: short lines, or bodies that
+grow. :class:`PacedReads` cuts what has come into pieces of bounded cost, and hands on as many in a
+turn as :class:`~twisted_net.turns.paced_input.PacedInput` lets it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IProtocol, IReactorTime, ITransport
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
 from twisted_net.turns.paced_input import UNITS_PER_LOOK, Below, PacedInput
@@ -29,10 +25,8 @@ SMALL_READ = 4096
 
 LINES_PER_PIECE, LINES_PER_UNIT = 64, 8
 """
-Lines of a piece, and of a unit: a piece of 32 chunks, which take 0.2 ms in Twisted's parser, is
+Lines of a piece, and of a unit: each may be an answer, which wakes a caller. So a piece of 64 is
 eight units more than one without lines.
-
-A text whose lines are not looked at is cut so, too; that costs it some microseconds a piece.
 """
 
 
@@ -166,11 +160,6 @@ class PacedReads:
         self._reason: Failure | None = None
         self._input = PacedInput(pace.turns, pace.seconds, below, self._step)
 
-    @property
-    def pending(self) -> bool:
-        """Whether pieces are left, so that what comes now comes after them."""
-        return self._cutter.ready
-
     def received(self, data: bytes) -> None:
         """Hand on what has come, or let it wait for its turn."""
         self._cutter.keep(data)
@@ -267,38 +256,3 @@ class PacedTransport:
         """Drop the connection, and what has been read already."""
         self._reads.drop()
         self._below.abortConnection()
-
-
-class PacedProtocol(TwistedProtocol):
-    """
-    Paces what a layer reads, such as TLS.
-
-    :ivar inner: the layer.
-    """
-
-    def __init__(self, pace: Pace, cutter: Cutter, inner: IProtocol) -> None:
-        self._pace = pace
-        self._cutter = cutter
-        self.inner = inner
-
-    @override
-    def makeConnection(self, transport: ITransport) -> None:
-        inner = self.inner
-        self._reads = PacedReads(
-            self._pace,
-            cast(Below, transport),
-            self._cutter,
-            inner.dataReceived,
-            inner.connectionLost,
-        )
-        self.transport = transport
-        self.connected = 1
-        inner.makeConnection(cast(ITransport, PacedTransport(transport, self._reads)))
-
-    @override
-    def dataReceived(self, data: bytes) -> None:
-        self._reads.received(data)
-
-    @override
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._reads.end(reason)

@@ -5,6 +5,28 @@ from __future__ import annotations
 RECORD_HEADER = 5
 """Bytes before the content of a record, the last two of which are its length (RFC 8446 §5.1)."""
 
+_ALERT, _DATA = 21, 23
+
+_ALERT_LENGTH = 19
+"""That of an encrypted alert of TLS 1.3, which is sent as data: two bytes, its type and a tag."""
+
+
+def has_alert(records: bytes, begin: int = 0) -> bool:
+    """
+    Return whether there is an alert among records, as far as their headers tell.
+
+    One of TLS 1.3 that is padded is not found; two bytes of data, which look the same, are.
+
+    :param begin: where the first of them begins.
+    """
+    while begin + RECORD_HEADER <= len(records):
+        kind = records[begin]
+        length = records[begin + 3] << 8 | records[begin + 4]
+        if kind == _ALERT or (kind == _DATA and length == _ALERT_LENGTH):
+            return True
+        begin += RECORD_HEADER + length
+    return False
+
 
 class RecordCutter:
     """
@@ -31,6 +53,17 @@ class RecordCutter:
         return self._missing > 0
 
     @property
+    def missing(self) -> int:
+        """Bytes of the last record that was taken that are still to come."""
+        return self._missing
+
+    def has_alert(self, more: bytes = b"") -> bool:
+        """Return whether there is an alert in what is kept, or in *more* that is to come."""
+        if not (self._kept or more):
+            return False
+        return has_alert(self._kept[self._begin :] + more, self._missing)
+
+    @property
     def ready(self) -> bool:
         """Whether there is a piece to take."""
         size = len(self._kept) - self._begin
@@ -40,6 +73,15 @@ class RecordCutter:
         """Keep the next bytes until they are taken."""
         self._kept = self._kept[self._begin :] + data if self._kept else data
         self._begin = 0
+
+    def is_record(self, data: bytes) -> bool:
+        """Whether the next bytes are one record, whole, and may be passed on without being kept."""
+        size = len(data)
+        return (
+            size > RECORD_HEADER
+            and size == RECORD_HEADER + (data[3] << 8 | data[4])
+            and not (self._kept or self._missing)
+        )
 
     def clear(self) -> None:
         """Drop what is kept."""

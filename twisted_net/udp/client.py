@@ -15,7 +15,7 @@ from twisted.internet.protocol import DatagramProtocol
 from typing_extensions import override
 
 from twisted_net.config.type_checks import check_arguments, checked_range
-from twisted_net.net.addresses import Source, is_numeric
+from twisted_net.net.addresses import Source, format_address, is_numeric
 from twisted_net.net.reactor import AnyReactor, full_reactor
 from twisted_net.net.steady_clock import steady
 from twisted_net.net.untrusted_json import JsonDecoder
@@ -327,7 +327,7 @@ class DatagramClient:
             except _CANNOT_SEND as error:
                 self._end(DatagramUnreachable(str(error)))
         elif question.refused:
-            self._end(DatagramUnreachable())
+            self._end(self._closed_port())
         else:
             self._end(DatagramTimeout(question.sent))
 
@@ -349,7 +349,10 @@ class DatagramClient:
         # The server may be restarting.
         question.refused = True
         if not question.retries:
-            self._end(DatagramUnreachable())
+            self._end(self._closed_port())
+
+    def _closed_port(self) -> DatagramUnreachable:
+        return DatagramUnreachable(f"nobody listens at {format_address(self._host, self._port)}")
 
     def _cancelled(self, question: _DatagramQuestion) -> None:
         """Remove a question that its caller has cancelled; Twisted fails its result."""

@@ -40,11 +40,15 @@ class DatagramRefused(DatagramError):
 
 
 class DatagramUnreachable(DatagramError):
-    """The port is closed (ICMP port unreachable), or no datagram can be sent to it."""
+    """
+    The port is closed (ICMP port unreachable), or no datagram can be sent to it.
+
+    :param reason: which of these, in words.
+    """
 
     code = "datagram_unreachable"
 
-    def __init__(self, reason: str = "no program listens on this port") -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(f"the server cannot be reached: {reason}")
 
 

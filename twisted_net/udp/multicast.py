@@ -22,6 +22,7 @@ from twisted_net.net.steady_clock import steady
 from twisted_net.udp.groups import Group, is_broadcast, is_loopback_interface
 from twisted_net.udp.port import CappedPort
 from twisted_net.udp.responder import DatagramCounts
+from twisted_net.udp.sockets import receive_own_groups
 
 MAX_DELAYED = 1000
 """Delayed answers of one server at a time; further ones are dropped."""
@@ -29,9 +30,7 @@ MAX_DELAYED = 1000
 MAX_DELAYED_BYTES = 1_048_576
 """Bytes of these: some 700 of the longest that fit into a packet of an Ethernet."""
 
-# Linux's numbers (ip(7)), which Python lacks. Unless IP_MULTICAST_ALL is off, a socket receives
-# every group that any program on the machine has joined on any interface.
-_IP_MULTICAST_ALL = 49
+# Linux's ip_mreqn (ip(7)), which Python lacks.
 _MREQN = struct.Struct("4s4si")
 
 ANY = "0.0.0.0"
@@ -192,19 +191,19 @@ class Membership:
     """
     The groups that a server has joined, with the interface of one port.
 
-    :param ports: one for each group; at least one.
+    :param ports: one for each group; at least one. They are an attribute, too.
     """
 
     def __init__(self, ports: list[CappedPort]) -> None:
-        self._ports = ports
+        self.ports = ports
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Return the address of the first group."""
-        return self._ports[0].getHost()
+        return self.ports[0].getHost()
 
     def stopListening(self) -> Deferred[list[None]]:
         """Leave all groups; fires when that is done."""
-        return gatherResults([port.stopListening() or succeed(None) for port in self._ports])
+        return gatherResults([port.stopListening() or succeed(None) for port in self.ports])
 
 
 def sending_socket(address: str, interface: str | None, hops: int) -> socket.socket:
@@ -259,7 +258,8 @@ def _bind_and_join(opened: socket.socket, group: Group, port: int) -> None:
         opened.bind((ANY, port))
         return
     # Bound to the group, so that nothing else is received here: datagrams to the address of the
-    # machine are for the server's own port.
+    # machine are for the server's own port. Not from other interfaces either.
+    receive_own_groups(opened)
     if group.version == 6:
         index = _index(group.interface)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -267,7 +267,6 @@ def _bind_and_join(opened: socket.socket, group: Group, port: int) -> None:
         packed = socket.inet_pton(socket.AF_INET6, group.address) + struct.pack("@I", index)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, packed)
         return
-    opened.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
     opened.bind((group.address, port))
     opened.setsockopt(
         socket.IPPROTO_IP,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from twisted_net.udp.sockets import (
     adopt_socket,
     enable_reuse_port,
     kernel_drops,
+    receive_own_groups,
     scoped_source,
     set_receive_buffer,
     set_send_buffer,
@@ -68,9 +70,7 @@ With headers it fits into IPv6's minimum MTU, 1280. The kernel may reject longer
 EMSGSIZE, which :meth:`CappedPort.write` raises, so these are sent within that call.
 """
 
-# Transient errors of a read: an ICMP message to an earlier answer, or a kernel that is short of
-# memory. The stock port is closed by all but the first.
-_TRANSIENT_READ_ERRORS = frozenset(
+TRANSIENT_READ_ERRORS = frozenset(
     {
         errno.ECONNREFUSED,
         errno.EHOSTUNREACH,
@@ -84,6 +84,10 @@ _TRANSIENT_READ_ERRORS = frozenset(
         errno.ENOMEM,
     }
 )
+"""
+Transient errors of a read: an ICMP message to an earlier answer, or a kernel that is short of
+memory. The stock port is closed by all but the first.
+"""
 
 
 @check_arguments
@@ -151,6 +155,9 @@ class CappedPort(udp.Port):
         self._datagrams_per_turn = datagrams_per_turn
         self._clock = cast(IReactorTime, self.reactor)  # Twisted's annotation lacks it
         self._seconds: Callable[[], float] = stopwatch(self._clock)
+        # Whether the last turn had at most one datagram, and what tells whether others wait.
+        self._alone = False
+        self._readable: Callable[[int], object] | None = None
         # What was read and not passed on yet, and the delayed call that does.
         self._left: deque[tuple[bytes, Any]] = deque()  # Any: as a KernelAddress
         self._going_on: IDelayedCall | None = None
@@ -178,13 +185,17 @@ class CappedPort(udp.Port):
         if opened is None:
             opened = self._bound_socket()
         else:
-            self._set_buffers(opened)
+            self._set_options(opened)
         self._drops_before = kernel_drops(opened)
         self._gso = supports_gso(opened)
         # What the stock port does besides is kept in private attributes, which are not used here.
         self.socket = opened
         # An attribute, as the reactor asks for it at each event.
         self.fileno = opened.fileno  # type: ignore[method-assign]  # as the stock port does
+        if hasattr(select, "poll"):
+            poller = select.poll()
+            poller.register(opened.fileno(), select.POLLIN)
+            self._readable = poller.poll
         self.connected = True
         self.protocol.makeConnection(self)
         self.startReading()
@@ -207,10 +218,11 @@ class CappedPort(udp.Port):
     def createInternetSocket(self) -> socket.socket:
         created = super().createInternetSocket()
         # Before it is bound, so that they are there for the first burst.
-        self._set_buffers(created)
+        self._set_options(created)
         return created
 
-    def _set_buffers(self, sock: socket.socket) -> None:
+    def _set_options(self, sock: socket.socket) -> None:
+        receive_own_groups(sock)
         asked, send_asked = self._requested_buffers
         self.receive_buffer = set_receive_buffer(sock, asked)
         if self.receive_buffer < asked:
@@ -300,7 +312,7 @@ class CappedPort(udp.Port):
         if self._server is None:
             return False
         number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number not in _TRANSIENT_READ_ERRORS:
+        if number not in TRANSIENT_READ_ERRORS:
             return False
         # The reactor has removed both.
         if not self._stopping:
@@ -317,6 +329,11 @@ class CappedPort(udp.Port):
     def doRead(self) -> None:
         if self._left:
             return  # they have a turn of their own, and what comes now comes after them
+        left = self._datagrams_per_turn
+        if self._alone:
+            if not self._answer_alone():
+                return
+            left -= 1
         receive = self.socket.recvfrom
         size = self.maxPacketSize
         # First all are read, then all are answered: to alternate costs a third more in the kernel
@@ -324,15 +341,47 @@ class CappedPort(udp.Port):
         batch = []
         failed = None
         try:
-            for _ in range(self._datagrams_per_turn):
+            for _ in range(left):
                 batch.append(receive(size))  # noqa: PERF401  # kept if a later read fails
         except BlockingIOError:
             pass
         except OSError as failure:
             failed = failure
-        self._deliver(batch)
+        self._alone = len(batch) + self._alone <= 1
+        if batch:
+            self._deliver(batch)
         if failed is not None:
             self._read_failed(failed)
+
+    def _answer_alone(self) -> bool:
+        """
+        Answer one datagram before the socket is read on; return whether it is to be.
+
+        A read that fails makes an exception and takes as long as Python's part of an answer, which
+        a lone datagram would wait for. Where the platform has poll(), that tells in a fifth of the
+        time whether another datagram waits.
+        """
+        try:
+            data, peer = self.socket.recvfrom(self.maxPacketSize)
+        except BlockingIOError:
+            return False
+        except OSError as failure:
+            self._read_failed(failure)
+            return False
+        until = self._seconds() + DELIVERY_BUDGET
+        self._source = source = scoped_source(peer) if len(peer) == 4 else peer
+        self._peer = peer
+        try:
+            self.protocol.datagramReceived(data, source)
+        except BaseException:
+            self._log_failure()
+        self._source = None
+        if self._answers:
+            self._send_answers()
+        # A slow one has used up the turn; those behind it stay in the kernel, for the next one.
+        if self._stopping or self._seconds() >= until:
+            return False
+        return self._readable is None or bool(self._readable(0))
 
     def _go_on(self) -> None:
         """Pass on what an earlier turn had no time for."""
@@ -355,12 +404,7 @@ class CappedPort(udp.Port):
             try:
                 received(data, source)
             except BaseException:
-                # A bug of the protocol; raised further, it would make the reactor close the port.
-                self._stranger_log.failure(
-                    "{protocol} failed on a datagram",
-                    printable_failure(Failure()),
-                    protocol=self.protocol,
-                )
+                self._log_failure()
             passed += 1
             # A client that has stopped one port takes no late answer for that of its next one.
             if self._stopping or self._seconds() >= until:
@@ -371,6 +415,14 @@ class CappedPort(udp.Port):
             if not self._stopping:
                 self._going_on = self._clock.callLater(0, self._go_on)
         self._send_answers()
+
+    def _log_failure(self) -> None:
+        """Log a bug of the protocol; raised further, it would make the reactor close the port."""
+        self._stranger_log.failure(
+            "{protocol} failed on a datagram",
+            printable_failure(Failure()),
+            protocol=self.protocol,
+        )
 
     @override
     def write(self, datagram: bytes, addr: Source | None = None) -> None:
@@ -414,7 +466,7 @@ class CappedPort(udp.Port):
         if not self._answers:
             return
         answers, self._answers = self._answers, []
-        if self._gso:
+        if self._gso and len(answers) > 1:
             done = 0
             for start, end in runs(answers):
                 self._send_each(answers[done:start])
@@ -481,23 +533,11 @@ class CappedPort(udp.Port):
             self.protocol.connectionRefused()
 
     def _read_failed(self, failure: OSError) -> None:
-        if failure.errno not in _TRANSIENT_READ_ERRORS:
+        if failure.errno not in TRANSIENT_READ_ERRORS:
             raise failure
         self.counts.read_errors += 1
         if failure.errno == errno.ECONNREFUSED and self._server is not None:
             self.protocol.connectionRefused()
-
-
-class ClientPort(CappedPort):
-    """
-    The port of a client: it writes at once, and raises what the kernel says of a datagram.
-
-    So a call whose server cannot be reached ends at once.
-    """
-
-    @override
-    def write(self, datagram: bytes, addr: Source | None = None) -> None:
-        self._send(datagram, addr)
 
 
 def open_port(

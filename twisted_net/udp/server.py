@@ -82,15 +82,18 @@ class DatagramServer(DatagramProtocol):
         other._summarises = False
         return other
 
-    def guard(self, own_port: int) -> None:
-        """
-        Guard the answers from now on, as sources may be forged.
-
-        :param own_port: the port it listens on; it and its companions then never answer
-            datagrams from it.
-        """
-        self._guard.own_ports.add(own_port)
+    def guard(self) -> None:
+        """Guard the answers from now on, as sources may be forged."""
         self._answer = self._guard.answer
+
+    def add_own_port(self, port: int) -> None:
+        """
+        Note a port on which it, or a companion, listens, guarded or not.
+
+        A guarded one never answers a datagram from it: who forges it would have the two answer
+        each other, until the answers are too short.
+        """
+        self._guard.own_ports.add(port)
 
     def unguard(self) -> None:
         """Answer all sources without the guard from now on, as on loopback."""
@@ -214,8 +217,9 @@ def listen_at(reactor: IReactorFDSet, server: DatagramServer, spec: SocketSpec |
         counts=server.responder.counts,
     )
     address = listening.getHost()
+    server.add_own_port(address.port)
     if limits.guard == "always" or (limits.guard == "public" and not is_local(address.host)):
-        server.guard(address.port)
+        server.guard()
     else:
         server.unguard()
     return listening

@@ -79,6 +79,11 @@ def _check_is_bound_udp(sock: socket.socket) -> None:
         raise OSError(errno.EINVAL, "it is not bound to a port")
 
 
+# Linux's IP_MULTICAST_ALL (ip(7)) and IPV6_MULTICAST_ALL, which Python lacks. A socket of IPv6 may
+# have clients of IPv4, and takes both.
+_MULTICAST_ALL = ((socket.IPPROTO_IP, 49), (socket.IPPROTO_IPV6, 29))
+
+
 def enable_reuse_port(sock: socket.socket) -> None:
     """
     Allow other processes of the same user to bind the same port with the same option.
@@ -89,6 +94,22 @@ def enable_reuse_port(sock: socket.socket) -> None:
     if option is None:
         raise OSError(errno.ENOPROTOOPT, "this system has no SO_REUSEPORT")
     sock.setsockopt(socket.SOL_SOCKET, option, 1)
+
+
+def receive_own_groups(sock: socket.socket) -> None:
+    """
+    Receive no multicast datagrams but those of groups that this very socket has joined.
+
+    Else Linux delivers those of every group that any program of the machine has joined to each
+    socket that is bound to the port and to no address. A server would take them for its own
+    unicast requests, and answer them twice and at once (RFC 7252 §8.1). IPv6 has the option since
+    Linux 4.20; other systems deliver nothing of the kind.
+    """
+    if sys.platform != "linux":
+        return
+    for level, option in _MULTICAST_ALL:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, 0)
 
 
 def set_receive_buffer(sock: socket.socket, size: int) -> int:
@@ -142,6 +163,23 @@ def socket_address(address: Source) -> tuple[str, int] | tuple[str, int, int, in
     if not percent:
         return address
     return host, port, 0, int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+
+
+def canonical_host(host: str) -> str:
+    """
+    Return a numeric host as the kernel writes it where it is the source of a datagram.
+
+    An IPv6 address has several spellings (RFC 5952), and its scope a name and a number.
+
+    :raises OSError: for a scope that does not exist.
+    """
+    if ":" not in host:
+        return host
+    address, percent, scope = host.partition("%")
+    text = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
+    if percent:
+        text += f"%{scope if scope.isdigit() else socket.if_nametoindex(scope)}"
+    return text
 
 
 def scoped_source(address: tuple[str, int, int, int]) -> Source:

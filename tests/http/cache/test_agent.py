@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
-from twisted_net.http.bodies import collect, response_fields
+from twisted_net.http.bodies import BufferedResponse, collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
 from twisted_net.http.cache.entry import Entry
 from twisted_net.http.cache.rules import Rules
@@ -21,6 +21,7 @@ from twisted_net.http.cache.stores import MemoryStore
 from twisted_net.http.call import Call
 from twisted_net.http.dates import format_date
 from twisted_net.http.errors import ConnectionBroken, InvalidURL
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.retry.settings import RetryPolicy
 
 URL = b"http://1.2.3.4/p?q"
@@ -88,6 +89,16 @@ class CachingTests(HttpTestCase):
         self.agent = self.make(shared=True)
         self.assertEqual(self.get(canned(200, b"c", [FRESH]), host="c.example"), (200, b"c", 4))
         self.assertEqual(self.get(canned(200, b"d", [FRESH]), host="d.example"), (200, b"d", 5))
+
+    def test_in_memory(self) -> None:
+        """A body that is in memory, and known to be all, is stored before it is read."""
+        for complete in (True, False):
+            self.setUp()
+            answer = BufferedResponse(200, b"OK", HeaderFields([FRESH]), b"abc", complete=complete)
+            self.fake.answers.append(answer)
+            self.successResultOf(self.agent.request(b"GET", URL))
+            again = None if complete else canned(200, b"new", [FRESH])
+            self.assertEqual(self.get(again), (200, b"abc", 1) if complete else (200, b"new", 2))
 
     def test_new_vary(self) -> None:
         """A 304 or a response to HEAD with another Vary narrows what is selected (§4.1)."""
@@ -269,6 +280,28 @@ class CachingTests(HttpTestCase):
         self.failureResultOf(asked, CancelledError)
         self.assertTrue(reading.called)
         self.assertEqual(self.fake.sent, [])
+
+    def test_cancelled_with_a_part(self) -> None:
+        """A caller who leaves while the store looks up parts drops the new one."""
+
+        class Waiting(MemoryStore):
+            waits = False
+
+            def get(self, key: str) -> Any:
+                return Deferred() if self.waits else ()
+
+        store = Waiting()
+        source = Source([FRESH, ("ETag", '"a"'), ("Content-Range", "bytes 0-98/200")])
+        source.response.code = 206
+        answer: Deferred[Any] = Deferred()
+        self.fake.answers.append(answer)
+        asking = self.make(store).request(b"GET", URL, Headers({"Range": ["bytes=0-98"]}))
+        store.waits = True
+        answer.callback(source.response)
+        self.assertNoResult(asking)
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(source.aborted, 1)
 
     def test_coroutine_of_a_store(self) -> None:
         """The awaitable may be a coroutine."""

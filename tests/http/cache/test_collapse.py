@@ -1,4 +1,4 @@
-"""Tests of :mod:`twisted_net.http.cache.collapse` and of its use by the caching layer."""
+"""Tests of :mod:`twisted_net.http.cache.collapse` and of its use by the cache."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from tests.comparisons import compared_deferreds
 from tests.http.fakes import FakeAgent, Gatherer, HttpTestCase, Source, canned
 from twisted_net.http.bodies import collect, response_fields
 from twisted_net.http.cache.agent import CachingAgent
@@ -55,10 +56,15 @@ class CollapseTestCase(HttpTestCase):
         return answer
 
     def ask(
-        self, method: bytes = b"GET", deadline: Deadline | None = None, **fields: str
+        self,
+        method: bytes = b"GET",
+        deadline: Deadline | None = None,
+        *,
+        buffer_body: bool = False,
+        **fields: str,
     ) -> Deferred[IResponse]:
         """Make the request of one more caller."""
-        call = Call(deadline, RetryPolicy(), None, 0)
+        call = Call(deadline, RetryPolicy(), None, 0, buffer_body=buffer_body)
         agent = CachingAgent(
             self.fake,
             self.store,
@@ -102,6 +108,31 @@ class CollapseTests(CollapseTestCase):
         answer.callback(canned(200, b"1", [("Cache-Control", "no-store")]))
         self.assertEqual([self.body(caller) for caller in callers], [b"1", b"2", b"3"])
 
+    def test_late(self) -> None:
+        """A response that is stale when it comes, and was fresh when it was sent, is for all."""
+        for value, requests in (("max-age=60", 1), ("max-age=0", 3), ("no-cache", 3)):
+            self.setUp()
+            answer = self.held()
+            callers = [self.ask() for _ in range(3)]
+            self.fake.answers += [canned(200, b"2"), canned(200, b"3"), canned(200, b"4")]
+            self.wall += 100.0
+            answer.callback(canned(200, b"1", [("Cache-Control", value)]))
+            bodies = [self.body(caller) for caller in callers]
+            self.assertEqual(bodies, [b"1"] * 3 if requests == 1 else [b"1", b"2", b"3"])
+            self.assertEqual(len(self.fake.sent), requests)
+            # It is not for those who come later.
+            self.ask()
+            self.assertEqual(len(self.fake.sent), requests + 1)
+
+    def test_late_and_old(self) -> None:
+        """One that was stale when it was sent is not, nor is what was stored before."""
+        answer = self.held()
+        callers = [self.ask() for _ in range(2)]
+        self.fake.answers.append(canned(200, b"2"))
+        self.wall += 100.0
+        answer.callback(canned(200, b"1", [("Cache-Control", "max-age=60"), ("Age", "60")]))
+        self.assertEqual([self.body(caller) for caller in callers], [b"1", b"2"])
+
     def test_vary(self) -> None:
         """Callers with different variants get theirs, with one request for each variant."""
         answer, other = self.held(), self.held()
@@ -141,6 +172,32 @@ class CollapseTests(CollapseTestCase):
         answer.callback(canned(304, b"", [FRESH]))
         self.assertEqual({self.body(caller) for caller in callers}, {b"abc"})
         self.assertEqual(len(self.fake.sent), 2)
+
+    def test_one_ends_another(self) -> None:
+        """A caller that has its response may cancel one that waits for the same."""
+        answer = self.held()
+        asking = [self.ask() for _ in range(3)]
+
+        def end_other(response: IResponse) -> IResponse:
+            asking[2].cancel()
+            return response
+
+        asking[1].addCallback(end_other)
+        answer.callback(canned(200, b"abc", [FRESH]))
+        self.assertEqual([self.body(one) for one in asking[:2]], [b"abc", b"abc"])
+        self.failureResultOf(asking[2], CancelledError)
+
+    def test_any_of_many(self) -> None:
+        """One of many leaves without a look at the others."""
+        answer = self.held()
+        asking = [self.ask() for _ in range(50)]
+        with compared_deferreds() as compared:
+            for one in reversed(asking[2:]):
+                one.cancel()
+                self.failureResultOf(one, CancelledError)
+        self.assertEqual(compared, [])
+        answer.callback(canned(200, b"abc", [FRESH]))
+        self.assertEqual([self.body(one) for one in asking[:2]], [b"abc", b"abc"])
 
 
 class UnstorableTests(CollapseTestCase):
@@ -206,9 +263,13 @@ class UnstorableTests(CollapseTestCase):
     def test_other_rules(self) -> None:
         """A key is remembered for the rules of the call: by another's it may be storable."""
         self.learn()
-        self.rules = self.rules.with_default_ttl(60.0)
-        self.ask(), self.ask()
-        self.assertEqual(len(self.fake.sent), 1)
+        rules = self.rules
+        for self.rules in (rules.with_default_ttl(60.0), rules.with_stale_if_error(60.0)):
+            self.fake.sent.clear()
+            for caller in (self.ask(), self.ask()):
+                caller.addErrback(lambda _: None)
+            self.assertEqual(len(self.fake.sent), 1)
+            self.collapser.close()
 
     def test_write_meanwhile(self) -> None:
         """A response requested before a successful POST is not stored after it either."""
@@ -238,6 +299,151 @@ class UnstorableTests(CollapseTestCase):
         self.learn(("Cache-Control", "no-store"))
         self.ask(), self.ask()
         self.assertEqual(len(self.fake.sent), 1)
+
+
+class StaleIfErrorTests(CollapseTestCase):
+    """RFC 5861 §4: callers who may be served stale wait for one request, and share its failure."""
+
+    directive = "stale-if-error=100"
+
+    def age(self, *fields: tuple[str, str]) -> None:
+        """Store a response, and let it become stale."""
+        self.fake.answers.append(canned(200, b"old", fields or [FRESH]))
+        self.body(self.ask())
+        self.wall += 70
+        self.fake.sent.clear()
+
+    def got(self, callers: list[Deferred[IResponse]]) -> tuple[set[bytes], int]:
+        """Give the bodies that callers have got, and how many requests were sent for them."""
+        return {self.body(caller) for caller in callers}, len(self.fake.sent)
+
+    def test_hundred(self) -> None:
+        """A hundred requests with the directive make one, with plain ones among them."""
+        answer = self.held()
+        callers = [self.ask(cache_control=self.directive) for _ in range(100)]
+        callers += [self.ask(), self.ask(cache_control=f"x, {self.directive}")]
+        self.assertEqual(len(self.fake.sent), 1)
+        answer.callback(canned(200, b"abc", [FRESH]))
+        self.assertEqual({self.body(caller) for caller in callers}, {b"abc"})
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_other_directives(self) -> None:
+        """Beside one that says how fresh the response must be, it does not let requests share."""
+        self.held(), self.held()
+        for _ in range(2):
+            self.ask(cache_control=f"max-age=0, {self.directive}")
+        self.assertEqual(len(self.fake.sent), 2)
+
+    def test_no_connection(self) -> None:
+        """A server that cannot be reached gets one request for all."""
+        self.age()
+        answer = self.held()
+        callers = [self.ask(cache_control=self.directive) for _ in range(100)]
+        answer.errback(ConnectionBroken("headers", "x"))
+        self.assertIn("collapsed", self.status(callers.pop()))
+        self.assertEqual(self.got(callers), ({b"old"}, 1))
+
+    def test_status(self) -> None:
+        """So does one that answers 503."""
+        self.age()
+        answer = self.held()
+        callers = [self.ask(cache_control=self.directive) for _ in range(100)]
+        answer.callback(canned(503, b"sorry"))
+        said = "twisted_net; fwd=stale; fwd-status=503; collapsed"
+        self.assertEqual(self.status(callers.pop()), said)
+        self.assertEqual(self.got(callers), ({b"old"}, 1))
+
+    def test_said_by_the_response(self) -> None:
+        """The same holds where the stored response allows it."""
+        self.age(("Cache-Control", "max-age=60, stale-if-error=60"))
+        answer = self.held()
+        callers = [self.ask() for _ in range(3)]
+        answer.callback(canned(503, b"sorry"))
+        self.assertEqual(self.got(callers), ({b"old"}, 1))
+
+    def test_setting(self) -> None:
+        """The setting allows it for all requests, and a call for its own."""
+        for rules in (
+            Rules(CacheSettings(stale_if_error=100.0)),
+            Rules(CacheSettings()).with_stale_if_error(100.0),
+        ):
+            self.setUp()
+            self.rules = rules
+            self.age()
+            answer = self.held()
+            callers = [self.ask() for _ in range(3)]
+            answer.callback(canned(503, b"sorry"))
+            self.assertEqual(self.got(callers), ({b"old"}, 1))
+
+    def test_each_by_its_own_request(self) -> None:
+        """A caller who does not allow it gets the error, whoever made the request."""
+        for first in (self.directive, "x"):
+            self.setUp()
+            self.age()
+            answer = self.held()
+            callers = [self.ask(cache_control=each) for each in (first, "x", self.directive)]
+            answer.errback(ConnectionBroken("headers", "x"))
+            self.failureResultOf(callers[1], ConnectionBroken)
+            if first == "x":
+                self.failureResultOf(callers[0], ConnectionBroken)
+            else:
+                self.assertEqual(self.body(callers[0]), b"old")
+            self.assertEqual(self.body(callers[2]), b"old")
+            self.assertEqual(len(self.fake.sent), 1)
+
+    def test_status_for_others(self) -> None:
+        """A caller who does not allow it makes its own request after a 503, as of any such one."""
+        self.age()
+        answer = self.held()
+        callers = [self.ask(cache_control=each) for each in (self.directive, "x")]
+        self.fake.answers.append(canned(503, b"2"))
+        answer.callback(canned(503, b"1"))
+        self.assertEqual([self.body(each) for each in callers], [b"old", b"2"])
+
+    def test_fresh_meanwhile(self) -> None:
+        """A response that has become fresh while they waited is no stale one, and no error."""
+        self.age(FRESH, ("ETag", '"x"'))
+        answer = self.held()
+        callers = [self.ask(), self.ask()]
+        self.fake.answers.append(canned(200, b"", [FRESH, ("ETag", '"x"')]))
+        self.successResultOf(self.ask(b"HEAD"))
+        answer.errback(ConnectionBroken("headers", "x"))
+        self.failureResultOf(callers[0], ConnectionBroken)
+        self.assertIn("ttl=60", self.status(callers[1]))
+
+    def test_out_of_time(self) -> None:
+        """Callers whose time ends while the server is silent get it, too."""
+        self.age()
+        self.held()
+        now = self.clock.seconds()
+        callers = [
+            self.ask(deadline=Deadline(now + total, total), cache_control=self.directive)
+            for total in (5.0, 5.0, 9.0)
+        ]
+        self.clock.advance(5.0)
+        self.assertEqual(self.body(callers[1]), b"old")
+        self.assertNoResult(callers[2])
+        self.clock.advance(4.0)
+        self.assertEqual(self.body(callers[2]), b"old")
+        self.assertEqual(len(self.fake.sent), 1)
+
+    def test_out_of_time_alone(self) -> None:
+        """So does the first of them, for whom the request is made, while it goes on for others."""
+        self.age()
+        answer = self.held()
+        now = self.clock.seconds()
+        callers = [
+            self.ask(
+                deadline=Deadline(now + total, total),
+                buffer_body=True,
+                cache_control=self.directive,
+            )
+            for total in (5.0, 9.0)
+        ]
+        self.clock.advance(5.0)
+        self.assertEqual(self.body(callers[0]), b"old")
+        answer.callback(canned(200, b"new", [FRESH]))
+        self.assertEqual(self.body(callers[1]), b"new")
 
 
 class FailureTests(CollapseTestCase):

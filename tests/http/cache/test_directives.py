@@ -35,7 +35,7 @@ class DirectivesTests(SynchronousTestCase):
 
     def read(self, *lines: str) -> dict[str, str | None]:
         """Read some lines of Cache-Control."""
-        return directives(HeaderFields([("Cache-Control", line) for line in lines]))
+        return dict(directives(HeaderFields([("Cache-Control", line) for line in lines])))
 
     def test_forms(self) -> None:
         """With and without argument, in quotes, in several lines, in any case."""

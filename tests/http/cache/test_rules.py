@@ -738,6 +738,53 @@ class StaleTests(RulesTestCase):
         self.assertFalse(self.rules.stale_on_error(request, entry, NOW + 65))
         self.assertFalse(self.rules.stale_on_error(make_request(), None, NOW))
 
+    def test_setting(self) -> None:
+        """The setting, and that of a call in its place, allow it for all (RFC 9111 §4.2.4)."""
+        rules = Rules(CacheSettings(stale_if_error=30.0, default_ttl=60.0))
+        for self.rules, window in (
+            (rules, 30),
+            (rules.with_stale_if_error(100.0), 100),
+            (rules.with_stale_if_error(100.0).with_default_ttl(60.0), 100),
+            (rules.with_stale_if_error(0.0), 0),
+            (rules.with_default_ttl(60.0), 30),
+        ):
+            for text, allowed in (
+                ("max-age=60", True),
+                ("public", True),
+                ("max-age=60, must-revalidate", False),
+                ("max-age=60, no-cache", False),
+            ):
+                [entry] = self.stored(("Cache-Control", text), ("ETag", '"x"'))
+                with self.subTest(window=window, text=text):
+                    for later, holds in ((60 + window - 1, window > 0), (60 + window, False)):
+                        self.assertIs(
+                            self.rules.stale_on_error(make_request(), entry, NOW + later),
+                            allowed and holds,
+                        )
+        [entry] = self.stored(("Cache-Control", "max-age=60, stale-if-error=10"))
+        self.rules = rules
+        self.assertTrue(self.rules.stale_on_error(make_request(), entry, NOW + 80))
+        request = make_request("GET", ("Cache-Control", "no-cache"))
+        self.assertFalse(self.rules.stale_on_error(request, entry, NOW + 65))
+
+    def test_kept_for_errors(self) -> None:
+        """With the setting a response that is never fresh is stored, unless it is an error."""
+        rules = Rules(CacheSettings(stale_if_error=30.0))
+        for self.rules, text, count in (
+            (Rules(CacheSettings()), "max-age=0", 0),
+            (rules, "max-age=0", 1),
+            (rules, "public", 1),
+            (rules, "max-age=0, no-cache", 0),
+            (rules, "max-age=0, must-revalidate", 0),
+            (rules, "no-store", 0),
+            (rules.with_stale_if_error(0.0), "max-age=0", 0),
+        ):
+            with self.subTest(text=text):
+                self.assertEqual(len(self.stored(("Cache-Control", text))), count)
+        fields = HeaderFields([("Cache-Control", "max-age=0")])
+        for status, stored in ((200, True), (404, True), (500, False), (503, False)):
+            self.assertIs(rules.storable(make_request(), status, fields, NOW), stored)
+
     def test_worth_its_room(self) -> None:
         """A response that is only ever served stale is stored."""
         self.assertEqual(

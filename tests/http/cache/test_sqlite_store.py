@@ -11,6 +11,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -902,6 +903,10 @@ class WaitingTests(SQLiteCase):
         for each in waiting:
             self.clock.wait_for(each)
 
+    def last_call(self, store: SQLiteStore) -> AbstractContextManager[mock.Mock]:
+        """Watch the last call that the thread of a store makes."""
+        return mock.patch.object(store, "_thread_ended", wraps=store._thread_ended)
+
     def test_close_in_vain(self) -> None:
         """Closing waits until its timeout; the thread ends when the disk responds."""
         store = SQLiteStore(self.clock, self.path, connect=self.disk.connect, close_timeout=2.0)
@@ -912,17 +917,20 @@ class WaitingTests(SQLiteCase):
         self.clock.advance(0.2)
         self.successResultOf(closed)
         self.assertIn("were not written within 2 s", self.logged[0])
-        self.disk.go.set()
-        self.assertTrue(store._ended.wait(PATIENCE))
+        with self.last_call(store) as ended:
+            self.disk.go.set()
+            while not ended.called:
+                self.clock.handed.get(timeout=PATIENCE)()
 
     def test_closed(self) -> None:
         """After closing the thread has ended; later calls are ignored."""
         store = SQLiteStore(self.clock, self.path)
         waiting = store.get("k")
         store.put("k", make_entry())
-        self.clock.wait_for(store.close())
+        with self.last_call(store) as ended:
+            self.clock.wait_for(store.close())
         self.assertEqual(len(self.successResultOf(waiting)), 1)
-        self.assertTrue(store._ended.wait(PATIENCE))
+        ended.assert_called_once_with()
         store.put("late", make_entry())
         store.remove("k")
         self.assertEqual(self.successResultOf(store.get("k")), ())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from hypothesis import given
@@ -165,7 +167,7 @@ class OpenStoreTests(SynchronousTestCase):
 
     def test_file(self) -> None:
         """With one, it is a store in that file, which is created at its first use."""
-        path = self.mktemp()
+        path = str(Path(self.enterContext(TemporaryDirectory()), "cache"))
         settings = CacheSettings(
             file=path, max_entries=3, max_bytes=4000, max_object=2**24, max_memory=5000
         )

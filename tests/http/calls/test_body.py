@@ -176,6 +176,8 @@ class ContentTests(ClientTestCase):
 
     def test_names(self) -> None:
         """A name cannot end its line."""
+        octets, _ = self.posted(files={"f": ("a\udcff.txt", b"x")})
+        self.assertIn(b'filename="a\xff.txt"', octets or b"")
         body, _ = self.posted(files={'a"\r\nX: y': ('b"\n', b"x")})
         self.assertIn(b'name="a%22%0D%0AX: y"; filename="b%22%0A"\r\n', body or b"")
 

@@ -81,8 +81,15 @@ class ChallengeTests(SynchronousTestCase):
 
     @given(st.text(st.sampled_from('Digest realmnonce=",\\ \t'), max_size=60))
     def test_garbage(self, line: str) -> None:
-        """No text breaks it."""
-        parse_digest_challenge([line, line])
+        """Whatever a line is, the next one is read as if it stood alone."""
+        alone = parse_digest_challenge([line])
+        last = 'Digest realm="r", nonce="n", qop=auth'
+        found = parse_digest_challenge([line, last])
+        self.assertEqual(found, alone or DigestChallenge("r", "n"))
+        if alone is not None:
+            self.assertIn("digest", line.lower())
+            answer = DigestSession(alone, "u", "p", CNONCE).authorization("GET", "/")
+            self.assertTrue(answer.startswith("Digest "), answer)
 
 
 class SessionTests(SynchronousTestCase):

@@ -106,5 +106,8 @@ class LinkTests(SynchronousTestCase):
 
     @given(st.text(st.sampled_from('<>;,="\\ rela*'), max_size=60))
     def test_garbage(self, value: str) -> None:
-        """No text breaks it."""
-        parse_links([value], BASE)
+        """Whatever a line is, the next one is read as if it stood alone."""
+        links = parse_links([value], BASE)
+        self.assertTrue(all(link.relations for link in links))
+        following = parse_links([value, "<b>; rel=next"], BASE)
+        self.assertEqual(following, [*links, *parse_links(["<b>; rel=next"], BASE)])

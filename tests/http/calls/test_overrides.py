@@ -11,6 +11,7 @@ from tests.http.fakes import FakeResolver, ServerSide, canned, refuse
 from tests.http.test_client import FRESH, URL, ClientTestCase
 from twisted_net.http.calls.progress import TransferProgress
 from twisted_net.http.calls.timeouts import Timeouts
+from twisted_net.http.calls.upload import PIECE
 from twisted_net.http.client import Client
 from twisted_net.http.errors import CircuitOpen, FetchTimeout, ProxyFailed
 from twisted_net.http.settings import EgressPolicy, HttpSettings
@@ -203,6 +204,14 @@ class ProgressTests(ClientTestCase):
         self.answer(canned(200))
         self.run_now(self.client.post(URL, data=b"abc", progress=seen.append))
         self.assertEqual(seen[-2:-1], [TransferProgress("upload", 3, 3)])
+        # A large one in memory is sent, and counted, as the server takes it.
+        seen.clear()
+        self.answer(canned(200))
+        self.run_now(self.client.post(URL, data=b"x" * 3 * PIECE, progress=seen.append))
+        whole = 3 * PIECE
+        self.assertEqual(
+            seen[:-1], [TransferProgress("upload", part * PIECE, whole) for part in (1, 2, 3)]
+        )
 
     def test_cached(self) -> None:
         """A response from the cache is no transfer."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tests.http.fakes import canned
 from tests.http.test_client import URL, ClientTestCase
-from twisted_net.http import Client, HttpSettings, RequestOptions, Timeouts
+from twisted_net.http import Client, HTTPAgent, HttpSettings, RequestOptions, Timeouts
 from twisted_net.http.calls.synonyms import (
     CLIENT_ATTRIBUTE_SYNONYMS,
     FIELDS_SYNONYMS,
@@ -18,6 +19,11 @@ from twisted_net.http.calls.synonyms import (
 from twisted_net.http.fields import HeaderFields
 from twisted_net.http.response import Response
 from twisted_net.http.streaming import StreamedResponse
+
+VERIFY = (
+    "Client(reactor, HttpSettings(tls=ClientTlsSettings(verify=…))), "
+    "or ca=… for a file of authorities"
+)
 
 
 class ArgumentTests(ClientTestCase):
@@ -35,7 +41,9 @@ class ArgumentTests(ClientTestCase):
             ("max_redirects", "Client(reactor, HttpSettings(max_redirects=…))"),
             ("cache", "Client(reactor, HttpSettings(cache=…))"),
             ("retries", "Client(reactor, HttpSettings(retry=RetryPolicy(retries=…)))"),
-            ("verify", "tls_policy"),
+            ("verify", VERIFY),
+            ("cert", "Client(reactor, HttpSettings(tls=ClientTlsSettings(certificate=…)))"),
+            ("ssl_context", "Client(reactor, tls_policy=…)"),
             ("trust_env", 'Client(reactor, HttpSettings(proxy="environment"))'),
             ("event_hooks", "on_request, on_response"),
             ("follow_redirects", "client.get(url, allow_redirects=…)"),
@@ -43,6 +51,20 @@ class ArgumentTests(ClientTestCase):
         ):
             with self.subTest(name=name):
                 said = self.refused(self.make, **{name: 1})
+                self.assertIn(f"there is no argument {name}; did you mean {meant}?", said)
+
+    def test_agent(self) -> None:
+        """Arguments of Twisted's ``Agent``, and settings, lead to those of our agent."""
+        make = partial(HTTPAgent, self.clock)
+        for name, meant in (
+            ("contextFactory", "HTTPAgent(reactor, tls_policy=…)"),
+            ("connectTimeout", "HTTPAgent(reactor, HttpSettings(connect_timeout=…))"),
+            ("pool", "HTTPAgent(reactor, HttpSettings(idle_per_origin=…))"),
+            ("tls", "HTTPAgent(reactor, HttpSettings(tls=…))"),
+            ("verify", VERIFY.replace("Client(", "HTTPAgent(")),
+        ):
+            with self.subTest(name=name):
+                said = self.refused(make, **{name: 1})
                 self.assertIn(f"there is no argument {name}; did you mean {meant}?", said)
 
     def test_none_is_an_argument(self) -> None:
@@ -74,6 +96,9 @@ class ArgumentTests(ClientTestCase):
             ("read_timeout", "timeout=Timeouts(silence=…)"),
             ("raise_for_status", "response.raise_for_status()"),
             ("browser_like_redirects", "allow_redirects"),
+            ("verify", VERIFY),
+            ("ca", "Client(reactor, HttpSettings(tls=ClientTlsSettings(ca=…)))"),
+            ("tls", "Client(reactor, HttpSettings(tls=…))"),
         ):
             options: Any = {name: 1}
             asked = self.start(self.client.get(URL, **options))
@@ -115,7 +140,7 @@ class AttributeTests(ClientTestCase):
             ),
             (self.client, "aclose", "did you mean close()?"),
             (self.client, "proxies", "did you mean Client(reactor, HttpSettings(proxy=…))?"),
-            (response, "nonsense", "Response has no attribute nonsense"),
+            (response, "nonsense", "'Response' object has no attribute 'nonsense'"),
         ):
             self.assertIn(said, self.missing(thing, name))
 

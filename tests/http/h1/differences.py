@@ -93,6 +93,12 @@ STRICTER = (
     Difference(("h11",), "RFC 9112 §6.3 item 3: ought to be an error", ours="it has both"),
     Difference(
         ("aiohttp",),
+        "RFC 9112 §6.3 item 3, of a Transfer-Encoding without a coding",
+        ours="it has both",
+        stream=rb"(?i:Transfer-Encoding):[ \t]*\r?\n",
+    ),
+    Difference(
+        ("aiohttp",),
         "RFC 9112 §5.1 and §5.2: white space before a colon, a fold before any field",
         ours="a line of its header is malformed",
         stream=rb"[ \t][^\n]*:|\n[ \t]",
@@ -144,7 +150,7 @@ LAXER = (
         ("aiohttp",),
         "RFC 9112 §6.3 item 5, and item 1 for a 304",
         theirs="Invalid character in Content-Length",
-        stream=rb":[^\n]*,|HTTP/1\.[0-9] (1|[23]04)",
+        stream=rb":[^\n]*(\n[ \t][^\n]*)*,|HTTP/1\.[0-9] (1|[23]04)",
     ),
     Difference(
         ("aiohttp",),
@@ -195,6 +201,12 @@ LAXER = (
         stream=rb"(?s)\n0.*Content-Length",
     ),
     Difference(("aiohttp",), "RFC 9112 §7.1.1: extensions are ignored", theirs="chunk extensions"),
+    Difference(
+        ("aiohttp",),
+        "RFC 9110 §15.2: a final response follows any interim one",
+        theirs="Data after `Connection: close`",
+        stream=rb"\AHTTP/1\.[0-9] 1",
+    ),
     Difference(
         ("aiohttp",),
         "RFC 9110 §2.5: a higher minor version",

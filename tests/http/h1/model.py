@@ -39,7 +39,6 @@ class Request:
     max_head: int = 64 * 2**10
     max_body: int | None = None
     close: bool = False
-    upgrade: bool = False
 
 
 @frozen
@@ -70,9 +69,7 @@ class Model:
         self.request = request
         self.head: Head | None = None
         self.body = ""
-        self.trailers: list[tuple[str, str]] = []
         self.interim: list[int] = []
-        self.switched = False
         self.kept = not request.close
         self.verdict = "complete"
         try:
@@ -103,10 +100,9 @@ class Model:
                 raise Refused
             head = parse_head(section)
             self.kept = self.kept and persistent(head)
-            asked = head.status == 101 and self.request.upgrade
-            if head.status == 101 and not asked:
+            if head.status == 101:
                 raise Refused
-            if head.status >= 200 or asked:
+            if head.status >= 200:
                 break
             if framing_contradicts(head):
                 self.kept = False
@@ -156,8 +152,8 @@ class Model:
         coding, length = head.all("transfer-encoding"), head.all("content-length")
         self.head = None
         tunnel = self.request.method == "CONNECT" and 200 <= head.status < 300
-        if head.status == 101 or tunnel:
-            self.kept, self.switched = False, True
+        if tunnel:
+            self.kept = False
             self.head = head
         elif head.status in (204, 304) or self.request.method == "HEAD":
             self.kept = self.kept and not framing_contradicts(head)
@@ -232,10 +228,9 @@ class Model:
             section = self.section(3, 1)
         finally:
             self.text, self.at = text, at + self.at - 3
-        fields, strict = parse_fields(section)
+        _, strict = parse_fields(section)
         if not strict:
             raise Refused
-        self.trailers = fields
 
 
 def has_control(text: str) -> bool:

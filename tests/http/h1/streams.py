@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from twisted_net.errors import FetchError
 from twisted_net.http.h1.messages import ResponseReader
@@ -36,12 +36,10 @@ class Outcome:
     reason: str = ""
     pairs: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
-    trailers: tuple[tuple[str, str], ...] = ()
     complete: bool = False
     reusable: bool = False
-    switched: bool = False
     surplus: bytes = b""
-    interim: tuple[int, ...] = field(default=())
+    continued: bool = False
 
 
 def read(
@@ -78,12 +76,10 @@ def read(
         "" if head is None else head.reason,
         () if head is None else head.fields.pairs,
         b"".join(body),
-        reader.trailers.pairs,
         reader.complete,
         reader.reusable if stays else before,
-        reader.switched,
         reader.surplus,
-        reader.interim_statuses,
+        reader.continued,
     )
 
 

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.http.h1.differences import PARSERS, compare, unexplained
 from tests.http.h1.hostile import ROWS
 from tests.http.h1.others import Verdict
+from tests.http.h1.streams import HELLO, LENGTH, response
 
 COUNT = 2000
 """
@@ -27,6 +28,15 @@ class DifferenceTests(SynchronousTestCase):
     def test_mutated(self) -> None:
         """They agree on small changes of these."""
         self.assertEqual(compare(COUNT, seed=0), [])
+
+    def test_found(self) -> None:
+        """They agree on what larger comparisons have found."""
+        for stream in (
+            response(b"Transfer-Encoding:\r\n" + LENGTH + b"\n", HELLO),
+            response(b"Content-Length:\r\n 5, 5\r\n"),
+            response(b"Connection: close\r\n", b"", b"HTTP/1.1 103 E") + response(),
+        ):
+            self.assertEqual([*unexplained(stream)], [])
 
     def test_plain(self) -> None:
         """All of them read what is plain: the comparison does not pass for want of verdicts."""

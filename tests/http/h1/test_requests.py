@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.h1.heads import CHUNKED
 from twisted_net.http.h1.requests import RequestEncoder
 
@@ -25,7 +26,9 @@ class RequestEncoderTests(SynchronousTestCase):
 
     def test_get(self) -> None:
         """Request line, ``Host`` first, the common fields and those of the call."""
-        head, closes = self.encoder().encode("GET", "/a?b=c", [("X", " y\t"), ("X", "z")])
+        head, closes = self.encoder().encode(
+            "GET", "/a?b=c", HeaderFields([("X", " y\t"), ("X", "z")])
+        )
         self.assertEqual(
             head,
             b"GET /a?b=c HTTP/1.1\r\nHost: a.test:8080\r\nUser-Agent: test/1\r\nAccept: */*\r\n"
@@ -35,15 +38,25 @@ class RequestEncoderTests(SynchronousTestCase):
 
     def test_own_fields(self) -> None:
         """A field of the call replaces a common one; ``Host`` stays the first."""
-        head, _ = self.encoder().encode("GET", "/", [("accept", "a"), ("X", "y"), ("HOST", "b")])
+        own = HeaderFields([("accept", "a"), ("X", "y"), ("HOST", "b")])
+        head, _ = self.encoder().encode("GET", "/", own)
         self.assertEqual(
             head,
             b"GET / HTTP/1.1\r\nHOST: b\r\nUser-Agent: test/1\r\naccept: a\r\nX: y\r\n\r\n",
         )
 
+    def test_again(self) -> None:
+        """Fields that have been sent are sent as before, to another origin too."""
+        own = HeaderFields([("X", " y"), ("User-Agent", "own"), ("Connection", "close")])
+        for host in ("a", "a", "b"):
+            head, closes = RequestEncoder(host, COMMON).encode("GET", "/", own)
+            lines = b"Accept: */*\r\nX: y\r\nUser-Agent: own\r\nConnection: close\r\n\r\n"
+            self.assertEqual(head, b"GET / HTTP/1.1\r\nHost: %b\r\n" % host.encode() + lines)
+            self.assertTrue(closes)
+
     def test_framing(self) -> None:
         """It is that of the body, whatever the fields say (RFC 9112 §6)."""
-        fields = [("content-length", "9"), ("Transfer-Encoding", "gzip")]
+        fields = HeaderFields([("content-length", "9"), ("Transfer-Encoding", "gzip")])
         for method, length, framing in (
             ("GET", None, b""),
             ("GET", 0, b"Content-Length: 0\r\n"),
@@ -55,17 +68,6 @@ class RequestEncoderTests(SynchronousTestCase):
             head, _ = RequestEncoder("a").encode(method, "/", fields, length=length)
             first = b"%b / HTTP/1.1\r\nHost: a\r\n" % method.encode()
             self.assertEqual(head, first + framing + b"\r\n", (method, length))
-
-    def test_expect(self) -> None:
-        """A body may wait for a 100; without one there is nothing to wait for."""
-        encoder = RequestEncoder("a")
-        for fields in ([], [("Expect", "100-continue")]):
-            head, _ = encoder.encode("POST", "/", fields, length=7, expect_continue=True)
-            self.assertEqual(head.count(b"Expect: 100-continue\r\n"), 1)
-        for length in (None, 0):
-            self.assertRaises(
-                ValueError, encoder.encode, "POST", "/", length=length, expect_continue=True
-            )
 
     def test_close(self) -> None:
         """Whether the connection closes is known from all fields that are sent."""
@@ -79,7 +81,9 @@ class RequestEncoderTests(SynchronousTestCase):
             ([], [("X", "close")], False),
         ):
             encoder = RequestEncoder("a", common)
-            self.assertEqual(encoder.encode("GET", "/", own)[1], closes, (common, own))
+            self.assertEqual(
+                encoder.encode("GET", "/", HeaderFields(own))[1], closes, (common, own)
+            )
 
     def test_refused(self) -> None:
         """What cannot be sent is refused, by a sentence that shows no value."""
@@ -103,7 +107,9 @@ class RequestEncoderTests(SynchronousTestCase):
             ("GET", "/", [("Host", "a"), ("host", "b")], "a request has one Host"),
             ("GET", "/", [("Content-Length", "\n")], "the character"),
         ):
-            error = self.assertRaises(ValueError, encoder.encode, method, target, fields)
+            error = self.assertRaises(
+                ValueError, encoder.encode, method, target, HeaderFields(fields)
+            )
             self.assertIn(text, str(error))
         self.assertRaises(ValueError, RequestEncoder, "a\r\n")
         self.assertRaises(ValueError, RequestEncoder, "a", [("Host", "b")])
@@ -123,7 +129,9 @@ class RequestEncoderTests(SynchronousTestCase):
     ) -> None:
         """A server reads one request of what was encoded, with these fields and no others."""
         try:
-            head, _ = self.encoder().encode("M" + method, "/" + target, fields, length=length)
+            head, _ = self.encoder().encode(
+                "M" + method, "/" + target, HeaderFields(fields), length=length
+            )
         except ValueError:
             return
         server = h11.Connection(h11.SERVER)

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests.http.fakes import Gatherer, ServerSide, refuse
 from twisted_net.http.h1.tcp_endpoint import TcpEndpoint
@@ -63,6 +64,20 @@ class TcpEndpointTests(SynchronousTestCase):
         self.patch(Factory, "buildProtocol", lambda self, addr: None)
         self.assertIsNone(factory.buildProtocol(None))
         self.failureResultOf(connecting, NoProtocol)
+
+    def test_failing_protocol(self) -> None:
+        """The error of a protocol that cannot take its connection is that of the attempt."""
+
+        class Failing(Protocol):
+            @override
+            def connectionMade(self) -> None:
+                raise ValueError("no such name")
+
+        connecting = self.connect(Failing)
+        server = ServerSide(self.reactor)
+        self.failureResultOf(connecting, ValueError)
+        self.reactor.advance(0.0)
+        self.assertTrue(server.transport.ended)
 
     def test_lost(self) -> None:
         """What was needed to connect is let go when the connection is lost."""

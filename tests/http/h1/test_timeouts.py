@@ -45,7 +45,7 @@ class TimeoutsTests(SynchronousTestCase):
 
     def turns(self) -> int:
         """Let the time of all end, and return the turns in which some expired."""
-        self.clock.advance(0.9)
+        self.clock.rightNow = max(self.clock.rightNow, 0.9)
         turns = 0
         while self.clock.getDelayedCalls():
             # A clock for tests runs what is due at once in the same step.
@@ -106,6 +106,26 @@ class TimeoutsTests(SynchronousTestCase):
         self.assertEqual(self.turns(), 4)
         self.assertEqual({len(each.expired) for each in every}, {1})
 
+    def test_held_up(self) -> None:
+        """After the reactor was held up, what has come is read before anything expires."""
+        for late, turns in ((0.0, 1), (0.04, 1), (0.06, 2), (9.0, 2)):
+            self.setUp()
+            waiting = self.wait(1.0)
+            self.clock.rightNow = 1.0 + late
+            self.assertEqual(self.turns(), turns)
+            self.assertEqual(len(waiting.expired), 1)
+        self.setUp()
+        answered = self.wait(1.0)
+        self.clock.rightNow = 3.0
+        (call,) = self.clock.calls
+        self.clock.calls.remove(call)
+        call.called = 1
+        call.func()
+        self.timeouts.discard(answered)
+        self.clock.advance(1.0)
+        self.assertEqual(answered.expired, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_ended_meanwhile(self) -> None:
         """What ends while it waits to expire does not."""
         first, *_, last = [self.wait(1.0) for _ in range(EXPIRED_PER_TURN + 1)]
@@ -159,6 +179,17 @@ class TimeoutsTests(SynchronousTestCase):
         last = self.wait(4.0)
         self.clock.advance(2.0)
         self.assertEqual(len(last.expired), 1)
+
+    def test_stopped_by_one(self) -> None:
+        """The end of one may stop all, as its caller may close the client."""
+        first, second = self.wait(1.0), self.wait(1.0)
+
+        def stop(now: float) -> None:
+            self.timeouts.stop()
+
+        self.patch(first, "expire", stop)
+        self.clock.advance(1.0)
+        self.assertEqual((second.expired, self.clock.getDelayedCalls()), ([], []))
 
     def test_stop(self) -> None:
         """After the end there is no timer, and nothing expires."""

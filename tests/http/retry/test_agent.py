@@ -29,10 +29,13 @@ from twisted_net.http.errors import (
     OriginBusy,
     TLSFailed,
 )
-from twisted_net.http.retry.agent import OriginRecovery, RetryAgent, log_attempt
+from twisted_net.http.origins import OriginTable
+from twisted_net.http.retry.agent import RetryAgent
 from twisted_net.http.retry.circuit_breaker import CircuitState
 from twisted_net.http.retry.policy import Attempt
+from twisted_net.http.retry.retrier import log_attempt, origin_health
 from twisted_net.http.retry.settings import BudgetSettings, CircuitBreakerSettings, RetryPolicy
+from twisted_net.http.settings import HttpSettings
 
 ORIGIN = ("http", "h", 80)
 
@@ -43,7 +46,7 @@ class RetryTestCase(HttpTestCase):
     def setUp(self) -> None:
         self.clock = MemoryReactorClock()
         self.reports: list[Attempt] = []
-        self.recovery = OriginRecovery()
+        self.origins = OriginTable(self.clock, HttpSettings())
 
     def make(
         self,
@@ -59,7 +62,7 @@ class RetryTestCase(HttpTestCase):
             self.clock,
             policy or RetryPolicy(),
             call=call,
-            recovery=self.recovery,
+            origins=self.origins,
             chance=lambda: chance,
             wall=lambda: 1_795_305_600.0 + self.clock.seconds(),
             report=self.reports.append,
@@ -283,11 +286,13 @@ class BudgetTests(RetryTestCase):
 
     def tokens(self) -> int:
         """Return the available tokens."""
-        return self.recovery.budgets.get(ORIGIN).tokens
+        return self.origins.get(ORIGIN).budget.tokens
 
     def budget(self, capacity: int) -> None:
         """Begin with so many tokens."""
-        self.recovery = OriginRecovery(BudgetSettings(capacity=capacity))
+        self.origins = OriginTable(
+            self.clock, HttpSettings(budget=BudgetSettings(capacity=capacity))
+        )
 
     def test_acquired_when_the_delay_begins(self) -> None:
         """A retry acquires tokens before its delay; they are refunded if it succeeds."""
@@ -309,7 +314,7 @@ class BudgetTests(RetryTestCase):
     def test_success_refills(self) -> None:
         """A call that succeeds at once refunds one token."""
         self.budget(20)
-        self.recovery.budgets.get(ORIGIN).tokens = 3
+        self.origins.get(ORIGIN).budget.tokens = 3
         self.successResultOf(self.ask([canned(404)]))
         self.assertEqual(self.tokens(), 4)
         self.failureResultOf(self.ask([TLSFailed("h", "x")]))
@@ -332,8 +337,11 @@ class BudgetTests(RetryTestCase):
 
     def test_many_waiting(self) -> None:
         """Concurrent failures share one budget."""
-        self.recovery = OriginRecovery(
-            BudgetSettings(capacity=100), CircuitBreakerSettings(failures=None)
+        self.origins = OriginTable(
+            self.clock,
+            HttpSettings(
+                budget=BudgetSettings(capacity=100), breaker=CircuitBreakerSettings(failures=None)
+            ),
         )
         asking = [self.ask([canned(503), canned(200)]) for _ in range(20)]
         self.assertEqual(len(self.clock.getDelayedCalls()), 7)
@@ -347,10 +355,9 @@ class BreakerTests(RetryTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.recovery = OriginRecovery(
-            breaker=CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0)
-        )
-        self.breaker = self.recovery.breakers.get(ORIGIN)
+        breaker = CircuitBreakerSettings(failures=2, rest=10.0, probe_timeout=4.0)
+        self.origins = OriginTable(self.clock, HttpSettings(breaker=breaker))
+        self.breaker = self.origins.get(ORIGIN).breaker
 
     def test_resilience4j_retries_through_an_open_breaker(self) -> None:
         """The failure that opened it is final, without another delay."""
@@ -420,6 +427,22 @@ class BreakerTests(RetryTestCase):
             for _ in range(2):
                 self.ask([bad], policy=RetryPolicy(retries=0)).addErrback(lambda failure: None)
             self.assertEqual(self.breaker.state, CircuitState.OPEN, bad)
+
+    def test_timeouts(self) -> None:
+        """One counts if the origin was waited for as long as the floor, or the client's limit."""
+        for limit, waited, counts in (
+            (None, 4.9, False),
+            (None, 5.0, True),
+            (2.0, 1.9, False),
+            (2.0, 2.0, True),
+            (9.0, 4.9, False),
+        ):
+            settings = HttpSettings(headers_timeout=limit)
+            for total in (False, True):
+                error = FetchTimeout("headers", 9.0, total=total, waited=waited)
+                self.assertEqual(origin_health(error, settings), False if counts else None)
+        for phase in ("queue", "retry", "hook"):
+            self.assertIsNone(origin_health(FetchTimeout(phase, 99.0), HttpSettings()))
 
     def test_other_origins(self) -> None:
         """Each origin has its own."""
@@ -498,10 +521,10 @@ class HedgeTests(RetryTestCase):
 
     def test_charged_to_the_budget(self) -> None:
         """A hedge costs what a retry does and is not refunded; without tokens there is none."""
-        self.recovery = OriginRecovery(BudgetSettings(capacity=15))
+        self.origins = OriginTable(self.clock, HttpSettings(budget=BudgetSettings(capacity=15)))
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
-        self.assertEqual(self.recovery.budgets.get(ORIGIN).tokens, 2)
+        self.assertEqual(self.origins.get(ORIGIN).budget.tokens, 2)
         self.ask([self.waiting(), canned(200)], policy=self.policy)
         self.clock.advance(1.0)
         self.assertEqual(len(self.fake.sent), 1)
@@ -518,7 +541,9 @@ class HedgeTests(RetryTestCase):
 
     def test_not_beside_a_probe(self) -> None:
         """While the breaker is half open there is no hedge."""
-        self.recovery = OriginRecovery(breaker=CircuitBreakerSettings(failures=1, rest=10.0))
+        self.origins = OriginTable(
+            self.clock, HttpSettings(breaker=CircuitBreakerSettings(failures=1, rest=10.0))
+        )
         self.ask([canned(503)], policy=self.policy)
         self.clock.advance(10.0)
         self.ask([self.waiting(), canned(200)], policy=self.policy)

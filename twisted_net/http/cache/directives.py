@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
-from twisted_net.http.fields import HeaderFields
+from twisted_net.http.fields import TCHAR, HeaderFields, unescape
 
 MAX_DELTA_SECONDS = 2**31
 """Stands for every larger number of seconds (RFC 9111 §1.2.2)."""
@@ -27,8 +28,11 @@ MAX_LENGTH = 8192
 Directives = Mapping[str, str | None]
 """The argument of each directive, by its name in lower case; None for no argument."""
 
+_MAX_KEPT = 256
+"""Characters of a field whose directives are kept parsed."""
+
 _DIRECTIVE = re.compile(
-    r'([!#$%&\'*+.^_`|~0-9A-Za-z-]++)(?:=(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]*+)))?+'
+    rf'({TCHAR}++)(?:=(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]*+)))?+'
     # Text up to the next comma is skipped; one in quotes is no separator (RFC 9110 §5.6.1).
     r'(?:"(?:[^"\\]|\\.)*+"|[^,"])*+("?)',
     re.DOTALL,
@@ -45,7 +49,7 @@ _OF_REQUESTS = frozenset(
 )
 
 
-def directives(fields: HeaderFields) -> dict[str, str | None]:
+def directives(fields: HeaderFields) -> Directives:
     """
     Parse ``Cache-Control``: return the argument, or None, of each directive in lower case.
 
@@ -53,10 +57,10 @@ def directives(fields: HeaderFields) -> dict[str, str | None]:
     skipped, and a field over the limits is ``no-store``. Without ``Cache-Control``,
     ``Pragma: no-cache`` counts as ``no-cache`` (§5.4).
     """
-    text = fields.get("cache-control")
+    text = fields.joined("cache-control")
     if text is None:
         return {"no-cache": None} if fields.get("pragma", "").lower() == "no-cache" else {}
-    return {"no-store": None} if _is_too_long(text) else _parse_directives(text)
+    return _of_text(text)
 
 
 def request_directives(fields: HeaderFields) -> dict[str, str | None]:
@@ -68,6 +72,14 @@ def request_directives(fields: HeaderFields) -> dict[str, str | None]:
     return {name: value for name, value in directives(fields).items() if name in _OF_REQUESTS}
 
 
+def _of_text(text: str) -> Directives:
+    return _kept(text) if len(text) <= _MAX_KEPT else _read(text)
+
+
+def _read(text: str) -> Directives:
+    return {"no-store": None} if _is_too_long(text) else _parse_directives(text)
+
+
 def _is_too_long(text: str) -> bool:
     return len(text) > MAX_LENGTH or text.count(",") >= MAX_DIRECTIVES
 
@@ -76,7 +88,7 @@ def _parse_directives(text: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for match in _DIRECTIVE.finditer(text):
         name, quoted, token, unclosed = match.groups()
-        value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token
+        value = unescape(quoted) if quoted is not None else token
         found.setdefault(name.lower(), value)
         if unclosed:
             # No later quote is closed either: searching for the end of each would take quadratic
@@ -84,6 +96,10 @@ def _parse_directives(text: str) -> dict[str, str | None]:
             _, _, rest = text[match.end() :].replace('"', " ").partition(",")
             return _parse_directives(rest) | found
     return found
+
+
+# A server sends few different ones, and each of them is asked for several times.
+_kept = lru_cache(maxsize=256)(_read)
 
 
 def parse_response_directives(fields: HeaderFields, targets: tuple[str, ...] = ()) -> Directives:
@@ -100,7 +116,8 @@ def parse_response_directives(fields: HeaderFields, targets: tuple[str, ...] = (
         targeted = _parse_targeted(fields, name)
         if targeted is not None:
             return targeted
-    return directives(fields) if "cache-control" in fields else {}
+    text = fields.joined("cache-control")
+    return {} if text is None else _of_text(text)
 
 
 def has_targeted_field(fields: HeaderFields, targets: tuple[str, ...]) -> bool:
@@ -208,7 +225,7 @@ def _item(text: str, at: int) -> tuple[_Item, int] | None:
         number = match[0]
         return (float(number) if "." in number else int(number)), match.end()
     if match := _STRING.match(text, at):
-        return re.sub(r"\\(.)", r"\1", match[1]), match.end()
+        return unescape(match[1]), match.end()
     if match := _BOOLEAN.match(text, at):
         return match[1] == "1", match.end()
     if match := _TOKEN.match(text, at) or _BINARY.match(text, at):

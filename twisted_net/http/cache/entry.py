@@ -25,6 +25,7 @@ CACHE_RELEVANT_FIELDS = (
 )
 """A request with none of these fields gets any fresh stored response, unchanged."""
 
+_NOT_OF_FRESHNESS = frozenset({"stale-if-error"})
 _BESIDE_DIRECTIVES = ("range", *CACHE_CONDITIONS, *ORIGIN_CONDITIONS)
 
 
@@ -44,10 +45,17 @@ class CacheRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether any fresh stored response answers it, unchanged."""
+        """
+        Whether any fresh stored response answers it, unchanged.
+
+        ``stale-if-error`` does not change that: it is about one that is not fresh.
+        """
         if self.fields.has_none(CACHE_RELEVANT_FIELDS):
             return True
-        return self.fields.has_none(_BESIDE_DIRECTIVES) and not request_directives(self.fields)
+        return (
+            self.fields.has_none(_BESIDE_DIRECTIVES)
+            and request_directives(self.fields).keys() <= _NOT_OF_FRESHNESS
+        )
 
 
 @frozen(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from twisted_net.http.cache.directives import MAX_DELTA_SECONDS, Directives, seconds
+from twisted_net.http.cache.entry import Entry
 from twisted_net.http.dates import parse_date
 from twisted_net.http.fields import HeaderFields
 
@@ -82,3 +83,27 @@ def heuristic_lifetime(
 def date_of(fields: HeaderFields, wall: float) -> float | None:
     """Return the time of ``Date`` in seconds since 1970, or None where it is absent or invalid."""
     return parse_date((fields.first("date") or "").strip(), wall)
+
+
+def satisfies(asked: Directives, entry: Entry, age: float, remaining: float) -> bool:
+    """Return whether a stored response is fresh enough for the request (RFC 9111 §5.2.1)."""
+    if not asked:
+        return remaining > 0
+    if "no-cache" in asked:
+        return False
+    if "max-age" in asked:
+        limit = seconds(asked["max-age"])
+        # RFC 8246 §2: a reload (max-age=0) does not validate a fresh immutable response.
+        reload = limit == 0 and entry.immutable and remaining > 0
+        if (age > limit or limit == 0) and not reload:
+            return False
+    if "min-fresh" in asked and remaining < seconds(asked["min-fresh"]):
+        return False
+    if remaining > 0:
+        return True
+    if "min-fresh" in asked or entry.must_revalidate:
+        return False
+    if "max-stale" in asked:
+        max_stale = asked["max-stale"]
+        return max_stale is None or -remaining <= seconds(max_stale)
+    return False

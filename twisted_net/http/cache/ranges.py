@@ -114,3 +114,16 @@ def combine_bytes(old: tuple[int, bytes], new: tuple[int, bytes]) -> tuple[int, 
     before = old_body[: max(0, new_start - old_start)]
     after = old_body[new_end - old_start :] if old_end > new_end else b""
     return min(old_start, new_start), before + new_body + after
+
+
+def accepts_coding(request: HeaderFields, codings: str) -> bool:
+    """
+    Return whether a request names all *codings* as acceptable (RFC 9110 §12.5.3), or none at all.
+
+    A range is one of the encoded bytes, which are of no use to a caller who wants them plain.
+    """
+    accepted = request.get("accept-encoding")
+    if accepted is None or not codings.strip():
+        return True
+    names = {name.partition(";")[0].strip() for name in accepted.lower().split(",")}
+    return all(name.strip() in names for name in codings.lower().split(","))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import field, frozen
 
 from twisted_net.http.cache import ranges, validation
@@ -11,6 +13,7 @@ from twisted_net.http.cache.entry import (
     CacheRequest,
     Entry,
 )
+from twisted_net.http.cache.rules import Decision, Rules, Serve, Unsatisfiable
 from twisted_net.http.fields import HeaderFields
 
 
@@ -64,3 +67,33 @@ def _range_response(
     )
     body = entry.body[first - entry.start : end - entry.start]
     return ServedResponse(206, "Partial Content", served, body)
+
+
+def lookup_after_wait(
+    rules: Rules, request: CacheRequest, stored: Sequence[Entry], now: float, asked_at: float
+) -> Decision:
+    """
+    Decide as :meth:`Rules.lookup` does, for a plain request that has waited for another's response.
+
+    It is served that response if its server has sent it fresh, as are all for whom it was
+    requested (RFC 9111 §4). A response that comes late counts as that much older (§4.2.3); if it
+    is stale by then, each of those who wait would request it again, just when all are late.
+
+    :param asked_at: when the request was made.
+    """
+    decision = rules.lookup(request, stored, now)
+    if isinstance(decision, (Serve, Unsatisfiable)):
+        return decision
+    entry = decision.entry
+    if (
+        entry is None
+        or entry.response_time < asked_at
+        or entry.no_cache
+        or entry.complete_length is not None
+    ):
+        return decision
+    lifetime, age = rules.lifetime(request.key, entry), entry.age(now)
+    delay = entry.response_time - entry.request_time
+    if lifetime <= entry.initial_age - delay or lifetime <= 0.0:
+        return decision
+    return Serve(entry, age, lifetime - age)

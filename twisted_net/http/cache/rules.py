@@ -38,6 +38,7 @@ from twisted_net.http.cache.freshness import (
     explicit_lifetime,
     heuristic_lifetime,
     initial_age,
+    satisfies,
 )
 from twisted_net.http.cache.settings import CacheSettings, url_pattern
 from twisted_net.http.cache.storability import (
@@ -57,6 +58,10 @@ STALE_IF_ERROR_STATUSES = frozenset({500, 502, 503, 504})
 # Request directives beside which a response may be served while it is validated (RFC 5861 §3); the
 # others state how fresh it has to be.
 _ALLOWS_STALE = frozenset({"only-if-cached", "stale-if-error"})
+
+
+# Without one of these a response has neither a lifetime nor a validator, nor a directive.
+_PERMITTING_FIELDS = ("cache-control", "etag", "expires", "last-modified")
 
 
 @frozen(slots=True)
@@ -122,6 +127,9 @@ class Unsatisfiable:
     """Answer 504: the request allows only a stored response (``only-if-cached``)."""
 
 
+OTHER_METHOD = Forward("method")
+"""What is decided for a request that is neither a GET nor a HEAD."""
+
 Decision = Serve | Revalidate | FetchRemainder | Forward | Unsatisfiable
 
 
@@ -130,8 +138,8 @@ class Rules:
     """
     The decisions of one cache.
 
-    :param settings: its ``default_ttl`` can be replaced for one call, by
-        :meth:`with_default_ttl`.
+    :param settings: its ``default_ttl`` and ``stale_if_error`` can be replaced for one call, by
+        :meth:`with_default_ttl` and :meth:`with_stale_if_error`.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
@@ -139,18 +147,27 @@ class Rules:
         self._shared = settings.shared
         self._targets = settings.targets if settings.shared else ()
         self._default_ttl = settings.default_ttl
+        self._stale_if_error = settings.stale_if_error
         self._key_fields = tuple(sorted(KEY_FIELDS if self._shared else KEY_FIELDS | USER_FIELDS))
         self._patterns = tuple(url_pattern(text) for text in settings.ttl_by_url)
+        self._permitting = (*_PERMITTING_FIELDS, *(name.lower() for name in self._targets))
 
     def with_default_ttl(self, default_ttl: float | None) -> Rules:
         """Return the same rules with this lifetime for all responses that state none."""
-        other = object.__new__(Rules)
-        other._settings = self._settings
-        other._shared = self._shared
-        other._targets = self._targets
+        other = self._copy()
         other._default_ttl = default_ttl
-        other._key_fields = self._key_fields
         other._patterns = ()
+        return other
+
+    def with_stale_if_error(self, stale_if_error: float) -> Rules:
+        """Return the same rules with this window for stale responses in place of errors."""
+        other = self._copy()
+        other._stale_if_error = stale_if_error
+        return other
+
+    def _copy(self) -> Rules:
+        other = object.__new__(Rules)
+        other.__dict__.update(self.__dict__)
         return other
 
     def default_ttl_for(self, key: str) -> float | None:
@@ -159,6 +176,10 @@ class Rules:
             if pattern.match(key):
                 return ttl
         return self._default_ttl
+
+    def storing_terms(self, key: str) -> tuple[float | None, bool]:
+        """Return what may differ between calls, of that which decides what is storable."""
+        return self.default_ttl_for(key), self._stale_if_error > 0
 
     def key_field_names(self) -> tuple[str, ...]:
         """
@@ -178,13 +199,13 @@ class Rules:
         :param now: by the clock of the cache.
         """
         if request.method != "GET" and request.method != "HEAD":
-            return Forward("method")
+            return OTHER_METHOD
         fields = request.fields
         entry = self._select(fields, stored)
         if fields.has_none(CACHE_RELEVANT_FIELDS):
             if entry is not None and entry.complete_length is None and not entry.no_cache:
                 age = entry.age(now)
-                remaining = self._lifetime(request.key, entry) - age
+                remaining = self.lifetime(request.key, entry) - age
                 if remaining > 0:
                     return Serve(entry, age, remaining)
             asked: Directives = {}
@@ -214,9 +235,9 @@ class Rules:
         if entry.complete_length is not None and not for_range:
             return self._complete(request, entry)
         age = entry.age(now)
-        remaining = self._lifetime(request.key, entry) - age
+        remaining = self.lifetime(request.key, entry) - age
         if not entry.no_cache:
-            if _satisfies(asked, entry, age, remaining):
+            if satisfies(asked, entry, age, remaining):
                 return Serve(entry, age, remaining)
             if asked.keys() <= _ALLOWS_STALE and _may_serve_stale(
                 entry, remaining, entry.stale_while_revalidate
@@ -254,7 +275,11 @@ class Rules:
         return FetchRemainder(entry, [("Range", f"bytes={len(entry.body)}-"), ("If-Range", etag)])
 
     def stale_on_error(self, request: CacheRequest, entry: Entry | None, now: float) -> bool:
-        """Return whether a stale response may be served as the server failed (RFC 5861 §4)."""
+        """
+        Return whether a stale response may be served as the server failed (RFC 5861 §4).
+
+        The longest window of the response, the request and the settings counts.
+        """
         if entry is None or entry.no_cache:
             return False
         if "range" in request.fields and not _covers_range(request.fields, entry):
@@ -264,11 +289,24 @@ class Rules:
         asked = request_directives(request.fields)
         if "no-cache" in asked:
             return False
-        window = max(entry.stale_if_error, seconds(asked.get("stale-if-error")))
-        remaining = self._lifetime(request.key, entry) - entry.age(now)
+        window = max(
+            entry.stale_if_error, seconds(asked.get("stale-if-error")), self._stale_if_error
+        )
+        remaining = self.lifetime(request.key, entry) - entry.age(now)
         return _may_serve_stale(entry, remaining, window)
 
     # Storing.
+
+    def is_unstorable(self, key: str, status: int, fields: HeaderFields) -> bool:
+        """
+        Return whether :meth:`storable` is surely false for a response to GET.
+
+        That is found in a tenth of the time: most responses of services forbid it, or state nothing
+        for which they would be stored.
+        """
+        if fields.has_none(self._permitting):
+            return self._stale_if_error <= 0 and self.default_ttl_for(key) is None
+        return forbids_storing(parse_response_directives(fields, self._targets), status)
 
     def storable(
         self, request: CacheRequest, status: int, fields: HeaderFields, wall: float
@@ -306,6 +344,15 @@ class Rules:
             or "etag" in fields
             or "last-modified" in fields
             or bool(lifetime == 0 and longest_stale_window(response_directives))
+            or (status < 500 and self._of_use_on_error(response_directives))
+        )
+
+    def _of_use_on_error(self, response_directives: Directives) -> bool:
+        """Return whether by the settings a response is served where its server fails later."""
+        return (
+            self._stale_if_error > 0
+            and not requires_validation(response_directives)
+            and not self._must_revalidate(response_directives)
         )
 
     def supersedes_stored(self, request: CacheRequest, status: int, fields: HeaderFields) -> bool:
@@ -331,6 +378,12 @@ class Rules:
         """Return whether a body of *length* bytes may be stored."""
         return length <= self._settings.max_object
 
+    def selecting_names(self, fields: HeaderFields) -> tuple[str, ...]:
+        """Return the request fields that a response with these fields is selected by, sorted."""
+        if "vary" not in fields:
+            return self._key_fields
+        return tuple(sorted(vary_names(fields).union(self._key_fields)))
+
     def make_entry(
         self,
         request: CacheRequest,
@@ -342,7 +395,7 @@ class Rules:
     ) -> Entry:
         """Return a complete response as an entry; call :meth:`storable` before."""
         response_directives = parse_response_directives(fields, self._targets)
-        names = tuple(sorted(vary_names(fields).union(self._key_fields)))
+        names = self.selecting_names(fields)
         start, complete_length = 0, None
         content_range = ranges.parse_content_range(fields.get("content-range", ""))
         if status == 206 and content_range is not None:
@@ -483,7 +536,8 @@ class Rules:
                 return entry
         return None
 
-    def _lifetime(self, key: str, entry: Entry) -> float:
+    def lifetime(self, key: str, entry: Entry) -> float:
+        """Return the freshness lifetime of a stored response, in seconds (RFC 9111 §4.2.1)."""
         if entry.explicit_lifetime is not None:
             return entry.explicit_lifetime
         if entry.heuristic_lifetime is None:
@@ -519,30 +573,6 @@ class Rules:
         return lifetime or 0.0
 
 
-def _satisfies(asked: Directives, entry: Entry, age: float, remaining: float) -> bool:
-    """Return whether a stored response is fresh enough for the request (RFC 9111 §5.2.1)."""
-    if not asked:
-        return remaining > 0
-    if "no-cache" in asked:
-        return False
-    if "max-age" in asked:
-        limit = seconds(asked["max-age"])
-        # RFC 8246 §2: a reload (max-age=0) does not validate a fresh immutable response.
-        reload = limit == 0 and entry.immutable and remaining > 0
-        if (age > limit or limit == 0) and not reload:
-            return False
-    if "min-fresh" in asked and remaining < seconds(asked["min-fresh"]):
-        return False
-    if remaining > 0:
-        return True
-    if "min-fresh" in asked or entry.must_revalidate:
-        return False
-    if "max-stale" in asked:
-        max_stale = asked["max-stale"]
-        return max_stale is None or -remaining <= seconds(max_stale)
-    return False
-
-
 def _may_serve_stale(entry: Entry, remaining: float, window: float) -> bool:
     """Return whether a stale response is no longer than *window* seconds past its lifetime."""
     return window > 0 and -remaining < window and not entry.must_revalidate
@@ -552,22 +582,9 @@ def _covers_range(request: HeaderFields, entry: Entry) -> bool:
     """Return whether the ``Range`` of a request can be answered from an entry."""
     return (
         entry.status in (200, 206)
-        and _accepts_coding(request, entry.fields.get("content-encoding", ""))
+        and ranges.accepts_coding(request, entry.fields.get("content-encoding", ""))
         and ranges.covers(request["range"], entry.start, len(entry.body), entry.complete_length)
     )
-
-
-def _accepts_coding(request: HeaderFields, codings: str) -> bool:
-    """
-    Return whether a request names all *codings* as acceptable (RFC 9110 §12.5.3), or none at all.
-
-    A range is one of the encoded bytes, which are of no use to a caller who wants them plain.
-    """
-    accepted = request.get("accept-encoding")
-    if accepted is None or not codings.strip():
-        return True
-    names = {name.partition(";")[0].strip() for name in accepted.lower().split(",")}
-    return all(name.strip() in names for name in codings.lower().split(","))
 
 
 def _has_single_range(fields: HeaderFields) -> bool:

@@ -52,6 +52,16 @@ class CacheSettings(Record, frozen=True):
             ' "https://api.example/* 60"; the first that matches counts, before default_ttl'
         ),
     ] = ()
+    stale_if_error: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_DELTA_SECONDS,
+            description="how long a stale response may be served in place of an error of its"
+            " server, in seconds past its lifetime (RFC 5861); 0: only as its server or the request"
+            " says",
+        ),
+    ] = 0.0
     heuristic_fraction: Annotated[
         float,
         Meta(

@@ -13,7 +13,6 @@ import _thread
 import os
 import queue
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,7 +193,6 @@ class SQLiteStore:
             connect=connect,
         )
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._ended = threading.Event()
         self._done: list[_Read | _Write] = []  # the thread's
         # All below is used in the reactor's thread alone.
         self._tier = MemoryTier(max_memory)
@@ -517,7 +515,6 @@ class SQLiteStore:
         finally:
             self._file.close()
             self._reactor.callFromThread(self._thread_ended)
-            self._ended.set()
 
     def _round(self) -> bool:
         """Wait for jobs, and do some of them; return whether to go on."""

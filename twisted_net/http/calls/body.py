@@ -90,10 +90,7 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:  
         if data is not None or files:
             raise TypeError("Client: json cannot be combined with data or files")
         _set_type(headers, "application/json")
-        try:
-            return RequestBody(msgspec.json.encode(options["json"]))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise TypeError(f"Client: json cannot be encoded: {error}") from None
+        return json_body(options["json"])
     if files:
         return _with_files(data, files, headers)
     if data is None:
@@ -108,6 +105,18 @@ def request_body(options: Mapping[str, Any], headers: Headers) -> RequestBody:  
         _set_type(headers, FORM_TYPE)
         return RequestBody(encoded_form(form_pairs(data, "data")).encode())
     return _sent_once(data)
+
+
+def json_body(value: Any) -> RequestBody:  # Any: whatever msgspec encodes
+    """
+    Return a value as a body.
+
+    :raises TypeError: for a value that JSON does not have.
+    """
+    try:
+        return RequestBody(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"Client: json cannot be encoded: {error}") from None
 
 
 def _with_files(data: object, files: Files, headers: Headers) -> RequestBody:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
 
-from twisted_net.http.bodies import discard, response_fields
+from twisted_net.http.bodies import BodyResponse, discard, header_fields, twisted_headers
 from twisted_net.http.call import Call
 from twisted_net.http.calls.authentication import Auth, DigestAuth
 from twisted_net.http.calls.body import NO_BODY, RequestBody
 from twisted_net.http.calls.hooks import RequestHook, completed
 from twisted_net.http.calls.http_request import HttpRequest, RequestFields
+from twisted_net.http.calls.request_sender import RequestSender
 from twisted_net.http.errors import TooManyRedirects
+from twisted_net.http.fields import HeaderFields
 from twisted_net.http.redirects import ORIGIN_FIELDS, Redirect, parse_redirect
-from twisted_net.http.request import RequestSender
 from twisted_net.http.response import Response, Trace
 from twisted_net.http.urls import encode_url, parse_target
 
@@ -40,7 +37,7 @@ class RequestChain:
 
     method: str
     url: str
-    sent: Headers
+    sent: HeaderFields
     body: RequestBody
     call: Call
     clock: IReactorTime
@@ -48,17 +45,17 @@ class RequestChain:
     hooks: tuple[RequestHook, ...] = ()
     max_redirects: int | None = None
     history: list[Response] = field(factory=list)
-    _headers: Headers = field(init=False)
+    _fields: HeaderFields = field(init=False)
     _challenged: bool = field(init=False, default=False)
     _elsewhere: bool = field(init=False, default=False)
 
-    async def run(self, sender: RequestSender) -> IResponse:
+    async def run(self, sender: RequestSender) -> BodyResponse:
         """
         Make the requests; return the last response.
 
         :raises TooManyRedirects: if there are more than the limit.
         """
-        self._headers = self.sent
+        self._fields = self.sent
         prepared = self.auth is not None or bool(self.hooks)
         started = self.clock.seconds()
         while True:
@@ -71,13 +68,15 @@ class RequestChain:
                 continue
             if not 300 <= code < 400 or self.max_redirects is None:
                 return received
-            fields = response_fields(received)
+            fields = received.fields
             redirect = parse_redirect(self.method, self.call.url, code, fields.first("location"))
-            if redirect is None or (redirect.with_body and not self.body.replayable):
+            if redirect is None or (redirect.with_body and not self._may_send_body):
                 return received
             discard(received)
             if len(self.history) == self.max_redirects:
-                raise TooManyRedirects(self.max_redirects)
+                error = TooManyRedirects(self.max_redirects)
+                error.name_url(self.call.url)
+                raise error
             self.history.append(
                 Response(
                     method=self.method,
@@ -98,51 +97,52 @@ class RequestChain:
         """Return what a response is to know of the requests."""
         return Trace(self.sent, self.body.data, tuple(self.history), self.call.set_cookies)
 
-    async def _prepared(self) -> Headers:
+    async def _prepared(self) -> HeaderFields:
         """Return the header of the next request, after all hooks."""
-        headers = self._headers.copy()
+        headers = twisted_headers(self._fields)
         url = parse_target(encode_url(self.url)).url
         request = HttpRequest(self.method, url, RequestFields(headers), self.body.data)
         for hook in self.hooks:
-            await completed(hook(request), self.clock, self.call.deadline)
+            await completed(hook(request), self.clock, self.call.deadline, url)
         if self._elsewhere:
             # A hook may add them to every request.
-            _remove(headers, ORIGIN_FIELDS)
+            for name in ORIGIN_FIELDS:
+                headers.removeHeader(name)
         if isinstance(self.auth, DigestAuth):
             self.auth.authorize(request)
         elif callable(self.auth):
             # Last, as a signature covers what it finds.
-            await completed(self.auth(request), self.clock, self.call.deadline)
-        return headers
+            await completed(self.auth(request), self.clock, self.call.deadline, url)
+        return header_fields(headers)
 
-    def _may_answer(self, received: IResponse) -> bool:
+    def _may_answer(self, received: BodyResponse) -> bool:
         """Return whether the request is to be sent again, with the answer to a challenge."""
         if (
             self._challenged
             or not isinstance(self.auth, DigestAuth)
-            or not self.body.replayable
+            or not self._may_send_body
             or not self.auth.challenged(
-                self.url, response_fields(received).get_all("www-authenticate")
+                encode_url(self.url), received.fields.get_all("www-authenticate")
             )
         ):
             return False
         self._challenged = True
         return True
 
+    @property
+    def _may_send_body(self) -> bool:
+        """Whether the body of the last request can be sent with the next one."""
+        return self.body.replayable or self.call.body_unsent
+
     def _follow(self, redirect: Redirect) -> None:
         """Become the request that follows a redirect."""
-        headers = self._headers.copy()
+        fields = self._fields
         if not redirect.same_origin:
             self.auth, self._elsewhere = None, True
-            _remove(headers, ORIGIN_FIELDS)
+            fields = fields.without(ORIGIN_FIELDS)
         if not redirect.with_body:
-            _remove(headers, _OF_BODY)
+            fields = fields.without(_OF_BODY)
             self.body = NO_BODY
-        self._headers = self.sent = headers
+        self._fields = self.sent = fields
         self.method, self.url = redirect.method, redirect.url
         self._challenged = False
-
-
-def _remove(headers: Headers, names: Iterable[str]) -> None:
-    for name in names:
-        headers.removeHeader(name)

@@ -31,8 +31,6 @@ DEFAULT_ACCEPT = "application/json"
 
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
-_GivenAuth = Auth | None
-
 
 class ClientDefaults:
     """

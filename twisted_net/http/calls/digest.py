@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from attrs import define, frozen
 
+from twisted_net.http.fields import TCHAR, unescape
+
 MAX_CHALLENGES = 16
 """Challenges of one response that are read; usual are one or two."""
 
@@ -17,15 +19,13 @@ MAX_LENGTH = 8192
 
 _HASHES = {"MD5": md5, "SHA-256": sha256}
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # A scheme, or a parameter: an equals sign tells them apart. What fits neither, such as the one
 # long word of other schemes, is skipped up to the next comma or space.
 _ITEM = re.compile(
-    rf'({_TOKEN}++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|({_TOKEN}++)))?+[^\s,]*+[\s,]*+'
+    rf'({TCHAR}++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|({TCHAR}++)))?+[^\s,]*+[\s,]*+'
     r"|[^\s,]++[\s,]*+|[\s,]++",
     re.DOTALL,
 )
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @frozen
@@ -97,7 +97,7 @@ def _challenges(values: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
                 if name is not None and len(found) < MAX_CHALLENGES:
                     found.append((name.lower(), {}))
             elif found:
-                text = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
+                text = token if quoted is None else unescape(quoted)
                 found[-1][1].setdefault(name.lower(), text)
     return found
 

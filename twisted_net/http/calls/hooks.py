@@ -39,10 +39,13 @@ def hooks_of(given: object, name: str) -> tuple[Callable[..., object], ...]:
     return tuple(hooks)
 
 
-async def completed(result: object, clock: IReactorTime, deadline: Deadline | None) -> None:
+async def completed(
+    result: object, clock: IReactorTime, deadline: Deadline | None, url: str
+) -> None:
     """
     Await what a hook has returned, if it is awaitable.
 
+    :param url: of the request, for the error.
     :raises FetchTimeout: at the deadline of the call; the hook is cancelled.
     """
     if not isawaitable(result):
@@ -63,7 +66,9 @@ async def completed(result: object, clock: IReactorTime, deadline: Deadline | No
         await result_of(waiting)
     except CancelledError:
         if expired:
-            raise deadline.exceeded("hook") from None
+            error = deadline.exceeded("hook")
+            error.name_url(url)
+            raise error from None
         raise
     finally:
         if timer.active():

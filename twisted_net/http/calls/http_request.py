@@ -10,6 +10,7 @@ from twisted.web.http_headers import Headers
 from typing_extensions import override
 
 from twisted_net.config.type_checks import shown
+from twisted_net.http.fields import TOKEN
 
 
 class RequestFields(MutableMapping[str, str]):
@@ -68,12 +69,9 @@ class RequestFields(MutableMapping[str, str]):
         return sum(1 for _ in self._headers.getAllRawHeaders())
 
 
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
 def is_token(text: str) -> bool:
     """Return whether a text is a token (RFC 9110 §5.6.2), as names of fields and methods are."""
-    return bool(text) and _TOKEN.issuperset(text)
+    return TOKEN.fullmatch(text) is not None
 
 
 def check_field(name: object, value: object, label: str) -> None:

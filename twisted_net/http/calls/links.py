@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 from twisted_net.http.errors import InvalidURL
+from twisted_net.http.fields import TCHAR, unescape
 from twisted_net.http.urls import encode_url, join
 from twisted_net.net.charsets import codec_for
 
@@ -23,14 +24,12 @@ MAX_PARAMETERS = 32
 """Parameters of one link that are parsed."""
 
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _PARAMETER = (
-    rf"[ \t]*+;[; \t]*+(?:({_TOKEN}++)[ \t]*+"
+    rf"[ \t]*+;[; \t]*+(?:({TCHAR}++)[ \t]*+"
     r'(?:=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;,"]*+)))?+)?+'
 )
 _LINK = re.compile(rf"<([^<>]*+)>((?:{_PARAMETER})*+)", re.DOTALL)
 _PARAMETERS = re.compile(_PARAMETER, re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @frozen
@@ -97,7 +96,7 @@ def _parameters(text: str) -> dict[str, str]:
         at = match.end()
         name, quoted, token = match.groups()
         if name is not None:
-            value = token or "" if quoted is None else _ESCAPED.sub(r"\1", quoted)
+            value = token or "" if quoted is None else unescape(quoted)
             found.setdefault(name.lower(), value)
     return found
 

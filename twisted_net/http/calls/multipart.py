@@ -153,7 +153,9 @@ def _part(name: str, filename: str | None, kind: str | None, content: object) ->
         if not kind.isprintable() or not kind.isascii():
             raise ValueError(f"files: the type of {name} must be like text/plain")
         head += f"\r\nContent-Type: {kind}"
-    return _Part(f"{head}\r\n\r\n".encode(), _content(name, content))
+    # As octets where a name of a file is no UTF-8.
+    octets = f"{head}\r\n\r\n".encode("utf-8", "surrogateescape")
+    return _Part(octets, _content(name, content))
 
 
 def _content(name: str, content: Any) -> bytes | ReadableFile:  # Any: as a caller passed it

@@ -22,6 +22,24 @@ from twisted_net.http.retry.settings import MAX_HEDGE_AFTER, MAX_RETRIES, RetryP
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 """Methods of HTTP that need no check."""
 
+REQUEST_UNCHANGED = frozenset(
+    {
+        "params",  # in the URL by then
+        "timeout",
+        "retries",
+        "idempotent",
+        "allow_redirects",
+        "default_ttl",
+        "stale_if_error",
+        "max_body",
+        "hedge_after",
+    }
+)
+"""Options that do not change the request: with these alone a fresh response is returned at once."""
+
+JSON_OPTIONS = REQUEST_UNCHANGED | {"json"}
+"""Options of a request that is the same for everyone but for its JSON."""
+
 _MAX_BODY = 2**63 - 1
 
 
@@ -54,6 +72,8 @@ class CommonRequestOptions(TypedDict, total=False):
     :ivar idempotent: whether this request may be repeated; by default the policy decides.
     :ivar cache: False to bypass the cache.
     :ivar default_ttl: seconds that a response without a lifetime of its own is fresh.
+    :ivar stale_if_error: seconds past its lifetime for which a stored response is served in place
+        of an error of its server, whatever the settings say; 0 for only what the server allows.
     :ivar max_body: limit of the body in bytes.
     :ivar allow_redirects: False to get a redirect as the response.
     :ivar hedge_after: seconds after which an unanswered GET or HEAD is sent a second time beside
@@ -77,6 +97,7 @@ class CommonRequestOptions(TypedDict, total=False):
     idempotent: bool
     cache: bool
     default_ttl: float | None
+    stale_if_error: float
     max_body: int
     allow_redirects: bool
     hedge_after: float | None
@@ -123,6 +144,7 @@ def check_options(options: RequestOptions) -> None:
     for seconds, name in (
         (None if isinstance(timeout, Timeouts) else timeout, "timeout"),
         (options.get("default_ttl"), "default_ttl"),
+        (options.get("stale_if_error"), "stale_if_error"),
     ):
         if seconds is not None:
             checked_seconds(seconds, name)

@@ -10,7 +10,7 @@ it. Any other exception is a mistake in a program, and keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -39,13 +39,37 @@ async def result_of(waiting: Deferred[_T]) -> _T:
     result = outcome.pop()
     if not isinstance(result, Failure):
         return result
-    error = cast(BaseException, _without_frames(result).value)
-    if _is_expected(error):
-        error = _copied(error)
+    error = error_of(result)
     try:
         raise error
     finally:
         del error, result  # this frame is in the traceback
+
+
+def error_of(failure: Failure) -> BaseException:
+    """Return the error of a failure, as :func:`result_of` raises it."""
+    error = cast(BaseException, _without_frames(failure).value)
+    return copied(error) if _is_expected(error) else error
+
+
+def canceller(
+    cancel: Callable[[Deferred[Any]], object], *, fires: bool = False
+) -> Callable[[Deferred[Any]], None]:
+    """
+    Return a function for a Deferred to be cancelled by, which refers to nothing afterwards.
+
+    ``Deferred.cancel`` is below the frames that it wakes, and keeps what it has called.
+
+    :param fires: whether the Deferred fires with None then, if *cancel* does not do that.
+    """
+    held = [cancel]
+
+    def call(cancelled: Deferred[Any]) -> None:
+        held.pop()(cancelled)
+        if fires and not cancelled.called:
+            cancelled.callback(None)
+
+    return call
 
 
 def _in_list(result: _T) -> list[_T]:
@@ -71,7 +95,7 @@ def _is_expected(error: BaseException) -> bool:
     return isinstance(error, (TwistedNetError, CancelledError))
 
 
-def _copied(error: BaseException) -> BaseException:
+def copied(error: BaseException) -> BaseException:
     """Return a copy of an error; ``copy.copy`` would call its class with the message alone."""
     kind = type(error)
     made = kind.__new__(kind, *error.args)

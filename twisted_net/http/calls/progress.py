@@ -1,4 +1,4 @@
-"""Progress of transfers: a layer that counts the bytes of request and response bodies."""
+"""Progress of transfers: counts the bytes of request and response bodies."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Literal
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
-from twisted.web.iweb import IAgent, IResponse
 from typing_extensions import override
 
-from twisted_net.http.agent_layer import AgentLayer, AgentRequest
 from twisted_net.http.bodies import BodyRelay, BodyResponse, BufferedResponse
 from twisted_net.http.calls.upload import CountedProducer
+from twisted_net.http.request import OutgoingRequest
 
 log = Logger()
 
@@ -37,29 +35,29 @@ class TransferProgress:
 ProgressFunction = Callable[[TransferProgress], object]
 
 
-class ProgressAgent(AgentLayer):
+class ProgressReports:
     """
-    Reports the progress of each attempt, after each piece, and at the end.
+    Reports the progress of each attempt of a call, after each piece, and at the end.
 
     :param report: is called with it. An exception that it raises is logged, and ends the reports.
     """
 
-    def __init__(self, agent: IAgent, report: ProgressFunction) -> None:
-        self._agent = agent
+    def __init__(self, report: ProgressFunction) -> None:
         self._report: ProgressFunction | None = report
 
-    @override
-    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+    def watch_upload(self, request: OutgoingRequest) -> OutgoingRequest:
+        """Return a request whose body is counted while it is sent."""
         producer = request.producer
-        if producer is not None:
-            total = producer.length if isinstance(producer.length, int) else None
-            counted = CountedProducer(
-                producer, lambda done: self._note(TransferProgress("upload", done, total))
-            )
-            request = AgentRequest(request.method, request.uri, request.headers, counted)
-        return request.send(self._agent).addCallback(self._watched)
+        if producer is None:
+            return request
+        total = producer.length if isinstance(producer.length, int) else None
+        counted = CountedProducer(
+            producer, lambda done: self._note(TransferProgress("upload", done, total))
+        )
+        return OutgoingRequest(request.method, request.target, request.fields, counted)
 
-    def _watched(self, response: IResponse) -> IResponse:
+    def watch_download(self, response: BodyResponse) -> BodyResponse:
+        """Return a response whose body is counted while it is read."""
         length = response.length if isinstance(response.length, int) else None
         if length == 0 or isinstance(response, BufferedResponse):
             self._note(TransferProgress("download", length or 0, length or 0))

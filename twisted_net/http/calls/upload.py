@@ -13,11 +13,12 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from twisted_net.config.type_checks import shown
+from twisted_net.http.bodies import BytesProducer
 from twisted_net.http.calls.http_request import encoded_text
 from twisted_net.http.calls.outcomes import result_of, started
 
 PIECE = 64 * 2**10
-"""Bytes of a file that are read at a time."""
+"""Bytes of a body that are read from a file, or sent from memory, at a time."""
 
 
 class ReadableFile(Protocol):
@@ -51,6 +52,8 @@ class PieceProducer:
         self._stopped = False
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        if self._stopped:
+            return Deferred()
         sending = self._sending = started(self._send(consumer))
         # After stopProducing it is not to fire (IBodyProducer).
         done: Deferred[None] = Deferred(lambda _: sending.cancel())
@@ -97,6 +100,20 @@ class PieceProducer:
     async def _resume(self) -> None:
         self._resumed = Deferred(lambda _: setattr(self, "_resumed", None))
         await result_of(self._resumed)
+
+
+def in_pieces(body: IBodyProducer) -> IBodyProducer:
+    """
+    Return what sends a body in one attempt.
+
+    A large one in memory is sent as the server takes it, since a time limit is for its silence and
+    not for the whole, and since progress is to be seen.
+    """
+    if type(body) is not BytesProducer or body.length <= PIECE:
+        return body
+    content = body.content
+    cut = (content[at : at + PIECE] for at in range(0, len(content), PIECE))
+    return PieceProducer(cut, len(content))
 
 
 async def _pieces(pieces: Iterable[object] | AsyncIterable[object]) -> Any:  # Any: see below
@@ -172,7 +189,7 @@ class CountedProducer:
 
     def __init__(self, producer: IBodyProducer, sent: Callable[[int], None]) -> None:
         self.length = producer.length
-        self._producer = producer
+        self._producer = in_pieces(producer)
         self._sent = sent
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 
 from twisted_net.http.errors import BadResponse, BodyTooLarge
-from twisted_net.http.fields import HeaderFields
-from twisted_net.http.h1.heads import HeadAssembler, parse_trailer, shown
+from twisted_net.http.h1.heads import HeadAssembler, check_trailer, shown
 
 MAX_CHUNK_LINE = 4096
 """Bytes of the line with the size of a chunk, its extensions and its end included."""
@@ -39,8 +38,6 @@ end; with one byte each, 21,845 may: they take 2 us a byte with all that is behi
 LAST_CHUNK = b"0\r\n\r\n"
 """What ends a body in chunks that has no trailer section."""
 
-NO_FIELDS = HeaderFields()
-
 _SIZE = re.compile(
     rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,15}+)[ \t]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?\r\n"
 )
@@ -55,6 +52,8 @@ class ChunkedDecoder:
     """
     Decodes a body that comes in chunks.
 
+    The trailer section is checked, and its fields are dropped (RFC 9112 §7.1.2).
+
     Its pieces are copies of parts of the input; input that is nothing but a part of a chunk is a
     piece itself. Small chunks are joined. What the pieces are depends on how the bytes are cut, but
     nothing else does.
@@ -62,8 +61,6 @@ class ChunkedDecoder:
     :param max_body: bytes of the body; None for no limit.
     :param max_trailer: bytes of the trailer section.
     :ivar complete: whether the end was read.
-    :ivar trailers: the fields of the trailer section. They are apart from those of the header,
-        which they must not change without a reason (RFC 9110 §6.5.1).
     """
 
     __slots__ = (
@@ -76,7 +73,6 @@ class ChunkedDecoder:
         "_section",
         "_total",
         "complete",
-        "trailers",
     )
 
     def __init__(self, max_body: int | None, max_trailer: int) -> None:
@@ -91,7 +87,6 @@ class ChunkedDecoder:
         self._is_last = False  # the last chunk was read; the trailer section follows
         self._section: HeadAssembler | None = None
         self.complete = False
-        self.trailers = NO_FIELDS
 
     def decode(self, data: bytes, position: int, pieces: list[bytes]) -> int:
         """
@@ -196,7 +191,7 @@ class ChunkedDecoder:
             self._section = HeadAssembler(self._max_trailer, "trailer", b"0\r\n")
         complete, position = self._section.take(data, position)
         if complete is not None:
-            self.trailers = parse_trailer(complete)
+            check_trailer(complete)
             self.complete = True
         return position
 

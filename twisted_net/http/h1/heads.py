@@ -11,7 +11,8 @@ import re
 from attrs import define
 
 from twisted_net.http.errors import BadResponse
-from twisted_net.http.fields import TOKEN, HeaderFields
+from twisted_net.http.fields import TCHAR, HeaderFields
+from twisted_net.http.h1.plain_heads import plain_head
 from twisted_net.net.characters import printable
 
 MAX_HEAD_LINES = 256
@@ -40,9 +41,9 @@ _LINE_END = re.compile(r"\r?\n")
 # Of text whose lines end with CR LF and have none of them within. They begin with a literal, which
 # a search is fastest with, and take all that they can: no text makes them search twice.
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n]*))?(?=\r?\n)")
-_FIELD_LINE = re.compile(rf"\n({TOKEN}++):[ \t]*+([^\r]*)")
+_FIELD_LINE = re.compile(rf"\n({TCHAR}++):[ \t]*+([^\r]*)")
 _FOLD = re.compile(r"\r\n[ \t]++")
-_NAME = re.compile(rf"{TOKEN}++(?=:)")
+_NAME = re.compile(rf"{TCHAR}++(?=:)")
 
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
 _CLOSE = re.compile(r"(?<![^,])[ \t]*+(?i:close)[ \t]*+(?![^,])")
@@ -84,13 +85,39 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
     :param method: of the request, in upper case; the framing of the body depends on it.
     :raises BadResponse: if it is malformed, or the end of its body is not known for certain.
     """
+    plain = plain_head(head)
+    if plain is not None:
+        return framed_head(*plain, strict=True, method=method)
+    return parse_lines(head, method)
+
+
+def parse_lines(head: bytes, method: str) -> ResponseHead:
+    """
+    Parse a head that is not plain, all of its lines at once.
+
+    It does as :func:`parse_response_head`, also with one that is.
+    """
     text = head.decode("latin-1")
     found = _STATUS_LINE.match(text)
     if found is None:
         raise bad_start(head)
-    minor, digits, reason = found.groups()
-    status = int(digits)
+    minor, status, reason = found.groups()
     fields, strict = _parse_fields(head, text, found.end(), "header")
+    start = minor, int(status), reason or ""
+    return framed_head(start, fields, strict=strict, method=method)
+
+
+def framed_head(
+    start: tuple[str, int, str], fields: HeaderFields, *, strict: bool, method: str
+) -> ResponseHead:
+    """
+    Return a head that was taken apart, with the framing of its body.
+
+    :param start: the minor version, status and reason phrase.
+    :param strict: whether all lines end with CR LF.
+    :raises BadResponse: if the end of the body is not known for certain.
+    """
+    minor, status, reason = start
     # RFC 9112 §2.2: a line may end with LF alone. Where one end of a connection reads that and the
     # other does not, one response is taken for another, so it ends with this one.
     connection = fields.joined("connection")
@@ -106,22 +133,21 @@ def parse_response_head(head: bytes, method: str) -> ResponseHead:
     else:
         length = _body_length(minor, fields)
         persistent = persistent and length != UNTIL_CLOSE
-    return ResponseHead(int(minor), status, reason or "", fields, length, persistent)
+    return ResponseHead(int(minor), status, reason, fields, length, persistent)
 
 
-def parse_trailer(section: bytes) -> HeaderFields:
+def check_trailer(section: bytes) -> None:
     """
-    Parse a trailer section.
+    Check a trailer section, whose fields are not used (RFC 9110 §6.5.1).
 
     :param section: the line of the last chunk, the field lines, and the empty line.
     :raises BadResponse: if it is malformed.
     """
     text = section.decode("latin-1")
-    fields, strict = _parse_fields(section, text, 0, "trailer")
+    _, strict = _parse_fields(section, text, 0, "trailer")
     if not strict:
         # As in the lines of chunks, and unlike in a head: no server that sends chunks does this.
         raise BadResponse("a line of its trailer ends without a carriage return")
-    return fields
 
 
 def bad_start(head: bytes) -> BadResponse:
@@ -219,8 +245,7 @@ def _is_framed_without_body(status: int, minor: str, fields: HeaderFields) -> bo
 
 def _body_length(minor: str, fields: HeaderFields) -> int:
     """Return the length of a body (RFC 9112 §6.3)."""
-    coding = fields.joined("transfer-encoding")
-    length = fields.joined("content-length")
+    coding, length = fields.joined("transfer-encoding"), fields.joined("content-length")
     if coding is not None:
         if length is not None:
             raise BadResponse("it has both a Content-Length and a Transfer-Encoding")

@@ -12,16 +12,18 @@ from collections import deque
 
 from twisted_net.errors import FetchError
 from twisted_net.http.errors import BadResponse, BodyTooLarge, ConnectionBroken
-from twisted_net.http.fields import HeaderFields
-from twisted_net.http.h1.chunked import NO_FIELDS, ChunkedDecoder
+from twisted_net.http.h1.chunked import LAST_CHUNK, ChunkedDecoder
 from twisted_net.http.h1.heads import (
     CHUNKED,
     MAX_HEAD_LINES,
     UNTIL_CLOSE,
     HeadAssembler,
     ResponseHead,
+    framed_head,
+    parse_lines,
     parse_response_head,
 )
+from twisted_net.http.h1.plain_heads import plain_head
 
 MAX_INTERIM_RESPONSES = 100
 """
@@ -36,6 +38,58 @@ HEADS_PER_CALL = 16
 
 _UNLIMITED = 2**62
 """More bytes than any body has."""
+
+
+def read_whole(data: bytes, max_head: int, max_body: int) -> tuple[ResponseHead, bytes] | None:
+    """
+    Return the head and the body of the response to a GET or POST, if that is all that was read.
+
+    :param data: what was read first.
+    :param max_head: bytes of the head, as for :class:`ResponseReader`.
+    :param max_body: bytes of the body as it is sent.
+    :return: None for a response that takes more to be read, as one that comes in pieces, follows
+        an interim response, or has a trailer section; and for one with something behind it.
+    :raises BadResponse: if it is wrong.
+    :raises BodyTooLarge: if its chunks are too large.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    # A plain one has few lines, and none that ends otherwise.
+    plain = plain_head(data[:end]) if 4 <= end <= max_head else None
+    if plain is not None:
+        head = framed_head(*plain, strict=True, method="GET")
+    else:
+        end = _head_end(data, 0, max_head)
+        if not end:
+            return None
+        head = parse_lines(data[:end], "GET")
+    if head.status < 200:
+        return None
+    if head.length == CHUNKED:
+        if not data.endswith(LAST_CHUNK):
+            return None
+        decoder, pieces = ChunkedDecoder(max_body, max_head), list[bytes]()
+        end = decoder.decode(data, end, pieces)
+        whole = decoder.complete and end == len(data)
+        return (head, b"".join(pieces)) if whole else None
+    if head.length != len(data) - end or head.length > max_body:
+        return None
+    return head, data[end:]
+
+
+def _head_end(data: bytes, position: int, max_head: int) -> int:
+    """
+    Return where a head ends that begins at *position*; 0 if it has to be read line by line.
+
+    Then it is incomplete, or too long, or an empty line ends with LF alone.
+    """
+    end = data.find(b"\n\r\n", position) + 3
+    if (
+        2 < end <= position + max_head
+        and data.find(b"\n\n", position, end) < 0
+        and data.count(b"\n", position, end) <= MAX_HEAD_LINES
+    ):
+        return end
+    return 0
 
 
 class ResponseReader:
@@ -54,13 +108,10 @@ class ResponseReader:
     :param max_head: bytes of a head, and of a trailer section; of all interim responses, too.
     :param max_body: bytes of the body as it is sent; None for no limit.
     :param close: whether the request has ``Connection: close``.
-    :param upgrade: whether it has ``Upgrade``, so that a 101 may answer it.
     :ivar head: the head of the final response, or None before it.
     :ivar complete: whether the response has been read to its end.
-    :ivar switched: whether what follows is another protocol: after a 101, and after a response to
-        CONNECT that opens a tunnel. The first of it is in ``surplus``.
     :ivar surplus: what was read after the response, and does not belong to it.
-    :ivar interim_statuses: of the interim responses so far, such as 100.
+    :ivar continued: whether one of the interim responses so far was a 100.
     """
 
     __slots__ = (
@@ -70,6 +121,7 @@ class ResponseReader:
         "_error",
         "_interim_bytes",
         "_interim_lines",
+        "_interim_responses",
         "_left",
         "_length",
         "_max_body",
@@ -80,12 +132,10 @@ class ResponseReader:
         "_pieces",
         "_position",
         "_queue",
-        "_upgrade",
         "complete",
+        "continued",
         "head",
-        "interim_statuses",
         "surplus",
-        "switched",
     )
 
     def __init__(
@@ -95,18 +145,16 @@ class ResponseReader:
         max_head: int = 64 * 2**10,
         max_body: int | None = None,
         close: bool = False,
-        upgrade: bool = False,
     ) -> None:
         self._method = method
         self._max_head = max_head
         self._max_body = max_body
         self._open = not close  # as far as is known
-        self._upgrade = upgrade
         self.head: ResponseHead | None = None
-        self.complete = self.switched = False
+        self.complete = False
         self.surplus = b""
-        self.interim_statuses: tuple[int, ...] = ()
-        self._interim_bytes = self._interim_lines = 0
+        self.continued = False
+        self._interim_responses = self._interim_bytes = self._interim_lines = 0
         self._partial: HeadAssembler | None = None
         self._decoder: ChunkedDecoder | None = None
         self._length = 0  # of the body, as in its head
@@ -122,16 +170,8 @@ class ResponseReader:
     @property
     def reusable(self) -> bool:
         """Whether the connection may be used for another request."""
-        return self.complete and self._open and not self.surplus
-
-    @property
-    def trailers(self) -> HeaderFields:
-        """
-        The fields of the trailer section, once the response is complete.
-
-        They are apart from those of the header, which they do not change (RFC 9110 §6.5.1).
-        """
-        return NO_FIELDS if self._decoder is None else self._decoder.trailers
+        # What was not looked at yet does not belong to the response either.
+        return self.complete and self._open and not self.surplus and self._data is None
 
     @property
     def phase(self) -> str:
@@ -216,13 +256,8 @@ class ResponseReader:
         for _ in range(HEADS_PER_CALL):
             section = None
             if self._partial is None:
-                end = data.find(b"\n\r\n", position) + 3
-                # Otherwise it is incomplete, or too long, or an empty line ends with LF alone.
-                if (
-                    2 < end <= position + self._max_head
-                    and data.find(b"\n\n", position, end) < 0
-                    and data.count(b"\n", position, end) <= MAX_HEAD_LINES
-                ):
+                end = _head_end(data, position, self._max_head)
+                if end:
                     section, position = data[position:end], end
             if section is None:
                 section, position = self._read_partial_head(data, position)
@@ -231,7 +266,7 @@ class ResponseReader:
             head = parse_response_head(section, self._method)
             if not head.persistent:
                 self._open = False
-            if head.status >= 200 or (head.status == 101 and self._upgrade):
+            if head.status >= 200:
                 self._begin_body(head)
                 break
             self._note_interim(head, section)
@@ -250,10 +285,12 @@ class ResponseReader:
         """Check an interim response, and count it."""
         if head.status == 101:
             raise BadResponse("it switches protocols, which was not asked for")
-        self.interim_statuses += (head.status,)
+        if head.status == 100:
+            self.continued = True
+        self._interim_responses += 1
         self._interim_bytes += len(section)
         self._interim_lines += section.count(b"\n")
-        if len(self.interim_statuses) > MAX_INTERIM_RESPONSES:
+        if self._interim_responses > MAX_INTERIM_RESPONSES:
             raise BadResponse(f"more than {MAX_INTERIM_RESPONSES} interim responses precede it")
         if self._interim_bytes > self._max_head:
             raise BadResponse(f"its interim responses are larger than {self._max_head} bytes")
@@ -265,9 +302,8 @@ class ResponseReader:
         self._length = length = head.length
         if length == 0:
             self.complete = True
-            if head.status == 101 or (self._method == "CONNECT" and 200 <= head.status < 300):
-                self.switched = True
-                self._open = False
+            if self._method == "CONNECT" and 200 <= head.status < 300:
+                self._open = False  # what follows is no HTTP
         elif length == CHUNKED:
             self._decoder = ChunkedDecoder(self._max_body, self._max_head)
         elif length == UNTIL_CLOSE:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from twisted_net.http.fields import TOKEN
+from twisted_net.http.fields import NO_FIELDS, TOKEN, EncodedFields, HeaderFields
 from twisted_net.http.h1.heads import CHUNKED, has_close
 from twisted_net.net.characters import printable
 
-_TOKEN = re.compile(rf"{TOKEN}++")
 _TARGET = re.compile(r"[\x21-\x7e]++")
 _NOT_IN_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
@@ -33,22 +32,18 @@ class RequestEncoder:
     :raises ValueError: if one of them cannot be sent.
     """
 
-    __slots__ = ("_closes", "_common", "_lines", "_names")
+    __slots__ = ("_common",)
 
     def __init__(self, host: str, common: Iterable[tuple[str, str]] = ()) -> None:
-        self._common = _checked([("Host", host), *common])
-        self._names = _names(self._common)
-        self._lines = _encode(self._common)
-        self._closes = _has_close(self._common)
+        self._common = _encoded(_checked([("Host", host), *common]))
 
     def encode(
         self,
         method: str,
         target: str,
-        fields: Iterable[tuple[str, str]] = (),
+        fields: HeaderFields = NO_FIELDS,
         *,
         length: int | None = None,
-        expect_continue: bool = False,
     ) -> tuple[bytes, bool]:
         """
         Encode the head of a request.
@@ -57,33 +52,26 @@ class RequestEncoder:
         left out.
 
         :param target: path and query, URL or authority, percent-encoded.
-        :param fields: name and value of each line. White space around a value is left out.
+        :param fields: white space around a value is left out. What is made of them is kept in them.
         :param length: bytes of the body; :data:`~twisted_net.http.h1.heads.CHUNKED`; None if there
             is none.
-        :param expect_continue: whether the body waits for a 100.
         :return: the head, and whether it says that the connection is closed after the response.
         :raises ValueError: if it cannot be sent.
         """
-        if _TOKEN.fullmatch(method) is None:
+        if TOKEN.fullmatch(method) is None:
             raise ValueError(f'"{printable(method)}" is not a method: it must be a token')
         if _TARGET.fullmatch(target) is None:
             # Not the target, whose query may have secrets.
             raise ValueError("the target of a request must be of visible ASCII characters")
-        if expect_continue and not length:
-            raise ValueError("Expect: 100-continue needs a body")  # RFC 9110 §10.1.1
-        lines, closes = self._lines, self._closes
-        own = _checked(fields)
-        if own:
-            names = _names(own)
-            if names.isdisjoint(self._names):
-                lines += _encode(own)
-                closes = closes or _has_close(own)
-            else:
-                every = [pair for pair in self._common if pair[0].lower() not in names] + own
-                every.sort(key=lambda pair: pair[0].lower() != "host")
-                lines, closes = _encode(every), _has_close(every)
-        if expect_continue and "expect" not in _names(own):
-            lines += b"Expect: 100-continue\r\n"
+        common, own = self._common, fields.encoded
+        if own is None:
+            own = fields.encoded = _encoded(_checked(fields.pairs))
+        if own.names.isdisjoint(common.names):
+            lines, closes = common.octets + own.octets, common.closes or own.closes
+        else:
+            every = [pair for pair in common.lines if pair[0].lower() not in own.names] + own.lines
+            every.sort(key=lambda pair: pair[0].lower() != "host")
+            _, _, lines, closes = _encoded(every)
         if length == CHUNKED:
             lines += b"Transfer-Encoding: chunked\r\n"
         elif length is not None or method in _WITH_BODY:
@@ -96,7 +84,7 @@ def _checked(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     checked = []
     hosts = 0
     for name, value in fields:
-        if _TOKEN.fullmatch(name) is None:
+        if TOKEN.fullmatch(name) is None:
             raise ValueError(f'"{printable(name)}" is not the name of a header field')
         wrong = _NOT_IN_VALUE.search(value)
         if wrong is not None:
@@ -112,13 +100,8 @@ def _checked(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return checked
 
 
-def _names(fields: list[tuple[str, str]]) -> set[str]:
-    return {name.lower() for name, _ in fields}
-
-
-def _encode(fields: list[tuple[str, str]]) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1")
-
-
-def _has_close(fields: list[tuple[str, str]]) -> bool:
-    return any(name.lower() == "connection" and has_close(value) for name, value in fields)
+def _encoded(lines: list[tuple[str, str]]) -> EncodedFields:
+    """Return fields that were checked as they are sent."""
+    octets = "".join([f"{name}: {value}\r\n" for name, value in lines]).encode("latin-1")
+    closes = any(name.lower() == "connection" and has_close(value) for name, value in lines)
+    return EncodedFields(lines, frozenset([name.lower() for name, _ in lines]), octets, closes)

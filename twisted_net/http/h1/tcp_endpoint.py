@@ -109,7 +109,13 @@ class _Arrival(Protocol):
     @override
     def makeConnection(self, transport: ITransport) -> None:
         protocol = self._protocol
-        protocol.makeConnection(transport)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            # A policy of the user's, say, cannot make the TLS of this host: the caller has to know.
+            cast(Any, transport).abortConnection()  # Any: in no interface
+            self._connected.errback()
+            return
         cast(Any, transport).protocol = protocol  # Any: of a connection, in no interface
         self._connected.callback(protocol)
 

@@ -52,6 +52,8 @@ class Upload:
         producer = self._producer
         assert producer is not None
         cast(Any, self._transport).registerProducer(self, True)  # Any: ITransport has not got it
+        if self._producer is None:
+            return  # the connection is lost already, and has stopped this
         done: Deferred[None] = maybeDeferred(producer.startProducing, self)
         done.addCallbacks(lambda _: self._finish(), self._fail)
 

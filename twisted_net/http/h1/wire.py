@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from errno import EWOULDBLOCK
 from math import inf
 from socket import MSG_PEEK
 from typing import Any, Protocol, cast
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport, ITransport
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from typing_extensions import override
 
 from twisted_net.http.bodies import BodyResponse, BytesProducer
-from twisted_net.http.calls.upload import PIECE, PieceProducer
-from twisted_net.http.h1.exchange import Exchange, ExchangeLimits
-from twisted_net.http.h1.timeouts import ExchangeTimeouts
+from twisted_net.http.calls.upload import in_pieces
+from twisted_net.http.h1.exchange import Exchange, ExchangeLimits, Expectation
+from twisted_net.http.h1.prompt_send import send_promptly
+from twisted_net.http.h1.timeouts import ExchangeTimeouts, Timed
+from twisted_net.http.origins import OriginState
 from twisted_net.http.proxies import Proxy
-from twisted_net.http.urls import Origin
+from twisted_net.http.urls import HttpTarget
 from twisted_net.turns.turn_scheduler import TurnScheduler
 
 CLOSE_TIMEOUT = 1.0
 """Seconds for an idle connection to be closed; what takes longer is dropped."""
 
-_COPIED = 2**14
+_PEEKED = 4096
+"""Bytes of those that wait on an idle connection that are looked at."""
+
+MAX_COPIED = 2**14
 """Bytes of a body up to which it is copied behind its head, to be sent in one piece."""
 
 
@@ -61,6 +67,29 @@ class WireOwner(Protocol):
         """Note that the connection is lost."""
 
 
+class WireExchange(Timed, Protocol):
+    """One request over a wire, and its response."""
+
+    def received(self, data: bytes) -> None:
+        """Take what the connection has read."""
+        ...
+
+    def lost(self, reason: Failure) -> None:
+        """Note that the connection is lost."""
+        ...
+
+
+_READ_SIZE = FileDescriptor.bufferSize
+"""Bytes that Twisted's transports read at once: 64 KiB."""
+
+_LARGE_READ_SIZE = 2**18
+"""
+Bytes that are read at once on a connection that has brought as many as could be read before.
+
+Each read costs a turn of the reactor. asyncio reads as many.
+"""
+
+
 class Wire(StreamProtocol):
     """
     One connection.
@@ -75,16 +104,19 @@ class Wire(StreamProtocol):
     :ivar due: when its end takes too long.
     """
 
-    def __init__(self, owner: WireOwner, origin: Origin, proxy: Proxy | None = None) -> None:
+    def __init__(self, owner: WireOwner, origin: OriginState, proxy: Proxy | None = None) -> None:
         self.owner = owner
         self.origin = origin
         self.proxy = proxy
-        self.exchange: Exchange | None = None
+        self.exchange: WireExchange | None = None
         self.holds_slot = False
         self.due = inf
+        self._is_secure = False  # with TLS
+        self._reads_much = False  # in this exchange
 
     @override
     def connectionMade(self) -> None:
+        self._is_secure = ISSLTransport.providedBy(self.transport)
         self.owner.opened(self)
 
     def send(
@@ -95,39 +127,68 @@ class Wire(StreamProtocol):
         limits: ExchangeLimits,
         *,
         closes: bool = False,
+        expectation: Expectation | None = None,
+        target: HttpTarget | None = None,
     ) -> Deferred[BodyResponse]:
         """
         Send a request.
 
         :param head: of the request, with the framing of its body.
         :param closes: whether it says that the connection is closed after the response.
+        :param expectation: of *body*, if the head has one; then it waits for a 100.
+        :param target: of the request, for the errors of its body; None if it is not known.
         :return: fires with the response, when its header has come; it is a
             :class:`~twisted_net.http.bodies.BufferedResponse` where the whole has come at once.
             Fails with a :class:`~twisted_net.errors.FetchError`, or with the error of *body*.
             Cancelling it drops the connection.
         """
-        exchange = self.exchange = Exchange(self, method, limits, closes=closes)
-        transport = cast(ITransport, self.transport)
+        exchange = self.exchange = Exchange(self, method, limits, closes=closes, target=target)
+        transport = self.transport
+        assert transport is not None
         if body is None:
+            send_promptly(transport, head)
+        elif expectation is not None:
             transport.write(head)
-        elif type(body) is BytesProducer and body.length <= _COPIED:
-            transport.write(head + body.content)
+            exchange.hold(in_pieces(body), transport, expectation)
+        elif type(body) is BytesProducer and body.length <= MAX_COPIED:
+            send_promptly(transport, head + body.content)
         else:
             transport.write(head)
-            if type(body) is BytesProducer and body.length > PIECE:
-                # As the server takes it: its time limit is for silence, not for the whole.
-                body = PieceProducer(_pieces(body.content), body.length)
-            exchange.upload(body, transport)
+            exchange.upload(in_pieces(body), transport)
         return exchange.answered
+
+    def begin(self, exchange: WireExchange, head: bytes) -> None:
+        """
+        Send a request at once, whose response *exchange* reads.
+
+        :param head: of the request, with its body.
+        """
+        self.exchange = exchange
+        self.owner.timeouts.add(exchange)
+        assert self.transport is not None
+        send_promptly(self.transport, head)
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if len(data) >= _READ_SIZE:
+            self._read_more()
         exchange = self.exchange
         if exchange is None:
             # No request was sent: an error page before the server closes, or an attack.
             self.abort()
         else:
             exchange.received(data)
+
+    def _read_more(self) -> None:
+        """
+        Read more at once in this exchange and the next: all that could be read at once was there.
+
+        The next one may be as large; after a small one less is read again, as that costs less.
+        """
+        transport: Any = self.transport  # Any: one with a buffer, or another
+        if self.exchange is not None and type(transport) is Client and not transport.TLS:
+            transport.bufferSize = _LARGE_READ_SIZE
+            self._reads_much = True
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -148,6 +209,11 @@ class Wire(StreamProtocol):
     def release(self, *, reusable: bool) -> None:
         """The response has been read: the next exchange may begin, or else the connection ends."""
         self.exchange = None
+        transport: Any = self.transport  # Any: as above
+        if self._reads_much:
+            self._reads_much = False
+        elif type(transport) is Client and transport.bufferSize != _READ_SIZE:
+            transport.bufferSize = _READ_SIZE
         if reusable:
             self.owner.idle(self)
         else:
@@ -158,16 +224,20 @@ class Wire(StreamProtocol):
         Whether the kernel knows, and the reactor has not said yet, that an idle connection ended.
 
         A server that closes after each response, without a word, would lose each second request.
-        Over TLS what waits may be a session ticket, or an alert: only a bare end is told from them.
+        Over TLS what waits may be a session ticket, say, which is no end; an alert is.
         """
-        transport = cast(Any, self.transport)  # Any: as above
-        secure = ISSLTransport.providedBy(transport)
-        handle = (transport.transport if secure else transport).getHandle()
+        transport: Any = self.transport  # Any: as above
+        secure = self._is_secure
+        below = transport.transport if secure else transport
         try:
-            waiting = handle.recv(1, MSG_PEEK)
+            waiting = below.getHandle().recv(_PEEKED, MSG_PEEK)
+        except AttributeError:
+            return True  # Twisted takes the socket from a connection that is lost
         except OSError as error:
-            return error.errno != EWOULDBLOCK
-        return not (secure and waiting)
+            # One that has got close_notify is disconnecting, and the reactor says so in a turn.
+            ended = error.errno != EWOULDBLOCK or below.disconnecting
+            return ended or (secure and transport.is_ending())
+        return not (secure and waiting) or transport.is_ending(waiting)
 
     def close(self) -> None:
         """End a connection that is idle, as its peer expects it to end."""
@@ -187,8 +257,3 @@ class Wire(StreamProtocol):
         self.owner.timeouts.discard(self)
         self.owner.ended(self)
         cast(Any, self.transport).abortConnection()  # Any: as above
-
-
-def _pieces(content: bytes) -> Iterator[bytes]:
-    """Cut a body in memory into pieces."""
-    return (content[at : at + PIECE] for at in range(0, len(content), PIECE))

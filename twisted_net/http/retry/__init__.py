@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from twisted_net.http.retry.agent import OriginRecovery as OriginRecovery
     from twisted_net.http.retry.agent import RetryAgent as RetryAgent
-    from twisted_net.http.retry.agent import log_attempt as log_attempt
+    from twisted_net.http.retry.circuit_breaker import CircuitState as CircuitState
     from twisted_net.http.retry.policy import Attempt as Attempt
+    from twisted_net.http.retry.retrier import log_attempt as log_attempt
     from twisted_net.http.retry.settings import BudgetSettings as BudgetSettings
     from twisted_net.http.retry.settings import CircuitBreakerSettings as CircuitBreakerSettings
     from twisted_net.http.retry.settings import RetryPolicy as RetryPolicy
@@ -22,7 +22,9 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "agent": ["OriginRecovery", "RetryAgent", "log_attempt"],
+            "agent": ["RetryAgent"],
+            "retrier": ["log_attempt"],
+            "circuit_breaker": ["CircuitState"],
             "policy": ["Attempt"],
             "settings": ["BudgetSettings", "CircuitBreakerSettings", "RetryPolicy"],
         },

@@ -41,5 +41,5 @@ class RetryBudget:
     def refund(self, tokens: int) -> None:
         """Return tokens to the budget: of a retry that succeeded or was never made, or a reward."""
         capacity = self._settings.capacity
-        if capacity is not None:
+        if capacity is not None and self.tokens < capacity:
             self.tokens = min(capacity, self.tokens + tokens)

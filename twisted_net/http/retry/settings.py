@@ -99,7 +99,8 @@ class CircuitBreakerSettings(Record, frozen=True):
     Ten failures in a row are more than one call with its retries makes, so that a single call does
     not stop the others. A restart of a server takes some 10 s; after them one call at a time, a
     probe, finds out whether the origin is back. A probe that has not ended within its timeout no
-    longer holds back the next one.
+    longer holds back the next one. A healthy origin answers within the floor of timeouts, and
+    impatient callers alone do not stop the others.
     """
 
     failures: (
@@ -125,3 +126,12 @@ class CircuitBreakerSettings(Record, frozen=True):
             description="how long one probe after that holds back the next, in seconds",
         ),
     ] = 10.0
+    timeout_floor: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="timeouts of calls that waited for the origin for less than this, in"
+            " seconds, are no failures",
+        ),
+    ] = 5.0
