@@ -37,7 +37,8 @@ import time
 from twisted_net.commands.registry import Commands
 
 commands = Commands()
-TEXT = "[" + "1," * 1_000_000 + "1]"
+# Long enough for the fastest machine: over 0.2 s.
+TEXT = "[" + "1," * 6_000_000 + "1]"
 
 
 def hold(seconds: float = 0.2) -> None:
